@@ -1,6 +1,6 @@
-//! Figures of a whole cluster: pod start against the same container started by hand, writes and
-//! lists, and what the processes use when nothing happens. Ratios of one run count; absolute
-//! figures depend on what else the machine does.
+//! Benchmarks of a whole cluster: pod start compared with the same container started by hand,
+//! writes and lists, and what the processes use when idle. Only ratios within one run are
+//! meaningful; absolute figures depend on what else the machine does.
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, ListOptions};
@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     runtime::init("warn");
-    let threads = tokio::runtime::Runtime::new().expect("the operating system gives threads");
+    let threads = tokio::runtime::Runtime::new().expect("threads can be started");
     match threads.block_on(run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -83,7 +83,7 @@ fn by_hand(cluster: &Cluster) -> anyhow::Result<f64> {
         ensure!(ran, "ctr cannot run the container");
         times.push(millis(started));
         ctr(&["task", "kill", "--signal", "9", &name])?;
-        // Gone already when the kill has waited for it.
+        // The kill may already have removed it.
         ctr(&["task", "delete", "--force", &name])?;
         ctr(&["container", "delete", &name])?;
     }
@@ -134,7 +134,7 @@ async fn objects(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Deployment of many pods, to all Ready; then their deletion with a second of grace, to all gone.
+/// Times a Deployment of many pods until all are Ready, then its deletion until all are gone.
 async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
     let client = cluster.client();
     let labels = json!({"app": "many"});
@@ -168,8 +168,8 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processor time that a process has used, and what of its memory is its own and what is mapped
-/// from files, its program above all.
+/// CPU time that a process has used, its own memory, and the memory that it maps from files, mainly
+/// its program.
 struct Usage {
     nanoseconds: u64,
     own_kb: u64,
@@ -194,7 +194,7 @@ impl Usage {
     }
 }
 
-/// Memory and processor time of each process while nothing happens.
+/// Memory and CPU time of each process while the cluster is idle.
 async fn idle(cluster: &Cluster) -> anyhow::Result<()> {
     let mut processes = Vec::new();
     for process in cluster.processes()? {

@@ -1,11 +1,11 @@
-//! Pods as suites look at them.
+//! Reading the state of pods, and waiting for it.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use std::collections::BTreeMap;
 use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 
-/// Whether the pod has the condition `Ready`, and is not on its way out.
+/// Whether the pod has the condition `Ready`, and is not being deleted.
 pub fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     pod.metadata.deletion_timestamp.is_none()
@@ -17,7 +17,7 @@ pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }
 
-/// The node that the pod is bound to; empty when it is to none.
+/// The node that the pod is bound to; empty when it is not bound.
 pub fn node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
@@ -34,22 +34,22 @@ pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     all.chain(status.init_container_statuses.iter().flatten()).find(|c| c.name == name)
 }
 
-/// How often a container has been started again.
+/// How often a container has been restarted.
 pub fn restarts(pod: &Pod, name: &str) -> i32 {
     container(pod, name).map_or(0, |status| status.restart_count)
 }
 
-/// Why a container waits; empty when it does not.
+/// Why a container is waiting; empty when it is not.
 pub fn waiting_reason<'a>(pod: &'a Pod, name: &str) -> &'a str {
     container(pod, name)
         .and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
         .unwrap_or_default()
 }
 
-/// Waits until `holds` is true of the scenario's pods with these labels.
+/// Waits until `holds` returns true for the scenario's pods with these labels.
 ///
 /// # Errors
-/// When it does not come true in time.
+/// When that does not happen in time.
 pub async fn until(
     fixture: &Fixture,
     labels: &str,
@@ -68,10 +68,10 @@ pub async fn ready(fixture: &Fixture, name: &str) -> anyhow::Result<Pod> {
     one(fixture, name, "the pod is Ready", is_ready).await
 }
 
-/// Waits until `holds` is true of one pod; returns it.
+/// Waits until `holds` returns true for one pod; returns the pod.
 ///
 /// # Errors
-/// When it does not come true in time.
+/// When that does not happen in time.
 pub async fn one(
     fixture: &Fixture,
     name: &str,

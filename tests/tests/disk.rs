@@ -1,5 +1,5 @@
-//! Full disks: a node's, whose pods get Kubernetes' states, events and conditions, and the store's, which
-//! refuses writes and loses nothing. Both get over it when there is space again.
+//! Full disks: a node's, which leads to Kubernetes' states, events and conditions, and the store's,
+//! which refuses writes and loses nothing. Both recover when there is space again.
 
 use anyhow::{Context, ensure};
 use client::{Api, ListOptions};
@@ -20,14 +20,14 @@ const NODE_DISK: &str = "nodes/node-1";
 const NODE_DISK_BYTES: u64 = 96 << 20;
 const STORE_DISK: &str = "store";
 const STORE_DISK_BYTES: u64 = 24 << 20;
-/// What is left of the node's disk for a pull: more than the hundredth below which pods are evicted, less than
-/// the image takes.
+/// Space that is left on the node's disk for a pull: more than the one percent below which pods are
+/// evicted, less than the image needs.
 const LEFT_FOR_PULL_BYTES: u64 = 1_480_000;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
 fn main() -> ExitCode {
-    // reqwest asks for a provider also where no TLS is spoken.
+    // reqwest needs a TLS provider even for plain HTTP.
     runtime::init("warn");
     let port = match Registry::start(false) {
         Ok(registry) => REGISTRY.get_or_init(|| registry).port(),
@@ -46,14 +46,14 @@ fn main() -> ExitCode {
         scenarios![
             an_image_that_does_not_fit_is_pulled_later,
             a_pod_that_fills_the_disk_is_evicted,
-            a_full_store_refuses_and_loses_nothing,
+            a_full_store_refuses_writes_and_loses_nothing,
         ],
     );
     REGISTRY.get().into_iter().for_each(Registry::stop);
     code
 }
 
-/// A pod of busybox with an emptyDir at `/data`.
+/// Creates a busybox pod with an emptyDir at `/data`.
 async fn run_pod(
     fixture: &Fixture,
     name: &str,
@@ -167,9 +167,9 @@ async fn a_pod_that_fills_the_disk_is_evicted(fixture: &Fixture) -> anyhow::Resu
     event(fixture, "hog", "Evicted", expected).await?;
     disk_pressure(fixture, true).await?;
 
-    // Neither the scheduler nor the kubelet gives the node another pod.
+    // Neither the scheduler nor the kubelet lets another pod onto the node.
     run_pod(fixture, "bound", Some(NODE), "exec sleep 1000").await?;
-    let bound = pods::one(fixture, "bound", "it is refused", failed).await?;
+    let bound = pods::one(fixture, "bound", "it is rejected", failed).await?;
     ensure!(reason(&bound) == "Evicted", "{:?}", bound.status);
     ensure!(
         message(&bound) == "Pod was rejected: The node had condition: [DiskPressure]. ",
@@ -179,8 +179,8 @@ async fn a_pod_that_fills_the_disk_is_evicted(fixture: &Fixture) -> anyhow::Resu
     run_pod(fixture, "later", None, "exec sleep 1000").await?;
     event(fixture, "later", "FailedScheduling", "node.kubernetes.io/disk-pressure").await?;
 
-    // What the hog had written is gone. The condition would go after five minutes; a kubelet that starts
-    // looks afresh.
+    // The evicted pod's data is gone. The condition would last for another five minutes; a
+    // restarted kubelet measures anew.
     kill(Pid::from_raw(fixture.cluster.pid("kubelet-node-1")?), Signal::SIGKILL)?;
     disk_pressure(fixture, false).await?;
     pods::ready(fixture, "later").await?;
@@ -189,7 +189,7 @@ async fn a_pod_that_fills_the_disk_is_evicted(fixture: &Fixture) -> anyhow::Resu
     Ok(())
 }
 
-async fn a_full_store_refuses_and_loses_nothing(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_full_store_refuses_writes_and_loses_nothing(fixture: &Fixture) -> anyhow::Result<()> {
     let cluster = &fixture.cluster;
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), &fixture.namespace);
     let map = |index: usize| {
@@ -215,12 +215,12 @@ async fn a_full_store_refuses_and_loses_nothing(fixture: &Fixture) -> anyhow::Re
             data.is_some_and(|data| data.len() == 500_000)
         });
         let found = found.count();
-        ensure!(found == written, "{written} were written, {found} are there");
+        ensure!(found == written, "{written} were written, {found} were found");
         Ok(())
     };
     all_there().await?;
 
-    // It also starts like that, and serves what is there.
+    // It also starts with a full disk, and serves what is there.
     let before = cluster.pid("apiserver")?;
     kill(Pid::from_raw(before), Signal::SIGKILL)?;
     wait::eventually("the apiserver serves again", all_there).await?;
@@ -229,13 +229,13 @@ async fn a_full_store_refuses_and_loses_nothing(fixture: &Fixture) -> anyhow::Re
     ensure!(state.is_some_and(|state| state["restarts"] == 1), "{state:?}");
 
     cluster.resize_disk(STORE_DISK, 2 * STORE_DISK_BYTES)?;
-    wait::eventually("writes go on", async || {
+    wait::eventually("writes succeed again", async || {
         maps.create(&map(written)).await?;
         Ok(())
     })
     .await?;
     written += 1;
     let found = maps.list(&ListOptions::default()).await?.items.len();
-    ensure!(found >= written, "{written} were written, {found} are there");
+    ensure!(found >= written, "{written} were written, {found} were found");
     Ok(())
 }

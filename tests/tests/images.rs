@@ -11,12 +11,12 @@ use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite};
 use tests::pods;
 
-/// Open to all, and with a password. They live as long as the suite.
+/// One without and one with a password; both live as long as the suite.
 static OPEN: OnceLock<Registry> = OnceLock::new();
 static PRIVATE: OnceLock<Registry> = OnceLock::new();
 
 fn main() -> ExitCode {
-    // reqwest asks for a provider also where no TLS is spoken.
+    // reqwest needs a TLS provider even for plain HTTP.
     runtime::init("warn");
     let ports = match (Registry::start(false), Registry::start(true)) {
         (Ok(open), Ok(private)) => {
@@ -31,11 +31,11 @@ fn main() -> ExitCode {
         Options { registry_ports: ports.to_vec(), ..Options::default() },
         &[],
         scenarios![
-            by_tag_and_by_digest,
-            a_tag_that_is_not_there,
-            with_the_right_password,
-            with_a_wrong_password,
-            loaded_from_a_file,
+            images_are_pulled_by_tag_and_by_digest,
+            a_missing_tag_is_reported,
+            the_right_password_pulls_an_image,
+            a_wrong_password_pulls_no_image,
+            an_image_is_loaded_from_a_file,
         ],
     );
     for registry in [&OPEN, &PRIVATE] {
@@ -73,7 +73,7 @@ fn pull_failed(pod: &Pod) -> bool {
     matches!(pods::waiting_reason(pod, "main"), "ErrImagePull" | "ImagePullBackOff")
 }
 
-async fn by_tag_and_by_digest(fixture: &Fixture) -> anyhow::Result<()> {
+async fn images_are_pulled_by_tag_and_by_digest(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&OPEN)?;
     let archive = fixture.cluster.images().join("testserver-v1.tar");
     let digest = registry.push(&archive, "test/server", "v1").await?;
@@ -88,7 +88,7 @@ async fn by_tag_and_by_digest(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_tag_that_is_not_there(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_missing_tag_is_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&OPEN)?;
     let image = format!("{}:{}/test/none:v9", fixture.cluster.gateway(), registry.port());
     run_pod(fixture, "missing", &image, false).await?;
@@ -96,7 +96,7 @@ async fn a_tag_that_is_not_there(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn with_the_right_password(fixture: &Fixture) -> anyhow::Result<()> {
+async fn the_right_password_pulls_an_image(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&PRIVATE)?;
     let archive = fixture.cluster.images().join("testserver-v1.tar");
     registry.push(&archive, "private/server", "v1").await?;
@@ -107,7 +107,7 @@ async fn with_the_right_password(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn with_a_wrong_password(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_wrong_password_pulls_no_image(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&PRIVATE)?;
     let archive = fixture.cluster.images().join("testserver-v1.tar");
     registry.push(&archive, "guarded/server", "v1").await?;
@@ -118,7 +118,7 @@ async fn with_a_wrong_password(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn loaded_from_a_file(fixture: &Fixture) -> anyhow::Result<()> {
+async fn an_image_is_loaded_from_a_file(fixture: &Fixture) -> anyhow::Result<()> {
     let archive = fixture.cluster.images().join("testserver-v2.tar");
     let file = archive.to_string_lossy().into_owned();
     fixture.cluster.skiff(&["image", "load", &file])?;

@@ -1,5 +1,5 @@
-//! What a node does for its pods: their environment, volumes, probes, order, end, and that none of
-//! it depends on the kubelet or containerd staying alive.
+//! What a node does for its pods: environment, volumes, probes, start order, termination; and that
+//! none of it depends on the kubelet or containerd staying alive.
 
 #[path = "kubelet/image_volumes.rs"]
 mod image_volumes;
@@ -7,22 +7,22 @@ mod image_volumes;
 mod node;
 #[path = "kubelet/probes.rs"]
 mod probes;
-#[path = "kubelet/refusals.rs"]
-mod refusals;
+#[path = "kubelet/start_failures.rs"]
+mod start_failures;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
-use image_volumes::an_image_is_a_volume;
+use image_volumes::an_image_is_mounted_as_a_volume;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_tells_what_becomes_of_it};
-use probes::{probes_speak_grpc, probes_speak_https};
-use refusals::{
-    a_corrected_annotation_starts_its_pod, probes_that_cannot_be_made_do_not_count,
-    what_a_node_does_not_allow_is_refused, what_cannot_start_says_why,
-};
+use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_reports_events_about_itself};
+use probes::{probes_use_grpc, probes_use_https};
 use serde_json::json;
+use start_failures::{
+    a_corrected_annotation_starts_its_pod, pods_that_a_node_does_not_allow_are_rejected,
+    probes_that_cannot_run_do_not_count, reasons_for_failed_starts_are_reported,
+};
 use std::process::ExitCode;
 use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
@@ -33,28 +33,28 @@ fn main() -> ExitCode {
         Options::default(),
         &["busybox", "testserver-v1"],
         scenarios![
-            a_node_tells_what_becomes_of_it,
+            a_node_reports_events_about_itself,
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,
-            an_image_is_a_volume,
-            what_is_missing_holds_a_pod_up_until_it_is_there,
-            init_containers_and_sidecars_keep_their_order,
-            probes_decide,
-            probes_speak_grpc,
-            probes_speak_https,
-            a_command_that_does_not_exist_is_told,
-            what_cannot_start_says_why,
+            an_image_is_mounted_as_a_volume,
+            a_pod_waits_for_missing_objects,
+            init_containers_and_sidecars_run_in_order,
+            probes_control_readiness_and_restarts,
+            probes_use_grpc,
+            probes_use_https,
+            a_missing_command_is_reported,
+            reasons_for_failed_starts_are_reported,
             a_corrected_annotation_starts_its_pod,
-            probes_that_cannot_be_made_do_not_count,
-            what_a_node_does_not_allow_is_refused,
-            last_words_are_kept,
+            probes_that_cannot_run_do_not_count,
+            pods_that_a_node_does_not_allow_are_rejected,
+            termination_messages_are_recorded,
             a_deadline_ends_a_pod,
             a_volume_over_its_limit_evicts_its_pod,
-            users_and_groups,
-            a_pod_has_its_time_to_end,
+            users_and_groups_are_applied,
+            a_pod_gets_its_grace_period,
             a_forced_deletion_frees_the_ports_of_a_pod,
-            a_debugging_container_joins,
-            limits_change_in_place,
+            an_ephemeral_container_joins_its_pod,
+            limits_are_resized_in_place,
             a_killed_kubelet_changes_nothing,
             a_killed_containerd_changes_nothing,
         ],
@@ -65,7 +65,7 @@ async fn create(fixture: &Fixture, yaml: &str) -> anyhow::Result<()> {
     manifest::create(fixture.cluster.client(), &fixture.namespace, yaml).await
 }
 
-/// What a command in a container writes.
+/// The output of a command in a container.
 fn exec(fixture: &Fixture, pod: &str, container: &str, command: &str) -> anyhow::Result<String> {
     let arguments =
         ["exec", "-n", &fixture.namespace, pod, "-c", container, "--", "sh", "-c", command];
@@ -119,7 +119,7 @@ spec:
 "#;
     create(fixture, yaml).await?;
     let pod = pods::ready(fixture, "all").await?;
-    let said = |command: &str| exec(fixture, "all", "main", command);
+    let sh = |command: &str| exec(fixture, "all", "main", command);
     for (command, expected) in [
         ("echo $COLOR $PASSWORD $S_note $LIMIT", "blue pw hello 32"),
         ("echo ${GONE-unset}", "unset"),
@@ -135,11 +135,11 @@ spec:
         ("echo $KUBERNETES_SERVICE_PORT", "443"),
         ("dd if=/dev/zero of=/memory/x bs=64k count=32 2>/dev/null || echo full", "full"),
     ] {
-        let found = said(command)?;
+        let found = sh(command)?;
         ensure!(found == expected, "{command}: {found:?}");
     }
     ensure!(
-        said("cat /etc/resolv.conf")?.contains(&format!("{}.svc.cluster.local", fixture.namespace))
+        sh("cat /etc/resolv.conf")?.contains(&format!("{}.svc.cluster.local", fixture.namespace))
     );
     Ok(())
 }
@@ -172,7 +172,7 @@ data: {key: "kept"}
     pods::ready(fixture, "reader").await?;
     ensure!(exec(fixture, "reader", "main", "cat /live/key")? == "one");
     let maps: Api<ConfigMap> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
-    // What goes is kept in the pods that have it, and keeps nothing from them.
+    // Pods keep the contents of a deleted ConfigMap, and their other volumes are still updated.
     maps.delete("gone", &DeleteOptions::default()).await?;
     let change = json!({"data": {"key": "two", "more": "x"}});
     maps.patch("live", PatchKind::Merge, &change).await?;
@@ -186,7 +186,7 @@ data: {key: "kept"}
     Ok(())
 }
 
-async fn what_is_missing_holds_a_pod_up_until_it_is_there(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_pod_waits_for_missing_objects(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -206,7 +206,7 @@ spec:
   volumes: [{name: late, secret: {secretName: late}}]
 "#;
     create(fixture, yaml).await?;
-    pods::one(fixture, "env", "it says what is missing", |pod| {
+    pods::one(fixture, "env", "the missing ConfigMap is reported", |pod| {
         pods::waiting_reason(pod, "main") == "CreateContainerConfigError"
     })
     .await?;
@@ -234,8 +234,8 @@ stringData: {a: b}
     Ok(())
 }
 
-async fn init_containers_and_sidecars_keep_their_order(fixture: &Fixture) -> anyhow::Result<()> {
-    // Each writes when it begins and when it is told to end; the pod after it reads the whole.
+async fn init_containers_and_sidecars_run_in_order(fixture: &Fixture) -> anyhow::Result<()> {
+    // Each container logs when it starts and when it is asked to stop.
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -297,7 +297,7 @@ spec:
     Ok(())
 }
 
-async fn probes_decide(fixture: &Fixture) -> anyhow::Result<()> {
+async fn probes_control_readiness_and_restarts(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -330,7 +330,7 @@ spec:
     Ok(())
 }
 
-async fn a_command_that_does_not_exist_is_told(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_missing_command_is_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -352,7 +352,7 @@ spec:
     Ok(())
 }
 
-async fn last_words_are_kept(fixture: &Fixture) -> anyhow::Result<()> {
+async fn termination_messages_are_recorded(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -391,7 +391,7 @@ spec:
         pods::one(fixture, "late", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
     let reason = pod.status.and_then(|status| status.reason);
     ensure!(reason.as_deref() == Some("DeadlineExceeded"), "{reason:?}");
-    refusals::event(fixture, "late", "DeadlineExceeded", "longer than the specified").await
+    start_failures::event(fixture, "late", "DeadlineExceeded", "longer than the specified").await
 }
 
 async fn a_volume_over_its_limit_evicts_its_pod(fixture: &Fixture) -> anyhow::Result<()> {
@@ -426,7 +426,7 @@ spec:
     Ok(())
 }
 
-async fn users_and_groups(fixture: &Fixture) -> anyhow::Result<()> {
+async fn users_and_groups_are_applied(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -457,15 +457,15 @@ spec:
     ensure!(lines[0] == "1000" && lines[1] == "3000", "{found}");
     ensure!(lines[2].contains("2000") && lines[2].contains("4000"), "{found}");
     ensure!(lines[3] == "1000 2000", "{found}");
-    pods::one(fixture, "root", "it is refused", |pod| {
+    pods::one(fixture, "root", "it is rejected", |pod| {
         pods::waiting_reason(pod, "main") == "CreateContainerConfigError"
     })
     .await?;
     Ok(())
 }
 
-async fn a_pod_has_its_time_to_end(fixture: &Fixture) -> anyhow::Result<()> {
-    // One that never ends by itself, and is given longer than the test would wait.
+async fn a_pod_gets_its_grace_period(fixture: &Fixture) -> anyhow::Result<()> {
+    // Neither ends on SIGTERM, and both have a longer grace period than the test would wait.
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -490,21 +490,23 @@ spec:
     create(fixture, yaml).await?;
     pods::ready(fixture, "stubborn").await?;
     let signalled = pods::ready(fixture, "signalled").await?;
-    let told = pods::container(&signalled, "main").and_then(|one| one.stop_signal.as_deref());
-    ensure!(told == Some("SIGUSR1"), "{told:?}");
+    let signal = pods::container(&signalled, "main").and_then(|one| one.stop_signal.as_deref());
+    ensure!(signal == Some("SIGUSR1"), "{signal:?}");
     let api: Api<Pod> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.delete("signalled", &DeleteOptions::default()).await?;
     api.delete("stubborn", &DeleteOptions::default()).await?;
-    pods::one(fixture, "stubborn", "it is ending", |pod| pod.metadata.deletion_timestamp.is_some())
-        .await?;
-    exec(fixture, "stubborn", "main", "true").context("it still runs")?;
+    pods::one(fixture, "stubborn", "it is being deleted", |pod| {
+        pod.metadata.deletion_timestamp.is_some()
+    })
+    .await?;
+    exec(fixture, "stubborn", "main", "true").context("it should still be running")?;
     let sooner = DeleteOptions { grace_period_seconds: Some(1), ..Default::default() };
     api.delete("stubborn", &sooner).await?;
     pods::until(fixture, "", "the pod is gone", |pods| pods.is_empty()).await?;
     Ok(())
 }
 
-async fn a_debugging_container_joins(fixture: &Fixture) -> anyhow::Result<()> {
+async fn an_ephemeral_container_joins_its_pod(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -535,13 +537,13 @@ spec:
         state.is_some_and(|state| state.terminated.is_some())
     };
     let pod = pods::one(fixture, "target", "the debugging container has ended", ended).await?;
-    ensure!(pods::is_ready(&pod), "the pod does not care");
+    ensure!(pods::is_ready(&pod), "the pod is no longer Ready");
     let log = fixture.cluster.skiff(&["logs", "-n", namespace, "target", "-c", "debug"])?;
     ensure!(log.trim() == "target", "{log:?}");
     Ok(())
 }
 
-async fn limits_change_in_place(fixture: &Fixture) -> anyhow::Result<()> {
+async fn limits_are_resized_in_place(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -595,7 +597,7 @@ spec:
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
 "#;
 
-/// Kills a process of the node while one pod goes on, one is being deleted and one is made.
+/// Kills a process of the node while one pod is running, one is being deleted and one is created.
 async fn killed(fixture: &Fixture, process: &str) -> anyhow::Result<()> {
     create(fixture, STEADY).await?;
     let before = pods::ready(fixture, "steady").await?;
@@ -619,7 +621,7 @@ spec:
     let after = api.get("steady").await?;
     ensure!(id(&before, "main") == id(&after, "main"));
     ensure!(pods::restarts(&after, "main") == 0);
-    ensure!(before.status == after.status, "its status was touched: {:?}", after.status);
+    ensure!(before.status == after.status, "its status has changed: {:?}", after.status);
     exec(fixture, "steady", "main", "true").map(drop)
 }
 

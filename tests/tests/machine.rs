@@ -14,7 +14,7 @@ use testkit::wait::Selection;
 use testkit::{Cluster, Options, Store, manifest, scenarios, suite, wait};
 use tests::pods;
 
-/// A user without rights.
+/// An unprivileged user.
 const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
@@ -24,10 +24,10 @@ fn main() -> ExitCode {
         scenarios![
             up_again_is_harmless,
             up_again_starts_replaced_programs,
-            other_options_are_refused,
-            what_is_in_the_way_is_told_before_anything_starts,
-            what_dies_is_started_again,
-            a_stopped_cluster_goes_on_with_its_data,
+            up_again_rejects_other_options,
+            conflicts_are_reported_before_anything_starts,
+            dead_processes_are_restarted,
+            a_stopped_cluster_restarts_with_its_data,
             a_cluster_on_etcd_leaves_nothing,
             a_cluster_whose_supervisor_was_killed_leaves_nothing,
         ],
@@ -39,11 +39,12 @@ async fn up_again_is_harmless(fixture: &Fixture) -> anyhow::Result<()> {
     let output = fixture.cluster.up_again(&[])?;
     ensure!(output.success, "{}", output.stderr);
     ensure!(output.stdout.contains("is up already"), "{}", output.stdout);
-    ensure!(fixture.cluster.pid("apiserver")? == before, "the apiserver was started again");
+    ensure!(fixture.cluster.pid("apiserver")? == before, "the apiserver was restarted");
     Ok(())
 }
 
-/// A build or an upgrade replaces programs; the next `skiff up` runs them, and no container ends.
+/// A build or an upgrade replaces programs; the next `skiff up` starts the new ones, and containers
+/// keep running.
 async fn up_again_starts_replaced_programs(_: &Fixture) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let programs = folder.path().to_owned();
@@ -60,7 +61,7 @@ async fn up_again_starts_replaced_programs(_: &Fixture) -> anyhow::Result<()> {
         .await?
 }
 
-/// A cluster of its own, one of whose programs is replaced.
+/// Replaces a program of a running cluster.
 async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Result<()> {
     let cluster = Cluster::start(options)?;
     cluster.load_image("busybox").await?;
@@ -86,17 +87,15 @@ async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Resul
     cluster.stop()
 }
 
-async fn other_options_are_refused(fixture: &Fixture) -> anyhow::Result<()> {
+async fn up_again_rejects_other_options(fixture: &Fixture) -> anyhow::Result<()> {
     let output = fixture.cluster.up_again(&["--nodes", "2"])?;
     ensure!(!output.success);
     ensure!(output.stderr.contains("--nodes: \"1\" now, \"2\" asked for"), "{}", output.stderr);
     Ok(())
 }
 
-/// A second cluster on the first one's addresses, and one that a plain user wants.
-async fn what_is_in_the_way_is_told_before_anything_starts(
-    fixture: &Fixture,
-) -> anyhow::Result<()> {
+/// A second cluster on the addresses of the first, and one that an unprivileged user starts.
+async fn conflicts_are_reported_before_anything_starts(fixture: &Fixture) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     let options = std::fs::read_to_string(fixture.cluster.folder().join("cluster.json"))?;
@@ -109,14 +108,14 @@ async fn what_is_in_the_way_is_told_before_anything_starts(
         command.args(["--node-cidr", node_cidr, "--data-dir"]).arg(&data);
         command
     };
-    let refused = |command: &mut std::process::Command| {
+    let rejected = |command: &mut std::process::Command| {
         let output = command.output()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!output.status.success(), "{stderr}");
-        ensure!(!data.exists(), "something was made: {stderr}");
+        ensure!(!data.exists(), "something was created: {stderr}");
         Ok(stderr)
     };
-    let stderr = refused(&mut up(&skiff))?;
+    let stderr = rejected(&mut up(&skiff))?;
     for expected in [
         "this machine is not ready for a cluster:",
         "in use by another program",
@@ -126,16 +125,16 @@ async fn what_is_in_the_way_is_told_before_anything_starts(
         ensure!(stderr.contains(expected), "{expected}: {stderr}");
     }
 
-    // The built program may be where only root can read.
+    // The built program may be in a folder that only root can read.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("skiff");
     std::fs::copy(&skiff, &copy)?;
-    let stderr = refused(up(&copy).uid(NOBODY).gid(NOBODY))?;
+    let stderr = rejected(up(&copy).uid(NOBODY).gid(NOBODY))?;
     ensure!(stderr.contains("skiff up needs root"), "{stderr}");
     Ok(())
 }
 
-async fn what_dies_is_started_again(fixture: &Fixture) -> anyhow::Result<()> {
+async fn dead_processes_are_restarted(fixture: &Fixture) -> anyhow::Result<()> {
     for process in ["scheduler", "kubelet-node-1", "apiserver"] {
         let before = fixture.cluster.pid(process)?;
         kill(Pid::from_raw(before), Signal::SIGKILL)?;
@@ -157,14 +156,14 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: any, namespace: d
                    image: 'skiff.test/busybox:1', command: [sleep, '1000'], volumeMounts: [{name: \
                    v, mountPath: /v}]}\n";
 
-/// As after the machine was switched off and on.
-async fn a_stopped_cluster_goes_on_with_its_data(_: &Fixture) -> anyhow::Result<()> {
+/// As after a reboot of the machine.
+async fn a_stopped_cluster_restarts_with_its_data(_: &Fixture) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Handle::current();
-    let check = move || runtime.block_on(stop_and_go_on());
+    let check = move || runtime.block_on(stop_and_restart());
     tokio::task::spawn_blocking(check).await?
 }
 
-async fn stop_and_go_on() -> anyhow::Result<()> {
+async fn stop_and_restart() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default())?;
     cluster.load_image("busybox").await?;
     manifest::create(cluster.client(), "default", POD).await?;
@@ -225,14 +224,14 @@ async fn check_removal(options: Options, crash: bool) -> anyhow::Result<()> {
     cluster.stop()?;
     let left = traces(&name, &folder)?;
     ensure!(left.is_empty(), "{left:#?}");
-    // Once more is harmless.
+    // Removing it again is harmless.
     let again = ["down", "--no-kubeconfig"];
     ensure!(cluster.skiff(&again)?.contains("There is no cluster"));
     Ok(())
 }
 
-/// What on the machine belongs to the cluster: files, mounts, links, namespaces, control groups,
-/// rules and processes.
+/// Everything on the machine that belongs to the cluster: files, mounts, links, namespaces, control
+/// groups, rules and processes.
 fn traces(name: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
     let folder = folder.to_string_lossy();
     let mut found = Vec::new();
@@ -240,10 +239,10 @@ fn traces(name: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let own = format!("{folder}/");
     found.extend(mounts.lines().filter(|line| line.contains(&own)).map(str::to_owned));
-    for (place, prefix) in
+    for (parent, prefix) in
         [("/sys/class/net", format!("sk-{name}")), ("/run/netns", format!("skiff.{name}."))]
     {
-        for entry in std::fs::read_dir(place)? {
+        for entry in std::fs::read_dir(parent)? {
             let entry = entry?.file_name().to_string_lossy().into_owned();
             found.extend(
                 (entry.starts_with(&prefix) && (prefix.ends_with('.') || entry == prefix))

@@ -1,5 +1,5 @@
 //! Names and Services on two nodes: DNS from pods, node ports by traffic policy, session affinity,
-//! host ports, and what happens to all of it when the processes that keep it are killed.
+//! host ports, and that all of it survives when the processes that maintain it are killed.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -19,15 +19,15 @@ fn main() -> ExitCode {
         Options { nodes: 2, ..Options::default() },
         &["busybox", "testserver-v1"],
         scenarios![
-            names_lead_to_services_and_pods,
-            traffic_policies_and_affinity,
-            host_ports_lead_to_their_pod,
-            traffic_outlives_what_keeps_it,
+            names_resolve_to_services_and_pods,
+            traffic_policies_and_affinity_are_respected,
+            host_ports_reach_their_pod,
+            traffic_survives_killed_processes,
         ],
     )
 }
 
-/// One server on each node, ready, and a pod to ask from on each.
+/// Starts a server and a client pod on each node, and waits until they are Ready.
 async fn start(fixture: &Fixture) -> anyhow::Result<()> {
     let mut yaml = String::from(
         r#"
@@ -96,7 +96,7 @@ spec:
     Ok(())
 }
 
-/// What a command says in the pod to ask from on that node.
+/// The output of a command in the client pod of a node.
 fn in_box(fixture: &Fixture, node: &str, command: &str) -> anyhow::Result<String> {
     let pod = format!("box-{node}");
     let start = ["exec", "-n", &fixture.namespace, &pod, "--", "sh", "-c", command];
@@ -117,7 +117,7 @@ async fn patch(fixture: &Fixture, change: serde_json::Value) -> anyhow::Result<(
     Ok(())
 }
 
-async fn names_lead_to_services_and_pods(fixture: &Fixture) -> anyhow::Result<()> {
+async fn names_resolve_to_services_and_pods(fixture: &Fixture) -> anyhow::Result<()> {
     start(fixture).await?;
     let (address, _) = service(fixture).await?;
     let found = pods::until(fixture, "app=web", "any", |_| true).await?;
@@ -125,7 +125,7 @@ async fn names_lead_to_services_and_pods(fixture: &Fixture) -> anyhow::Result<()
     for node in fixture.cluster.nodes() {
         let lookup = |name: &str| in_box(fixture, &node, &format!("nslookup {name} || true"));
         for name in ["web", &format!("web.{zone}"), "other"] {
-            wait::eventually("the name is known", async || {
+            wait::eventually("the name resolves", async || {
                 let answer = lookup(name)?;
                 ensure!(answer.contains(&format!("Address: {address}")), "{name}: {answer}");
                 Ok(())
@@ -153,12 +153,12 @@ async fn names_lead_to_services_and_pods(fixture: &Fixture) -> anyhow::Result<()
     Ok(())
 }
 
-/// The nodes whose servers answer in several connections.
+/// The nodes whose servers answer over several connections.
 fn answering(cluster: &testkit::Cluster, url: &str) -> anyhow::Result<BTreeSet<String>> {
     (0..20).map(|_| web::get(cluster, url)).collect()
 }
 
-async fn traffic_policies_and_affinity(fixture: &Fixture) -> anyhow::Result<()> {
+async fn traffic_policies_and_affinity_are_respected(fixture: &Fixture) -> anyhow::Result<()> {
     start(fixture).await?;
     let (address, node_port) = service(fixture).await?;
     let cluster = &fixture.cluster;
@@ -210,7 +210,7 @@ async fn traffic_policies_and_affinity(fixture: &Fixture) -> anyhow::Result<()> 
     expect("affinity ends", at("node-1"), both).await
 }
 
-async fn host_ports_lead_to_their_pod(fixture: &Fixture) -> anyhow::Result<()> {
+async fn host_ports_reach_their_pod(fixture: &Fixture) -> anyhow::Result<()> {
     const PORT: u16 = 18_080;
     let yaml = format!(
         r#"
@@ -252,7 +252,7 @@ spec:
     .await
 }
 
-async fn traffic_outlives_what_keeps_it(fixture: &Fixture) -> anyhow::Result<()> {
+async fn traffic_survives_killed_processes(fixture: &Fixture) -> anyhow::Result<()> {
     start(fixture).await?;
     let (_, node_port) = service(fixture).await?;
     let cluster = &fixture.cluster;
@@ -267,7 +267,7 @@ async fn traffic_outlives_what_keeps_it(fixture: &Fixture) -> anyhow::Result<()>
         killed.push((victim, pid));
     }
     for (victim, old) in killed {
-        wait::eventually("it has been started again", async || {
+        wait::eventually("it has been restarted", async || {
             let pid = cluster.pid(victim)?;
             ensure!(pid != old, "{victim} is still {pid}");
             Ok(())
@@ -276,13 +276,13 @@ async fn traffic_outlives_what_keeps_it(fixture: &Fixture) -> anyhow::Result<()>
     }
     let report = load.finish().await?;
     ensure!(report["failed"] == 0, "{report}");
-    wait::eventually("names are known again", async || {
+    wait::eventually("names resolve again", async || {
         let answer = in_box(fixture, "node-1", "nslookup web || true")?;
         ensure!(answer.contains("Name:"), "{answer}");
         Ok(())
     })
     .await?;
     cluster.on_node("node-1", &["nft", "flush", "ruleset"])?;
-    wait::eventually("a flushed ruleset is made again", async || web::get(cluster, &url)).await?;
+    wait::eventually("a flushed ruleset is restored", async || web::get(cluster, &url)).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Single pods, from manifest to Ready and to their end.
+//! Single pods, from manifest to Ready to deletion.
 
 use anyhow::ensure;
 use client::{Api, DeleteOptions};
@@ -15,11 +15,11 @@ fn main() -> ExitCode {
         &["busybox", "testserver-v1"],
         scenarios![
             a_pod_becomes_ready,
-            a_pod_ends_and_is_gone,
-            a_container_that_fails_is_started_again,
+            a_pod_fails_and_is_deleted,
+            a_failing_container_is_restarted,
             containers_share_network_and_volume,
-            a_missing_image_is_told,
-            a_pod_that_fits_nowhere_is_told,
+            a_missing_image_is_reported,
+            an_unschedulable_pod_is_reported,
             a_scheduler_takes_over_from_a_dead_one,
         ],
     )
@@ -45,7 +45,7 @@ spec:
     Ok(())
 }
 
-async fn a_pod_ends_and_is_gone(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_pod_fails_and_is_deleted(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -68,7 +68,7 @@ spec:
     Ok(())
 }
 
-async fn a_container_that_fails_is_started_again(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_failing_container_is_restarted(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -110,7 +110,7 @@ spec:
     Ok(())
 }
 
-async fn a_missing_image_is_told(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_missing_image_is_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -127,7 +127,7 @@ spec:
     Ok(())
 }
 
-async fn a_pod_that_fits_nowhere_is_told(fixture: &Fixture) -> anyhow::Result<()> {
+async fn an_unschedulable_pod_is_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -150,7 +150,7 @@ spec:
     Ok(())
 }
 
-/// A scheduler of the test's own, gone when dropped.
+/// A scheduler of the test's own, killed when dropped.
 struct Scheduler(Child);
 
 impl Scheduler {
@@ -168,7 +168,7 @@ impl Scheduler {
 
 impl Drop for Scheduler {
     fn drop(&mut self) {
-        // Whether or not it has ended already, it is gone afterwards.
+        // It may have ended by itself.
         self.0.kill().ok();
         self.0.wait().ok();
     }

@@ -1,4 +1,4 @@
-//! The same work with both command lines: `skiff` over gRPC, and an unchanged kubectl over REST.
+//! The same work with both command lines: `skiff` over gRPC, and an unmodified kubectl over REST.
 
 #[path = "tools/parity.rs"]
 mod parity;
@@ -12,9 +12,9 @@ mod sessions;
 use anyhow::{Context, ensure};
 use parity::{both_tools_change_the_same, both_tools_describe_the_same, both_tools_show_the_same};
 use port_forward::{
-    kube_rs_forwards_ports, kubectl_forwards_ports, old_clients_speak_spdy, skiff_forwards_ports,
+    kube_rs_forwards_ports, kubectl_forwards_ports, legacy_clients_use_spdy, skiff_forwards_ports,
 };
-use proxies::{monitoring_reads_kubelets, nodes_are_proxied, pods_and_services_are_proxied};
+use proxies::{monitoring_scrapes_kubelets, nodes_are_proxied, pods_and_services_are_proxied};
 use serde_json::Value;
 use sessions::{
     kubectl_holds_sessions, kubectl_prints_logs, kubectl_runs_copies_and_debugs,
@@ -33,16 +33,16 @@ fn main() -> ExitCode {
         scenarios![
             skiff_runs_an_application,
             kubectl_runs_an_application,
-            skiff_looks_into_pods,
-            kubectl_looks_into_pods,
-            bad_input_is_refused_by_both,
+            skiff_inspects_pods,
+            kubectl_inspects_pods,
+            both_tools_reject_bad_input,
             skiff_forwards_ports,
             kubectl_forwards_ports,
-            old_clients_speak_spdy,
+            legacy_clients_use_spdy,
             kube_rs_forwards_ports,
             pods_and_services_are_proxied,
             nodes_are_proxied,
-            monitoring_reads_kubelets,
+            monitoring_scrapes_kubelets,
             skiff_holds_sessions,
             kubectl_holds_sessions,
             kubectl_runs_copies_and_debugs,
@@ -65,7 +65,7 @@ impl Tool {
     fn attempt(self, fixture: &Fixture, arguments: &[&str]) -> anyhow::Result<CommandOutput> {
         let arguments = [&["-n", &fixture.namespace], arguments].concat();
         match self {
-            // A verb's flags follow it.
+            // `skiff` expects flags after the verb.
             Self::Skiff => {
                 let arguments = [&arguments[2..3], &arguments[..2], &arguments[3..]].concat();
                 fixture.cluster.try_skiff(&arguments)
@@ -74,7 +74,7 @@ impl Tool {
         }
     }
 
-    /// The tool, to be started with a verb and its flags.
+    /// The tool with a verb and its flags, not yet started.
     fn command(self, fixture: &Fixture, arguments: &[&str]) -> Command {
         let mut command = match self {
             Self::Skiff => fixture.cluster.skiff_command(),
@@ -148,15 +148,15 @@ fn image(fixture: &Fixture, tool: Tool) -> anyhow::Result<String> {
     tool.run(fixture, &["get", "deployment", "web", "-o", path])
 }
 
-async fn skiff_looks_into_pods(fixture: &Fixture) -> anyhow::Result<()> {
-    looks_into_pods(fixture, Tool::Skiff).await
+async fn skiff_inspects_pods(fixture: &Fixture) -> anyhow::Result<()> {
+    inspects_pods(fixture, Tool::Skiff).await
 }
 
-async fn kubectl_looks_into_pods(fixture: &Fixture) -> anyhow::Result<()> {
-    looks_into_pods(fixture, Tool::Kubectl).await
+async fn kubectl_inspects_pods(fixture: &Fixture) -> anyhow::Result<()> {
+    inspects_pods(fixture, Tool::Kubectl).await
 }
 
-async fn looks_into_pods(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
+async fn inspects_pods(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     let file = fixture.cluster.folder().join(format!("{}.yaml", fixture.namespace));
     let yaml = "apiVersion: v1\nkind: Pod\nmetadata: {name: looked-at}\nspec:\n  containers:\n  - \
                 name: main\n    image: skiff.test/busybox:1\n    command: [sh, -c, 'echo one; echo \
@@ -181,7 +181,7 @@ async fn looks_into_pods(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bad_input_is_refused_by_both(fixture: &Fixture) -> anyhow::Result<()> {
+async fn both_tools_reject_bad_input(fixture: &Fixture) -> anyhow::Result<()> {
     let file = fixture.cluster.folder().join("bad.yaml");
     let path = file.to_string_lossy().into_owned();
     let cases = [

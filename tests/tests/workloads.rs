@@ -1,5 +1,5 @@
 //! A web application on three nodes: Deployment, Service, configuration, and what happens to
-//! it: scaling, updates, failures, and its end.
+//! it: scaling, updates, failures, deletion.
 
 #[path = "workloads/drain.rs"]
 mod drain;
@@ -12,13 +12,13 @@ mod stateful;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
-use drain::a_drained_node_gives_up_its_pods_one_by_one;
+use drain::draining_a_node_evicts_pods_one_by_one;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kills::killing_any_process_disturbs_nothing;
 use node_death::the_pods_of_a_killed_node_are_replaced;
 use serde_json::json;
-use stateful::{a_job_is_done_as_often_as_it_shall_be, a_stateful_set_keeps_names_and_volumes};
+use stateful::{a_job_reaches_its_completions, a_stateful_set_keeps_names_and_volumes};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,13 +34,13 @@ fn main() -> ExitCode {
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             an_application_serves,
-            it_scales_up_and_down,
+            a_deployment_scales_up_and_down,
             an_update_loses_no_request,
-            a_killed_container_is_started_again,
+            a_killed_container_is_restarted,
             a_deleted_namespace_leaves_nothing,
             a_stateful_set_keeps_names_and_volumes,
-            a_job_is_done_as_often_as_it_shall_be,
-            a_drained_node_gives_up_its_pods_one_by_one,
+            a_job_reaches_its_completions,
+            draining_a_node_evicts_pods_one_by_one,
             killing_any_process_disturbs_nothing,
             the_pods_of_a_killed_node_are_replaced,
         ],
@@ -54,7 +54,7 @@ async fn start(fixture: &Fixture, replicas: u8) -> anyhow::Result<()> {
 }
 
 async fn all_ready(fixture: &Fixture, replicas: u8) -> anyhow::Result<()> {
-    let what = format!("{replicas} pods are Ready and no other is there");
+    let what = format!("{replicas} pods are Ready and there are no others");
     pods::until(fixture, "app=web", &what, |pods| {
         pods.len() == usize::from(replicas) && pods.values().all(pods::is_ready)
     })
@@ -122,7 +122,7 @@ async fn an_application_serves(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a pod on the node that asks for each page once and succeeds only if all answer.
+/// Runs a pod on the node that requests each page once and succeeds only if all respond.
 async fn ask_from_pod(fixture: &Fixture, node: &str, urls: &[&str]) -> anyhow::Result<()> {
     let commands: Vec<String> =
         urls.iter().map(|url| format!("timeout 10 wget -q -O - {url}")).collect();
@@ -142,12 +142,12 @@ async fn ask_from_pod(fixture: &Fixture, node: &str, urls: &[&str]) -> anyhow::R
     manifest::create(client, &fixture.namespace, &pod.to_string()).await?;
     let name = format!("ask-{node}");
     let ended = |pod: &Pod| matches!(pods::phase(pod), "Succeeded" | "Failed");
-    let pod = pods::one(fixture, &name, "it has asked", ended).await?;
+    let pod = pods::one(fixture, &name, "it has ended", ended).await?;
     ensure!(pods::phase(&pod) == "Succeeded", "from {node}: {:?}", pod.status);
     Ok(())
 }
 
-async fn it_scales_up_and_down(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_deployment_scales_up_and_down(fixture: &Fixture) -> anyhow::Result<()> {
     start(fixture, 1).await?;
     patch(fixture, json!({"spec": {"replicas": 6}})).await?;
     all_ready(fixture, 6).await?;
@@ -171,7 +171,7 @@ async fn an_update_loses_no_request(fixture: &Fixture) -> anyhow::Result<()> {
         let spec = pod.spec.as_ref();
         spec.is_some_and(|s| s.containers[0].image.as_deref() == Some("skiff.test/testserver:v2"))
     };
-    pods::until(fixture, "app=web", "all pods are of the new version", |pods| {
+    pods::until(fixture, "app=web", "all pods run the new version", |pods| {
         pods.len() == 3 && pods.values().all(|pod| updated(pod) && pods::is_ready(pod))
     })
     .await?;
@@ -187,14 +187,14 @@ async fn an_update_loses_no_request(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_killed_container_is_started_again(fixture: &Fixture) -> anyhow::Result<()> {
+async fn a_killed_container_is_restarted(fixture: &Fixture) -> anyhow::Result<()> {
     start(fixture, 1).await?;
     let found = pods::until(fixture, "app=web", "any", |_| true).await?;
-    let (name, pod) = found.iter().next().context("no pod is there")?;
+    let (name, pod) = found.iter().next().context("there is no pod")?;
     let url = format!("http://{}:8080/exit/1", pods::address(pod));
-    // The server ends instead of answering.
+    // The server exits instead of answering.
     ensure!(web::get(&fixture.cluster, &url).is_err());
-    let pod = pods::one(fixture, name, "it has been started again", |pod| {
+    let pod = pods::one(fixture, name, "it has been restarted", |pod| {
         pods::restarts(pod, "server") == 1 && pods::is_ready(pod)
     })
     .await?;
@@ -218,11 +218,11 @@ async fn a_deleted_namespace_leaves_nothing(fixture: &Fixture) -> anyhow::Result
 
     // Folders, namespaces and control groups of a pod have its uid in their names.
     let cluster = &fixture.cluster;
-    let places = [cluster.folder().join("nodes"), PathBuf::from("/sys/fs/cgroup")];
+    let folders = [cluster.folder().join("nodes"), PathBuf::from("/sys/fs/cgroup")];
     wait::eventually("nothing of the pods is left", async || {
         for uid in &uids {
-            for place in &places {
-                let left = find(place, uid);
+            for folder in &folders {
+                let left = find(folder, uid);
                 ensure!(left.is_empty(), "{left:?}");
             }
         }
@@ -231,7 +231,7 @@ async fn a_deleted_namespace_leaves_nothing(fixture: &Fixture) -> anyhow::Result
     .await
 }
 
-/// Paths below the folder with the text in their last part, other than in layers of images.
+/// Paths below the folder whose file name contains the text, except in image layers.
 fn find(folder: &Path, text: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();

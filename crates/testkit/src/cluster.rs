@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What holds the objects.
+/// Where the cluster stores its objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Store {
     #[default]
@@ -24,9 +24,9 @@ pub enum Store {
 pub struct Options {
     pub nodes: u8,
     pub store: Store,
-    /// Ports of this machine where registries are, to be spoken to without TLS.
+    /// Ports of registries on this machine that are reached without TLS.
     pub registry_ports: Vec<u16>,
-    /// Folders below the cluster's that are file systems of their own, and their sizes in bytes.
+    /// Folders below the cluster's that get file systems of their own, and their sizes in bytes.
     pub disks: Vec<(PathBuf, u64)>,
     /// The folder of the programs, if it is not the one that this test was built into.
     pub programs: Option<PathBuf>,
@@ -72,7 +72,7 @@ impl Cluster {
         let built = built_programs()?;
         let target = built.parent().unwrap_or(&built).to_owned();
         let programs = options.programs.clone().unwrap_or(built);
-        // What tests that were killed have left, here and in other slots.
+        // Left behind by tests that were killed, in this slot or another.
         for abandoned in Slot::abandoned()? {
             skiff(&programs, &abandoned, "down", &["--no-kubeconfig"])?;
         }
@@ -122,8 +122,8 @@ impl Cluster {
         self.slot.node_address(number)
     }
 
-    /// The machine's address in the node subnet, where programs of the machine can be reached
-    /// from the nodes.
+    /// The machine's address in the node subnet, at which the nodes reach programs on the
+    /// machine.
     pub fn gateway(&self) -> String {
         self.slot.gateway()
     }
@@ -131,12 +131,12 @@ impl Cluster {
     /// Runs `skiff` with these arguments, as the administrator.
     ///
     /// # Errors
-    /// When it cannot be started. That it fails is told by [`CommandOutput::success`].
+    /// When it cannot be started. [`CommandOutput::success`] reports whether it succeeded.
     pub fn try_skiff(&self, arguments: &[&str]) -> anyhow::Result<CommandOutput> {
         output_of(self.skiff_command().args(arguments))
     }
 
-    /// `skiff` as the administrator, to be started.
+    /// `skiff` as the administrator, not yet started.
     pub fn skiff_command(&self) -> Command {
         let mut command = Command::new(self.programs.join("skiff"));
         command
@@ -146,7 +146,7 @@ impl Cluster {
         command
     }
 
-    /// Runs `skiff`; returns what it wrote to its standard output.
+    /// Runs `skiff`; returns its standard output.
     ///
     /// # Errors
     /// When it fails; the error holds its standard error.
@@ -157,12 +157,12 @@ impl Cluster {
     /// Runs `kubectl` as the administrator.
     ///
     /// # Errors
-    /// As [`Cluster::skiff`], and when it is not installed.
+    /// Like [`Cluster::skiff`], or when kubectl is not installed.
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         expect_success("kubectl", arguments, self.try_kubectl(arguments)?)
     }
 
-    /// As [`Cluster::kubectl`]; failing is no error.
+    /// Like [`Cluster::kubectl`], but a command that fails is not an error.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -170,11 +170,11 @@ impl Cluster {
         output_of(self.kubectl_command().args(arguments))
     }
 
-    /// The minor version of this machine's kubectl. Debian 12 has 1.20, which validates by itself,
-    /// and speaks SPDY and the beta versions of some kinds.
+    /// The minor version of this machine's kubectl. Debian 12 has 1.20, which validates on the
+    /// client, and uses SPDY and the beta versions of some kinds.
     ///
     /// # Errors
-    /// When it cannot be run or does not tell.
+    /// When it cannot be run or does not report its version.
     pub fn kubectl_minor(&self) -> anyhow::Result<u32> {
         let version = self.kubectl(&["version", "--client", "-o", "json"])?;
         let version: serde_json::Value = serde_json::from_str(&version)?;
@@ -183,17 +183,17 @@ impl Cluster {
         digits.parse().with_context(|| format!("kubectl's minor version is {minor:?}"))
     }
 
-    /// `kubectl` as the administrator, to be started.
+    /// `kubectl` as the administrator, not yet started.
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new(crate::tools::kubectl());
         command.env("KUBECONFIG", self.kubeconfig());
-        // Its discovery cache must not be another cluster's that had the same address.
+        // Its discovery cache must not be that of another cluster that had the same address.
         command.env("HOME", self.slot.folder().join("home"));
         command
     }
 
-    /// Runs `skiff up` once more, with the options that the cluster was started with and some
-    /// others. Failing is no error.
+    /// Runs `skiff up` again, with the options that the cluster was started with and additional
+    /// flags. A command that fails is not an error.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -204,7 +204,7 @@ impl Cluster {
     /// Makes one of [`Options::disks`] larger or smaller.
     ///
     /// # Errors
-    /// When what is on it does not fit any more.
+    /// When its contents no longer fit.
     pub fn resize_disk(&self, folder: &str, bytes: u64) -> anyhow::Result<()> {
         mount(&self.folder().join(folder), &format!("remount,size={bytes}"))
     }
@@ -223,7 +223,7 @@ impl Cluster {
     /// Loads an image archive of `xtask images` (its file name without `.tar`) onto every node.
     ///
     /// # Errors
-    /// When it is not built, or a node does not take it.
+    /// When it is not built, or a node rejects it.
     pub async fn load_image(&self, name: &str) -> anyhow::Result<()> {
         let path = self.images().join(format!("{name}.tar"));
         for node in self.nodes() {
@@ -239,17 +239,17 @@ impl Cluster {
         self.target.join("images")
     }
 
-    /// A program of the workspace's own, such as `skiff`.
+    /// The path of one of the workspace's programs, such as `skiff`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
-    /// Whether the test server's static program is there, and where.
+    /// The path of the test server.
     pub fn test_server(&self) -> PathBuf {
         self.program("testserver")
     }
 
-    /// States of the cluster's processes, as `skiff status --json` has them.
+    /// States of the cluster's processes, as reported by `skiff status --json`.
     ///
     /// # Errors
     /// When the cluster is not running.
@@ -261,7 +261,7 @@ impl Cluster {
     /// The pid of one process.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When it is not running.
     pub fn pid(&self, process: &str) -> anyhow::Result<i32> {
         let states = self.processes()?;
         let state = states.iter().find(|state| state["name"] == process);
@@ -269,7 +269,7 @@ impl Cluster {
         pid.and_then(|pid| i32::try_from(pid).ok()).with_context(|| format!("{process} has no pid"))
     }
 
-    /// Copies the logs to where they outlive the cluster; returns the folder.
+    /// Copies the logs to a folder that outlives the cluster; returns the folder.
     pub fn keep_logs(&self) -> PathBuf {
         keep_logs(&self.target, &self.slot)
     }
@@ -277,7 +277,7 @@ impl Cluster {
     /// Removes the cluster now.
     ///
     /// # Errors
-    /// When something of it cannot be removed.
+    /// When part of it cannot be removed.
     pub fn stop(&self) -> anyhow::Result<()> {
         if !self.up.swap(false, Ordering::SeqCst) {
             return Ok(());
@@ -299,7 +299,7 @@ fn kubeconfig(slot: &Slot) -> PathBuf {
     slot.folder().join("kubeconfig/admin.yaml")
 }
 
-/// Mounts a file system in memory; `skiff down` unmounts it.
+/// Mounts an in-memory file system; `skiff down` unmounts it.
 fn mount(folder: &Path, options: &str) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut command = Command::new("mount");
@@ -307,7 +307,7 @@ fn mount(folder: &Path, options: &str) -> anyhow::Result<()> {
     expect_success("mount", &[options], output_of(&mut command)?).map(drop)
 }
 
-/// Runs `skiff up` with these options, and with more flags, which win.
+/// Runs `skiff up` with these options and additional flags, which take precedence.
 fn up(
     programs: &Path,
     slot: &Slot,
@@ -365,10 +365,11 @@ fn expect_success(
     Ok(output.stdout)
 }
 
-/// The folder of the programs that were built with this test: `target/debug` for a test in `target/debug/deps`.
+/// The folder of the programs that were built with this test: `target/debug` for a test in
+/// `target/debug/deps`.
 pub fn built_programs() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let folder = own.ancestors().nth(2).context("this program is in no target folder")?;
+    let folder = own.ancestors().nth(2).context("this program is not in a target folder")?;
     let skiff = folder.join("skiff");
     if !skiff.is_file() {
         bail!("{} is missing: cargo build --workspace --bins", skiff.display());

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Something that breaks a rule.
+/// A violation of a rule.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
     pub location: String,
@@ -22,7 +22,7 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     let files = tracked(root)?;
     for file in &files {
-        // What git knows may have been removed and not yet committed; binary files are no text.
+        // A tracked file may have been deleted since the last commit; binary files are not checked.
         let Ok(content) = std::fs::read_to_string(root.join(file)) else {
             continue;
         };

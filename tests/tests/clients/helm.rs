@@ -1,5 +1,5 @@
-//! Helm, with the chart that `helm create` writes: a Deployment, a Service, a ServiceAccount, and a pod that
-//! tests them.
+//! Helm, with the chart that `helm create` generates: a Deployment, a Service, a ServiceAccount,
+//! and a pod that tests them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ struct Helm<'a> {
 }
 
 impl Helm<'_> {
-    /// Its output, or what it complains about.
+    /// Runs helm; returns its standard output, or its standard error if it fails.
     fn attempt(&self, arguments: &[&str]) -> anyhow::Result<Result<String, String>> {
         let output = Command::new(&self.program)
             .args(["-n", &self.fixture.namespace])
@@ -41,7 +41,7 @@ impl Helm<'_> {
         done.map_err(|stderr| anyhow::anyhow!("helm {}: {stderr}", arguments.join(" ")))
     }
 
-    /// Version and number of the ready pods of its Deployment.
+    /// Image and number of ready pods of its Deployment.
     fn deployed(&self) -> anyhow::Result<(String, u64)> {
         let text = self.fixture.cluster.kubectl(&[
             "get",
@@ -65,7 +65,7 @@ pub async fn helm_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()>
     let folder = tempfile::tempdir()?;
     let helm = Helm { fixture, program: python.with_file_name("helm"), folder: folder.path() };
     helm.run(&["create", "demo"])?;
-    // No registry is in reach.
+    // No registry is reachable.
     let test = folder.path().join("demo/templates/tests/test-connection.yaml");
     let template = std::fs::read_to_string(&test)?;
     let image = template.replace("image: busybox", "image: skiff.test/busybox:1");
@@ -84,10 +84,10 @@ pub async fn helm_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()>
     change("upgrade", "image.tag=v2,replicaCount=2")?;
     ensure!(helm.deployed()? == ("skiff.test/testserver:v2".into(), 2));
 
-    // What cannot be is refused, and leaves the release as it was.
+    // An invalid upgrade is rejected, and leaves the objects as they were.
     let wrong = with("image.tag=v2,replicaCount=two");
     let refused = helm.attempt(&["upgrade", "web", "./demo", "--set", &wrong])?;
-    let stderr = refused.err().context("two is no number")?;
+    let stderr = refused.err().context("replicaCount=two was accepted")?;
     ensure!(
         stderr
             .contains("cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas"),

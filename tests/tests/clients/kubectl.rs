@@ -1,5 +1,5 @@
-//! kubectl against the apiserver: defaults, validation, apply of both sorts, protobuf bodies,
-//! OpenAPI. What would need a node is only asked for, not made (`--dry-run=server`).
+//! kubectl against the apiserver: defaults, validation, both kinds of apply, protobuf bodies,
+//! OpenAPI. Objects that would need a node are only created with `--dry-run=server`.
 
 use anyhow::{Context, ensure};
 use std::path::PathBuf;
@@ -24,14 +24,14 @@ fn write_manifest(fixture: &Fixture, name: &str, yaml: &str) -> anyhow::Result<S
 
 pub async fn manifests_of_every_kind_are_accepted(fixture: &Fixture) -> anyhow::Result<()> {
     let manifests = file("kinds.yaml");
-    let made = kubectl(fixture, &["apply", "--dry-run=server", "-f", &manifests])?;
+    let created = kubectl(fixture, &["apply", "--dry-run=server", "-f", &manifests])?;
     let count = std::fs::read_to_string(&manifests)?.matches("\nkind:").count();
-    ensure!(made.lines().count() == count, "{count} objects, but {made}");
+    ensure!(created.lines().count() == count, "{count} objects, but {created}");
     kubectl(fixture, &["apply", "--server-side", "--dry-run=server", "-f", &manifests])?;
     Ok(())
 }
 
-pub async fn create_speaks_protobuf(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn kubectl_create_sends_protobuf(fixture: &Fixture) -> anyhow::Result<()> {
     let commands: &[&[&str]] = &[
         &["create", "configmap", "a", "--from-literal=x=1"],
         &["create", "secret", "generic", "a", "--from-literal=x=1"],
@@ -49,16 +49,16 @@ pub async fn create_speaks_protobuf(fixture: &Fixture) -> anyhow::Result<()> {
         &["create", "cronjob", "a", "--image=a", "--schedule=@hourly"],
         &["create", "poddisruptionbudget", "a", "--selector=a=b", "--min-available=1"],
     ];
-    // Clients of old make beta versions of these, which ended with 1.25.
+    // Older clients create beta versions of these, which were removed in 1.25.
     let newer = if fixture.cluster.kubectl_minor()? < 25 { &[] } else { newer };
     for command in commands.iter().chain(newer) {
-        let made = kubectl(fixture, &[*command, &["--dry-run=server", "-o", "name"]].concat())?;
-        ensure!(made.trim().ends_with("/a"), "{command:?}: {made}");
+        let created = kubectl(fixture, &[*command, &["--dry-run=server", "-o", "name"]].concat())?;
+        ensure!(created.trim().ends_with("/a"), "{command:?}: {created}");
     }
     Ok(())
 }
 
-pub async fn owners_of_fields_are_kept(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn field_ownership_is_tracked(fixture: &Fixture) -> anyhow::Result<()> {
     let manifest = |value: &str| {
         format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: owned}}\ndata: {{a: {value}, b: same}}\n"
@@ -100,7 +100,7 @@ pub async fn owners_of_fields_are_kept(fixture: &Fixture) -> anyhow::Result<()> 
     Ok(())
 }
 
-pub async fn faults_are_named_as_kubernetes_names_them(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn errors_are_reported_as_in_kubernetes(fixture: &Fixture) -> anyhow::Result<()> {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec:\n  \
         selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: c}}\n    \
         spec: {containers: [{name: c, image: x, ports: [{containerPort: 70000}]}]}\n";
@@ -122,7 +122,7 @@ pub async fn faults_are_named_as_kubernetes_names_them(fixture: &Fixture) -> any
                 "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
             ],
         ),
-        // kubectl of old finds this by itself, and does not say the whole path.
+        // Older versions of kubectl find this themselves, and do not report the whole path.
         (unknown, &["unknown field", "imaeg\""]),
     ];
     for (index, (manifest, texts)) in cases.iter().enumerate() {
@@ -137,7 +137,7 @@ pub async fn faults_are_named_as_kubernetes_names_them(fixture: &Fixture) -> any
     Ok(())
 }
 
-/// What is accepted but hardly meant is told by kubectl and by `skiff` alike.
+/// Both kubectl and `skiff` print warnings about what is accepted but unlikely to be intended.
 pub async fn warnings_are_shown(fixture: &Fixture) -> anyhow::Result<()> {
     let manifest = |name: &str| {
         format!(

@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::Pod;
 use testkit::suite::Fixture;
 use tests::pods;
 
-use super::{create, exec, refusals::event};
+use super::{create, exec, start_failures::event};
 
-pub async fn an_image_is_a_volume(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn an_image_is_mounted_as_a_volume(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -50,6 +50,6 @@ spec:
     let selection = testkit::wait::Selection::namespace(&fixture.namespace).name("imaged");
     testkit::wait::until(fixture.cluster.client(), selection, "it is gone", gone).await?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    ensure!(!mounts.contains(&uid), "something of it is mounted still");
+    ensure!(!mounts.contains(&uid), "part of it is still mounted");
     Ok(())
 }

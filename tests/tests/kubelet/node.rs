@@ -1,4 +1,4 @@
-//! What a node tells of itself, and what it has for its pods.
+//! Events about a node, and its host ports.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use tests::pods;
 
 use super::create;
 
-pub async fn a_node_tells_what_becomes_of_it(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn a_node_reports_events_about_itself(fixture: &Fixture) -> anyhow::Result<()> {
     let wanted = [
         "Starting",
         "NodeHasSufficientMemory",
@@ -18,7 +18,7 @@ pub async fn a_node_tells_what_becomes_of_it(fixture: &Fixture) -> anyhow::Resul
         "NodeHasSufficientPID",
         "NodeReady",
     ];
-    let told = |events: &BTreeMap<String, Event>| {
+    let all_there = |events: &BTreeMap<String, Event>| {
         wanted.iter().all(|reason| {
             events.values().any(|event| {
                 let about = &event.involved_object;
@@ -29,12 +29,12 @@ pub async fn a_node_tells_what_becomes_of_it(fixture: &Fixture) -> anyhow::Resul
         })
     };
     let selection = Selection::namespace("default");
-    wait::until(fixture.cluster.client(), selection, "it has told", told).await?;
+    wait::until(fixture.cluster.client(), selection, "all events are there", all_there).await?;
     Ok(())
 }
 
 pub async fn a_forced_deletion_frees_the_ports_of_a_pod(fixture: &Fixture) -> anyhow::Result<()> {
-    // It takes its time to end, and the next one does not wait for it.
+    // It takes long to terminate, and its replacement does not wait for it.
     let yaml = r#"
 apiVersion: v1
 kind: Pod

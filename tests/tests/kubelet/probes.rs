@@ -6,7 +6,7 @@ use tests::{pods, web};
 
 use super::create;
 
-pub async fn probes_speak_grpc(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn probes_use_grpc(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = "
 apiVersion: v1
 kind: Pod
@@ -28,8 +28,8 @@ spec:
     Ok(())
 }
 
-/// The one server with TLS that is there anyway is the apiserver.
-pub async fn probes_speak_https(fixture: &Fixture) -> anyhow::Result<()> {
+/// The only TLS server that every cluster has is the apiserver.
+pub async fn probes_use_https(fixture: &Fixture) -> anyhow::Result<()> {
     let gateway = fixture.cluster.gateway();
     let yaml = format!(
         "
@@ -58,8 +58,7 @@ spec:
     create(fixture, &yaml).await?;
     pods::ready(fixture, "secure").await?;
     // A server without TLS fails such a probe.
-    pods::one(fixture, "plain", "it is started again", |pod| pods::restarts(pod, "main") > 0)
-        .await?;
+    pods::one(fixture, "plain", "it is restarted", |pod| pods::restarts(pod, "main") > 0).await?;
     let secure = pods::ready(fixture, "secure").await?;
     ensure!(pods::restarts(&secure, "main") == 0);
     Ok(())

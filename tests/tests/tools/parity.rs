@@ -1,6 +1,6 @@
-//! What kubectl prints, `skiff` prints: a table of commands that are run with both tools on one
-//! cluster, and whose output and outcome have to be equal. What cannot be (ages, uids, the tool's
-//! own name) is masked.
+//! `skiff` prints what kubectl prints: a table of commands is run with both tools on one cluster,
+//! and their output and success have to be equal. What cannot be (ages, uids, the tool's own name)
+//! is masked.
 
 use std::fmt::Write;
 
@@ -12,8 +12,8 @@ use testkit::tools;
 
 use super::Tool;
 
-/// The minor versions of kubectl whose output is the measure: older ones know less, and newer ones
-/// say some things in another way.
+/// The minor versions of kubectl whose output is the reference: older ones know less, and newer
+/// ones word some things differently.
 const REFERENCE_VERSIONS: std::ops::RangeInclusive<u32> = 30..=33;
 
 const MANIFEST: &str = include_str!("parity.yaml");
@@ -366,7 +366,7 @@ pub async fn both_tools_change_the_same(fixture: &Fixture) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Why this machine's kubectl cannot be compared with, if it cannot.
+/// Why this machine's kubectl cannot be the reference, if it cannot.
 fn not_comparable(fixture: &Fixture) -> Option<String> {
     let (first, last) = (REFERENCE_VERSIONS.start(), REFERENCE_VERSIONS.end());
     match fixture.cluster.kubectl_minor() {
@@ -376,7 +376,7 @@ fn not_comparable(fixture: &Fixture) -> Option<String> {
     }
 }
 
-/// Makes the manifest's objects and waits until they have come to rest; gives a small manifest.
+/// Creates the manifest's objects and waits until they have settled; returns the manifest's path.
 fn prepare(fixture: &Fixture) -> anyhow::Result<String> {
     let all = file(fixture, "all.yaml", MANIFEST)?;
     Tool::Kubectl.run(fixture, &["apply", "-f", &all])?;
@@ -401,10 +401,10 @@ fn file(fixture: &Fixture, name: &str, text: &str) -> anyhow::Result<String> {
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// Runs every line with both tools, each in its namespace; gives how many there were.
+/// Runs every line with both tools, each in its namespace; returns the number of lines.
 ///
 /// # Errors
-/// With every command whose output or outcome differs.
+/// Lists every command whose output or success differs.
 fn compare(
     fixture: &Fixture,
     commands: &str,
@@ -447,7 +447,7 @@ fn compare(
     Ok(compared)
 }
 
-/// The words of a command; single quotes hold words together.
+/// The words of a command; single quotes group words.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
@@ -461,7 +461,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// What may differ, and what stands in its place.
+/// Patterns of what may differ, and their replacements.
 struct Mask(Vec<(Regex, &'static str)>);
 
 impl Mask {
@@ -477,7 +477,7 @@ impl Mask {
             (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
             (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( [+]0000( UTC)?|Z)?", "TIME"),
             (r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [0-9:]{8} [+]0000", "TIME"),
-            // Ages, with the spaces that their width asks for.
+            // Ages, with their padding.
             (r"\b(\d+d)?(\d+h)?(\d+m)?\d+s\b *", "AGE "),
             (r"\b\d+m(\d+s)?( +|$)", "AGE "),
             (r#"(resourceVersion"?: |Resource Version: +)"?\d+"?"#, "$1"),
@@ -488,19 +488,20 @@ impl Mask {
             ),
             (r"\b\d+\.\d+\.\d+\.\d+\b", "ADDRESS"),
             (r"(?m)^WARNING: version difference.*\n", ""),
-            // REST only says so.
+            // Only REST warns about it.
             (r"(?m)^Warning: v1 Endpoints is deprecated.*\n", ""),
-            // Kubectl's flag parser and its server speak of the same mistake with another first letter.
+            // kubectl's flag parser and its server capitalize the same error differently.
             (r"(?m)^Error: ", "error: "),
         ];
-        let compiled =
-            patterns.into_iter().map(|(pattern, place)| Ok((Regex::new(pattern)?, place)));
+        let compiled = patterns
+            .into_iter()
+            .map(|(pattern, replacement)| Ok((Regex::new(pattern)?, replacement)));
         Ok(Self(compiled.collect::<anyhow::Result<_>>()?))
     }
 
     fn apply(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, (pattern, place)| {
-            pattern.replace_all(&text, *place).into_owned()
+        self.0.iter().fold(text.to_owned(), |text, (pattern, replacement)| {
+            pattern.replace_all(&text, *replacement).into_owned()
         })
     }
 }

@@ -1,5 +1,5 @@
-//! Ports of pods on this machine: `skiff` over gRPC, kubectl over SPDY in a WebSocket and over SPDY
-//! alone, kube-rs over WebSocket channels.
+//! Ports of pods, forwarded to this machine: `skiff` over gRPC, kubectl over SPDY in a WebSocket
+//! and over SPDY alone, kube-rs over WebSocket channels.
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,10 +13,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Tool;
 
-/// Connections at once.
-const AT_ONCE: usize = 8;
+/// Number of concurrent connections.
+const CONNECTIONS: usize = 8;
 
-/// A tool that forwards; dropping it ends it.
+/// A tool that forwards ports; dropping it kills the tool.
 struct Forward {
     child: Child,
     url: String,
@@ -31,7 +31,7 @@ impl Forward {
         let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line)?;
-        // It goes on to say what it does; nobody may have to wait for us to read that.
+        // Drain the rest of its output, so that it never blocks on a full pipe.
         std::thread::spawn(move || output.read_to_end(&mut Vec::new()).ok());
         let mut words = line.split_whitespace();
         let Some(address) = words.find(|word| word.starts_with("127.0.0.1:")) else {
@@ -46,7 +46,7 @@ impl Forward {
         Ok(Self { child, url })
     }
 
-    /// Ends it; what it complained about.
+    /// Kills the tool; returns its standard error.
     fn finish(mut self) -> anyhow::Result<String> {
         self.child.kill()?;
         let mut errors = String::new();
@@ -85,12 +85,12 @@ async fn forwards_ports(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
         answers_at_once(fixture, &forward).await?;
     }
 
-    // Nobody listens there: that connection fails, and the reason is told.
+    // Nothing listens there: the connection fails, and the reason is reported.
     let target = format!("pod/{pod}");
     let forward = Forward::start(tool.command(fixture, &["port-forward", &target, ":81"]))?;
     ensure!(web::get(&fixture.cluster, &forward.url).is_err());
     if let Tool::Skiff = tool {
-        // kubectl of this version gives up at once.
+        // kubectl gives up after the first failure.
         ensure!(web::get(&fixture.cluster, &forward.url).is_err());
     }
     let errors = forward.finish()?;
@@ -101,10 +101,10 @@ async fn forwards_ports(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Several connections, none of which waits for another.
+/// Several connections, none of which has to wait for another.
 async fn answers_at_once(fixture: &Fixture, forward: &Forward) -> anyhow::Result<()> {
     let mut running = Vec::new();
-    for index in 0..AT_ONCE {
+    for index in 0..CONNECTIONS {
         let (cluster, url) = (fixture.cluster.clone(), forward.url.clone());
         running.push(tokio::task::spawn_blocking(move || {
             web::get(&cluster, &format!("{url}/slow/{}", 500 + index))
@@ -116,7 +116,7 @@ async fn answers_at_once(fixture: &Fixture, forward: &Forward) -> anyhow::Result
     Ok(())
 }
 
-pub async fn old_clients_speak_spdy(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn legacy_clients_use_spdy(fixture: &Fixture) -> anyhow::Result<()> {
     let pod = create(fixture).await?;
     let target = format!("pod/{pod}");
     let mut command = Tool::Kubectl.command(fixture, &["port-forward", &target, ":8080"]);
@@ -151,7 +151,7 @@ pub async fn kube_rs_forwards_ports(fixture: &Fixture) -> anyhow::Result<()> {
     ensure!(error.is_some_and(|error| error.contains("refused")));
     let mut stream = forward.take_stream(8080).context("port 8080 has a stream")?;
     stream.write_all(b"GET /hostname HTTP/1.1\r\nHost: x\r\n\r\n").await?;
-    // The connection stays; this side is the one that ends it.
+    // The server keeps the connection open; this side closes it.
     let mut answer = Vec::new();
     while !answer.ends_with(pod.as_bytes()) {
         ensure!(stream.read_buf(&mut answer).await? > 0, "{answer:?}");
@@ -161,7 +161,7 @@ pub async fn kube_rs_forwards_ports(fixture: &Fixture) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One pod of a web server and a shell, with a Service; its name.
+/// Creates a pod of a web server and a shell, with a Service; returns the pod's name.
 pub async fn create(fixture: &Fixture) -> anyhow::Result<String> {
     let client = fixture.cluster.client();
     manifest::create(client, &fixture.namespace, APPLICATION).await?;

@@ -1,4 +1,4 @@
-//! HTTP to pods, Services and nodes through the apiserver, asked for through `kubectl proxy`.
+//! HTTP to pods, Services and nodes through the apiserver, requested through `kubectl proxy`.
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::Endpoints;
@@ -13,12 +13,12 @@ use testkit::wait::{self, Selection};
 use super::Tool;
 use super::port_forward::create;
 
-/// More than the apiserver reads of any other body.
+/// More than the apiserver accepts in any other body.
 const LARGE_BYTES: usize = 8 << 20;
-/// How long one answer may take.
+/// How long one response may take.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `kubectl proxy`; dropping it ends it.
+/// `kubectl proxy`; dropping it kills the process.
 struct Proxy {
     child: Child,
     address: String,
@@ -50,7 +50,7 @@ impl Proxy {
         Ok(stream)
     }
 
-    /// One request with its headers (each with its line end), and the whole answer.
+    /// Sends a request with headers (each with its line ending); returns the whole response.
     fn ask(&self, line: &str, headers: &str, body: &[u8]) -> anyhow::Result<String> {
         let mut stream = self.connect()?;
         write!(
@@ -60,9 +60,9 @@ impl Proxy {
             body.len()
         )?;
         stream.write_all(body)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response)?;
+        Ok(String::from_utf8_lossy(&response).into_owned())
     }
 }
 
@@ -74,9 +74,9 @@ impl Drop for Proxy {
     }
 }
 
-fn expect(answer: &str, parts: &[&str]) -> anyhow::Result<()> {
+fn expect(response: &str, parts: &[&str]) -> anyhow::Result<()> {
     for part in parts {
-        ensure!(answer.contains(part), "{part:?} is not in\n{answer:.2000}");
+        ensure!(response.contains(part), "{part:?} is not in\n{response:.2000}");
     }
     Ok(())
 }
@@ -100,8 +100,8 @@ pub async fn pods_and_services_are_proxied(fixture: &Fixture) -> anyhow::Result<
         "services/http:web:http".to_owned(),
     ] {
         let path = format!("{within}/{name}/proxy/hostname");
-        let answer = proxy.ask(&format!("GET {path}"), "", b"")?;
-        ensure!(answer.ends_with(&pod), "{name}: {answer}");
+        let response = proxy.ask(&format!("GET {path}"), "", b"")?;
+        ensure!(response.ends_with(&pod), "{name}: {response}");
     }
     messages_pass(&proxy, &format!("{within}/services/web:http/proxy"))?;
     upgrades_pass(&proxy, &format!("{within}/pods/{pod}:8080/proxy/upgrade"))?;
@@ -113,8 +113,8 @@ pub async fn pods_and_services_are_proxied(fixture: &Fixture) -> anyhow::Result<
         (&format!("pods/{pod}:81"), "503", "refused"),
         (&format!("pods/https:{pod}:8080"), "503", "error trying to reach service"),
     ] {
-        let answer = proxy.ask(&format!("GET {within}/{name}/proxy/"), "", b"")?;
-        expect(&answer, &[&format!("HTTP/1.1 {code}"), part])?;
+        let response = proxy.ask(&format!("GET {within}/{name}/proxy/"), "", b"")?;
+        expect(&response, &[&format!("HTTP/1.1 {code}"), part])?;
     }
     Ok(())
 }
@@ -124,18 +124,18 @@ fn messages_pass(proxy: &Proxy, base: &str) -> anyhow::Result<()> {
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
         let line = format!("{method} {base}/echo/a%20b/?x=1&y=%2F");
         let headers = "X-Mine: yes\r\nAuthorization: Bearer none\r\n";
-        let answer = proxy.ask(&line, headers, b"the body")?;
+        let response = proxy.ask(&line, headers, b"the body")?;
         let seen = format!("{method} /echo/a%20b/?x=1&y=%2F\n");
-        expect(&answer, &["HTTP/1.1 200", &seen, "x-mine: yes", "x-forwarded-for: "])?;
-        ensure!(answer.ends_with("\n\nthe body"), "{answer}");
-        ensure!(!answer.contains("Bearer"), "{answer}");
+        expect(&response, &["HTTP/1.1 200", &seen, "x-mine: yes", "x-forwarded-for: "])?;
+        ensure!(response.ends_with("\n\nthe body"), "{response}");
+        ensure!(!response.contains("Bearer"), "{response}");
     }
     let head = proxy.ask(&format!("HEAD {base}/echo"), "", b"")?;
     expect(&head, &["HTTP/1.1 200"])?;
 
     let large = vec![b'x'; LARGE_BYTES];
-    let answer = proxy.ask(&format!("POST {base}/echo"), "", &large)?;
-    ensure!(answer.len() > LARGE_BYTES, "{} bytes came back", answer.len());
+    let response = proxy.ask(&format!("POST {base}/echo"), "", &large)?;
+    ensure!(response.len() > LARGE_BYTES, "{} bytes came back", response.len());
 
     let page = proxy.ask(&format!("GET {base}/page"), "Accept: text/html\r\n", b"")?;
     let link = format!("<p>At <a href=\"{base}/hostname\">home</a></p>\n");
@@ -190,14 +190,15 @@ pub async fn nodes_are_proxied(fixture: &Fixture) -> anyhow::Result<()> {
     expect(&log.stdout, &["serving on port 8080"])?;
     expect(&raw("pods")?.stderr, &["does not serve /pods"])?;
 
-    // Who may read nodes may not reach through them.
+    // The proxy of a node needs a permission of its own.
     let target = format!("/api/v1/nodes/{node}/proxy/metrics");
     let refused = Tool::Kubectl.attempt(fixture, &["get", "--raw", &target, "--as=jane"])?;
     expect(&refused.stderr, &["Forbidden", "nodes/proxy"])
 }
 
-/// As Prometheus and metrics-server do: straight from the kubelet's port, with a ServiceAccount's token.
-pub async fn monitoring_reads_kubelets(fixture: &Fixture) -> anyhow::Result<()> {
+/// As Prometheus and metrics-server do: directly from the kubelet's port, with the token of a
+/// ServiceAccount.
+pub async fn monitoring_scrapes_kubelets(fixture: &Fixture) -> anyhow::Result<()> {
     let pod = create(fixture).await?;
     let node =
         Tool::Kubectl.run(fixture, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
@@ -210,8 +211,8 @@ pub async fn monitoring_reads_kubelets(fixture: &Fixture) -> anyhow::Result<()> 
     let address = fixture.cluster.node_address(&node);
     let read = async |path: &str, token: &str| -> anyhow::Result<(u16, String)> {
         let url = format!("https://{address}:10250/{path}");
-        let answer = web.get(url).bearer_auth(token.trim()).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
+        let response = web.get(url).bearer_auth(token.trim()).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
     };
     let anonymous = web.get(format!("https://{address}:10250/metrics"));
     ensure!(anonymous.send().await?.status().as_u16() == 401);
@@ -244,7 +245,7 @@ pub async fn monitoring_reads_kubelets(fixture: &Fixture) -> anyhow::Result<()> 
         .await?;
         expect(&text, &[&expected])?;
     }
-    // More than that it may not.
+    // It has no other permission.
     for path in ["stats/summary", "pods", ""] {
         ensure!(read(path, &token).await?.0 == 403, "{path}");
     }

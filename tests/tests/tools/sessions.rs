@@ -1,5 +1,5 @@
-//! Sessions with containers: terminals, standard input and its end, exit codes, copies, logs,
-//! debugging containers.
+//! Sessions with containers: terminals, standard input and its end, exit codes, copies, logs, debug
+//! containers.
 
 use anyhow::{Context, bail, ensure};
 use nix::pty::{Winsize, openpty};
@@ -18,12 +18,12 @@ use tests::pods;
 
 use super::Tool;
 
-/// How long a program may take to end.
+/// How long a program may take to exit.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a text may take to appear.
 const TEXT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A program with a terminal of its own; dropping it ends it.
+/// A program with a terminal of its own; dropping it kills the program.
 struct Terminal {
     child: Child,
     terminal: OwnedFd,
@@ -60,7 +60,7 @@ impl Terminal {
         Ok(self.keyboard.write_all(text.as_bytes())?)
     }
 
-    /// Waits until a text is on the screen, behind what was waited for before.
+    /// Waits until a text appears on the screen, after the one that was last waited for.
     fn expect(&mut self, text: &str) -> anyhow::Result<()> {
         loop {
             if let Some(at) = self.seen.find(text) {
@@ -79,17 +79,17 @@ impl Terminal {
             .stdin(self.terminal.try_clone()?)
             .status()?;
         ensure!(done.success(), "stty");
-        // The terminal does not control the program, so the kernel does not tell it.
+        // It is not the program's controlling terminal, so the kernel does not signal the change.
         let pid = i32::try_from(self.child.id())?;
         Ok(kill(Pid::from_raw(pid), Signal::SIGWINCH)?)
     }
 
-    /// Its exit code.
+    /// Waits until it exits; returns its exit code.
     async fn finish(&mut self) -> anyhow::Result<Option<i32>> {
         let pid = self.child.id();
         let ended = bounded(pid, move || {
             let pid = Pid::from_raw(i32::try_from(pid).expect("a pid has 31 bits"));
-            // It stays for `wait` to be collected.
+            // It remains to be reaped by `wait`.
             waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
         });
         ended.await??;
@@ -128,7 +128,7 @@ async fn holds_sessions(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     // The shell reads keys itself until a command runs.
     shell.type_in("sh -c 'echo $((40 + 2)); exec cat'\n")?;
     shell.expect("42\r\n")?;
-    // The signal throws away what was typed with it.
+    // The signal discards what was typed with it.
     shell.type_in("\x03")?;
     shell.expect("/ #")?;
     shell.type_in("echo code $?\n")?;
@@ -137,7 +137,7 @@ async fn holds_sessions(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     ensure!(shell.finish().await? == Some(5), "{}", shell.seen);
 
     let mut attached = Terminal::start(tool.command(fixture, &["attach", "-it", "console"]))?;
-    // At first kubectl says a size that is one too large, so that programs paint anew.
+    // At first, kubectl sends a size that is one too large, so that programs redraw.
     attached.type_in("echo hel''lo\n")?;
     attached.expect("hello\r\n")?;
     attached.resize(41, 121)?;
@@ -145,17 +145,15 @@ async fn holds_sessions(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     attached.expect("41 121")?;
     attached.type_in("exit 4\n")?;
     ensure!(attached.finish().await? == Some(0), "{}", attached.seen);
-    pods::one(fixture, "console", "the shell is started again", |pod| {
-        pods::restarts(pod, "main") == 1
-    })
-    .await?;
+    pods::one(fixture, "console", "the shell is restarted", |pod| pods::restarts(pod, "main") == 1)
+        .await?;
 
-    // Input that ends ends the command; all of it has arrived.
+    // The end of the input ends the command, which has received all of it.
     let input = vec![b'x'; 3_000_000];
     let output =
         piped(tool.command(fixture, &["exec", "-i", "plain", "--", "wc", "-c"]), input).await?;
     ensure!(output.stdout.trim_ascii() == b"3000000", "{output:?}");
-    // A command need not read to the end.
+    // A command need not read all of its input.
     let head = ["exec", "-i", "plain", "--", "head", "-c", "3"];
     let output = piped(tool.command(fixture, &head), vec![b'x'; 10_000_000]).await?;
     ensure!(output.stdout == b"xxx" && output.status.success(), "{output:?}");
@@ -166,7 +164,7 @@ async fn holds_sessions(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
         "{}",
         missing.stderr
     );
-    // One whose client has gone is ended.
+    // A command whose client has disconnected is killed.
     let mut left = tool.command(fixture, &["exec", "plain", "--", "sleep", "4321"]).spawn()?;
     let runs = |expected: bool| async move {
         let list = tool.run(fixture, &["exec", "plain", "--", "ps", "-o", "args"])?;
@@ -176,8 +174,8 @@ async fn holds_sessions(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     wait::eventually("the command runs", || runs(true)).await?;
     left.kill()?;
     left.wait()?;
-    wait::eventually("the command is ended", || runs(false)).await?;
-    // What comes back while more goes in has to be read.
+    wait::eventually("the command has ended", || runs(false)).await?;
+    // Output has to be read while input is being sent.
     let input = vec![b'x'; 10_000_000];
     let output = piped(tool.command(fixture, &["exec", "-i", "plain", "--", "cat"]), input).await?;
     ensure!(output.stdout.len() == 10_000_000, "{} bytes", output.stdout.len());
@@ -193,7 +191,7 @@ async fn holds_sessions(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for something that a program must do; ends the program when it does not, so that nothing hangs.
+/// Waits for a program; kills it if that takes too long, so that nothing hangs.
 async fn bounded<T: Send + 'static>(
     pid: u32,
     wait: impl FnOnce() -> T + Send + 'static,
@@ -203,7 +201,7 @@ async fn bounded<T: Send + 'static>(
         Ok(waited) => Ok(waited?),
         Err(_) => {
             kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
-            bail!("the program has not ended after {} s", EXIT_TIMEOUT.as_secs())
+            bail!("the program has not exited after {} s", EXIT_TIMEOUT.as_secs())
         }
     }
 }
@@ -215,7 +213,7 @@ async fn piped(mut command: Command, input: Vec<u8>) -> anyhow::Result<std::proc
     let mut stdin = child.stdin.take().context("its input is piped")?;
     let writing = std::thread::spawn(move || stdin.write_all(&input));
     let output = bounded(child.id(), || child.wait_with_output()).await??;
-    // It need not read to the end.
+    // The command need not read all of its input.
     writing.join().ok();
     Ok(output)
 }
@@ -246,7 +244,7 @@ pub async fn kubectl_runs_copies_and_debugs(fixture: &Fixture) -> anyhow::Result
     ensure!(std::fs::read(folder.join("back/sub/small"))? == b"small\n");
     ensure!(std::fs::read(folder.join("back/large"))?.len() == 5_000_000);
 
-    // kubectl of old sends a kind that Kubernetes has no more.
+    // Older versions of kubectl send a kind that Kubernetes has removed.
     if fixture.cluster.kubectl_minor()? >= 23 {
         debugs(fixture, Tool::Kubectl).await?;
     }
@@ -276,7 +274,7 @@ pub async fn kubectl_prints_logs(fixture: &Fixture) -> anyhow::Result<()> {
 
 async fn prints_logs(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     manifest::create(fixture.cluster.client(), &fixture.namespace, TALKER).await?;
-    pods::one(fixture, "talker", "b has been started again", |pod| {
+    pods::one(fixture, "talker", "b has been restarted", |pod| {
         pods::restarts(pod, "b") == 1 && pods::is_ready(pod)
     })
     .await?;
@@ -293,7 +291,7 @@ async fn prints_logs(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
         let output = tool.run(fixture, &[&["logs", "talker"], flags].concat())?;
         ensure!(output == expected, "{flags:?}: {output:?}");
     }
-    // kubectl asks for the containers in no order.
+    // kubectl requests the containers in no particular order.
     let all = tool.run(fixture, &["logs", "talker", "--all-containers", "--tail=1"])?;
     let mut lines: Vec<&str> = all.lines().collect();
     lines.sort_unstable();
@@ -303,7 +301,7 @@ async fn prints_logs(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     let wrong = tool.attempt(fixture, &["logs", "talker", "-c", "none"])?;
     ensure!(wrong.stderr.contains("container none is not valid for pod talker"));
 
-    // What is written later arrives too, and with the container's end ends the command.
+    // Later output arrives too, and the command ends with the container.
     let mut follower = tool
         .command(fixture, &["logs", "-f", "talker", "-c", "b"])
         .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! A node is emptied while a disruption budget holds its hand over the pods.
+//! A node is drained while a disruption budget protects the pods.
 
 use super::{all_ready, start};
 use anyhow::ensure;
@@ -6,13 +6,13 @@ use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::pods;
 
-pub async fn a_drained_node_gives_up_its_pods_one_by_one(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn draining_a_node_evicts_pods_one_by_one(fixture: &Fixture) -> anyhow::Result<()> {
     start(fixture, 3).await?;
     let skiff = |arguments: &[&str]| {
         let namespace = ["-n", fixture.namespace.as_str()];
         fixture.cluster.skiff(&[&namespace, arguments].concat())
     };
-    // Everybody has to be there before the next may go: kubectl is told to try again.
+    // All pods have to be available before the next eviction: until then, evictions are retried.
     skiff(&["create", "pdb", "web", "--selector=app=web", "--min-available=2"])?;
     skiff(&["wait", "--for=jsonpath={.status.disruptionsAllowed}=1", "pdb/web", "--timeout=30s"])?;
     let drained = fixture.cluster.skiff(&[
@@ -33,10 +33,10 @@ pub async fn a_drained_node_gives_up_its_pods_one_by_one(fixture: &Fixture) -> a
     )
     .await;
     fixture.cluster.skiff(&["uncordon", "node-2"])?;
-    let told = drained?;
+    let output = drained?;
     away?;
     for line in ["node/node-2 cordoned", "evicted", "node/node-2 drained"] {
-        ensure!(told.contains(line), "no {line:?} in {told:?}");
+        ensure!(output.contains(line), "no {line:?} in {output:?}");
     }
     all_ready(fixture, 3).await
 }

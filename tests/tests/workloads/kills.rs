@@ -18,7 +18,7 @@ use tests::web::{self, Load};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What is killed, one after the other. The requests enter at node-1, whose processes these are.
+/// The processes to kill, one after the other. The requests enter at node-1, hence its processes.
 const VICTIMS: [&str; 7] = [
     "apiserver",
     "controller-manager",
@@ -28,14 +28,14 @@ const VICTIMS: [&str; 7] = [
     "dns-node-1",
     "containerd-node-1",
 ];
-/// Requests a second.
+/// Requests per second.
 const RATE: u32 = 50;
-/// Longer than the whole may take.
+/// Longer than the scenario may take.
 const LOAD_MAX_SECONDS: u32 = 230;
-/// Pause between the writer's writes: many, and yet not a load of its own.
+/// Pause between the writer's writes: frequent, but not a load of their own.
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Kills each process in the middle of a rolling update, while requests and writes go on.
+/// Kills each process in the middle of a rolling update, while requests and writes continue.
 pub async fn killing_any_process_disturbs_nothing(fixture: &Fixture) -> anyhow::Result<()> {
     let cluster = &fixture.cluster;
     start(fixture).await?;
@@ -53,7 +53,7 @@ pub async fn killing_any_process_disturbs_nothing(fixture: &Fixture) -> anyhow::
             (1..3).contains(&status.updated_replicas.unwrap_or(0))
         })
         .await?;
-        kill_and_see_it_run_again(cluster, victim).await?;
+        kill_and_wait_for_restart(cluster, victim).await?;
         deployment(fixture, &format!("the update is done, {victim} was killed"), |status| {
             status.updated_replicas == Some(3)
                 && status.replicas == Some(3)
@@ -65,15 +65,15 @@ pub async fn killing_any_process_disturbs_nothing(fixture: &Fixture) -> anyhow::
     let report = load.finish().await?;
     ensure!(report["failed"] == 0, "{report}");
     ensure!(report["sent"].as_u64() > Some(100), "{report}");
-    acknowledged.are_there(fixture).await?;
+    acknowledged.verify(fixture).await?;
     let after = untouched(fixture).await?;
     ensure!(after == before, "before {before:?}, after {after:?}");
 
     kill_supervisor(cluster)?;
-    wait::eventually("the loss of the supervisor is told", async || {
+    wait::eventually("the loss of the supervisor is reported", async || {
         let status = cluster.try_skiff(&["status"])?;
-        let told = status.stdout.contains("runs without its supervisor: 15 processes");
-        ensure!(told && !status.success, "{}", status.stdout);
+        let reported = status.stdout.contains("runs without its supervisor: 15 processes");
+        ensure!(reported && !status.success, "{}", status.stdout);
         Ok(())
     })
     .await?;
@@ -81,13 +81,13 @@ pub async fn killing_any_process_disturbs_nothing(fixture: &Fixture) -> anyhow::
     ensure!(up.success, "{}", up.stderr);
     let after = untouched(fixture).await?;
     ensure!(after == before, "before {before:?}, after {after:?}");
-    acknowledged.are_there(fixture).await
+    acknowledged.verify(fixture).await
 }
 
 async fn start(fixture: &Fixture) -> anyhow::Result<()> {
     let client = fixture.cluster.client();
-    // The end of a pod has to wait until every proxy knows of it, which takes longer while the
-    // apiserver or the controller manager is starting.
+    // A terminating pod has to serve until every proxy has stopped using it, which takes longer
+    // while the apiserver or the controller manager is starting.
     let drain = |yaml: String| yaml.replace("\"1500\"", "\"5000\"");
     manifest::create(client, &fixture.namespace, &drain(web::manifest(3, "v1"))).await?;
     for node in fixture.cluster.nodes() {
@@ -104,8 +104,10 @@ async fn start(fixture: &Fixture) -> anyhow::Result<()> {
         });
         manifest::create(client, &fixture.namespace, &pod.to_string()).await?;
     }
-    deployment(fixture, "the application is there", |status| status.available_replicas == Some(3))
-        .await
+    deployment(fixture, "the application is available", |status| {
+        status.available_replicas == Some(3)
+    })
+    .await
 }
 
 async fn deployment(
@@ -124,8 +126,7 @@ async fn deployment(
     Ok(())
 }
 
-/// What must not change of pods that nobody touches: their containers, and that each container
-/// was started once.
+/// The container ids of the pods that nobody touches, each of which must have started only once.
 async fn untouched(fixture: &Fixture) -> anyhow::Result<BTreeMap<String, String>> {
     let all = fixture.cluster.nodes().len();
     let found = pods::until(fixture, "app=still", "the untouched pods are Ready", |pods| {
@@ -147,7 +148,7 @@ async fn untouched(fixture: &Fixture) -> anyhow::Result<BTreeMap<String, String>
         .collect()
 }
 
-async fn kill_and_see_it_run_again(cluster: &Cluster, process: &str) -> anyhow::Result<()> {
+async fn kill_and_wait_for_restart(cluster: &Cluster, process: &str) -> anyhow::Result<()> {
     let before = cluster.pid(process)?;
     kill(Pid::from_raw(before), Signal::SIGKILL)?;
     wait::eventually(&format!("{process} runs again"), async || {
@@ -168,14 +169,14 @@ fn kill_supervisor(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was acknowledged: the numbers of config maps, and the last value of a counter.
+/// Acknowledged writes: the numbers of config maps, and the last value of a counter.
 struct AcknowledgedWrites {
     acknowledged: Vec<u32>,
     counter: u32,
 }
 
-/// Creates config maps and raises a counter for as long as it is let, and counts what was
-/// acknowledged. An error is no acknowledgement; whether it was done is then open.
+/// Creates config maps and increments a counter until it is stopped, and records what was
+/// acknowledged. After an error, the write may or may not have happened.
 struct Writer {
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<AcknowledgedWrites>>,
@@ -221,7 +222,7 @@ async fn write(api: Api<ConfigMap>, stop: CancellationToken) -> anyhow::Result<A
 }
 
 impl AcknowledgedWrites {
-    async fn are_there(&self, fixture: &Fixture) -> anyhow::Result<()> {
+    async fn verify(&self, fixture: &Fixture) -> anyhow::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
         let found: BTreeMap<String, u32> = api
             .list(&ListOptions::default())
@@ -232,12 +233,12 @@ impl AcknowledgedWrites {
             .collect();
         for number in &self.acknowledged {
             let value = found.get(&format!("written-{number}"));
-            ensure!(value == Some(number), "write {number} was acknowledged, there is {value:?}");
+            ensure!(value == Some(number), "write {number} was acknowledged, found {value:?}");
         }
         let counter = found.get("counter").copied();
         ensure!(
             counter >= Some(self.counter),
-            "{} was acknowledged, there is {counter:?}",
+            "{} was acknowledged, found {counter:?}",
             self.counter
         );
         Ok(())

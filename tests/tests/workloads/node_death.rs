@@ -1,5 +1,5 @@
-//! A node whose power is cut, and its return: what becomes of a Deployment's, a StatefulSet's and a
-//! DaemonSet's pods.
+//! A node loses power and returns: what happens to the pods of a Deployment, a StatefulSet and a
+//! DaemonSet.
 
 use super::{all_ready, start};
 use anyhow::{Context, ensure};
@@ -11,8 +11,8 @@ use tests::pods;
 
 const VICTIM: &str = "node-3";
 
-/// A pod of each on the victim. The StatefulSet's is evicted soon; the DaemonSet's tolerates a dead node by
-/// itself.
+/// Each has a pod on the victim. The StatefulSet's is evicted soon; the DaemonSet's tolerates an
+/// unreachable node by default.
 const SETS: &str = "
 apiVersion: apps/v1
 kind: StatefulSet
@@ -70,12 +70,12 @@ async fn while_dead(fixture: &Fixture, keeper: &Pod, daemon: &Pod) -> anyhow::Re
         elsewhere.filter(|pod| pods::is_ready(pod)).count() == 3
     })
     .await?;
-    // It may still run where nobody can see it: until it is known to have ended there is no other.
-    only(fixture, "app=keeper", "it waits for its end", |pod| {
+    // It may still be running unseen: until it is known to have ended, it is not replaced.
+    only(fixture, "app=keeper", "it is being deleted", |pod| {
         uid(pod) == uid(keeper) && pod.metadata.deletion_timestamp.is_some()
     })
     .await?;
-    // The others' pods are where they were, and its own is not ready and stays.
+    // The pods on other nodes are unchanged; the one on this node is not ready, but stays.
     let found = pods::until(fixture, "app=everywhere", "one is not Ready", |pods| {
         pods.values().filter(|pod| !pods::is_ready(pod)).count() == 1
     })
@@ -83,7 +83,7 @@ async fn while_dead(fixture: &Fixture, keeper: &Pod, daemon: &Pod) -> anyhow::Re
     ensure!(found.len() == 3, "{:?}", found.keys());
     let pod = found.values().find(|pod| uid(pod) == uid(daemon));
     let pod = pod.context("the DaemonSet's pod was replaced")?;
-    ensure!(pod.metadata.deletion_timestamp.is_none(), "it is deleted");
+    ensure!(pod.metadata.deletion_timestamp.is_none(), "it is being deleted");
     Ok(())
 }
 
@@ -92,14 +92,14 @@ async fn returned(fixture: &Fixture, keeper: &Pod, daemon: &Pod) -> anyhow::Resu
         ready(node) == "True" && taints(node).is_empty()
     })
     .await?;
-    // The node lets go of the pods that were evicted.
+    // The node removes the pods that were evicted.
     all_ready(fixture, 3).await?;
     let name = keeper.metadata.name.as_deref();
-    only(fixture, "app=keeper", "another with its name is Ready", |pod| {
+    only(fixture, "app=keeper", "its replacement is Ready", |pod| {
         uid(pod) != uid(keeper) && pod.metadata.name.as_deref() == name && pods::is_ready(pod)
     })
     .await?;
-    // The DaemonSet's pod is the same one, started again.
+    // The DaemonSet's pod is the same one, restarted.
     pods::until(fixture, "app=everywhere", "all are Ready again", |pods| {
         let same = pods.values().find(|pod| uid(pod) == uid(daemon));
         pods.len() == 3
@@ -110,7 +110,7 @@ async fn returned(fixture: &Fixture, keeper: &Pod, daemon: &Pod) -> anyhow::Resu
     Ok(())
 }
 
-/// Waits until one pod is there with these labels, and `holds` is true of it.
+/// Waits until there is exactly one pod with these labels, and `holds` returns true for it.
 async fn only(
     fixture: &Fixture,
     labels: &str,

@@ -1,4 +1,4 @@
-//! Workloads that keep something: a StatefulSet's names and volumes, and what a Job has done.
+//! Workloads with state: a StatefulSet's names and volumes, and a Job's completions.
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
@@ -7,7 +7,7 @@ use testkit::manifest;
 use testkit::suite::Fixture;
 use tests::pods;
 
-/// Volumes on the machine's disk, where every node finds them.
+/// Volumes on the machine's disk, which every node can reach.
 fn volumes(fixture: &Fixture) -> String {
     let folder = fixture.cluster.folder().join("volumes");
     (0..2)
@@ -59,7 +59,7 @@ pub async fn a_stateful_set_keeps_names_and_volumes(fixture: &Fixture) -> anyhow
     let uid = |pods: &BTreeMap<String, Pod>| pods["db-0"].metadata.uid.clone();
     ensure!(uid(&before) != uid(&after), "it is the same pod");
     let starts = skiff(&["exec", "db-0", "--", "cat", "/data/starts"])?;
-    ensure!(starts == "db-0\ndb-0\n", "its volume tells {starts:?}");
+    ensure!(starts == "db-0\ndb-0\n", "its volume contains {starts:?}");
     skiff(&["scale", "statefulset", "db", "--replicas=1"])?;
     pods::until(fixture, "app=db", "the last pod is gone", |pods| pods.keys().eq(["db-0"])).await?;
     let claims = skiff(&["get", "pvc", "-o", "name"])?;
@@ -70,7 +70,7 @@ pub async fn a_stateful_set_keeps_names_and_volumes(fixture: &Fixture) -> anyhow
     skiff(&["scale", "statefulset", "db", "--replicas=2"])?;
     both("the last pod is back").await?;
     let starts = skiff(&["exec", "db-1", "--", "cat", "/data/starts"])?;
-    ensure!(starts == "db-1\ndb-1\n", "its volume tells {starts:?}");
+    ensure!(starts == "db-1\ndb-1\n", "its volume contains {starts:?}");
     skiff(&["delete", "statefulset,pvc", "--all"])?;
     skiff(&["delete", "pv", "stateful-0", "stateful-1"])?;
     Ok(())
@@ -80,7 +80,7 @@ fn ready_in_order(pods: &BTreeMap<String, Pod>) -> bool {
     pods.keys().eq(["db-0", "db-1"]) && pods.values().all(pods::is_ready)
 }
 
-pub async fn a_job_is_done_as_often_as_it_shall_be(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn a_job_reaches_its_completions(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: batch/v1
 kind: CronJob
@@ -107,7 +107,7 @@ spec:
     ensure!(count == "3", "{count} pods succeeded");
     let log = skiff(&["logs", "-l", "job-name=now"])?;
     ensure!(log == "done\n".repeat(3), "{log:?}");
-    // The Job is the CronJob's, and goes with it.
+    // The Job belongs to the CronJob, and is deleted with it.
     skiff(&["delete", "cronjob", "report"])?;
     pods::until(fixture, "job-name=now", "the Job's pods are gone", |pods| pods.is_empty()).await?;
     Ok(())

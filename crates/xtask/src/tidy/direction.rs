@@ -1,4 +1,5 @@
-//! Which package may depend on which: `{api, clock} ← {rpc, store} ← client ← runtime ← components`.
+//! Which package may depend on which:
+//! `{api, clock} ← {rpc, store} ← client ← runtime ← components`.
 
 use super::Finding;
 use anyhow::{Context, bail};
@@ -7,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// What each package may use of the others, tests not counted. A package that is not listed is a
-/// finding: its place in the order has to be decided.
+/// Which other packages each package may depend on, dev-dependencies aside. A package that is not
+/// listed is a finding: its place in the order has to be decided.
 const ALLOWED: [(&str, &[&str]); 18] = [
     ("api", &[]),
     ("clock", &[]),

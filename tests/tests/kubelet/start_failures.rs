@@ -1,4 +1,4 @@
-//! What keeps a container from starting, in Kubernetes' words: reason, message and event.
+//! What prevents a container from starting, as Kubernetes reports it: reason, message and event.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ use tests::pods;
 
 use super::create;
 
-/// Waits for an event of a pod that has this reason and this text.
+/// Waits for an event about a pod with this reason and this text.
 pub async fn event(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<()> {
     let selection = Selection::namespace(&fixture.namespace);
     let what = format!("{pod} has an event {reason}: {text}");
-    let told = |event: &Event| {
+    let matches = |event: &Event| {
         event.involved_object.name.as_deref() == Some(pod)
             && event.reason.as_deref() == Some(reason)
             && event.message.as_deref().is_some_and(|it| it.contains(text))
     };
-    let any = |events: &BTreeMap<String, Event>| events.values().any(told);
+    let any = |events: &BTreeMap<String, Event>| events.values().any(matches);
     wait::until(fixture.cluster.client(), selection, &what, any).await?;
     Ok(())
 }
 
-/// Waits until the container `main` of a pod waits for this reason, with this text.
+/// Waits until the container `main` of a pod is waiting for this reason, with this text.
 async fn waits(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
-    let what = format!("it waits: {reason}: {text}");
+    let what = format!("it is waiting: {reason}: {text}");
     pods::one(fixture, pod, &what, |pod| {
         let state = pods::container(pod, "main").and_then(|status| status.state.as_ref());
         let waiting = state.and_then(|state| state.waiting.as_ref());
@@ -39,7 +39,7 @@ async fn waits(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow
     .await
 }
 
-pub async fn what_cannot_start_says_why(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn reasons_for_failed_starts_are_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -119,7 +119,7 @@ spec:
     Ok(())
 }
 
-/// A sub path from an annotation: wrong at first, put right while the pod waits.
+/// A subpath from an annotation that is wrong at first and corrected while the pod waits.
 pub async fn a_corrected_annotation_starts_its_pod(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
@@ -141,13 +141,13 @@ spec:
     let patch = json!({"metadata": {"annotations": {"path": "a/b"}}});
     let api = client::Api::<Pod>::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.patch("below", client::PatchKind::Merge, &patch).await.context("correct the annotation")?;
-    // What was made below a directory for all is for all as well: user 1000 can write.
+    // A folder created below a world-writable one is world-writable too: user 1000 can write.
     pods::ready(fixture, "below").await?;
     Ok(())
 }
 
-/// A command that is not there says nothing of a container, as in Kubernetes: the other probe does.
-pub async fn probes_that_cannot_be_made_do_not_count(fixture: &Fixture) -> anyhow::Result<()> {
+/// A missing command says nothing about the container, as in Kubernetes; the other probe counts.
+pub async fn probes_that_cannot_run_do_not_count(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -168,8 +168,8 @@ spec:
     Ok(())
 }
 
-/// What a node would have to let through, or could not enforce.
-pub async fn what_a_node_does_not_allow_is_refused(fixture: &Fixture) -> anyhow::Result<()> {
+/// Settings that a node does not permit, or cannot enforce.
+pub async fn pods_that_a_node_does_not_allow_are_rejected(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -201,8 +201,8 @@ spec:
     for (pod, reason) in [("tuned", "SysctlForbidden"), ("armoured", "AppArmor")] {
         pods::one(fixture, pod, reason, |pod| {
             let status = pod.status.as_ref();
-            let told = status.and_then(|status| status.reason.as_deref());
-            pods::phase(pod) == "Failed" && told == Some(reason)
+            let found = status.and_then(|status| status.reason.as_deref());
+            pods::phase(pod) == "Failed" && found == Some(reason)
         })
         .await?;
     }
