@@ -1,5 +1,5 @@
 //! The client: single requests, and load at a steady rate. Every request has a connection of
-//! its own, so that each is load-balanced on its own.
+//! its own, so that each is load-balanced separately.
 
 use super::number;
 use std::collections::{BTreeMap, HashMap};
