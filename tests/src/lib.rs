@@ -1,4 +1,4 @@
-//! End-to-end suites: what a user does with a cluster, on a real one, seen from outside.
+//! End-to-end suites: what a user does with a cluster, tested on a real one, from the outside.
 //!
 //! Every suite is a file in `tests/`, which starts one cluster and runs its scenarios on it
 //! (`testkit::suite`). They run the programs in the target folder, so build these first:

@@ -1,12 +1,12 @@
 //! The application that several suites run: a web server with a sidecar, configuration, a
-//! secret, and a Service before it.
+//! secret, and a Service in front of it.
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use std::process::{Child, Command, Stdio};
 use testkit::Cluster;
 
-/// The whole of it, in the namespace of the scenario that creates it.
+/// Its manifest; the objects go into the namespace of the scenario that creates them.
 pub fn manifest(replicas: u8, version: &str) -> String {
     format!(
         r#"
@@ -69,10 +69,10 @@ spec:
     )
 }
 
-/// Asks for a page from this machine.
+/// Requests a page from this machine.
 ///
 /// # Errors
-/// When there is no answer, or one that says no.
+/// When there is no response.
 pub fn get(cluster: &Cluster, url: &str) -> anyhow::Result<String> {
     let output = Command::new(cluster.test_server()).args(["get", url]).output()?;
     let body = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -98,7 +98,7 @@ impl Load {
         Ok(Self(child))
     }
 
-    /// Starts sending until [`Load::finish`] is called, at most for this long.
+    /// Starts sending until [`Load::finish`] is called, at most for `max_seconds`.
     ///
     /// # Errors
     /// When the client cannot be started.
@@ -118,7 +118,7 @@ impl Load {
         Ok(Self(child))
     }
 
-    /// Waits for its end, or brings it about; returns its report.
+    /// Stops the client, or waits until it ends by itself; returns its report.
     ///
     /// # Errors
     /// When it fails.

@@ -1,5 +1,5 @@
-//! Clients that others would write: the Python example of docs/grpc.md, and the official Python
-//! client over REST, kubectl, and Helm.
+//! Third-party clients: the Python example of docs/grpc.md, and over REST the official Python
+//! client, kubectl and Helm.
 
 #[path = "clients/helm.rs"]
 mod helm;
@@ -9,13 +9,13 @@ mod kubectl;
 use anyhow::{Context, ensure};
 use helm::helm_installs_and_upgrades;
 use kubectl::{
-    create_speaks_protobuf, faults_are_named_as_kubernetes_names_them, fields_are_explained,
-    manifests_of_every_kind_are_accepted, owners_of_fields_are_kept, warnings_are_shown,
+    errors_are_reported_as_in_kubernetes, field_ownership_is_tracked, fields_are_explained,
+    kubectl_create_sends_protobuf, manifests_of_every_kind_are_accepted, warnings_are_shown,
 };
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite};
 
 fn main() -> ExitCode {
@@ -24,11 +24,11 @@ fn main() -> ExitCode {
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             the_grpc_example_lists_and_watches,
-            the_official_client_works,
+            the_official_python_client_works,
             manifests_of_every_kind_are_accepted,
-            create_speaks_protobuf,
-            owners_of_fields_are_kept,
-            faults_are_named_as_kubernetes_names_them,
+            kubectl_create_sends_protobuf,
+            field_ownership_is_tracked,
+            errors_are_reported_as_in_kubernetes,
             warnings_are_shown,
             fields_are_explained,
             helm_installs_and_upgrades,
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     )
 }
 
-/// A pod for which there is no node, so that nothing but the client is tested.
+/// A pod that fits no node, so that only the client is tested.
 fn pod(name: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeSelector: {{never: \
@@ -44,28 +44,28 @@ fn pod(name: &str) -> String {
     )
 }
 
-fn python(scene: &Scene) -> anyhow::Result<Command> {
+fn python(fixture: &Fixture) -> anyhow::Result<Command> {
     let program = std::env::var_os("SKIFF_TEST_PYTHON");
     let program = program.context("SKIFF_TEST_PYTHON is not set; `make test` sets it")?;
     let mut command = Command::new(program);
-    command.env("KUBECONFIG", scene.cluster.kubeconfig()).stdin(Stdio::null());
+    command.env("KUBECONFIG", fixture.cluster.kubeconfig()).stdin(Stdio::null());
     Ok(command)
 }
 
-async fn the_grpc_example_lists_and_watches(scene: &Scene) -> anyhow::Result<()> {
-    let client = scene.cluster.client();
-    manifest::create(client, &scene.namespace, &pod("first")).await?;
+async fn the_grpc_example_lists_and_watches(fixture: &Fixture) -> anyhow::Result<()> {
+    let client = fixture.cluster.client();
+    manifest::create(client, &fixture.namespace, &pod("first")).await?;
     let example = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/pods.py");
-    let mut running = python(scene)?
+    let mut running = python(fixture)?
         .arg(example)
-        .args(["--namespace", &scene.namespace, "--events", "50"])
+        .args(["--namespace", &fixture.namespace, "--events", "50"])
         .stdout(Stdio::piped())
         .spawn()?;
     let output = running.stdout.take().context("its output is piped")?;
-    let namespace = scene.namespace.clone();
+    let namespace = fixture.namespace.clone();
     let runtime = tokio::runtime::Handle::current();
     let client = client.clone();
-    // The pod that is created once the watch is on is to be seen.
+    // The pod that is created once the watch has started must be seen.
     let reading = tokio::task::spawn_blocking(move || -> anyhow::Result<Vec<String>> {
         let mut lines = Vec::new();
         for line in BufReader::new(output).lines() {
@@ -93,7 +93,7 @@ async fn the_grpc_example_lists_and_watches(scene: &Scene) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn the_official_client_works(scene: &Scene) -> anyhow::Result<()> {
+async fn the_official_python_client_works(fixture: &Fixture) -> anyhow::Result<()> {
     let script = r#"
 import sys
 from kubernetes import client, config, watch
@@ -117,7 +117,7 @@ except client.ApiException as error:
     assert error.status == 404, error
 print("done")
 "#;
-    let output = python(scene)?.args(["-c", script, &scene.namespace]).output()?;
+    let output = python(fixture)?.args(["-c", script, &fixture.namespace]).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{errors}");
     Ok(())

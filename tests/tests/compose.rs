@@ -1,8 +1,8 @@
-//! The cluster of containers: `deploy/compose.sh` and `docker-compose.yml`, as `make compose-up` and
-//! `make compose-down` use them.
+//! The cluster of containers: `deploy/compose.sh` and `docker-compose.yml`, as `make compose-up`
+//! and `make compose-down` use them.
 //!
-//! The whole of it runs in a docker daemon of its own, in a network namespace of its own, so that a
-//! docker of the machine, its rules and its networks are not touched, and nothing is left.
+//! The cluster runs in a Docker daemon of its own, in a network namespace of its own, so that the
+//! machine's Docker, its rules and its networks are not touched, and nothing is left behind.
 
 #[path = "compose/docker.rs"]
 mod docker;
@@ -14,9 +14,10 @@ use testkit::{tools, wait};
 
 const NODES: [&str; 3] = ["172.29.0.11", "172.29.0.12", "172.29.0.13"];
 
-/// Both generations of docker-compose check a file without `version` against the Compose specification.
+/// Both generations of docker-compose check a file without `version` against the Compose
+/// specification.
 #[test]
-fn the_file_is_valid() -> anyhow::Result<()> {
+fn the_compose_file_is_valid() -> anyhow::Result<()> {
     let Some([program, arguments @ ..]) = compose_command() else {
         return tools::missing("docker", "docker-compose is not installed");
     };
@@ -26,8 +27,8 @@ fn the_file_is_valid() -> anyhow::Result<()> {
         .env("SKIFF_COMPOSE_CONTEXT", repository())
         .current_dir(repository())
         .output()?;
-    let written = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.success(), "{written}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{stderr}");
     let config = String::from_utf8(output.stdout)?;
     ensure!(!config.contains("privileged"), "{config}");
     ensure!(config.contains("SYS_RESOURCE"), "{config}");
@@ -37,20 +38,20 @@ fn the_file_is_valid() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_cluster_of_containers_serves() -> anyhow::Result<()> {
+fn a_cluster_of_containers_serves_an_application() -> anyhow::Result<()> {
     if !has("dockerd") || !has("docker") || compose_command().is_none() {
         return tools::missing("docker", "dockerd, docker or docker-compose is not installed");
     }
     let docker = Docker::prepare()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(whole_life(&docker));
+    let outcome = runtime.block_on(life_cycle(&docker));
     if outcome.is_err() {
         eprintln!("{}", docker.logs());
     }
     outcome
 }
 
-async fn whole_life(docker: &Docker) -> anyhow::Result<()> {
+async fn life_cycle(docker: &Docker) -> anyhow::Result<()> {
     docker.compose_sh("up")?;
     docker.load_images()?;
     docker.skiff(&["create", "namespace", "web"])?;
@@ -78,7 +79,7 @@ async fn whole_life(docker: &Docker) -> anyhow::Result<()> {
     rolled_out(docker)?;
     answers(docker, &node_port).await?;
 
-    // Containers and network go; the volumes, and so the cluster, stay.
+    // Containers and network are removed; the volumes, and so the cluster's data, stay.
     docker.compose(&["down", "--timeout", "15"])?;
     docker.compose(&["up", "-d"])?;
     wait::eventually("the apiserver answers", async || docker.kubectl(&["get", "nodes"])).await?;
@@ -100,7 +101,7 @@ fn node_port(docker: &Docker) -> anyhow::Result<String> {
     docker.kubectl(&["get", "service", "web", "-n", "web", "-o", path])
 }
 
-/// The node port answers on every node.
+/// Waits until the node port answers on every node.
 async fn answers(docker: &Docker, node_port: &str) -> anyhow::Result<()> {
     for node in NODES {
         let url = format!("http://{node}:{node_port}/env/GREETING");
@@ -114,7 +115,7 @@ async fn answers(docker: &Docker, node_port: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A pod of that node reaches the Service by its address and by its names.
+/// A pod on the node reaches the Service at its address and by its names.
 fn ask_from(docker: &Docker, node: &str) -> anyhow::Result<()> {
     let path = "jsonpath={.spec.clusterIP}";
     let address = docker.kubectl(&["get", "service", "web", "-n", "web", "-o", path])?;
@@ -174,9 +175,9 @@ fn update(docker: &Docker, node_port: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `compose.sh down` has removed everything and ended the daemon it had started.
+/// `compose.sh down` has removed everything and stopped the daemon that it had started.
 fn nothing_is_left(docker: &Docker) -> anyhow::Result<()> {
-    ensure!(docker.docker(&["info"]).is_err(), "the daemon still runs");
+    ensure!(docker.docker(&["info"]).is_err(), "the daemon is still running");
     let links = docker.inside("ip", &["-o", "link"])?;
     ensure!(links.lines().count() == 1 && links.contains("lo:"), "{links}");
     let rules = docker.inside("iptables-save", &[])?;

@@ -1,5 +1,5 @@
-//! Full disks: a node's, whose pods get Kubernetes' states, events and conditions, and the store's, which
-//! refuses writes and loses nothing. Both get over it when there is space again.
+//! Full disks: a node's, which leads to Kubernetes' states, events and conditions, and the store's,
+//! which refuses writes and loses nothing. Both recover when there is space again.
 
 use anyhow::{Context, ensure};
 use client::{Api, ListOptions};
@@ -10,7 +10,7 @@ use serde_json::json;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use testkit::registry::Registry;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use testkit::{Options, manifest, scenarios, suite};
 use tests::pods;
@@ -20,14 +20,14 @@ const NODE_DISK: &str = "nodes/node-1";
 const NODE_DISK_BYTES: u64 = 96 << 20;
 const STORE_DISK: &str = "store";
 const STORE_DISK_BYTES: u64 = 24 << 20;
-/// What is left of the node's disk for a pull: more than the hundredth below which pods are evicted, less than
-/// the image takes.
+/// Space that is left on the node's disk for a pull: more than the one percent below which pods are
+/// evicted, less than the image needs.
 const LEFT_FOR_PULL_BYTES: u64 = 1_480_000;
 
 static REGISTRY: OnceLock<Registry> = OnceLock::new();
 
 fn main() -> ExitCode {
-    // reqwest asks for a provider also where no TLS is spoken.
+    // reqwest needs a TLS provider even for plain HTTP.
     runtime::init("warn");
     let port = match Registry::start(false) {
         Ok(registry) => REGISTRY.get_or_init(|| registry).port(),
@@ -46,16 +46,16 @@ fn main() -> ExitCode {
         scenarios![
             an_image_that_does_not_fit_is_pulled_later,
             a_pod_that_fills_the_disk_is_evicted,
-            a_full_store_refuses_and_loses_nothing,
+            a_full_store_refuses_writes_and_loses_nothing,
         ],
     );
     REGISTRY.get().into_iter().for_each(Registry::stop);
     code
 }
 
-/// A pod of busybox with an emptyDir at `/data`.
+/// Creates a busybox pod with an emptyDir at `/data`.
 async fn run_pod(
-    scene: &Scene,
+    fixture: &Fixture,
     name: &str,
     node: Option<&str>,
     script: &str,
@@ -74,11 +74,11 @@ async fn run_pod(
     if let Some(node) = node {
         pod["spec"]["nodeName"] = json!(node);
     }
-    manifest::create(scene.cluster.client(), &scene.namespace, &pod.to_string()).await
+    manifest::create(fixture.cluster.client(), &fixture.namespace, &pod.to_string()).await
 }
 
-async fn an_image_that_does_not_fit_is_pulled_later(scene: &Scene) -> anyhow::Result<()> {
-    let cluster = &scene.cluster;
+async fn an_image_that_does_not_fit_is_pulled_later(fixture: &Fixture) -> anyhow::Result<()> {
+    let cluster = &fixture.cluster;
     let registry = REGISTRY.get().context("the registry has not been started")?;
     let archive = cluster.images().join("testserver-v1.tar");
     registry.push(&archive, "test/server", "v1").await?;
@@ -94,24 +94,24 @@ async fn an_image_that_does_not_fit_is_pulled_later(scene: &Scene) -> anyhow::Re
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "large"},
         "spec": {"containers": [{"name": "main", "image": image, "args": ["serve"]}]},
     });
-    manifest::create(cluster.client(), &scene.namespace, &pod.to_string()).await?;
+    manifest::create(cluster.client(), &fixture.namespace, &pod.to_string()).await?;
     let failed = |pod: &Pod| {
         let reason = pods::waiting_reason(pod, "main");
         reason == "ErrImagePull" || reason == "ImagePullBackOff"
     };
-    pods::one(scene, "large", "the pull fails", failed).await?;
-    event(scene, "large", "Failed", "no space left on device").await?;
+    pods::one(fixture, "large", "the pull fails", failed).await?;
+    event(fixture, "large", "Failed", "no space left on device").await?;
 
     std::fs::remove_file(&fill)?;
-    pods::ready(scene, "large").await?;
+    pods::ready(fixture, "large").await?;
     Ok(())
 }
 
 /// Waits for an event about a pod.
-async fn event(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Result<()> {
+async fn event(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<()> {
     let what = format!("an event {reason} with {text:?} about {pod}");
-    let selection = Selection::namespace(&scene.namespace);
-    wait::until::<Event>(scene.cluster.client(), selection, &what, |events| {
+    let selection = Selection::namespace(&fixture.namespace);
+    wait::until::<Event>(fixture.cluster.client(), selection, &what, |events| {
         events.values().any(|event| {
             event.involved_object.name.as_deref() == Some(pod)
                 && event.reason.as_deref() == Some(reason)
@@ -123,10 +123,10 @@ async fn event(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Re
 }
 
 /// Waits until the node has disk pressure and its taint, or neither.
-async fn disk_pressure(scene: &Scene, expected: bool) -> anyhow::Result<()> {
+async fn disk_pressure(fixture: &Fixture, expected: bool) -> anyhow::Result<()> {
     let what = format!("disk pressure is {expected}");
     let selection = Selection::default().name(NODE);
-    wait::until::<Node>(scene.cluster.client(), selection, &what, |nodes| {
+    wait::until::<Node>(fixture.cluster.client(), selection, &what, |nodes| {
         nodes.get(NODE).is_some_and(|node| {
             let status = node.status.clone().unwrap_or_default();
             let conditions = status.conditions.unwrap_or_default();
@@ -154,44 +154,44 @@ fn message(pod: &Pod) -> &str {
     status.and_then(|status| status.message.as_deref()).unwrap_or_default()
 }
 
-async fn a_pod_that_fills_the_disk_is_evicted(scene: &Scene) -> anyhow::Result<()> {
-    run_pod(scene, "modest", None, "exec sleep 1000").await?;
-    let modest = pods::ready(scene, "modest").await?;
+async fn a_pod_that_fills_the_disk_is_evicted(fixture: &Fixture) -> anyhow::Result<()> {
+    run_pod(fixture, "modest", None, "exec sleep 1000").await?;
+    let modest = pods::ready(fixture, "modest").await?;
     let container = |pod: &Pod| pods::container(pod, "main").and_then(|c| c.container_id.clone());
-    run_pod(scene, "hog", None, "dd if=/dev/zero of=/data/fill bs=64k; exec sleep 1000").await?;
+    run_pod(fixture, "hog", None, "dd if=/dev/zero of=/data/fill bs=64k; exec sleep 1000").await?;
     let failed = |pod: &Pod| pods::phase(pod) == "Failed";
-    let hog = pods::one(scene, "hog", "it has been evicted", failed).await?;
+    let hog = pods::one(fixture, "hog", "it has been evicted", failed).await?;
     ensure!(reason(&hog) == "Evicted", "{:?}", hog.status);
     let expected = "The node was low on resource: ephemeral-storage. Threshold quantity: ";
     ensure!(message(&hog).starts_with(expected), "{}", message(&hog));
-    event(scene, "hog", "Evicted", expected).await?;
-    disk_pressure(scene, true).await?;
+    event(fixture, "hog", "Evicted", expected).await?;
+    disk_pressure(fixture, true).await?;
 
-    // Neither the scheduler nor the kubelet gives the node another pod.
-    run_pod(scene, "bound", Some(NODE), "exec sleep 1000").await?;
-    let bound = pods::one(scene, "bound", "it is refused", failed).await?;
+    // Neither the scheduler nor the kubelet lets another pod onto the node.
+    run_pod(fixture, "bound", Some(NODE), "exec sleep 1000").await?;
+    let bound = pods::one(fixture, "bound", "it is rejected", failed).await?;
     ensure!(reason(&bound) == "Evicted", "{:?}", bound.status);
     ensure!(
         message(&bound) == "Pod was rejected: The node had condition: [DiskPressure]. ",
         "{}",
         message(&bound)
     );
-    run_pod(scene, "later", None, "exec sleep 1000").await?;
-    event(scene, "later", "FailedScheduling", "node.kubernetes.io/disk-pressure").await?;
+    run_pod(fixture, "later", None, "exec sleep 1000").await?;
+    event(fixture, "later", "FailedScheduling", "node.kubernetes.io/disk-pressure").await?;
 
-    // What the hog had written is gone. The condition would go after five minutes; a kubelet that starts
-    // looks afresh.
-    kill(Pid::from_raw(scene.cluster.pid("kubelet-node-1")?), Signal::SIGKILL)?;
-    disk_pressure(scene, false).await?;
-    pods::ready(scene, "later").await?;
-    let found = pods::ready(scene, "modest").await?;
+    // The evicted pod's data is gone. The condition would last for another five minutes; a
+    // restarted kubelet measures anew.
+    kill(Pid::from_raw(fixture.cluster.pid("kubelet-node-1")?), Signal::SIGKILL)?;
+    disk_pressure(fixture, false).await?;
+    pods::ready(fixture, "later").await?;
+    let found = pods::ready(fixture, "modest").await?;
     ensure!(container(&found) == container(&modest), "{:?}", found.status);
     Ok(())
 }
 
-async fn a_full_store_refuses_and_loses_nothing(scene: &Scene) -> anyhow::Result<()> {
-    let cluster = &scene.cluster;
-    let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), &scene.namespace);
+async fn a_full_store_refuses_writes_and_loses_nothing(fixture: &Fixture) -> anyhow::Result<()> {
+    let cluster = &fixture.cluster;
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client(), &fixture.namespace);
     let map = |index: usize| {
         let mut map = ConfigMap::default();
         map.metadata.name = Some(format!("map-{index}"));
@@ -215,12 +215,12 @@ async fn a_full_store_refuses_and_loses_nothing(scene: &Scene) -> anyhow::Result
             data.is_some_and(|data| data.len() == 500_000)
         });
         let found = found.count();
-        ensure!(found == written, "{written} were written, {found} are there");
+        ensure!(found == written, "{written} were written, {found} were found");
         Ok(())
     };
     all_there().await?;
 
-    // It also starts like that, and serves what is there.
+    // It also starts with a full disk, and serves what is there.
     let before = cluster.pid("apiserver")?;
     kill(Pid::from_raw(before), Signal::SIGKILL)?;
     wait::eventually("the apiserver serves again", all_there).await?;
@@ -229,13 +229,13 @@ async fn a_full_store_refuses_and_loses_nothing(scene: &Scene) -> anyhow::Result
     ensure!(state.is_some_and(|state| state["restarts"] == 1), "{state:?}");
 
     cluster.resize_disk(STORE_DISK, 2 * STORE_DISK_BYTES)?;
-    wait::eventually("writes go on", async || {
+    wait::eventually("writes succeed again", async || {
         maps.create(&map(written)).await?;
         Ok(())
     })
     .await?;
     written += 1;
     let found = maps.list(&ListOptions::default()).await?.items.len();
-    ensure!(found >= written, "{written} were written, {found} are there");
+    ensure!(found >= written, "{written} were written, {found} were found");
     Ok(())
 }

@@ -7,16 +7,16 @@ use serde_json::json;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use testkit::registry::{PASSWORD, Registry, USER};
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite};
 use tests::pods;
 
-/// Open to all, and with a password. They live as long as the suite.
+/// One without and one with a password; both live as long as the suite.
 static OPEN: OnceLock<Registry> = OnceLock::new();
 static PRIVATE: OnceLock<Registry> = OnceLock::new();
 
 fn main() -> ExitCode {
-    // reqwest asks for a provider also where no TLS is spoken.
+    // reqwest needs a TLS provider even for plain HTTP.
     runtime::init("warn");
     let ports = match (Registry::start(false), Registry::start(true)) {
         (Ok(open), Ok(private)) => {
@@ -31,11 +31,11 @@ fn main() -> ExitCode {
         Options { registry_ports: ports.to_vec(), ..Options::default() },
         &[],
         scenarios![
-            by_tag_and_by_digest,
-            a_tag_that_is_not_there,
-            with_the_right_password,
-            with_a_wrong_password,
-            loaded_from_a_file,
+            images_are_pulled_by_tag_and_by_digest,
+            a_missing_tag_is_reported,
+            the_right_password_pulls_an_image,
+            a_wrong_password_pulls_no_image,
+            an_image_is_loaded_from_a_file,
         ],
     );
     for registry in [&OPEN, &PRIVATE] {
@@ -48,7 +48,7 @@ fn registry(of: &'static OnceLock<Registry>) -> anyhow::Result<&'static Registry
     of.get().context("the registry has not been started")
 }
 
-async fn run_pod(scene: &Scene, name: &str, image: &str, secret: bool) -> anyhow::Result<()> {
+async fn run_pod(fixture: &Fixture, name: &str, image: &str, secret: bool) -> anyhow::Result<()> {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"containers": [{"name": "main", "image": image, "imagePullPolicy": "Always"}]},
@@ -56,75 +56,75 @@ async fn run_pod(scene: &Scene, name: &str, image: &str, secret: bool) -> anyhow
     if secret {
         pod["spec"]["imagePullSecrets"] = json!([{"name": "registry"}]);
     }
-    manifest::create(scene.cluster.client(), &scene.namespace, &pod.to_string()).await
+    manifest::create(fixture.cluster.client(), &fixture.namespace, &pod.to_string()).await
 }
 
-async fn credentials(scene: &Scene, server: &str, password: &str) -> anyhow::Result<()> {
+async fn credentials(fixture: &Fixture, server: &str, password: &str) -> anyhow::Result<()> {
     let config = json!({"auths": {server: {"username": USER, "password": password}}});
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry"},
         "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": config.to_string()},
     });
-    manifest::create(scene.cluster.client(), &scene.namespace, &secret.to_string()).await
+    manifest::create(fixture.cluster.client(), &fixture.namespace, &secret.to_string()).await
 }
 
 fn pull_failed(pod: &Pod) -> bool {
     matches!(pods::waiting_reason(pod, "main"), "ErrImagePull" | "ImagePullBackOff")
 }
 
-async fn by_tag_and_by_digest(scene: &Scene) -> anyhow::Result<()> {
+async fn images_are_pulled_by_tag_and_by_digest(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&OPEN)?;
-    let archive = scene.cluster.images().join("testserver-v1.tar");
+    let archive = fixture.cluster.images().join("testserver-v1.tar");
     let digest = registry.push(&archive, "test/server", "v1").await?;
-    let base = format!("{}:{}/test/server", scene.cluster.gateway(), registry.port());
-    run_pod(scene, "tag", &format!("{base}:v1"), false).await?;
-    run_pod(scene, "digest", &format!("{base}@{digest}"), false).await?;
+    let base = format!("{}:{}/test/server", fixture.cluster.gateway(), registry.port());
+    run_pod(fixture, "tag", &format!("{base}:v1"), false).await?;
+    run_pod(fixture, "digest", &format!("{base}@{digest}"), false).await?;
     for name in ["tag", "digest"] {
-        let pod = pods::ready(scene, name).await?;
+        let pod = pods::ready(fixture, name).await?;
         let status = pods::container(&pod, "main").context("it has no status")?;
         ensure!(status.image_id.contains(&digest), "{name}: image id {}", status.image_id);
     }
     Ok(())
 }
 
-async fn a_tag_that_is_not_there(scene: &Scene) -> anyhow::Result<()> {
+async fn a_missing_tag_is_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&OPEN)?;
-    let image = format!("{}:{}/test/none:v9", scene.cluster.gateway(), registry.port());
-    run_pod(scene, "missing", &image, false).await?;
-    pods::one(scene, "missing", "the pull fails", pull_failed).await?;
+    let image = format!("{}:{}/test/none:v9", fixture.cluster.gateway(), registry.port());
+    run_pod(fixture, "missing", &image, false).await?;
+    pods::one(fixture, "missing", "the pull fails", pull_failed).await?;
     Ok(())
 }
 
-async fn with_the_right_password(scene: &Scene) -> anyhow::Result<()> {
+async fn the_right_password_pulls_an_image(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&PRIVATE)?;
-    let archive = scene.cluster.images().join("testserver-v1.tar");
+    let archive = fixture.cluster.images().join("testserver-v1.tar");
     registry.push(&archive, "private/server", "v1").await?;
-    let server = format!("{}:{}", scene.cluster.gateway(), registry.port());
-    credentials(scene, &server, PASSWORD).await?;
-    run_pod(scene, "private", &format!("{server}/private/server:v1"), true).await?;
-    pods::ready(scene, "private").await?;
+    let server = format!("{}:{}", fixture.cluster.gateway(), registry.port());
+    credentials(fixture, &server, PASSWORD).await?;
+    run_pod(fixture, "private", &format!("{server}/private/server:v1"), true).await?;
+    pods::ready(fixture, "private").await?;
     Ok(())
 }
 
-async fn with_a_wrong_password(scene: &Scene) -> anyhow::Result<()> {
+async fn a_wrong_password_pulls_no_image(fixture: &Fixture) -> anyhow::Result<()> {
     let registry = registry(&PRIVATE)?;
-    let archive = scene.cluster.images().join("testserver-v1.tar");
+    let archive = fixture.cluster.images().join("testserver-v1.tar");
     registry.push(&archive, "guarded/server", "v1").await?;
-    let server = format!("{}:{}", scene.cluster.gateway(), registry.port());
-    credentials(scene, &server, "guess").await?;
-    run_pod(scene, "guarded", &format!("{server}/guarded/server:v1"), true).await?;
-    pods::one(scene, "guarded", "the pull fails", pull_failed).await?;
+    let server = format!("{}:{}", fixture.cluster.gateway(), registry.port());
+    credentials(fixture, &server, "guess").await?;
+    run_pod(fixture, "guarded", &format!("{server}/guarded/server:v1"), true).await?;
+    pods::one(fixture, "guarded", "the pull fails", pull_failed).await?;
     Ok(())
 }
 
-async fn loaded_from_a_file(scene: &Scene) -> anyhow::Result<()> {
-    let archive = scene.cluster.images().join("testserver-v2.tar");
+async fn an_image_is_loaded_from_a_file(fixture: &Fixture) -> anyhow::Result<()> {
+    let archive = fixture.cluster.images().join("testserver-v2.tar");
     let file = archive.to_string_lossy().into_owned();
-    scene.cluster.skiff(&["image", "load", &file])?;
+    fixture.cluster.skiff(&["image", "load", &file])?;
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: loaded}\nspec:\n  containers:\n  - {name: \
                main, image: 'skiff.test/testserver:v2', imagePullPolicy: Never}\n";
-    manifest::create(scene.cluster.client(), &scene.namespace, pod).await?;
-    pods::ready(scene, "loaded").await?;
+    manifest::create(fixture.cluster.client(), &fixture.namespace, pod).await?;
+    pods::ready(fixture, "loaded").await?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! What a node does for its pods: their environment, volumes, probes, order, end, and that none of
-//! it depends on the kubelet or containerd staying alive.
+//! What a node does for its pods: environment, volumes, probes, start order, termination; and that
+//! none of it depends on the kubelet or containerd staying alive.
 
 #[path = "kubelet/image_volumes.rs"]
 mod image_volumes;
@@ -7,24 +7,24 @@ mod image_volumes;
 mod node;
 #[path = "kubelet/probes.rs"]
 mod probes;
-#[path = "kubelet/refusals.rs"]
-mod refusals;
+#[path = "kubelet/start_failures.rs"]
+mod start_failures;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
-use image_volumes::an_image_is_a_volume;
+use image_volumes::an_image_is_mounted_as_a_volume;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_tells_what_becomes_of_it};
-use probes::{probes_speak_grpc, probes_speak_https};
-use refusals::{
-    a_corrected_annotation_starts_its_pod, probes_that_cannot_be_made_do_not_count,
-    what_a_node_does_not_allow_is_refused, what_cannot_start_says_why,
-};
+use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_reports_events_about_itself};
+use probes::{probes_use_grpc, probes_use_https};
 use serde_json::json;
+use start_failures::{
+    a_corrected_annotation_starts_its_pod, pods_that_a_node_does_not_allow_are_rejected,
+    probes_that_cannot_run_do_not_count, reasons_for_failed_starts_are_reported,
+};
 use std::process::ExitCode;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::pods;
 
@@ -33,46 +33,46 @@ fn main() -> ExitCode {
         Options::default(),
         &["busybox", "testserver-v1"],
         scenarios![
-            a_node_tells_what_becomes_of_it,
+            a_node_reports_events_about_itself,
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,
-            an_image_is_a_volume,
-            what_is_missing_holds_a_pod_up_until_it_is_there,
-            init_containers_and_sidecars_keep_their_order,
-            probes_decide,
-            probes_speak_grpc,
-            probes_speak_https,
-            a_command_that_does_not_exist_is_told,
-            what_cannot_start_says_why,
+            an_image_is_mounted_as_a_volume,
+            a_pod_waits_for_missing_objects,
+            init_containers_and_sidecars_run_in_order,
+            probes_control_readiness_and_restarts,
+            probes_use_grpc,
+            probes_use_https,
+            a_missing_command_is_reported,
+            reasons_for_failed_starts_are_reported,
             a_corrected_annotation_starts_its_pod,
-            probes_that_cannot_be_made_do_not_count,
-            what_a_node_does_not_allow_is_refused,
-            last_words_are_kept,
+            probes_that_cannot_run_do_not_count,
+            pods_that_a_node_does_not_allow_are_rejected,
+            termination_messages_are_recorded,
             a_deadline_ends_a_pod,
             a_volume_over_its_limit_evicts_its_pod,
-            users_and_groups,
-            a_pod_has_its_time_to_end,
+            users_and_groups_are_applied,
+            a_pod_gets_its_grace_period,
             a_forced_deletion_frees_the_ports_of_a_pod,
-            a_debugging_container_joins,
-            limits_change_in_place,
+            an_ephemeral_container_joins_its_pod,
+            limits_are_resized_in_place,
             a_killed_kubelet_changes_nothing,
             a_killed_containerd_changes_nothing,
         ],
     )
 }
 
-async fn create(scene: &Scene, yaml: &str) -> anyhow::Result<()> {
-    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await
+async fn create(fixture: &Fixture, yaml: &str) -> anyhow::Result<()> {
+    manifest::create(fixture.cluster.client(), &fixture.namespace, yaml).await
 }
 
-/// What a command in a container writes.
-fn exec(scene: &Scene, pod: &str, container: &str, command: &str) -> anyhow::Result<String> {
+/// The output of a command in a container.
+fn exec(fixture: &Fixture, pod: &str, container: &str, command: &str) -> anyhow::Result<String> {
     let arguments =
-        ["exec", "-n", &scene.namespace, pod, "-c", container, "--", "sh", "-c", command];
-    Ok(scene.cluster.skiff(&arguments)?.trim().to_owned())
+        ["exec", "-n", &fixture.namespace, pod, "-c", container, "--", "sh", "-c", command];
+    Ok(fixture.cluster.skiff(&arguments)?.trim().to_owned())
 }
 
-async fn variables_and_volumes_come_from_objects(scene: &Scene) -> anyhow::Result<()> {
+async fn variables_and_volumes_come_from_objects(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: ConfigMap
@@ -117,9 +117,9 @@ spec:
       - {downwardAPI: {items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
       - {serviceAccountToken: {path: token, expirationSeconds: 600}}
 "#;
-    create(scene, yaml).await?;
-    let pod = pods::ready(scene, "all").await?;
-    let said = |command: &str| exec(scene, "all", "main", command);
+    create(fixture, yaml).await?;
+    let pod = pods::ready(fixture, "all").await?;
+    let sh = |command: &str| exec(fixture, "all", "main", command);
     for (command, expected) in [
         ("echo $COLOR $PASSWORD $S_note $LIMIT", "blue pw hello 32"),
         ("echo ${GONE-unset}", "unset"),
@@ -135,16 +135,16 @@ spec:
         ("echo $KUBERNETES_SERVICE_PORT", "443"),
         ("dd if=/dev/zero of=/memory/x bs=64k count=32 2>/dev/null || echo full", "full"),
     ] {
-        let found = said(command)?;
+        let found = sh(command)?;
         ensure!(found == expected, "{command}: {found:?}");
     }
     ensure!(
-        said("cat /etc/resolv.conf")?.contains(&format!("{}.svc.cluster.local", scene.namespace))
+        sh("cat /etc/resolv.conf")?.contains(&format!("{}.svc.cluster.local", fixture.namespace))
     );
     Ok(())
 }
 
-async fn a_volume_follows_its_config_map(scene: &Scene) -> anyhow::Result<()> {
+async fn a_volume_follows_its_config_map(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: ConfigMap
@@ -168,25 +168,25 @@ kind: ConfigMap
 metadata: {name: gone}
 data: {key: "kept"}
 "#;
-    create(scene, yaml).await?;
-    pods::ready(scene, "reader").await?;
-    ensure!(exec(scene, "reader", "main", "cat /live/key")? == "one");
-    let maps: Api<ConfigMap> = Api::namespaced(scene.cluster.client(), &scene.namespace);
-    // What goes is kept in the pods that have it, and keeps nothing from them.
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "reader").await?;
+    ensure!(exec(fixture, "reader", "main", "cat /live/key")? == "one");
+    let maps: Api<ConfigMap> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
+    // Pods keep the contents of a deleted ConfigMap, and their other volumes are still updated.
     maps.delete("gone", &DeleteOptions::default()).await?;
     let change = json!({"data": {"key": "two", "more": "x"}});
     maps.patch("live", PatchKind::Merge, &change).await?;
     wait::eventually("the volume has the new contents", async || {
-        let found = exec(scene, "reader", "main", "cat /live/key; echo; ls /live")?;
+        let found = exec(fixture, "reader", "main", "cat /live/key; echo; ls /live")?;
         ensure!(found == "two\nkey\nmore", "{found:?}");
         Ok(())
     })
     .await?;
-    ensure!(exec(scene, "reader", "main", "cat /gone/key")? == "kept");
+    ensure!(exec(fixture, "reader", "main", "cat /gone/key")? == "kept");
     Ok(())
 }
 
-async fn what_is_missing_holds_a_pod_up_until_it_is_there(scene: &Scene) -> anyhow::Result<()> {
+async fn a_pod_waits_for_missing_objects(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -205,13 +205,13 @@ spec:
   - {name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"], volumeMounts: [{name: late, mountPath: /late}]}
   volumes: [{name: late, secret: {secretName: late}}]
 "#;
-    create(scene, yaml).await?;
-    pods::one(scene, "env", "it says what is missing", |pod| {
+    create(fixture, yaml).await?;
+    pods::one(fixture, "env", "the missing ConfigMap is reported", |pod| {
         pods::waiting_reason(pod, "main") == "CreateContainerConfigError"
     })
     .await?;
     wait::eventually("there is a FailedMount event", async || {
-        let events = scene.cluster.skiff(&["get", "events", "-n", &scene.namespace])?;
+        let events = fixture.cluster.skiff(&["get", "events", "-n", &fixture.namespace])?;
         ensure!(events.contains("FailedMount"), "{events}");
         ensure!(events.contains("secret \"late\" not found"), "{events}");
         Ok(())
@@ -228,14 +228,14 @@ kind: Secret
 metadata: {name: late}
 stringData: {a: b}
 "#;
-    create(scene, late).await?;
-    pods::ready(scene, "env").await?;
-    pods::ready(scene, "volume").await?;
+    create(fixture, late).await?;
+    pods::ready(fixture, "env").await?;
+    pods::ready(fixture, "volume").await?;
     Ok(())
 }
 
-async fn init_containers_and_sidecars_keep_their_order(scene: &Scene) -> anyhow::Result<()> {
-    // Each writes when it begins and when it is told to end; the pod after it reads the whole.
+async fn init_containers_and_sidecars_run_in_order(fixture: &Fixture) -> anyhow::Result<()> {
+    // Each container logs when it starts and when it is asked to stop.
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -274,12 +274,12 @@ spec:
     volumeMounts: *log
   volumes: [{name: log, hostPath: {path: LOG, type: DirectoryOrCreate}}]
 "#;
-    let folder = scene.cluster.folder().join("order");
-    create(scene, &yaml.replace("LOG", &folder.to_string_lossy())).await?;
-    pods::ready(scene, "order").await?;
-    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    let folder = fixture.cluster.folder().join("order");
+    create(fixture, &yaml.replace("LOG", &folder.to_string_lossy())).await?;
+    pods::ready(fixture, "order").await?;
+    let api: Api<Pod> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.delete("order", &DeleteOptions::default()).await?;
-    pods::until(scene, "", "the pod is gone", |pods| pods.is_empty()).await?;
+    pods::until(fixture, "", "the pod is gone", |pods| pods.is_empty()).await?;
     let log = std::fs::read_to_string(folder.join("log"))?;
     let found: Vec<&str> = log.lines().collect();
     let expected = [
@@ -297,7 +297,7 @@ spec:
     Ok(())
 }
 
-async fn probes_decide(scene: &Scene) -> anyhow::Result<()> {
+async fn probes_control_readiness_and_restarts(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -314,15 +314,15 @@ spec:
     command: [sh, -c, "touch /tmp/alive; exec sleep 1000"]
     livenessProbe: {exec: {command: [test, -e, /tmp/alive]}, periodSeconds: 1, failureThreshold: 1}
 "#;
-    create(scene, yaml).await?;
-    pods::ready(scene, "probed").await?;
-    exec(scene, "probed", "ready", "mv /www/ok /www/no")?;
-    pods::one(scene, "probed", "it is not ready", |pod| !pods::is_ready(pod)).await?;
-    exec(scene, "probed", "ready", "mv /www/no /www/ok")?;
-    let pod = pods::ready(scene, "probed").await?;
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "probed").await?;
+    exec(fixture, "probed", "ready", "mv /www/ok /www/no")?;
+    pods::one(fixture, "probed", "it is not ready", |pod| !pods::is_ready(pod)).await?;
+    exec(fixture, "probed", "ready", "mv /www/no /www/ok")?;
+    let pod = pods::ready(fixture, "probed").await?;
     ensure!(pods::restarts(&pod, "ready") == 0 && pods::restarts(&pod, "alive") == 0);
-    exec(scene, "probed", "alive", "rm /tmp/alive")?;
-    let pod = pods::one(scene, "probed", "it was restarted", |pod| {
+    exec(fixture, "probed", "alive", "rm /tmp/alive")?;
+    let pod = pods::one(fixture, "probed", "it was restarted", |pod| {
         pods::restarts(pod, "alive") == 1 && pods::is_ready(pod)
     })
     .await?;
@@ -330,7 +330,7 @@ spec:
     Ok(())
 }
 
-async fn a_command_that_does_not_exist_is_told(scene: &Scene) -> anyhow::Result<()> {
+async fn a_missing_command_is_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -339,8 +339,8 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: main, image: "skiff.test/busybox:1", command: [no-such-command]}]
 "#;
-    create(scene, yaml).await?;
-    let pod = pods::one(scene, "wrong", "it backs off", |pod| {
+    create(fixture, yaml).await?;
+    let pod = pods::one(fixture, "wrong", "it backs off", |pod| {
         pods::waiting_reason(pod, "main") == "CrashLoopBackOff"
     })
     .await?;
@@ -352,7 +352,7 @@ spec:
     Ok(())
 }
 
-async fn last_words_are_kept(scene: &Scene) -> anyhow::Result<()> {
+async fn termination_messages_are_recorded(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -364,9 +364,9 @@ spec:
   - {name: log, image: "skiff.test/busybox:1", terminationMessagePolicy: FallbackToLogsOnError, command: [sh, -c, "echo logged; exit 1"]}
   - {name: fine, image: "skiff.test/busybox:1", terminationMessagePolicy: FallbackToLogsOnError, command: [echo, unheard]}
 "#;
-    create(scene, yaml).await?;
+    create(fixture, yaml).await?;
     let pod =
-        pods::one(scene, "words", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
+        pods::one(fixture, "words", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
     for (container, expected) in [("file", "written\n"), ("log", "logged\n"), ("fine", "")] {
         let state = pods::container(&pod, container).and_then(|status| status.state.clone());
         let ended = state.and_then(|state| state.terminated).context("it has ended")?;
@@ -376,7 +376,7 @@ spec:
     Ok(())
 }
 
-async fn a_deadline_ends_a_pod(scene: &Scene) -> anyhow::Result<()> {
+async fn a_deadline_ends_a_pod(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -386,14 +386,15 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
 "#;
-    create(scene, yaml).await?;
-    let pod = pods::one(scene, "late", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
+    create(fixture, yaml).await?;
+    let pod =
+        pods::one(fixture, "late", "it has failed", |pod| pods::phase(pod) == "Failed").await?;
     let reason = pod.status.and_then(|status| status.reason);
     ensure!(reason.as_deref() == Some("DeadlineExceeded"), "{reason:?}");
-    refusals::event(scene, "late", "DeadlineExceeded", "longer than the specified").await
+    start_failures::event(fixture, "late", "DeadlineExceeded", "longer than the specified").await
 }
 
-async fn a_volume_over_its_limit_evicts_its_pod(scene: &Scene) -> anyhow::Result<()> {
+async fn a_volume_over_its_limit_evicts_its_pod(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -412,11 +413,11 @@ spec:
   containers:
   - {name: main, image: "skiff.test/busybox:1", command: [sh, -c, "dd if=/dev/zero of=/x bs=1M count=2; exec sleep 1000"], resources: {limits: {ephemeral-storage: 1Mi}}}
 "#;
-    create(scene, yaml).await?;
+    create(fixture, yaml).await?;
     let over = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ";
     for (name, text) in [("full", "exceeds the limit \"1Mi\""), ("written", over)] {
         let pod =
-            pods::one(scene, name, "it has failed", |pod| pods::phase(pod) == "Failed").await?;
+            pods::one(fixture, name, "it has failed", |pod| pods::phase(pod) == "Failed").await?;
         let status = pod.status.unwrap_or_default();
         ensure!(status.reason.as_deref() == Some("Evicted"), "{status:?}");
         let message = status.message.unwrap_or_default();
@@ -425,7 +426,7 @@ spec:
     Ok(())
 }
 
-async fn users_and_groups(scene: &Scene) -> anyhow::Result<()> {
+async fn users_and_groups_are_applied(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -444,23 +445,27 @@ spec:
   securityContext: {runAsNonRoot: true}
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
 "#;
-    create(scene, yaml).await?;
-    pods::ready(scene, "user").await?;
-    let found =
-        exec(scene, "user", "main", "touch /data/x; id -u; id -g; id -G; stat -c '%u %g' /data/x")?;
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "user").await?;
+    let found = exec(
+        fixture,
+        "user",
+        "main",
+        "touch /data/x; id -u; id -g; id -G; stat -c '%u %g' /data/x",
+    )?;
     let lines: Vec<&str> = found.lines().collect();
     ensure!(lines[0] == "1000" && lines[1] == "3000", "{found}");
     ensure!(lines[2].contains("2000") && lines[2].contains("4000"), "{found}");
     ensure!(lines[3] == "1000 2000", "{found}");
-    pods::one(scene, "root", "it is refused", |pod| {
+    pods::one(fixture, "root", "it is rejected", |pod| {
         pods::waiting_reason(pod, "main") == "CreateContainerConfigError"
     })
     .await?;
     Ok(())
 }
 
-async fn a_pod_has_its_time_to_end(scene: &Scene) -> anyhow::Result<()> {
-    // One that never ends by itself, and is given longer than the test would wait.
+async fn a_pod_gets_its_grace_period(fixture: &Fixture) -> anyhow::Result<()> {
+    // Neither ends on SIGTERM, and both have a longer grace period than the test would wait.
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -482,24 +487,26 @@ spec:
     lifecycle: {stopSignal: SIGUSR1}
     readinessProbe: {exec: {command: [cat, /ready]}, periodSeconds: 1}
 "#;
-    create(scene, yaml).await?;
-    pods::ready(scene, "stubborn").await?;
-    let signalled = pods::ready(scene, "signalled").await?;
-    let told = pods::container(&signalled, "main").and_then(|one| one.stop_signal.as_deref());
-    ensure!(told == Some("SIGUSR1"), "{told:?}");
-    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "stubborn").await?;
+    let signalled = pods::ready(fixture, "signalled").await?;
+    let signal = pods::container(&signalled, "main").and_then(|one| one.stop_signal.as_deref());
+    ensure!(signal == Some("SIGUSR1"), "{signal:?}");
+    let api: Api<Pod> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.delete("signalled", &DeleteOptions::default()).await?;
     api.delete("stubborn", &DeleteOptions::default()).await?;
-    pods::one(scene, "stubborn", "it is ending", |pod| pod.metadata.deletion_timestamp.is_some())
-        .await?;
-    exec(scene, "stubborn", "main", "true").context("it still runs")?;
+    pods::one(fixture, "stubborn", "it is being deleted", |pod| {
+        pod.metadata.deletion_timestamp.is_some()
+    })
+    .await?;
+    exec(fixture, "stubborn", "main", "true").context("it should still be running")?;
     let sooner = DeleteOptions { grace_period_seconds: Some(1), ..Default::default() };
     api.delete("stubborn", &sooner).await?;
-    pods::until(scene, "", "the pod is gone", |pods| pods.is_empty()).await?;
+    pods::until(fixture, "", "the pod is gone", |pods| pods.is_empty()).await?;
     Ok(())
 }
 
-async fn a_debugging_container_joins(scene: &Scene) -> anyhow::Result<()> {
+async fn an_ephemeral_container_joins_its_pod(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -508,10 +515,10 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
 "#;
-    create(scene, yaml).await?;
-    pods::ready(scene, "target").await?;
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "target").await?;
     let change = r#"{"spec":{"ephemeralContainers":[{"name":"debug","image":"skiff.test/busybox:1","command":["sh","-c","hostname"]}]}}"#;
-    let namespace = scene.namespace.as_str();
+    let namespace = fixture.namespace.as_str();
     let arguments = [
         "patch",
         "pod",
@@ -522,21 +529,21 @@ spec:
         "-p",
         change,
     ];
-    scene.cluster.skiff(&arguments)?;
+    fixture.cluster.skiff(&arguments)?;
     let ended = |pod: &Pod| {
         let status = pod.status.clone().unwrap_or_default();
         let mut debug = status.ephemeral_container_statuses.into_iter().flatten();
         let state = debug.next().and_then(|status| status.state);
         state.is_some_and(|state| state.terminated.is_some())
     };
-    let pod = pods::one(scene, "target", "the debugging container has ended", ended).await?;
-    ensure!(pods::is_ready(&pod), "the pod does not care");
-    let log = scene.cluster.skiff(&["logs", "-n", namespace, "target", "-c", "debug"])?;
+    let pod = pods::one(fixture, "target", "the debugging container has ended", ended).await?;
+    ensure!(pods::is_ready(&pod), "the pod is no longer Ready");
+    let log = fixture.cluster.skiff(&["logs", "-n", namespace, "target", "-c", "debug"])?;
     ensure!(log.trim() == "target", "{log:?}");
     Ok(())
 }
 
-async fn limits_change_in_place(scene: &Scene) -> anyhow::Result<()> {
+async fn limits_are_resized_in_place(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -546,22 +553,22 @@ spec:
   containers:
   - {name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"], resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: 500m, memory: 64Mi}}}
 "#;
-    create(scene, yaml).await?;
-    let before = pods::ready(scene, "sized").await?;
+    create(fixture, yaml).await?;
+    let before = pods::ready(fixture, "sized").await?;
     let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cut -d ' ' -f 1 /sys/fs/cgroup/cpu.max";
-    ensure!(exec(scene, "sized", "main", quota)? == "50000");
+    ensure!(exec(fixture, "sized", "main", quota)? == "50000");
     let change = r#"{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"20m","memory":"32Mi"},"limits":{"cpu":"700m","memory":"64Mi"}}}]}}"#;
-    let namespace = scene.namespace.as_str();
+    let namespace = fixture.namespace.as_str();
     let arguments =
         ["patch", "pod", "sized", "-n", namespace, "--subresource=resize", "-p", change];
-    scene.cluster.skiff(&arguments)?;
+    fixture.cluster.skiff(&arguments)?;
     wait::eventually("the limit is in force", async || {
-        let found = exec(scene, "sized", "main", quota)?;
+        let found = exec(fixture, "sized", "main", quota)?;
         ensure!(found == "70000", "{found}");
         Ok(())
     })
     .await?;
-    let after = pods::ready(scene, "sized").await?;
+    let after = pods::ready(fixture, "sized").await?;
     ensure!(id(&before, "main") == id(&after, "main"), "it was restarted");
     Ok(())
 }
@@ -590,14 +597,14 @@ spec:
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
 "#;
 
-/// Kills a process of the node while one pod goes on, one is being deleted and one is made.
-async fn killed(scene: &Scene, process: &str) -> anyhow::Result<()> {
-    create(scene, STEADY).await?;
-    let before = pods::ready(scene, "steady").await?;
-    pods::ready(scene, "leaves").await?;
-    let pid = scene.cluster.pid(process)?;
+/// Kills a process of the node while one pod is running, one is being deleted and one is created.
+async fn killed(fixture: &Fixture, process: &str) -> anyhow::Result<()> {
+    create(fixture, STEADY).await?;
+    let before = pods::ready(fixture, "steady").await?;
+    pods::ready(fixture, "leaves").await?;
+    let pid = fixture.cluster.pid(process)?;
     kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    let api: Api<Pod> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.delete("leaves", &DeleteOptions::default()).await?;
     let comes = r#"
 apiVersion: v1
@@ -607,20 +614,21 @@ spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
 "#;
-    create(scene, comes).await?;
-    pods::ready(scene, "comes").await?;
-    pods::until(scene, "", "the deleted pod is gone", |pods| !pods.contains_key("leaves")).await?;
+    create(fixture, comes).await?;
+    pods::ready(fixture, "comes").await?;
+    pods::until(fixture, "", "the deleted pod is gone", |pods| !pods.contains_key("leaves"))
+        .await?;
     let after = api.get("steady").await?;
     ensure!(id(&before, "main") == id(&after, "main"));
     ensure!(pods::restarts(&after, "main") == 0);
-    ensure!(before.status == after.status, "its status was touched: {:?}", after.status);
-    exec(scene, "steady", "main", "true").map(drop)
+    ensure!(before.status == after.status, "its status has changed: {:?}", after.status);
+    exec(fixture, "steady", "main", "true").map(drop)
 }
 
-async fn a_killed_kubelet_changes_nothing(scene: &Scene) -> anyhow::Result<()> {
-    killed(scene, "kubelet-node-1").await
+async fn a_killed_kubelet_changes_nothing(fixture: &Fixture) -> anyhow::Result<()> {
+    killed(fixture, "kubelet-node-1").await
 }
 
-async fn a_killed_containerd_changes_nothing(scene: &Scene) -> anyhow::Result<()> {
-    killed(scene, "containerd-node-1").await
+async fn a_killed_containerd_changes_nothing(fixture: &Fixture) -> anyhow::Result<()> {
+    killed(fixture, "containerd-node-1").await
 }

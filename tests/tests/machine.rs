@@ -9,12 +9,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::Selection;
 use testkit::{Cluster, Options, Store, manifest, scenarios, suite, wait};
 use tests::pods;
 
-/// A user without rights.
+/// An unprivileged user.
 const NOBODY: u32 = 65534;
 
 fn main() -> ExitCode {
@@ -24,27 +24,28 @@ fn main() -> ExitCode {
         scenarios![
             up_again_is_harmless,
             up_again_starts_replaced_programs,
-            other_options_are_refused,
-            what_is_in_the_way_is_told_before_anything_starts,
-            what_dies_is_started_again,
-            a_stopped_cluster_goes_on_with_its_data,
+            up_again_rejects_other_options,
+            conflicts_are_reported_before_anything_starts,
+            dead_processes_are_restarted,
+            a_stopped_cluster_restarts_with_its_data,
             a_cluster_on_etcd_leaves_nothing,
             a_cluster_whose_supervisor_was_killed_leaves_nothing,
         ],
     )
 }
 
-async fn up_again_is_harmless(scene: &Scene) -> anyhow::Result<()> {
-    let before = scene.cluster.pid("apiserver")?;
-    let written = scene.cluster.up_again(&[])?;
-    ensure!(written.success, "{}", written.stderr);
-    ensure!(written.stdout.contains("is up already"), "{}", written.stdout);
-    ensure!(scene.cluster.pid("apiserver")? == before, "the apiserver was started again");
+async fn up_again_is_harmless(fixture: &Fixture) -> anyhow::Result<()> {
+    let before = fixture.cluster.pid("apiserver")?;
+    let output = fixture.cluster.up_again(&[])?;
+    ensure!(output.success, "{}", output.stderr);
+    ensure!(output.stdout.contains("is up already"), "{}", output.stdout);
+    ensure!(fixture.cluster.pid("apiserver")? == before, "the apiserver was restarted");
     Ok(())
 }
 
-/// A build or an upgrade replaces programs; the next `skiff up` runs them, and no container ends.
-async fn up_again_starts_replaced_programs(_: &Scene) -> anyhow::Result<()> {
+/// A build or an upgrade replaces programs; the next `skiff up` starts the new ones, and containers
+/// keep running.
+async fn up_again_starts_replaced_programs(_: &Fixture) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let programs = folder.path().to_owned();
     for entry in std::fs::read_dir(testkit::cluster::built_programs()?)? {
@@ -60,7 +61,7 @@ async fn up_again_starts_replaced_programs(_: &Scene) -> anyhow::Result<()> {
         .await?
 }
 
-/// A cluster of its own, one of whose programs is replaced.
+/// Replaces a program of a running cluster.
 async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Result<()> {
     let cluster = Cluster::start(options)?;
     cluster.load_image("busybox").await?;
@@ -74,9 +75,9 @@ async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Resul
     let new = programs.join("new");
     std::fs::copy(&program, &new)?;
     std::fs::rename(&new, &program)?;
-    let written = cluster.up_again(&[])?;
-    ensure!(written.success, "{}", written.stderr);
-    ensure!(written.stdout.contains("is up with 1 node"), "{}", written.stdout);
+    let output = cluster.up_again(&[])?;
+    ensure!(output.success, "{}", output.stderr);
+    ensure!(output.stdout.contains("is up with 1 node"), "{}", output.stdout);
     let after = [cluster.pid("scheduler")?, cluster.pid("apiserver")?];
     ensure!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
     let steady = |pods: &BTreeMap<String, Pod>| {
@@ -86,59 +87,59 @@ async fn replace_a_program(options: Options, programs: PathBuf) -> anyhow::Resul
     cluster.stop()
 }
 
-async fn other_options_are_refused(scene: &Scene) -> anyhow::Result<()> {
-    let written = scene.cluster.up_again(&["--nodes", "2"])?;
-    ensure!(!written.success);
-    ensure!(written.stderr.contains("--nodes: \"1\" now, \"2\" asked for"), "{}", written.stderr);
+async fn up_again_rejects_other_options(fixture: &Fixture) -> anyhow::Result<()> {
+    let output = fixture.cluster.up_again(&["--nodes", "2"])?;
+    ensure!(!output.success);
+    ensure!(output.stderr.contains("--nodes: \"1\" now, \"2\" asked for"), "{}", output.stderr);
     Ok(())
 }
 
-/// A second cluster on the first one's addresses, and one that a plain user wants.
-async fn what_is_in_the_way_is_told_before_anything_starts(scene: &Scene) -> anyhow::Result<()> {
+/// A second cluster on the addresses of the first, and one that an unprivileged user starts.
+async fn conflicts_are_reported_before_anything_starts(fixture: &Fixture) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
-    let options = std::fs::read_to_string(scene.cluster.folder().join("cluster.json"))?;
+    let options = std::fs::read_to_string(fixture.cluster.folder().join("cluster.json"))?;
     let options: serde_json::Value = serde_json::from_str(&options)?;
     let node_cidr = options["nodeCidr"].as_str().context("no nodeCidr")?;
-    let skiff = scene.cluster.program("skiff");
+    let skiff = fixture.cluster.program("skiff");
     let up = |program: &Path| {
         let mut command = std::process::Command::new(program);
         command.args(["up", "--no-kubeconfig", "--name", "in-the-way"]);
         command.args(["--node-cidr", node_cidr, "--data-dir"]).arg(&data);
         command
     };
-    let refused = |command: &mut std::process::Command| {
+    let rejected = |command: &mut std::process::Command| {
         let output = command.output()?;
-        let written = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(!output.status.success(), "{written}");
-        ensure!(!data.exists(), "something was made: {written}");
-        Ok(written)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success(), "{stderr}");
+        ensure!(!data.exists(), "something was created: {stderr}");
+        Ok(stderr)
     };
-    let written = refused(&mut up(&skiff))?;
+    let stderr = rejected(&mut up(&skiff))?;
     for expected in [
         "this machine is not ready for a cluster:",
         "in use by another program",
         "or choose another --node-cidr",
         &format!("--node-cidr {node_cidr} overlaps the route to"),
     ] {
-        ensure!(written.contains(expected), "{expected}: {written}");
+        ensure!(stderr.contains(expected), "{expected}: {stderr}");
     }
 
-    // The built program may be where only root can read.
+    // The built program may be in a folder that only root can read.
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("skiff");
     std::fs::copy(&skiff, &copy)?;
-    let written = refused(up(&copy).uid(NOBODY).gid(NOBODY))?;
-    ensure!(written.contains("skiff up needs root"), "{written}");
+    let stderr = rejected(up(&copy).uid(NOBODY).gid(NOBODY))?;
+    ensure!(stderr.contains("skiff up needs root"), "{stderr}");
     Ok(())
 }
 
-async fn what_dies_is_started_again(scene: &Scene) -> anyhow::Result<()> {
+async fn dead_processes_are_restarted(fixture: &Fixture) -> anyhow::Result<()> {
     for process in ["scheduler", "kubelet-node-1", "apiserver"] {
-        let before = scene.cluster.pid(process)?;
+        let before = fixture.cluster.pid(process)?;
         kill(Pid::from_raw(before), Signal::SIGKILL)?;
         wait::eventually(&format!("{process} runs again"), async || {
-            let states = scene.cluster.processes()?;
+            let states = fixture.cluster.processes()?;
             let state = states.iter().find(|state| state["name"] == process);
             let state = state.ok_or_else(|| anyhow::anyhow!("no {process}"))?;
             ensure!(state["phase"] == "ready", "{state}");
@@ -155,14 +156,14 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: any, namespace: d
                    image: 'skiff.test/busybox:1', command: [sleep, '1000'], volumeMounts: [{name: \
                    v, mountPath: /v}]}\n";
 
-/// As after the machine was switched off and on.
-async fn a_stopped_cluster_goes_on_with_its_data(_: &Scene) -> anyhow::Result<()> {
+/// As after a reboot of the machine.
+async fn a_stopped_cluster_restarts_with_its_data(_: &Fixture) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Handle::current();
-    let check = move || runtime.block_on(stop_and_go_on());
+    let check = move || runtime.block_on(stop_and_restart());
     tokio::task::spawn_blocking(check).await?
 }
 
-async fn stop_and_go_on() -> anyhow::Result<()> {
+async fn stop_and_restart() -> anyhow::Result<()> {
     let cluster = Cluster::start(Options::default())?;
     cluster.load_image("busybox").await?;
     manifest::create(cluster.client(), "default", POD).await?;
@@ -181,8 +182,8 @@ async fn stop_and_go_on() -> anyhow::Result<()> {
     let left = traces(&name, &folder)?;
     ensure!(left == [folder.to_string_lossy()], "{left:#?}");
 
-    let written = cluster.up_again(&[])?;
-    ensure!(written.success, "{}", written.stderr);
+    let output = cluster.up_again(&[])?;
+    ensure!(output.success, "{}", output.stderr);
     let after =
         found("the pod runs again", |pod| pods::is_ready(pod) && pods::restarts(pod, "main") == 1)
             .await?;
@@ -190,11 +191,11 @@ async fn stop_and_go_on() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn a_cluster_on_etcd_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
+async fn a_cluster_on_etcd_leaves_nothing(_: &Fixture) -> anyhow::Result<()> {
     leaves_nothing(Options { nodes: 2, store: Store::Etcd, ..Options::default() }, false).await
 }
 
-async fn a_cluster_whose_supervisor_was_killed_leaves_nothing(_: &Scene) -> anyhow::Result<()> {
+async fn a_cluster_whose_supervisor_was_killed_leaves_nothing(_: &Fixture) -> anyhow::Result<()> {
     leaves_nothing(Options::default(), true).await
 }
 
@@ -223,14 +224,14 @@ async fn check_removal(options: Options, crash: bool) -> anyhow::Result<()> {
     cluster.stop()?;
     let left = traces(&name, &folder)?;
     ensure!(left.is_empty(), "{left:#?}");
-    // Once more is harmless.
+    // Removing it again is harmless.
     let again = ["down", "--no-kubeconfig"];
     ensure!(cluster.skiff(&again)?.contains("There is no cluster"));
     Ok(())
 }
 
-/// What on the machine belongs to the cluster: files, mounts, links, namespaces, control groups,
-/// rules and processes.
+/// Everything on the machine that belongs to the cluster: files, mounts, links, namespaces, control
+/// groups, rules and processes.
 fn traces(name: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
     let folder = folder.to_string_lossy();
     let mut found = Vec::new();
@@ -238,10 +239,10 @@ fn traces(name: &str, folder: &Path) -> anyhow::Result<Vec<String>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
     let own = format!("{folder}/");
     found.extend(mounts.lines().filter(|line| line.contains(&own)).map(str::to_owned));
-    for (place, prefix) in
+    for (parent, prefix) in
         [("/sys/class/net", format!("sk-{name}")), ("/run/netns", format!("skiff.{name}."))]
     {
-        for entry in std::fs::read_dir(place)? {
+        for entry in std::fs::read_dir(parent)? {
             let entry = entry?.file_name().to_string_lossy().into_owned();
             found.extend(
                 (entry.starts_with(&prefix) && (prefix.ends_with('.') || entry == prefix))

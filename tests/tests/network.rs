@@ -1,5 +1,5 @@
 //! Names and Services on two nodes: DNS from pods, node ports by traffic policy, session affinity,
-//! host ports, and what happens to all of it when the processes that keep it are killed.
+//! host ports, and that all of it survives when the processes that maintain it are killed.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use client::Api;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::web::Load;
 use tests::{pods, web};
@@ -19,16 +19,16 @@ fn main() -> ExitCode {
         Options { nodes: 2, ..Options::default() },
         &["busybox", "testserver-v1"],
         scenarios![
-            names_lead_to_services_and_pods,
-            traffic_policies_and_affinity,
-            host_ports_lead_to_their_pod,
-            traffic_outlives_what_keeps_it,
+            names_resolve_to_services_and_pods,
+            traffic_policies_and_affinity_are_respected,
+            host_ports_reach_their_pod,
+            traffic_survives_killed_processes,
         ],
     )
 }
 
-/// One server on each node, ready, and a pod to ask from on each.
-async fn start(scene: &Scene) -> anyhow::Result<()> {
+/// Starts a server and a client pod on each node, and waits until they are Ready.
+async fn start(fixture: &Fixture) -> anyhow::Result<()> {
     let mut yaml = String::from(
         r#"
 apiVersion: v1
@@ -55,9 +55,9 @@ spec: {type: ExternalName, externalName: web}
     );
     yaml = yaml.replace(
         "externalName: web",
-        &format!("externalName: web.{}.svc.cluster.local", scene.namespace),
+        &format!("externalName: web.{}.svc.cluster.local", fixture.namespace),
     );
-    for node in scene.cluster.nodes() {
+    for node in fixture.cluster.nodes() {
         yaml.push_str(&format!(
             r#"
 ---
@@ -86,46 +86,46 @@ spec:
 "#
         ));
     }
-    manifest::create(scene.cluster.client(), &scene.namespace, &yaml).await?;
+    manifest::create(fixture.cluster.client(), &fixture.namespace, &yaml).await?;
     for labels in ["app=web", "app=box"] {
         let all_ready = |found: &std::collections::BTreeMap<String, Pod>| {
             found.len() == 2 && found.values().all(pods::is_ready)
         };
-        pods::until(scene, labels, "both pods are Ready", all_ready).await?;
+        pods::until(fixture, labels, "both pods are Ready", all_ready).await?;
     }
     Ok(())
 }
 
-/// What a command says in the pod to ask from on that node.
-fn in_box(scene: &Scene, node: &str, command: &str) -> anyhow::Result<String> {
+/// The output of a command in the client pod of a node.
+fn in_box(fixture: &Fixture, node: &str, command: &str) -> anyhow::Result<String> {
     let pod = format!("box-{node}");
-    let start = ["exec", "-n", &scene.namespace, &pod, "--", "sh", "-c", command];
-    scene.cluster.skiff(&start)
+    let start = ["exec", "-n", &fixture.namespace, &pod, "--", "sh", "-c", command];
+    fixture.cluster.skiff(&start)
 }
 
-async fn service(scene: &Scene) -> anyhow::Result<(String, i32)> {
-    let api: Api<Service> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+async fn service(fixture: &Fixture) -> anyhow::Result<(String, i32)> {
+    let api: Api<Service> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     let spec = api.get("web").await?.spec.context("the Service has no spec")?;
     let port = spec.ports.iter().flatten().find_map(|port| port.node_port);
     let address = spec.cluster_ip.context("the Service has no address")?;
     Ok((address, port.context("the Service has no node port")?))
 }
 
-async fn patch(scene: &Scene, change: serde_json::Value) -> anyhow::Result<()> {
-    let api: Api<Service> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+async fn patch(fixture: &Fixture, change: serde_json::Value) -> anyhow::Result<()> {
+    let api: Api<Service> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.patch("web", client::PatchKind::Merge, &change).await?;
     Ok(())
 }
 
-async fn names_lead_to_services_and_pods(scene: &Scene) -> anyhow::Result<()> {
-    start(scene).await?;
-    let (address, _) = service(scene).await?;
-    let found = pods::until(scene, "app=web", "any", |_| true).await?;
-    let zone = format!("{}.svc.cluster.local", scene.namespace);
-    for node in scene.cluster.nodes() {
-        let lookup = |name: &str| in_box(scene, &node, &format!("nslookup {name} || true"));
+async fn names_resolve_to_services_and_pods(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture).await?;
+    let (address, _) = service(fixture).await?;
+    let found = pods::until(fixture, "app=web", "any", |_| true).await?;
+    let zone = format!("{}.svc.cluster.local", fixture.namespace);
+    for node in fixture.cluster.nodes() {
+        let lookup = |name: &str| in_box(fixture, &node, &format!("nslookup {name} || true"));
         for name in ["web", &format!("web.{zone}"), "other"] {
-            wait::eventually("the name is known", async || {
+            wait::eventually("the name resolves", async || {
                 let answer = lookup(name)?;
                 ensure!(answer.contains(&format!("Address: {address}")), "{name}: {answer}");
                 Ok(())
@@ -144,24 +144,24 @@ async fn names_lead_to_services_and_pods(scene: &Scene) -> anyhow::Result<()> {
         }
         let missing = lookup(&format!("nothing.{zone}"))?;
         ensure!(missing.contains("NXDOMAIN"), "{missing}");
-        for name in ["other", &format!("web.{}", scene.namespace)] {
+        for name in ["other", &format!("web.{}", fixture.namespace)] {
             let page =
-                in_box(scene, &node, &format!("timeout 10 wget -q -O - http://{name}/version"))?;
+                in_box(fixture, &node, &format!("timeout 10 wget -q -O - http://{name}/version"))?;
             ensure!(page.trim() == "v1", "{name}: {page:?}");
         }
     }
     Ok(())
 }
 
-/// The nodes whose servers answer in several connections.
+/// The nodes whose servers answer over several connections.
 fn answering(cluster: &testkit::Cluster, url: &str) -> anyhow::Result<BTreeSet<String>> {
     (0..20).map(|_| web::get(cluster, url)).collect()
 }
 
-async fn traffic_policies_and_affinity(scene: &Scene) -> anyhow::Result<()> {
-    start(scene).await?;
-    let (address, node_port) = service(scene).await?;
-    let cluster = &scene.cluster;
+async fn traffic_policies_and_affinity_are_respected(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture).await?;
+    let (address, node_port) = service(fixture).await?;
+    let cluster = &fixture.cluster;
     let at = |node: &str| format!("http://{}:{node_port}/env/NODE", cluster.node_address(node));
     let both: BTreeSet<String> = cluster.nodes().into_iter().collect();
     let expect = async |what: &str, url: String, expected: BTreeSet<String>| {
@@ -178,16 +178,16 @@ async fn traffic_policies_and_affinity(scene: &Scene) -> anyhow::Result<()> {
     }
     expect("both servers answer", format!("http://{address}/env/NODE"), both.clone()).await?;
 
-    patch(scene, serde_json::json!({"spec": {"externalTrafficPolicy": "Local"}})).await?;
+    patch(fixture, serde_json::json!({"spec": {"externalTrafficPolicy": "Local"}})).await?;
     for node in cluster.nodes() {
         expect("the node's own server answers", at(&node), just(&node)).await?;
     }
-    patch(scene, serde_json::json!({"spec": {"internalTrafficPolicy": "Local"}})).await?;
+    patch(fixture, serde_json::json!({"spec": {"internalTrafficPolicy": "Local"}})).await?;
     for node in cluster.nodes() {
         let pages =
             "for i in 1 2 3 4 5 6 7 8; do timeout 10 wget -q -O - http://web/env/NODE; echo; done";
         wait::eventually("the node's own server answers its pods", async || {
-            let found = in_box(scene, &node, pages)?;
+            let found = in_box(fixture, &node, pages)?;
             let found: BTreeSet<&str> = found.split_whitespace().collect();
             ensure!(found == BTreeSet::from([&*node]), "{found:?}");
             Ok(())
@@ -199,18 +199,18 @@ async fn traffic_policies_and_affinity(scene: &Scene) -> anyhow::Result<()> {
         "internalTrafficPolicy": "Cluster",
         "sessionAffinity": "ClientIP",
     }});
-    patch(scene, spread).await?;
+    patch(fixture, spread).await?;
     wait::eventually("one server answers this client", async || {
         let found = answering(cluster, &at("node-1"))?;
         ensure!(found.len() == 1, "{found:?}");
         Ok(())
     })
     .await?;
-    patch(scene, serde_json::json!({"spec": {"sessionAffinity": "None"}})).await?;
+    patch(fixture, serde_json::json!({"spec": {"sessionAffinity": "None"}})).await?;
     expect("affinity ends", at("node-1"), both).await
 }
 
-async fn host_ports_lead_to_their_pod(scene: &Scene) -> anyhow::Result<()> {
+async fn host_ports_reach_their_pod(fixture: &Fixture) -> anyhow::Result<()> {
     const PORT: u16 = 18_080;
     let yaml = format!(
         r#"
@@ -227,9 +227,9 @@ spec:
     readinessProbe: {{httpGet: {{path: /ready, port: 8080}}, periodSeconds: 1}}
 "#
     );
-    let cluster = &scene.cluster;
-    manifest::create(cluster.client(), &scene.namespace, &yaml).await?;
-    pods::ready(scene, "server").await?;
+    let cluster = &fixture.cluster;
+    manifest::create(cluster.client(), &fixture.namespace, &yaml).await?;
+    pods::ready(fixture, "server").await?;
     let page = |node: &str| format!("http://{}:{PORT}/hostname", cluster.node_address(node));
     wait::eventually("the host port answers", async || {
         let body = web::get(cluster, &page("node-2"))?;
@@ -243,7 +243,7 @@ spec:
     let body = cluster.on_node("node-2", &[&server, "get", &own])?;
     ensure!(body.trim() == "server", "{body:?}");
     ensure!(web::get(cluster, &page("node-1")).is_err(), "the other node has no such port");
-    let api: Api<Pod> = Api::namespaced(cluster.client(), &scene.namespace);
+    let api: Api<Pod> = Api::namespaced(cluster.client(), &fixture.namespace);
     api.delete("server", &client::DeleteOptions::default()).await?;
     wait::eventually("the host port is gone", async || {
         ensure!(web::get(cluster, &page("node-2")).is_err());
@@ -252,10 +252,10 @@ spec:
     .await
 }
 
-async fn traffic_outlives_what_keeps_it(scene: &Scene) -> anyhow::Result<()> {
-    start(scene).await?;
-    let (_, node_port) = service(scene).await?;
-    let cluster = &scene.cluster;
+async fn traffic_survives_killed_processes(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture).await?;
+    let (_, node_port) = service(fixture).await?;
+    let cluster = &fixture.cluster;
     let url = format!("http://{}:{node_port}/version", cluster.node_address("node-1"));
     wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
     let load = Load::start(cluster, &url, 50, 8)?;
@@ -267,7 +267,7 @@ async fn traffic_outlives_what_keeps_it(scene: &Scene) -> anyhow::Result<()> {
         killed.push((victim, pid));
     }
     for (victim, old) in killed {
-        wait::eventually("it has been started again", async || {
+        wait::eventually("it has been restarted", async || {
             let pid = cluster.pid(victim)?;
             ensure!(pid != old, "{victim} is still {pid}");
             Ok(())
@@ -276,13 +276,13 @@ async fn traffic_outlives_what_keeps_it(scene: &Scene) -> anyhow::Result<()> {
     }
     let report = load.finish().await?;
     ensure!(report["failed"] == 0, "{report}");
-    wait::eventually("names are known again", async || {
-        let answer = in_box(scene, "node-1", "nslookup web || true")?;
+    wait::eventually("names resolve again", async || {
+        let answer = in_box(fixture, "node-1", "nslookup web || true")?;
         ensure!(answer.contains("Name:"), "{answer}");
         Ok(())
     })
     .await?;
     cluster.on_node("node-1", &["nft", "flush", "ruleset"])?;
-    wait::eventually("a flushed ruleset is made again", async || web::get(cluster, &url)).await?;
+    wait::eventually("a flushed ruleset is restored", async || web::get(cluster, &url)).await?;
     Ok(())
 }

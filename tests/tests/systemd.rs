@@ -1,4 +1,4 @@
-//! The units for real machines: systemd finds nothing wrong with them, and the programs know their flags.
+//! The systemd units for real machines: systemd accepts them, and the programs know their flags.
 
 use anyhow::{Context, ensure};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use testkit::tools;
 
 const INSTALLED: &str = "/usr/local/bin/";
 
-/// Names and texts of the units.
+/// Names and contents of the units.
 fn units() -> anyhow::Result<Vec<(String, String)>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
     let mut units = Vec::new();
@@ -23,7 +23,7 @@ fn units() -> anyhow::Result<Vec<(String, String)>> {
     Ok(units)
 }
 
-/// Where the programs have been built.
+/// The folder of the built programs.
 fn built() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.ancestors().nth(2).context("not in a target folder")?;
@@ -31,7 +31,7 @@ fn built() -> anyhow::Result<PathBuf> {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong() -> anyhow::Result<()> {
+fn systemd_accepts_the_units() -> anyhow::Result<()> {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         return tools::missing("systemd-analyze", "it is not installed");
     }
@@ -46,10 +46,10 @@ fn systemd_finds_nothing_wrong() -> anyhow::Result<()> {
         verify.arg(path);
     }
     let output = verify.output()?;
-    let written = String::from_utf8_lossy(&output.stderr);
-    // What other packages' units on this machine are blamed for is not ours.
-    let blamed: Vec<&str> = written.lines().filter(|line| line.contains("skiff-")).collect();
-    ensure!(blamed.is_empty(), "{blamed:#?}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    // Complaints about units of other packages on this machine do not count.
+    let complaints: Vec<&str> = stderr.lines().filter(|line| line.contains("skiff-")).collect();
+    ensure!(complaints.is_empty(), "{complaints:#?}");
     Ok(())
 }
 

@@ -1,30 +1,28 @@
-//! The same work with both command lines: `skiff` over gRPC, and an unchanged kubectl over REST.
+//! The same work with both command lines: `skiff` over gRPC, and an unmodified kubectl over REST.
 
+#[path = "tools/parity.rs"]
+mod parity;
 #[path = "tools/port_forward.rs"]
 mod port_forward;
 #[path = "tools/proxies.rs"]
 mod proxies;
-#[path = "tools/sameness.rs"]
-mod sameness;
 #[path = "tools/sessions.rs"]
 mod sessions;
 
 use anyhow::{Context, ensure};
+use parity::{both_tools_change_the_same, both_tools_describe_the_same, both_tools_show_the_same};
 use port_forward::{
-    kube_rs_forwards_ports, kubectl_forwards_ports, old_clients_speak_spdy, skiff_forwards_ports,
+    kube_rs_forwards_ports, kubectl_forwards_ports, legacy_clients_use_spdy, skiff_forwards_ports,
 };
-use proxies::{monitoring_reads_kubelets, nodes_are_proxied, pods_and_services_are_proxied};
-use sameness::{
-    both_tools_change_the_same, both_tools_describe_the_same, both_tools_show_the_same,
-};
+use proxies::{monitoring_scrapes_kubelets, nodes_are_proxied, pods_and_services_are_proxied};
 use serde_json::Value;
 use sessions::{
     kubectl_holds_sessions, kubectl_prints_logs, kubectl_runs_copies_and_debugs,
     skiff_holds_sessions, skiff_prints_logs,
 };
 use std::process::{Command, ExitCode};
-use testkit::cluster::Written;
-use testkit::suite::Scene;
+use testkit::cluster::CommandOutput;
+use testkit::suite::Fixture;
 use testkit::{Options, scenarios, suite};
 use tests::{pods, web};
 
@@ -35,16 +33,16 @@ fn main() -> ExitCode {
         scenarios![
             skiff_runs_an_application,
             kubectl_runs_an_application,
-            skiff_looks_into_pods,
-            kubectl_looks_into_pods,
-            bad_input_is_refused_by_both,
+            skiff_inspects_pods,
+            kubectl_inspects_pods,
+            both_tools_reject_bad_input,
             skiff_forwards_ports,
             kubectl_forwards_ports,
-            old_clients_speak_spdy,
+            legacy_clients_use_spdy,
             kube_rs_forwards_ports,
             pods_and_services_are_proxied,
             nodes_are_proxied,
-            monitoring_reads_kubelets,
+            monitoring_scrapes_kubelets,
             skiff_holds_sessions,
             kubectl_holds_sessions,
             kubectl_runs_copies_and_debugs,
@@ -64,127 +62,127 @@ enum Tool {
 }
 
 impl Tool {
-    fn attempt(self, scene: &Scene, arguments: &[&str]) -> anyhow::Result<Written> {
-        let arguments = [&["-n", &scene.namespace], arguments].concat();
+    fn attempt(self, fixture: &Fixture, arguments: &[&str]) -> anyhow::Result<CommandOutput> {
+        let arguments = [&["-n", &fixture.namespace], arguments].concat();
         match self {
-            // A verb's flags follow it.
+            // `skiff` expects flags after the verb.
             Self::Skiff => {
                 let arguments = [&arguments[2..3], &arguments[..2], &arguments[3..]].concat();
-                scene.cluster.try_skiff(&arguments)
+                fixture.cluster.try_skiff(&arguments)
             }
-            Self::Kubectl => scene.cluster.try_kubectl(&arguments),
+            Self::Kubectl => fixture.cluster.try_kubectl(&arguments),
         }
     }
 
-    /// The tool, to be started with a verb and its flags.
-    fn command(self, scene: &Scene, arguments: &[&str]) -> Command {
+    /// The tool with a verb and its flags, not yet started.
+    fn command(self, fixture: &Fixture, arguments: &[&str]) -> Command {
         let mut command = match self {
-            Self::Skiff => scene.cluster.skiff_command(),
-            Self::Kubectl => scene.cluster.kubectl_command(),
+            Self::Skiff => fixture.cluster.skiff_command(),
+            Self::Kubectl => fixture.cluster.kubectl_command(),
         };
-        command.args([arguments[0], "-n", &scene.namespace]);
+        command.args([arguments[0], "-n", &fixture.namespace]);
         command.args(&arguments[1..]);
         command
     }
 
-    fn run(self, scene: &Scene, arguments: &[&str]) -> anyhow::Result<String> {
-        let written = self.attempt(scene, arguments)?;
-        ensure!(written.success, "{}: {}{}", arguments.join(" "), written.stderr, written.stdout);
-        Ok(written.stdout)
+    fn run(self, fixture: &Fixture, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.attempt(fixture, arguments)?;
+        ensure!(output.success, "{}: {}{}", arguments.join(" "), output.stderr, output.stdout);
+        Ok(output.stdout)
     }
 
-    fn get(self, scene: &Scene, what: &[&str]) -> anyhow::Result<Value> {
-        let text = self.run(scene, &[&["get"], what, &["-o", "json"]].concat())?;
+    fn get(self, fixture: &Fixture, what: &[&str]) -> anyhow::Result<Value> {
+        let text = self.run(fixture, &[&["get"], what, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| text)
     }
 }
 
-async fn skiff_runs_an_application(scene: &Scene) -> anyhow::Result<()> {
-    runs_an_application(scene, Tool::Skiff).await
+async fn skiff_runs_an_application(fixture: &Fixture) -> anyhow::Result<()> {
+    runs_an_application(fixture, Tool::Skiff).await
 }
 
-async fn kubectl_runs_an_application(scene: &Scene) -> anyhow::Result<()> {
-    runs_an_application(scene, Tool::Kubectl).await
+async fn kubectl_runs_an_application(fixture: &Fixture) -> anyhow::Result<()> {
+    runs_an_application(fixture, Tool::Kubectl).await
 }
 
-async fn runs_an_application(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
-    let folder = scene.cluster.folder();
-    let file = folder.join(format!("{}.yaml", scene.namespace)).to_string_lossy().into_owned();
+async fn runs_an_application(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
+    let folder = fixture.cluster.folder();
+    let file = folder.join(format!("{}.yaml", fixture.namespace)).to_string_lossy().into_owned();
     std::fs::write(&file, web::manifest(2, "v1"))?;
-    let output = tool.run(scene, &["apply", "-f", &file])?;
+    let output = tool.run(fixture, &["apply", "-f", &file])?;
     ensure!(output.contains("deployment.apps/web created"), "{output}");
-    tool.run(scene, &["rollout", "status", "deployment/web", "--timeout=60s"])?;
-    let output = tool.run(scene, &["apply", "-f", &file])?;
+    tool.run(fixture, &["rollout", "status", "deployment/web", "--timeout=60s"])?;
+    let output = tool.run(fixture, &["apply", "-f", &file])?;
     ensure!(output.contains("deployment.apps/web unchanged"), "{output}");
-    let table = tool.run(scene, &["get", "pods"])?;
+    let table = tool.run(fixture, &["get", "pods"])?;
     ensure!(table.lines().filter(|line| line.contains("2/2     Running")).count() == 2, "{table}");
 
     std::fs::write(&file, web::manifest(3, "v2"))?;
-    let output = tool.run(scene, &["apply", "-f", &file])?;
+    let output = tool.run(fixture, &["apply", "-f", &file])?;
     ensure!(output.contains("deployment.apps/web configured"), "{output}");
-    tool.run(scene, &["rollout", "status", "deployment/web", "--timeout=90s"])?;
-    let history = tool.run(scene, &["rollout", "history", "deployment/web"])?;
+    tool.run(fixture, &["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    let history = tool.run(fixture, &["rollout", "history", "deployment/web"])?;
     let revisions = history.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
     ensure!(revisions.count() == 2, "{history}");
-    tool.run(scene, &["rollout", "undo", "deployment/web"])?;
-    tool.run(scene, &["rollout", "status", "deployment/web", "--timeout=90s"])?;
-    ensure!(image(scene, tool)? == "skiff.test/testserver:v1");
+    tool.run(fixture, &["rollout", "undo", "deployment/web"])?;
+    tool.run(fixture, &["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    ensure!(image(fixture, tool)? == "skiff.test/testserver:v1");
 
-    tool.run(scene, &["rollout", "pause", "deployment/web"])?;
-    ensure!(tool.get(scene, &["deployment", "web"])?["spec"]["paused"] == true);
-    tool.run(scene, &["rollout", "resume", "deployment/web"])?;
-    tool.run(scene, &["scale", "deployment/web", "--replicas=1"])?;
-    pods::until(scene, "app=web", "one pod is left", |pods| pods.len() == 1).await?;
+    tool.run(fixture, &["rollout", "pause", "deployment/web"])?;
+    ensure!(tool.get(fixture, &["deployment", "web"])?["spec"]["paused"] == true);
+    tool.run(fixture, &["rollout", "resume", "deployment/web"])?;
+    tool.run(fixture, &["scale", "deployment/web", "--replicas=1"])?;
+    pods::until(fixture, "app=web", "one pod is left", |pods| pods.len() == 1).await?;
 
-    tool.run(scene, &["label", "deployment/web", "tier=front"])?;
-    tool.run(scene, &["annotate", "deployment/web", "note=seen"])?;
-    let found = tool.get(scene, &["deployments", "-l", "tier=front"])?;
+    tool.run(fixture, &["label", "deployment/web", "tier=front"])?;
+    tool.run(fixture, &["annotate", "deployment/web", "note=seen"])?;
+    let found = tool.get(fixture, &["deployments", "-l", "tier=front"])?;
     ensure!(found["items"][0]["metadata"]["annotations"]["note"] == "seen", "{found}");
-    tool.run(scene, &["delete", "-f", &file])?;
-    pods::until(scene, "app=web", "no pod is left", |pods| pods.is_empty()).await?;
+    tool.run(fixture, &["delete", "-f", &file])?;
+    pods::until(fixture, "app=web", "no pod is left", |pods| pods.is_empty()).await?;
     Ok(())
 }
 
-fn image(scene: &Scene, tool: Tool) -> anyhow::Result<String> {
+fn image(fixture: &Fixture, tool: Tool) -> anyhow::Result<String> {
     let path = "jsonpath={.spec.template.spec.containers[0].image}";
-    tool.run(scene, &["get", "deployment", "web", "-o", path])
+    tool.run(fixture, &["get", "deployment", "web", "-o", path])
 }
 
-async fn skiff_looks_into_pods(scene: &Scene) -> anyhow::Result<()> {
-    looks_into_pods(scene, Tool::Skiff).await
+async fn skiff_inspects_pods(fixture: &Fixture) -> anyhow::Result<()> {
+    inspects_pods(fixture, Tool::Skiff).await
 }
 
-async fn kubectl_looks_into_pods(scene: &Scene) -> anyhow::Result<()> {
-    looks_into_pods(scene, Tool::Kubectl).await
+async fn kubectl_inspects_pods(fixture: &Fixture) -> anyhow::Result<()> {
+    inspects_pods(fixture, Tool::Kubectl).await
 }
 
-async fn looks_into_pods(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
-    let file = scene.cluster.folder().join(format!("{}.yaml", scene.namespace));
+async fn inspects_pods(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
+    let file = fixture.cluster.folder().join(format!("{}.yaml", fixture.namespace));
     let yaml = "apiVersion: v1\nkind: Pod\nmetadata: {name: looked-at}\nspec:\n  containers:\n  - \
                 name: main\n    image: skiff.test/busybox:1\n    command: [sh, -c, 'echo one; echo \
                 two; exec sleep 1000']\n";
     std::fs::write(&file, yaml)?;
-    tool.run(scene, &["create", "-f", &file.to_string_lossy()])?;
-    tool.run(scene, &["wait", "--for=condition=Ready", "pod/looked-at", "--timeout=60s"])?;
-    ensure!(tool.run(scene, &["logs", "looked-at"])? == "one\ntwo\n");
-    ensure!(tool.run(scene, &["logs", "looked-at", "--tail=1"])? == "two\n");
+    tool.run(fixture, &["create", "-f", &file.to_string_lossy()])?;
+    tool.run(fixture, &["wait", "--for=condition=Ready", "pod/looked-at", "--timeout=60s"])?;
+    ensure!(tool.run(fixture, &["logs", "looked-at"])? == "one\ntwo\n");
+    ensure!(tool.run(fixture, &["logs", "looked-at", "--tail=1"])? == "two\n");
     let output =
-        tool.run(scene, &["exec", "looked-at", "--", "sh", "-c", "echo $HOSTNAME; hostname"])?;
+        tool.run(fixture, &["exec", "looked-at", "--", "sh", "-c", "echo $HOSTNAME; hostname"])?;
     ensure!(output == "looked-at\nlooked-at\n", "{output:?}");
-    let failed = tool.attempt(scene, &["exec", "looked-at", "--", "sh", "-c", "exit 3"])?;
+    let failed = tool.attempt(fixture, &["exec", "looked-at", "--", "sh", "-c", "exit 3"])?;
     ensure!(!failed.success);
-    let described = tool.run(scene, &["describe", "pod", "looked-at"])?;
+    let described = tool.run(fixture, &["describe", "pod", "looked-at"])?;
     for part in ["skiff.test/busybox:1", "Started container main", "Running"] {
         ensure!(described.contains(part), "{part:?} is not in\n{described}");
     }
-    let events = tool.run(scene, &["get", "events"])?;
+    let events = tool.run(fixture, &["get", "events"])?;
     ensure!(events.contains("Scheduled"), "{events}");
-    tool.run(scene, &["delete", "pod", "looked-at", "--grace-period=1"])?;
+    tool.run(fixture, &["delete", "pod", "looked-at", "--grace-period=1"])?;
     Ok(())
 }
 
-async fn bad_input_is_refused_by_both(scene: &Scene) -> anyhow::Result<()> {
-    let file = scene.cluster.folder().join("bad.yaml");
+async fn both_tools_reject_bad_input(fixture: &Fixture) -> anyhow::Result<()> {
+    let file = fixture.cluster.folder().join("bad.yaml");
     let path = file.to_string_lossy().into_owned();
     let cases = [
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: a\n", ""),
@@ -209,12 +207,12 @@ async fn bad_input_is_refused_by_both(scene: &Scene) -> anyhow::Result<()> {
     for (yaml, part) in cases {
         std::fs::write(&file, yaml)?;
         for tool in [Tool::Skiff, Tool::Kubectl] {
-            let written = tool.attempt(scene, &["apply", "-f", &path])?;
-            ensure!(!written.success, "{yaml}");
-            ensure!(written.stderr.contains(part), "{part:?} is not in {}", written.stderr);
+            let output = tool.attempt(fixture, &["apply", "-f", &path])?;
+            ensure!(!output.success, "{yaml}");
+            ensure!(output.stderr.contains(part), "{part:?} is not in {}", output.stderr);
         }
     }
-    let nothing = Tool::Skiff.get(scene, &["pods,services,deployments"])?;
+    let nothing = Tool::Skiff.get(fixture, &["pods,services,deployments"])?;
     ensure!(nothing["items"].as_array().is_some_and(Vec::is_empty), "{nothing}");
     Ok(())
 }

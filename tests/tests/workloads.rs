@@ -1,5 +1,5 @@
 //! A web application on three nodes: Deployment, Service, configuration, and what happens to
-//! it: scaling, updates, failures, and its end.
+//! it: scaling, updates, failures, deletion.
 
 #[path = "workloads/drain.rs"]
 mod drain;
@@ -12,17 +12,17 @@ mod stateful;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
-use drain::a_drained_node_gives_up_its_pods_one_by_one;
+use drain::draining_a_node_evicts_pods_one_by_one;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kills::killing_any_process_disturbs_nothing;
 use node_death::the_pods_of_a_killed_node_are_replaced;
 use serde_json::json;
-use stateful::{a_job_is_done_as_often_as_it_shall_be, a_stateful_set_keeps_names_and_volumes};
+use stateful::{a_job_reaches_its_completions, a_stateful_set_keeps_names_and_volumes};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use testkit::{Options, manifest, scenarios, suite};
 use tests::web::Load;
@@ -34,44 +34,44 @@ fn main() -> ExitCode {
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             an_application_serves,
-            it_scales_up_and_down,
+            a_deployment_scales_up_and_down,
             an_update_loses_no_request,
-            a_killed_container_is_started_again,
+            a_killed_container_is_restarted,
             a_deleted_namespace_leaves_nothing,
             a_stateful_set_keeps_names_and_volumes,
-            a_job_is_done_as_often_as_it_shall_be,
-            a_drained_node_gives_up_its_pods_one_by_one,
+            a_job_reaches_its_completions,
+            draining_a_node_evicts_pods_one_by_one,
             killing_any_process_disturbs_nothing,
             the_pods_of_a_killed_node_are_replaced,
         ],
     )
 }
 
-async fn start(scene: &Scene, replicas: u8) -> anyhow::Result<()> {
+async fn start(fixture: &Fixture, replicas: u8) -> anyhow::Result<()> {
     let yaml = web::manifest(replicas, "v1");
-    manifest::create(scene.cluster.client(), &scene.namespace, &yaml).await?;
-    all_ready(scene, replicas).await
+    manifest::create(fixture.cluster.client(), &fixture.namespace, &yaml).await?;
+    all_ready(fixture, replicas).await
 }
 
-async fn all_ready(scene: &Scene, replicas: u8) -> anyhow::Result<()> {
-    let what = format!("{replicas} pods are Ready and no other is there");
-    pods::until(scene, "app=web", &what, |pods| {
+async fn all_ready(fixture: &Fixture, replicas: u8) -> anyhow::Result<()> {
+    let what = format!("{replicas} pods are Ready and there are no others");
+    pods::until(fixture, "app=web", &what, |pods| {
         pods.len() == usize::from(replicas) && pods.values().all(pods::is_ready)
     })
     .await?;
     Ok(())
 }
 
-async fn service(scene: &Scene) -> anyhow::Result<(String, i32)> {
-    let api: Api<Service> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+async fn service(fixture: &Fixture) -> anyhow::Result<(String, i32)> {
+    let api: Api<Service> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     let spec = api.get("web").await?.spec.context("the Service has no spec")?;
     let address = spec.cluster_ip.context("the Service has no address")?;
     let port = spec.ports.iter().flatten().next().and_then(|port| port.node_port);
     Ok((address, port.context("the Service has no node port")?))
 }
 
-async fn patch(scene: &Scene, change: serde_json::Value) -> anyhow::Result<()> {
-    let api: Api<Deployment> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+async fn patch(fixture: &Fixture, change: serde_json::Value) -> anyhow::Result<()> {
+    let api: Api<Deployment> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.patch("web", PatchKind::Strategic, &change).await?;
     Ok(())
 }
@@ -81,11 +81,11 @@ fn image(version: &str) -> serde_json::Value {
     json!({"spec": {"template": {"spec": {"containers": [{"name": "server", "image": image}]}}}})
 }
 
-async fn an_application_serves(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 3).await?;
-    let cluster = &scene.cluster;
-    let (address, node_port) = service(scene).await?;
-    let found = pods::until(scene, "app=web", "any", |_| true).await?;
+async fn an_application_serves(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture, 3).await?;
+    let cluster = &fixture.cluster;
+    let (address, node_port) = service(fixture).await?;
+    let found = pods::until(fixture, "app=web", "any", |_| true).await?;
     let nodes: BTreeSet<&str> = found.values().map(pods::node).collect();
     ensure!(nodes.len() == 3, "the pods are on {nodes:?} only");
 
@@ -107,9 +107,9 @@ async fn an_application_serves(scene: &Scene) -> anyhow::Result<()> {
         ensure!(body == expected, "{page}: {body:?}");
     }
     for node in cluster.nodes() {
-        let name = format!("web.{}.svc.cluster.local", scene.namespace);
+        let name = format!("web.{}.svc.cluster.local", fixture.namespace);
         ask_from_pod(
-            scene,
+            fixture,
             &node,
             &[
                 &format!("http://{address}/version"),
@@ -122,8 +122,8 @@ async fn an_application_serves(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a pod on the node that asks for each page once and succeeds only if all answer.
-async fn ask_from_pod(scene: &Scene, node: &str, urls: &[&str]) -> anyhow::Result<()> {
+/// Runs a pod on the node that requests each page once and succeeds only if all respond.
+async fn ask_from_pod(fixture: &Fixture, node: &str, urls: &[&str]) -> anyhow::Result<()> {
     let commands: Vec<String> =
         urls.iter().map(|url| format!("timeout 10 wget -q -O - {url}")).collect();
     let pod = json!({
@@ -138,40 +138,40 @@ async fn ask_from_pod(scene: &Scene, node: &str, urls: &[&str]) -> anyhow::Resul
             }],
         },
     });
-    let client = scene.cluster.client();
-    manifest::create(client, &scene.namespace, &pod.to_string()).await?;
+    let client = fixture.cluster.client();
+    manifest::create(client, &fixture.namespace, &pod.to_string()).await?;
     let name = format!("ask-{node}");
     let ended = |pod: &Pod| matches!(pods::phase(pod), "Succeeded" | "Failed");
-    let pod = pods::one(scene, &name, "it has asked", ended).await?;
+    let pod = pods::one(fixture, &name, "it has ended", ended).await?;
     ensure!(pods::phase(&pod) == "Succeeded", "from {node}: {:?}", pod.status);
     Ok(())
 }
 
-async fn it_scales_up_and_down(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 1).await?;
-    patch(scene, json!({"spec": {"replicas": 6}})).await?;
-    all_ready(scene, 6).await?;
-    patch(scene, json!({"spec": {"replicas": 2}})).await?;
-    all_ready(scene, 2).await?;
-    patch(scene, json!({"spec": {"replicas": 0}})).await?;
-    pods::until(scene, "app=web", "no pod is left", |pods| pods.is_empty()).await?;
+async fn a_deployment_scales_up_and_down(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture, 1).await?;
+    patch(fixture, json!({"spec": {"replicas": 6}})).await?;
+    all_ready(fixture, 6).await?;
+    patch(fixture, json!({"spec": {"replicas": 2}})).await?;
+    all_ready(fixture, 2).await?;
+    patch(fixture, json!({"spec": {"replicas": 0}})).await?;
+    pods::until(fixture, "app=web", "no pod is left", |pods| pods.is_empty()).await?;
     Ok(())
 }
 
-async fn an_update_loses_no_request(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 3).await?;
-    let (_, node_port) = service(scene).await?;
-    let cluster = &scene.cluster;
+async fn an_update_loses_no_request(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture, 3).await?;
+    let (_, node_port) = service(fixture).await?;
+    let cluster = &fixture.cluster;
     let url = format!("http://{}:{node_port}/version", cluster.node_address("node-1"));
     wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
 
     let load = Load::until_finished(cluster, &url, 50, 60)?;
-    patch(scene, image("v2")).await?;
+    patch(fixture, image("v2")).await?;
     let updated = |pod: &Pod| {
         let spec = pod.spec.as_ref();
         spec.is_some_and(|s| s.containers[0].image.as_deref() == Some("skiff.test/testserver:v2"))
     };
-    pods::until(scene, "app=web", "all pods are of the new version", |pods| {
+    pods::until(fixture, "app=web", "all pods run the new version", |pods| {
         pods.len() == 3 && pods.values().all(|pod| updated(pod) && pods::is_ready(pod))
     })
     .await?;
@@ -181,20 +181,20 @@ async fn an_update_loses_no_request(scene: &Scene) -> anyhow::Result<()> {
     let seen = |version: &str| report["bodies"][version].as_u64().unwrap_or(0) > 0;
     ensure!(seen("v1") && seen("v2"), "{report}");
 
-    let api: Api<ReplicaSet> = Api::namespaced(cluster.client(), &scene.namespace);
+    let api: Api<ReplicaSet> = Api::namespaced(cluster.client(), &fixture.namespace);
     let sets = api.list(&client::ListOptions::default()).await?.items;
     ensure!(sets.len() == 2, "there are {} replica sets", sets.len());
     Ok(())
 }
 
-async fn a_killed_container_is_started_again(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 1).await?;
-    let found = pods::until(scene, "app=web", "any", |_| true).await?;
-    let (name, pod) = found.iter().next().context("no pod is there")?;
+async fn a_killed_container_is_restarted(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture, 1).await?;
+    let found = pods::until(fixture, "app=web", "any", |_| true).await?;
+    let (name, pod) = found.iter().next().context("there is no pod")?;
     let url = format!("http://{}:8080/exit/1", pods::address(pod));
-    // The server ends instead of answering.
-    ensure!(web::get(&scene.cluster, &url).is_err());
-    let pod = pods::one(scene, name, "it has been started again", |pod| {
+    // The server exits instead of answering.
+    ensure!(web::get(&fixture.cluster, &url).is_err());
+    let pod = pods::one(fixture, name, "it has been restarted", |pod| {
         pods::restarts(pod, "server") == 1 && pods::is_ready(pod)
     })
     .await?;
@@ -202,27 +202,27 @@ async fn a_killed_container_is_started_again(scene: &Scene) -> anyhow::Result<()
     Ok(())
 }
 
-async fn a_deleted_namespace_leaves_nothing(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 3).await?;
-    let client = scene.cluster.client();
-    let found = pods::until(scene, "app=web", "any", |_| true).await?;
+async fn a_deleted_namespace_leaves_nothing(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture, 3).await?;
+    let client = fixture.cluster.client();
+    let found = pods::until(fixture, "app=web", "any", |_| true).await?;
     let uids: Vec<String> = found.values().filter_map(|pod| pod.metadata.uid.clone()).collect();
     ensure!(uids.len() == 3);
     let api: Api<Namespace> = Api::all(client);
-    api.delete(&scene.namespace, &DeleteOptions::default()).await?;
-    let selection = Selection::default().name(&scene.namespace);
+    api.delete(&fixture.namespace, &DeleteOptions::default()).await?;
+    let selection = Selection::default().name(&fixture.namespace);
     wait::until::<Namespace>(client, selection, "the namespace is gone", |found| found.is_empty())
         .await?;
-    let found: Api<Pod> = Api::namespaced(client, &scene.namespace);
+    let found: Api<Pod> = Api::namespaced(client, &fixture.namespace);
     ensure!(found.list(&client::ListOptions::default()).await?.items.is_empty());
 
     // Folders, namespaces and control groups of a pod have its uid in their names.
-    let cluster = &scene.cluster;
-    let places = [cluster.folder().join("nodes"), PathBuf::from("/sys/fs/cgroup")];
+    let cluster = &fixture.cluster;
+    let folders = [cluster.folder().join("nodes"), PathBuf::from("/sys/fs/cgroup")];
     wait::eventually("nothing of the pods is left", async || {
         for uid in &uids {
-            for place in &places {
-                let left = find(place, uid);
+            for folder in &folders {
+                let left = find(folder, uid);
                 ensure!(left.is_empty(), "{left:?}");
             }
         }
@@ -231,7 +231,7 @@ async fn a_deleted_namespace_leaves_nothing(scene: &Scene) -> anyhow::Result<()>
     .await
 }
 
-/// Paths below the folder with the text in their last part, other than in layers of images.
+/// Paths below the folder whose file name contains the text, except in image layers.
 fn find(folder: &Path, text: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();

@@ -1,14 +1,14 @@
-//! The programs that a test has started and that have not ended: what it waits for when it hangs,
-//! and what has to be killed so that it does not.
+//! The running child processes of a test: what it waits for when it hangs, and what has to be
+//! killed to end it.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// One child process of this one.
+/// A child process of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Child {
     pub pid: i32,
-    /// Since boot, in clock ticks.
+    /// Start time, in clock ticks since boot.
     pub started: u64,
     pub command: String,
 }
@@ -25,7 +25,7 @@ pub fn running() -> Vec<Child> {
 
 fn child_of(parent: &str, pid: i32) -> Option<Child> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain any character.
     let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
     let [state, ppid] = [*fields.first()?, *fields.get(1)?];
     if ppid != parent || state == "Z" {
@@ -42,7 +42,7 @@ pub fn kill_others(before: &[Child]) -> Vec<Child> {
     let mut others = running();
     others.retain(|child| !before.contains(child));
     for child in &others {
-        // One that has ended in the meantime is gone too.
+        // It may have ended in the meantime.
         kill(Pid::from_raw(child.pid), Signal::SIGKILL).ok();
     }
     others
@@ -54,14 +54,14 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_program_that_does_not_end_is_named_and_killed() {
+    fn a_hanging_program_is_listed_and_killed() {
         let before = running();
         let mut sleep = Command::new("sleep").arg("4711").spawn().unwrap();
         let ours = |children: &[Child]| {
             children.iter().any(|child| i64::from(child.pid) == i64::from(sleep.id()))
         };
         assert!(!ours(&before));
-        // Until it is `sleep`, it is a copy of this process.
+        // Until exec, it still has the command line of this process.
         while !running().iter().any(|child| child.command == "sleep 4711") {
             std::thread::yield_now();
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What holds the objects.
+/// Where the cluster stores its objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Store {
     #[default]
@@ -24,9 +24,9 @@ pub enum Store {
 pub struct Options {
     pub nodes: u8,
     pub store: Store,
-    /// Ports of this machine where registries are, to be spoken to without TLS.
+    /// Ports of registries on this machine that are reached without TLS.
     pub registry_ports: Vec<u16>,
-    /// Folders below the cluster's that are file systems of their own, and their sizes in bytes.
+    /// Folders below the cluster's that get file systems of their own, and their sizes in bytes.
     pub disks: Vec<(PathBuf, u64)>,
     /// The folder of the programs, if it is not the one that this test was built into.
     pub programs: Option<PathBuf>,
@@ -55,9 +55,9 @@ pub struct Cluster {
     up: AtomicBool,
 }
 
-/// What a program has written.
+/// The outcome of a program that has ended.
 #[derive(Clone, Debug)]
-pub struct Written {
+pub struct CommandOutput {
     pub success: bool,
     pub stdout: String,
     pub stderr: String,
@@ -72,7 +72,7 @@ impl Cluster {
         let built = built_programs()?;
         let target = built.parent().unwrap_or(&built).to_owned();
         let programs = options.programs.clone().unwrap_or(built);
-        // What tests that were killed have left, here and in other slots.
+        // Left behind by tests that were killed, in this slot or another.
         for abandoned in Slot::abandoned()? {
             skiff(&programs, &abandoned, "down", &["--no-kubeconfig"])?;
         }
@@ -80,11 +80,11 @@ impl Cluster {
         for (folder, bytes) in &options.disks {
             mount(&slot.folder().join(folder), &format!("size={bytes}"))?;
         }
-        let written = up(&programs, &slot, &options, &[])?;
-        if !written.success {
+        let output = up(&programs, &slot, &options, &[])?;
+        if !output.success {
             let logs = keep_logs(&target, &slot);
             skiff(&programs, &slot, "down", &["--no-kubeconfig"])?;
-            bail!("skiff up: {}\nlogs: {}", written.stderr, logs.display());
+            bail!("skiff up: {}\nlogs: {}", output.stderr, logs.display());
         }
         let config = client::Config::from_file(&kubeconfig(&slot), None)?;
         let client = Client::new(&config)?;
@@ -122,8 +122,8 @@ impl Cluster {
         self.slot.node_address(number)
     }
 
-    /// The machine's address in the node subnet, where programs of the machine can be reached
-    /// from the nodes.
+    /// The machine's address in the node subnet, at which the nodes reach programs on the
+    /// machine.
     pub fn gateway(&self) -> String {
         self.slot.gateway()
     }
@@ -131,12 +131,12 @@ impl Cluster {
     /// Runs `skiff` with these arguments, as the administrator.
     ///
     /// # Errors
-    /// When it cannot be started. That it fails is told by [`Written::success`].
-    pub fn try_skiff(&self, arguments: &[&str]) -> anyhow::Result<Written> {
-        write_out(self.skiff_command().args(arguments))
+    /// When it cannot be started. [`CommandOutput::success`] reports whether it succeeded.
+    pub fn try_skiff(&self, arguments: &[&str]) -> anyhow::Result<CommandOutput> {
+        output_of(self.skiff_command().args(arguments))
     }
 
-    /// `skiff` as the administrator, to be started.
+    /// `skiff` as the administrator, not yet started.
     pub fn skiff_command(&self) -> Command {
         let mut command = Command::new(self.programs.join("skiff"));
         command
@@ -146,7 +146,7 @@ impl Cluster {
         command
     }
 
-    /// Runs `skiff`; returns what it wrote to its standard output.
+    /// Runs `skiff`; returns its standard output.
     ///
     /// # Errors
     /// When it fails; the error holds its standard error.
@@ -157,24 +157,24 @@ impl Cluster {
     /// Runs `kubectl` as the administrator.
     ///
     /// # Errors
-    /// As [`Cluster::skiff`], and when it is not installed.
+    /// Like [`Cluster::skiff`], or when kubectl is not installed.
     pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         expect_success("kubectl", arguments, self.try_kubectl(arguments)?)
     }
 
-    /// As [`Cluster::kubectl`]; failing is no error.
+    /// Like [`Cluster::kubectl`], but a command that fails is not an error.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<Written> {
-        write_out(self.kubectl_command().args(arguments))
+    pub fn try_kubectl(&self, arguments: &[&str]) -> anyhow::Result<CommandOutput> {
+        output_of(self.kubectl_command().args(arguments))
     }
 
-    /// The minor version of this machine's kubectl. Debian 12 has 1.20, which validates by itself,
-    /// and speaks SPDY and the beta versions of some kinds.
+    /// The minor version of this machine's kubectl. Debian 12 has 1.20, which validates on the
+    /// client, and uses SPDY and the beta versions of some kinds.
     ///
     /// # Errors
-    /// When it cannot be run or does not tell.
+    /// When it cannot be run or does not report its version.
     pub fn kubectl_minor(&self) -> anyhow::Result<u32> {
         let version = self.kubectl(&["version", "--client", "-o", "json"])?;
         let version: serde_json::Value = serde_json::from_str(&version)?;
@@ -183,28 +183,28 @@ impl Cluster {
         digits.parse().with_context(|| format!("kubectl's minor version is {minor:?}"))
     }
 
-    /// `kubectl` as the administrator, to be started.
+    /// `kubectl` as the administrator, not yet started.
     pub fn kubectl_command(&self) -> Command {
         let mut command = Command::new(crate::tools::kubectl());
         command.env("KUBECONFIG", self.kubeconfig());
-        // Its discovery cache must not be another cluster's that had the same address.
+        // Its discovery cache must not be that of another cluster that had the same address.
         command.env("HOME", self.slot.folder().join("home"));
         command
     }
 
-    /// Runs `skiff up` once more, with the options that the cluster was started with and some
-    /// others. Failing is no error.
+    /// Runs `skiff up` again, with the options that the cluster was started with and additional
+    /// flags. A command that fails is not an error.
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn up_again(&self, more: &[&str]) -> anyhow::Result<Written> {
+    pub fn up_again(&self, more: &[&str]) -> anyhow::Result<CommandOutput> {
         up(&self.programs, &self.slot, &self.options, more)
     }
 
     /// Makes one of [`Options::disks`] larger or smaller.
     ///
     /// # Errors
-    /// When what is on it does not fit any more.
+    /// When its contents no longer fit.
     pub fn resize_disk(&self, folder: &str, bytes: u64) -> anyhow::Result<()> {
         mount(&self.folder().join(folder), &format!("remount,size={bytes}"))
     }
@@ -216,14 +216,14 @@ impl Cluster {
     pub fn on_node(&self, node: &str, program: &[&str]) -> anyhow::Result<String> {
         let namespace = format!("--net=/run/netns/skiff.{}.{node}", self.slot.name());
         let arguments = [&[namespace.as_str()], program].concat();
-        let written = write_out(Command::new("nsenter").args(&arguments))?;
-        expect_success("nsenter", &arguments, written)
+        let output = output_of(Command::new("nsenter").args(&arguments))?;
+        expect_success("nsenter", &arguments, output)
     }
 
     /// Loads an image archive of `xtask images` (its file name without `.tar`) onto every node.
     ///
     /// # Errors
-    /// When it is not built, or a node does not take it.
+    /// When it is not built, or a node rejects it.
     pub async fn load_image(&self, name: &str) -> anyhow::Result<()> {
         let path = self.images().join(format!("{name}.tar"));
         for node in self.nodes() {
@@ -239,29 +239,29 @@ impl Cluster {
         self.target.join("images")
     }
 
-    /// A program of the workspace's own, such as `skiff`.
+    /// The path of one of the workspace's programs, such as `skiff`.
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
 
-    /// Whether the test server's static program is there, and where.
+    /// The path of the test server.
     pub fn test_server(&self) -> PathBuf {
         self.program("testserver")
     }
 
-    /// States of the cluster's processes, as `skiff status --json` has them.
+    /// States of the cluster's processes, as reported by `skiff status --json`.
     ///
     /// # Errors
     /// When the cluster is not running.
     pub fn processes(&self) -> anyhow::Result<Vec<Value>> {
-        let written = self.try_skiff(&["status", "--json"])?;
-        serde_json::from_str(&written.stdout).with_context(|| written.stderr)
+        let output = self.try_skiff(&["status", "--json"])?;
+        serde_json::from_str(&output.stdout).with_context(|| output.stderr)
     }
 
     /// The pid of one process.
     ///
     /// # Errors
-    /// When it does not run.
+    /// When it is not running.
     pub fn pid(&self, process: &str) -> anyhow::Result<i32> {
         let states = self.processes()?;
         let state = states.iter().find(|state| state["name"] == process);
@@ -269,7 +269,7 @@ impl Cluster {
         pid.and_then(|pid| i32::try_from(pid).ok()).with_context(|| format!("{process} has no pid"))
     }
 
-    /// Copies the logs to where they outlive the cluster; returns the folder.
+    /// Copies the logs to a folder that outlives the cluster; returns the folder.
     pub fn keep_logs(&self) -> PathBuf {
         keep_logs(&self.target, &self.slot)
     }
@@ -277,13 +277,13 @@ impl Cluster {
     /// Removes the cluster now.
     ///
     /// # Errors
-    /// When something of it cannot be removed.
+    /// When part of it cannot be removed.
     pub fn stop(&self) -> anyhow::Result<()> {
         if !self.up.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
-        let written = skiff(&self.programs, &self.slot, "down", &["--no-kubeconfig"])?;
-        expect_success("skiff", &["down"], written).map(drop)
+        let output = skiff(&self.programs, &self.slot, "down", &["--no-kubeconfig"])?;
+        expect_success("skiff", &["down"], output).map(drop)
     }
 }
 
@@ -299,16 +299,21 @@ fn kubeconfig(slot: &Slot) -> PathBuf {
     slot.folder().join("kubeconfig/admin.yaml")
 }
 
-/// Mounts a file system in memory; `skiff down` unmounts it.
+/// Mounts an in-memory file system; `skiff down` unmounts it.
 fn mount(folder: &Path, options: &str) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut command = Command::new("mount");
     command.args(["-t", "tmpfs", "-o", options, "skiff-test"]).arg(folder);
-    expect_success("mount", &[options], write_out(&mut command)?).map(drop)
+    expect_success("mount", &[options], output_of(&mut command)?).map(drop)
 }
 
-/// Runs `skiff up` with these options, and with more flags, which win.
-fn up(programs: &Path, slot: &Slot, options: &Options, more: &[&str]) -> anyhow::Result<Written> {
+/// Runs `skiff up` with these options and additional flags, which take precedence.
+fn up(
+    programs: &Path,
+    slot: &Slot,
+    options: &Options,
+    more: &[&str],
+) -> anyhow::Result<CommandOutput> {
     let mut flags: Vec<String> = ["--no-kubeconfig", "--wait=90"].map(str::to_owned).into();
     flags.push(format!("--node-cidr={}", slot.node_cidr()));
     flags.push(format!("--pod-cidr={}", slot.pod_cidr()));
@@ -326,35 +331,45 @@ fn up(programs: &Path, slot: &Slot, options: &Options, more: &[&str]) -> anyhow:
     skiff(programs, slot, "up", &flags)
 }
 
-fn skiff(programs: &Path, slot: &Slot, verb: &str, flags: &[&str]) -> anyhow::Result<Written> {
+fn skiff(
+    programs: &Path,
+    slot: &Slot,
+    verb: &str,
+    flags: &[&str],
+) -> anyhow::Result<CommandOutput> {
     let mut command = Command::new(programs.join("skiff"));
     command.args([verb, "--name", &slot.name(), "--data-dir"]).arg(slot.folder()).args(flags);
-    write_out(&mut command)
+    output_of(&mut command)
 }
 
-fn write_out(command: &mut Command) -> anyhow::Result<Written> {
+fn output_of(command: &mut Command) -> anyhow::Result<CommandOutput> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output: Output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Written {
+    Ok(CommandOutput {
         success: output.status.success(),
         stdout: text(output.stdout),
         stderr: text(output.stderr),
     })
 }
 
-fn expect_success(program: &str, arguments: &[&str], written: Written) -> anyhow::Result<String> {
-    if !written.success {
-        bail!("{program} {}: {}{}", arguments.join(" "), written.stderr, written.stdout);
+fn expect_success(
+    program: &str,
+    arguments: &[&str],
+    output: CommandOutput,
+) -> anyhow::Result<String> {
+    if !output.success {
+        bail!("{program} {}: {}{}", arguments.join(" "), output.stderr, output.stdout);
     }
-    Ok(written.stdout)
+    Ok(output.stdout)
 }
 
-/// The folder of the programs that were built with this test: `target/debug` for a test in `target/debug/deps`.
+/// The folder of the programs that were built with this test: `target/debug` for a test in
+/// `target/debug/deps`.
 pub fn built_programs() -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let folder = own.ancestors().nth(2).context("this program is in no target folder")?;
+    let folder = own.ancestors().nth(2).context("this program is not in a target folder")?;
     let skiff = folder.join("skiff");
     if !skiff.is_file() {
         bail!("{} is missing: cargo build --workspace --bins", skiff.display());

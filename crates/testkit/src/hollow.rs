@@ -1,8 +1,9 @@
 //! Hollow nodes: kubelets without containers, for tests of what runs above them.
 //!
-//! A hollow node registers itself, renews its Lease, and makes every pod that is bound to it Running
-//! and Ready at once; annotations on the pod say otherwise ([`EXIT`], [`READY`]). Deleted pods go at
-//! once. Stopping a node is pulling its plug: nothing is taken back.
+//! A hollow node registers itself, renews its Lease, and immediately makes every pod that is bound
+//! to it Running and Ready, unless annotations on the pod say otherwise ([`EXIT`], [`READY`]).
+//! Deleted pods are removed immediately. Stopping a node is like cutting its power: nothing is
+//! cleaned up.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,14 +17,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// Annotation: the pod's containers end at once with this exit code.
+/// Annotation: the pod's containers exit immediately with this code.
 pub const EXIT: &str = "hollow/exit";
 /// Annotation: `false` for a pod that runs without becoming ready.
 pub const READY: &str = "hollow/ready";
 
 const LEASES: &str = "kube-node-lease";
 
-/// Addresses are unique in the process, not in the world.
+/// Pod addresses are unique only within the process.
 static NEXT_ADDRESS: AtomicU32 = AtomicU32::new(1);
 
 /// A running hollow node; dropping it stops it.
@@ -33,7 +34,7 @@ pub struct HollowNode {
 }
 
 impl HollowNode {
-    /// Registers the node and follows its pods. `lease_period`: between renewals.
+    /// Registers the node and watches its pods; `lease_period` is the time between renewals.
     ///
     /// # Errors
     /// When the node cannot be registered.
@@ -50,7 +51,7 @@ impl HollowNode {
         Ok(Self { name: name.to_owned(), tasks })
     }
 
-    /// Pulls the plug.
+    /// Stops the node without cleaning up.
     pub fn stop(mut self) {
         self.tasks.abort_all();
     }
@@ -96,7 +97,7 @@ async fn renew(client: Client, clock: SharedClock, name: String, period: Duratio
                 renew_time: Some(now),
                 ..Default::default()
             });
-            // A refusal is the next renewal's business.
+            // If this fails, the next renewal tries again.
             leases.create(&lease).await.ok();
         }
         tokio::time::sleep(period).await;
@@ -111,15 +112,14 @@ async fn follow(client: Client, clock: SharedClock, name: String) {
         let (Event::Apply(pod) | Event::InitApply(pod)) = event else {
             continue;
         };
-        // A refusal shows as a state that does not come, and what is not done is tried on the
-        // next event.
+        // A failure shows as a state that is never reached; the next event tries again.
         if let Err(error) = serve(&client, &clock, &pod).await {
             tracing::debug!(pod = name_of(&pod), %error, "hollow node");
         }
     }
 }
 
-/// Brings one pod a step on.
+/// Moves one pod a step forward.
 async fn serve(client: &Client, clock: &SharedClock, pod: &Pod) -> Result<(), client::Error> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let pods = Api::<Pod>::namespaced(client, &namespace);

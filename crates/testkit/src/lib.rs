@@ -1,11 +1,11 @@
-//! What the end-to-end suites share: a real cluster of their own, and a frame that runs
+//! What the end-to-end suites share: a real cluster of their own, and a harness that runs
 //! scenarios on it.
 //!
 //! [`Cluster::start`] is `skiff up` with a name, a folder and address ranges that no other test
-//! has, so that suites may run at the same time, and beside a cluster of the user's. Dropping it
-//! is `skiff down`. [`suite::run`] starts one cluster for a list of scenarios, each with a
-//! namespace of its own and a bound on its time, and removes it whatever happens, also when it is
-//! interrupted. What a killed suite has left is removed by the next one.
+//! has, so that suites can run at the same time, and alongside a cluster of the user's. Dropping
+//! it is `skiff down`. [`suite::run`] starts one cluster for a list of scenarios, each with a
+//! namespace of its own and a time limit, and always removes it, even when interrupted. What a
+//! killed suite leaves behind is removed by the next one.
 //!
 //! [`hollow`]: nodes without containers, for tests that need many or need no root.
 //!

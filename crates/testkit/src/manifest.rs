@@ -1,4 +1,4 @@
-//! Manifests: YAML documents put into a cluster over gRPC.
+//! Manifests: YAML documents whose objects are created over gRPC.
 
 use anyhow::{Context, bail};
 use api::kind;
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// `namespace`.
 ///
 /// # Errors
-/// When a document cannot be parsed, its kind is not known, or the apiserver refuses it.
+/// When a document cannot be parsed, its kind is unknown, or the apiserver rejects it.
 pub async fn create(client: &Client, namespace: &str, yaml: &str) -> anyhow::Result<()> {
     for object in documents(yaml)? {
         create_object(client, namespace, &object).await?;

@@ -11,22 +11,22 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// The one user, and the password.
+/// The only user, and the password.
 pub const USER: &str = "skiff";
 pub const PASSWORD: &str = "open sesame";
 /// The password's bcrypt hash, at the lowest cost.
 const PASSWORD_HASH: &str = "$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW";
 
-/// A running registry; dropping it ends it and removes what it holds. One in a static is never dropped: call
-/// [`Registry::stop`].
+/// A running registry; dropping it stops it and removes its contents. One in a static is never
+/// dropped: call [`Registry::stop`].
 pub struct Registry {
     running: Mutex<Option<(Child, TempDir)>>,
     port: u16,
 }
 
 impl Registry {
-    /// Starts one on a free port of every address, so that the nodes reach it at the machine's
-    /// address in their subnet. It has authentication when `private`.
+    /// Starts a registry on a free port of all addresses, so that the nodes reach it at the
+    /// machine's address in their subnet. If `private`, it requires authentication.
     ///
     /// # Errors
     /// When docker-registry is not installed.
@@ -63,7 +63,7 @@ impl Registry {
     /// Pushes an OCI archive as `repository:tag`; returns the manifest's digest.
     ///
     /// # Errors
-    /// When the archive cannot be read, or the registry refuses it.
+    /// When the archive cannot be read, or the registry rejects it.
     pub async fn push(
         &self,
         archive: &Path,
@@ -83,15 +83,17 @@ impl Registry {
             Ok(())
         })
         .await?;
-        for part in parsed["layers"].as_array().into_iter().flatten().chain([&parsed["config"]]) {
-            let digest = part["digest"].as_str().context("a part without a digest")?;
-            let begun = client
+        for reference in
+            parsed["layers"].as_array().into_iter().flatten().chain([&parsed["config"]])
+        {
+            let digest = reference["digest"].as_str().context("a blob without a digest")?;
+            let upload = client
                 .post(format!("{base}/blobs/uploads/"))
                 .basic_auth(USER, Some(PASSWORD))
                 .send()
                 .await?;
-            ensure!(begun.status().is_success(), "upload of {digest}: {}", begun.status());
-            let location = begun.headers().get("location").context("no location")?.to_str()?;
+            ensure!(upload.status().is_success(), "upload of {digest}: {}", upload.status());
+            let location = upload.headers().get("location").context("no location")?.to_str()?;
             let mark = if location.contains('?') { '&' } else { '?' };
             let stored = client
                 .put(format!("{location}{mark}digest={digest}"))
@@ -117,16 +119,16 @@ impl Registry {
 }
 
 impl Registry {
-    /// Ends it and removes what it holds.
+    /// Stops the registry and removes its contents.
     pub fn stop(&self) {
         let Some((mut process, folder)) = self.running.lock().take() else {
             return;
         };
         if let Err(error) = process.kill().and_then(|()| process.wait()) {
-            eprintln!("cannot end the registry: {error}");
+            eprintln!("cannot stop the registry: {error}");
         }
         if let Err(error) = folder.close() {
-            eprintln!("cannot remove what the registry held: {error}");
+            eprintln!("cannot remove the contents of the registry: {error}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! A suite: one cluster, and scenarios that run on it one after the other.
 //!
-//! A suite is a test target with `harness = false` whose `main` calls [`run`]. It takes the
-//! arguments and writes the lines of the standard test harness, so that cargo's filters and
-//! whoever counts results work as with any other test.
+//! A suite is a test target with `harness = false` whose `main` calls [`run`]. It accepts the
+//! arguments and prints the lines of the standard test harness, so that cargo's filters and tools
+//! that count results work as with any other test.
 
 use crate::children::{self, Child};
 use crate::{Cluster, Options, wait};
@@ -16,16 +16,16 @@ use tokio::task::JoinHandle;
 
 /// How long one scenario may take.
 const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
-/// How long one that has been cancelled may go on: up to the next thing it waits for.
+/// How long a cancelled scenario may take to reach the next point where it waits.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the programs of one that has been cancelled are looked for.
+/// How often to look for the programs of a cancelled scenario.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
-/// The exit code of a program that an interrupt has ended.
+/// The exit code of an interrupted program.
 const INTERRUPTED: i32 = 130;
 
-/// What a scenario does with the cluster.
+/// The function of a scenario.
 pub type Body =
-    for<'a> fn(&'a Scene) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
+    for<'a> fn(&'a Fixture) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send + 'a>>;
 
 /// One scenario.
 pub struct Scenario {
@@ -33,25 +33,25 @@ pub struct Scenario {
     pub body: Body,
 }
 
-/// What a scenario is given.
-pub struct Scene {
+/// What a scenario runs with.
+pub struct Fixture {
     pub cluster: std::sync::Arc<Cluster>,
-    /// A namespace of its own, that no other scenario uses.
+    /// A namespace that no other scenario uses.
     pub namespace: String,
 }
 
-/// Names scenarios by their functions: `scenarios![a, b]`.
+/// A list of scenarios that are named after their functions: `scenarios![a, b]`.
 #[macro_export]
 macro_rules! scenarios {
     ($($function:ident),* $(,)?) => {
         &[$($crate::suite::Scenario {
             name: stringify!($function),
-            body: |scene| Box::pin($function(scene)),
+            body: |fixture| Box::pin($function(fixture)),
         }),*]
     };
 }
 
-/// What the arguments ask for.
+/// The command line.
 #[derive(Default)]
 struct Arguments {
     list: bool,
@@ -124,11 +124,11 @@ fn run_all<'a>(
         .worker_threads(2)
         .enable_all()
         .build()
-        .expect("the operating system gives threads");
+        .expect("threads can be started");
     let cluster = match threads.block_on(prepare(options, images)) {
         Ok(cluster) => std::sync::Arc::new(cluster),
         Err(error) => {
-            // None of the scenarios has run: all have failed.
+            // No scenario can run: all have failed.
             return selected.iter().map(|s| (s.name, format!("no cluster: {error:#}"))).collect();
         }
     };
@@ -147,15 +147,15 @@ fn run_all<'a>(
     if !failures.is_empty() {
         println!("logs: {}", cluster.keep_logs().display());
     }
-    // A scenario that could not be cancelled may hold the cluster still.
+    // A scenario that could not be cancelled may still hold the cluster.
     if let Err(error) = cluster.stop() {
-        failures.push(("the end of the cluster", format!("{error:#}")));
+        failures.push(("removal of the cluster", format!("{error:#}")));
     }
     threads.shutdown_background();
     failures
 }
 
-/// Removes the cluster when somebody interrupts the suite, and ends the process.
+/// Removes the cluster and exits when the suite is interrupted.
 async fn stop_when_interrupted(cluster: std::sync::Arc<Cluster>) {
     let mut terminate = signal(SignalKind::terminate()).expect("signals can be handled");
     tokio::select! {
@@ -185,12 +185,12 @@ async fn prepare(options: Options, images: &[&str]) -> anyhow::Result<Cluster> {
 
 async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyhow::Result<()> {
     let namespace = scenario.name.replace('_', "-");
-    let scene = Scene { cluster: cluster.clone(), namespace: namespace.clone() };
+    let fixture = Fixture { cluster: cluster.clone(), namespace: namespace.clone() };
     let yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
     crate::manifest::create(cluster.client(), "", &yaml).await?;
     let body = scenario.body;
     let before = children::running();
-    let task = tokio::spawn(async move { body(&scene).await });
+    let task = tokio::spawn(async move { body(&fixture).await });
     let mut task = task;
     match tokio::time::timeout(SCENARIO_TIMEOUT, &mut task).await {
         Ok(Ok(outcome)) => outcome.with_context(|| events(&cluster, &namespace)),
@@ -207,13 +207,13 @@ async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyho
             let mut pending = wait::pending();
             pending.extend(cancel(task, &before).await.into_iter().map(|child| child.command));
             let limit = SCENARIO_TIMEOUT.as_secs();
-            Err(anyhow!("not done after {limit} s; it waited for: {}", pending.join("; ")))
+            Err(anyhow!("timed out after {limit} s while waiting for: {}", pending.join("; ")))
                 .with_context(|| events(&cluster, &namespace))
         }
     }
 }
 
-/// Cancels a scenario, and kills the programs that it waits for; returns these.
+/// Cancels a scenario and kills the programs that it waits for; returns them.
 async fn cancel(mut task: JoinHandle<anyhow::Result<()>>, before: &[Child]) -> Vec<Child> {
     task.abort();
     let mut killed = Vec::new();
@@ -226,15 +226,15 @@ async fn cancel(mut task: JoinHandle<anyhow::Result<()>>, before: &[Child]) -> V
         }
     };
     if tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await.is_err() {
-        eprintln!("a scenario does not end");
+        eprintln!("a cancelled scenario does not end");
     }
     killed
 }
 
-/// What happened in the namespace, for a failure's report.
+/// The pods and events of the namespace, for the report of a failure.
 fn events(cluster: &Cluster, namespace: &str) -> String {
     let ask = |arguments: &[&str]| match cluster.try_skiff(arguments) {
-        Ok(written) => written.stdout + &written.stderr,
+        Ok(output) => output.stdout + &output.stderr,
         Err(error) => error.to_string(),
     };
     format!(

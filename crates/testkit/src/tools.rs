@@ -3,19 +3,20 @@
 use anyhow::bail;
 use std::ffi::OsString;
 
-/// Names the tools that this machine may lack, with commas between; what needs them passes untested.
+/// Lists the tools that this machine may lack, separated by commas; tests that need them are
+/// skipped.
 pub const WITHOUT: &str = "SKIFF_TEST_WITHOUT";
 
-/// For a test that cannot run without `tool`: passes if the environment allows its absence.
+/// Skips a test that cannot run without `tool`, if the environment allows the tool to be missing.
 ///
 /// # Errors
-/// When it does not; says which variable would.
+/// When it does not; the message names the variable that would.
 pub fn missing(tool: &str, why: &str) -> anyhow::Result<()> {
     let allowed = std::env::var(WITHOUT).unwrap_or_default();
     if !allowed.split(',').any(|name| name == tool) {
-        bail!("{tool}: {why} ({WITHOUT}={tool} leaves out what needs it)");
+        bail!("{tool}: {why} ({WITHOUT}={tool} skips the tests that need it)");
     }
-    println!("not tested: {tool}: {why}");
+    println!("skipped: {tool}: {why}");
     Ok(())
 }
 

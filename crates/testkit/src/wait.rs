@@ -11,10 +11,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::Duration;
 
-/// How long a state may take to come; generous, since test machines are slow and shared.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait for a state; generous, since test machines are slow and shared.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Pause between attempts at something that cannot be watched.
-const TRY_AGAIN: Duration = Duration::from_millis(100);
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What is being waited for in this process.
 static PENDING: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -24,7 +24,7 @@ pub fn pending() -> Vec<String> {
     PENDING.lock().clone()
 }
 
-/// Holds what is waited for in [`pending`] until it is dropped.
+/// Keeps its description in [`pending`] until it is dropped.
 struct Waiting(String);
 
 impl Waiting {
@@ -43,7 +43,7 @@ impl Drop for Waiting {
     }
 }
 
-/// Which objects are waited for.
+/// Which objects to wait for.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     pub namespace: String,
@@ -57,23 +57,23 @@ impl Selection {
         Self { namespace: namespace.to_owned(), ..Self::default() }
     }
 
-    /// Those of them with these labels.
+    /// Only those with these labels.
     pub fn labels(mut self, labels: &str) -> Self {
         labels.clone_into(&mut self.labels);
         self
     }
 
-    /// The one of them with this name.
+    /// Only the one with this name.
     pub fn name(mut self, name: &str) -> Self {
         self.fields = format!("metadata.name={name}");
         self
     }
 }
 
-/// Waits until `holds` is true of the selected objects, by name; returns them.
+/// Waits until `holds` returns true for the selected objects, keyed by name; returns them.
 ///
 /// # Errors
-/// When it does not come true in time; says what is there instead.
+/// When that does not happen in time; the message lists the objects as they are.
 pub async fn until<K>(
     client: &Client,
     selection: Selection,
@@ -113,12 +113,16 @@ where
         }
         bail!("the watch has ended")
     };
-    match tokio::time::timeout(PATIENCE, waiting).await {
+    match tokio::time::timeout(TIMEOUT, waiting).await {
         Ok(Ok(())) => Ok(objects),
         Ok(Err(error)) => Err(error),
         Err(_) => {
             let state: Vec<String> = objects.values().map(describe).collect();
-            bail!("not after {} s: {what}; there is:\n{}", PATIENCE.as_secs(), state.join("\n"))
+            bail!(
+                "timed out after {} s: {what}; the objects are:\n{}",
+                TIMEOUT.as_secs(),
+                state.join("\n")
+            )
         }
     }
 }
@@ -129,7 +133,7 @@ fn describe<K: Kind>(object: &K) -> String {
     format!("{name}: {}", json["status"])
 }
 
-/// Tries again until the attempt succeeds: for what cannot be watched, such as a connection.
+/// Retries until an attempt succeeds: for what cannot be watched, such as a connection.
 ///
 /// # Errors
 /// The last attempt's error, when none succeeds in time.
@@ -138,19 +142,19 @@ where
     F: Future<Output = anyhow::Result<T>>,
 {
     let _waiting = Waiting::start(what);
-    let mut last = anyhow!("never tried");
+    let mut last = anyhow!("never attempted");
     let trying = async {
         loop {
             match attempt().await {
                 Ok(value) => return value,
                 Err(error) => last = error,
             }
-            tokio::time::sleep(TRY_AGAIN).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     };
-    match tokio::time::timeout(PATIENCE, trying).await {
+    match tokio::time::timeout(TIMEOUT, trying).await {
         Ok(value) => Ok(value),
-        Err(_) => Err(last.context(format!("not after {} s: {what}", PATIENCE.as_secs()))),
+        Err(_) => Err(last.context(format!("timed out after {} s: {what}", TIMEOUT.as_secs()))),
     }
 }
 

@@ -19,8 +19,8 @@ use anyhow::{Context, bail};
 
 const TABLE: &str = "crates/api/src/schema/generated.rs";
 
-/// Generates the table under `root`, the workspace's folder; with `check`, fails when the file there
-/// is not what would be written.
+/// Generates the table under `root`, the workspace's folder; with `check`, fails when the file
+/// there is out of date.
 pub fn run(root: &Path, check: bool) -> anyhow::Result<()> {
     let types = openapi::read(&source::package(root, "k8s-openapi")?)?;
     let markers = markers::read(&source::package(root, "k8s-pb")?.join("src"))?;
@@ -52,7 +52,7 @@ fn rustfmt(root: &Path, source: &str) -> anyhow::Result<String> {
     let output = child.wait_with_output()?;
     writer.join().map_err(|_| anyhow::anyhow!("rustfmt's writer panicked"))??;
     if !output.status.success() {
-        bail!("rustfmt refused the generated code");
+        bail!("rustfmt rejected the generated code");
     }
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -1,5 +1,5 @@
-//! `xtask images`: test images as OCI archives, made by our own code, so that no registry and
-//! no image tool is needed.
+//! `xtask images`: test images as OCI archives, written by our own code, so that neither a registry
+//! nor an image tool is needed.
 
 mod archive;
 
@@ -8,7 +8,7 @@ use archive::{Archive, Layer};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Names of the images, as pods refer to them, with the versions of the server.
+/// Names of the images, as pods refer to them, and the versions of the test server.
 const BUSYBOX: &str = "skiff.test/busybox:1";
 const SERVER: &str = "skiff.test/testserver";
 const VERSIONS: [&str; 2] = ["v1", "v2"];
@@ -49,7 +49,7 @@ fn busybox() -> anyhow::Result<Archive> {
     let program = std::fs::read(path)
         .with_context(|| format!("{} (apt-get install busybox-static)", path.display()))?;
     let output = Command::new(path).arg("--list").output().context("cannot run busybox")?;
-    ensure!(output.status.success(), "busybox --list fails");
+    ensure!(output.status.success(), "busybox --list failed");
     let names = String::from_utf8(output.stdout)?;
     let mut layer = base_layer()?;
     layer.file("bin/busybox", &program, 0o755)?;
@@ -96,7 +96,7 @@ fn build_server(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot run rustc")?;
     let text = String::from_utf8(output.stdout)?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("rustc does not say what machine this is")?;
+    let host = host.context("rustc does not report the host")?;
     let status = Command::new(env!("CARGO"))
         .args(["build", "-q", "-p", "testserver", "--target", host, "--target-dir"])
         .arg(target.join("static"))

@@ -1,8 +1,8 @@
-//! Tasks of the workspace's own upkeep, run as `cargo run -p xtask -- TASK`.
+//! Maintenance tasks of the workspace, run as `cargo run -p xtask -- TASK`.
 //!
 //! `tidy` checks the rules of the code base, `codegen` writes the generated sources, `images`
-//! builds the images that end-to-end tests run, `test` runs every test and counts them. What a
-//! task needs from the machine it says; it installs nothing (the Makefile does).
+//! builds the images that end-to-end tests run, `test` runs every test and counts them. A
+//! task reports what it needs from the machine, and installs nothing (the Makefile does).
 //!
 //! Entry point: [`main`], one module for each task. It must not know any other crate of the
 //! workspace, so that building it is quick.
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 enum Task {
     /// Write the generated sources
     Codegen {
-        /// Fail when the checked-in files are not what would be written
+        /// Fail if the checked-in files are out of date
         #[arg(long)]
         check: bool,
     },

@@ -1,4 +1,4 @@
-//! `xtask test`: every test of the workspace, and one line that counts them.
+//! `xtask test`: runs every test of the workspace, and counts them in the last line.
 
 mod step;
 mod sweep;
@@ -7,19 +7,19 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// Tests and what they need, as they are run one after the other.
+/// Which tests to run, and what they need.
 #[derive(clap::Args)]
 pub struct TestArgs {
     /// Leave out the end-to-end suites, which need root, containerd and nftables
     #[arg(long)]
     no_end_to_end: bool,
-    /// Program of a Python that has the packages of docs/requirements.txt, for the client tests; a kubectl
-    /// beside it is used too
+    /// Python interpreter with the packages of docs/requirements.txt, for the client tests; a
+    /// kubectl in the same folder is used too
     #[arg(long)]
     python: Option<PathBuf>,
 }
 
-/// How many tests there were.
+/// Numbers of tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
     passed: u64,
@@ -41,14 +41,14 @@ pub fn run(root: &Path, args: &TestArgs) -> anyhow::Result<ExitCode> {
     for (name, mut command) in steps(root, args)? {
         println!("== {name}");
         tests.adopt(command.current_dir(root));
-        let outcome = step::run(&mut command, step::SILENCE)
+        let outcome = step::run(&mut command, step::SILENCE_MAX)
             .with_context(|| format!("cannot run the {name}"))?;
         total.add(outcome.count);
         // A step can also fail because it does not build.
         broken |= !outcome.success && outcome.count.failed == 0;
     }
     if broken {
-        bail!("a step failed without saying which test did");
+        bail!("a step failed without reporting a failed test");
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -81,7 +81,7 @@ fn steps(root: &Path, args: &TestArgs) -> anyhow::Result<Vec<(&'static str, Comm
     }
     let mut steps = vec![
         (units, command(&["nextest", "run", "--filterset", "not package(tests)"])),
-        // nextest runs none of these.
+        // nextest does not run these.
         ("documentation examples", command(&["test", "--doc"])),
     ];
     if !args.no_end_to_end {
@@ -114,11 +114,11 @@ fn has_nextest(cargo: &str) -> bool {
     version.is_ok_and(|output| output.status.success())
 }
 
-/// What a line of libtest's or nextest's summary counts; other lines count nothing.
+/// The counts in a summary line of libtest or nextest; zero for any other line.
 fn counted(line: &str) -> Count {
     let plain = strip_colours(line);
     let text = plain.trim();
-    // What nextest repeats of a failed test is indented, and counted in its own summary.
+    // The output of failed tests that nextest repeats is indented, and already counted.
     let is_summary = plain.starts_with("test result:")
         || (text.starts_with("Summary [") && text.contains("tests run:"));
     if !is_summary {

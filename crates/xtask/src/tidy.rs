@@ -7,10 +7,10 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Something that breaks a rule.
+/// A violation of a rule.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub place: String,
+    pub location: String,
     pub rule: String,
 }
 
@@ -22,7 +22,7 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     let files = tracked(root)?;
     for file in &files {
-        // What git knows may have been removed and not yet committed; binary files are no text.
+        // A tracked file may have been deleted since the last commit; binary files are not checked.
         let Ok(content) = std::fs::read_to_string(root.join(file)) else {
             continue;
         };
@@ -30,7 +30,7 @@ pub fn run(root: &Path) -> anyhow::Result<()> {
     }
     findings.extend(direction::check(root)?);
     for finding in &findings {
-        println!("{}: {}", finding.place, finding.rule);
+        println!("{}: {}", finding.location, finding.rule);
     }
     if !findings.is_empty() {
         bail!("tidy: {} findings in {} files", findings.len(), files.len());

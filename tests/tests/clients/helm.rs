@@ -1,31 +1,31 @@
-//! Helm, with the chart that `helm create` writes: a Deployment, a Service, a ServiceAccount, and a pod that
-//! tests them.
+//! Helm, with the chart that `helm create` generates: a Deployment, a Service, a ServiceAccount,
+//! and a pod that tests them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 
 const IMAGE: &str = "image.repository=skiff.test/testserver,service.port=8080";
 
 struct Helm<'a> {
-    scene: &'a Scene,
+    fixture: &'a Fixture,
     program: PathBuf,
     /// Where its chart, cache and settings are.
     folder: &'a Path,
 }
 
 impl Helm<'_> {
-    /// Its output, or what it complains about.
+    /// Runs helm; returns its standard output, or its standard error if it fails.
     fn attempt(&self, arguments: &[&str]) -> anyhow::Result<Result<String, String>> {
         let output = Command::new(&self.program)
-            .args(["-n", &self.scene.namespace])
+            .args(["-n", &self.fixture.namespace])
             .args(arguments)
             .current_dir(self.folder)
             .env("HOME", self.folder)
-            .env("KUBECONFIG", self.scene.cluster.kubeconfig())
+            .env("KUBECONFIG", self.fixture.cluster.kubeconfig())
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("start {}", self.program.display()))?;
@@ -38,19 +38,19 @@ impl Helm<'_> {
 
     fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let done = self.attempt(arguments)?;
-        done.map_err(|complaint| anyhow::anyhow!("helm {}: {complaint}", arguments.join(" ")))
+        done.map_err(|stderr| anyhow::anyhow!("helm {}: {stderr}", arguments.join(" ")))
     }
 
-    /// Version and number of the ready pods of its Deployment.
+    /// Image and number of ready pods of its Deployment.
     fn deployed(&self) -> anyhow::Result<(String, u64)> {
-        let text = self.scene.cluster.kubectl(&[
+        let text = self.fixture.cluster.kubectl(&[
             "get",
             "deployment",
             "web-demo",
             "-o",
             "json",
             "-n",
-            &self.scene.namespace,
+            &self.fixture.namespace,
         ])?;
         let value: Value = serde_json::from_str(&text)?;
         let image = value["spec"]["template"]["spec"]["containers"][0]["image"].as_str();
@@ -59,17 +59,17 @@ impl Helm<'_> {
     }
 }
 
-pub async fn helm_installs_and_upgrades(scene: &Scene) -> anyhow::Result<()> {
+pub async fn helm_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()> {
     let python = std::env::var_os("SKIFF_TEST_PYTHON");
     let python = PathBuf::from(python.context("SKIFF_TEST_PYTHON is not set")?);
     let folder = tempfile::tempdir()?;
-    let helm = Helm { scene, program: python.with_file_name("helm"), folder: folder.path() };
+    let helm = Helm { fixture, program: python.with_file_name("helm"), folder: folder.path() };
     helm.run(&["create", "demo"])?;
-    // No registry is in reach.
+    // No registry is reachable.
     let test = folder.path().join("demo/templates/tests/test-connection.yaml");
-    let written = std::fs::read_to_string(&test)?;
-    let image = written.replace("image: busybox", "image: skiff.test/busybox:1");
-    ensure!(image != written, "{written}");
+    let template = std::fs::read_to_string(&test)?;
+    let image = template.replace("image: busybox", "image: skiff.test/busybox:1");
+    ensure!(image != template, "{template}");
     std::fs::write(&test, image)?;
 
     let wait = ["--wait", "--timeout", "60s", "--set"];
@@ -84,14 +84,14 @@ pub async fn helm_installs_and_upgrades(scene: &Scene) -> anyhow::Result<()> {
     change("upgrade", "image.tag=v2,replicaCount=2")?;
     ensure!(helm.deployed()? == ("skiff.test/testserver:v2".into(), 2));
 
-    // What cannot be is refused, and leaves the release as it was.
+    // An invalid upgrade is rejected, and leaves the objects as they were.
     let wrong = with("image.tag=v2,replicaCount=two");
     let refused = helm.attempt(&["upgrade", "web", "./demo", "--set", &wrong])?;
-    let complaint = refused.err().context("two is no number")?;
+    let stderr = refused.err().context("replicaCount=two was accepted")?;
     ensure!(
-        complaint
+        stderr
             .contains("cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas"),
-        "{complaint}"
+        "{stderr}"
     );
     ensure!(helm.deployed()? == ("skiff.test/testserver:v2".into(), 2));
 
@@ -106,7 +106,7 @@ pub async fn helm_installs_and_upgrades(scene: &Scene) -> anyhow::Result<()> {
         .collect();
     ensure!(statuses == ["superseded", "superseded", "failed", "deployed"], "{statuses:?}");
     helm.run(&["uninstall", "web", "--wait"])?;
-    let left = scene.cluster.kubectl(&[
+    let left = fixture.cluster.kubectl(&[
         "get",
         "deployments,services,secrets,serviceaccounts",
         "-l",
@@ -114,7 +114,7 @@ pub async fn helm_installs_and_upgrades(scene: &Scene) -> anyhow::Result<()> {
         "-o",
         "name",
         "-n",
-        &scene.namespace,
+        &fixture.namespace,
     ])?;
     ensure!(left.is_empty(), "{left}");
     Ok(())

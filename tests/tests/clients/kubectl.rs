@@ -1,37 +1,37 @@
-//! kubectl against the apiserver: defaults, validation, apply of both sorts, protobuf bodies,
-//! OpenAPI. What would need a node is only asked for, not made (`--dry-run=server`).
+//! kubectl against the apiserver: defaults, validation, both kinds of apply, protobuf bodies,
+//! OpenAPI. Objects that would need a node are only created with `--dry-run=server`.
 
 use anyhow::{Context, ensure};
 use std::path::PathBuf;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 
 fn file(name: &str) -> String {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
     folder.join(name).to_string_lossy().into_owned()
 }
 
-fn kubectl(scene: &Scene, arguments: &[&str]) -> anyhow::Result<String> {
-    let namespace = ["-n", scene.namespace.as_str()];
-    scene.cluster.kubectl(&[arguments, &namespace].concat())
+fn kubectl(fixture: &Fixture, arguments: &[&str]) -> anyhow::Result<String> {
+    let namespace = ["-n", fixture.namespace.as_str()];
+    fixture.cluster.kubectl(&[arguments, &namespace].concat())
 }
 
 /// Writes a manifest for `-f`.
-fn written(scene: &Scene, name: &str, yaml: &str) -> anyhow::Result<String> {
-    let path = scene.cluster.folder().join(format!("{}-{name}.yaml", scene.namespace));
+fn write_manifest(fixture: &Fixture, name: &str, yaml: &str) -> anyhow::Result<String> {
+    let path = fixture.cluster.folder().join(format!("{}-{name}.yaml", fixture.namespace));
     std::fs::write(&path, yaml)?;
     Ok(path.to_string_lossy().into_owned())
 }
 
-pub async fn manifests_of_every_kind_are_accepted(scene: &Scene) -> anyhow::Result<()> {
+pub async fn manifests_of_every_kind_are_accepted(fixture: &Fixture) -> anyhow::Result<()> {
     let manifests = file("kinds.yaml");
-    let made = kubectl(scene, &["apply", "--dry-run=server", "-f", &manifests])?;
+    let created = kubectl(fixture, &["apply", "--dry-run=server", "-f", &manifests])?;
     let count = std::fs::read_to_string(&manifests)?.matches("\nkind:").count();
-    ensure!(made.lines().count() == count, "{count} objects, but {made}");
-    kubectl(scene, &["apply", "--server-side", "--dry-run=server", "-f", &manifests])?;
+    ensure!(created.lines().count() == count, "{count} objects, but {created}");
+    kubectl(fixture, &["apply", "--server-side", "--dry-run=server", "-f", &manifests])?;
     Ok(())
 }
 
-pub async fn create_speaks_protobuf(scene: &Scene) -> anyhow::Result<()> {
+pub async fn kubectl_create_sends_protobuf(fixture: &Fixture) -> anyhow::Result<()> {
     let commands: &[&[&str]] = &[
         &["create", "configmap", "a", "--from-literal=x=1"],
         &["create", "secret", "generic", "a", "--from-literal=x=1"],
@@ -49,25 +49,25 @@ pub async fn create_speaks_protobuf(scene: &Scene) -> anyhow::Result<()> {
         &["create", "cronjob", "a", "--image=a", "--schedule=@hourly"],
         &["create", "poddisruptionbudget", "a", "--selector=a=b", "--min-available=1"],
     ];
-    // Clients of old make beta versions of these, which ended with 1.25.
-    let newer = if scene.cluster.kubectl_minor()? < 25 { &[] } else { newer };
+    // Older clients create beta versions of these, which were removed in 1.25.
+    let newer = if fixture.cluster.kubectl_minor()? < 25 { &[] } else { newer };
     for command in commands.iter().chain(newer) {
-        let made = kubectl(scene, &[*command, &["--dry-run=server", "-o", "name"]].concat())?;
-        ensure!(made.trim().ends_with("/a"), "{command:?}: {made}");
+        let created = kubectl(fixture, &[*command, &["--dry-run=server", "-o", "name"]].concat())?;
+        ensure!(created.trim().ends_with("/a"), "{command:?}: {created}");
     }
     Ok(())
 }
 
-pub async fn owners_of_fields_are_kept(scene: &Scene) -> anyhow::Result<()> {
+pub async fn field_ownership_is_tracked(fixture: &Fixture) -> anyhow::Result<()> {
     let manifest = |value: &str| {
         format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: owned}}\ndata: {{a: {value}, b: same}}\n"
         )
     };
-    let path = written(scene, "owned", &manifest("mine"))?;
-    kubectl(scene, &["apply", "--server-side", "-f", &path])?;
+    let path = write_manifest(fixture, "owned", &manifest("mine"))?;
+    kubectl(fixture, &["apply", "--server-side", "-f", &path])?;
     kubectl(
-        scene,
+        fixture,
         &[
             "patch",
             "configmap",
@@ -77,30 +77,30 @@ pub async fn owners_of_fields_are_kept(scene: &Scene) -> anyhow::Result<()> {
             r#"{"data":{"a":"theirs"}}"#,
         ],
     )?;
-    let refused = scene.cluster.try_kubectl(&[
+    let refused = fixture.cluster.try_kubectl(&[
         "apply",
         "--server-side",
         "-f",
         &path,
         "-n",
-        &scene.namespace,
+        &fixture.namespace,
     ])?;
     let expected = "Apply failed with 1 conflict: conflict with \"other\" using v1";
     ensure!(!refused.success && refused.stderr.contains(expected), "{}", refused.stderr);
     ensure!(refused.stderr.contains(".data.a"), "{}", refused.stderr);
-    kubectl(scene, &["apply", "--server-side", "--force-conflicts", "-f", &path])?;
-    let less = written(
-        scene,
+    kubectl(fixture, &["apply", "--server-side", "--force-conflicts", "-f", &path])?;
+    let less = write_manifest(
+        fixture,
         "less",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: owned}\ndata: {a: mine}\n",
     )?;
-    kubectl(scene, &["apply", "--server-side", "-f", &less])?;
-    let data = kubectl(scene, &["get", "configmap", "owned", "-o", "jsonpath={.data}"])?;
+    kubectl(fixture, &["apply", "--server-side", "-f", &less])?;
+    let data = kubectl(fixture, &["get", "configmap", "owned", "-o", "jsonpath={.data}"])?;
     ensure!(data == r#"{"a":"mine"}"#, "{data}");
     Ok(())
 }
 
-pub async fn faults_are_named_as_kubernetes_names_them(scene: &Scene) -> anyhow::Result<()> {
+pub async fn errors_are_reported_as_in_kubernetes(fixture: &Fixture) -> anyhow::Result<()> {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: bad}\nspec:\n  \
         selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: c}}\n    \
         spec: {containers: [{name: c, image: x, ports: [{containerPort: 70000}]}]}\n";
@@ -122,12 +122,13 @@ pub async fn faults_are_named_as_kubernetes_names_them(scene: &Scene) -> anyhow:
                 "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
             ],
         ),
-        // kubectl of old finds this by itself, and does not say the whole path.
+        // Older versions of kubectl find this themselves, and do not report the whole path.
         (unknown, &["unknown field", "imaeg\""]),
     ];
     for (index, (manifest, texts)) in cases.iter().enumerate() {
-        let path = written(scene, &format!("fault{index}"), manifest)?;
-        let refused = scene.cluster.try_kubectl(&["apply", "-f", &path, "-n", &scene.namespace])?;
+        let path = write_manifest(fixture, &format!("fault{index}"), manifest)?;
+        let refused =
+            fixture.cluster.try_kubectl(&["apply", "-f", &path, "-n", &fixture.namespace])?;
         ensure!(!refused.success, "{manifest} was accepted");
         for text in *texts {
             ensure!(refused.stderr.contains(text), "{text} is not in {}", refused.stderr);
@@ -136,8 +137,8 @@ pub async fn faults_are_named_as_kubernetes_names_them(scene: &Scene) -> anyhow:
     Ok(())
 }
 
-/// What is accepted but hardly meant is told by kubectl and by `skiff` alike.
-pub async fn warnings_are_shown(scene: &Scene) -> anyhow::Result<()> {
+/// Both kubectl and `skiff` print warnings about what is accepted but unlikely to be intended.
+pub async fn warnings_are_shown(fixture: &Fixture) -> anyhow::Result<()> {
     let manifest = |name: &str| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  nodeSelector: {{never: there}}\n  \
@@ -145,27 +146,28 @@ pub async fn warnings_are_shown(scene: &Scene) -> anyhow::Result<()> {
         )
     };
     let warning = "Warning: spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply";
-    let namespace = ["-n", scene.namespace.as_str()];
-    let path = written(scene, "first", &manifest("first"))?;
-    let told = scene.cluster.try_kubectl(&[&["create", "-f", &path], &namespace[..]].concat())?;
-    ensure!(told.stderr.contains(warning), "kubectl: {}", told.stderr);
-    let path = written(scene, "second", &manifest("second"))?;
-    let told = scene.cluster.try_skiff(&[&["create", "-f", &path], &namespace[..]].concat())?;
-    ensure!(told.stderr.contains(warning), "skiff: {}", told.stderr);
+    let namespace = ["-n", fixture.namespace.as_str()];
+    let path = write_manifest(fixture, "first", &manifest("first"))?;
+    let output =
+        fixture.cluster.try_kubectl(&[&["create", "-f", &path], &namespace[..]].concat())?;
+    ensure!(output.stderr.contains(warning), "kubectl: {}", output.stderr);
+    let path = write_manifest(fixture, "second", &manifest("second"))?;
+    let output = fixture.cluster.try_skiff(&[&["create", "-f", &path], &namespace[..]].concat())?;
+    ensure!(output.stderr.contains(warning), "skiff: {}", output.stderr);
     Ok(())
 }
 
-pub async fn fields_are_explained(scene: &Scene) -> anyhow::Result<()> {
-    let text = kubectl(scene, &["explain", "deployment.spec.template.spec.containers.ports"])?;
+pub async fn fields_are_explained(fixture: &Fixture) -> anyhow::Result<()> {
+    let text = kubectl(fixture, &["explain", "deployment.spec.template.spec.containers.ports"])?;
     for part in ["Deployment", "ports <[]", "containerPort\t<integer> -required-"] {
         ensure!(text.contains(part), "{part} is not in {text}");
     }
-    let index = scene.cluster.kubectl(&["get", "--raw", "/openapi/v3"])?;
+    let index = fixture.cluster.kubectl(&["get", "--raw", "/openapi/v3"])?;
     let index: serde_json::Value = serde_json::from_str(&index)?;
     let url = index["paths"]["apis/batch/v1"]["serverRelativeURL"]
         .as_str()
         .context("no document of batch/v1")?;
-    let document = scene.cluster.kubectl(&["get", "--raw", url])?;
+    let document = fixture.cluster.kubectl(&["get", "--raw", url])?;
     ensure!(document.contains("io.k8s.api.batch.v1.CronJobList"));
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! A docker daemon of the test's own, and the commands that are run against it.
+//! A Docker daemon of the test's own, and the commands that are run against it.
 
 use anyhow::{Context, bail, ensure};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// Programs of the cluster, without what only debuggers need: in images they would be three times as large.
+/// The cluster's programs, which are stripped for the images: debug information triples their size.
 const PROGRAMS: [&str; 8] = [
     "skiff",
     "skiff-apiserver",
@@ -16,7 +16,7 @@ const PROGRAMS: [&str; 8] = [
     "skiff-proxy",
     "skiff-dns",
 ];
-/// What the network namespaces' names begin with; the pid of the test follows.
+/// Prefix of the network namespaces' names; the pid of the test follows.
 const NAMESPACE: &str = "skiff-compose-";
 const IMAGES: [&str; 3] = ["busybox", "testserver-v1", "testserver-v2"];
 
@@ -32,8 +32,8 @@ pub fn has(program: &str) -> bool {
     std::env::split_paths(&paths).any(|folder| folder.join(program).is_file())
 }
 
-/// The command that reads docker-compose.yml: compose v2, a plugin of docker's, where it is installed; else the
-/// program of its own that came before.
+/// The command that reads docker-compose.yml: Compose v2, a Docker plugin, if it is installed, else
+/// the standalone program that preceded it.
 pub fn compose_command() -> Option<&'static [&'static str]> {
     let plugin = Command::new("docker").args(["compose", "version"]).output();
     if plugin.is_ok_and(|output| output.status.success()) {
@@ -42,7 +42,7 @@ pub fn compose_command() -> Option<&'static [&'static str]> {
     has("docker-compose").then_some(&["docker-compose"])
 }
 
-/// Removes the namespaces of tests that were killed, and ends what still runs in them.
+/// Removes the namespaces of tests that were killed, and kills what still runs in them.
 fn remove_abandoned_namespaces() -> anyhow::Result<()> {
     let Ok(entries) = std::fs::read_dir("/run/netns") else {
         return Ok(()); // no namespace has ever been named here
@@ -62,10 +62,10 @@ fn remove_abandoned_namespaces() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// See the module. Dropping it ends the daemon and removes everything.
+/// The Docker daemon; dropping it stops the daemon and removes everything.
 pub struct Docker {
     folder: tempfile::TempDir,
-    /// The network namespace that all of it is in.
+    /// The network namespace in which everything runs.
     namespace: String,
     /// The built programs, and the target folder that they and the images are in.
     programs: PathBuf,
@@ -73,7 +73,7 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Makes the namespace, the base image and the programs' copies; starts nothing.
+    /// Creates the namespace, the base image and the stripped programs; starts nothing.
     pub fn prepare() -> anyhow::Result<Self> {
         let own = std::env::current_exe()?;
         let programs = own.ancestors().nth(2).context("not in a target folder")?.to_owned();
@@ -84,7 +84,7 @@ impl Docker {
         run(Command::new("ip").args(["netns", "add", &namespace]))?;
         let docker = Self { folder, namespace, programs, target };
         docker.inside("ip", &["link", "set", "lo", "up"])?;
-        // Outside the namespace, which has no way to Debian's packages.
+        // Outside the namespace, from which Debian's packages cannot be reached.
         let mut base = Command::new(repository().join("deploy/compose.sh"));
         run(base.arg("base").env("CARGO_TARGET_DIR", &docker.target))?;
         let own_target = docker.path("target");
@@ -108,7 +108,7 @@ impl Docker {
         self.path("kubeconfig")
     }
 
-    /// A command in the namespace, that finds this daemon and this cluster.
+    /// A command in the namespace that uses this daemon and this cluster.
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let folder = self.folder.path().display();
         let mut command = Command::new("nsenter");
@@ -131,7 +131,7 @@ impl Docker {
         command
     }
 
-    /// Runs a program in the namespace; returns what it has written.
+    /// Runs a program in the namespace; returns its standard output.
     pub fn inside(&self, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
         run(self.command(program).args(arguments))
     }
@@ -140,7 +140,7 @@ impl Docker {
         run(self.command(repository().join("deploy/compose.sh")).arg(verb))
     }
 
-    /// As people call it: in the repository, with nothing but its files.
+    /// Runs docker-compose as users do: in the repository, with nothing but its files.
     pub fn compose(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let command = compose_command().context("there is no docker-compose")?;
         self.inside(command[0], &[&command[1..], arguments].concat())
@@ -182,15 +182,15 @@ impl Docker {
         run(&mut load).map(drop)
     }
 
-    /// Asks for a page of a pod through `kubectl port-forward`.
+    /// Requests a page of a pod through `kubectl port-forward`.
     pub fn through_port_forward(&self, pod: &str, port: u16, page: &str) -> anyhow::Result<String> {
         let mut command = self.command(testkit::tools::kubectl());
         command.args(["port-forward", "-n", "web", pod, &format!(":{port}")]);
-        let mut child = Ended(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
+        let mut child = KillOnDrop(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
         let output = child.0.stdout.take().context("its output is a pipe")?;
         // "Forwarding from 127.0.0.1:PORT -> 8080"
         let mut line = String::new();
-        // Kept until the end: it writes a line for each connection.
+        // Kept open until the end: kubectl writes a line for each connection.
         let mut output = BufReader::new(output);
         output.read_line(&mut line)?;
         let address = line.split_whitespace().nth(2);
@@ -207,7 +207,7 @@ impl Docker {
         Ok(RunningLoad(child))
     }
 
-    /// What the daemon's folder holds of images and volumes, now that it has ended.
+    /// The images, volumes and containers that the stopped daemon has left in its folder.
     pub fn images_and_volumes(&self) -> anyhow::Result<Vec<PathBuf>> {
         let mut left = Vec::new();
         for folder in
@@ -225,7 +225,7 @@ impl Docker {
         Ok(left)
     }
 
-    /// What there is to see after a failure.
+    /// States, events and logs, for the report of a failure.
     pub fn logs(&self) -> String {
         let ask =
             |outcome: anyhow::Result<String>| outcome.unwrap_or_else(|error| format!("{error:#}"));
@@ -252,11 +252,11 @@ impl Drop for Docker {
     }
 }
 
-/// Load that goes on.
+/// A client that sends requests in the background.
 pub struct RunningLoad(Child);
 
 impl RunningLoad {
-    /// Ends it; returns its report.
+    /// Stops it; returns its report.
     pub fn finish(self) -> anyhow::Result<String> {
         let output = self.0.wait_with_output()?;
         ensure!(output.status.success(), "the client failed");
@@ -265,12 +265,12 @@ impl RunningLoad {
 }
 
 /// A process that is killed when it is no longer needed.
-struct Ended(Child);
+struct KillOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
-            eprintln!("cannot end a process: {error}");
+            eprintln!("cannot kill a process: {error}");
         }
     }
 }

@@ -3,12 +3,12 @@
 use anyhow::ensure;
 use client::{Api, DeleteOptions};
 use k8s_openapi::api::core::v1::Pod;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use tests::pods;
 
-use super::{create, exec, refusals::event};
+use super::{create, exec, start_failures::event};
 
-pub async fn an_image_is_a_volume(scene: &Scene) -> anyhow::Result<()> {
+pub async fn an_image_is_mounted_as_a_volume(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -31,9 +31,9 @@ spec:
   containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
   volumes: [{name: none, image: {reference: "skiff.test/absent:1", pullPolicy: Never}}]
 "#;
-    create(scene, yaml).await?;
-    pods::ready(scene, "imaged").await?;
-    let sh = |command: &str| exec(scene, "imaged", "main", command);
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "imaged").await?;
+    let sh = |command: &str| exec(fixture, "imaged", "main", command);
     ensure!(
         sh("ls /server/bin /programs")? == "/programs:\ntestserver\n\n/server/bin:\ntestserver"
     );
@@ -41,15 +41,15 @@ spec:
     ensure!(refused.contains("Read-only file system"), "{refused}");
     ensure!(refused.contains("Permission denied"), "{refused}");
     let text = "is not present with pull policy of Never";
-    event(scene, "unimaged", "FailedMount", text).await?;
+    event(fixture, "unimaged", "FailedMount", text).await?;
 
-    let api = Api::<Pod>::namespaced(scene.cluster.client(), &scene.namespace);
+    let api = Api::<Pod>::namespaced(fixture.cluster.client(), &fixture.namespace);
     let uid = api.get("imaged").await?.metadata.uid.unwrap_or_default();
     api.delete("imaged", &DeleteOptions::default()).await?;
     let gone = |pods: &std::collections::BTreeMap<String, Pod>| !pods.contains_key("imaged");
-    let selection = testkit::wait::Selection::namespace(&scene.namespace).name("imaged");
-    testkit::wait::until(scene.cluster.client(), selection, "it is gone", gone).await?;
+    let selection = testkit::wait::Selection::namespace(&fixture.namespace).name("imaged");
+    testkit::wait::until(fixture.cluster.client(), selection, "it is gone", gone).await?;
     let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-    ensure!(!mounts.contains(&uid), "something of it is mounted still");
+    ensure!(!mounts.contains(&uid), "part of it is still mounted");
     Ok(())
 }

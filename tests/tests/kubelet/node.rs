@@ -1,16 +1,16 @@
-//! What a node tells of itself, and what it has for its pods.
+//! Events about a node, and its host ports.
 
 use std::collections::BTreeMap;
 
 use client::{Api, DeleteOptions};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::pods;
 
 use super::create;
 
-pub async fn a_node_tells_what_becomes_of_it(scene: &Scene) -> anyhow::Result<()> {
+pub async fn a_node_reports_events_about_itself(fixture: &Fixture) -> anyhow::Result<()> {
     let wanted = [
         "Starting",
         "NodeHasSufficientMemory",
@@ -18,7 +18,7 @@ pub async fn a_node_tells_what_becomes_of_it(scene: &Scene) -> anyhow::Result<()
         "NodeHasSufficientPID",
         "NodeReady",
     ];
-    let told = |events: &BTreeMap<String, Event>| {
+    let all_there = |events: &BTreeMap<String, Event>| {
         wanted.iter().all(|reason| {
             events.values().any(|event| {
                 let about = &event.involved_object;
@@ -29,12 +29,12 @@ pub async fn a_node_tells_what_becomes_of_it(scene: &Scene) -> anyhow::Result<()
         })
     };
     let selection = Selection::namespace("default");
-    wait::until(scene.cluster.client(), selection, "it has told", told).await?;
+    wait::until(fixture.cluster.client(), selection, "all events are there", all_there).await?;
     Ok(())
 }
 
-pub async fn a_forced_deletion_frees_the_ports_of_a_pod(scene: &Scene) -> anyhow::Result<()> {
-    // It takes its time to end, and the next one does not wait for it.
+pub async fn a_forced_deletion_frees_the_ports_of_a_pod(fixture: &Fixture) -> anyhow::Result<()> {
+    // It takes long to terminate, and its replacement does not wait for it.
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -48,12 +48,12 @@ spec:
     ports: [{containerPort: 80, hostPort: 7070}]
     readinessProbe: {exec: {command: [cat, /ready]}, periodSeconds: 1}
 "#;
-    create(scene, yaml).await?;
-    pods::ready(scene, "holder").await?;
-    let api: Api<Pod> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "holder").await?;
+    let api: Api<Pod> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     let at_once = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
     api.delete("holder", &at_once).await?;
-    create(scene, yaml).await?;
-    pods::ready(scene, "holder").await?;
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "holder").await?;
     Ok(())
 }

@@ -1,12 +1,12 @@
 //! Probes over gRPC and HTTPS.
 
 use anyhow::ensure;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use tests::{pods, web};
 
 use super::create;
 
-pub async fn probes_speak_grpc(scene: &Scene) -> anyhow::Result<()> {
+pub async fn probes_use_grpc(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = "
 apiVersion: v1
 kind: Pod
@@ -18,19 +18,19 @@ spec:
     args: [serve, --grpc-port, '9000']
     readinessProbe: {grpc: {port: 9000}, periodSeconds: 1, failureThreshold: 1}
 ";
-    create(scene, yaml).await?;
-    let pod = pods::ready(scene, "grpc").await?;
+    create(fixture, yaml).await?;
+    let pod = pods::ready(fixture, "grpc").await?;
     let page = |path: &str| format!("http://{}:8080/{path}", pods::address(&pod));
-    web::get(&scene.cluster, &page("ready/off"))?;
-    pods::one(scene, "grpc", "the pod is not Ready", |pod| !pods::is_ready(pod)).await?;
-    web::get(&scene.cluster, &page("ready/on"))?;
-    pods::ready(scene, "grpc").await?;
+    web::get(&fixture.cluster, &page("ready/off"))?;
+    pods::one(fixture, "grpc", "the pod is not Ready", |pod| !pods::is_ready(pod)).await?;
+    web::get(&fixture.cluster, &page("ready/on"))?;
+    pods::ready(fixture, "grpc").await?;
     Ok(())
 }
 
-/// The one server with TLS that is there anyway is the apiserver.
-pub async fn probes_speak_https(scene: &Scene) -> anyhow::Result<()> {
-    let gateway = scene.cluster.gateway();
+/// The only TLS server that every cluster has is the apiserver.
+pub async fn probes_use_https(fixture: &Fixture) -> anyhow::Result<()> {
+    let gateway = fixture.cluster.gateway();
     let yaml = format!(
         "
 apiVersion: v1
@@ -55,11 +55,11 @@ spec:
     livenessProbe: {{httpGet: {{scheme: HTTPS, port: 8080, path: /healthz}}, periodSeconds: 1, failureThreshold: 1}}
 "
     );
-    create(scene, &yaml).await?;
-    pods::ready(scene, "secure").await?;
+    create(fixture, &yaml).await?;
+    pods::ready(fixture, "secure").await?;
     // A server without TLS fails such a probe.
-    pods::one(scene, "plain", "it is started again", |pod| pods::restarts(pod, "main") > 0).await?;
-    let secure = pods::ready(scene, "secure").await?;
+    pods::one(fixture, "plain", "it is restarted", |pod| pods::restarts(pod, "main") > 0).await?;
+    let secure = pods::ready(fixture, "secure").await?;
     ensure!(pods::restarts(&secure, "main") == 0);
     Ok(())
 }

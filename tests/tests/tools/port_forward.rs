@@ -1,5 +1,5 @@
-//! Ports of pods on this machine: `skiff` over gRPC, kubectl over SPDY in a WebSocket and over SPDY
-//! alone, kube-rs over WebSocket channels.
+//! Ports of pods, forwarded to this machine: `skiff` over gRPC, kubectl over SPDY in a WebSocket
+//! and over SPDY alone, kube-rs over WebSocket channels.
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -7,16 +7,16 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use testkit::manifest;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use tests::{pods, web};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Tool;
 
-/// Connections at once.
-const AT_ONCE: usize = 8;
+/// Number of concurrent connections.
+const CONNECTIONS: usize = 8;
 
-/// A tool that forwards; dropping it ends it.
+/// A tool that forwards ports; dropping it kills the tool.
 struct Forward {
     child: Child,
     url: String,
@@ -31,7 +31,7 @@ impl Forward {
         let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line)?;
-        // It goes on to say what it does; nobody may have to wait for us to read that.
+        // Drain the rest of its output, so that it never blocks on a full pipe.
         std::thread::spawn(move || output.read_to_end(&mut Vec::new()).ok());
         let mut words = line.split_whitespace();
         let Some(address) = words.find(|word| word.starts_with("127.0.0.1:")) else {
@@ -46,7 +46,7 @@ impl Forward {
         Ok(Self { child, url })
     }
 
-    /// Ends it; what it complained about.
+    /// Kills the tool; returns its standard error.
     fn finish(mut self) -> anyhow::Result<String> {
         self.child.kill()?;
         let mut errors = String::new();
@@ -65,47 +65,47 @@ impl Drop for Forward {
     }
 }
 
-pub async fn skiff_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
-    forwards_ports(scene, Tool::Skiff).await
+pub async fn skiff_forwards_ports(fixture: &Fixture) -> anyhow::Result<()> {
+    forwards_ports(fixture, Tool::Skiff).await
 }
 
-pub async fn kubectl_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
-    forwards_ports(scene, Tool::Kubectl).await
+pub async fn kubectl_forwards_ports(fixture: &Fixture) -> anyhow::Result<()> {
+    forwards_ports(fixture, Tool::Kubectl).await
 }
 
-async fn forwards_ports(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
+async fn forwards_ports(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
     for (target, ports) in [
         (format!("pod/{pod}"), ":8080"),
         ("service/web".to_owned(), ":80"),
         ("deployment/web".to_owned(), ":8080"),
     ] {
-        let forward = Forward::start(tool.command(scene, &["port-forward", &target, ports]))?;
-        ensure!(web::get(&scene.cluster, &format!("{}/hostname", forward.url))? == pod);
-        answers_at_once(scene, &forward).await?;
+        let forward = Forward::start(tool.command(fixture, &["port-forward", &target, ports]))?;
+        ensure!(web::get(&fixture.cluster, &format!("{}/hostname", forward.url))? == pod);
+        answers_at_once(fixture, &forward).await?;
     }
 
-    // Nobody listens there: that connection fails, and the reason is told.
+    // Nothing listens there: the connection fails, and the reason is reported.
     let target = format!("pod/{pod}");
-    let forward = Forward::start(tool.command(scene, &["port-forward", &target, ":81"]))?;
-    ensure!(web::get(&scene.cluster, &forward.url).is_err());
+    let forward = Forward::start(tool.command(fixture, &["port-forward", &target, ":81"]))?;
+    ensure!(web::get(&fixture.cluster, &forward.url).is_err());
     if let Tool::Skiff = tool {
-        // kubectl of this version gives up at once.
-        ensure!(web::get(&scene.cluster, &forward.url).is_err());
+        // kubectl gives up after the first failure.
+        ensure!(web::get(&fixture.cluster, &forward.url).is_err());
     }
     let errors = forward.finish()?;
     ensure!(errors.contains("forwarding") && errors.contains("refused"), "{errors}");
 
-    let written = tool.attempt(scene, &["port-forward", "pod/missing", ":80"])?;
-    ensure!(!written.success && written.stderr.contains("not found"), "{}", written.stderr);
+    let output = tool.attempt(fixture, &["port-forward", "pod/missing", ":80"])?;
+    ensure!(!output.success && output.stderr.contains("not found"), "{}", output.stderr);
     Ok(())
 }
 
-/// Several connections, none of which waits for another.
-async fn answers_at_once(scene: &Scene, forward: &Forward) -> anyhow::Result<()> {
+/// Several connections, none of which has to wait for another.
+async fn answers_at_once(fixture: &Fixture, forward: &Forward) -> anyhow::Result<()> {
     let mut running = Vec::new();
-    for index in 0..AT_ONCE {
-        let (cluster, url) = (scene.cluster.clone(), forward.url.clone());
+    for index in 0..CONNECTIONS {
+        let (cluster, url) = (fixture.cluster.clone(), forward.url.clone());
         running.push(tokio::task::spawn_blocking(move || {
             web::get(&cluster, &format!("{url}/slow/{}", 500 + index))
         }));
@@ -116,17 +116,17 @@ async fn answers_at_once(scene: &Scene, forward: &Forward) -> anyhow::Result<()>
     Ok(())
 }
 
-pub async fn old_clients_speak_spdy(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
+pub async fn legacy_clients_use_spdy(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
     let target = format!("pod/{pod}");
-    let mut command = Tool::Kubectl.command(scene, &["port-forward", &target, ":8080"]);
+    let mut command = Tool::Kubectl.command(fixture, &["port-forward", &target, ":8080"]);
     command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
     let forward = Forward::start(command)?;
-    ensure!(web::get(&scene.cluster, &format!("{}/hostname", forward.url))? == pod);
-    answers_at_once(scene, &forward).await?;
+    ensure!(web::get(&fixture.cluster, &format!("{}/hostname", forward.url))? == pod);
+    answers_at_once(fixture, &forward).await?;
     let script = "read line; echo out $line; echo err >&2; exit 3";
     let mut child = Tool::Kubectl
-        .command(scene, &["exec", "-i", &pod, "-c", "shell", "--", "sh", "-c", script])
+        .command(fixture, &["exec", "-i", &pod, "-c", "shell", "--", "sh", "-c", script])
         .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -140,18 +140,18 @@ pub async fn old_clients_speak_spdy(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn kube_rs_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
-    let file = Kubeconfig::read_from(scene.cluster.kubeconfig())?;
+pub async fn kube_rs_forwards_ports(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
+    let file = Kubeconfig::read_from(fixture.cluster.kubeconfig())?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     let api: kube::Api<Pod> =
-        kube::Api::namespaced(kube::Client::try_from(config)?, &scene.namespace);
+        kube::Api::namespaced(kube::Client::try_from(config)?, &fixture.namespace);
     let mut forward = api.portforward(&pod, &[8080, 81]).await?;
     let error = forward.take_error(81).context("port 81 has errors")?.await;
     ensure!(error.is_some_and(|error| error.contains("refused")));
     let mut stream = forward.take_stream(8080).context("port 8080 has a stream")?;
     stream.write_all(b"GET /hostname HTTP/1.1\r\nHost: x\r\n\r\n").await?;
-    // The connection stays; this side is the one that ends it.
+    // The server keeps the connection open; this side closes it.
     let mut answer = Vec::new();
     while !answer.ends_with(pod.as_bytes()) {
         ensure!(stream.read_buf(&mut answer).await? > 0, "{answer:?}");
@@ -161,14 +161,14 @@ pub async fn kube_rs_forwards_ports(scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One pod of a web server and a shell, with a Service; its name.
-pub async fn create(scene: &Scene) -> anyhow::Result<String> {
-    let client = scene.cluster.client();
-    manifest::create(client, &scene.namespace, APPLICATION).await?;
+/// Creates a pod of a web server and a shell, with a Service; returns the pod's name.
+pub async fn create(fixture: &Fixture) -> anyhow::Result<String> {
+    let client = fixture.cluster.client();
+    manifest::create(client, &fixture.namespace, APPLICATION).await?;
     let ready = |pods: &std::collections::BTreeMap<String, Pod>| {
         pods.len() == 1 && pods.values().all(pods::is_ready)
     };
-    let pods = pods::until(scene, "app=web", "the pod is Ready", ready).await?;
+    let pods = pods::until(fixture, "app=web", "the pod is Ready", ready).await?;
     pods.into_keys().next().context("there is one")
 }
 

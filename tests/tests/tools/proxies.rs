@@ -1,4 +1,4 @@
-//! HTTP to pods, Services and nodes through the apiserver, asked for through `kubectl proxy`.
+//! HTTP to pods, Services and nodes through the apiserver, requested through `kubectl proxy`.
 
 use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::Endpoints;
@@ -7,26 +7,26 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::Duration;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 
 use super::Tool;
 use super::port_forward::create;
 
-/// More than the apiserver reads of any other body.
+/// More than the apiserver accepts in any other body.
 const LARGE_BYTES: usize = 8 << 20;
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(30);
+/// How long one response may take.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `kubectl proxy`; dropping it ends it.
+/// `kubectl proxy`; dropping it kills the process.
 struct Proxy {
     child: Child,
     address: String,
 }
 
 impl Proxy {
-    fn start(scene: &Scene) -> anyhow::Result<Self> {
-        let mut child = scene
+    fn start(fixture: &Fixture) -> anyhow::Result<Self> {
+        let mut child = fixture
             .cluster
             .kubectl_command()
             .args(["proxy", "--port=0"])
@@ -46,11 +46,11 @@ impl Proxy {
 
     fn connect(&self) -> anyhow::Result<TcpStream> {
         let stream = TcpStream::connect(&self.address)?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
         Ok(stream)
     }
 
-    /// One request with its headers (each with its line end), and the whole answer.
+    /// Sends a request with headers (each with its line ending); returns the whole response.
     fn ask(&self, line: &str, headers: &str, body: &[u8]) -> anyhow::Result<String> {
         let mut stream = self.connect()?;
         write!(
@@ -60,9 +60,9 @@ impl Proxy {
             body.len()
         )?;
         stream.write_all(body)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response)?;
+        Ok(String::from_utf8_lossy(&response).into_owned())
     }
 }
 
@@ -74,23 +74,23 @@ impl Drop for Proxy {
     }
 }
 
-fn expect(answer: &str, parts: &[&str]) -> anyhow::Result<()> {
+fn expect(response: &str, parts: &[&str]) -> anyhow::Result<()> {
     for part in parts {
-        ensure!(answer.contains(part), "{part:?} is not in\n{answer:.2000}");
+        ensure!(response.contains(part), "{part:?} is not in\n{response:.2000}");
     }
     Ok(())
 }
 
-pub async fn pods_and_services_are_proxied(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
-    let selection = Selection::namespace(&scene.namespace).name("web");
+pub async fn pods_and_services_are_proxied(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
+    let selection = Selection::namespace(&fixture.namespace).name("web");
     let ready = |all: &BTreeMap<String, Endpoints>| {
         let subsets = all.values().flat_map(|one| one.subsets.iter().flatten());
         subsets.into_iter().any(|subset| subset.addresses.is_some())
     };
-    wait::until(scene.cluster.client(), selection, "an endpoint is ready", ready).await?;
-    let proxy = Proxy::start(scene)?;
-    let within = format!("/api/v1/namespaces/{}", scene.namespace);
+    wait::until(fixture.cluster.client(), selection, "an endpoint is ready", ready).await?;
+    let proxy = Proxy::start(fixture)?;
+    let within = format!("/api/v1/namespaces/{}", fixture.namespace);
     for name in [
         format!("pods/{pod}"),
         format!("pods/{pod}:8080"),
@@ -100,8 +100,8 @@ pub async fn pods_and_services_are_proxied(scene: &Scene) -> anyhow::Result<()> 
         "services/http:web:http".to_owned(),
     ] {
         let path = format!("{within}/{name}/proxy/hostname");
-        let answer = proxy.ask(&format!("GET {path}"), "", b"")?;
-        ensure!(answer.ends_with(&pod), "{name}: {answer}");
+        let response = proxy.ask(&format!("GET {path}"), "", b"")?;
+        ensure!(response.ends_with(&pod), "{name}: {response}");
     }
     messages_pass(&proxy, &format!("{within}/services/web:http/proxy"))?;
     upgrades_pass(&proxy, &format!("{within}/pods/{pod}:8080/proxy/upgrade"))?;
@@ -113,8 +113,8 @@ pub async fn pods_and_services_are_proxied(scene: &Scene) -> anyhow::Result<()> 
         (&format!("pods/{pod}:81"), "503", "refused"),
         (&format!("pods/https:{pod}:8080"), "503", "error trying to reach service"),
     ] {
-        let answer = proxy.ask(&format!("GET {within}/{name}/proxy/"), "", b"")?;
-        expect(&answer, &[&format!("HTTP/1.1 {code}"), part])?;
+        let response = proxy.ask(&format!("GET {within}/{name}/proxy/"), "", b"")?;
+        expect(&response, &[&format!("HTTP/1.1 {code}"), part])?;
     }
     Ok(())
 }
@@ -124,18 +124,18 @@ fn messages_pass(proxy: &Proxy, base: &str) -> anyhow::Result<()> {
     for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
         let line = format!("{method} {base}/echo/a%20b/?x=1&y=%2F");
         let headers = "X-Mine: yes\r\nAuthorization: Bearer none\r\n";
-        let answer = proxy.ask(&line, headers, b"the body")?;
+        let response = proxy.ask(&line, headers, b"the body")?;
         let seen = format!("{method} /echo/a%20b/?x=1&y=%2F\n");
-        expect(&answer, &["HTTP/1.1 200", &seen, "x-mine: yes", "x-forwarded-for: "])?;
-        ensure!(answer.ends_with("\n\nthe body"), "{answer}");
-        ensure!(!answer.contains("Bearer"), "{answer}");
+        expect(&response, &["HTTP/1.1 200", &seen, "x-mine: yes", "x-forwarded-for: "])?;
+        ensure!(response.ends_with("\n\nthe body"), "{response}");
+        ensure!(!response.contains("Bearer"), "{response}");
     }
     let head = proxy.ask(&format!("HEAD {base}/echo"), "", b"")?;
     expect(&head, &["HTTP/1.1 200"])?;
 
     let large = vec![b'x'; LARGE_BYTES];
-    let answer = proxy.ask(&format!("POST {base}/echo"), "", &large)?;
-    ensure!(answer.len() > LARGE_BYTES, "{} bytes came back", answer.len());
+    let response = proxy.ask(&format!("POST {base}/echo"), "", &large)?;
+    ensure!(response.len() > LARGE_BYTES, "{} bytes came back", response.len());
 
     let page = proxy.ask(&format!("GET {base}/page"), "Accept: text/html\r\n", b"")?;
     let link = format!("<p>At <a href=\"{base}/hostname\">home</a></p>\n");
@@ -172,13 +172,13 @@ fn upgrades_pass(proxy: &Proxy, path: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
+pub async fn nodes_are_proxied(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
     let node =
-        Tool::Kubectl.run(scene, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
+        Tool::Kubectl.run(fixture, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
     let raw = |path: &str| {
         let path = format!("/api/v1/nodes/{node}/proxy/{path}");
-        Tool::Kubectl.attempt(scene, &["get", "--raw", &path])
+        Tool::Kubectl.attempt(fixture, &["get", "--raw", &path])
     };
     expect(&raw("metrics")?.stdout, &["kubelet_running_pods "])?;
     let metrics = raw("metrics/cadvisor")?.stdout;
@@ -186,50 +186,51 @@ pub async fn nodes_are_proxied(scene: &Scene) -> anyhow::Result<()> {
     let summary: serde_json::Value = serde_json::from_str(&raw("stats/summary")?.stdout)?;
     ensure!(summary["node"]["nodeName"] == node.as_str(), "{summary}");
     ensure!(raw("healthz")?.stdout == "ok");
-    let log = raw(&format!("containerLogs/{}/{pod}/server", scene.namespace))?;
+    let log = raw(&format!("containerLogs/{}/{pod}/server", fixture.namespace))?;
     expect(&log.stdout, &["serving on port 8080"])?;
     expect(&raw("pods")?.stderr, &["does not serve /pods"])?;
 
-    // Who may read nodes may not reach through them.
+    // The proxy of a node needs a permission of its own.
     let target = format!("/api/v1/nodes/{node}/proxy/metrics");
-    let refused = Tool::Kubectl.attempt(scene, &["get", "--raw", &target, "--as=jane"])?;
+    let refused = Tool::Kubectl.attempt(fixture, &["get", "--raw", &target, "--as=jane"])?;
     expect(&refused.stderr, &["Forbidden", "nodes/proxy"])
 }
 
-/// As Prometheus and metrics-server do: straight from the kubelet's port, with a ServiceAccount's token.
-pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
-    let pod = create(scene).await?;
+/// As Prometheus and metrics-server do: directly from the kubelet's port, with the token of a
+/// ServiceAccount.
+pub async fn monitoring_scrapes_kubelets(fixture: &Fixture) -> anyhow::Result<()> {
+    let pod = create(fixture).await?;
     let node =
-        Tool::Kubectl.run(scene, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
-    let authority = std::fs::read(scene.cluster.folder().join("pki/ca.crt"))?;
+        Tool::Kubectl.run(fixture, &["get", "pod", &pod, "-o", "jsonpath={.spec.nodeName}"])?;
+    let authority = std::fs::read(fixture.cluster.folder().join("pki/ca.crt"))?;
     let web = reqwest::Client::builder()
         .tls_certs_only([reqwest::Certificate::from_pem(&authority)?])
         .build()?;
-    Tool::Skiff.run(scene, &["create", "serviceaccount", "monitor"])?;
-    let token = Tool::Skiff.run(scene, &["create", "token", "monitor"])?;
-    let address = scene.cluster.node_address(&node);
+    Tool::Skiff.run(fixture, &["create", "serviceaccount", "monitor"])?;
+    let token = Tool::Skiff.run(fixture, &["create", "token", "monitor"])?;
+    let address = fixture.cluster.node_address(&node);
     let read = async |path: &str, token: &str| -> anyhow::Result<(u16, String)> {
         let url = format!("https://{address}:10250/{path}");
-        let answer = web.get(url).bearer_auth(token.trim()).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
+        let response = web.get(url).bearer_auth(token.trim()).send().await?;
+        Ok((response.status().as_u16(), response.text().await?))
     };
     let anonymous = web.get(format!("https://{address}:10250/metrics"));
     ensure!(anonymous.send().await?.status().as_u16() == 401);
     ensure!(read("metrics", "abc").await?.0 == 401);
     let (code, refusal) = read("metrics", &token).await?;
     ensure!(code == 403, "{code} {refusal}");
-    let user = format!("system:serviceaccount:{}:monitor", scene.namespace);
+    let user = format!("system:serviceaccount:{}:monitor", fixture.namespace);
     let rule = format!("user={user}, verb=get, resource=nodes, subresource=metrics");
     expect(&refusal, &[&rule])?;
 
-    let name = format!("{}-monitor", scene.namespace);
-    let account = format!("--serviceaccount={}:monitor", scene.namespace);
+    let name = format!("{}-monitor", fixture.namespace);
+    let account = format!("--serviceaccount={}:monitor", fixture.namespace);
     let rights = ["--verb=get", "--resource=nodes/metrics"];
-    Tool::Kubectl.run(scene, &[&["create", "clusterrole", &name], &rights[..]].concat())?;
+    Tool::Kubectl.run(fixture, &[&["create", "clusterrole", &name], &rights[..]].concat())?;
     let role = format!("--clusterrole={name}");
-    Tool::Kubectl.run(scene, &["create", "clusterrolebinding", &name, &role, &account])?;
+    Tool::Kubectl.run(fixture, &["create", "clusterrolebinding", &name, &role, &account])?;
     let labels =
-        format!("{{container=\"server\",namespace=\"{}\",pod=\"{pod}\"}} ", scene.namespace);
+        format!("{{container=\"server\",namespace=\"{}\",pod=\"{pod}\"}} ", fixture.namespace);
     for (path, expected) in [
         ("metrics", "kubelet_running_pods ".to_owned()),
         ("metrics/cadvisor", format!("container_memory_usage_bytes{labels}")),
@@ -244,10 +245,10 @@ pub async fn monitoring_reads_kubelets(scene: &Scene) -> anyhow::Result<()> {
         .await?;
         expect(&text, &[&expected])?;
     }
-    // More than that it may not.
+    // It has no other permission.
     for path in ["stats/summary", "pods", ""] {
         ensure!(read(path, &token).await?.0 == 403, "{path}");
     }
-    Tool::Kubectl.run(scene, &["delete", "clusterrolebinding,clusterrole", &name])?;
+    Tool::Kubectl.run(fixture, &["delete", "clusterrolebinding,clusterrole", &name])?;
     Ok(())
 }

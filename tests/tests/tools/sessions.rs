@@ -1,5 +1,5 @@
-//! Sessions with containers: terminals, standard input and its end, exit codes, copies, logs,
-//! debugging containers.
+//! Sessions with containers: terminals, standard input and its end, exit codes, copies, logs, debug
+//! containers.
 
 use anyhow::{Context, bail, ensure};
 use nix::pty::{Winsize, openpty};
@@ -12,18 +12,18 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::{manifest, wait};
 use tests::pods;
 
 use super::Tool;
 
-/// How long a program may take to end.
-const END: Duration = Duration::from_secs(60);
+/// How long a program may take to exit.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a text may take to appear.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TEXT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A program with a terminal of its own; dropping it ends it.
+/// A program with a terminal of its own; dropping it kills the program.
 struct Terminal {
     child: Child,
     terminal: OwnedFd,
@@ -60,14 +60,14 @@ impl Terminal {
         Ok(self.keyboard.write_all(text.as_bytes())?)
     }
 
-    /// Waits until a text is on the screen, behind what was waited for before.
+    /// Waits until a text appears on the screen, after the one that was last waited for.
     fn expect(&mut self, text: &str) -> anyhow::Result<()> {
         loop {
             if let Some(at) = self.seen.find(text) {
                 self.seen.drain(..at + text.len());
                 return Ok(());
             }
-            let piece = self.screen.recv_timeout(PATIENCE);
+            let piece = self.screen.recv_timeout(TEXT_TIMEOUT);
             let piece = piece.with_context(|| format!("{text:?} is not in {:?}", self.seen))?;
             self.seen.push_str(&String::from_utf8_lossy(&piece));
         }
@@ -79,17 +79,17 @@ impl Terminal {
             .stdin(self.terminal.try_clone()?)
             .status()?;
         ensure!(done.success(), "stty");
-        // The terminal does not control the program, so the kernel does not tell it.
+        // It is not the program's controlling terminal, so the kernel does not signal the change.
         let pid = i32::try_from(self.child.id())?;
         Ok(kill(Pid::from_raw(pid), Signal::SIGWINCH)?)
     }
 
-    /// Its exit code.
+    /// Waits until it exits; returns its exit code.
     async fn finish(&mut self) -> anyhow::Result<Option<i32>> {
         let pid = self.child.id();
         let ended = bounded(pid, move || {
             let pid = Pid::from_raw(i32::try_from(pid).expect("a pid has 31 bits"));
-            // It stays for `wait` to be collected.
+            // It remains to be reaped by `wait`.
             waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
         });
         ended.await??;
@@ -105,21 +105,21 @@ impl Drop for Terminal {
     }
 }
 
-pub async fn skiff_holds_sessions(scene: &Scene) -> anyhow::Result<()> {
-    holds_sessions(scene, Tool::Skiff).await
+pub async fn skiff_holds_sessions(fixture: &Fixture) -> anyhow::Result<()> {
+    holds_sessions(fixture, Tool::Skiff).await
 }
 
-pub async fn kubectl_holds_sessions(scene: &Scene) -> anyhow::Result<()> {
-    holds_sessions(scene, Tool::Kubectl).await
+pub async fn kubectl_holds_sessions(fixture: &Fixture) -> anyhow::Result<()> {
+    holds_sessions(fixture, Tool::Kubectl).await
 }
 
-async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
-    manifest::create(scene.cluster.client(), &scene.namespace, PODS).await?;
+async fn holds_sessions(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
+    manifest::create(fixture.cluster.client(), &fixture.namespace, PODS).await?;
     for pod in ["plain", "console", "reader"] {
-        pods::ready(scene, pod).await?;
+        pods::ready(fixture, pod).await?;
     }
 
-    let mut shell = Terminal::start(tool.command(scene, &["exec", "-it", "plain", "--", "sh"]))?;
+    let mut shell = Terminal::start(tool.command(fixture, &["exec", "-it", "plain", "--", "sh"]))?;
     shell.type_in("stty size\n")?;
     shell.expect("33 101")?;
     shell.resize(40, 120)?;
@@ -128,7 +128,7 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     // The shell reads keys itself until a command runs.
     shell.type_in("sh -c 'echo $((40 + 2)); exec cat'\n")?;
     shell.expect("42\r\n")?;
-    // The signal throws away what was typed with it.
+    // The signal discards what was typed with it.
     shell.type_in("\x03")?;
     shell.expect("/ #")?;
     shell.type_in("echo code $?\n")?;
@@ -136,8 +136,8 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     shell.type_in("exit 5\n")?;
     ensure!(shell.finish().await? == Some(5), "{}", shell.seen);
 
-    let mut attached = Terminal::start(tool.command(scene, &["attach", "-it", "console"]))?;
-    // At first kubectl says a size that is one too large, so that programs paint anew.
+    let mut attached = Terminal::start(tool.command(fixture, &["attach", "-it", "console"]))?;
+    // At first, kubectl sends a size that is one too large, so that programs redraw.
     attached.type_in("echo hel''lo\n")?;
     attached.expect("hello\r\n")?;
     attached.resize(41, 121)?;
@@ -145,47 +145,45 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     attached.expect("41 121")?;
     attached.type_in("exit 4\n")?;
     ensure!(attached.finish().await? == Some(0), "{}", attached.seen);
-    pods::one(scene, "console", "the shell is started again", |pod| {
-        pods::restarts(pod, "main") == 1
-    })
-    .await?;
+    pods::one(fixture, "console", "the shell is restarted", |pod| pods::restarts(pod, "main") == 1)
+        .await?;
 
-    // Input that ends ends the command; all of it has arrived.
+    // The end of the input ends the command, which has received all of it.
     let input = vec![b'x'; 3_000_000];
     let output =
-        piped(tool.command(scene, &["exec", "-i", "plain", "--", "wc", "-c"]), input).await?;
+        piped(tool.command(fixture, &["exec", "-i", "plain", "--", "wc", "-c"]), input).await?;
     ensure!(output.stdout.trim_ascii() == b"3000000", "{output:?}");
-    // A command need not read to the end.
+    // A command need not read all of its input.
     let head = ["exec", "-i", "plain", "--", "head", "-c", "3"];
-    let output = piped(tool.command(scene, &head), vec![b'x'; 10_000_000]).await?;
+    let output = piped(tool.command(fixture, &head), vec![b'x'; 10_000_000]).await?;
     ensure!(output.stdout == b"xxx" && output.status.success(), "{output:?}");
-    let missing = tool.attempt(scene, &["exec", "plain", "--", "nope"])?;
+    let missing = tool.attempt(fixture, &["exec", "plain", "--", "nope"])?;
     ensure!(
         missing.stderr.starts_with("error: Internal error occurred: error executing command")
             && missing.stderr.contains("\"nope\": executable file not found in $PATH"),
         "{}",
         missing.stderr
     );
-    // One whose client has gone is ended.
-    let mut left = tool.command(scene, &["exec", "plain", "--", "sleep", "4321"]).spawn()?;
+    // A command whose client has disconnected is killed.
+    let mut left = tool.command(fixture, &["exec", "plain", "--", "sleep", "4321"]).spawn()?;
     let runs = |expected: bool| async move {
-        let list = tool.run(scene, &["exec", "plain", "--", "ps", "-o", "args"])?;
+        let list = tool.run(fixture, &["exec", "plain", "--", "ps", "-o", "args"])?;
         ensure!(list.contains("sleep 4321") == expected, "{list}");
         Ok(())
     };
     wait::eventually("the command runs", || runs(true)).await?;
     left.kill()?;
     left.wait()?;
-    wait::eventually("the command is ended", || runs(false)).await?;
-    // What comes back while more goes in has to be read.
+    wait::eventually("the command has ended", || runs(false)).await?;
+    // Output has to be read while input is being sent.
     let input = vec![b'x'; 10_000_000];
-    let output = piped(tool.command(scene, &["exec", "-i", "plain", "--", "cat"]), input).await?;
+    let output = piped(tool.command(fixture, &["exec", "-i", "plain", "--", "cat"]), input).await?;
     ensure!(output.stdout.len() == 10_000_000, "{} bytes", output.stdout.len());
     let output =
-        piped(tool.command(scene, &["attach", "-i", "reader"]), b"words\n".to_vec()).await?;
+        piped(tool.command(fixture, &["attach", "-i", "reader"]), b"words\n".to_vec()).await?;
     ensure!(output.stdout == b"read words\n", "{output:?}");
     let output = piped(
-        tool.command(scene, &["exec", "plain", "--", "head", "-c", "5000000", "/dev/zero"]),
+        tool.command(fixture, &["exec", "plain", "--", "head", "-c", "5000000", "/dev/zero"]),
         Vec::new(),
     )
     .await?;
@@ -193,17 +191,17 @@ async fn holds_sessions(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for something that a program must do; ends the program when it does not, so that nothing hangs.
+/// Waits for a program; kills it if that takes too long, so that nothing hangs.
 async fn bounded<T: Send + 'static>(
     pid: u32,
     wait: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {
     let waiting = tokio::task::spawn_blocking(wait);
-    match tokio::time::timeout(END, waiting).await {
+    match tokio::time::timeout(EXIT_TIMEOUT, waiting).await {
         Ok(waited) => Ok(waited?),
         Err(_) => {
             kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
-            bail!("the program has not ended after {} s", END.as_secs())
+            bail!("the program has not exited after {} s", EXIT_TIMEOUT.as_secs())
         }
     }
 }
@@ -215,15 +213,15 @@ async fn piped(mut command: Command, input: Vec<u8>) -> anyhow::Result<std::proc
     let mut stdin = child.stdin.take().context("its input is piped")?;
     let writing = std::thread::spawn(move || stdin.write_all(&input));
     let output = bounded(child.id(), || child.wait_with_output()).await??;
-    // It need not read to the end.
+    // The command need not read all of its input.
     writing.join().ok();
     Ok(output)
 }
 
-pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()> {
-    manifest::create(scene.cluster.client(), &scene.namespace, PODS).await?;
-    pods::ready(scene, "plain").await?;
-    let kubectl = |arguments: &[&str]| Tool::Kubectl.command(scene, arguments);
+pub async fn kubectl_runs_copies_and_debugs(fixture: &Fixture) -> anyhow::Result<()> {
+    manifest::create(fixture.cluster.client(), &fixture.namespace, PODS).await?;
+    pods::ready(fixture, "plain").await?;
+    let kubectl = |arguments: &[&str]| Tool::Kubectl.command(fixture, arguments);
     let image = "--image=skiff.test/busybox:1";
 
     let run = ["run", "once", "-it", "--rm", "--restart=Never", image, "--", "sh"];
@@ -236,27 +234,27 @@ pub async fn kubectl_runs_copies_and_debugs(scene: &Scene) -> anyhow::Result<()>
     let output = piped(kubectl(&run), vec![b'x'; 300_000]).await?;
     ensure!(output.stdout.starts_with(b"300000\n"), "{output:?}");
 
-    let folder = scene.cluster.folder().join(&scene.namespace);
+    let folder = fixture.cluster.folder().join(&fixture.namespace);
     std::fs::create_dir_all(folder.join("out/sub"))?;
     std::fs::write(folder.join("out/sub/small"), "small\n")?;
     std::fs::write(folder.join("out/large"), vec![b'y'; 5_000_000])?;
     let local = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    Tool::Kubectl.run(scene, &["cp", &local("out"), "plain:/tmp/copy"])?;
-    Tool::Kubectl.run(scene, &["cp", "plain:/tmp/copy", &local("back")])?;
+    Tool::Kubectl.run(fixture, &["cp", &local("out"), "plain:/tmp/copy"])?;
+    Tool::Kubectl.run(fixture, &["cp", "plain:/tmp/copy", &local("back")])?;
     ensure!(std::fs::read(folder.join("back/sub/small"))? == b"small\n");
     ensure!(std::fs::read(folder.join("back/large"))?.len() == 5_000_000);
 
-    // kubectl of old sends a kind that Kubernetes has no more.
-    if scene.cluster.kubectl_minor()? >= 23 {
-        debugs(scene, Tool::Kubectl).await?;
+    // Older versions of kubectl send a kind that Kubernetes has removed.
+    if fixture.cluster.kubectl_minor()? >= 23 {
+        debugs(fixture, Tool::Kubectl).await?;
     }
-    debugs(scene, Tool::Skiff).await
+    debugs(fixture, Tool::Skiff).await
 }
 
-async fn debugs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
+async fn debugs(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
     let image = "--image=skiff.test/busybox:1";
     let debug = ["debug", "-it", "plain", "--target=main", image, "--", "sh"];
-    let mut debugger = Terminal::start(tool.command(scene, &debug))?;
+    let mut debugger = Terminal::start(tool.command(fixture, &debug))?;
     debugger.expect("/ #")?;
     debugger.type_in("ps; hostname\n")?;
     debugger.expect("sleep 1000")?;
@@ -266,17 +264,17 @@ async fn debugs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
     Ok(())
 }
 
-pub async fn skiff_prints_logs(scene: &Scene) -> anyhow::Result<()> {
-    prints_logs(scene, Tool::Skiff).await
+pub async fn skiff_prints_logs(fixture: &Fixture) -> anyhow::Result<()> {
+    prints_logs(fixture, Tool::Skiff).await
 }
 
-pub async fn kubectl_prints_logs(scene: &Scene) -> anyhow::Result<()> {
-    prints_logs(scene, Tool::Kubectl).await
+pub async fn kubectl_prints_logs(fixture: &Fixture) -> anyhow::Result<()> {
+    prints_logs(fixture, Tool::Kubectl).await
 }
 
-async fn prints_logs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
-    manifest::create(scene.cluster.client(), &scene.namespace, TALKER).await?;
-    pods::one(scene, "talker", "b has been started again", |pod| {
+async fn prints_logs(fixture: &Fixture, tool: Tool) -> anyhow::Result<()> {
+    manifest::create(fixture.cluster.client(), &fixture.namespace, TALKER).await?;
+    pods::one(fixture, "talker", "b has been restarted", |pod| {
         pods::restarts(pod, "b") == 1 && pods::is_ready(pod)
     })
     .await?;
@@ -290,26 +288,26 @@ async fn prints_logs(scene: &Scene, tool: Tool) -> anyhow::Result<()> {
         (&["-c", "a", "--since-time=2100-01-01T00:00:00Z"], ""),
     ];
     for (flags, expected) in table {
-        let output = tool.run(scene, &[&["logs", "talker"], flags].concat())?;
+        let output = tool.run(fixture, &[&["logs", "talker"], flags].concat())?;
         ensure!(output == expected, "{flags:?}: {output:?}");
     }
-    // kubectl asks for the containers in no order.
-    let all = tool.run(scene, &["logs", "talker", "--all-containers", "--tail=1"])?;
+    // kubectl requests the containers in no particular order.
+    let all = tool.run(fixture, &["logs", "talker", "--all-containers", "--tail=1"])?;
     let mut lines: Vec<&str> = all.lines().collect();
     lines.sort_unstable();
     ensure!(lines == ["a 3", "from init", "second run"], "{all:?}");
-    let stamped = tool.run(scene, &["logs", "talker", "-c", "a", "--timestamps", "--tail=1"])?;
+    let stamped = tool.run(fixture, &["logs", "talker", "-c", "a", "--timestamps", "--tail=1"])?;
     ensure!(stamped.starts_with("20") && stamped.ends_with("Z a 3\n"), "{stamped:?}");
-    let wrong = tool.attempt(scene, &["logs", "talker", "-c", "none"])?;
+    let wrong = tool.attempt(fixture, &["logs", "talker", "-c", "none"])?;
     ensure!(wrong.stderr.contains("container none is not valid for pod talker"));
 
-    // What is written later arrives too, and with the container's end ends the command.
+    // Later output arrives too, and the command ends with the container.
     let mut follower = tool
-        .command(scene, &["logs", "-f", "talker", "-c", "b"])
+        .command(fixture, &["logs", "-f", "talker", "-c", "b"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
-    tool.run(scene, &["exec", "talker", "-c", "b", "--", "touch", "/x/end"])?;
+    tool.run(fixture, &["exec", "talker", "-c", "b", "--", "touch", "/x/end"])?;
     let mut followed = String::new();
     let mut output = follower.stdout.take().context("its output is piped")?;
     output.read_to_string(&mut followed)?;

@@ -1,21 +1,21 @@
-//! A node is emptied while a disruption budget holds its hand over the pods.
+//! A node is drained while a disruption budget protects the pods.
 
 use super::{all_ready, start};
 use anyhow::ensure;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::pods;
 
-pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyhow::Result<()> {
-    start(scene, 3).await?;
+pub async fn draining_a_node_evicts_pods_one_by_one(fixture: &Fixture) -> anyhow::Result<()> {
+    start(fixture, 3).await?;
     let skiff = |arguments: &[&str]| {
-        let namespace = ["-n", scene.namespace.as_str()];
-        scene.cluster.skiff(&[&namespace, arguments].concat())
+        let namespace = ["-n", fixture.namespace.as_str()];
+        fixture.cluster.skiff(&[&namespace, arguments].concat())
     };
-    // Everybody has to be there before the next may go: kubectl is told to try again.
+    // All pods have to be available before the next eviction: until then, evictions are retried.
     skiff(&["create", "pdb", "web", "--selector=app=web", "--min-available=2"])?;
     skiff(&["wait", "--for=jsonpath={.status.disruptionsAllowed}=1", "pdb/web", "--timeout=30s"])?;
-    let drained = scene.cluster.skiff(&[
+    let drained = fixture.cluster.skiff(&[
         "drain",
         "node-2",
         "--pod-selector=app=web",
@@ -23,8 +23,8 @@ pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyho
         "--timeout=120s",
     ]);
     let away = wait::until::<k8s_openapi::api::core::v1::Pod>(
-        scene.cluster.client(),
-        Selection::namespace(&scene.namespace).labels("app=web"),
+        fixture.cluster.client(),
+        Selection::namespace(&fixture.namespace).labels("app=web"),
         "the pods are elsewhere",
         |all| {
             all.len() == 3
@@ -32,11 +32,11 @@ pub async fn a_drained_node_gives_up_its_pods_one_by_one(scene: &Scene) -> anyho
         },
     )
     .await;
-    scene.cluster.skiff(&["uncordon", "node-2"])?;
-    let told = drained?;
+    fixture.cluster.skiff(&["uncordon", "node-2"])?;
+    let output = drained?;
     away?;
     for line in ["node/node-2 cordoned", "evicted", "node/node-2 drained"] {
-        ensure!(told.contains(line), "no {line:?} in {told:?}");
+        ensure!(output.contains(line), "no {line:?} in {output:?}");
     }
-    all_ready(scene, 3).await
+    all_ready(fixture, 3).await
 }

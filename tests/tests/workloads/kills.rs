@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use testkit::{Cluster, manifest};
 use tests::pods;
@@ -18,7 +18,7 @@ use tests::web::{self, Load};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// What is killed, one after the other. The requests enter at node-1, whose processes these are.
+/// The processes to kill, one after the other. The requests enter at node-1, hence its processes.
 const VICTIMS: [&str; 7] = [
     "apiserver",
     "controller-manager",
@@ -28,69 +28,69 @@ const VICTIMS: [&str; 7] = [
     "dns-node-1",
     "containerd-node-1",
 ];
-/// Requests a second.
+/// Requests per second.
 const RATE: u32 = 50;
-/// Longer than the whole may take.
+/// Longer than the scenario may take.
 const LOAD_MAX_SECONDS: u32 = 230;
-/// Pause between the writer's writes: many, and yet not a load of its own.
+/// Pause between the writer's writes: frequent, but not a load of their own.
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Kills each process in the middle of a rolling update, while requests and writes go on.
-pub async fn killing_any_process_disturbs_nothing(scene: &Scene) -> anyhow::Result<()> {
-    let cluster = &scene.cluster;
-    start(scene).await?;
-    let before = untouched(scene).await?;
-    let (_, node_port) = service(scene).await?;
+/// Kills each process in the middle of a rolling update, while requests and writes continue.
+pub async fn killing_any_process_disturbs_nothing(fixture: &Fixture) -> anyhow::Result<()> {
+    let cluster = &fixture.cluster;
+    start(fixture).await?;
+    let before = untouched(fixture).await?;
+    let (_, node_port) = service(fixture).await?;
     let url = format!("http://{}:{node_port}/version", cluster.node_address("node-1"));
     wait::eventually("the node port answers", async || web::get(cluster, &url)).await?;
 
     let load = Load::until_finished(cluster, &url, RATE, LOAD_MAX_SECONDS)?;
-    let writer = Writer::start(scene);
+    let writer = Writer::start(fixture);
     for (turn, victim) in VICTIMS.iter().enumerate() {
         let version = if turn % 2 == 0 { "v2" } else { "v1" };
-        patch(scene, image(version)).await?;
-        deployment(scene, "the update is under way", |status| {
+        patch(fixture, image(version)).await?;
+        deployment(fixture, "the update is under way", |status| {
             (1..3).contains(&status.updated_replicas.unwrap_or(0))
         })
         .await?;
-        kill_and_see_it_run_again(cluster, victim).await?;
-        deployment(scene, &format!("the update is done, {victim} was killed"), |status| {
+        kill_and_wait_for_restart(cluster, victim).await?;
+        deployment(fixture, &format!("the update is done, {victim} was killed"), |status| {
             status.updated_replicas == Some(3)
                 && status.replicas == Some(3)
                 && status.available_replicas == Some(3)
         })
         .await?;
     }
-    let written = writer.finish().await?;
+    let acknowledged = writer.finish().await?;
     let report = load.finish().await?;
     ensure!(report["failed"] == 0, "{report}");
     ensure!(report["sent"].as_u64() > Some(100), "{report}");
-    written.are_there(scene).await?;
-    let after = untouched(scene).await?;
+    acknowledged.verify(fixture).await?;
+    let after = untouched(fixture).await?;
     ensure!(after == before, "before {before:?}, after {after:?}");
 
     kill_supervisor(cluster)?;
-    wait::eventually("the loss of the supervisor is told", async || {
+    wait::eventually("the loss of the supervisor is reported", async || {
         let status = cluster.try_skiff(&["status"])?;
-        let told = status.stdout.contains("runs without its supervisor: 15 processes");
-        ensure!(told && !status.success, "{}", status.stdout);
+        let reported = status.stdout.contains("runs without its supervisor: 15 processes");
+        ensure!(reported && !status.success, "{}", status.stdout);
         Ok(())
     })
     .await?;
     let up = cluster.up_again(&[])?;
     ensure!(up.success, "{}", up.stderr);
-    let after = untouched(scene).await?;
+    let after = untouched(fixture).await?;
     ensure!(after == before, "before {before:?}, after {after:?}");
-    written.are_there(scene).await
+    acknowledged.verify(fixture).await
 }
 
-async fn start(scene: &Scene) -> anyhow::Result<()> {
-    let client = scene.cluster.client();
-    // The end of a pod has to wait until every proxy knows of it, which takes longer while the
-    // apiserver or the controller manager is starting.
+async fn start(fixture: &Fixture) -> anyhow::Result<()> {
+    let client = fixture.cluster.client();
+    // A terminating pod has to serve until every proxy has stopped using it, which takes longer
+    // while the apiserver or the controller manager is starting.
     let drain = |yaml: String| yaml.replace("\"1500\"", "\"5000\"");
-    manifest::create(client, &scene.namespace, &drain(web::manifest(3, "v1"))).await?;
-    for node in scene.cluster.nodes() {
+    manifest::create(client, &fixture.namespace, &drain(web::manifest(3, "v1"))).await?;
+    for node in fixture.cluster.nodes() {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": format!("still-{node}"), "labels": {"app": "still"}},
@@ -102,19 +102,21 @@ async fn start(scene: &Scene) -> anyhow::Result<()> {
                 }],
             },
         });
-        manifest::create(client, &scene.namespace, &pod.to_string()).await?;
+        manifest::create(client, &fixture.namespace, &pod.to_string()).await?;
     }
-    deployment(scene, "the application is there", |status| status.available_replicas == Some(3))
-        .await
+    deployment(fixture, "the application is available", |status| {
+        status.available_replicas == Some(3)
+    })
+    .await
 }
 
 async fn deployment(
-    scene: &Scene,
+    fixture: &Fixture,
     what: &str,
     holds: impl Fn(&k8s_openapi::api::apps::v1::DeploymentStatus) -> bool,
 ) -> anyhow::Result<()> {
-    let selection = Selection::namespace(&scene.namespace).name("web");
-    wait::until::<Deployment>(scene.cluster.client(), selection, what, |found| {
+    let selection = Selection::namespace(&fixture.namespace).name("web");
+    wait::until::<Deployment>(fixture.cluster.client(), selection, what, |found| {
         found.get("web").is_some_and(|web| {
             let status = web.status.clone().unwrap_or_default();
             status.observed_generation == web.metadata.generation && holds(&status)
@@ -124,22 +126,21 @@ async fn deployment(
     Ok(())
 }
 
-/// What must not change of pods that nobody touches: their containers, and that each container
-/// was started once.
-async fn untouched(scene: &Scene) -> anyhow::Result<BTreeMap<String, String>> {
-    let all = scene.cluster.nodes().len();
-    let found = pods::until(scene, "app=still", "the untouched pods are Ready", |pods| {
+/// The container ids of the pods that nobody touches, each of which must have started only once.
+async fn untouched(fixture: &Fixture) -> anyhow::Result<BTreeMap<String, String>> {
+    let all = fixture.cluster.nodes().len();
+    let found = pods::until(fixture, "app=still", "the untouched pods are Ready", |pods| {
         pods.len() == all && pods.values().all(pods::is_ready)
     })
     .await?;
     let id = |pod: &Pod| pods::container(pod, "main")?.container_id.clone();
     for (name, pod) in &found {
         ensure!(pods::restarts(pod, "main") == 0, "{name} was restarted");
-        let written = wait::eventually("the log can be read", async || {
-            scene.cluster.skiff(&["logs", "-n", &scene.namespace, name])
+        let log = wait::eventually("the log can be read", async || {
+            fixture.cluster.skiff(&["logs", "-n", &fixture.namespace, name])
         })
         .await?;
-        ensure!(written == "started\n", "{name} has written {written:?}");
+        ensure!(log == "started\n", "the log of {name} is {log:?}");
     }
     found
         .into_iter()
@@ -147,7 +148,7 @@ async fn untouched(scene: &Scene) -> anyhow::Result<BTreeMap<String, String>> {
         .collect()
 }
 
-async fn kill_and_see_it_run_again(cluster: &Cluster, process: &str) -> anyhow::Result<()> {
+async fn kill_and_wait_for_restart(cluster: &Cluster, process: &str) -> anyhow::Result<()> {
     let before = cluster.pid(process)?;
     kill(Pid::from_raw(before), Signal::SIGKILL)?;
     wait::eventually(&format!("{process} runs again"), async || {
@@ -168,34 +169,34 @@ fn kill_supervisor(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was acknowledged: the numbers of config maps, and the last value of a counter.
-struct Written {
+/// Acknowledged writes: the numbers of config maps, and the last value of a counter.
+struct AcknowledgedWrites {
     acknowledged: Vec<u32>,
     counter: u32,
 }
 
-/// Creates config maps and raises a counter for as long as it is let, and counts what was
-/// acknowledged. An error is no acknowledgement; whether it was done is then open.
+/// Creates config maps and increments a counter until it is stopped, and records what was
+/// acknowledged. After an error, the write may or may not have happened.
 struct Writer {
     stop: CancellationToken,
-    task: JoinHandle<anyhow::Result<Written>>,
+    task: JoinHandle<anyhow::Result<AcknowledgedWrites>>,
 }
 
 impl Writer {
-    fn start(scene: &Scene) -> Self {
+    fn start(fixture: &Fixture) -> Self {
         let stop = CancellationToken::new();
-        let api: Api<ConfigMap> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+        let api: Api<ConfigMap> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
         let task = tokio::spawn(write(api, stop.clone()));
         Self { stop, task }
     }
 
-    async fn finish(self) -> anyhow::Result<Written> {
+    async fn finish(self) -> anyhow::Result<AcknowledgedWrites> {
         self.stop.cancel();
         self.task.await?
     }
 }
 
-async fn write(api: Api<ConfigMap>, stop: CancellationToken) -> anyhow::Result<Written> {
+async fn write(api: Api<ConfigMap>, stop: CancellationToken) -> anyhow::Result<AcknowledgedWrites> {
     let map = |name: String, value: u32| {
         let mut map = ConfigMap::default();
         map.metadata.name = Some(name);
@@ -217,12 +218,12 @@ async fn write(api: Api<ConfigMap>, stop: CancellationToken) -> anyhow::Result<W
         tokio::time::sleep(WRITE_PAUSE).await;
     }
     ensure!(acknowledged.len() > 50, "only {} writes were acknowledged", acknowledged.len());
-    Ok(Written { acknowledged, counter })
+    Ok(AcknowledgedWrites { acknowledged, counter })
 }
 
-impl Written {
-    async fn are_there(&self, scene: &Scene) -> anyhow::Result<()> {
-        let api: Api<ConfigMap> = Api::namespaced(scene.cluster.client(), &scene.namespace);
+impl AcknowledgedWrites {
+    async fn verify(&self, fixture: &Fixture) -> anyhow::Result<()> {
+        let api: Api<ConfigMap> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
         let found: BTreeMap<String, u32> = api
             .list(&ListOptions::default())
             .await?
@@ -232,12 +233,12 @@ impl Written {
             .collect();
         for number in &self.acknowledged {
             let value = found.get(&format!("written-{number}"));
-            ensure!(value == Some(number), "write {number} was acknowledged, there is {value:?}");
+            ensure!(value == Some(number), "write {number} was acknowledged, found {value:?}");
         }
         let counter = found.get("counter").copied();
         ensure!(
             counter >= Some(self.counter),
-            "{} was acknowledged, there is {counter:?}",
+            "{} was acknowledged, found {counter:?}",
             self.counter
         );
         Ok(())

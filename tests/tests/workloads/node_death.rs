@@ -1,18 +1,18 @@
-//! A node whose power is cut, and its return: what becomes of a Deployment's, a StatefulSet's and a
-//! DaemonSet's pods.
+//! A node loses power and returns: what happens to the pods of a Deployment, a StatefulSet and a
+//! DaemonSet.
 
 use super::{all_ready, start};
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use testkit::manifest;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::pods;
 
 const VICTIM: &str = "node-3";
 
-/// A pod of each on the victim. The StatefulSet's is evicted soon; the DaemonSet's tolerates a dead node by
-/// itself.
+/// Each has a pod on the victim. The StatefulSet's is evicted soon; the DaemonSet's tolerates an
+/// unreachable node by default.
 const SETS: &str = "
 apiVersion: apps/v1
 kind: StatefulSet
@@ -41,66 +41,66 @@ spec:
       containers: [{name: main, image: 'skiff.test/busybox:1', command: [sleep, '1000']}]
 ";
 
-pub async fn the_pods_of_a_killed_node_are_replaced(scene: &Scene) -> anyhow::Result<()> {
-    manifest::create(scene.cluster.client(), &scene.namespace, SETS).await?;
-    start(scene, 3).await?;
-    let keeper = only(scene, "app=keeper", "it is Ready", pods::is_ready).await?;
-    let everywhere = pods::until(scene, "app=everywhere", "three are Ready", |pods| {
+pub async fn the_pods_of_a_killed_node_are_replaced(fixture: &Fixture) -> anyhow::Result<()> {
+    manifest::create(fixture.cluster.client(), &fixture.namespace, SETS).await?;
+    start(fixture, 3).await?;
+    let keeper = only(fixture, "app=keeper", "it is Ready", pods::is_ready).await?;
+    let everywhere = pods::until(fixture, "app=everywhere", "three are Ready", |pods| {
         pods.len() == 3 && pods.values().all(pods::is_ready)
     })
     .await?;
     let daemon = everywhere.values().find(|pod| pods::node(pod) == VICTIM);
     let daemon = daemon.context("the DaemonSet has no pod on the node")?;
 
-    scene.cluster.skiff(&["node-process", "kill", VICTIM])?;
-    let dead = while_dead(scene, &keeper, daemon).await;
-    scene.cluster.skiff(&["node-process", "start", VICTIM])?;
+    fixture.cluster.skiff(&["node-process", "kill", VICTIM])?;
+    let dead = while_dead(fixture, &keeper, daemon).await;
+    fixture.cluster.skiff(&["node-process", "start", VICTIM])?;
     dead?;
-    returned(scene, &keeper, daemon).await
+    returned(fixture, &keeper, daemon).await
 }
 
-async fn while_dead(scene: &Scene, keeper: &Pod, daemon: &Pod) -> anyhow::Result<()> {
-    node(scene, "it is unreachable", |node| {
+async fn while_dead(fixture: &Fixture, keeper: &Pod, daemon: &Pod) -> anyhow::Result<()> {
+    node(fixture, "it is unreachable", |node| {
         ready(node) == "Unknown"
             && ["NoSchedule", "NoExecute"].iter().all(|effect| has_taint(node, effect))
     })
     .await?;
-    pods::until(scene, "app=web", "three pods are Ready elsewhere", |pods| {
+    pods::until(fixture, "app=web", "three pods are Ready elsewhere", |pods| {
         let elsewhere = pods.values().filter(|pod| pods::node(pod) != VICTIM);
         elsewhere.filter(|pod| pods::is_ready(pod)).count() == 3
     })
     .await?;
-    // It may still run where nobody can see it: until it is known to have ended there is no other.
-    only(scene, "app=keeper", "it waits for its end", |pod| {
+    // It may still be running unseen: until it is known to have ended, it is not replaced.
+    only(fixture, "app=keeper", "it is being deleted", |pod| {
         uid(pod) == uid(keeper) && pod.metadata.deletion_timestamp.is_some()
     })
     .await?;
-    // The others' pods are where they were, and its own is not ready and stays.
-    let found = pods::until(scene, "app=everywhere", "one is not Ready", |pods| {
+    // The pods on other nodes are unchanged; the one on this node is not ready, but stays.
+    let found = pods::until(fixture, "app=everywhere", "one is not Ready", |pods| {
         pods.values().filter(|pod| !pods::is_ready(pod)).count() == 1
     })
     .await?;
     ensure!(found.len() == 3, "{:?}", found.keys());
     let pod = found.values().find(|pod| uid(pod) == uid(daemon));
     let pod = pod.context("the DaemonSet's pod was replaced")?;
-    ensure!(pod.metadata.deletion_timestamp.is_none(), "it is deleted");
+    ensure!(pod.metadata.deletion_timestamp.is_none(), "it is being deleted");
     Ok(())
 }
 
-async fn returned(scene: &Scene, keeper: &Pod, daemon: &Pod) -> anyhow::Result<()> {
-    node(scene, "it is Ready, without taints", |node| {
+async fn returned(fixture: &Fixture, keeper: &Pod, daemon: &Pod) -> anyhow::Result<()> {
+    node(fixture, "it is Ready, without taints", |node| {
         ready(node) == "True" && taints(node).is_empty()
     })
     .await?;
-    // The node lets go of the pods that were evicted.
-    all_ready(scene, 3).await?;
+    // The node removes the pods that were evicted.
+    all_ready(fixture, 3).await?;
     let name = keeper.metadata.name.as_deref();
-    only(scene, "app=keeper", "another with its name is Ready", |pod| {
+    only(fixture, "app=keeper", "its replacement is Ready", |pod| {
         uid(pod) != uid(keeper) && pod.metadata.name.as_deref() == name && pods::is_ready(pod)
     })
     .await?;
-    // The DaemonSet's pod is the same one, started again.
-    pods::until(scene, "app=everywhere", "all are Ready again", |pods| {
+    // The DaemonSet's pod is the same one, restarted.
+    pods::until(fixture, "app=everywhere", "all are Ready again", |pods| {
         let same = pods.values().find(|pod| uid(pod) == uid(daemon));
         pods.len() == 3
             && pods.values().all(pods::is_ready)
@@ -110,22 +110,22 @@ async fn returned(scene: &Scene, keeper: &Pod, daemon: &Pod) -> anyhow::Result<(
     Ok(())
 }
 
-/// Waits until one pod is there with these labels, and `holds` is true of it.
+/// Waits until there is exactly one pod with these labels, and `holds` returns true for it.
 async fn only(
-    scene: &Scene,
+    fixture: &Fixture,
     labels: &str,
     what: &str,
     holds: impl Fn(&Pod) -> bool,
 ) -> anyhow::Result<Pod> {
     let found =
-        pods::until(scene, labels, what, |pods| pods.len() == 1 && pods.values().all(&holds))
+        pods::until(fixture, labels, what, |pods| pods.len() == 1 && pods.values().all(&holds))
             .await?;
     found.into_values().next().context("it has just been seen")
 }
 
-async fn node(scene: &Scene, what: &str, holds: impl Fn(&Node) -> bool) -> anyhow::Result<()> {
+async fn node(fixture: &Fixture, what: &str, holds: impl Fn(&Node) -> bool) -> anyhow::Result<()> {
     let selection = Selection::default().name(VICTIM);
-    wait::until::<Node>(scene.cluster.client(), selection, what, |nodes| {
+    wait::until::<Node>(fixture.cluster.client(), selection, what, |nodes| {
         nodes.get(VICTIM).is_some_and(&holds)
     })
     .await?;

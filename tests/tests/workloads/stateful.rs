@@ -1,15 +1,15 @@
-//! Workloads that keep something: a StatefulSet's names and volumes, and what a Job has done.
+//! Workloads with state: a StatefulSet's names and volumes, and a Job's completions.
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
 use testkit::manifest;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use tests::pods;
 
-/// Volumes on the machine's disk, where every node finds them.
-fn volumes(scene: &Scene) -> String {
-    let folder = scene.cluster.folder().join("volumes");
+/// Volumes on the machine's disk, which every node can reach.
+fn volumes(fixture: &Fixture) -> String {
+    let folder = fixture.cluster.folder().join("volumes");
     (0..2)
         .map(|number| {
             format!(
@@ -44,24 +44,24 @@ spec:
     spec: {accessModes: [ReadWriteOnce], storageClassName: stateful, resources: {requests: {storage: 1Gi}}}
 "#;
 
-pub async fn a_stateful_set_keeps_names_and_volumes(scene: &Scene) -> anyhow::Result<()> {
-    let client = scene.cluster.client();
-    manifest::create(client, &scene.namespace, &volumes(scene)).await?;
-    manifest::create(client, &scene.namespace, SET).await?;
-    let both = |what: &'static str| pods::until(scene, "app=db", what, ready_in_order);
+pub async fn a_stateful_set_keeps_names_and_volumes(fixture: &Fixture) -> anyhow::Result<()> {
+    let client = fixture.cluster.client();
+    manifest::create(client, &fixture.namespace, &volumes(fixture)).await?;
+    manifest::create(client, &fixture.namespace, SET).await?;
+    let both = |what: &'static str| pods::until(fixture, "app=db", what, ready_in_order);
     let before = both("both pods are Ready").await?;
     let skiff = |arguments: &[&str]| -> anyhow::Result<String> {
-        let namespace = ["-n", scene.namespace.as_str()];
-        scene.cluster.skiff(&[&namespace, arguments].concat())
+        let namespace = ["-n", fixture.namespace.as_str()];
+        fixture.cluster.skiff(&[&namespace, arguments].concat())
     };
     skiff(&["delete", "pod", "db-0"])?;
     let after = both("the deleted pod is back").await?;
     let uid = |pods: &BTreeMap<String, Pod>| pods["db-0"].metadata.uid.clone();
     ensure!(uid(&before) != uid(&after), "it is the same pod");
     let starts = skiff(&["exec", "db-0", "--", "cat", "/data/starts"])?;
-    ensure!(starts == "db-0\ndb-0\n", "its volume tells {starts:?}");
+    ensure!(starts == "db-0\ndb-0\n", "its volume contains {starts:?}");
     skiff(&["scale", "statefulset", "db", "--replicas=1"])?;
-    pods::until(scene, "app=db", "the last pod is gone", |pods| pods.keys().eq(["db-0"])).await?;
+    pods::until(fixture, "app=db", "the last pod is gone", |pods| pods.keys().eq(["db-0"])).await?;
     let claims = skiff(&["get", "pvc", "-o", "name"])?;
     ensure!(
         claims == "persistentvolumeclaim/data-db-0\npersistentvolumeclaim/data-db-1\n",
@@ -70,7 +70,7 @@ pub async fn a_stateful_set_keeps_names_and_volumes(scene: &Scene) -> anyhow::Re
     skiff(&["scale", "statefulset", "db", "--replicas=2"])?;
     both("the last pod is back").await?;
     let starts = skiff(&["exec", "db-1", "--", "cat", "/data/starts"])?;
-    ensure!(starts == "db-1\ndb-1\n", "its volume tells {starts:?}");
+    ensure!(starts == "db-1\ndb-1\n", "its volume contains {starts:?}");
     skiff(&["delete", "statefulset,pvc", "--all"])?;
     skiff(&["delete", "pv", "stateful-0", "stateful-1"])?;
     Ok(())
@@ -80,7 +80,7 @@ fn ready_in_order(pods: &BTreeMap<String, Pod>) -> bool {
     pods.keys().eq(["db-0", "db-1"]) && pods.values().all(pods::is_ready)
 }
 
-pub async fn a_job_is_done_as_often_as_it_shall_be(scene: &Scene) -> anyhow::Result<()> {
+pub async fn a_job_reaches_its_completions(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: batch/v1
 kind: CronJob
@@ -96,10 +96,10 @@ spec:
           restartPolicy: Never
           containers: [{name: main, image: "skiff.test/busybox:1", command: [echo, done]}]
 "#;
-    manifest::create(scene.cluster.client(), &scene.namespace, yaml).await?;
+    manifest::create(fixture.cluster.client(), &fixture.namespace, yaml).await?;
     let skiff = |arguments: &[&str]| -> anyhow::Result<String> {
-        let namespace = ["-n", scene.namespace.as_str()];
-        scene.cluster.skiff(&[&namespace, arguments].concat())
+        let namespace = ["-n", fixture.namespace.as_str()];
+        fixture.cluster.skiff(&[&namespace, arguments].concat())
     };
     skiff(&["create", "job", "now", "--from=cronjob/report"])?;
     skiff(&["wait", "--for=condition=Complete", "job/now", "--timeout=60s"])?;
@@ -107,8 +107,8 @@ spec:
     ensure!(count == "3", "{count} pods succeeded");
     let log = skiff(&["logs", "-l", "job-name=now"])?;
     ensure!(log == "done\n".repeat(3), "{log:?}");
-    // The Job is the CronJob's, and goes with it.
+    // The Job belongs to the CronJob, and is deleted with it.
     skiff(&["delete", "cronjob", "report"])?;
-    pods::until(scene, "job-name=now", "the Job's pods are gone", |pods| pods.is_empty()).await?;
+    pods::until(fixture, "job-name=now", "the Job's pods are gone", |pods| pods.is_empty()).await?;
     Ok(())
 }

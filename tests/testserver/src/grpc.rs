@@ -1,11 +1,11 @@
 //! gRPC's health service, for probes: enough of HTTP/2 (RFC 9113) to answer every call with one
-//! message. What is asked is not looked at.
+//! message. Requests are not decoded.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 const PREFACE_BYTES: usize = 24;
-/// Largest frame that a client may send before other settings are agreed, in bytes.
+/// Largest frame that a client may send with the default settings, in bytes.
 const FRAME_MAX: usize = 16 << 10;
 
 const DATA: u8 = 0;
@@ -14,26 +14,26 @@ const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 
-/// In SETTINGS and PING.
+/// A flag of SETTINGS and PING.
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-/// `:status: 200` of the static table, and `content-type`, literally.
+/// `:status: 200` of the static table, and `content-type` as a literal.
 const HEAD: &[u8] = b"\x88\x0f\x10\x10application/grpc";
-/// `grpc-status: 0`, literally.
+/// `grpc-status: 0` as a literal.
 const TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
-/// `HealthCheckResponse`, behind the five bytes of every message: SERVING or NOT_SERVING.
+/// `HealthCheckResponse`, after the five-byte prefix of every message: SERVING or NOT_SERVING.
 const SERVING: &[u8] = b"\x00\x00\x00\x00\x02\x08\x01";
 const NOT_SERVING: &[u8] = b"\x00\x00\x00\x00\x02\x08\x02";
 
-/// Answers every connection in a thread of its own.
+/// Serves every connection in a thread of its own.
 pub fn serve(listener: TcpListener, healthy: impl Fn() -> bool + Clone + Send + 'static) {
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let healthy = healthy.clone();
             std::thread::spawn(move || {
-                // A client that goes away is no failure of the server.
+                // A client that disconnects is not an error of the server.
                 connection(stream, &healthy).ok();
             });
         }

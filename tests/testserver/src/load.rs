@@ -1,5 +1,5 @@
 //! The client: single requests, and load at a steady rate. Every request has a connection of
-//! its own, so that each is balanced anew.
+//! its own, so that each is load-balanced separately.
 
 use super::number;
 use std::collections::{BTreeMap, HashMap};
@@ -11,19 +11,19 @@ use std::time::Duration;
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Different failures that are reported.
+/// How many different failures are reported.
 const FAILURES_SHOWN: usize = 5;
-/// Most requests of one run.
+/// Maximum number of requests in one run.
 const REQUESTS_MAX: u64 = 1_000_000;
 
 /// A response.
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: String,
 }
 
-/// Asks for one page over `http://`.
-pub fn get(url: &str) -> Result<Answer, String> {
+/// Requests one page over `http://`.
+pub fn get(url: &str) -> Result<Response, String> {
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?} is not http://"))?;
     let (host, path) = match rest.find('/') {
         Some(at) => (&rest[..at], &rest[at..]),
@@ -42,13 +42,13 @@ pub fn get(url: &str) -> Result<Answer, String> {
     let text = String::from_utf8_lossy(&bytes);
     let status = text.split_whitespace().nth(1).and_then(|code| code.parse().ok());
     let status =
-        status.ok_or_else(|| format!("{host}: the connection closed without an answer"))?;
+        status.ok_or_else(|| format!("{host}: the connection closed without a response"))?;
     let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
-    Ok(Answer { status, body })
+    Ok(Response { status, body })
 }
 
 /// Sends requests at a steady rate, for `--seconds`, or with `--until eof` until the standard input
-/// ends; writes how many there were, how many failed, why, and how often each body came.
+/// ends; prints how many were sent, how many failed, why, and how often each body was received.
 pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     let url = flags.get("url").ok_or("--url is missing")?.clone();
     let rate = number(flags, "rps", 50)?.max(1);
@@ -59,7 +59,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     if flags.get("until").is_some_and(|until| until == "eof") {
         let stopped = stopped.clone();
         std::thread::spawn(move || {
-            // An error is an end, too.
+            // An error counts as the end, too.
             std::io::stdin().read_to_end(&mut Vec::new()).ok();
             stopped.store(true, Ordering::SeqCst);
         });
@@ -70,7 +70,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
                 break;
             }
             let (url, results) = (url.clone(), results.clone());
-            // The receiver stays until every request has told its result.
+            // The receiver stays until every request has reported its result.
             std::thread::spawn(move || results.send(get(&url)).ok());
             std::thread::sleep(interval);
         }
@@ -81,11 +81,11 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     for result in received {
         sent += 1;
         let failure = match result {
-            Ok(Answer { status: 200, body }) => {
+            Ok(Response { status: 200, body }) => {
                 *bodies.entry(body.trim().to_owned()).or_default() += 1;
                 continue;
             }
-            Ok(answer) => format!("status {}", answer.status),
+            Ok(response) => format!("status {}", response.status),
             Err(message) => message,
         };
         failed += 1;

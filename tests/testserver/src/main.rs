@@ -1,16 +1,16 @@
-//! What end-to-end tests run in their pods: a small web server, and a client that puts load on
-//! one and counts what fails.
+//! What end-to-end tests run in their pods: a small web server, and a client that generates load
+//! and counts failures.
 //!
 //! `testserver serve` answers `/healthz`, `/ready` (switched by `/ready/on` and `/ready/off`),
-//! `/hostname`, `/version`, `/env/NAME`, `/file/PATH`, `/slow/MILLISECONDS`, `/exit/CODE`, `/echo` (the
-//! request as it came), `/page` (HTML with a link), `/redirect/PATH` and `/upgrade` (to a protocol that echoes); with `--grpc-port`,
-//! gRPC's health service, which is as ready as `/ready`. At SIGTERM it
-//! goes on serving for `--drain` milliseconds, then ends when no request is under way, as a
-//! well-behaved server does. `testserver load` sends requests at a steady rate and writes one
-//! line of JSON. `testserver get` writes one answer's body.
+//! `/hostname`, `/version`, `/env/NAME`, `/file/PATH`, `/slow/MILLISECONDS`, `/exit/CODE`, `/echo`
+//! (the request as received), `/page` (HTML with a link), `/redirect/PATH` and `/upgrade` (to a
+//! protocol that echoes); with `--grpc-port`, it also serves gRPC's health service, which is as
+//! ready as `/ready`. On SIGTERM it keeps serving for `--drain` milliseconds, then exits when no
+//! request is in progress, as a well-behaved server does. `testserver load` sends requests at a
+//! steady rate and prints one line of JSON. `testserver get` prints the body of one response.
 //!
-//! It is linked statically and has no dependency but nix (for the signal), so that it builds in
-//! a moment and its image is small. It must not know anything of Skiff.
+//! It is linked statically and has no dependency but nix (for the signal), so that it builds
+//! quickly and its image is small. It must not know anything of Skiff.
 
 mod grpc;
 mod load;
@@ -30,8 +30,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.split_first() {
         Some((command, rest)) if command == "serve" => flags(rest).and_then(|f| serve::run(&f)),
         Some((command, rest)) if command == "load" => flags(rest).and_then(|f| load::run(&f)),
-        Some((command, [url])) if command == "get" => load::get(url).map(|answer| {
-            println!("{}", answer.body);
+        Some((command, [url])) if command == "get" => load::get(url).map(|response| {
+            println!("{}", response.body);
         }),
         _ => Err(USAGE.to_owned()),
     };

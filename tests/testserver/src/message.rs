@@ -1,21 +1,21 @@
-//! Requests and answers of HTTP/1.1, as far as a test server needs them.
+//! HTTP/1.1 requests and responses, as far as a test server needs them.
 
 use std::io::{self, BufRead, Read, Write};
 
 /// Largest body that is read, in bytes.
 const BODY_MAX: u64 = 64 << 20;
 
-/// A request, read to its end.
+/// A complete request.
 pub struct Request {
     pub method: String,
     pub target: String,
-    /// As they came, without line ends.
+    /// As received, without line endings.
     pub headers: Vec<String>,
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// Reads the rest of a request whose first line is there.
+    /// Reads the rest of a request whose first line has been read.
     pub fn read(line: &str, reader: &mut impl BufRead) -> io::Result<Self> {
         let mut words = line.split_whitespace().map(str::to_owned);
         let mut request = Self {
@@ -47,7 +47,7 @@ impl Request {
         found.map(|(_, value)| value.trim())
     }
 
-    /// Whether a header has a word.
+    /// Whether the value of a header contains a word.
     pub fn has(&self, name: &str, word: &str) -> bool {
         self.header(name).is_some_and(|value| value.to_ascii_lowercase().contains(word))
     }
@@ -60,7 +60,7 @@ fn chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
         reader.read_line(&mut line)?;
         let length = u64::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
         reader.take(length.min(BODY_MAX)).read_to_end(&mut body)?;
-        // The end of the chunk's line, or of the trailers.
+        // The line ending after the chunk, or after the trailers.
         reader.read_line(&mut line)?;
         if length == 0 || body.len() as u64 > BODY_MAX {
             return Ok(body);
@@ -68,20 +68,20 @@ fn chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
     }
 }
 
-/// What is answered.
-pub struct Answer {
+/// A response.
+pub struct Response {
     pub status: &'static str,
     pub headers: Vec<String>,
     pub body: Vec<u8>,
 }
 
-impl Answer {
-    /// A page.
+impl Response {
+    /// A plain-text response.
     pub fn text(status: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: vec!["Content-Type: text/plain".to_owned()], body: body.into() }
     }
 
-    /// Writes it; `close`: nothing follows.
+    /// Writes it, without its body if `head`; `close` says that the connection ends with it.
     pub fn write(&self, writer: &mut impl Write, head: bool, close: bool) -> io::Result<()> {
         let connection = if close { "close" } else { "keep-alive" };
         write!(writer, "HTTP/1.1 {}\r\n", self.status)?;

@@ -1,6 +1,6 @@
 //! The server: a thread for each connection, keep-alive included.
 
-use super::message::{Answer, Request};
+use super::message::{Request, Response};
 use super::{grpc, number};
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::HashMap;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// How often the end of the last request is looked for while draining.
-const DRAIN_LOOK: Duration = Duration::from_millis(10);
-/// Longest time that open requests may take at the end.
-const DRAIN_MAX: u32 = 1000;
+/// How often to check for requests in progress while draining.
+const DRAIN_POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// How many times to check before giving up.
+const DRAIN_POLLS_MAX: u32 = 1000;
 
 struct Server {
     ready: AtomicBool,
@@ -27,7 +27,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     let drain = Duration::from_millis(number(flags, "drain", 0)?);
     let ready_after = Duration::from_millis(number(flags, "ready-after", 0)?);
 
-    // Blocked before any thread is started, so that only the waiting below sees them.
+    // Blocked before any thread is started, so that only the wait below receives them.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
@@ -53,7 +53,7 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
         for stream in listener.incoming().flatten() {
             let server = accepting.clone();
             std::thread::spawn(move || {
-                // A client that goes away is no failure of the server.
+                // A client that disconnects is not an error of the server.
                 server.connection(stream).ok();
             });
         }
@@ -69,11 +69,11 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     println!("{signal}: draining");
     std::thread::sleep(drain);
     server.stopping.store(true, Ordering::SeqCst);
-    for _ in 0..DRAIN_MAX {
+    for _ in 0..DRAIN_POLLS_MAX {
         if server.active.load(Ordering::SeqCst) == 0 {
             break;
         }
-        std::thread::sleep(DRAIN_LOOK);
+        std::thread::sleep(DRAIN_POLL_INTERVAL);
     }
     println!("done");
     Ok(())
@@ -97,7 +97,7 @@ impl Server {
         }
     }
 
-    /// Answers one request; says whether the connection stays.
+    /// Answers one request; returns whether the connection stays open.
     fn request(
         &self,
         line: &str,
@@ -110,22 +110,22 @@ impl Server {
             return Ok(false);
         }
         let close = request.has("connection", "close") || self.stopping.load(Ordering::SeqCst);
-        let answer = match request.target.strip_prefix("/redirect") {
-            Some(path) => Answer {
+        let response = match request.target.strip_prefix("/redirect") {
+            Some(path) => Response {
                 headers: vec![format!("Location: {path}")],
-                ..Answer::text("302 Found", "")
+                ..Response::text("302 Found", "")
             },
-            None if request.target == "/page" => Answer {
+            None if request.target == "/page" => Response {
                 headers: vec!["Content-Type: text/html; charset=utf-8".to_owned()],
-                ..Answer::text("200 OK", "<p>At <a href=\"/hostname\">home</a></p>\n")
+                ..Response::text("200 OK", "<p>At <a href=\"/hostname\">home</a></p>\n")
             },
-            None if request.target.starts_with("/echo") => Answer::text("200 OK", echo(&request)),
+            None if request.target.starts_with("/echo") => Response::text("200 OK", echo(&request)),
             None => {
                 let (status, body) = self.answer(&request.target);
-                Answer::text(status, body)
+                Response::text(status, body)
             }
         };
-        answer.write(writer, request.method == "HEAD", close)?;
+        response.write(writer, request.method == "HEAD", close)?;
         Ok(!close)
     }
 
@@ -160,7 +160,7 @@ impl Server {
     }
 }
 
-/// The request as it came, headers first.
+/// The request as received.
 fn echo(request: &Request) -> Vec<u8> {
     let mut text = format!("{} {}\n", request.method, request.target);
     for header in &request.headers {
@@ -171,7 +171,7 @@ fn echo(request: &Request) -> Vec<u8> {
     [text.as_bytes(), &request.body].concat()
 }
 
-/// Switches to the protocol that is asked for, whichever, and sends back what comes.
+/// Switches to whatever protocol is requested, and echoes what it receives.
 fn echo_bytes(
     request: &Request,
     reader: &mut impl Read,

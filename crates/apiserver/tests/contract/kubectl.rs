@@ -51,19 +51,19 @@ fn kubectl_program() -> std::ffi::OsString {
 fn new_enough() -> bool {
     let allowed = std::env::var("SKIFF_TEST_WITHOUT").unwrap_or_default();
     if allowed.split(',').any(|tool| tool == "kubectl") {
-        eprintln!("not tested: kubectl");
+        eprintln!("skipped: kubectl");
         return false;
     }
     let output = Command::new(kubectl_program())
         .args(["version", "--client", "-o", "json"])
         .output()
-        .expect("there is no kubectl (SKIFF_TEST_WITHOUT=kubectl leaves these tests out)");
+        .expect("there is no kubectl (SKIFF_TEST_WITHOUT=kubectl skips these tests)");
     let version: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let minor = version["clientVersion"]["minor"].as_str().unwrap();
     let digits = minor.trim_end_matches(|last: char| !last.is_ascii_digit());
     assert!(
         digits.parse::<u32>().unwrap() >= MINOR,
-        "kubectl is 1.{minor}, these tests are for 1.{MINOR} and newer (SKIFF_TEST_WITHOUT=kubectl leaves them out)"
+        "kubectl is 1.{minor}, these tests are for 1.{MINOR} and newer (SKIFF_TEST_WITHOUT=kubectl skips them)"
     );
     true
 }

@@ -1,4 +1,4 @@
-//! Giving an image archive to a node, as the apiserver does it.
+//! Loads an image archive onto a node, the way the apiserver does.
 
 use anyhow::Context;
 use futures::StreamExt;
@@ -8,13 +8,13 @@ use rpc::tls::{Dial, KeyPair};
 use std::path::Path;
 use tokio::io::AsyncReadExt;
 
-/// Bytes of one message.
+/// Size of one message.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Sends the archive to the node's kubelet.
 ///
 /// # Errors
-/// When the archive cannot be read or the kubelet does not take it.
+/// When the archive cannot be read or the kubelet rejects it.
 pub async fn load(folder: &Path, node: &str, address: &str, archive: &Path) -> anyhow::Result<()> {
     let read = |name: &str| std::fs::read(folder.join("pki").join(name)).context(name.to_owned());
     let dial = Dial {

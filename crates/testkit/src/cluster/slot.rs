@@ -1,12 +1,12 @@
-//! A place for a test's cluster on this machine: a number that no other running test has, from
-//! which its name, folder and address ranges follow.
+//! A slot for a test's cluster on this machine: a number that no other running test has, which
+//! determines the cluster's name, folder and address ranges.
 
 use anyhow::{Context, bail};
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// Clusters of tests that one machine may run at once; the ranges below have room for them.
+/// How many test clusters one machine may run at once; the address ranges below allow for it.
 const SLOTS: u8 = 32;
 
 /// Not below $TMPDIR, which may be too long for sockets.
@@ -14,7 +14,7 @@ fn folder(number: u8) -> PathBuf {
     PathBuf::from(format!("/tmp/skiff-test-{number}"))
 }
 
-/// A number held until it is dropped, or its process ends.
+/// A number, held until it is dropped or the process ends.
 pub struct Slot {
     number: u8,
     _lock: Flock<File>,
@@ -24,21 +24,20 @@ impl Slot {
     /// Takes the lowest number that is free.
     ///
     /// # Errors
-    /// When none is, or the lock files cannot be made.
+    /// When none is free, or the lock files cannot be created.
     pub fn take() -> anyhow::Result<Self> {
         for number in 1..=SLOTS {
             if let Some(slot) = Self::lock(number)? {
                 return Ok(slot);
             }
         }
-        bail!("{SLOTS} clusters of tests run already")
+        bail!("{SLOTS} test clusters are already running")
     }
 
-    /// The slots where a cluster is that no running test holds. They are held until they are
-    /// dropped.
+    /// The slots with a cluster that no running test holds. They are held until they are dropped.
     ///
     /// # Errors
-    /// When the lock files cannot be made.
+    /// When the lock files cannot be created.
     pub fn abandoned() -> anyhow::Result<Vec<Self>> {
         let mut abandoned = Vec::new();
         for number in 1..=SLOTS {
@@ -51,10 +50,10 @@ impl Slot {
         Ok(abandoned)
     }
 
-    /// The slot, if no other process has it.
+    /// The slot, if no other process holds it.
     fn lock(number: u8) -> anyhow::Result<Option<Self>> {
         let locks = Path::new("/tmp/skiff-test-slots");
-        std::fs::create_dir_all(locks).context("cannot make the folder of slots")?;
+        std::fs::create_dir_all(locks).context("cannot create the folder of slots")?;
         let path = locks.join(number.to_string());
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok();
@@ -86,7 +85,7 @@ impl Slot {
         format!("172.31.{}.1", self.number)
     }
 
-    /// The address of the nth node, from one.
+    /// The address of a node; the first has the number one.
     pub fn node_address(&self, number: u8) -> String {
         format!("172.31.{}.{}", self.number, 10 + number)
     }

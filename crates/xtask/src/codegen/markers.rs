@@ -1,4 +1,4 @@
-//! Reads the markers (`+listType=map`, `+patchMergeKey=name`, ...) out of the comments in
+//! Reads the markers (`+listType=map`, `+patchMergeKey=name`, ...) from the comments in
 //! `k8s-pb`'s source.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::source::rust_files;
 
-/// What the comment of one field or type says.
+/// The markers in the comment of one field or type.
 #[derive(Clone, Debug, Default)]
 pub struct Markers {
     pub list_type: Option<String>,
@@ -50,7 +50,7 @@ fn tag(attribute: &str) -> Option<u16> {
     rest.split_once('"')?.0.parse().ok()
 }
 
-/// The markers of one type: its own, and its fields' by squeezed name (see [`squeeze`]).
+/// The markers of one type: its own, and its fields' by normalized name (see [`normalize`]).
 #[derive(Clone, Debug, Default)]
 pub struct TypeMarkers {
     pub own: Markers,
@@ -59,8 +59,8 @@ pub struct TypeMarkers {
 
 impl TypeMarkers {
     /// The markers of a field by its JSON name. Go embeds some structs in others: their fields are
-    /// JSON fields of the outer type, so message fields that are none of its JSON fields
-    /// (`properties`, squeezed) are searched as well.
+    /// JSON fields of the outer type, so message fields that are not among its JSON
+    /// fields (`properties`, normalized) are searched as well.
     pub fn field<'a>(
         &'a self,
         name: &str,
@@ -71,8 +71,8 @@ impl TypeMarkers {
         self.search(name, all, module, properties).map(|(_, markers)| markers)
     }
 
-    /// The field's numbers in the protobuf encoding, outermost first: two for a field of a struct
-    /// that is embedded, none for what only JSON has.
+    /// The field's numbers in the protobuf encoding, outermost first: two for a field of an
+    /// embedded struct, none for a field that only JSON has.
     pub fn tags(
         &self,
         name: &str,
@@ -94,7 +94,7 @@ impl TypeMarkers {
         module: &str,
         properties: &BTreeSet<String>,
     ) -> Option<(Option<&'a Markers>, &'a Markers)> {
-        let name = squeeze(name);
+        let name = normalize(name);
         if let Some(own) = self.fields.get(&name) {
             return Some((None, own));
         }
@@ -109,13 +109,13 @@ impl TypeMarkers {
 /// Types by [`key`].
 pub type All = BTreeMap<String, TypeMarkers>;
 
-/// `api.core.v1.pod`: without case, since prost writes `HttpGetAction` for `HTTPGetAction`.
+/// `api.core.v1.pod`: in lower case, since prost writes `HttpGetAction` for `HTTPGetAction`.
 pub fn key(module: &str, name: &str) -> String {
     format!("{module}.{name}").to_ascii_lowercase()
 }
 
 /// `hostIP` and `host_ip` both become `hostip`.
-pub fn squeeze(name: &str) -> String {
+pub fn normalize(name: &str) -> String {
     name.trim_start_matches("r#").replace(['_', '$', '-'], "").to_ascii_lowercase()
 }
 
@@ -156,7 +156,7 @@ fn parse(source: &str, module: &str, all: &mut All) {
             let mut markers = std::mem::take(&mut pending);
             let message = ty.rsplit(['<', ':']).next().unwrap_or_default();
             markers.message = Some(message.trim_end_matches(['>', ',']).to_owned());
-            found.fields.insert(squeeze(name), markers);
+            found.fields.insert(normalize(name), markers);
         } else if text == "}" {
             pending = Markers::default();
             if let Some((name, found)) = current.take() {

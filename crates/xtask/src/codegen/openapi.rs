@@ -1,5 +1,5 @@
-//! Reads the types of `k8s-openapi` out of its source: each file holds one type and its JSON
-//! schema in a `json_schema!` macro, which is JSON but for references and trailing commas.
+//! Reads the types of `k8s-openapi` from its source: each file holds one type and its JSON
+//! schema in a `json_schema!` macro, which is JSON except for references and trailing commas.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::source::rust_files;
 
-/// The level of the Kubernetes API that `k8s-openapi` is built for.
+/// The version of the Kubernetes API that `k8s-openapi` is built for.
 const API_LEVEL: &str = "v1_37";
 
 /// One definition.
@@ -66,7 +66,7 @@ fn resource(source: &str) -> Option<(String, String, String)> {
     Some((constant("GROUP")?, constant("VERSION")?, constant("KIND")?))
 }
 
-/// The text up to the brace that closes the first one; strings are passed over.
+/// The text up to the brace that closes the first one; braces in strings are skipped.
 fn balanced(text: &str) -> &str {
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     for (index, character) in text.char_indices() {
@@ -103,7 +103,7 @@ fn to_json(body: &str) -> anyhow::Result<Value> {
     static COMMA: LazyLock<Regex> = LazyLock::new(|| pattern(r",(\s*[}\]])"));
     let body = DESCRIBED.replace_all(body, r#"{"$$ref": "$1", "description": $2}"#);
     let body = REFERENCE.replace_all(&body, r#"{"$$ref": "$1"}"#);
-    // No schema text holds a comma before a closing bracket at the end of a line.
+    // No schema text contains a comma before a closing bracket at the end of a line.
     let body = COMMA.replace_all(&body, |found: &Captures<'_>| {
         if found[1].contains('\n') { found[1].to_owned() } else { found[0].to_owned() }
     });

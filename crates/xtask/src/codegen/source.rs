@@ -1,4 +1,4 @@
-//! Where the source of a dependency is.
+//! Finds the source of a dependency.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

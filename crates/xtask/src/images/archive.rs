@@ -1,6 +1,6 @@
 //! An OCI image archive: a tar file with a layout, an index, a manifest, a configuration and
 //! layers (<https://github.com/opencontainers/image-spec/blob/main/image-layout.md>). The same
-//! content gives the same bytes.
+//! content always yields the same bytes.
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -84,7 +84,7 @@ impl Archive {
     }
 }
 
-/// A tar file in the making, whose entries all belong to root and have no time.
+/// A tar file under construction, whose entries all belong to root and have no modification time.
 pub struct Layer(Builder<Vec<u8>>);
 
 impl Layer {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn every_digest_is_a_blobs() {
+    fn every_digest_matches_its_blob() {
         let bytes = archive().to_tar().unwrap();
         assert_eq!(bytes, archive().to_tar().unwrap(), "the same content, the same bytes");
         let mut files = BTreeMap::new();

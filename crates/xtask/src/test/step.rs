@@ -1,5 +1,5 @@
-//! One step of the tests: a command whose output is passed on and counted, and which is ended when
-//! it has been silent for too long.
+//! One step of the tests: a command whose output is passed on and counted, and which is killed
+//! when it has been silent for too long.
 
 use super::Count;
 use std::collections::BTreeMap;
@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// Nothing that works is silent for longer: scenarios end after four minutes.
-pub const SILENCE: Duration = Duration::from_secs(600);
-/// Lines on their way from the command.
+/// How long a step may be silent; scenarios time out after four minutes.
+pub const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// Capacity of the queue of lines from the command.
 const QUEUE: usize = 64;
 
-/// What a step has come to.
+/// The outcome of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub count: Count,
@@ -31,7 +31,7 @@ pub fn run(command: &mut Command, limit: Duration) -> std::io::Result<Outcome> {
     let (reader, writer) = std::io::pipe()?;
     let mut child =
         command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer).spawn()?;
-    // The command keeps its ends of the pipe open otherwise, and the reading never ends.
+    // Otherwise the command keeps its ends of the pipe open, and reading never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let lines = lines_of(reader);
     let mut count = Count::default();
@@ -46,10 +46,10 @@ pub fn run(command: &mut Command, limit: Duration) -> std::io::Result<Outcome> {
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
                 println!(
-                    "error: silent for {} s; ended. The last line was: {last}",
+                    "error: no output for {} s; killed. The last line was: {last}",
                     limit.as_secs()
                 );
-                end(child.id());
+                kill_tree(child.id());
                 count.failed += 1;
                 break;
             }
@@ -71,8 +71,8 @@ fn lines_of(reader: PipeReader) -> Receiver<String> {
     receiver
 }
 
-/// Kills a process and all below it, and says what they were.
-fn end(root: u32) {
+/// Kills a process and all its descendants, and reports them.
+fn kill_tree(root: u32) {
     let processes = descendants(root);
     for (pid, command) in &processes {
         println!("killed {pid}: {command}");
@@ -84,7 +84,7 @@ fn end(root: u32) {
     }
 }
 
-/// The process and all below it, with their commands.
+/// The process and all its descendants, with their commands.
 fn descendants(root: u32) -> BTreeMap<u32, String> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let parents: BTreeMap<u32, u32> = entries
@@ -115,15 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_counted() {
+    fn results_are_counted() {
         let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored' >&2";
-        let outcome = run(&mut shell(script), SILENCE).unwrap();
+        let outcome = run(&mut shell(script), SILENCE_MAX).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 2, failed: 0 }, success: true });
-        assert!(!run(&mut shell("exit 3"), SILENCE).unwrap().success);
+        assert!(!run(&mut shell("exit 3"), SILENCE_MAX).unwrap().success);
     }
 
     #[test]
-    fn what_hangs_is_ended_with_all_that_it_has_started() {
+    fn a_hanging_step_is_killed_with_its_descendants() {
         let limit = Duration::from_millis(500);
         let outcome = run(&mut shell("echo begun; sleep 4714 & wait"), limit).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 0, failed: 1 }, success: false });

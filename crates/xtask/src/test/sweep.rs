@@ -1,7 +1,8 @@
-//! What tests leave on the machine when they are killed: processes, mounts, folders.
+//! Removes what killed tests leave on the machine: processes, mounts, folders.
 //!
 //! A run has a folder, which its tests get as `$TMPDIR`, and a name, which every program that it
-//! starts inherits in its environment. The next run removes what bears the name of one that is over.
+//! starts inherits in its environment. The next run removes what is marked with the name of a run
+//! that has ended.
 
 use anyhow::Context;
 use std::path::{Path, PathBuf};
@@ -9,27 +10,27 @@ use std::process::Command;
 
 /// The environment variable that holds the run's name.
 const VARIABLE: &str = "SKIFF_TEST_RUN";
-/// Where the runs' folders are: a short path, since sockets are made below it.
+/// Where the runs' folders are: a short path, since sockets are created below it.
 const PARENT: &str = "/tmp";
 const PREFIX: &str = "skiff-run-";
 
-/// A run of the tests. Dropping it removes what it has left.
+/// A run of the tests. Dropping it removes what it has left behind.
 pub struct Run {
     name: String,
 }
 
 impl Run {
-    /// Removes what runs that are over have left, and makes a folder for this one.
+    /// Cleans up after runs that have ended, and creates a folder for this one.
     ///
     /// # Errors
-    /// When the folder cannot be made.
+    /// When the folder cannot be created.
     pub fn start() -> anyhow::Result<Self> {
         for entry in std::fs::read_dir(PARENT)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if let Some(run) = name.strip_prefix(PREFIX)
                 && !is_running(run)
             {
-                println!("removing what an earlier run has left: {}", entry.path().display());
+                println!("cleaning up after an earlier run: {}", entry.path().display());
                 sweep(run);
             }
         }
@@ -56,7 +57,7 @@ fn folder(run: &str) -> PathBuf {
     Path::new(PARENT).join(format!("{PREFIX}{run}"))
 }
 
-/// Whether the process that the run is named after is still the same.
+/// Whether the process that the run is named after is still running.
 fn is_running(run: &str) -> bool {
     let parsed = run
         .split_once('-')
@@ -67,7 +68,7 @@ fn is_running(run: &str) -> bool {
 /// When a process was started, in clock ticks since boot.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything.
+    // The name, in parentheses, may contain any character.
     stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
 }
 
@@ -75,7 +76,7 @@ fn start_time(pid: u32) -> Option<u64> {
 fn sweep(run: &str) {
     let marked = marked(run);
     if !marked.is_empty() {
-        println!("killing what the tests have left: {marked:?}");
+        println!("killing processes that the tests left behind: {marked:?}");
         execute(Command::new("kill").arg("-KILL").args(marked.iter().map(u32::to_string)));
     }
     let folder = folder(run);
@@ -92,7 +93,7 @@ fn sweep(run: &str) {
 }
 
 /// The pids of the processes with the run's name in their environment, and of those whose file
-/// systems are in its folder (containers), but for this one.
+/// systems are in its folder (containers), except this one.
 fn marked(run: &str) -> Vec<u32> {
     let marker = format!("{VARIABLE}={run}");
     let folder = format!("={}/", folder(run).display());
@@ -132,7 +133,7 @@ mod tests {
     use std::process::Stdio;
 
     #[test]
-    fn what_a_run_leaves_is_removed_and_nothing_else() {
+    fn only_what_a_run_leaves_behind_is_removed() {
         let run = Run::start().unwrap();
         assert!(is_running(&run.name));
         let spawn = |command: &mut Command| command.stdout(Stdio::null()).spawn().unwrap();
@@ -140,7 +141,7 @@ mod tests {
         run.adopt(left.arg("4712"));
         let mut left = spawn(&mut left);
         let mut other = spawn(Command::new("sleep").arg("4713"));
-        // The environment is there once the program is.
+        // The environment is set once the process has executed its program.
         while marked(&run.name) != [left.id()] {
             std::thread::yield_now();
         }
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_over_when_its_process_is_another() {
+    fn a_run_has_ended_when_its_pid_is_reused() {
         let pid = std::process::id();
         assert!(!is_running(&format!("{pid}-1")));
         assert!(!is_running("nonsense"));

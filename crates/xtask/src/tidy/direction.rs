@@ -1,4 +1,5 @@
-//! Which package may depend on which: `{api, clock} ← {rpc, store} ← client ← runtime ← components`.
+//! Which package may depend on which:
+//! `{api, clock} ← {rpc, store} ← client ← runtime ← components`.
 
 use super::Finding;
 use anyhow::{Context, bail};
@@ -7,8 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// What each package may use of the others, tests not counted. A package that is not listed is a
-/// finding: its place in the order has to be decided.
+/// Which other packages each package may depend on, dev-dependencies aside. A package that is not
+/// listed is a finding: its place in the order has to be decided.
 const ALLOWED: [(&str, &[&str]); 18] = [
     ("api", &[]),
     ("clock", &[]),
@@ -59,17 +60,17 @@ pub fn check(root: &Path) -> anyhow::Result<Vec<Finding>> {
     if !output.status.success() {
         bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(judge(&serde_json::from_slice(&output.stdout)?))
+    Ok(check_packages(&serde_json::from_slice(&output.stdout)?))
 }
 
-fn judge(metadata: &Metadata) -> Vec<Finding> {
+fn check_packages(metadata: &Metadata) -> Vec<Finding> {
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.into_iter().collect();
     let mut findings = Vec::new();
     for package in &metadata.packages {
-        let place = format!("package {}", package.name);
+        let location = format!("package {}", package.name);
         let Some(may) = allowed.get(package.name.as_str()) else {
             let rule = "has no place in the order of packages (xtask/src/tidy/direction.rs)";
-            findings.push(Finding { place, rule: rule.to_owned() });
+            findings.push(Finding { location, rule: rule.to_owned() });
             continue;
         };
         for dependency in &package.dependencies {
@@ -77,7 +78,7 @@ fn judge(metadata: &Metadata) -> Vec<Finding> {
             let for_tests = dependency.kind.as_deref() == Some("dev");
             if own && !for_tests && !may.contains(&dependency.name.as_str()) {
                 let rule = format!("must not depend on {}", dependency.name);
-                findings.push(Finding { place: place.clone(), rule });
+                findings.push(Finding { location: location.clone(), rule });
             }
         }
     }
@@ -99,9 +100,9 @@ mod tests {
             ]},
             {"name": "new", "dependencies": []},
         ]});
-        let findings = judge(&serde_json::from_value(metadata).unwrap());
+        let findings = check_packages(&serde_json::from_value(metadata).unwrap());
         assert_eq!(findings.len(), 2);
         assert_eq!(findings[0].rule, "must not depend on store");
-        assert_eq!(findings[1].place, "package new");
+        assert_eq!(findings[1].location, "package new");
     }
 }

@@ -3,26 +3,26 @@
 use super::Finding;
 use std::path::Path;
 
-/// Most lines of a source file.
+/// Maximum number of lines of a source file.
 const FILE_MAX: usize = 800;
-/// Most lines of a function, its signature and closing brace included.
+/// Maximum number of lines of a function, its signature and closing brace included.
 const FUNCTION_MAX: usize = 100;
-/// Names that say nothing of what is in a module.
+/// File names that say nothing about the contents of a module.
 const VAGUE: [&str; 4] = ["utils", "helpers", "common", "misc"];
-/// Words that mark unfinished work; written so that this file does not hold them.
+/// Words that mark unfinished work; written so that this file does not contain them.
 const LEFTOVERS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
-/// Files in which words are looked for.
+/// Extensions of the files that are searched for these words.
 const TEXTS: [&str; 9] = ["rs", "toml", "md", "sh", "yml", "yaml", "proto", "py", "service"];
 
 /// Checks one file; `file` is its path from the workspace's root.
 pub fn check(file: &Path, content: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |line: Option<usize>, rule: String| {
-        let place = match line {
+        let location = match line {
             Some(line) => format!("{}:{}", file.display(), line + 1),
             None => file.display().to_string(),
         };
-        findings.push(Finding { place, rule });
+        findings.push(Finding { location, rule });
     };
     let extension = file.extension().unwrap_or_default().to_string_lossy();
     let stem = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -42,24 +42,24 @@ pub fn check(file: &Path, content: &str) -> Vec<Finding> {
         add(None, "write foo.rs beside foo/, not foo/mod.rs".to_owned());
     }
     if VAGUE.contains(&&*stem) {
-        add(None, format!("{stem:?} says nothing of what is in it"));
+        add(None, format!("{stem:?} says nothing about the contents"));
     }
     if matches!(&*stem, "lib" | "main") && !content.starts_with("//!") {
-        add(None, "opens without saying its job (//!)".to_owned());
+        add(None, "does not open with its purpose (//!)".to_owned());
     }
     if generated {
         return findings;
     }
     let lines = content.lines().count();
     if lines > FILE_MAX {
-        add(None, format!("{lines} lines; the most is {FILE_MAX}"));
+        add(None, format!("{lines} lines; the limit is {FILE_MAX}"));
     }
     // Tables of test cases are data.
     let of_tests = stem == "tests" || file.components().any(|part| part.as_os_str() == "tests");
     for function in functions(content).into_iter().filter(|_| !of_tests) {
         if function.lines > FUNCTION_MAX {
             let rule = format!(
-                "fn {}: {} lines; the most is {FUNCTION_MAX}",
+                "fn {}: {} lines; the limit is {FUNCTION_MAX}",
                 function.name, function.lines
             );
             add(Some(function.start), rule);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn long_functions_are_found_and_short_ones_not() {
+    fn only_long_functions_are_reported() {
         let body = "    step();\n".repeat(FUNCTION_MAX);
         let long = format!(
             "pub(crate) async fn long(\n    a: u8,\n) -> u8 {{\n{body}}}\n\nfn short() {{\n}}\n"
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_bad_name_or_length() {
+    fn bad_file_names_and_lengths_are_reported() {
         assert_eq!(rules("crates/x/src/mod.rs", "").len(), 1);
         assert_eq!(rules("crates/x/src/utils.rs", "").len(), 1);
         assert_eq!(rules("crates/x/src/lib.rs", "use x;\n").len(), 1);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn unfinished_work_is_a_word_of_its_own() {
+    fn leftovers_are_whole_words() {
         let word = LEFTOVERS[0];
         assert_eq!(rules("a.md", &format!("a {word}: b")).len(), 1);
         assert!(rules("a.md", &format!("a{word} {word}b")).is_empty());

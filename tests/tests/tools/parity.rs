@@ -1,22 +1,22 @@
-//! What kubectl prints, `skiff` prints: a table of commands that are run with both tools on one
-//! cluster, and whose output and outcome have to be equal. What cannot be (ages, uids, the tool's
-//! own name) is masked.
+//! `skiff` prints what kubectl prints: a table of commands is run with both tools on one cluster,
+//! and their output and success have to be equal. What cannot be (ages, uids, the tool's own name)
+//! is masked.
 
 use std::fmt::Write;
 
 use anyhow::{Context, ensure};
 use regex::Regex;
-use testkit::cluster::Written;
-use testkit::suite::Scene;
+use testkit::cluster::CommandOutput;
+use testkit::suite::Fixture;
 use testkit::tools;
 
 use super::Tool;
 
-/// The minor versions of kubectl whose output is the measure: older ones know less, and newer ones
-/// say some things in another way.
-const MEASURE: std::ops::RangeInclusive<u32> = 33..=33;
+/// The minor versions of kubectl whose output is the reference: older ones know less, and newer
+/// ones word some things differently.
+const REFERENCE_VERSIONS: std::ops::RangeInclusive<u32> = 33..=33;
 
-const MANIFEST: &str = include_str!("sameness.yaml");
+const MANIFEST: &str = include_str!("parity.yaml");
 
 /// Commands that change nothing, on the objects of the manifest.
 const SHOWN: &str = "
@@ -179,8 +179,8 @@ describe ns kube-system
 describe ep web
 describe endpointslice -l kubernetes.io/service-name=web
 describe controllerrevision -l app=ds
-describe pv sameness
-describe runtimeclass sameness
+describe pv parity
+describe runtimeclass parity
 describe svc,ep lone
 describe job indexed --show-events=false
 describe pod gated --show-events=false
@@ -325,62 +325,62 @@ delete pod r1 --now
 delete pod r2 --force --grace-period=0
 ";
 
-pub async fn both_tools_show_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if let Some(why) = is_no_measure(scene) {
+pub async fn both_tools_show_the_same(fixture: &Fixture) -> anyhow::Result<()> {
+    if let Some(why) = not_comparable(fixture) {
         return tools::missing("kubectl", &why);
     }
-    let file = prepared(scene)?;
-    let compared = compare(scene, SHOWN, [&scene.namespace; 2], &file)?;
+    let file = prepare(fixture)?;
+    let compared = compare(fixture, SHOWN, [&fixture.namespace; 2], &file)?;
     ensure!(compared > 90, "{compared} commands were compared");
     Ok(())
 }
 
-pub async fn both_tools_describe_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if let Some(why) = is_no_measure(scene) {
+pub async fn both_tools_describe_the_same(fixture: &Fixture) -> anyhow::Result<()> {
+    if let Some(why) = not_comparable(fixture) {
         return tools::missing("kubectl", &why);
     }
-    let file = prepared(scene)?;
-    compare(scene, DESCRIBED, [&scene.namespace; 2], &file)?;
+    let file = prepare(fixture)?;
+    compare(fixture, DESCRIBED, [&fixture.namespace; 2], &file)?;
     Ok(())
 }
 
-pub async fn both_tools_change_the_same(scene: &Scene) -> anyhow::Result<()> {
-    if let Some(why) = is_no_measure(scene) {
+pub async fn both_tools_change_the_same(fixture: &Fixture) -> anyhow::Result<()> {
+    if let Some(why) = not_comparable(fixture) {
         return tools::missing("kubectl", &why);
     }
-    let namespaces = ["a", "b"].map(|end| format!("{}-{end}", scene.namespace));
+    let namespaces = ["a", "b"].map(|end| format!("{}-{end}", fixture.namespace));
     for namespace in &namespaces {
-        scene.cluster.kubectl(&["create", "namespace", namespace])?;
+        fixture.cluster.kubectl(&["create", "namespace", namespace])?;
     }
     let file = file(
-        scene,
+        fixture,
         "both.yaml",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: both}\ndata: {a: '1'}\n",
     )?;
     let [first, second] = &namespaces;
-    let compared = compare(scene, CHANGING, [first, second], &file);
+    let compared = compare(fixture, CHANGING, [first, second], &file);
     for namespace in &namespaces {
-        scene.cluster.kubectl(&["delete", "namespace", namespace])?;
+        fixture.cluster.kubectl(&["delete", "namespace", namespace])?;
     }
     compared?;
     Ok(())
 }
 
-/// Why this machine's kubectl cannot be compared with, if it cannot.
-fn is_no_measure(scene: &Scene) -> Option<String> {
-    let (first, last) = (MEASURE.start(), MEASURE.end());
-    match scene.cluster.kubectl_minor() {
-        Ok(minor) if MEASURE.contains(&minor) => None,
+/// Why this machine's kubectl cannot be the reference, if it cannot.
+fn not_comparable(fixture: &Fixture) -> Option<String> {
+    let (first, last) = (REFERENCE_VERSIONS.start(), REFERENCE_VERSIONS.end());
+    match fixture.cluster.kubectl_minor() {
+        Ok(minor) if REFERENCE_VERSIONS.contains(&minor) => None,
         Ok(minor) => Some(format!("it is 1.{minor}, the comparison is with 1.{first} to 1.{last}")),
         Err(error) => Some(format!("{error:#}")),
     }
 }
 
-/// Makes the manifest's objects and waits until they have come to rest; gives a small manifest.
-fn prepared(scene: &Scene) -> anyhow::Result<String> {
-    let all = file(scene, "all.yaml", MANIFEST)?;
-    Tool::Kubectl.run(scene, &["apply", "-f", &all])?;
-    Tool::Kubectl.run(scene, &["rollout", "status", "deploy/web", "--timeout=60s"])?;
+/// Creates the manifest's objects and waits until they have settled; returns the manifest's path.
+fn prepare(fixture: &Fixture) -> anyhow::Result<String> {
+    let all = file(fixture, "all.yaml", MANIFEST)?;
+    Tool::Kubectl.run(fixture, &["apply", "-f", &all])?;
+    Tool::Kubectl.run(fixture, &["rollout", "status", "deploy/web", "--timeout=60s"])?;
     for (path, kind) in [
         ("--for=jsonpath={.status.observedGeneration}=1", "daemonset/ds"),
         ("--for=jsonpath={.status.desiredHealthy}=0", "pdb/pdb"),
@@ -390,23 +390,23 @@ fn prepared(scene: &Scene) -> anyhow::Result<String> {
         let all: &[&str] =
             if kind == "endpointslice" { &["-l", "kubernetes.io/service-name=web"] } else { &[] };
         let wait = [&["wait", path, kind, "--timeout=60s"], all].concat();
-        Tool::Kubectl.run(scene, &wait)?;
+        Tool::Kubectl.run(fixture, &wait)?;
     }
     Ok(all)
 }
 
-fn file(scene: &Scene, name: &str, text: &str) -> anyhow::Result<String> {
-    let path = scene.cluster.folder().join(format!("{}-{name}", scene.namespace));
+fn file(fixture: &Fixture, name: &str, text: &str) -> anyhow::Result<String> {
+    let path = fixture.cluster.folder().join(format!("{}-{name}", fixture.namespace));
     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// Runs every line with both tools, each in its namespace; gives how many there were.
+/// Runs every line with both tools, each in its namespace; returns the number of lines.
 ///
 /// # Errors
-/// With every command whose output or outcome differs.
+/// Lists every command whose output or success differs.
 fn compare(
-    scene: &Scene,
+    fixture: &Fixture,
     commands: &str,
     namespaces: [&str; 2],
     file: &str,
@@ -417,15 +417,15 @@ fn compare(
     for line in commands.lines().filter(|line| !line.is_empty()) {
         compared += 1;
         let words = words(&line.replace("FILE", file));
-        let run = |tool: Tool, namespace: &str| -> anyhow::Result<Written> {
+        let run = |tool: Tool, namespace: &str| -> anyhow::Result<CommandOutput> {
             let mut command = match tool {
-                Tool::Skiff => scene.cluster.skiff_command(),
-                Tool::Kubectl => scene.cluster.kubectl_command(),
+                Tool::Skiff => fixture.cluster.skiff_command(),
+                Tool::Kubectl => fixture.cluster.kubectl_command(),
             };
             // The verb's own namespace, if it has one, comes later and wins.
             command.args(&words[..1]).args(["-n", namespace]).args(&words[1..]);
             let output = command.stdin(std::process::Stdio::null()).output()?;
-            Ok(Written {
+            Ok(CommandOutput {
                 success: output.status.success(),
                 stdout: mask.apply(&String::from_utf8_lossy(&output.stdout)),
                 stderr: mask.apply(&String::from_utf8_lossy(&output.stderr)),
@@ -447,7 +447,7 @@ fn compare(
     Ok(compared)
 }
 
-/// The words of a command; single quotes hold words together.
+/// The words of a command; single quotes group words.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
@@ -461,7 +461,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// What may differ, and what stands in its place.
+/// Patterns of what may differ, and their replacements.
 struct Mask(Vec<(Regex, &'static str)>);
 
 impl Mask {
@@ -477,10 +477,10 @@ impl Mask {
             (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "UID"),
             (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( [+]0000( UTC)?|Z)?", "TIME"),
             (r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} [0-9:]{8} [+]0000", "TIME"),
-            // Ages, with the spaces that their width asks for.
+            // Ages, with their padding.
             (r"\b(\d+d)?(\d+h)?(\d+m)?\d+s\b *", "AGE "),
             (r"\b\d+m(\d+s)?( +|$)", "AGE "),
-            // Two commands look at two moments; `get --raw` prints JSON without spaces.
+            // Two commands run at two moments; `get --raw` prints JSON without spaces.
             (r#"(resourceVersion"?: ?|Resource Version: +)"?\d+"?"#, "$1"),
             (r"/tmp/(LIVE|MERGED)-\w+", "$1"),
             (
@@ -489,19 +489,20 @@ impl Mask {
             ),
             (r"\b\d+\.\d+\.\d+\.\d+\b", "ADDRESS"),
             (r"(?m)^WARNING: version difference.*\n", ""),
-            // REST only says so.
+            // Only REST warns about it.
             (r"(?m)^Warning: v1 Endpoints is deprecated.*\n", ""),
-            // Kubectl's flag parser and its server speak of the same mistake with another first letter.
+            // kubectl's flag parser and its server capitalize the same error differently.
             (r"(?m)^Error: ", "error: "),
         ];
-        let compiled =
-            patterns.into_iter().map(|(pattern, place)| Ok((Regex::new(pattern)?, place)));
+        let compiled = patterns
+            .into_iter()
+            .map(|(pattern, replacement)| Ok((Regex::new(pattern)?, replacement)));
         Ok(Self(compiled.collect::<anyhow::Result<_>>()?))
     }
 
     fn apply(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, (pattern, place)| {
-            pattern.replace_all(&text, *place).into_owned()
+        self.0.iter().fold(text.to_owned(), |text, (pattern, replacement)| {
+            pattern.replace_all(&text, *replacement).into_owned()
         })
     }
 }

@@ -1,34 +1,34 @@
-//! What keeps a container from starting, in Kubernetes' words: reason, message and event.
+//! What prevents a container from starting, as Kubernetes reports it: reason, message and event.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use serde_json::json;
-use testkit::suite::Scene;
+use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::pods;
 
 use super::create;
 
-/// Waits for an event of a pod that has this reason and this text.
-pub async fn event(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Result<()> {
-    let selection = Selection::namespace(&scene.namespace);
+/// Waits for an event about a pod with this reason and this text.
+pub async fn event(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<()> {
+    let selection = Selection::namespace(&fixture.namespace);
     let what = format!("{pod} has an event {reason}: {text}");
-    let told = |event: &Event| {
+    let matches = |event: &Event| {
         event.involved_object.name.as_deref() == Some(pod)
             && event.reason.as_deref() == Some(reason)
             && event.message.as_deref().is_some_and(|it| it.contains(text))
     };
-    let any = |events: &BTreeMap<String, Event>| events.values().any(told);
-    wait::until(scene.cluster.client(), selection, &what, any).await?;
+    let any = |events: &BTreeMap<String, Event>| events.values().any(matches);
+    wait::until(fixture.cluster.client(), selection, &what, any).await?;
     Ok(())
 }
 
-/// Waits until the container `main` of a pod waits for this reason, with this text.
-async fn waits(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
-    let what = format!("it waits: {reason}: {text}");
-    pods::one(scene, pod, &what, |pod| {
+/// Waits until the container `main` of a pod is waiting for this reason, with this text.
+async fn waits(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
+    let what = format!("it is waiting: {reason}: {text}");
+    pods::one(fixture, pod, &what, |pod| {
         let state = pods::container(pod, "main").and_then(|status| status.state.as_ref());
         let waiting = state.and_then(|state| state.waiting.as_ref());
         waiting.is_some_and(|waiting| {
@@ -39,7 +39,7 @@ async fn waits(scene: &Scene, pod: &str, reason: &str, text: &str) -> anyhow::Re
     .await
 }
 
-pub async fn what_cannot_start_says_why(scene: &Scene) -> anyhow::Result<()> {
+pub async fn reasons_for_failed_starts_are_reported(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -72,7 +72,7 @@ metadata: {name: zero}
 spec:
   containers: [{name: main, image: "skiff.test/busybox:1", securityContext: {runAsNonRoot: true, runAsUser: 0}}]
 "#;
-    create(scene, yaml).await?;
+    create(fixture, yaml).await?;
     let parse = "couldn't parse image name \"Not/An/Image\"";
     let root = "container has runAsNonRoot and image will run as root (pod: \"rooted_";
     let zero = "container's runAsUser breaks non-root policy (pod: \"zero_";
@@ -111,16 +111,16 @@ spec:
             [("Failed", zero), ("Failed", "container: main)")],
         ),
     ] {
-        waits(scene, pod, reason, text).await?;
+        waits(fixture, pod, reason, text).await?;
         for (reason, text) in events {
-            event(scene, pod, reason, text).await?;
+            event(fixture, pod, reason, text).await?;
         }
     }
     Ok(())
 }
 
-/// A sub path from an annotation: wrong at first, put right while the pod waits.
-pub async fn a_corrected_annotation_starts_its_pod(scene: &Scene) -> anyhow::Result<()> {
+/// A subpath from an annotation that is wrong at first and corrected while the pod waits.
+pub async fn a_corrected_annotation_starts_its_pod(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -136,18 +136,18 @@ spec:
     volumeMounts: [{name: work, mountPath: /work, subPathExpr: $(AT)}]
     readinessProbe: {exec: {command: [ls, /work/mine]}, periodSeconds: 1}
 "#;
-    create(scene, yaml).await?;
-    waits(scene, "below", "CreateContainerConfigError", "/absolute").await?;
+    create(fixture, yaml).await?;
+    waits(fixture, "below", "CreateContainerConfigError", "/absolute").await?;
     let patch = json!({"metadata": {"annotations": {"path": "a/b"}}});
-    let api = client::Api::<Pod>::namespaced(scene.cluster.client(), &scene.namespace);
+    let api = client::Api::<Pod>::namespaced(fixture.cluster.client(), &fixture.namespace);
     api.patch("below", client::PatchKind::Merge, &patch).await.context("correct the annotation")?;
-    // What was made below a directory for all is for all as well: user 1000 can write.
-    pods::ready(scene, "below").await?;
+    // A folder created below a world-writable one is world-writable too: user 1000 can write.
+    pods::ready(fixture, "below").await?;
     Ok(())
 }
 
-/// A command that is not there says nothing of a container, as in Kubernetes: the other probe does.
-pub async fn probes_that_cannot_be_made_do_not_count(scene: &Scene) -> anyhow::Result<()> {
+/// A missing command says nothing about the container, as in Kubernetes; the other probe counts.
+pub async fn probes_that_cannot_run_do_not_count(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -160,16 +160,16 @@ spec:
     livenessProbe: {exec: {command: [no-such-command]}, periodSeconds: 1, failureThreshold: 1}
     readinessProbe: {httpGet: {port: 8080, path: /ready}, periodSeconds: 1}
 "#;
-    create(scene, yaml).await?;
+    create(fixture, yaml).await?;
     let errored = "Liveness probe errored and resulted in unknown state: ";
-    event(scene, "unprobed", "Unhealthy", errored).await?;
-    let pod = pods::ready(scene, "unprobed").await?;
+    event(fixture, "unprobed", "Unhealthy", errored).await?;
+    let pod = pods::ready(fixture, "unprobed").await?;
     anyhow::ensure!(pods::restarts(&pod, "main") == 0);
     Ok(())
 }
 
-/// What a node would have to let through, or could not enforce.
-pub async fn what_a_node_does_not_allow_is_refused(scene: &Scene) -> anyhow::Result<()> {
+/// Settings that a node does not permit, or cannot enforce.
+pub async fn pods_that_a_node_does_not_allow_are_rejected(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
 apiVersion: v1
 kind: Pod
@@ -197,18 +197,18 @@ metadata: {name: filtered}
 spec:
   containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve], securityContext: {seccompProfile: {type: Localhost, localhostProfile: absent.json}}}]
 "#;
-    create(scene, yaml).await?;
+    create(fixture, yaml).await?;
     for (pod, reason) in [("tuned", "SysctlForbidden"), ("armoured", "AppArmor")] {
-        pods::one(scene, pod, reason, |pod| {
+        pods::one(fixture, pod, reason, |pod| {
             let status = pod.status.as_ref();
-            let told = status.and_then(|status| status.reason.as_deref());
-            pods::phase(pod) == "Failed" && told == Some(reason)
+            let found = status.and_then(|status| status.reason.as_deref());
+            pods::phase(pod) == "Failed" && found == Some(reason)
         })
         .await?;
     }
     let users = "user namespaces (hostUsers: false) are not supported";
-    event(scene, "mapped", "FailedCreatePodSandBox", users).await?;
+    event(fixture, "mapped", "FailedCreatePodSandBox", users).await?;
     let missing = "absent.json: No such file or directory";
-    waits(scene, "filtered", "CreateContainerError", missing).await?;
+    waits(fixture, "filtered", "CreateContainerError", missing).await?;
     Ok(())
 }
