@@ -73,7 +73,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Waits until the server has been told to stop and has stopped.
+    /// Waits until the server has stopped, after a request to.
     pub async fn finished(self) {
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the server's task failed");

@@ -222,7 +222,7 @@ impl ResourceCache {
         scopes
     }
 
-    /// Resets to the state at `revision`; watchers are told to start over.
+    /// Resets to the state at `revision`; watchers have to start over.
     pub fn reset(&self, entries: BTreeMap<String, Arc<Version>>, revision: u64) {
         let mut state = self.state.write();
         state.by_node.clear();

@@ -75,13 +75,13 @@ async fn a_watch_sends_events_of_its_group() {
     let mut watch = rest.watch(&format!("{NEWER}?watch=1")).await;
     rest.post(NEWER, &event("second")).await.expect(201);
     rest.delete(&format!("{CORE}/first")).await.expect(200);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for _ in 0..3 {
-        told.push(watch.next().await.unwrap());
+        reported.push(watch.next().await.unwrap());
     }
-    assert!(told.iter().all(|one| one["object"]["note"] == "it works"), "{told:?}");
-    assert_eq!(told[2]["type"], "DELETED");
-    assert_eq!(told[2]["object"]["apiVersion"], "events.k8s.io/v1");
+    assert!(reported.iter().all(|one| one["object"]["note"] == "it works"), "{reported:?}");
+    assert_eq!(reported[2]["type"], "DELETED");
+    assert_eq!(reported[2]["object"]["apiVersion"], "events.k8s.io/v1");
     server.stop().await;
 }
 

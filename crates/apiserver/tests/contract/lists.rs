@@ -128,8 +128,8 @@ async fn discovery_names_every_resource() {
         let version = group["versions"][0]["version"].as_str().unwrap();
         let legacy = rest.get(&format!("/apis/{name}/{version}")).await.expect(200);
         assert_eq!(legacy["groupVersion"], format!("{name}/{version}"));
-        let told = group["versions"][0]["resources"].as_array().unwrap();
-        for resource in told {
+        let reported = group["versions"][0]["resources"].as_array().unwrap();
+        for resource in reported {
             let plural = &resource["resource"];
             assert!(
                 legacy["resources"].as_array().unwrap().iter().any(|r| r["name"] == *plural),

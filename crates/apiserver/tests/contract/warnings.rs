@@ -37,7 +37,7 @@ async fn warnings_are_sent_through_both_doors() {
     made.expect(201);
     let path = format!("{path}/web");
     let scaled = rest.patch(&path, "merge", &json!({"metadata": {"labels": {"a": "b"}}})).await;
-    assert!(warnings(&scaled).is_empty(), "what did not change is not told again");
+    assert!(warnings(&scaled).is_empty(), "what did not change is not reported again");
     let create = pb::CreateRequest {
         target: Some(pb::Target {
             group: "apps".into(),
@@ -54,8 +54,8 @@ async fn warnings_are_sent_through_both_doors() {
         options: None,
     };
     let answer = grpc.create(create).await.unwrap();
-    let told = answer.metadata().get_all("warning").iter().count();
-    assert_eq!(told, 2);
+    let reported = answer.metadata().get_all("warning").iter().count();
+    assert_eq!(reported, 2);
     let endpoints = rest.get(&format!("{NAMESPACE}/endpoints")).await;
     assert_eq!(
         warnings(&endpoints),

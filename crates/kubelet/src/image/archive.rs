@@ -53,7 +53,7 @@ struct Spooled {
 }
 
 /// An image found in an archive, with its blobs written.
-struct Found {
+struct ArchivedImage {
     target: Descriptor,
     manifest_digest: String,
     manifest: Manifest,
@@ -113,7 +113,7 @@ impl ImageService {
         lease: &Lease,
         index: &[u8],
         docker: &[DockerImage],
-    ) -> Result<Vec<Found>> {
+    ) -> Result<Vec<ArchivedImage>> {
         let index: Index =
             serde_json::from_slice(index).map_err(|error| bad(format!("index.json: {error}")))?;
         let mut found = Vec::new();
@@ -151,7 +151,7 @@ impl ImageService {
                 self.write_file(lease, blob, &archive.blob_path(&blob.digest)?).await?;
             }
             let names = layout_names(&target, &manifest, docker);
-            found.push(Found { target, manifest_digest, manifest, names });
+            found.push(ArchivedImage { target, manifest_digest, manifest, names });
         }
         if found.is_empty() {
             return Err(bad(format!(
@@ -168,7 +168,7 @@ impl ImageService {
         archive: &Spooled,
         lease: &Lease,
         images: &[DockerImage],
-    ) -> Result<Vec<Found>> {
+    ) -> Result<Vec<ArchivedImage>> {
         let mut found = Vec::new();
         for image in images {
             let config = archive.descriptor(&image.config, Some(OCI_CONFIG)).await?;
@@ -195,14 +195,24 @@ impl ImageService {
             };
             super::content::write_small(lease.containerd(), &target, bytes.into()).await?;
             let names = image.repo_tags.clone().unwrap_or_default();
-            found.push(Found { manifest_digest: target.digest.clone(), target, manifest, names });
+            found.push(ArchivedImage {
+                manifest_digest: target.digest.clone(),
+                target,
+                manifest,
+                names,
+            });
         }
         Ok(found)
     }
 
     /// Unpacks an image and names it.
-    async fn publish(&self, archive: &Spooled, lease: &Lease, image: Found) -> Result<Vec<String>> {
-        let Found { target, manifest_digest, manifest, names } = image;
+    async fn publish(
+        &self,
+        archive: &Spooled,
+        lease: &Lease,
+        image: ArchivedImage,
+    ) -> Result<Vec<String>> {
+        let ArchivedImage { target, manifest_digest, manifest, names } = image;
         let config = match archive.blob_document(&manifest.config.digest) {
             Ok(bytes) => bytes,
             Err(_) => {

@@ -36,13 +36,13 @@ impl Service {
             return Err(Status::invalid_argument("the first message must be open"));
         };
         let known = self.pod(&open.namespace, &open.pod, &open.uid)?;
-        let place = self.place(&known, &open.address)?;
+        let target = self.target(&known, &open.address)?;
         let (out, frames) = channel();
-        tokio::spawn(run(place, incoming, out));
+        tokio::spawn(run(target, incoming, out));
         Ok(frames)
     }
 
-    fn place(&self, known: &ManagedPod, address: &str) -> Result<Place, Status> {
+    fn target(&self, known: &ManagedPod, address: &str) -> Result<ForwardTarget, Status> {
         let wanted =
             match address {
                 "" => None,
@@ -62,7 +62,7 @@ impl Service {
                     "{address} is not an address of this node"
                 )));
             }
-            return Ok(Place { netns: None, addresses });
+            return Ok(ForwardTarget { netns: None, addresses });
         }
         let path = self.context.directories.pod(known.pod.uid()).join("ns/net");
         if !path.exists() {
@@ -71,20 +71,20 @@ impl Service {
                 known.pod.pod_name()
             )));
         }
-        Ok(Place { netns: Some(path), addresses })
+        Ok(ForwardTarget { netns: Some(path), addresses })
     }
 }
 
 /// The target of connections.
 #[derive(Clone)]
-struct Place {
+struct ForwardTarget {
     /// `None`: the node's network namespace.
     netns: Option<PathBuf>,
     /// Tried one after another.
     addresses: Vec<IpAddr>,
 }
 
-async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
+async fn run(target: ForwardTarget, mut incoming: Streaming<Message>, out: Out) {
     let mut connections: HashMap<u32, mpsc::Sender<Frame>> = HashMap::new();
     // Ids only grow: a late frame of an older connection does not open one.
     let mut newest = None;
@@ -117,7 +117,7 @@ async fn run(place: Place, mut incoming: Streaming<Message>, out: Out) {
                 continue;
             }
             let (sender, receiver) = mpsc::channel(QUEUE);
-            tokio::spawn(connection(place.clone(), frame.port, number, receiver, out.clone()));
+            tokio::spawn(connection(target.clone(), frame.port, number, receiver, out.clone()));
             connections.insert(number, sender);
         }
         // A closed connection takes no more data; its end was reported already.
@@ -150,7 +150,7 @@ fn failure(port: u32, connection: u32, text: String) -> Frame {
 }
 
 async fn connection(
-    place: Place,
+    target: ForwardTarget,
     port: u32,
     number: u32,
     mut input: mpsc::Receiver<Frame>,
@@ -163,8 +163,8 @@ async fn connection(
         port,
         connection: number,
     };
-    let at = place.addresses[0];
-    let stream = match dial(place, port).await {
+    let at = target.addresses[0];
+    let stream = match dial(target, port).await {
         Ok(stream) => stream,
         Err(error) => {
             let text = format!("failed to connect to {at}:{port} inside the pod: {error}");
@@ -211,13 +211,13 @@ async fn connection(
     }
 }
 
-async fn dial(place: Place, port: u32) -> std::io::Result<TcpStream> {
+async fn dial(target: ForwardTarget, port: u32) -> std::io::Result<TcpStream> {
     let port = u16::try_from(port).map_err(std::io::Error::other)?;
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A dedicated thread: it changes its network namespace, then exits.
     std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
         // The receiver is gone: the connection is closed.
-        sender.send(connect(&place, port)).ok();
+        sender.send(connect(&target, port)).ok();
     })?;
     let stream = receiver.await.map_err(std::io::Error::other)??;
     stream.set_nonblocking(true)?;
@@ -226,12 +226,12 @@ async fn dial(place: Place, port: u32) -> std::io::Result<TcpStream> {
 }
 
 /// The first connection that succeeds, else the error of the first address.
-fn connect(place: &Place, port: u16) -> std::io::Result<std::net::TcpStream> {
-    if let Some(netns) = &place.netns {
+fn connect(target: &ForwardTarget, port: u16) -> std::io::Result<std::net::TcpStream> {
+    if let Some(netns) = &target.netns {
         setns(File::open(netns)?, CloneFlags::CLONE_NEWNET)?;
     }
     let mut failed = None;
-    for address in &place.addresses {
+    for address in &target.addresses {
         match std::net::TcpStream::connect_timeout(&SocketAddr::new(*address, port), DIAL) {
             Ok(stream) => return Ok(stream),
             Err(error) => failed = failed.or(Some(error)),

@@ -13,7 +13,7 @@ use crate::pod::pod_ext::PodExt;
 
 /// A bound volume on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum BoundVolume {
     /// An existing directory.
     Path(PathBuf),
     Nfs {
@@ -29,7 +29,7 @@ impl VolumeManager {
         &self,
         pod: &Pod,
         claim_name: &str,
-    ) -> Result<(Place, bool), VolumeError> {
+    ) -> Result<(BoundVolume, bool), VolumeError> {
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(&self.client, pod.pod_namespace());
         let claim = claims
             .get_opt(claim_name)
@@ -60,8 +60,8 @@ impl VolumeManager {
         }
         let modes = spec.access_modes.clone().unwrap_or_default();
         let read_only = !modes.is_empty() && modes.iter().all(|mode| mode == "ReadOnlyMany");
-        place(&spec)
-            .map(|place| (place, read_only))
+        volume_source(&spec)
+            .map(|volume_source| (volume_source, read_only))
             .ok_or_else(|| refuse("its plugin is not supported"))
     }
 
@@ -90,32 +90,36 @@ impl VolumeManager {
     }
 }
 
-fn place(spec: &PersistentVolumeSpec) -> Option<Place> {
+fn volume_source(spec: &PersistentVolumeSpec) -> Option<BoundVolume> {
     if let Some(local) = &spec.local {
-        return Some(Place::Path(PathBuf::from(&local.path)));
+        return Some(BoundVolume::Path(PathBuf::from(&local.path)));
     }
     if let Some(host) = &spec.host_path {
-        return Some(Place::Path(PathBuf::from(&host.path)));
+        return Some(BoundVolume::Path(PathBuf::from(&host.path)));
     }
     let nfs = spec.nfs.as_ref()?;
     let mut options = spec.mount_options.clone().unwrap_or_default();
     if nfs.read_only == Some(true) {
         options.push("ro".to_owned());
     }
-    Some(Place::Nfs { server: nfs.server.clone(), export: nfs.path.clone(), options })
+    Some(BoundVolume::Nfs { server: nfs.server.clone(), export: nfs.path.clone(), options })
 }
 
 /// Makes a volume accessible; a remote one is mounted at `at`. Blocks.
-pub(super) fn occupy(place: &Place, at: &Path, read_only: bool) -> Result<Mounted, VolumeError> {
-    let path = match place {
-        Place::Path(path) => {
+pub(super) fn occupy(
+    volume_source: &BoundVolume,
+    at: &Path,
+    read_only: bool,
+) -> Result<Mounted, VolumeError> {
+    let path = match volume_source {
+        BoundVolume::Path(path) => {
             let source = k8s_openapi::api::core::v1::HostPathVolumeSource {
                 path: path.to_string_lossy().into_owned(),
                 type_: Some("DirectoryOrCreate".to_owned()),
             };
             directory::host_path(&source)?
         }
-        Place::Nfs { server, export, options } => {
+        BoundVolume::Nfs { server, export, options } => {
             std::fs::create_dir_all(at).map_err(VolumeError::io("create", at))?;
             mount::nfs(server, export, at, options)?;
             at.to_owned()

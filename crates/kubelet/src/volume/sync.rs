@@ -128,7 +128,7 @@ impl VolumeManager {
     async fn occupy(
         &self,
         pod: &Pod,
-        place: claim::Place,
+        place: claim::BoundVolume,
         path: PathBuf,
         read_only: bool,
         group: Option<u32>,
