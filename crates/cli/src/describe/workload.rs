@@ -156,6 +156,7 @@ pub async fn daemon_set(
 ) -> anyhow::Result<()> {
     let object = context.object;
     out.line("Name", word(&object["metadata"]["name"]));
+    out.line("Namespace", word(&object["metadata"]["namespace"]));
     out.line("Selector", selector_of(object)?);
     let nodes: Vec<String> = text::fields(&object["spec"]["template"]["spec"]["nodeSelector"])
         .map(|(key, value)| format!("{key}={}", word(value)))
