@@ -39,6 +39,25 @@ struct Walk {
     path: String,
     problems: Problems,
     reported: HashSet<String>,
+    /// Bytes of the paths in `problems`.
+    recorded: usize,
+}
+
+/// Bytes of paths after which further problems are not recorded: a long name over many small fields would
+/// otherwise cost its length for each of them.
+const RECORDED_MAX: usize = 1 << 20;
+
+impl Walk {
+    /// Always for the first problem, so that none makes an object pass.
+    fn has_room(&self) -> bool {
+        self.recorded == 0 || self.recorded + self.path.len() <= RECORDED_MAX
+    }
+
+    /// The path, to be recorded.
+    fn recorded(&mut self) -> String {
+        self.recorded += self.path.len();
+        self.path.clone()
+    }
 }
 
 /// A value of type `ty`; `row` is its definition.
@@ -110,11 +129,16 @@ impl<'de> Visitor<'de> for Node<'_> {
                 (None, _) => Some(Ty::Any),
             };
             let duplicate = !names.insert(name);
-            if duplicate && self.walk.reported.insert(self.walk.path.clone()) {
-                self.walk.problems.duplicates.push(self.walk.path.clone());
+            if duplicate
+                && self.walk.has_room()
+                && self.walk.reported.insert(self.walk.path.clone())
+            {
+                let path = self.walk.recorded();
+                self.walk.problems.duplicates.push(path);
             }
-            if ty.is_none() && !duplicate {
-                self.walk.problems.unknown.push(self.walk.path.clone());
+            if ty.is_none() && !duplicate && self.walk.has_room() {
+                let path = self.walk.recorded();
+                self.walk.problems.unknown.push(path);
             }
             members.next_value_seed(Node::of(self.walk, ty.unwrap_or(Ty::Any)))?;
             self.walk.path.truncate(length);
@@ -211,6 +235,20 @@ mod tests {
         many.push("\"n30\":2".into());
         let json = format!("{{{}}}", many.join(","));
         assert_eq!(find(json.as_bytes(), None).duplicates, ["n3", "n30"]);
+    }
+
+    #[test]
+    fn a_long_name_over_many_fields_costs_no_more_than_the_limit() {
+        let long = "x".repeat(100_000);
+        let fields: Vec<String> = (0..2000).map(|n| format!("\"f{n}\":1,\"f{n}\":2")).collect();
+        let json = format!("{{\"{long}\":{{{}}}}}", fields.join(","));
+        let found = find(json.as_bytes(), None).duplicates;
+        assert!(!found.is_empty());
+        assert!(found.iter().map(String::len).sum::<usize>() <= RECORDED_MAX);
+
+        let longer = "x".repeat(RECORDED_MAX + 1);
+        let found = pod(&format!("{{\"{longer}\":1}}"));
+        assert_eq!(found.unknown.len(), 1, "a name beyond the limit is still unknown");
     }
 
     #[test]
