@@ -70,7 +70,11 @@ impl State {
                 let changed = self.pods.take(event);
                 stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Pod(name)));
             }
-            Event::Node(event) => stale.nodes |= !self.nodes.take(event).is_empty(),
+            Event::Node(event) => {
+                let changed = self.nodes.take(event);
+                stale.nodes |= !changed.is_empty();
+                stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Node(name)));
+            }
             Event::Slice(event) => {
                 stale.owners.extend(self.slices.take(event).into_iter().map(Owner::Service));
             }
@@ -110,6 +114,8 @@ impl State {
     /// All potential owners of elements.
     pub fn owners(&self) -> BTreeSet<Owner> {
         let services = self.services.iter().map(|(name, _)| name.clone()).map(Owner::Service);
-        services.chain(self.pods.iter().map(|(name, _)| name.clone()).map(Owner::Pod)).collect()
+        let pods = self.pods.iter().map(|(name, _)| name.clone()).map(Owner::Pod);
+        let nodes = self.nodes.iter().map(|(name, _)| name.clone()).map(Owner::Node);
+        services.chain(pods).chain(nodes).collect()
     }
 }

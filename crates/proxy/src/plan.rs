@@ -1,5 +1,5 @@
-//! Maps objects to elements: those of a single Service with its endpoint slices, or of a pod with
-//! host ports. Pure; conflicts between owners of an element are resolved by [`Desired`].
+//! Maps objects to elements: those of a single Service with its endpoint slices, of a pod with host
+//! ports, or of a node. Pure; conflicts between owners of an element are resolved by [`Desired`].
 
 mod desired;
 mod endpoints;
@@ -10,7 +10,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::model::{EndpointSlice, Pod, Service, ServicePort};
+use crate::model::{EndpointSlice, Node, Pod, Service, ServicePort};
 use crate::nft::Family;
 use crate::table::{Chain, Data, Endpoint, Frontend, Key, LOCAL_SLOTS, Map, Source, Target};
 
@@ -25,7 +25,7 @@ pub struct ElementId {
     pub key: Key,
 }
 
-/// The elements of a Service or pod.
+/// The elements of an owner.
 pub type Elements = Vec<(ElementId, Data)>;
 
 /// The inputs of a plan besides the objects.
@@ -97,6 +97,18 @@ pub fn pod(context: &Context, pod: &Pod) -> Elements {
             }
         }
     }
+    elements.sort_unstable();
+    elements.dedup();
+    elements
+}
+
+/// The elements of a node.
+pub fn node(context: &Context, node: &Node) -> Elements {
+    let of = |family| {
+        let ips = of_family(&node.internal_ips, family);
+        ips.map(move |ip| element(family, Map::Nodes, Key::Address(ip), Data::None))
+    };
+    let mut elements: Elements = context.families.iter().copied().flat_map(of).collect();
     elements.sort_unstable();
     elements.dedup();
     elements

@@ -283,6 +283,9 @@ impl Proxy {
                     plan::service(&self.context, service, &self.state.slices(name), &previous)
                 }),
                 Owner::Pod(name) => self.state.pod(name).map(|pod| plan::pod(&self.context, pod)),
+                Owner::Node(name) => {
+                    self.state.node(name).map(|node| plan::node(&self.context, node))
+                }
             };
             self.desired.replace(&owner, elements.unwrap_or_default(), changes);
         }

@@ -19,9 +19,10 @@ use rtnetlink::{Handle, LinkVxlan};
 
 /// The name of the interface.
 pub const LINK: &str = "skiff-vxlan";
-const NETWORK_ID: u32 = 1;
+/// The VXLAN network identifier (VNI).
+pub const NETWORK_ID: u32 = 1;
 /// IANA's port for VXLAN.
-const PORT: u16 = 4789;
+pub const PORT: u16 = 4789;
 
 /// The peers: pod range to node address.
 pub type Peers = BTreeMap<Ipv4Net, Ipv4Addr>;

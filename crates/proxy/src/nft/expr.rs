@@ -28,11 +28,17 @@ pub enum Expr {
     Protocol(Reg),
     /// The destination port, two bytes.
     DestinationPort(Reg),
+    /// The VNI of a VXLAN packet (RFC 7348), three bytes.
+    VxlanNetwork(Reg),
     /// The index of the packet's input or output interface, in host byte order.
     InputInterface(Reg),
     OutputInterface(Reg),
-    /// The name of the packet's output interface, 16 bytes.
+    /// The name of the packet's input or output interface, 16 bytes.
+    InputInterfaceName(Reg),
     OutputInterfaceName(Reg),
+    /// The index of the interface through which the source address is reached, in host byte order;
+    /// zero if that is not the input interface.
+    ReversePath(Reg),
     /// The type of the destination address (`RTN_LOCAL` etc.), in host byte order.
     DestinationType(Reg),
     /// `ct state` and `ct mark`, in host byte order.
@@ -52,8 +58,12 @@ pub enum Expr {
     Value(Reg, Vec<u8>),
     /// Ends the rule with a verdict.
     Verdict(Verdict),
-    /// Continues only if the set contains the key.
+    /// Continues only if the set contains (or does not contain) the key.
     InSet {
+        set: &'static str,
+        key: Reg,
+    },
+    NotInSet {
         set: &'static str,
         key: Reg,
     },
@@ -101,12 +111,19 @@ const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
+const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
 const CT_MARK: u32 = 3;
+const FIB_RESULT_OIF: u32 = 1;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
+const FIB_IIF: u32 = 8;
+/// After the UDP header: flags and reserved bits, then the VNI.
+const VXLAN_NETWORK_OFFSET: u32 = 12;
+const LOOKUP_INVERT: u32 = 1;
 const NUMGEN_RANDOM: u32 = 1;
 const DYNSET_UPDATE: u32 = 1;
 const NAT_SOURCE: u32 = 0;
@@ -129,19 +146,24 @@ impl Expr {
 
     fn name(&self) -> &'static str {
         match self {
-            Expr::SourceAddress(..) | Expr::DestinationAddress(..) | Expr::DestinationPort(_) => {
-                "payload"
-            }
+            Expr::SourceAddress(..)
+            | Expr::DestinationAddress(..)
+            | Expr::DestinationPort(_)
+            | Expr::VxlanNetwork(_) => "payload",
             Expr::Protocol(_)
             | Expr::InputInterface(_)
             | Expr::OutputInterface(_)
+            | Expr::InputInterfaceName(_)
             | Expr::OutputInterfaceName(_) => "meta",
-            Expr::DestinationType(_) => "fib",
+            Expr::DestinationType(_) | Expr::ReversePath(_) => "fib",
             Expr::ConntrackState(_) | Expr::ConntrackMark(_) | Expr::SetConntrackMark(_) => "ct",
             Expr::Bitwise { .. } => "bitwise",
             Expr::Equal(..) | Expr::NotEqual(..) => "cmp",
             Expr::Value(..) | Expr::Verdict(_) => "immediate",
-            Expr::InSet { .. } | Expr::Map { .. } | Expr::VerdictMap { .. } => "lookup",
+            Expr::InSet { .. }
+            | Expr::NotInSet { .. }
+            | Expr::Map { .. }
+            | Expr::VerdictMap { .. } => "lookup",
             Expr::Remember { .. } => "dynset",
             Expr::Random { .. } => "numgen",
             Expr::DestinationNat { .. } | Expr::SourceNat { .. } => "nat",
@@ -167,10 +189,18 @@ impl Expr {
                 payload(message, *reg, PAYLOAD_NETWORK, offset, family.address_len());
             }
             Expr::DestinationPort(reg) => payload(message, *reg, PAYLOAD_TRANSPORT, 2, 2),
+            Expr::VxlanNetwork(reg) => {
+                payload(message, *reg, PAYLOAD_TRANSPORT, VXLAN_NETWORK_OFFSET, 3);
+            }
             Expr::Protocol(reg) => load(message, *reg, META_L4PROTO),
             Expr::InputInterface(reg) => load(message, *reg, META_IIF),
             Expr::OutputInterface(reg) => load(message, *reg, META_OIF),
+            Expr::InputInterfaceName(reg) => load(message, *reg, META_IIFNAME),
             Expr::OutputInterfaceName(reg) => load(message, *reg, META_OIFNAME),
+            Expr::ReversePath(reg) => {
+                let flags = FIB_SADDR | FIB_IIF;
+                numbers(message, &[(1, reg.number()), (2, FIB_RESULT_OIF), (3, flags)]);
+            }
             Expr::DestinationType(reg) => {
                 numbers(message, &[(1, reg.number()), (2, FIB_RESULT_ADDRTYPE), (3, FIB_DADDR)]);
             }
@@ -196,6 +226,10 @@ impl Expr {
             Expr::InSet { set, key } => {
                 message.attr_str(1, set);
                 message.attr_u32(2, key.number());
+            }
+            Expr::NotInSet { set, key } => {
+                message.attr_str(1, set);
+                numbers(message, &[(2, key.number()), (5, LOOKUP_INVERT)]);
             }
             Expr::Map { set, key, data } => {
                 message.attr_str(1, set);

@@ -14,6 +14,7 @@ use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Target};
 pub enum Owner {
     Service(Name),
     Pod(Name),
+    Node(Name),
 }
 
 /// A change of an element's data; `None` before if it is added, `None` after if it is removed.

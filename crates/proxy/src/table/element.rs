@@ -79,10 +79,12 @@ pub enum Map {
     /// Frontends restricted to some sources, and those sources.
     Firewalled,
     Allowed,
+    /// The addresses of all nodes.
+    Nodes,
 }
 
 impl Map {
-    pub const ALL: [Map; 16] = [
+    pub const ALL: [Map; 17] = [
         Map::Services,
         Map::NodePorts,
         Map::ExternalLocal,
@@ -99,6 +101,7 @@ impl Map {
         Map::AnyHostPorts,
         Map::Firewalled,
         Map::Allowed,
+        Map::Nodes,
     ];
 
     pub fn name(self) -> &'static str {
@@ -119,6 +122,7 @@ impl Map {
             Map::AnyHostPorts => "any-host-ports",
             Map::Firewalled => "firewalled",
             Map::Allowed => "allowed",
+            Map::Nodes => "nodes",
         }
     }
 
@@ -310,7 +314,7 @@ impl Key {
                 Key::Client(target, reader.slot()?, reader.ip()?)
             }
             Map::NodePortAffinity => Key::Client(reader.node_port()?, reader.slot()?, reader.ip()?),
-            Map::ClusterIps => Key::Address(reader.ip()?),
+            Map::ClusterIps | Map::Nodes => Key::Address(reader.ip()?),
             Map::Hairpin => {
                 let ip = reader.ip()?;
                 (reader.ip()? == ip).then_some(Key::Pair(ip))?
@@ -438,6 +442,7 @@ mod tests {
             (Map::Affinity, Key::Client(target, 7, endpoint)),
             (Map::NodePortAffinity, Key::Client(node_port, 7, endpoint)),
             (Map::ClusterIps, Key::Address(endpoint)),
+            (Map::Nodes, Key::Address(endpoint)),
             (Map::Hairpin, Key::Pair(endpoint)),
             (Map::Allowed, Key::Range(frontend, "10.0.0.0/9".parse().unwrap())),
             (Map::Allowed, Key::Range(frontend, "10.0.0.1/32".parse().unwrap())),

@@ -106,7 +106,7 @@ impl Layout {
             Map::NodePorts | Map::ExternalLocalNodePorts | Map::NoEndpointNodePorts => {
                 (node_port, SetData::Verdict)
             }
-            Map::ClusterIps => ((ip, ip_len), SetData::None),
+            Map::ClusterIps | Map::Nodes => ((ip, ip_len), SetData::None),
             Map::Endpoints => ((join(&[ip, 12, 13, 19]), ip_len + 12), endpoint),
             Map::NodePortEndpoints => ((join(&[12, 13, 19]), 12), endpoint),
             Map::Affinity => ((join(&[ip, 12, 13, 19, ip]), 2 * ip_len + 12), SetData::None),
@@ -171,9 +171,13 @@ impl Layout {
     }
 
     /// The loopback range must not be reachable from outside, although `route_localnet` allows this
-    /// node's own connections to node ports on it.
+    /// node's own connections to node ports on it. Nobody but a node sends from an address of
+    /// another node or pod.
     fn filter_prerouting(&self) -> Vec<Rule> {
-        let mut rules = Vec::new();
+        let mut rules = match self.family {
+            Family::V4 => self.forged_tunnel_packets(),
+            Family::V6 => vec![forged_sources(from_pods())],
+        };
         if self.family == Family::V4 {
             let mut martian = vec![
                 Expr::InputInterface(FIRST),
@@ -186,6 +190,26 @@ impl Layout {
         }
         rules.push(check_new());
         rules
+    }
+
+    /// The tunnel trusts the addresses of packets inside, so only nodes may send into it: not their
+    /// pods, whose packets leave the node with its address, and no other machine.
+    fn forged_tunnel_packets(&self) -> Vec<Rule> {
+        let mut tunnel = vec![Expr::Protocol(FIRST)];
+        tunnel.push(Expr::Equal(FIRST, vec![super::Protocol::Udp as u8]));
+        tunnel.push(Expr::DestinationPort(FIRST));
+        tunnel.push(Expr::Equal(FIRST, tunnel::PORT.to_be_bytes().to_vec()));
+        tunnel.push(Expr::VxlanNetwork(FIRST));
+        tunnel.push(Expr::Equal(FIRST, tunnel::NETWORK_ID.to_be_bytes()[1..].to_vec()));
+        let drop = || vec![Expr::Verdict(Verdict::Drop)];
+        let to_node = vec![Expr::DestinationAddress(self.family, FIRST), in_set(Map::Nodes, FIRST)];
+        let from_other =
+            vec![Expr::SourceAddress(self.family, FIRST), not_in_set(Map::Nodes, FIRST)];
+        vec![
+            [tunnel.clone(), from_pods(), to_node, drop()].concat(),
+            [tunnel, to_this_node(), from_other, drop()].concat(),
+            forged_sources(vec![Expr::InputInterfaceName(FIRST), tunnel_link()]),
+        ]
     }
 
     /// Rejects or drops new connections that are firewalled or have no endpoints.
@@ -290,9 +314,7 @@ impl Layout {
         if self.family != Family::V4 {
             return Vec::new();
         }
-        let mut name = tunnel::LINK.as_bytes().to_vec();
-        name.resize(16, 0);
-        let through = vec![Expr::OutputInterfaceName(FIRST), Expr::Equal(FIRST, name)];
+        let through = vec![Expr::OutputInterfaceName(FIRST), tunnel_link()];
         let mut rules = vec![[through.clone(), marked.clone(), vec![Expr::Masquerade]].concat()];
         if self.cluster_cidr.is_some() {
             let outside = self.source_outside_cluster(FIRST);
@@ -442,6 +464,27 @@ fn to_this_node() -> Rule {
     vec![Expr::DestinationType(FIRST), Expr::Equal(FIRST, ROUTE_LOCAL.to_ne_bytes().to_vec())]
 }
 
+/// Continues only if the interface name in the register is that of the tunnel.
+fn tunnel_link() -> Expr {
+    let mut name = tunnel::LINK.as_bytes().to_vec();
+    name.resize(16, 0);
+    Expr::Equal(FIRST, name)
+}
+
+/// Drops packets whose source is not reached through the interface that they came from. For the
+/// IPv4 links of pods, a sysctl that the kubelet sets does the same.
+fn forged_sources(from: Rule) -> Rule {
+    let mut rule = from;
+    rule.extend([Expr::ReversePath(FIRST), Expr::Equal(FIRST, vec![0; 4])]);
+    rule.push(Expr::Verdict(Verdict::Drop));
+    rule
+}
+
+/// Matches packets from pods: the kubelet names their links `veth...`.
+fn from_pods() -> Rule {
+    vec![Expr::InputInterfaceName(FIRST), Expr::Equal(FIRST, b"veth".to_vec())]
+}
+
 /// Protocol and destination port at [`KEY`].
 fn node_port() -> Rule {
     vec![Expr::Protocol(KEY), Expr::DestinationPort(Reg(KEY.0 + 1))]
@@ -453,6 +496,10 @@ fn and(reg: Reg, bits: u32) -> Expr {
 
 fn in_set(map: Map, key: Reg) -> Expr {
     Expr::InSet { set: map.name(), key }
+}
+
+fn not_in_set(map: Map, key: Reg) -> Expr {
+    Expr::NotInSet { set: map.name(), key }
 }
 
 fn map(map: Map, key: Reg, data: Reg) -> Expr {

@@ -153,6 +153,11 @@ impl Proxy {
         self.replace(&Owner::Pod(name.into()), elements);
     }
 
+    pub fn apply_node(&mut self, name: &str, node: &proxy::model::Node) {
+        let elements = proxy::plan::node(&self.context, node);
+        self.replace(&Owner::Node(name.into()), elements);
+    }
+
     fn replace(&mut self, owner: &Owner, elements: proxy::plan::Elements) {
         let mut changes = Changes::new();
         self.desired.replace(owner, elements, &mut changes);

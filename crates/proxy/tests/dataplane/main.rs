@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod forged;
 mod netns;
 mod policies;
 mod repair;

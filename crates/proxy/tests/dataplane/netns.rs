@@ -123,6 +123,16 @@ impl Netns {
         answer.split(' ').next().unwrap().to_owned()
     }
 
+    /// A UDP socket bound to the address.
+    pub fn udp_at(&self, address: &str) -> UdpSocket {
+        let address: SocketAddr = address.parse().unwrap();
+        self.run(move || {
+            let socket = UdpSocket::bind(address).unwrap();
+            socket.set_read_timeout(Some(DROP_TIMEOUT)).unwrap();
+            socket
+        })
+    }
+
     /// A UDP socket connected to the address.
     pub fn udp(&self, address: &str) -> UdpFlow {
         let address: SocketAddr = address.parse().unwrap();

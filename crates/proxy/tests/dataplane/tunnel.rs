@@ -9,10 +9,10 @@ use proxy::routes;
 use crate::cluster::{Proxy, service, tcp};
 use crate::netns::Netns;
 
-const NODES: [&str; 2] = ["192.168.7.11", "192.168.8.12"];
+pub const NODES: [&str; 2] = ["192.168.7.11", "192.168.8.12"];
 
 /// A node with one pod, 10.244.<index>.1, behind the router.
-fn node(index: usize, router: &Netns) -> (Netns, Netns) {
+pub fn node(index: usize, router: &Netns) -> (Netns, Netns) {
     let (node, pod) = (Netns::new(), Netns::new());
     let net = 7 + index;
     node.ip(&format!("link add up0 type veth peer name node{index} netns {}", router.tid()));
@@ -34,7 +34,7 @@ fn node(index: usize, router: &Netns) -> (Netns, Netns) {
     (node, pod)
 }
 
-fn objects() -> Vec<(&'static str, Node)> {
+pub fn objects() -> Vec<(&'static str, Node)> {
     let object = |index: usize| Node {
         pod_cidrs: vec![format!("10.244.{index}.0/24").parse().unwrap()],
         internal_ips: vec![NODES[index].parse().unwrap()],
@@ -43,7 +43,7 @@ fn objects() -> Vec<(&'static str, Node)> {
     vec![("a", object(0)), ("b", object(1))]
 }
 
-fn sync(node: &Netns, own_name: &'static str, objects: Vec<(&'static str, Node)>) {
+pub fn sync(node: &Netns, own_name: &'static str, objects: Vec<(&'static str, Node)>) {
     node.run(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let nodes: BTreeMap<&str, &Node> =
@@ -73,6 +73,7 @@ fn pods_and_services_through_the_tunnel() {
     assert_eq!(a.ask("10.244.1.1:8080").unwrap(), "b 10.244.0.0");
 
     let mut proxy = a.run(|| Proxy::start(0));
+    objects().iter().for_each(|(name, node)| proxy.apply_node(name, node));
     let mut web = service("web");
     web.ports[0].node_port = Some(30_080);
     proxy.apply(&web, &tcp(&["10.244.1.1"]));
