@@ -60,6 +60,11 @@ impl Addresses {
         Ok(addresses)
     }
 
+    /// The netlink socket that they were added with.
+    pub fn netlink(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Removes the addresses.
     pub async fn remove(self) -> Result<(), AddressError> {
         for ip in &self.ips {

@@ -1,24 +1,30 @@
 //! Forwards queries for names outside the cluster to the upstream servers, in the configured order,
 //! each with a timeout, starting with the server that responded last. A new socket and id for each
-//! query make responses hard to forge.
+//! query make responses hard to forge. No client can take more than its share of the queries in
+//! flight.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::cache::Cache;
+use crate::upstream::Upstreams;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
-
-use crate::upstream::Upstreams;
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of attempts per server.
 const ROUNDS: usize = 2;
 /// The maximum number of queries in flight; further ones fail immediately.
-const CONCURRENCY_MAX: usize = 512;
+const CONCURRENCY_MAX: usize = 1024;
+/// The share of one client in these.
+const CLIENT_CONCURRENCY_MAX: usize = 64;
+/// More than the size that we ask for: a response that is larger is cut off, and thus invalid.
+const DATAGRAM_MAX: usize = 4096;
 /// Responses of this size avoid fragmentation on virtually all networks (DNS Flag Day 2020).
 pub const PAYLOAD_MAX: u16 = 1232;
 
@@ -29,6 +35,8 @@ pub enum ForwardError {
     NoUpstream,
     #[error("{CONCURRENCY_MAX} queries are already waiting for upstream servers")]
     Busy,
+    #[error("{CLIENT_CONCURRENCY_MAX} queries of the client are already waiting")]
+    ClientBusy,
     #[error("no upstream server responded")]
     NoAnswer(#[source] io::Error),
 }
@@ -38,22 +46,82 @@ pub struct Forwarder {
     upstreams: Upstreams,
     /// The index of the server that responded last.
     preferred: AtomicUsize,
-    permits: Semaphore,
+    in_flight: Mutex<InFlight>,
+    cache: Cache,
+}
+
+/// The queries in flight.
+#[derive(Default)]
+struct InFlight {
+    total: usize,
+    /// By client; those without any are removed.
+    by_client: HashMap<IpAddr, usize>,
+}
+
+/// The permission to forward a query.
+struct Permit<'a> {
+    in_flight: &'a Mutex<InFlight>,
+    client: IpAddr,
+}
+
+impl<'a> Permit<'a> {
+    fn take(in_flight: &'a Mutex<InFlight>, client: IpAddr) -> Result<Self, ForwardError> {
+        let mut counts = in_flight.lock().expect("no holder panics");
+        if counts.total >= CONCURRENCY_MAX {
+            return Err(ForwardError::Busy);
+        }
+        let of_client = counts.by_client.entry(client).or_default();
+        if *of_client >= CLIENT_CONCURRENCY_MAX {
+            return Err(ForwardError::ClientBusy);
+        }
+        *of_client += 1;
+        counts.total += 1;
+        Ok(Self { in_flight, client })
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.in_flight.lock().expect("no holder panics");
+        counts.total -= 1;
+        if let Some(of_client) = counts.by_client.get_mut(&self.client) {
+            *of_client -= 1;
+            if *of_client == 0 {
+                counts.by_client.remove(&self.client);
+            }
+        }
+    }
 }
 
 impl Forwarder {
     pub fn new(upstreams: Upstreams) -> Self {
-        Self { upstreams, preferred: AtomicUsize::new(0), permits: Semaphore::new(CONCURRENCY_MAX) }
+        Self {
+            upstreams,
+            preferred: AtomicUsize::new(0),
+            in_flight: Mutex::default(),
+            cache: Cache::default(),
+        }
     }
 
-    /// The response of an upstream server to the query. `tcp` allows a response of any size.
+    /// The response of an upstream server to the query, perhaps an earlier one. `tcp` allows a
+    /// response of any size.
     pub async fn resolve(
         &self,
+        client: IpAddr,
         query: &Query,
         dnssec: bool,
         tcp: bool,
     ) -> Result<Message, ForwardError> {
-        let _permit = self.permits.try_acquire().map_err(|_| ForwardError::Busy)?;
+        if let Some(response) = self.cache.get(query, dnssec) {
+            return Ok(response);
+        }
+        let _permit = Permit::take(&self.in_flight, client)?;
+        let response = self.ask(query, dnssec, tcp).await?;
+        self.cache.insert(query, dnssec, &response);
+        Ok(response)
+    }
+
+    async fn ask(&self, query: &Query, dnssec: bool, tcp: bool) -> Result<Message, ForwardError> {
         let upstreams = self.upstreams.current();
         let count = upstreams.len();
         let first = self.preferred.load(Ordering::Relaxed);
@@ -105,7 +173,7 @@ async fn query_udp(upstream: SocketAddr, question: &Message, bytes: &[u8]) -> io
     let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(upstream).await?;
     socket.send(bytes).await?;
-    let mut buffer = vec![0; usize::from(u16::MAX)];
+    let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
         let length = socket.recv(&mut buffer).await?;
         // Anything else is late or forged.

@@ -11,6 +11,7 @@ use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseI
 use hickory_server::zone_handler::MessageResponseBuilder;
 use rand::seq::SliceRandom;
 
+use crate::clients::Clients;
 use crate::forward::{Forwarder, PAYLOAD_MAX};
 use crate::records::Records;
 use crate::zone::{Answer, Zone};
@@ -20,6 +21,7 @@ pub struct Handler {
     zone: Zone,
     records: Arc<ArcSwap<Records>>,
     forwarder: Forwarder,
+    clients: Clients,
 }
 
 /// The content of a response.
@@ -34,12 +36,20 @@ struct Reply {
 }
 
 impl Handler {
-    pub fn new(zone: Zone, records: Arc<ArcSwap<Records>>, forwarder: Forwarder) -> Self {
-        Self { zone, records, forwarder }
+    pub fn new(
+        zone: Zone,
+        records: Arc<ArcSwap<Records>>,
+        forwarder: Forwarder,
+        clients: Clients,
+    ) -> Self {
+        Self { zone, records, forwarder, clients }
     }
 
     async fn reply(&self, request: &Request) -> Reply {
         let error = |code| Reply { code, ..Reply::default() };
+        if !self.clients.admits(request.src().ip()).await {
+            return error(ResponseCode::Refused);
+        }
         if request.metadata.op_code != OpCode::Query {
             return error(ResponseCode::NotImp);
         }
@@ -94,7 +104,7 @@ impl Handler {
     async fn forward(&self, request: &Request, query: &Query) -> Reply {
         let dnssec = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
         let tcp = request.protocol() == Protocol::Tcp;
-        match self.forwarder.resolve(query, dnssec, tcp).await {
+        match self.forwarder.resolve(request.src().ip(), query, dnssec, tcp).await {
             Ok(Message { metadata, answers, authorities, additionals, .. }) => Reply {
                 code: metadata.response_code,
                 authoritative: false,

@@ -8,7 +8,9 @@
 //!   locking.
 //! - [`zone`]: answers a query from a snapshot (pure), following Kubernetes' DNS specification
 //!   1.1.0.
-//! - [`forward`]: forwards queries for other names to the servers of [`upstream`].
+//! - [`forward`]: forwards queries for other names to the servers of [`upstream`], within limits, and
+//!   keeps the responses in [`cache`] for a while.
+//! - [`clients`]: who may query.
 //! - [`handler`]: handles a query from the socket to the response, including aliases that lead out
 //!   of the zone.
 //!
@@ -16,6 +18,8 @@
 //! It must not know pods (their names derive from their addresses), nodes or the store.
 
 pub mod address;
+pub mod cache;
+pub mod clients;
 pub mod forward;
 pub mod handler;
 mod model;

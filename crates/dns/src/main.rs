@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use clap::Parser;
 use client::Client;
 use dns::address::Addresses;
+use dns::clients::Clients;
 use dns::forward::Forwarder;
 use dns::handler::Handler;
 use dns::observe;
@@ -63,7 +64,9 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     }
 
     let addresses = Addresses::add(&config.listen).await?;
-    let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
+    let clients = Clients::new(addresses.netlink().clone());
+    let handler = Handler::new(zone, records, Forwarder::new(upstreams), clients);
+    let mut server = Server::new(handler);
     for ip in &config.listen {
         let at = (*ip, config.port);
         let listening = || format!("listen on {ip}, port {}", config.port);

@@ -1,5 +1,5 @@
-//! The server over real sockets, in its own network namespace: UDP and TCP, truncation, forwarding,
-//! its address.
+//! The server over real sockets, in its own network namespace: UDP and TCP, truncation, forwarding
+//! and its limits, clients, its address.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use client::mirror::Name as ServiceName;
 use dns::address::Addresses;
+use dns::clients::Clients;
 use dns::forward::Forwarder;
 use dns::handler::Handler;
 use dns::records::{Backend, Entry, Records};
@@ -64,14 +65,16 @@ async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
     let servers = ["127.0.0.1:9".to_owned(), upstream().await.to_string()];
     let upstreams = Upstreams::new(&servers, Vec::new(), clock::system()).unwrap();
     let zone = Zone::new("cluster.local", ips).unwrap();
-    let mut server = Server::new(Handler::new(zone, records, Forwarder::new(upstreams)));
+    let clients = Clients::new(addresses.netlink().clone());
+    let handler = Handler::new(zone, records, Forwarder::new(upstreams), clients);
+    let mut server = Server::new(handler);
     server.register_socket(UdpSocket::bind((LISTEN, 53)).await.unwrap());
     server.register_listener(TcpListener::bind((LISTEN, 53)).await.unwrap(), TIMEOUT, 8);
     (server, addresses)
 }
 
 /// An upstream server that answers every query with 192.0.2.1, but truncates the response for
-/// `large.example.org` over UDP.
+/// `large.example.org` over UDP, and never answers for `silent.*`.
 async fn upstream() -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -81,6 +84,9 @@ async fn upstream() -> SocketAddr {
         loop {
             let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
             let mut message = upstream_answer(&buffer[..length]);
+            if message.queries[0].name().to_string().starts_with("silent.") {
+                continue;
+            }
             if message.queries[0].name().to_string().starts_with("large.") {
                 message.answers.clear();
                 message.metadata.truncation = true;
@@ -197,6 +203,89 @@ fn other_names_are_forwarded() {
         let large = question("large.example.org.", RecordType::A);
         assert!(over_udp(&large).await.metadata.truncation);
         assert_eq!(data(&over_tcp(&large).await), ["192.0.2.1"]);
+    });
+}
+
+#[test]
+fn a_client_cannot_keep_others_from_asking() {
+    in_netns(async || {
+        let (_server, _addresses) = start(Arc::new(ArcSwap::from_pointee(records()))).await;
+        let from = async |ip: &str, question: &Message| {
+            let socket = UdpSocket::bind((ip, 0)).await.unwrap();
+            socket.send_to(&question.to_vec().unwrap(), (LISTEN, 53)).await.unwrap();
+            socket
+        };
+        let answer = async |socket: &UdpSocket| {
+            let mut buffer = [0; 4096];
+            let received = tokio::time::timeout(TIMEOUT, socket.recv(&mut buffer)).await;
+            Message::from_vec(&buffer[..received.unwrap().unwrap()]).unwrap().metadata.response_code
+        };
+        let mut waiting = Vec::new();
+        for n in 0..64 {
+            let silent = question(&format!("silent.n{n}.example.org."), RecordType::A);
+            waiting.push(from("127.0.0.2", &silent).await);
+        }
+        // Its share is used up: even a question that would be answered at once fails.
+        let known = |n: u8| question(&format!("www{n}.example.org."), RecordType::A);
+        assert_eq!(answer(&from("127.0.0.2", &known(1)).await).await, ResponseCode::ServFail);
+        assert_eq!(answer(&from("127.0.0.3", &known(2)).await).await, ResponseCode::NoError);
+        // Names of the cluster are answered without asking anyone, and known names from the cache.
+        let web = question("web.default.svc.cluster.local.", RecordType::A);
+        for question in [web, known(2)] {
+            assert_eq!(answer(&from("127.0.0.2", &question).await).await, ResponseCode::NoError);
+        }
+        // The share comes back with the failures.
+        for socket in &waiting {
+            assert_eq!(answer(socket).await, ResponseCode::ServFail);
+        }
+        assert_eq!(answer(&from("127.0.0.2", &known(1)).await).await, ResponseCode::NoError);
+    });
+}
+
+#[test]
+fn only_this_node_and_its_pods_may_ask() {
+    let ip = |arguments: &str| {
+        let done = std::process::Command::new("ip").args(arguments.split(' ')).status();
+        assert!(done.unwrap().success(), "{arguments}");
+    };
+    let outside = move |address: &'static str| {
+        let (ready, tid) = std::sync::mpsc::channel();
+        let (go, start) = std::sync::mpsc::channel::<()>();
+        let web = question("web.default.svc.cluster.local.", RecordType::A);
+        let thread = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ready.send(nix::unistd::gettid()).unwrap();
+            start.recv().unwrap();
+            ip(&format!("address add {address}/32 dev eth0"));
+            ip("link set eth0 up");
+            ip("route add 192.0.2.1 dev eth0");
+            ip("route add default via 192.0.2.1");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async { (over_udp(&web).await, over_tcp(&web).await) })
+        });
+        (tid.recv().unwrap(), go, thread)
+    };
+    in_netns(async move || {
+        let (_server, _addresses) = start(Arc::new(ArcSwap::from_pointee(records()))).await;
+        let clients = [
+            ("10.244.0.5", " proto 172", ResponseCode::NoError),
+            ("192.0.2.77", "", ResponseCode::Refused),
+        ];
+        ip("address add 192.0.2.1/24 dev lo");
+        for (n, (address, route, expected)) in clients.into_iter().enumerate() {
+            let (tid, go, thread) = outside(address);
+            ip(&format!("link add veth{n} type veth peer name eth0 netns {tid}"));
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/veth{n}/proxy_arp"), "1").unwrap();
+            ip(&format!("link set veth{n} up"));
+            ip(&format!("route add {address} dev veth{n}{route}"));
+            go.send(()).unwrap();
+            let answers =
+                tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+            for answer in [answers.0, answers.1] {
+                assert_eq!(answer.metadata.response_code, expected, "{address}");
+            }
+        }
     });
 }
 

@@ -1,4 +1,4 @@
-//! Process startup: crypto provider, logging, tokio.
+//! Process startup: crypto provider, logging, limits, tokio.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -22,6 +22,17 @@ pub fn init(log_level: &str) {
         .ok();
 }
 
+/// Raises the number of files and sockets that may be open to what the system allows. The usual
+/// soft limit of 1024 is meant for programs that call select(2).
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
 /// Runs `body` on a tokio runtime of at most `workers` threads, with a token that is cancelled on
 /// SIGTERM or SIGINT. An error is logged with its cause chain and becomes exit code 1.
 pub fn run<F>(
@@ -33,6 +44,7 @@ where
     F: Future<Output = anyhow::Result<()>>,
 {
     init(log_level);
+    raise_open_files();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers.clamp(1, cores.max(1)))

@@ -2,6 +2,8 @@
 
 use std::io::ErrorKind;
 
+use proxy::model::Service;
+
 use crate::cluster::{Cluster, MACHINE, NODES, answers, service, set, tcp};
 
 /// Pods a and c on node 0 (10.244.0.1, .2), b on node 1 (10.244.1.1); all serve.
@@ -96,14 +98,27 @@ fn session_affinity_holds_until_disabled() {
 #[test]
 fn an_affinity_times_out() {
     let mut cluster = cluster();
-    let mut web = service("web");
-    web.affinity_s = Some(1);
-    cluster.apply(&web, &tcp(&["10.244.0.1", "10.244.1.1"]));
+    let with_affinity = |affinity_s| Service { affinity_s, ..service("web") };
+    let slices = tcp(&["10.244.0.1", "10.244.1.1"]);
+    cluster.apply(&with_affinity(None), &slices);
+    assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&["a", "b"]));
+    cluster.apply(&with_affinity(Some(3600)), &slices);
+    let sticky = answers(cluster.pod("c"), "10.96.0.10:80");
+    assert_eq!(sticky.len(), 1);
+    let elements = |cluster: &Cluster| {
+        let nodes = cluster.nodes.iter();
+        let sets = nodes.map(|node| node.netns.nft("list set ip skiff-proxy affinity"));
+        sets.filter(|text| text.contains("elements")).collect::<String>()
+    };
+    assert!(elements(&cluster).contains("timeout 1h"), "{}", elements(&cluster));
+
+    cluster.apply(&with_affinity(Some(1)), &slices);
     let first = cluster.pod("c").who("10.96.0.10:80");
-    assert_eq!(answers(cluster.pod("c"), "10.96.0.10:80"), set(&[&*first]));
     // This depends on the kernel's clock: after each timeout the chance of a change is one half.
     let changed = (0..20).any(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(1100));
+        while !elements(&cluster).is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
         cluster.pod("c").who("10.96.0.10:80") != first
     });
     assert!(changed);
