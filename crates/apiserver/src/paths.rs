@@ -123,9 +123,9 @@ fn version() -> serde_json::Value {
         "emulationMajor": MAJOR, "emulationMinor": MINOR,
         "minCompatibilityMajor": MAJOR, "minCompatibilityMinor": MINOR,
         "gitVersion": format!("v{MAJOR}.{MINOR}.0+skiff.{}", env!("CARGO_PKG_VERSION")),
-        "gitCommit": option_env!("SKIFF_COMMIT").unwrap_or("unknown"),
-        "gitTreeState": "clean",
-        "buildDate": option_env!("SKIFF_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z"),
+        "gitCommit": env!("SKIFF_COMMIT"),
+        "gitTreeState": env!("SKIFF_TREE_STATE"),
+        "buildDate": env!("SKIFF_BUILD_DATE"),
         "goVersion": "none (Rust)", "compiler": "rustc",
         "platform": format!("linux/{}", if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }),
     })
