@@ -66,7 +66,7 @@ pub fn answer(
             "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
             "metadata": {"resourceVersion": core.cache.revision().to_string()}, "items": [],
         })),
-        "/api" | "/apis" => Ok(discovery::root(trimmed, accept)),
+        "/api" | "/apis" => Ok(discovery::root(trimmed, accept, core.advertised)),
         "/openapi/v2" | "/openapi/v3" => openapi_document(trimmed, accept),
         _ if trimmed.starts_with("/openapi/v3/") => openapi_document(trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
