@@ -182,7 +182,7 @@ kinds! {
     core::Pod { Namespaced "pod" short &["po"]; categories &["all"];
         subresources &["status", "log", "exec", "attach", "portforward", "proxy", "binding", "eviction", "ephemeralcontainers", "resize"];
         selectable &["spec.nodeName", "spec.restartPolicy", "spec.schedulerName", "spec.serviceAccountName", "spec.hostNetwork",
-            "status.phase", "status.podIP", "status.nominatedNodeName"]; }
+            "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName"]; }
     core::ConfigMap { Namespaced "configmap" short &["cm"]; }
     core::Secret { Namespaced "secret" selectable &["type"]; }
     core::ServiceAccount { Namespaced "serviceaccount" short &["sa"]; subresources &["token"]; }
@@ -211,7 +211,10 @@ kinds! {
     batch::CronJob { Namespaced "cronjob" short &["cj"]; categories &["all"]; subresources &["status"]; }
     coordination::Lease { Namespaced "lease" }
     discovery::EndpointSlice { Namespaced "endpointslice" }
-    events::Event { Namespaced "event" short &["ev"]; stored false; form true; }
+    events::Event { Namespaced "event" short &["ev"];
+        selectable &["regarding.kind", "regarding.namespace", "regarding.name", "regarding.uid", "regarding.apiVersion",
+            "regarding.resourceVersion", "regarding.fieldPath", "reason", "reportingController", "type"];
+        stored false; form true; }
     networking::Ingress { Namespaced "ingress" short &["ing"]; subresources &["status"]; }
     networking::IngressClass { Cluster "ingressclass" }
     networking::NetworkPolicy { Namespaced "networkpolicy" short &["netpol"]; }

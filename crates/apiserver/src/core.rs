@@ -1,6 +1,7 @@
 //! What every verb works with: the store, the cache, the clock, and the parts of the configuration
 //! that requests depend on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::object::Object;
@@ -32,6 +33,8 @@ pub struct Core {
     pub tokens: Option<ServiceAccountTokens>,
     pub kubelets: Kubelets,
     pub metrics: Metrics,
+    /// The address at which clients in the cluster reach this server.
+    pub advertised: SocketAddr,
 }
 
 /// One authorized request to a resource.

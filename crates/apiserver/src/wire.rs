@@ -51,10 +51,11 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         tokens: tokens(config)?,
         kubelets: Kubelets::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
+        advertised: SocketAddr::new(advertised(config)?, listener.local_addr()?.port()),
     });
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
-    let own = Advertised { address: advertised(config)?, port: listener.local_addr()?.port() };
+    let own = Advertised { address: core.advertised.ip(), port: core.advertised.port() };
     bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
         .await
         .context("cannot write the kubernetes Service")?;

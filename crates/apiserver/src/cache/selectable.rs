@@ -18,6 +18,8 @@ fn value(row: &KindRow, json: &[u8], path: &str) -> String {
     };
     match (row.kind, path) {
         ("Pod", "spec.hostNetwork") | ("Node", "spec.unschedulable") => fallback(path, "false"),
+        // Accepted, but without a value, as upstream.
+        ("Pod", "status.podIPs") => String::new(),
         ("Job", "status.successful") => fallback("status.succeeded", "0"),
         (_, "status.replicas") => fallback(path, "0"),
         ("Event", "source") => fallback("source.component", &fallback("reportingComponent", "")),

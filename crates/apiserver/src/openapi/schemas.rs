@@ -66,7 +66,7 @@ impl Schemas {
                     "apiVersion": {"type": "string", "description": "Version of this representation of an object."},
                     "kind": {"type": "string", "description": "What the object is."},
                     "metadata": metadata,
-                    "items": {"type": "array", "items": items, "description": "The objects."},
+                    "items": {"type": "array", "items": items, "description": format!("List of {}.", short(row.name))},
                 },
             });
             if let Some((group, version, kind)) = row.resource {
@@ -93,8 +93,12 @@ impl Schemas {
         if let Some(text) = DESCRIPTIONS.get(short) {
             schema["description"] = text.as_str().into();
         }
-        let required: Vec<&str> =
-            row.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+        let required: Vec<&str> = row
+            .fields
+            .iter()
+            .filter(|field| is_required(row, field))
+            .map(|field| field.name)
+            .collect();
         if !required.is_empty() {
             schema["required"] = required.into();
         }
@@ -188,6 +192,15 @@ impl Schemas {
         self.done.insert(name.to_owned(), schema);
         self.link(name)
     }
+}
+
+/// Whether clients have to set the field. The schema table has what a Rust type always has: metadata
+/// and texts that default to the empty one are among that, while upstream requires neither.
+fn is_required(row: &TypeRow, field: &Field) -> bool {
+    let given = field.name == "metadata" || field.default == Some("\"\"");
+    let audiences =
+        row.name == "io.k8s.api.authentication.v1.TokenRequestSpec" && field.name == "audiences";
+    (field.required && !given) || audiences
 }
 
 static DESCRIPTIONS: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(descriptions::read);

@@ -57,6 +57,31 @@ fn v2_has_all_definitions() {
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
 
+#[test]
+fn clients_have_to_set_what_upstream_requires() {
+    let swagger = parsed(&swagger());
+    let definitions = swagger["definitions"].as_object().unwrap();
+    let required = |name: &str| -> Vec<&str> {
+        let fields = definitions[name]["required"].as_array();
+        fields.into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    for name in definitions.keys() {
+        assert!(!required(name).contains(&"metadata"), "{name}");
+    }
+    for (name, fields) in [
+        ("io.k8s.api.core.v1.Pod", &[][..]),
+        ("io.k8s.api.core.v1.LocalObjectReference", &[]),
+        ("io.k8s.api.core.v1.SecretEnvSource", &[]),
+        ("io.k8s.api.core.v1.SecretKeySelector", &["key"]),
+        ("io.k8s.api.core.v1.PodSpec", &["containers"]),
+        ("io.k8s.api.core.v1.EnvVar", &["name"]),
+        ("io.k8s.api.apps.v1.DeploymentSpec", &["selector", "template"]),
+        ("io.k8s.api.authentication.v1.TokenRequestSpec", &["audiences"]),
+    ] {
+        assert_eq!(required(name), fields, "{name}");
+    }
+}
+
 /// As much of gnostic's messages as shows that the layouts agree.
 mod gnostic {
     #[derive(Clone, PartialEq, prost::Message)]

@@ -48,7 +48,12 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
                 .fields
                 .check(call.row())
                 .map_err(|error| ApiError::bad_request(error.to_string()))?;
-            handle_core(core, request).await
+            let mut options = call.options.clone();
+            for requirement in &mut options.fields.0 {
+                requirement.field = conversion::field_to_core(&requirement.field);
+            }
+            let request = Request { options: options.clone(), ..request.clone() };
+            handle_core(Call { options: &options, ..core }, &request).await
         }
     };
     let response = outcome.map_err(|error| {

@@ -115,3 +115,44 @@ async fn the_newer_group_requires_more() {
     );
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_group_selects_by_its_own_fields() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    rest.post(NEWER, &event("e")).await.expect(201);
+    let mut other = event("other");
+    other["regarding"]["name"] = "q".into();
+    other["reason"] = "Other".into();
+    other["reportingController"] = "example.com/other".into();
+    other["type"] = "Warning".into();
+    rest.post(NEWER, &other).await.expect(201);
+    let both = [
+        ("regarding.name", "involvedObject.name", "p"),
+        ("reportingController", "reportingComponent", "example.com/tester"),
+        ("reason", "reason", "Tested"),
+        ("type", "type", "Normal"),
+    ];
+    for (newer, core, value) in both {
+        for (path, field) in [(NEWER, newer), (CORE, core)] {
+            let list = format!("{path}?fieldSelector={field}%3D{value}");
+            let list = rest.get(&list).await.expect(200);
+            let names: Vec<_> = list["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| &one["metadata"]["name"])
+                .collect();
+            assert_eq!(names, ["e"], "{path} {field}");
+        }
+        for (path, field) in [(NEWER, core), (CORE, newer)].into_iter().filter(|_| newer != core) {
+            let list = format!("{path}?fieldSelector={field}%3D{value}");
+            let message = format!("field label not supported: {field}");
+            assert_eq!(rest.get(&list).await.expect(400)["message"], message);
+        }
+    }
+    rest.delete(&format!("{NEWER}?fieldSelector=regarding.name%3Dp")).await.expect(200);
+    let left = rest.get(NEWER).await.expect(200);
+    assert_eq!(left["items"].as_array().unwrap().len(), 1);
+    server.stop().await;
+}

@@ -29,6 +29,14 @@ pub fn to_core(event: Value) -> Value {
     renamed(event, CoreEvent::ROW, |(core, newer)| (newer, core))
 }
 
+/// The core group's name of a field that `events.k8s.io` selects by.
+pub fn field_to_core(field: &str) -> String {
+    let (first, rest) =
+        field.split_once('.').map_or((field, None), |(first, rest)| (first, Some(rest)));
+    let core = NAMES.into_iter().find(|(_, newer)| *newer == first).map_or(first, |(core, _)| core);
+    rest.map_or_else(|| core.to_owned(), |rest| format!("{core}.{rest}"))
+}
+
 /// Renames fields, from the first of a pair to the second; `apiVersion` and `kind` come first.
 fn renamed(
     event: Value,
@@ -67,5 +75,15 @@ mod tests {
         assert_eq!(newer["deprecatedCount"], 3);
         assert_eq!(newer["apiVersion"], "events.k8s.io/v1");
         assert_eq!(to_core(newer), core);
+    }
+
+    #[test]
+    fn every_selectable_field_has_one_in_the_core_group() {
+        let core = CoreEvent::ROW.selectable;
+        for field in Event::ROW.selectable {
+            assert!(core.contains(&&*field_to_core(field)), "{field}");
+        }
+        assert_eq!(field_to_core("regarding.fieldPath"), "involvedObject.fieldPath");
+        assert_eq!(field_to_core("metadata.name"), "metadata.name");
     }
 }
