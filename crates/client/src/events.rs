@@ -5,12 +5,12 @@
 //! waits for them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use api::Kind;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{self as core, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use rand::RngExt;
 use tokio::sync::mpsc;
 
 use crate::{Api, Client, PatchKind};
@@ -39,11 +39,39 @@ struct Event {
     reason: String,
     message: String,
     at: Timestamp,
+    /// Distinguishes the events about one object, and sorts them by time.
+    number: i64,
 }
 
-type SimilarKey = (Option<String>, &'static str, String);
-/// The uid of the object, the type, the reason, and the message unless messages are combined.
-type SeriesKey = (Option<String>, &'static str, String, Option<String>);
+/// Different messages with the same key are combined when there are many.
+#[derive(PartialEq, Eq, Hash)]
+struct SimilarKey {
+    component: &'static str,
+    object: (Option<String>, Option<String>, Option<String>, Option<String>),
+    kind: &'static str,
+    reason: String,
+}
+
+/// Events with the same key are one event with a count.
+#[derive(PartialEq, Eq, Hash)]
+struct SeriesKey {
+    similar: SimilarKey,
+    field_path: Option<String>,
+    /// `None`: combined messages.
+    message: Option<String>,
+}
+
+impl SimilarKey {
+    fn of(event: &Event) -> Self {
+        let about = event.about.clone();
+        Self {
+            component: event.component,
+            object: (about.kind, about.namespace, about.name, about.uid),
+            kind: event.kind,
+            reason: event.reason.clone(),
+        }
+    }
+}
 
 impl EventRecorder {
     /// Starts the sending task; it ends when all clones are dropped. `host`: the node's name for
@@ -85,11 +113,21 @@ impl EventRecorder {
             reason: reason.to_owned(),
             message,
             at: clock::now(),
+            number: next_number(clock::now()),
         };
         if let Err(error) = self.queue.try_send(event) {
             tracing::debug!(%error, reason, "event dropped");
         }
     }
+}
+
+/// The time in nanoseconds, or the next number that this process has not used.
+fn next_number(now: Timestamp) -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    let now_ns = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
+    let next = |last: i64| now_ns.max(last.saturating_add(1));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    next(last.unwrap_or_default())
 }
 
 /// A reference to an object, for events.
@@ -116,7 +154,7 @@ impl Similar {
         if self.0.len() >= SERIES_MAX {
             self.0.clear();
         }
-        let key = (event.about.uid.clone(), event.kind, event.reason.clone());
+        let key = SimilarKey::of(event);
         let (since, messages) = self.0.entry(key).or_insert_with(|| (event.at, HashSet::new()));
         if event.at.duration_since(*since) > SIMILAR_FOR {
             (*since, *messages) = (event.at, HashSet::new());
@@ -141,12 +179,11 @@ async fn send(client: Client, mut events: mpsc::Receiver<Event>, host: String) {
         };
         let namespace = event.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let api: Api<core::Event> = Api::namespaced(&client, &namespace);
-        let key: SeriesKey = (
-            event.about.uid.clone(),
-            event.kind,
-            event.reason.clone(),
-            (!combined).then(|| event.message.clone()),
-        );
+        let key = SeriesKey {
+            similar: SimilarKey::of(&event),
+            field_path: event.about.field_path.clone(),
+            message: (!combined).then(|| event.message.clone()),
+        };
         if let Some((name, count)) = series.get_mut(&key) {
             *count += 1;
             let patch = serde_json::json!({
@@ -178,7 +215,6 @@ async fn send(client: Client, mut events: mpsc::Receiver<Event>, host: String) {
 }
 
 fn object(event: &Event, namespace: &str, source: &EventSource) -> core::Event {
-    let suffix: u64 = rand::rng().random();
     let mut object = core::Event {
         involved_object: event.about.clone(),
         type_: Some(event.kind.to_owned()),
@@ -192,15 +228,69 @@ fn object(event: &Event, namespace: &str, source: &EventSource) -> core::Event {
         source: Some(source.clone()),
         ..Default::default()
     };
-    object.metadata.name =
-        Some(format!("{}.{suffix:016x}", event.about.name.as_deref().unwrap_or_default()));
+    object.metadata.name = Some(name(event));
     object.metadata.namespace = Some(namespace.to_owned());
     object
+}
+
+/// As upstream: the name of the object and the time, so that events are listed in their order.
+fn name(event: &Event) -> String {
+    let object = event.about.name.as_deref().unwrap_or_default();
+    let name = format!("{object}.{:x}", event.number);
+    if api::names::dns_subdomain(&name).is_empty() {
+        return name;
+    }
+    let uid = event.about.uid.as_deref().unwrap_or_default();
+    format!("{uid}.{:x}", event.number)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn event(field_path: &str, number: i64) -> Event {
+        Event {
+            component: "c",
+            about: ObjectReference {
+                name: Some("web".into()),
+                uid: Some("u".into()),
+                field_path: Some(field_path.into()),
+                ..Default::default()
+            },
+            kind: "Normal",
+            reason: "Pulled".into(),
+            message: "m".into(),
+            at: Timestamp::UNIX_EPOCH,
+            number,
+        }
+    }
+
+    #[test]
+    fn names_sort_by_time() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let numbers: Vec<i64> = (0..1000).map(|_| next_number(now)).collect();
+        assert!(numbers.is_sorted_by(|one, other| one < other));
+        let named = |number| name(&event("", number));
+        assert_eq!(named(0x18fa_e27e_93d5_4000), "web.18fae27e93d54000");
+        assert!(named(numbers[0]) < named(numbers[999]));
+        let mut long = event("", 255);
+        long.about.name = Some("n".repeat(252));
+        assert_eq!(name(&long), "u.ff");
+    }
+
+    #[test]
+    fn events_about_different_fields_are_different_series() {
+        let key = |path| {
+            let event = event(path, 0);
+            SeriesKey {
+                similar: SimilarKey::of(&event),
+                field_path: event.about.field_path.clone(),
+                message: Some(event.message),
+            }
+        };
+        assert!(key("spec.containers{a}") == key("spec.containers{a}"));
+        assert!(key("spec.containers{a}") != key("spec.containers{b}"));
+    }
 
     #[test]
     fn many_messages_about_one_object_are_combined() {
@@ -213,6 +303,7 @@ mod tests {
                 reason: "FailedCreate".into(),
                 message: message.into(),
                 at: Timestamp::from_second(second).unwrap(),
+                number: 0,
             };
             similar.combines(&mut event).then_some(event.message)
         };

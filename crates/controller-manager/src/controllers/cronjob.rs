@@ -54,7 +54,8 @@ impl Controller for CronJobs {
         let Some(cron) = self.cron_jobs.get(key) else {
             return Ok(Next::Change);
         };
-        let jobs = self.jobs.indexed(&controlled_by(uid(&cron.metadata)));
+        let mut jobs = self.jobs.indexed(&controlled_by(uid(&cron.metadata)));
+        self.add_unseen(&cron, &mut jobs).await?;
         let plan = plan(&cron, &jobs, self.clock.now());
         let requeue_after = plan.requeue_after;
         self.apply(&cron, plan).await?;
@@ -63,6 +64,25 @@ impl Controller for CronJobs {
 }
 
 impl CronJobs {
+    /// Adds active Jobs that the cache does not have (yet), but the server has.
+    async fn add_unseen(&self, cron: &CronJob, jobs: &mut Vec<Arc<Job>>) -> Result<(), Error> {
+        for reference in cron.status.iter().flat_map(|status| status.active.iter().flatten()) {
+            if jobs.iter().any(|job| job.metadata.uid == reference.uid) {
+                continue;
+            }
+            let key = Key::of(cron);
+            let api = Api::<Job>::namespaced(&self.client, &key.namespace);
+            let name = reference.name.as_deref().unwrap_or_default();
+            match api.get(name).await {
+                Ok(job) if job.metadata.uid == reference.uid => jobs.push(Arc::new(job)),
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error).during(|| format!("get job {name} of {key}")),
+            }
+        }
+        Ok(())
+    }
+
     async fn apply(&self, cron: &CronJob, plan: Plan) -> Result<(), Error> {
         for (is_warning, reason, message) in plan.events {
             if is_warning {

@@ -3,6 +3,7 @@
 mod indexes;
 mod job_pod;
 mod manage;
+mod orphans;
 mod plan;
 mod policy;
 mod status;
@@ -13,23 +14,22 @@ mod tests;
 use std::sync::Arc;
 
 use api::labels::{Selector, SelectorError};
+use client::Client;
 use client::events::EventRecorder;
-use client::{Api, Client, PatchKind};
 use clock::SharedClock;
-use futures::future::try_join_all;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{self, controller_key, controller_of, none_if_empty, uid};
+use crate::machinery::owner;
 use crate::machinery::pod_control::PodControl;
 use crate::machinery::pod_state::is_active;
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::machinery::status::{omit_zeros, write};
 use crate::wire::Wiring;
+use orphans::untrack;
 use plan::{Observed, Plan, plan};
 pub use status::final_condition;
 
@@ -66,6 +66,7 @@ pub fn start(wiring: &mut Wiring) {
         ),
     };
     wiring.run(controller, requests);
+    orphans::start(wiring);
 }
 
 fn selector(job: &Job) -> Result<Selector, SelectorError> {
@@ -79,9 +80,7 @@ impl Controller for Jobs {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
         let expectations_met = self.control.expectations.satisfied(key, now);
-        let job = self.jobs.get(key);
-        self.release_orphan_pods(key, job.as_deref()).await?;
-        let Some(job) = job else {
+        let Some(job) = self.jobs.get(key) else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);
         };
@@ -100,20 +99,6 @@ impl Controller for Jobs {
 }
 
 impl Jobs {
-    /// Removes the finalizer from pods whose Job no longer exists.
-    async fn release_orphan_pods(&self, key: &Key, job: Option<&Job>) -> Result<(), Error> {
-        let mut orphans = Vec::new();
-        for pod in self.pods.namespace(&key.namespace) {
-            let ours = controller_key::<Job>(&pod.metadata).as_ref() == Some(key);
-            let controller = controller_of(&pod.metadata).map(|controller| controller.uid.as_str());
-            let alive = job.is_some_and(|job| controller == Some(uid(&job.metadata)));
-            if ours && !alive && job_pod::is_tracked(&pod) {
-                orphans.push(pod);
-            }
-        }
-        self.untrack(&orphans).await
-    }
-
     async fn apply(&self, job: &Job, plan: Plan) -> Result<(), Error> {
         let key = Key::of(job);
         if !plan.create.is_empty() || !plan.delete.is_empty() {
@@ -124,7 +109,7 @@ impl Jobs {
         // The status is written first: it holds the uids of the pods whose finalizers are removed
         // next.
         self.write_status(job, plan.status).await?;
-        self.untrack(&plan.untrack).await?;
+        untrack(&self.client, &plan.untrack).await?;
         if let Some((reason, message)) = plan.suspension {
             self.recorder.normal(job, reason, message);
         }
@@ -140,26 +125,6 @@ impl Jobs {
         let new = new.filter_map(|(index, failures)| job_pod::new(job, index, failures));
         let created = self.control.create_all(job, new.collect()).await;
         created.during(operation)
-    }
-
-    async fn untrack(&self, pods: &[Arc<Pod>]) -> Result<(), Error> {
-        try_join_all(pods.iter().map(async |pod| {
-            let key = Key::of(&**pod);
-            let finalizers = pod.metadata.finalizers.iter().flatten();
-            let rest: Vec<_> = finalizers.filter(|name| *name != job_pod::TRACKING).collect();
-            let patch = json!({"metadata": {
-                "uid": pod.metadata.uid,
-                "resourceVersion": pod.metadata.resource_version,
-                "finalizers": none_if_empty(rest),
-            }});
-            let api = Api::<Pod>::namespaced(&self.client, &key.namespace);
-            match api.patch(&key.name, PatchKind::Merge, &patch).await {
-                Err(error) if error.is_not_found() => Ok(()),
-                outcome => outcome.map(|_| ()).during(|| format!("untrack pod {key}")),
-            }
-        }))
-        .await?;
-        Ok(())
     }
 
     async fn write_status(&self, job: &Job, mut status: JobStatus) -> Result<(), Error> {

@@ -117,8 +117,7 @@ impl<K: Replicated> Sets<K> {
     }
 
     async fn apply(&self, set: &K, plan: Plan) -> Result<(), Error> {
-        let scaled = !plan.delete.is_empty() || plan.create > 0;
-        if scaled {
+        if !plan.delete.is_empty() || plan.create > 0 {
             tracing::info!(kind = K::KIND, set = %Key::of(set), create = plan.create, delete = plan.delete.len(), "scaling");
         }
         let mut outcome = Ok(());
@@ -129,10 +128,8 @@ impl<K: Replicated> Sets<K> {
             outcome = self.control.delete_all(set, &plan.delete).await;
         }
         let mut status = plan.status;
-        match &outcome {
-            Ok(()) if scaled => status.failure = None,
-            Ok(()) => {}
-            Err(failure) => status.failure = Some(self.failed(set, failure)),
+        if let Err(failure) = &outcome {
+            status.failure = Some(self.failed(set, failure));
         }
         self.write_status(set, status).await?;
         outcome.during(|| format!("scale {} {}", K::KIND, Key::of(set)))

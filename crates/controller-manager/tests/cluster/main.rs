@@ -262,6 +262,64 @@ async fn workloads_of_every_kind_complete() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_lets_go_of_its_pods_on_every_way_out() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    plane.control(&[])?;
+    let nodes = plane.nodes(&["n1"]).await?;
+    let client = &plane.client;
+    let (jobs, pods) =
+        (Api::<Job>::namespaced(client, "default"), Api::<Pod>::namespaced(client, "default"));
+    let ways = ["released", "orphaned", "background", "foreground", "suspended"];
+    for name in ways {
+        let mut template = template("v1", json!({}));
+        template["metadata"]["labels"] = json!({"of": name});
+        template["spec"]["restartPolicy"] = "Never".into();
+        let job = json!({
+            "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
+            "spec": {"template": template},
+        });
+        create(&plane, &[job]).await?;
+    }
+    let of = |pod: &Pod| pod.metadata.labels.as_ref().and_then(|labels| labels.get("of").cloned());
+    let started = wait::until::<Pod>(client, selection(), "each job has a pod", |pods| {
+        ways.iter().all(|way| pods.values().any(|pod| of(pod).as_deref() == Some(way)))
+    })
+    .await?;
+    let tracked = |pod: &Pod| {
+        let mut finalizers = pod.metadata.finalizers.iter().flatten();
+        finalizers.any(|finalizer| finalizer == "batch.kubernetes.io/job-tracking")
+    };
+    anyhow::ensure!(started.values().all(|pod| tracked(pod)), "all are tracked at first");
+
+    let released = started.iter().find(|(_, pod)| of(pod).as_deref() == Some("released"));
+    let (released, _) = released.expect("it was waited for");
+    let labels = json!({"metadata": {"labels": {"batch.kubernetes.io/controller-uid": null}}});
+    pods.patch(released, PatchKind::Merge, &labels).await?;
+    for (name, policy) in
+        [("orphaned", "Orphan"), ("background", "Background"), ("foreground", "Foreground")]
+    {
+        let options = DeleteOptions { propagation_policy: Some(policy), ..Default::default() };
+        jobs.delete(name, &options).await?;
+    }
+    jobs.patch("suspended", PatchKind::Merge, &json!({"spec": {"suspend": true}})).await?;
+
+    let left = wait::until::<Pod>(client, selection(), "the pods are let go", |pods| {
+        let before = pods.iter().filter(|(name, _)| started.contains_key(*name));
+        let mut before = before.map(|(_, pod)| pod);
+        pods.contains_key(released) && before.all(|pod| !tracked(pod))
+    })
+    .await?;
+    let mut left: Vec<_> = left.iter().filter(|(name, _)| started.contains_key(*name)).collect();
+    left.retain(|(_, pod)| pod.metadata.deletion_timestamp.is_none());
+    let mut left: Vec<_> = left.into_iter().filter_map(|(_, pod)| of(pod)).collect();
+    left.sort();
+    anyhow::ensure!(left == ["orphaned", "released"], "{left:?}");
+    drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     plane.control(&["--node-monitor-grace-period", "2s"])?;

@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
-use super::schedule::{MISSED_MAX, Schedule};
+use super::schedule::{MISSED_MAX, Schedule, ScheduleError};
 use crate::controllers::job::final_condition;
 use crate::machinery::hash::with_label;
 use crate::machinery::owner::{self, is_deleting, uid};
@@ -37,11 +37,24 @@ pub fn plan(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
         return plan;
     }
     plan.delete = surplus(cron, jobs);
-    if cron.spec.suspend == Some(true) {
-        return plan;
-    }
-    match Schedule::parse(&cron.spec.schedule, cron.spec.time_zone.as_deref()) {
-        Err(error) => plan.events.push((true, "InvalidSchedule", error)),
+    let text = &cron.spec.schedule;
+    match Schedule::parse(text, cron.spec.time_zone.as_deref()) {
+        Err(ScheduleError::Zone { zone, message }) => {
+            let message = format!("invalid timeZone: {zone:?}: {message}");
+            plan.events.push((true, "UnknownTimeZone", message));
+        }
+        _ if cron.spec.suspend == Some(true) => {}
+        Err(ScheduleError::Text(message)) => {
+            let message = format!("unparseable schedule: {text:?} : {message}");
+            plan.events.push((true, "UnparseableSchedule", message));
+        }
+        // Upstream computes the interval between two times that are the same then.
+        Ok(schedule) if schedule.next(now).is_none() => {
+            let message = format!(
+                "invalid schedule: {text} : time difference between two schedules is less than 1 second"
+            );
+            plan.events.push((true, "InvalidSchedule", message));
+        }
         Ok(schedule) => run(&mut plan, cron, jobs, &schedule, now),
     }
     plan
@@ -72,6 +85,13 @@ fn update_status(plan: &mut Plan, jobs: &[Arc<Job>]) {
         let completed = job.status.as_ref().and_then(|status| status.completion_time.clone());
         if success && completed > plan.status.last_successful_time {
             plan.status.last_successful_time = completed;
+        }
+    }
+    for reference in plan.status.active.iter().flatten() {
+        if !jobs.iter().any(|job| job.metadata.uid == reference.uid) {
+            let name = reference.name.as_deref().unwrap_or_default();
+            let message = format!("Active job went missing: {name}");
+            plan.events.push((false, "MissingJob", message));
         }
     }
     active.sort_by(|one, other| one.name.cmp(&other.name));
@@ -126,11 +146,8 @@ fn run(plan: &mut Plan, cron: &CronJob, jobs: &[Arc<Job>], schedule: &Schedule, 
         return;
     };
     if due.missed > MISSED_MAX {
-        let message = format!(
-            "too many missed start times: {}. Set or decrease .spec.startingDeadlineSeconds or check clock skew",
-            due.missed
-        );
-        plan.events.push((true, "TooManyMissedTimes", message));
+        let message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew";
+        plan.events.push((true, "TooManyMissedTimes", message.into()));
     }
     let name = job_name(cron, due.at);
     if jobs.iter().any(|job| job.metadata.name.as_ref() == Some(&name)) {
@@ -233,6 +250,43 @@ mod tests {
         assert_eq!(again.create, None);
         cron.status = Some(again.status);
         assert_eq!(plan(&cron, &[], time("2026-03-01T10:10:07Z")).create, None);
+    }
+
+    #[test]
+    fn events_tell_what_is_wrong() {
+        let now = time("2026-03-01T10:08:00Z");
+        let event = |schedule: &str, zone: Option<&str>| {
+            let mut cron = cron("Allow");
+            cron.spec.schedule = schedule.into();
+            cron.spec.time_zone = zone.map(Into::into);
+            let plan = plan(&cron, &[], now);
+            assert_eq!((plan.create, plan.requeue_after), (None, None), "{schedule}");
+            plan.events.into_iter().next().unwrap()
+        };
+        let (_, reason, message) = event("59 23 31 2 *", None);
+        assert_eq!(reason, "InvalidSchedule");
+        let never = "time difference between two schedules is less than 1 second";
+        assert_eq!(message, format!("invalid schedule: 59 23 31 2 * : {never}"));
+        assert_eq!(event("* * *", None).1, "UnparseableSchedule");
+        let (_, reason, message) = event("* * * * *", Some("Nowhere/Town"));
+        assert_eq!(reason, "UnknownTimeZone");
+        assert!(message.starts_with("invalid timeZone: \"Nowhere/Town\": "), "{message}");
+    }
+
+    #[test]
+    fn an_active_job_that_is_gone_is_reported_once() {
+        let mut cron = cron("Forbid");
+        let (there, gone) = (job("there", None), job("gone", None));
+        cron.status = Some(CronJobStatus {
+            active: Some(vec![reference(&there), reference(&gone)]),
+            ..Default::default()
+        });
+        let now = time("2026-03-01T10:08:00Z");
+        let first = plan(&cron, &[there.clone()], now);
+        let missing = (false, "MissingJob", "Active job went missing: gone".to_owned());
+        assert_eq!(first.events, [missing]);
+        cron.status = Some(first.status);
+        assert!(plan(&cron, &[there], now).events.is_empty());
     }
 
     #[test]

@@ -30,16 +30,15 @@ pub struct Due {
     pub missed: usize,
 }
 
-impl Schedule {
-    /// `zone`: an IANA name; `None`: UTC.
-    ///
-    /// # Errors
-    /// When the schedule or the time zone is malformed.
-    pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, String> {
-        let zone = match zone {
-            None => TimeZone::UTC,
-            Some(name) => TimeZone::get(name).map_err(|error| error.to_string())?,
-        };
+/// Why there is no schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScheduleError {
+    Zone { zone: String, message: String },
+    Text(String),
+}
+
+impl Kind {
+    fn parse(text: &str) -> Result<Self, String> {
         if text.contains("TZ=") {
             return Err("a time zone belongs in spec.timeZone".into());
         }
@@ -58,6 +57,24 @@ impl Schedule {
                 Kind::Cron(Box::new(cron))
             }
         };
+        Ok(kind)
+    }
+}
+
+impl Schedule {
+    /// `zone`: an IANA name; `None`: UTC.
+    ///
+    /// # Errors
+    /// When the schedule or the time zone is malformed.
+    pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, ScheduleError> {
+        let zone = match zone {
+            None => TimeZone::UTC,
+            Some(zone) => TimeZone::get(zone).map_err(|error| ScheduleError::Zone {
+                zone: zone.to_owned(),
+                message: error.to_string(),
+            })?,
+        };
+        let kind = Kind::parse(text).map_err(ScheduleError::Text)?;
         Ok(Self { kind, zone })
     }
 

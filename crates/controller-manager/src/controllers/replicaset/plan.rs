@@ -37,7 +37,7 @@ pub struct Observed<'a> {
 pub struct Plan {
     pub create: usize,
     pub delete: Vec<Arc<Pod>>,
-    /// The observed counts; `apply` sets the failure.
+    /// The observed counts; `apply` sets the failure if this attempt fails.
     pub status: Status,
     /// How long until the next ready pod becomes available.
     pub requeue_after: Option<Duration>,
@@ -55,6 +55,8 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     if !observed.expectations_met || observed.deleting {
         return plan;
     }
+    // It holds until the number of pods is right, or the next attempt fails too.
+    plan.status.failure = None;
     let wanted = usize::try_from(observed.replicas).unwrap_or(0);
     if active.len() < wanted {
         plan.create = (wanted - active.len()).min(BURST);

@@ -59,6 +59,23 @@ fn nothing_is_planned_on_stale_state_or_for_a_set_being_deleted() {
 }
 
 #[test]
+fn a_failure_is_kept_until_an_attempt_shows_otherwise() {
+    let failure = Some(ReplicaFailure {
+        reason: "FailedCreate".into(),
+        message: "exceeded quota".into(),
+        since: None,
+    });
+    for (replicas, expectations_met, kept) in [(1, true, false), (2, true, false), (2, false, true)]
+    {
+        let mut observed = observed(replicas, vec![pod("a").build()]);
+        observed.status.failure.clone_from(&failure);
+        observed.expectations_met = expectations_met;
+        let status = plan(&observed, at(0)).status;
+        assert_eq!(status.failure.is_some(), kept, "{replicas} {expectations_met}");
+    }
+}
+
+#[test]
 fn pods_become_available_after_min_ready_seconds() {
     let mut waiting = observed(
         2,
