@@ -196,7 +196,8 @@ mod tests {
 
     #[test]
     fn this_machine_and_its_link_are_refused() {
-        let refused = ["::1", "fe80::1", "::", "ff02::1", "localhost", "x", "", "127.1", "0x7f.0.0.1"];
+        let refused =
+            ["::1", "fe80::1", "::", "ff02::1", "localhost", "x", "", "127.1", "0x7f.0.0.1"];
         for ip in refused {
             assert!(Route::direct(ip).is_err(), "{ip}");
         }
