@@ -158,6 +158,7 @@ fn verb(
 ) -> Result<Verb, ApiError> {
     if target.subresource == "proxy" || Stream::of(target).is_some() {
         let authorized_as = match *method {
+            Method::HEAD if target.subresource != "proxy" => return Err(not_allowed()),
             Method::GET | Method::HEAD => "get",
             Method::POST => "create",
             Method::PUT => "update",
