@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rpc::tls::CertificateIdentity;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -59,18 +60,17 @@ impl ClientCertificates {
     pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Peer {
         let chain = session.peer_certificates().unwrap_or_default();
         let Some((own, intermediates)) = chain.split_first() else {
-            return Peer { certificate: ClientCertificate::Absent, not_after: i64::MAX };
+            return Peer { certificate: ClientCertificate::Absent, identity: None };
         };
         match self.0.identify(own, intermediates, now) {
             Ok(identity) => {
-                let user = User::authenticated(identity.name, identity.groups);
-                let certificate = ClientCertificate::Valid(Arc::new(user));
-                Peer { certificate, not_after: identity.not_after }
+                let (name, groups) = (identity.name.clone(), identity.groups.clone());
+                let user = Arc::new(User::authenticated(name, groups));
+                Peer { certificate: ClientCertificate::Valid(user), identity: Some(identity) }
             }
             Err(reason) => {
                 tracing::debug!(reason, "client certificate refused");
-                let certificate = ClientCertificate::Invalid(reason.into());
-                Peer { certificate, not_after: i64::MAX }
+                Peer { certificate: ClientCertificate::Invalid(reason.into()), identity: None }
             }
         }
     }
@@ -83,7 +83,7 @@ impl Authorities {
         own: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: Timestamp,
-    ) -> Result<rpc::tls::CertificateIdentity, String> {
+    ) -> Result<CertificateIdentity, String> {
         if version_one::is(own) {
             version_one::verify(own, &self.roots, self.algorithms.all, now)?;
         } else {
@@ -153,17 +153,19 @@ const BAD_SIGNATURE: &str = "its signature does not match";
 #[derive(Clone, Debug)]
 pub struct Peer {
     certificate: ClientCertificate,
-    /// Seconds since 1970.
-    not_after: i64,
+    /// Of a valid certificate.
+    identity: Option<CertificateIdentity>,
 }
 
 impl Peer {
     /// What the certificate proves now: a connection may outlive it.
     pub fn at(&self, now: Timestamp) -> ClientCertificate {
-        if now.as_second() <= self.not_after {
-            self.certificate.clone()
-        } else {
-            ClientCertificate::Invalid(EXPIRED.into())
+        let now = now.as_second();
+        match &self.identity {
+            Some(identity) if now > identity.not_after => {
+                ClientCertificate::Invalid(EXPIRED.into())
+            }
+            _ => self.certificate.clone(),
         }
     }
 }
