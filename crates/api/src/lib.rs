@@ -8,13 +8,14 @@
 //! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
 //!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) traverse JSON by it.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
-//!   [`quota`]: what objects use of ResourceQuotas.
+//!   [`quota`]: what objects use of ResourceQuotas. [`address`]: what IP addresses mean.
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
 //!
 //! It must not know tokio, I/O, clocks, the store or any component.
 
+pub mod address;
 pub mod apply;
 pub mod duration;
 pub mod fields;

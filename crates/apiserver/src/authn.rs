@@ -4,7 +4,9 @@
 //! for a short time. Impersonation is resolved here and authorized by the caller's own rights.
 
 mod authenticate;
+mod credentials;
 mod token;
 
 pub use authenticate::authenticate;
+pub use credentials::credentials;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

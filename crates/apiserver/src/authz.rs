@@ -14,11 +14,13 @@ use std::sync::Arc;
 use api::ApiError;
 use tower::Service;
 
+use crate::connect::Stream;
 use crate::core::Core;
-use crate::request::Request;
+use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 
-/// Passes on what RBAC allows: the authorization step of the pipeline.
+/// Passes on what RBAC allows: the authorization step of the pipeline. A session needs the right to
+/// `create` it, by whichever method it is requested.
 ///
 /// # Errors
 /// 403 otherwise.
@@ -31,5 +33,21 @@ where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
     core.rbac.authorize(&core.cache, &request.user, &of_request(&request))?;
+    if let Subject::Resource { verb: Verb::Connect { authorized_as: "get" }, target } =
+        &request.subject
+        && Stream::of(target).is_some_and(Stream::is_session)
+    {
+        authorize_creation(&core, &request)?;
+    }
     inner.call(request).await
+}
+
+/// Whether the user may also create what the request is about: an update or an apply of what is not
+/// there creates it.
+///
+/// # Errors
+/// 403 otherwise.
+pub fn authorize_creation(core: &Core, request: &Request) -> Result<(), ApiError> {
+    let attributes = of_request(request).with_verb(Verb::Create.as_str());
+    core.rbac.authorize(&core.cache, &request.user, &attributes)
 }

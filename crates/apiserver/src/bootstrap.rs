@@ -1,5 +1,6 @@
 //! The objects that the system itself needs, written at start where they are missing or incomplete.
 
+pub mod authentication;
 pub mod endpoints;
 mod priorities;
 mod roles;

@@ -50,6 +50,19 @@ pub struct Config {
     #[arg(long)]
     pub client_ca_file: PathBuf,
 
+    /// Whether requests without credentials are those of `system:anonymous`, of the group
+    /// `system:unauthenticated`. With `false` they are refused.
+    #[arg(
+        long,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub anonymous_auth: bool,
+
     /// Key that signs ServiceAccount tokens (P-256, PKCS#8 PEM).
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,

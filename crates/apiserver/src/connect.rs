@@ -9,17 +9,49 @@ mod target;
 mod upgrade;
 mod websocket;
 
-use api::ApiError;
+use api::{ApiError, Kind};
 use hyper::upgrade::OnUpgrade;
+use k8s_openapi::api::core::v1::Pod;
 use rpc::api_v1::Frame;
 use rpc::kubelet_v1::LogChunk;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use crate::request::Target;
 use crate::rest::{Accept, Body, empty, render_error};
 
-pub use open::open;
+pub use open::{Opening, open};
 pub use proxy::PeerAddress;
+
+/// The streaming subresources of pods. Whatever is not one of them is never opened: the others are
+/// authorized for what they do themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Log,
+    Exec,
+    Attach,
+    PortForward,
+}
+
+impl Stream {
+    /// The stream that a request's target names.
+    pub fn of(target: &Target) -> Option<Self> {
+        match target.subresource.as_str() {
+            _ if target.row != Pod::ROW => None,
+            "log" => Some(Self::Log),
+            "exec" => Some(Self::Exec),
+            "attach" => Some(Self::Attach),
+            "portforward" => Some(Self::PortForward),
+            _ => None,
+        }
+    }
+
+    /// Whether a client acts in the pod by it, for which it needs the right to `create`, also over
+    /// a WebSocket, whose GET is authorized as `get`.
+    pub fn is_session(self) -> bool {
+        self != Self::Log
+    }
+}
 
 /// The standard streams that exec and attach carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,11 +78,12 @@ pub struct Session {
     pub output: Streaming<Frame>,
 }
 
-/// An authorized stream that a kubelet has accepted.
+/// An authorized stream.
 pub enum Connection {
     /// A container's log; `None`: there is nothing to read yet.
     Log(Option<Streaming<LogChunk>>),
-    Session(Session),
+    /// A session. Nothing has been connected to yet.
+    Session(Opening),
     /// A request to be proxied. Nothing has been connected to yet.
     Proxy(Box<proxy::Proxy>),
 }
@@ -59,7 +92,7 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Log(_) => f.write_str("Log"),
-            Self::Session(session) => write!(f, "{:?}", session.kind),
+            Self::Session(opening) => write!(f, "{:?}", opening.kind),
             Self::Proxy(proxy) => write!(f, "{proxy:?}"),
         }
     }
@@ -79,7 +112,7 @@ impl Connection {
                 log::over_websocket(chunks, parts, upgrade)
             }
             Self::Log(chunks) => Ok(log::response(chunks)),
-            Self::Session(session) => upgrade::accept(session, parts, upgrade),
+            Self::Session(opening) => upgrade::accept(opening, parts, upgrade).await,
             Self::Proxy(proxy) => {
                 let body = body.unwrap_or_else(empty);
                 return proxy.serve(parts, body, upgrade).await;

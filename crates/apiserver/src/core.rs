@@ -31,6 +31,8 @@ pub struct Core {
     pub admission: Admission,
     pub allocator: Allocator,
     pub tokens: Option<ServiceAccountTokens>,
+    /// Whether requests without credentials are those of the anonymous user.
+    pub anonymous_auth: bool,
     pub kubelets: Kubelets,
     pub metrics: Metrics,
     /// The address at which clients in the cluster reach this server.

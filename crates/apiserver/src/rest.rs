@@ -13,7 +13,7 @@ use std::time::Duration;
 use api::{ApiError, Kind};
 use bytes::Bytes;
 use clock::SharedClock;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, WARNING};
+use http::header::{CONTENT_TYPE, HeaderValue, WARNING};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Limited};
 use k8s_openapi::api::core::v1::Endpoints;
@@ -21,15 +21,16 @@ use tower::ServiceExt;
 
 pub use negotiate::{Accept, Representation};
 pub use render::{error as render_error, full};
-pub use route::parse_query;
+pub use route::{parse_query, percent_decode};
 pub use table::{IncludeObject, partial, table};
 pub use watch::bookmark;
 
+use crate::authn;
 use crate::body::MAX_BODY_BYTES;
 use crate::pipeline::Pipeline;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
-use crate::user::{Credentials, User};
+use crate::user::{ClientCertificate, User};
 
 /// How long a request's body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(60);
@@ -47,9 +48,10 @@ pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The user of the connection's client certificate, added to a request's extensions.
-#[derive(Clone, Debug)]
-pub struct PeerUser(pub Option<Arc<User>>);
+/// The client certificate of a request's connection.
+pub fn certificate(extensions: &http::Extensions) -> ClientCertificate {
+    extensions.get::<ClientCertificate>().cloned().unwrap_or_default()
+}
 
 /// The REST door.
 #[derive(Clone)]
@@ -139,7 +141,7 @@ impl Rest {
         };
         let body_format = negotiate::body_format(parts, verb, &body)?;
         let request = Request {
-            credentials: credentials(parts)?,
+            credentials: authn::credentials(&parts.headers, certificate(&parts.extensions))?,
             user: Arc::new(User::anonymous()),
             subject: routed.subject,
             options: routed.options,
@@ -201,59 +203,6 @@ fn header<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
 fn product(headers: &http::HeaderMap) -> &str {
     let agent = header(headers, "user-agent").unwrap_or_default();
     agent.split('/').next().unwrap_or_default()
-}
-
-fn credentials(parts: &http::request::Parts) -> Result<Credentials, ApiError> {
-    let headers = &parts.headers;
-    let bearer = headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim().to_owned());
-    // WebSocket clients in browsers send the token as a subprotocol.
-    let bearer = bearer.or_else(|| {
-        use base64::Engine;
-        let protocols = header(headers, "sec-websocket-protocol")?;
-        let token = protocols
-            .split(',')
-            .find_map(|item| item.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
-        let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(token).ok()?;
-        String::from_utf8(decoded).ok()
-    });
-    Ok(Credentials {
-        certificate: parts.extensions.get::<PeerUser>().and_then(|peer| peer.0.clone()),
-        bearer,
-        impersonate: impersonation(headers)?,
-    })
-}
-
-/// The user that the `Impersonate-*` headers name.
-pub fn impersonation(headers: &http::HeaderMap) -> Result<Option<User>, ApiError> {
-    let mut user = User {
-        name: header(headers, "impersonate-user").unwrap_or_default().to_owned(),
-        uid: header(headers, "impersonate-uid").unwrap_or_default().to_owned(),
-        ..User::default()
-    };
-    let groups = headers.get_all("impersonate-group").iter();
-    user.groups = groups.filter_map(|value| value.to_str().ok().map(str::to_owned)).collect();
-    for (name, value) in headers {
-        if let (Some(key), Ok(value)) =
-            (name.as_str().strip_prefix("impersonate-extra-"), value.to_str())
-        {
-            let key = route::percent_decode(key).to_lowercase();
-            user.extra.entry(key).or_default().push(value.to_owned());
-        }
-    }
-    if user.name.is_empty() {
-        if user == User::default() {
-            return Ok(None);
-        }
-        return Err(ApiError::internal(
-            "requested to impersonate a group, uid or extra without impersonating a user",
-        ));
-    }
-    Ok(Some(user))
 }
 
 /// The request's id in the logs of both sides: the client's, or a new one.

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{SockRef, TcpKeepalive};
@@ -31,7 +31,8 @@ use crate::connect::PeerAddress;
 use crate::core::Core;
 use crate::grpc::{self, Grpc};
 use crate::pipeline::Pipeline;
-use crate::rest::{Body, BodyError, PeerUser, Rest};
+use crate::rest::{Body, BodyError, Rest};
+use crate::user::ClientCertificate;
 
 /// How long a connection may be open before its first request.
 const SILENCE: Duration = Duration::from_secs(32);
@@ -125,11 +126,8 @@ pub fn serve(
 }
 
 fn client_certificates(tls: &Tls) -> anyhow::Result<ClientCertificates> {
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&tls.client_ca_pem) {
-        roots.add(certificate.context("cannot parse the client CA")?)?;
-    }
-    ClientCertificates::new(roots)
+    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.client_ca_pem).collect();
+    ClientCertificates::new(roots.context("cannot parse the client CA")?)
 }
 
 fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<ServerConfig> {
@@ -211,8 +209,7 @@ async fn connection(
         }
         async move {
             let now = doors.core.clock.now();
-            let user = peer.and_then(|peer| peer.user(now));
-            Ok::<_, std::convert::Infallible>(doors.answer(request, PeerUser(user)).await)
+            Ok::<_, std::convert::Infallible>(doors.answer(request, peer.at(now)).await)
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -252,9 +249,9 @@ impl Doors {
     async fn answer(
         mut self,
         mut request: http::Request<Incoming>,
-        peer: PeerUser,
+        certificate: ClientCertificate,
     ) -> http::Response<Body> {
-        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(certificate);
         let is_grpc = request
             .headers()
             .get(CONTENT_TYPE)

@@ -54,12 +54,22 @@ impl User {
     }
 }
 
+/// What the connection's client certificate proves; it is added to a request's extensions.
+#[derive(Clone, Debug, Default)]
+pub enum ClientCertificate {
+    #[default]
+    Absent,
+    /// The user of a valid certificate.
+    Valid(Arc<User>),
+    /// Why the certificate is not valid, or no longer.
+    Invalid(Arc<str>),
+}
+
 /// The credentials of a connection and a request.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// The user of the verified TLS client certificate.
-    pub certificate: Option<Arc<User>>,
-    /// From `Authorization: Bearer`.
+    pub certificate: ClientCertificate,
+    /// From `Authorization: Bearer`; empty for a header without a token.
     pub bearer: Option<String>,
     /// From the `Impersonate-*` headers.
     pub impersonate: Option<User>,

@@ -49,16 +49,22 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         rbac: Rbac::default(),
         admission: Admission::default(),
         tokens: tokens(config)?,
+        anonymous_auth: config.anonymous_auth,
         kubelets: Kubelets::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
         advertised: SocketAddr::new(advertised(config)?, listener.local_addr()?.port()),
     });
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
+    bootstrap::authentication::reconcile(&core, &tls.client_ca_pem)
+        .await
+        .context("cannot write how extension servers authenticate")?;
     let own = Advertised { address: core.advertised.ip(), port: core.advertised.port() };
     bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
         .await
         .context("cannot write the kubernetes Service")?;
+    // The first request is authorized by the roles above.
+    core.cache.fresh().await.context("cannot read the system's own objects")?;
     let pipeline = pipeline(core.clone());
     server::serve(listener, tls, core, pipeline, embedded, shutdown)
 }

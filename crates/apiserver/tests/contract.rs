@@ -9,6 +9,10 @@ mod access;
 mod admission;
 #[path = "contract/bad_input.rs"]
 mod bad_input;
+#[path = "contract/certificates.rs"]
+mod certificates;
+#[path = "contract/creation.rs"]
+mod creation;
 #[path = "contract/deletion.rs"]
 mod deletion;
 #[path = "contract/doors.rs"]
@@ -25,10 +29,14 @@ mod kubectl;
 mod lists;
 #[path = "contract/quota.rs"]
 mod quota;
+#[path = "contract/roles.rs"]
+mod roles;
 #[path = "contract/server.rs"]
 mod server;
 #[path = "contract/services.rs"]
 mod services;
+#[path = "contract/streams.rs"]
+mod streams;
 #[path = "contract/warnings.rs"]
 mod warnings;
 #[path = "contract/watches.rs"]

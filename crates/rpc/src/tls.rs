@@ -100,7 +100,8 @@ pub struct CertificateIdentity {
 pub fn certificate_identity(der: &[u8]) -> Option<CertificateIdentity> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    // Of several, Go takes the last.
+    let name = subject.iter_common_name().last()?.as_str().ok()?.to_owned();
     let groups = subject
         .iter_organization()
         .filter_map(|organization| organization.as_str().ok().map(str::to_owned))

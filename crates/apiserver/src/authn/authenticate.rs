@@ -7,12 +7,9 @@ use tower::Service;
 
 use crate::authz::{Attributes, impersonation_attributes};
 use crate::core::Core;
-use crate::request::{Request, Subject};
+use crate::request::Request;
 use crate::response::Response;
-use crate::user::User;
-
-/// Paths that need no credentials, as `system:public-info-viewer` and health checks require.
-const OPEN: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+use crate::user::{ClientCertificate, Credentials, User};
 
 /// Replaces a request's anonymous user by the one that its credentials prove.
 ///
@@ -31,17 +28,7 @@ where
 }
 
 async fn user(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError> {
-    let own = match (&request.credentials.bearer, &request.credentials.certificate) {
-        (_, Some(user)) => user.clone(),
-        (Some(token), None) => {
-            let tokens = core.tokens.as_ref().ok_or_else(ApiError::unauthorized)?;
-            tokens.authenticate(core, token).await.map_err(|error| {
-                tracing::debug!(%error, "bearer token refused");
-                ApiError::unauthorized()
-            })?
-        }
-        (None, None) => return anonymous(request),
-    };
+    let own = own_user(core, &request.credentials).await?;
     let Some(mut other) = request.credentials.impersonate.take() else {
         return Ok(own);
     };
@@ -66,16 +53,35 @@ async fn user(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError>
     Ok(Arc::new(user))
 }
 
-fn permit(core: &Core, user: &User, attributes: &Attributes) -> Result<(), ApiError> {
-    core.rbac.authorize(&core.cache, user, attributes)
+/// The user that the credentials prove: any valid one is enough, and nobody whose credentials are
+/// all invalid is taken for one without.
+async fn own_user(core: &Core, credentials: &Credentials) -> Result<Arc<User>, ApiError> {
+    match (&credentials.certificate, &credentials.bearer) {
+        (ClientCertificate::Valid(user), _) => Ok(user.clone()),
+        (certificate, Some(token)) => {
+            let tokens = core.tokens.as_ref().ok_or_else(|| refusal(certificate))?;
+            tokens.authenticate(core, token).await.map_err(|error| {
+                tracing::debug!(%error, "bearer token refused");
+                refusal(certificate)
+            })
+        }
+        (ClientCertificate::Absent, None) if core.anonymous_auth => Ok(Arc::new(User::anonymous())),
+        (certificate, None) => Err(refusal(certificate)),
+    }
 }
 
-fn anonymous(request: &Request) -> Result<Arc<User>, ApiError> {
-    let open = match &request.subject {
-        Subject::Path { path, .. } => OPEN.iter().any(|open| {
-            path.strip_prefix(open).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }),
-        Subject::Resource { .. } => false,
-    };
-    if open { Ok(Arc::new(User::anonymous())) } else { Err(ApiError::unauthorized()) }
+/// 401, with what is wrong with the certificate.
+fn refusal(certificate: &ClientCertificate) -> ApiError {
+    match certificate {
+        ClientCertificate::Invalid(reason) => ApiError::new(
+            401,
+            "Unauthorized",
+            format!("Unauthorized: the client certificate is not valid: {reason}"),
+        ),
+        ClientCertificate::Absent | ClientCertificate::Valid(_) => ApiError::unauthorized(),
+    }
+}
+
+fn permit(core: &Core, user: &User, attributes: &Attributes) -> Result<(), ApiError> {
+    core.rbac.authorize(&core.cache, user, attributes)
 }

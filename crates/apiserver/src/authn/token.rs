@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::Kind;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -15,12 +16,16 @@ use ring::signature::{
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
+use crate::scan;
 use crate::user::User;
 
 /// How long the result of a verification is cached.
 const REMEMBER: Duration = Duration::from_secs(10);
 /// Verified tokens in the cache.
 const REMEMBERED: u64 = 10_000;
+/// How long a token outlives the deletion of what it is bound to: a finalizer may keep that for
+/// ever (upstream's `jwt.DefaultLeeway`).
+const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 /// Longest token that is accepted, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
@@ -39,13 +44,16 @@ pub enum TokenError {
     Time,
     #[error("{kind} {name:?}, which the token is bound to, no longer exists")]
     Unbound { kind: &'static str, name: String },
+    #[error("{kind} {name:?}, which the token is bound to, has been deleted")]
+    Deleted { kind: &'static str, name: String },
     #[error("the signing key cannot be read: {0}")]
     Key(String),
     #[error("the apiserver has no key to sign tokens with")]
     NoSigningKey,
 }
 
-/// An object that a token is bound to: it is valid only while that object exists.
+/// An object that a token is bound to: it is valid only while that object exists and is not being
+/// deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundObject {
     pub name: String,
@@ -304,12 +312,27 @@ async fn bound<K: Kind>(
     namespace: &str,
     object: &BoundObject,
 ) -> Result<(), TokenError> {
+    let (kind, name) = (K::ROW.kind, object.name.clone());
     let key = crate::request::object_key(K::ROW, namespace, &object.name);
     let found = core.find(K::ROW, &key).await.ok().flatten();
-    if found.is_some_and(|version| object.uid.is_empty() || *version.uid == *object.uid) {
-        Ok(())
-    } else {
-        Err(TokenError::Unbound { kind: K::ROW.kind, name: object.name.clone() })
+    match found.filter(|version| object.uid.is_empty() || *version.uid == *object.uid) {
+        None => Err(TokenError::Unbound { kind, name }),
+        Some(version) if is_deleted(&version.json, core.clock.now()) => {
+            Err(TokenError::Deleted { kind, name })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whether the object should have been gone for longer than the leeway. A pod's deletionTimestamp
+/// is the end of its grace period, so that it may use its token until then.
+fn is_deleted(json: &[u8], now: Timestamp) -> bool {
+    let deleted = scan::at_path(json, "metadata.deletionTimestamp").map(scan::scalar);
+    match deleted.filter(|text| !text.is_empty()).map(|text| text.parse::<Timestamp>()) {
+        None => false,
+        Some(Ok(at)) => now.duration_since(at) > DELETION_LEEWAY,
+        // The apiserver writes it itself.
+        Some(Err(_)) => true,
     }
 }
 
@@ -343,4 +366,26 @@ fn public_point(pem: &[u8]) -> Result<Vec<u8>, TokenError> {
     start
         .map(|start| der[start..].to_vec())
         .ok_or_else(|| TokenError::Key("not a P-256 public key".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deleted_object_is_good_for_a_minute() {
+        let now: Timestamp = "2026-01-01T00:10:00Z".parse().unwrap();
+        let table = [
+            (r#"{"metadata":{"name":"a"}}"#, false),
+            (r#"{"metadata":{"name":"a","deletionTimestamp":null}}"#, false),
+            (r#"{"metadata":{"deletionTimestamp":"2026-01-01T00:11:00Z"}}"#, false),
+            (r#"{"metadata":{"deletionTimestamp":"2026-01-01T00:09:00Z"}}"#, false),
+            (r#"{"metadata":{"deletionTimestamp":"2026-01-01T00:08:59Z"}}"#, true),
+            (r#"{"metadata":{"deletionTimestamp":"soon"}}"#, true),
+            (r#"{"spec":{"deletionTimestamp":"2020-01-01T00:00:00Z"},"metadata":{}}"#, false),
+        ];
+        for (json, deleted) in table {
+            assert_eq!(is_deleted(json.as_bytes(), now), deleted, "{json}");
+        }
+    }
 }

@@ -86,6 +86,14 @@ pub fn impersonation_attributes(user: &User) -> Vec<Attributes> {
 }
 
 impl Attributes {
+    /// The same request with another verb.
+    pub fn with_verb(mut self, other: &str) -> Self {
+        match &mut self {
+            Self::Resource { verb, .. } | Self::Path { verb, .. } => other.clone_into(verb),
+        }
+        self
+    }
+
     /// The namespace of the request; empty: the whole cluster.
     pub fn namespace(&self) -> &str {
         match self {

@@ -156,7 +156,7 @@ fn covered(
     let missing = rules
         .iter()
         .flat_map(single_rights)
-        .filter(|right| !own.iter().any(|rule| rule_allows(rule, right)));
+        .filter(|right| !own.iter().any(|rule| right.is_covered_by(rule)));
     let missing = described(missing);
     if missing.is_empty() {
         return Ok(());
@@ -175,10 +175,10 @@ fn covered(
 
 /// Rights as rules, merged where they differ only in their verbs, formatted as Kubernetes does
 /// (`CompactRules`, `CompactString`).
-fn described(rights: impl Iterator<Item = Attributes>) -> Vec<String> {
+fn described(rights: impl Iterator<Item = Right>) -> Vec<String> {
     let mut verbs: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for right in rights {
-        let (of, verb) = match right {
+    for Right { attributes, every_name } in rights {
+        let (of, verb) = match attributes {
             Attributes::Path { verb, path } => (format!("NonResourceURLs:[{path:?}]"), verb),
             Attributes::Resource { verb, group, resource, subresource, name, .. } => {
                 let resource = if subresource.is_empty() {
@@ -187,7 +187,7 @@ fn described(rights: impl Iterator<Item = Attributes>) -> Vec<String> {
                     format!("{resource}/{subresource}")
                 };
                 let mut of = format!("APIGroups:[{group:?}], Resources:[{resource:?}]");
-                if !name.is_empty() {
+                if !every_name {
                     of.push_str(&format!(", ResourceNames:[{name:?}]"));
                 }
                 (of, verb)
@@ -209,32 +209,101 @@ fn quoted(list: &[String]) -> String {
 
 /// The rules among `wanted` that `own` do not cover.
 pub fn not_covered(own: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    let allowed = |right: &Attributes| own.iter().any(|rule| rule_allows(rule, right));
+    let allowed = |right: &Right| own.iter().any(|rule| right.is_covered_by(rule));
     wanted.iter().filter(|rule| !single_rights(rule).iter().all(allowed)).cloned().collect()
 }
 
+/// What a rule grants: one verb on one resource or path.
+struct Right {
+    attributes: Attributes,
+    /// For objects of any name, which the empty name does not stand for: rules can name that.
+    every_name: bool,
+}
+
+impl Right {
+    fn is_covered_by(&self, rule: &PolicyRule) -> bool {
+        let restricted = rule.resource_names.as_ref().is_some_and(|names| !names.is_empty());
+        !(self.every_name && restricted) && rule_allows(rule, &self.attributes)
+    }
+}
+
 /// Breaks a rule down into single rights; `*` stands for itself, so that only a `*` covers it.
-fn single_rights(rule: &PolicyRule) -> Vec<Attributes> {
+fn single_rights(rule: &PolicyRule) -> Vec<Right> {
+    let names = rule.resource_names.clone().unwrap_or_default();
+    let every_name = names.is_empty();
+    let names = if every_name { vec![String::new()] } else { names };
     let mut rights = Vec::new();
     for verb in &rule.verbs {
         for path in rule.non_resource_urls.iter().flatten() {
-            rights.push(Attributes::Path { verb: verb.clone(), path: path.clone() });
+            let attributes = Attributes::Path { verb: verb.clone(), path: path.clone() };
+            rights.push(Right { attributes, every_name: true });
         }
         for group in rule.api_groups.iter().flatten() {
             for item in rule.resources.iter().flatten() {
                 let (resource, subresource) = item.split_once('/').unwrap_or((item, ""));
-                let names = rule.resource_names.clone().unwrap_or_default();
-                let names = if names.is_empty() { vec![String::new()] } else { names };
-                rights.extend(names.into_iter().map(|name| Attributes::Resource {
-                    verb: verb.clone(),
-                    group: group.clone(),
-                    resource: resource.to_owned(),
-                    subresource: subresource.to_owned(),
-                    namespace: String::new(),
-                    name,
+                rights.extend(names.iter().map(|name| Right {
+                    attributes: Attributes::Resource {
+                        verb: verb.clone(),
+                        group: group.clone(),
+                        resource: resource.to_owned(),
+                        subresource: subresource.to_owned(),
+                        namespace: String::new(),
+                        name: name.clone(),
+                    },
+                    every_name,
                 }));
             }
         }
     }
     rights
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_covered_by_the_same_names_or_by_none() {
+        let rule = |names: &[&str]| PolicyRule {
+            api_groups: Some(vec![String::new()]),
+            resources: Some(vec!["secrets".to_owned()]),
+            resource_names: Some(names.iter().map(|name| (*name).to_owned()).collect()),
+            verbs: vec!["get".to_owned()],
+            ..PolicyRule::default()
+        };
+        let unnamed = PolicyRule { resource_names: None, ..rule(&[]) };
+        let table: &[(&[&str], &[&str], bool)] = &[
+            (&[], &[], true),
+            (&[], &["a", "b"], true),
+            (&[], &[""], true),
+            (&[""], &[], false),
+            (&["", "a"], &[], false),
+            (&[""], &[""], true),
+            (&["a"], &[], false),
+            (&["a"], &[""], false),
+            (&["a"], &["a"], true),
+            (&["a"], &["a", "b"], false),
+            (&["a", "b"], &["b"], true),
+        ];
+        for (own, wanted, covered) in table {
+            let missing = not_covered(&[rule(own)], &[rule(wanted)]);
+            assert_eq!(missing.is_empty(), *covered, "{own:?} covers {wanted:?}");
+        }
+        assert_eq!(not_covered(&[rule(&[""])], std::slice::from_ref(&unnamed)), [unnamed]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_its_names() {
+        let rule = PolicyRule {
+            api_groups: Some(vec![String::new()]),
+            resources: Some(vec!["pods/log".to_owned()]),
+            resource_names: Some(vec![String::new()]),
+            verbs: vec!["get".to_owned(), "list".to_owned()],
+            ..PolicyRule::default()
+        };
+        let text = described(single_rights(&rule).into_iter());
+        let expected =
+            r#"{APIGroups:[""], Resources:["pods/log"], ResourceNames:[""], Verbs:["get" "list"]}"#;
+        assert_eq!(text, [expected]);
+    }
 }

@@ -1,4 +1,12 @@
-//! Kubernetes' default ClusterRoles and bindings, and that of `system:dns`.
+//! Kubernetes' default roles and bindings (`pkg/auth/authorizer/rbac/bootstrappolicy`, and
+//! `kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings`), and
+//! those of `system:dns`.
+//!
+//! Here are those that users and Skiff's own components have; [`further`] has those for components
+//! that a cluster may add, [`namespaced`] those of `kube-system` and `kube-public`.
+
+mod further;
+mod namespaced;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +24,9 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 const ALL: &str = "get,list,watch,create,update,patch,delete,deletecollection";
 const READ: &str = "get,list,watch";
 const WRITE: &str = "create,update,patch,delete,deletecollection";
+/// Resources of a group that is no longer served, which upstream's roles still name.
+const EXTENSIONS: &str = "daemonsets,deployments,deployments/rollback,deployments/scale,ingresses,networkpolicies,replicasets,replicasets/scale,replicationcontrollers/scale";
+const EXTENSIONS_READ: &str = "daemonsets,daemonsets/status,deployments,deployments/scale,deployments/status,ingresses,ingresses/status,networkpolicies,replicasets,replicasets/scale,replicasets/status,replicationcontrollers/scale";
 
 /// An administrator sets it to `false` on a default role or binding that is not to be updated
 /// (`kubernetes.io/docs/reference/access-authn-authz/rbac/#auto-reconciliation`).
@@ -33,7 +44,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     for binding in bindings() {
         create_or_complete(core, &binding, complete_binding).await?;
     }
-    Ok(())
+    namespaced::reconcile(core).await
 }
 
 fn autoupdates(metadata: &ObjectMeta) -> bool {
@@ -44,15 +55,30 @@ fn autoupdates(metadata: &ObjectMeta) -> bool {
 
 /// The rules of an aggregated role are set by its controller.
 fn complete_role(role: &mut ClusterRole, wanted: &ClusterRole) {
-    if !autoupdates(&role.metadata) || role.aggregation_rule.is_some() {
+    if !autoupdates(&role.metadata) {
         return;
     }
-    let missing = not_covered(
-        role.rules.as_deref().unwrap_or_default(),
-        wanted.rules.as_deref().unwrap_or_default(),
-    );
+    complete_metadata(&mut role.metadata, &wanted.metadata);
+    if role.aggregation_rule.is_none() {
+        complete_rules(&mut role.rules, wanted.rules.as_deref().unwrap_or_default());
+    }
+}
+
+fn complete_rules(rules: &mut Option<Vec<PolicyRule>>, wanted: &[PolicyRule]) {
+    let missing = not_covered(rules.as_deref().unwrap_or_default(), wanted);
     if !missing.is_empty() {
-        role.rules.get_or_insert_default().extend(missing);
+        rules.get_or_insert_default().extend(missing);
+    }
+}
+
+/// Adds labels and annotations; one that is there keeps its value.
+fn complete_metadata(metadata: &mut ObjectMeta, wanted: &ObjectMeta) {
+    let pairs =
+        [(&mut metadata.labels, &wanted.labels), (&mut metadata.annotations, &wanted.annotations)];
+    for (there, wanted) in pairs {
+        for (key, value) in wanted.iter().flatten() {
+            there.get_or_insert_default().entry(key.clone()).or_insert_with(|| value.clone());
+        }
     }
 }
 
@@ -60,8 +86,13 @@ fn complete_binding(binding: &mut ClusterRoleBinding, wanted: &ClusterRoleBindin
     if !autoupdates(&binding.metadata) {
         return;
     }
-    for subject in wanted.subjects.iter().flatten() {
-        let subjects = binding.subjects.get_or_insert_default();
+    complete_metadata(&mut binding.metadata, &wanted.metadata);
+    complete_subjects(&mut binding.subjects, wanted.subjects.as_deref().unwrap_or_default());
+}
+
+fn complete_subjects(subjects: &mut Option<Vec<Subject>>, wanted: &[Subject]) {
+    for subject in wanted {
+        let subjects = subjects.get_or_insert_default();
         if !subjects.contains(subject) {
             subjects.push(subject.clone());
         }
@@ -80,6 +111,11 @@ fn rule(groups: &str, resources: &str, verbs: &str) -> PolicyRule {
         verbs: list(verbs),
         ..PolicyRule::default()
     }
+}
+
+/// A rule for objects of certain names.
+fn named(groups: &str, resources: &str, names: &str, verbs: &str) -> PolicyRule {
+    PolicyRule { resource_names: Some(list(names)), ..rule(groups, resources, verbs) }
 }
 
 fn paths(urls: &str, verbs: &str) -> PolicyRule {
@@ -152,7 +188,7 @@ fn roles() -> Vec<ClusterRole> {
         role(
             "system:monitoring",
             vec![paths(
-                "/healthz,/healthz/*,/livez,/livez/*,/metrics,/metrics/slis,/readyz,/readyz/*",
+                "/healthz,/healthz/*,/livez,/livez/*,/metrics,/metrics/slis,/readyz,/readyz/*,/flagz,/statusz",
                 "get",
             )],
         ),
@@ -173,6 +209,7 @@ fn roles() -> Vec<ClusterRole> {
     ];
     roles.extend(user_roles());
     roles.extend(component_roles());
+    roles.extend(further::roles());
     roles
 }
 
@@ -193,7 +230,15 @@ fn user_roles() -> Vec<ClusterRole> {
         rule("batch", "cronjobs,cronjobs/status,jobs,jobs/status", READ),
         rule("policy", "poddisruptionbudgets,poddisruptionbudgets/status", READ),
         rule("networking.k8s.io", "ingresses,ingresses/status,networkpolicies", READ),
+        rule("extensions", EXTENSIONS_READ, READ),
+        rule(
+            "resource.k8s.io",
+            "resourceclaims,resourceclaims/status,resourceclaimtemplates",
+            READ,
+        ),
     ];
+    // No Endpoints and no EndpointSlices, by which a Service could lead out of the namespace
+    // (CVE-2021-25740).
     let edit = vec![
         rule("", "pods/attach,pods/exec,pods/portforward,pods/proxy,secrets,services/proxy", READ),
         rule("", "serviceaccounts", "impersonate"),
@@ -201,7 +246,7 @@ fn user_roles() -> Vec<ClusterRole> {
         rule("", "pods/eviction,serviceaccounts/token", "create"),
         rule(
             "",
-            "configmaps,events,persistentvolumeclaims,replicationcontrollers,replicationcontrollers/scale,secrets,serviceaccounts,services,services/proxy,endpoints",
+            "configmaps,events,persistentvolumeclaims,replicationcontrollers,replicationcontrollers/scale,secrets,serviceaccounts,services,services/proxy",
             WRITE,
         ),
         rule(
@@ -213,8 +258,9 @@ fn user_roles() -> Vec<ClusterRole> {
         rule("batch", "cronjobs,jobs", WRITE),
         rule("policy", "poddisruptionbudgets", WRITE),
         rule("networking.k8s.io", "ingresses,networkpolicies", WRITE),
+        rule("extensions", EXTENSIONS, WRITE),
         rule("coordination.k8s.io", "leases", ALL),
-        rule("discovery.k8s.io", "endpointslices", WRITE),
+        rule("resource.k8s.io", "resourceclaims,resourceclaimtemplates", WRITE),
     ];
     let admin = vec![
         rule("authorization.k8s.io", "localsubjectaccessreviews", "create"),
@@ -305,11 +351,9 @@ fn component_roles() -> Vec<ClusterRole> {
                     "create",
                 ),
                 rule("certificates.k8s.io", "certificatesigningrequests", "create,get,list,watch"),
-                rule(
-                    "storage.k8s.io",
-                    "csidrivers,volumeattachments,csinodes",
-                    "create,delete,get,list,patch,update,watch",
-                ),
+                rule("storage.k8s.io", "csidrivers", READ),
+                rule("storage.k8s.io", "csinodes", "create,delete,get,patch,update"),
+                rule("storage.k8s.io", "volumeattachments", "get"),
                 rule("node.k8s.io", "runtimeclasses", READ),
                 rule("resource.k8s.io", "resourceclaims,resourceslices", ALL),
                 rule("discovery.k8s.io", "endpointslices", READ),
@@ -371,6 +415,8 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         binding("system:node", "Group", "system:nodes"),
         binding("system:node-proxier", "User", "system:kube-proxy"),
         binding("system:dns", "User", "system:dns"),
+        binding("system:volume-scheduler", "User", "system:kube-scheduler"),
+        further::kube_dns_binding(),
     ]
 }
 

@@ -1,37 +1,96 @@
-//! Opens a stream to the kubelet, so that its refusal is still an ordinary error.
+//! Opens streams to kubelets, so that a refusal is still an ordinary error.
+//!
+//! A log is opened at once. A session acts in a container from its first message on, so it is only
+//! prepared here, and dialed when its client has been accepted.
 
 use api::ApiError;
 use api::status::FieldError;
 use futures::StreamExt;
 use rpc::kubelet_v1 as pb;
+use rpc::kubelet_v1::kubelet_client::KubeletClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 
 use super::proxy;
 use super::target::{self, PodOnNode};
-use super::{Connection, Session, SessionKind, Streams, kubelet_error};
+use super::{Connection, Session, SessionKind, Stream, Streams, kubelet_error};
 use crate::core::Call;
 use crate::response::Response;
 
 /// Frames queued for a kubelet.
 const QUEUE: usize = 32;
 
+/// A session that nothing has been dialed for yet.
+pub struct Opening {
+    pub kind: SessionKind,
+    kubelet: KubeletClient<Channel>,
+    first: First,
+}
+
+/// The first message to the kubelet.
+enum First {
+    Exec(pb::ExecOpen),
+    Attach(pb::AttachOpen),
+    PortForward(pb::PortForwardOpen),
+}
+
+impl Opening {
+    /// Opens the session at the kubelet.
+    ///
+    /// # Errors
+    /// The kubelet's refusal, 500 when it cannot be reached.
+    pub async fn dial(self) -> Result<Session, ApiError> {
+        let mut kubelet = self.kubelet;
+        let (input, receiver) = mpsc::channel(QUEUE);
+        let frames = ReceiverStream::new(receiver);
+        let answer = match self.first {
+            First::Exec(open) => {
+                use pb::exec_request::Kind;
+                let kinds = futures::stream::iter([Kind::Open(open)]);
+                let kinds = kinds.chain(frames.map(Kind::Frame));
+                kubelet.exec(kinds.map(|kind| pb::ExecRequest { kind: Some(kind) })).await
+            }
+            First::Attach(open) => {
+                use pb::attach_request::Kind;
+                let kinds = futures::stream::iter([Kind::Open(open)]);
+                let kinds = kinds.chain(frames.map(Kind::Frame));
+                kubelet.attach(kinds.map(|kind| pb::AttachRequest { kind: Some(kind) })).await
+            }
+            First::PortForward(open) => {
+                use pb::port_forward_request::Kind;
+                let kinds = futures::stream::iter([Kind::Open(open)]);
+                let kinds = kinds.chain(frames.map(Kind::Frame));
+                let requests = kinds.map(|kind| pb::PortForwardRequest { kind: Some(kind) });
+                kubelet.port_forward(requests).await
+            }
+        };
+        let output = answer.map_err(|status| kubelet_error(&status))?.into_inner();
+        Ok(Session { kind: self.kind, input, output })
+    }
+}
+
 /// Opens the target's streaming subresource.
 ///
 /// # Errors
-/// 400 and 404 for a pod or container that cannot be streamed, 500 when the kubelet cannot be
-/// reached, 503 when there is no endpoint to proxy to.
+/// 405 for any other subresource and for methods that a stream does not have, 400 and 404 for a pod
+/// or container that cannot be streamed, 500 when the kubelet of a log cannot be reached, 503 when
+/// there is no endpoint to proxy to.
 pub async fn open(call: Call<'_>) -> Result<Response, ApiError> {
-    let subresource = call.target.subresource.as_str();
-    if subresource == "proxy" {
+    if call.target.subresource == "proxy" {
         let connection = proxy::find(call).await?;
         return Ok(Response::Connect(Box::new(connection)));
     }
+    let verb = call.verb.as_str();
+    let stream = Stream::of(call.target)
+        .filter(|stream| verb == "get" || (verb == "create" && stream.is_session()))
+        .ok_or_else(|| ApiError::method_not_allowed(call.row(), verb))?;
     let found = target::find(call).await?;
-    let connection = match subresource {
-        "log" => log(call, &found).await?,
-        "exec" | "attach" => session(call, &found, subresource == "exec").await?,
-        _ => port_forward(call, &found).await?,
+    let connection = match stream {
+        Stream::Log => log(call, &found).await?,
+        Stream::Exec => Connection::Session(command(call, &found, true)?),
+        Stream::Attach => Connection::Session(command(call, &found, false)?),
+        Stream::PortForward => Connection::Session(port_forward(call, &found)?),
     };
     Ok(Response::Connect(Box::new(connection)))
 }
@@ -103,7 +162,7 @@ fn log_limits(call: Call<'_>) -> Result<[Option<i64>; 3], ApiError> {
     Err(error)
 }
 
-async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connection, ApiError> {
+fn command(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Opening, ApiError> {
     let options = call.options;
     let container = target::container(&found.pod, options.parameter("container"))?;
     let node = target::running_node(found)?;
@@ -118,52 +177,29 @@ async fn session(call: Call<'_>, found: &PodOnNode, exec: bool) -> Result<Connec
     if !stdin && !stdout && !stderr {
         return Err(ApiError::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
     }
-    let mut client = call.core.kubelets.client(node)?;
-    let (input, receiver) = mpsc::channel(QUEUE);
-    let reference = Some(reference(found, container));
-    let answer = if exec {
-        let command: Vec<String> = options
-            .parameters
-            .iter()
-            .filter(|(name, _)| name == "command")
-            .map(|(_, value)| value.clone())
-            .collect();
+    let container = Some(reference(found, container));
+    let first = if exec {
+        let command: Vec<String> = options.values("command").map(str::to_owned).collect();
         if command.is_empty() {
             return Err(ApiError::bad_request("you must specify a command"));
         }
-        let open = pb::ExecOpen { container: reference, command, stdin, stdout, stderr, tty };
-        let first = pb::ExecRequest { kind: Some(pb::exec_request::Kind::Open(open)) };
-        let rest = ReceiverStream::new(receiver)
-            .map(|frame| pb::ExecRequest { kind: Some(pb::exec_request::Kind::Frame(frame)) });
-        client.exec(futures::stream::iter([first]).chain(rest)).await
+        First::Exec(pb::ExecOpen { container, command, stdin, stdout, stderr, tty })
     } else {
-        let open = pb::AttachOpen { container: reference, stdin, stdout, stderr, tty };
-        let first = pb::AttachRequest { kind: Some(pb::attach_request::Kind::Open(open)) };
-        let rest = ReceiverStream::new(receiver)
-            .map(|frame| pb::AttachRequest { kind: Some(pb::attach_request::Kind::Frame(frame)) });
-        client.attach(futures::stream::iter([first]).chain(rest)).await
+        First::Attach(pb::AttachOpen { container, stdin, stdout, stderr, tty })
     };
-    let output = answer.map_err(|status| kubelet_error(&status))?.into_inner();
-    Ok(Connection::Session(Session { kind: SessionKind::RemoteCommand(streams), input, output }))
+    let kubelet = call.core.kubelets.client(node)?;
+    Ok(Opening { kind: SessionKind::RemoteCommand(streams), kubelet, first })
 }
 
-async fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Connection, ApiError> {
-    let node = target::running_node(found)?;
-    let mut client = call.core.kubelets.client(node)?;
-    let (input, receiver) = mpsc::channel(QUEUE);
+fn port_forward(call: Call<'_>, found: &PodOnNode) -> Result<Opening, ApiError> {
+    let kubelet = call.core.kubelets.client(target::running_node(found)?)?;
     let own = reference(found, String::new());
     let kind = SessionKind::PortForward { pod: own.pod.clone(), uid: own.uid.clone() };
-    let open = pb::PortForwardOpen {
+    let first = First::PortForward(pb::PortForwardOpen {
         namespace: own.namespace,
         pod: own.pod,
         uid: own.uid,
         address: String::new(),
-    };
-    let first = pb::PortForwardRequest { kind: Some(pb::port_forward_request::Kind::Open(open)) };
-    let rest = ReceiverStream::new(receiver).map(|frame| pb::PortForwardRequest {
-        kind: Some(pb::port_forward_request::Kind::Frame(frame)),
     });
-    let answer = client.port_forward(futures::stream::iter([first]).chain(rest)).await;
-    let output = answer.map_err(|status| kubelet_error(&status))?.into_inner();
-    Ok(Connection::Session(Session { kind, input, output }))
+    Ok(Opening { kind, kubelet, first })
 }

@@ -1,19 +1,20 @@
 //! Negotiation of a session's protocol, and the answer that switches to it.
 
-use api::ApiError;
+use api::{ApiError, Kind};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
+use http::{HeaderMap, Method};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_util::codec::{BytesCodec, Framed};
 
-use super::{Session, SessionKind, spdy, websocket};
+use super::{Opening, Session, SessionKind, spdy, websocket};
 use crate::rest::{Body, empty};
 
 /// Largest WebSocket message from a client, in bytes.
@@ -49,57 +50,83 @@ pub fn is_websocket(headers: &HeaderMap) -> bool {
     upgrade_header(headers).eq_ignore_ascii_case(WEBSOCKET)
 }
 
-/// Accepts the client's WebSocket or SPDY connection and carries frames until either side ends.
+/// The protocol that a client's session will be carried by.
+enum Protocol {
+    Command(websocket::Version),
+    /// SPDY within a WebSocket.
+    Tunnel,
+    /// Channels for each of these ports.
+    Ports(Vec<u16>),
+    Spdy,
+}
+
+/// Accepts the client's WebSocket or SPDY connection and carries frames until either side ends. The
+/// kubelet is dialed only once the request is known to be acceptable.
 ///
 /// # Errors
-/// 400 for a request that asks for neither, 403 for one that offers no protocol that is served.
-pub fn accept(
-    session: Session,
+/// 400 for a request that asks for neither, or offers no protocol that is served, 405 for a method
+/// that cannot be upgraded; those of the kubelet.
+pub async fn accept(
+    opening: Opening,
     parts: &Parts,
     upgrade: OnUpgrade,
 ) -> Result<http::Response<Body>, ApiError> {
-    let forward = matches!(session.kind, SessionKind::PortForward { .. });
-    if is_websocket(&parts.headers) {
-        let served = if forward { FORWARD_WEBSOCKET } else { COMMAND_WEBSOCKET };
-        let protocol = choose(&parts.headers, &WEBSOCKET_PROTOCOL, served)?;
-        let ports = match protocol {
-            "v4.channel.k8s.io" if forward => websocket::ports(parts)?,
-            _ => Vec::new(),
-        };
-        let (response, socket) = handshake(parts, protocol, upgrade)?;
-        tokio::spawn(async move {
-            let Some(socket) = socket.await else { return };
-            match (session.kind.clone(), protocol) {
-                (SessionKind::PortForward { pod, uid }, tunnel)
-                    if tunnel == FORWARD_WEBSOCKET[0] =>
-                {
-                    let protocol = spdy::PortForward::new(&pod, &uid);
-                    websocket::tunnel(socket, session, protocol).await;
-                }
-                (SessionKind::PortForward { .. }, _) => {
-                    websocket::forward(socket, session, &ports).await;
-                }
-                (SessionKind::RemoteCommand(_), version) => {
-                    websocket::command(socket, session, version.into()).await;
-                }
-            }
-        });
-        return Ok(response);
-    }
-    if !upgrade_header(&parts.headers).eq_ignore_ascii_case(SPDY) {
-        return Err(ApiError::bad_request("Upgrade request required"));
-    }
-    let served = if forward { FORWARD_SPDY } else { COMMAND_SPDY };
-    let protocol = choose(&parts.headers, &SPDY_PROTOCOL, served)?;
+    let (protocol, response) = negotiate(&opening.kind, parts)?;
+    let session = opening.dial().await?;
     tokio::spawn(async move {
-        match upgrade.await {
-            Ok(upgraded) => serve_spdy(upgraded, session).await,
-            Err(error) => {
-                tracing::debug!(%error, "the client did not complete the upgrade to SPDY")
+        let upgraded = match upgrade.await {
+            Ok(upgraded) => upgraded,
+            Err(error) => return tracing::debug!(%error, "the client did not complete the upgrade"),
+        };
+        match (protocol, session.kind.clone()) {
+            (Protocol::Spdy, _) => serve_spdy(upgraded, session).await,
+            (Protocol::Command(version), _) => {
+                websocket::command(socket(upgraded).await, session, version).await;
+            }
+            (Protocol::Ports(ports), _) => {
+                websocket::forward(socket(upgraded).await, session, &ports).await;
+            }
+            (Protocol::Tunnel, SessionKind::PortForward { pod, uid }) => {
+                let protocol = spdy::PortForward::new(&pod, &uid);
+                websocket::tunnel(socket(upgraded).await, session, protocol).await;
+            }
+            (Protocol::Tunnel, SessionKind::RemoteCommand(_)) => {
+                tracing::error!("only port forwarding is tunnelled");
             }
         }
     });
-    Ok(switching(SPDY, SPDY_PROTOCOL, protocol))
+    Ok(response)
+}
+
+/// The protocol of a session, and the answer that switches to it.
+fn negotiate(
+    kind: &SessionKind,
+    parts: &Parts,
+) -> Result<(Protocol, http::Response<Body>), ApiError> {
+    let forward = matches!(kind, SessionKind::PortForward { .. });
+    let headers = &parts.headers;
+    if !matches!(parts.method, Method::GET | Method::POST) {
+        return Err(ApiError::method_not_allowed(Pod::ROW, parts.method.as_str()));
+    }
+    if !wants_upgrade(headers) {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
+    if is_websocket(headers) {
+        let served = if forward { FORWARD_WEBSOCKET } else { COMMAND_WEBSOCKET };
+        let name = choose(headers, &WEBSOCKET_PROTOCOL, served)?;
+        let protocol = match name {
+            _ if !forward => Protocol::Command(name.into()),
+            "v4.channel.k8s.io" => Protocol::Ports(websocket::ports(parts)?),
+            _ => Protocol::Tunnel,
+        };
+        return Ok((protocol, handshake(parts, name)?));
+    }
+    if !upgrade_header(headers).eq_ignore_ascii_case(SPDY) {
+        return Err(ApiError::bad_request("Upgrade request required"));
+    }
+    let served = if forward { FORWARD_SPDY } else { COMMAND_SPDY };
+    let name = choose(headers, &SPDY_PROTOCOL, served)?;
+    Ok((Protocol::Spdy, switching(SPDY, SPDY_PROTOCOL, name)))
 }
 
 /// Accepts a WebSocket that a log will be sent over.
@@ -111,7 +138,17 @@ pub fn accept_log(
     upgrade: OnUpgrade,
 ) -> Result<(http::Response<Body>, impl Future<Output = Option<Socket>> + use<>), ApiError> {
     let protocol = choose(&parts.headers, &WEBSOCKET_PROTOCOL, LOG_WEBSOCKET)?;
-    handshake(parts, protocol, upgrade)
+    let response = handshake(parts, protocol)?;
+    let socket = async move {
+        match upgrade.await {
+            Ok(upgraded) => Some(socket(upgraded).await),
+            Err(error) => {
+                tracing::debug!(%error, "the client did not complete the upgrade");
+                None
+            }
+        }
+    };
+    Ok((response, socket))
 }
 
 async fn serve_spdy(upgraded: Upgraded, session: Session) {
@@ -162,14 +199,15 @@ fn choose(
     })
 }
 
-/// The answer to a WebSocket handshake, and the socket once the client has upgraded.
-fn handshake(
-    parts: &Parts,
-    protocol: &'static str,
-    upgrade: OnUpgrade,
-) -> Result<(http::Response<Body>, impl Future<Output = Option<Socket>> + use<>), ApiError> {
+/// The answer to a WebSocket handshake (RFC 6455, 4.2).
+fn handshake(parts: &Parts, protocol: &'static str) -> Result<http::Response<Body>, ApiError> {
+    if parts.method != Method::GET {
+        return Err(ApiError::method_not_allowed(Pod::ROW, parts.method.as_str()));
+    }
     let key = parts.headers.get("sec-websocket-key");
+    let version = parts.headers.get("sec-websocket-version");
     let accept = key
+        .filter(|_| version.is_some_and(|version| version == "13"))
         .map(|key| derive_accept_key(key.as_bytes()))
         .and_then(|accept| HeaderValue::from_str(&accept).ok())
         .ok_or_else(|| ApiError::bad_request("the request is not a WebSocket handshake"))?;
@@ -178,20 +216,12 @@ fn handshake(
         response.headers_mut().remove(WEBSOCKET_PROTOCOL);
     }
     response.headers_mut().insert("sec-websocket-accept", accept);
-    let socket = async move {
-        match upgrade.await {
-            Ok(upgraded) => {
-                let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
-                let io = TokioIo::new(upgraded);
-                Some(WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await)
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the client did not complete the upgrade to WebSocket");
-                None
-            }
-        }
-    };
-    Ok((response, socket))
+    Ok(response)
+}
+
+async fn socket(upgraded: Upgraded) -> Socket {
+    let config = WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE_BYTES));
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
 }
 
 fn switching(to: &'static str, name: HeaderName, protocol: &'static str) -> http::Response<Body> {

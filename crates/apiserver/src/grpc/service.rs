@@ -14,11 +14,13 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
 use super::{bind, convert, stream};
+use crate::authn;
 use crate::cache::{Change, WatchEvent, Watcher};
+use crate::connect;
 use crate::pipeline::Pipeline;
 use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
-use crate::rest::{Accept, PeerUser, Representation, bookmark, impersonation, table};
+use crate::rest::{Accept, Representation, bookmark, certificate, table};
 use crate::user::{Credentials, User};
 
 /// A page of a list is cut at about this many bytes of objects.
@@ -90,17 +92,8 @@ impl Resources {
 
 /// The caller's credentials: the connection's certificate, a bearer token, impersonation.
 fn credentials<T>(call: &Call<T>) -> Result<Credentials, Status> {
-    let headers = call.metadata().clone().into_headers();
-    let bearer = headers
-        .get("authorization")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")))
-        .map(str::to_owned);
-    Ok(Credentials {
-        certificate: call.extensions().get::<PeerUser>().and_then(|peer| peer.0.clone()),
-        bearer,
-        impersonate: impersonation(&headers).map_err(|error| to_grpc(&error))?,
-    })
+    let headers = call.metadata().as_ref();
+    authn::credentials(headers, certificate(call.extensions())).map_err(refuse)
 }
 
 fn refuse(error: ApiError) -> Status {
@@ -235,12 +228,18 @@ impl pb::resources_server::Resources for Resources {
             return Err(refuse(ApiError::bad_request("a stream begins with `open`")));
         };
         let target = convert::target(open.target).map_err(refuse)?;
-        let authorized_as = if target.subresource == "log" { "get" } else { "create" };
+        let Some(kind) = connect::Stream::of(&target) else {
+            return Err(refuse(ApiError::method_not_allowed(target.row, "stream")));
+        };
+        let authorized_as = if kind.is_session() { "create" } else { "get" };
         let subject = Subject::Resource { verb: Verb::Connect { authorized_as }, target };
         let parameters = open.parameters.into_iter().map(|one| (one.name, one.value)).collect();
         let options = Options { parameters, ..Options::default() };
         match self.ask(credentials, subject, options, Bytes::new()).await? {
-            Response::Connect(connection) => Ok(Answer::new(stream::frames(*connection, requests))),
+            Response::Connect(connection) => {
+                let frames = stream::frames(*connection, requests).await;
+                Ok(Answer::new(frames.map_err(refuse)?))
+            }
             _ => Err(refuse(ApiError::bad_request("the target cannot be streamed"))),
         }
     }

@@ -1,19 +1,23 @@
 //! Streaming subresources as gRPC frames.
 
+use api::ApiError;
 use futures::StreamExt;
 use rpc::api_v1 as pb;
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use super::service::ReplyStream;
 use crate::connect::Connection;
 
 /// The frames from a connection; the client's further frames are forwarded to it.
-pub fn frames(
+///
+/// # Errors
+/// The kubelet's refusal of a session.
+pub async fn frames(
     connection: Connection,
     requests: Streaming<pb::StreamRequest>,
-) -> ReplyStream<pb::Frame> {
-    match connection {
+) -> Result<ReplyStream<pb::Frame>, ApiError> {
+    Ok(match connection {
         Connection::Log(None) => Box::pin(futures::stream::empty()),
         Connection::Log(Some(chunks)) => Box::pin(chunks.map(|chunk| {
             chunk.map(|chunk| pb::Frame {
@@ -23,10 +27,10 @@ pub fn frames(
             })
         })),
         Connection::Proxy(_) => {
-            let refusal = Status::unimplemented("proxy is served over HTTP only");
-            Box::pin(futures::stream::iter([Err(refusal)]))
+            return Err(ApiError::not_implemented("proxy is served over HTTP only"));
         }
-        Connection::Session(session) => {
+        Connection::Session(opening) => {
+            let session = opening.dial().await?;
             let inward = tokio::spawn(forward(requests, session.input));
             let guard = AbortOnDrop(inward);
             Box::pin(session.output.map(move |frame| {
@@ -34,7 +38,7 @@ pub fn frames(
                 frame
             }))
         }
-    }
+    })
 }
 
 /// Ends the inbound half together with the outbound one.

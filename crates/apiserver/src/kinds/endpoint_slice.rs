@@ -1,8 +1,12 @@
 //! EndpointSlices.
 
+use std::net::IpAddr;
+
 use super::check::{self, Errors, Unique};
 use super::columns;
+use super::endpoints::{is_loopback, is_own};
 use super::path::Path;
+use api::address::canonical;
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -61,16 +65,11 @@ impl Strategy for Rules {
         if endpoints.len() > MAX_ENDPOINTS {
             errors.push(FieldError::too_many("endpoints", endpoints.len(), MAX_ENDPOINTS));
         }
+        let own = is_own(&slice.metadata);
         for (index, endpoint) in endpoints.iter().enumerate() {
-            if super::endpoints::is_own(&slice.metadata) {
-                continue;
-            }
-            validate_endpoint(
-                endpoint,
-                address_type,
-                &Path::new("endpoints").index(index),
-                &mut errors,
-            );
+            let path = Path::new("endpoints").index(index);
+            validate_addresses(endpoint, address_type, own, &path, &mut errors);
+            validate_endpoint(endpoint, &path, &mut errors);
         }
         let mut names = Unique::default();
         for (index, port) in slice.ports.iter().flatten().enumerate() {
@@ -127,20 +126,25 @@ fn first_three(all: Vec<String>, empty: &str) -> Value {
     }
 }
 
-fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, errors: &mut Errors) {
-    let own = path.child("addresses");
+/// The addresses of an endpoint, each of the slice's type once it is canonical.
+fn validate_addresses(
+    endpoint: &Endpoint,
+    address_type: &str,
+    own: bool,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let path = path.child("addresses");
     if endpoint.addresses.is_empty() {
-        errors.push(FieldError::required(&own, "must contain at least 1 address"));
+        errors.push(FieldError::required(&path, "must contain at least 1 address"));
     } else if endpoint.addresses.len() > MAX_ADDRESSES {
-        errors.push(FieldError::too_many(&own, endpoint.addresses.len(), MAX_ADDRESSES));
+        errors.push(FieldError::too_many(&path, endpoint.addresses.len(), MAX_ADDRESSES));
     }
     for (index, address) in endpoint.addresses.iter().enumerate() {
-        let path = own.index(index);
-        match (address_type, address.parse::<std::net::IpAddr>()) {
-            ("IPv4", Ok(ip)) if ip.is_ipv4() => {
-                super::service::non_special_ip(address, &path, errors)
-            }
-            ("IPv6", Ok(ip)) if ip.is_ipv6() => {
+        let path = path.index(index);
+        match (address_type, address.parse::<IpAddr>().map(canonical)) {
+            ("IPv4" | "IPv6", Ok(_)) if own && is_loopback(address) => {}
+            ("IPv4", Ok(IpAddr::V4(_))) | ("IPv6", Ok(IpAddr::V6(_))) => {
                 super::service::non_special_ip(address, &path, errors)
             }
             ("IPv4", _) => {
@@ -153,6 +157,9 @@ fn validate_endpoint(endpoint: &Endpoint, address_type: &str, path: &Path, error
             _ => {}
         }
     }
+}
+
+fn validate_endpoint(endpoint: &Endpoint, path: &Path, errors: &mut Errors) {
     if let Some(name) = &endpoint.node_name {
         check::dns_subdomain(name, &path.child("nodeName"), errors);
     }

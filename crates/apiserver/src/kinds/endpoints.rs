@@ -3,6 +3,7 @@
 use super::check;
 use super::columns;
 use super::path::Path;
+use api::address::Special;
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Endpoints;
@@ -46,7 +47,7 @@ impl Strategy for Rules {
                 for (index, address) in list.into_iter().flatten().enumerate() {
                     let path = path.child(field).index(index).child("ip");
                     check::ip(&address.ip, &path, &mut errors);
-                    if !own {
+                    if !(own && is_loopback(&address.ip)) {
                         super::service::non_special_ip(&address.ip, &path, &mut errors);
                     }
                 }
@@ -110,7 +111,13 @@ fn list(endpoints: &Endpoints) -> String {
     }
 }
 
-/// The API server's own endpoints, which have whatever address it advertises.
+/// Whether it is an address of the loopback interface.
+pub fn is_loopback(ip: &str) -> bool {
+    ip.parse().ok().and_then(Special::of) == Some(Special::Loopback)
+}
+
+/// The API server's own endpoints: one that listens on the loopback interface alone advertises
+/// that.
 pub fn is_own(metadata: &api::ObjectMeta) -> bool {
     metadata.name.as_deref() == Some("kubernetes")
         && metadata.namespace.as_deref() == Some("default")

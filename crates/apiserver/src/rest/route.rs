@@ -5,6 +5,7 @@ use http::Method;
 use http::request::Parts;
 
 use super::{Accept, media_type};
+use crate::connect::Stream;
 use crate::options;
 use crate::paths;
 use crate::request::{Options, PatchType, Subject, Target, Verb};
@@ -135,7 +136,7 @@ fn resource(
         subresource: subresource.to_owned(),
         subpath: subpath(parts.uri.path(), &segments.rest, rest.len()).to_owned(),
     };
-    let verb = verb(method, &target, options, watching, parts)?;
+    let verb = verb(method, &target, options, watching)?;
     Ok(Some(Subject::Resource { verb, target }))
 }
 
@@ -154,13 +155,10 @@ fn verb(
     target: &Target,
     options: &Options,
     watching: bool,
-    parts: &Parts,
 ) -> Result<Verb, ApiError> {
-    if matches!(target.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy") {
-        let upgrade = parts.headers.contains_key(http::header::UPGRADE);
-        let session = !matches!(target.subresource.as_str(), "log" | "proxy");
+    if target.subresource == "proxy" || Stream::of(target).is_some() {
         let authorized_as = match *method {
-            Method::GET if upgrade && session => "create",
+            Method::HEAD if target.subresource != "proxy" => return Err(not_allowed()),
             Method::GET | Method::HEAD => "get",
             Method::POST => "create",
             Method::PUT => "update",

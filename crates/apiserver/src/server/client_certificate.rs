@@ -1,68 +1,172 @@
-//! Client certificates: a client with an invalid one gets a Status, as from Kubernetes, and not a
-//! failed handshake.
+//! Client certificates: a client with an invalid one gets a Status with the reason, and not a failed
+//! handshake.
 //!
-//! TLS only verifies that the client holds the key of its certificate. Whether the certificate is
-//! valid is checked once per connection ([`ClientCertificates::peer`]).
+//! TLS only verifies that the client holds the key of its certificate; that is never skipped.
+//! Whether the certificate is valid is checked once per connection ([`ClientCertificates::peer`]),
+//! by webpki. Certificates that webpki cannot parse are of X.509 version 1, as
+//! `openssl x509 -req` makes them, which Kubernetes accepts ([`version_one`]), or are refused.
+
+mod version_one;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rpc::tls::CertificateIdentity;
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::server::WebPkiClientVerifier;
+use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, Error, RootCertStore, ServerConnection,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
+    RootCertStore, ServerConnection, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::user::User;
+use self::version_one::PublicKey;
+use crate::user::{ClientCertificate, User};
 
-/// The authority that client certificates are verified against.
+/// The authorities that client certificates are verified against.
 #[derive(Clone, Debug)]
-pub struct ClientCertificates(Arc<dyn ClientCertVerifier>);
+pub struct ClientCertificates(Arc<Authorities>);
+
+#[derive(Debug)]
+struct Authorities {
+    webpki: Arc<dyn ClientCertVerifier>,
+    roots: Vec<CertificateDer<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
 impl ClientCertificates {
     /// Trusts what `roots` have signed.
     ///
     /// # Errors
-    /// When there are no roots.
-    pub fn new(roots: RootCertStore) -> anyhow::Result<Self> {
-        let verifier =
-            WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
-        Ok(Self(verifier))
+    /// When there are no roots, or one cannot be parsed.
+    pub fn new(roots: Vec<CertificateDer<'static>>) -> anyhow::Result<Self> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let algorithms = provider.signature_verification_algorithms;
+        let mut store = RootCertStore::empty();
+        for root in &roots {
+            store.add(root.clone())?;
+        }
+        let webpki = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+            .allow_unauthenticated()
+            .build()?;
+        Ok(Self(Arc::new(Authorities { webpki, roots, algorithms })))
     }
 
-    /// The client of a connection. `None`: its certificate is not valid.
-    pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Option<Peer> {
-        let (own, intermediates) = session.peer_certificates()?.split_first()?;
-        let now = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
-        let now = UnixTime::since_unix_epoch(now);
-        if let Err(error) = self.0.verify_client_cert(own, intermediates, now) {
-            tracing::debug!(%error, "client certificate refused");
-            return None;
+    /// The client of a connection.
+    pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Peer {
+        let chain = session.peer_certificates().unwrap_or_default();
+        let Some((own, intermediates)) = chain.split_first() else {
+            return Peer { certificate: ClientCertificate::Absent, identity: None };
+        };
+        match self.0.identify(own, intermediates, now) {
+            Ok(identity) => {
+                let (name, groups) = (identity.name.clone(), identity.groups.clone());
+                let user = Arc::new(User::authenticated(name, groups));
+                Peer { certificate: ClientCertificate::Valid(user), identity: Some(identity) }
+            }
+            Err(reason) => {
+                tracing::debug!(reason, "client certificate refused");
+                Peer { certificate: ClientCertificate::Invalid(reason.into()), identity: None }
+            }
         }
-        let identity = rpc::tls::certificate_identity(own)?;
-        Some(Peer {
-            user: Arc::new(User::authenticated(identity.name, identity.groups)),
-            not_after: identity.not_after,
-        })
     }
 }
 
-/// The user of a connection, as long as the certificate is valid.
+impl Authorities {
+    /// Whom a certificate names, or why it is not valid.
+    fn identify(
+        &self,
+        own: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<CertificateIdentity, String> {
+        if version_one::is(own) {
+            version_one::verify(own, &self.roots, self.algorithms.all, now)?;
+        } else {
+            let seconds = u64::try_from(now.as_second()).unwrap_or_default();
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            let verified = self.webpki.verify_client_cert(own, intermediates, now);
+            verified.map_err(|error| reason(&error))?;
+        }
+        let identity = rpc::tls::certificate_identity(own);
+        let identity = identity.filter(|identity| !identity.name.is_empty());
+        identity.ok_or_else(|| "its subject has no common name".to_owned())
+    }
+
+    /// Verifies the handshake's signature by the key of a certificate that webpki cannot parse, so
+    /// that its client can be told what is wrong. The caller has restricted the algorithms to those
+    /// of the scheme.
+    fn verify_possession(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let (_, certificate) = X509Certificate::from_der(certificate)
+            .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let key = PublicKey::parse(certificate.tbs_certificate.subject_pki.raw)
+            .ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let scheme = self.algorithms.mapping.iter().find(|(scheme, _)| *scheme == signed.scheme);
+        let (_, candidates) =
+            scheme.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        // As webpki: TLS 1.2 has several candidates for a scheme, of which the key decides.
+        let verified = candidates.iter().any(|algorithm| {
+            key.is_for(*algorithm) && key.verify(*algorithm, message, signed.signature())
+        });
+        if verified {
+            Ok(HandshakeSignatureValid::assertion())
+        } else {
+            Err(Error::InvalidCertificate(CertificateError::BadSignature))
+        }
+    }
+}
+
+/// What is wrong with a certificate, for its owner.
+fn reason(error: &Error) -> String {
+    let Error::InvalidCertificate(error) = error else {
+        return error.to_string();
+    };
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => EXPIRED.to_owned(),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            NOT_YET_VALID.to_owned()
+        }
+        CertificateError::UnknownIssuer => UNKNOWN_AUTHORITY.to_owned(),
+        CertificateError::BadSignature => BAD_SIGNATURE.to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "its extended key usage does not include client authentication".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+const EXPIRED: &str = "it has expired";
+const NOT_YET_VALID: &str = "it is not valid yet";
+const UNKNOWN_AUTHORITY: &str = "it is signed by an unknown authority";
+const BAD_SIGNATURE: &str = "its signature does not match";
+
+/// The client of a connection, as long as its certificate is valid.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    user: Arc<User>,
-    /// Seconds since 1970.
-    not_after: i64,
+    certificate: ClientCertificate,
+    /// Of a valid certificate.
+    identity: Option<CertificateIdentity>,
 }
 
 impl Peer {
-    /// The user; `None` once the certificate has expired: a connection may outlive it.
-    pub fn user(&self, now: Timestamp) -> Option<Arc<User>> {
-        (now.as_second() <= self.not_after).then(|| self.user.clone())
+    /// What the certificate proves now: a connection may outlive it.
+    pub fn at(&self, now: Timestamp) -> ClientCertificate {
+        let now = now.as_second();
+        match &self.identity {
+            Some(identity) if now > identity.not_after => {
+                ClientCertificate::Invalid(EXPIRED.into())
+            }
+            _ => self.certificate.clone(),
+        }
     }
 }
 
@@ -76,7 +180,7 @@ impl ClientCertVerifier for ClientCertificates {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        self.0.webpki.root_hint_subjects()
     }
 
     fn verify_client_cert(
@@ -94,7 +198,10 @@ impl ClientCertVerifier for ClientCertificates {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
+        if ParsedCertificate::try_from(certificate).is_ok() {
+            return self.0.webpki.verify_tls12_signature(message, certificate, signed);
+        }
+        self.0.verify_possession(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -103,10 +210,28 @@ impl ClientCertVerifier for ClientCertificates {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
+        if ParsedCertificate::try_from(certificate).is_ok() {
+            return self.0.webpki.verify_tls13_signature(message, certificate, signed);
+        }
+        if !is_of_tls13(signed.scheme) {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        self.0.verify_possession(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.0.webpki.supported_verify_schemes()
     }
+}
+
+/// TLS 1.3 has no PKCS #1 signatures in the handshake (RFC 8446, 4.2.3).
+fn is_of_tls13(scheme: SignatureScheme) -> bool {
+    !matches!(
+        scheme,
+        SignatureScheme::RSA_PKCS1_SHA1
+            | SignatureScheme::RSA_PKCS1_SHA256
+            | SignatureScheme::RSA_PKCS1_SHA384
+            | SignatureScheme::RSA_PKCS1_SHA512
+            | SignatureScheme::ECDSA_SHA1_Legacy
+    )
 }

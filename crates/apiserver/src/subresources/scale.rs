@@ -86,7 +86,7 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
     }
     let target = itself(call);
     let call = Call { target: &target, ..call };
-    let answer = apply::apply_config(call, &config, "scale").await?;
+    let answer = apply::apply_config(call, request, &config, "scale").await?;
     let object = core::decode(call.row(), &answer.version)?;
     Ok(json(200, &scale_of(&*object)?))
 }

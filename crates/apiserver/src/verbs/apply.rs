@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::create::create_object;
 use super::update::update_with;
+use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
 use crate::core::Call;
@@ -39,7 +40,7 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     if let (FieldValidation::Strict, Some(twice)) = (call.options.field_validation, &twice) {
         return Err(ApiError::bad_request(format!("error strict decoding YAML: {twice}")));
     }
-    let mut answer = apply_config(call, &config, &call.target.subresource).await?;
+    let mut answer = apply_config(call, request, &config, &call.target.subresource).await?;
     answer.warnings.extend(twice);
     Ok(Response::Object(answer))
 }
@@ -69,6 +70,7 @@ pub fn read(call: Call<'_>, request: &Request) -> Result<Value, ApiError> {
 /// As [`apply`].
 pub async fn apply_config(
     call: Call<'_>,
+    request: &Request,
     config: &Value,
     subresource: &str,
 ) -> Result<ObjectAnswer, ApiError> {
@@ -95,6 +97,7 @@ pub async fn apply_config(
                 );
                 return Err(ApiError::conflict(row, &call.target.name, problem));
             }
+            authorize_creation(call.core, request)?;
             let applied = api::apply::apply(None, &[], config, schema, &writer)
                 .map_err(|conflicts| conflict(call, &conflicts))?;
             create_object(call, object_of(call, &applied.object, applied.owners)?).await

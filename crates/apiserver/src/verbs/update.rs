@@ -11,6 +11,7 @@ use store::{Outcome, Revision};
 use super::delete::remove;
 use super::{answer, create};
 use crate::admission::Charges;
+use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
@@ -62,6 +63,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
                 && call.target.subresource.is_empty()
                 && unconditional =>
         {
+            authorize_creation(call.core, request)?;
             create::create_object(call, object).await?
         }
         outcome => outcome?,

@@ -7,18 +7,94 @@ use crate::server::Server;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
+fn get_map() -> rpc::api_v1::GetRequest {
+    rpc::api_v1::GetRequest {
+        target: Some(rpc::api_v1::Target {
+            version: "v1".into(),
+            resource: "configmaps".into(),
+            namespace: "default".into(),
+            name: "m".into(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
 #[tokio::test]
-async fn unauthenticated_requests_are_refused() {
+async fn requests_without_credentials_are_those_of_the_anonymous_user() {
     let server = Server::start().await;
     let anonymous = server.rest_anonymous();
-    let refused = anonymous.get(MAPS).await.expect(401);
+    let refused = anonymous.get(MAPS).await.expect(403);
     assert_eq!(
-        (&refused["reason"], &refused["message"]),
-        (&json!("Unauthorized"), &json!("Unauthorized"))
+        refused["message"],
+        "configmaps is forbidden: User \"system:anonymous\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
     );
-    anonymous.get("/metrics").await.expect(401);
-    anonymous.get("/version").await.expect(200);
-    assert_eq!(anonymous.get("/healthz").await.code, 200);
+    for path in ["/metrics", "/api", "/apis", "/openapi/v3", "/healthz/ping", "/"] {
+        let refused = anonymous.get(path).await.expect(403);
+        let path = format!("forbidden: User \"system:anonymous\" cannot get path {path:?}");
+        assert_eq!(refused["message"], path);
+    }
+    for path in ["/healthz", "/livez", "/readyz", "/version", "/version/"] {
+        assert_eq!(anonymous.get(path).await.code, 200, "{path}");
+    }
+    let refused = server.grpc_anonymous().get(get_map()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    let impersonation = [("impersonate-user", "kubernetes-admin")];
+    anonymous.ask("GET", "/version", &impersonation, Vec::new()).await.expect(403);
+    // RBAC may give more.
+    let admin = server.admin();
+    let binding = json!({"metadata": {"name": "open"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        "subjects": [{"kind": "Group", "name": "system:unauthenticated", "apiGroup": "rbac.authorization.k8s.io"}]});
+    admin.post(&format!("{RBAC}/clusterrolebindings"), &binding).await.expect(201);
+    admin.get(&format!("{RBAC}/clusterrolebindings")).await.expect(200);
+    anonymous.get(MAPS).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn anonymous_requests_can_be_turned_off() {
+    let server = Server::start_with(&["--anonymous-auth=false"]).await;
+    let anonymous = server.rest_anonymous();
+    for path in [MAPS, "/healthz", "/version", "/metrics"] {
+        let refused = anonymous.get(path).await.expect(401);
+        assert_eq!(refused["message"], "Unauthorized");
+    }
+    let refused = server.grpc_anonymous().get(get_map()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+    server.admin().get(MAPS).await.expect(200);
+    server.stop().await;
+}
+
+/// An impersonation that cannot be read is not a request of the impersonator's own.
+#[tokio::test]
+async fn an_impersonation_that_cannot_be_read_is_refused() {
+    let server = Server::start().await;
+    let mut grpc = server.grpc();
+    for name in ["impersonate-user", "impersonate-group", "impersonate-uid", "impersonate-extra-a"]
+    {
+        let value = http::HeaderValue::from_bytes("bö".as_bytes()).unwrap();
+        let headers = [("impersonate-user", "bob".parse().unwrap()), (name, value.clone())];
+        let headers = if name == "impersonate-user" { &headers[1..] } else { &headers[..] };
+        let answer = server.admin().ask_with(MAPS, headers).await;
+        assert_eq!(answer.code, 400, "{name}: {}", answer.text);
+        let mut request = tonic::Request::new(get_map());
+        let mut metadata = request.metadata().clone().into_headers();
+        metadata.extend(
+            headers
+                .iter()
+                .map(|(name, value)| (http::HeaderName::from_static(name), value.clone())),
+        );
+        *request.metadata_mut() = tonic::metadata::MetadataMap::from_headers(metadata);
+        let refused = grpc.get(request).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{name}: {refused}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn invalid_credentials_are_refused() {
+    let server = Server::start().await;
+    let anonymous = server.rest_anonymous();
     let bob = server.rest_as("bob", &["devs"]);
     let refused = bob.get(MAPS).await.expect(403);
     assert_eq!(
@@ -148,6 +224,101 @@ async fn tokens_are_valid_while_their_account_exists() {
     let bearer = format!("Bearer {forged}");
     let headers = [("authorization", bearer.as_str())];
     anonymous.ask("GET", MAPS, &headers, Vec::new()).await.expect(401);
+    server.stop().await;
+}
+
+/// Writes an object with an earlier deletionTimestamp, as if it had been waiting for its finalizer.
+async fn backdate(server: &Server, key: &str, seconds: i64) {
+    let core = server.core();
+    let key = bytes::Bytes::from(format!("/registry/{key}"));
+    let entry = core.store.get(key.clone()).await.unwrap().entry.unwrap();
+    let mut object: serde_json::Value = serde_json::from_slice(&entry.value).unwrap();
+    let at = core.clock.now() - jiff::SignedDuration::from_secs(seconds);
+    let at = jiff::Timestamp::from_second(at.as_second()).unwrap();
+    assert!(object["metadata"]["deletionTimestamp"].is_string(), "{object}");
+    object["metadata"]["deletionTimestamp"] = at.to_string().into();
+    let value = bytes::Bytes::from(object.to_string());
+    let written = core.store.update_with_lease(key, value, entry.mod_revision, None).await;
+    assert!(matches!(written.unwrap(), store::Outcome::Written(_)));
+}
+
+/// A finalizer does not keep a token alive.
+#[tokio::test]
+async fn tokens_end_a_minute_after_what_they_are_bound_to_was_deleted() {
+    let server = Server::start().await;
+    let (admin, anonymous) = (server.admin(), server.rest_anonymous());
+    let space = "/api/v1/namespaces/default";
+    let kept = |name: &str| json!({"name": name, "finalizers": ["example.com/keep"]});
+    let account = |name: &str| json!({"metadata": {"name": name}});
+    admin.post(&format!("{space}/serviceaccounts"), &account("robot")).await.expect(201);
+    let pod = json!({"metadata": kept("bound"), "spec": {"serviceAccountName": "robot",
+        "containers": [{"name": "c", "image": "i"}]}});
+    admin.post(&format!("{space}/pods"), &pod).await.expect(201);
+    admin.post(&format!("{space}/secrets"), &json!({"metadata": kept("bound")})).await.expect(201);
+    admin.post("/api/v1/nodes", &json!({"metadata": kept("bound")})).await.expect(201);
+    let doomed = json!({"metadata": kept("doomed")});
+    admin.post(&format!("{space}/serviceaccounts"), &doomed).await.expect(201);
+    let table = [
+        ("robot", Some("Pod"), format!("{space}/pods/bound"), "pods/default/bound"),
+        ("robot", Some("Secret"), format!("{space}/secrets/bound"), "secrets/default/bound"),
+        ("robot", Some("Node"), "/api/v1/nodes/bound".to_owned(), "nodes/bound"),
+        (
+            "doomed",
+            None,
+            format!("{space}/serviceaccounts/doomed"),
+            "serviceaccounts/default/doomed",
+        ),
+    ];
+    let whoami = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    for (name, kind, path, key) in table {
+        let bound = kind.map(|kind| json!({"kind": kind, "apiVersion": "v1", "name": "bound"}));
+        let wanted = json!({"spec": {"boundObjectRef": bound}});
+        let mut tokens = Vec::new();
+        for _ in 0..4 {
+            let path = format!("{space}/serviceaccounts/{name}/token");
+            let signed = admin.post(&path, &wanted).await.expect(201);
+            tokens.push(format!("Bearer {}", signed["status"]["token"].as_str().unwrap()));
+        }
+        let ask = async |token: &str| {
+            let headers = [("authorization", token), ("content-type", "application/json")];
+            anonymous.ask("POST", whoami, &headers, b"{}".to_vec()).await.code
+        };
+        assert_eq!(ask(&tokens[0]).await, 201, "{path}");
+        admin.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect(200);
+        assert_eq!(ask(&tokens[1]).await, 201, "{path} has just been deleted");
+        for (seconds, token, code) in [(50, &tokens[2], 201), (62, &tokens[3], 401)] {
+            backdate(&server, key, seconds).await;
+            // A consistent read brings the cache up to date.
+            admin.get(&path).await.expect(200);
+            assert_eq!(ask(token).await, code, "{path} was deleted {seconds} s ago");
+        }
+    }
+    server.stop().await;
+}
+
+/// Whoever may write one nameless object may not give out the right to all.
+#[tokio::test]
+async fn the_empty_name_does_not_stand_for_every_name() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let role = json!({"metadata": {"name": "narrow"}, "rules": [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [""], "verbs": ["get"]},
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["create"]}]});
+    admin.post(&format!("{RBAC}/namespaces/default/roles"), &role).await.expect(201);
+    let binding = json!({"metadata": {"name": "narrow"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "narrow"},
+        "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]});
+    admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.expect(201);
+    admin.get(&format!("{RBAC}/rolebindings")).await.expect(200);
+    let bob = server.rest_as("bob", &[]);
+    let rule = |name: &str, names: serde_json::Value| {
+        json!({"metadata": {"name": name}, "rules": [
+        {"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get"]}]})
+    };
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    bob.post(&roles, &rule("same", json!([""]))).await.expect(201);
+    for names in [json!(null), json!([]), json!(["a"]), json!(["", "a"])] {
+        bob.post(&roles, &rule("wider", names)).await.expect(403);
+    }
     server.stop().await;
 }
 

@@ -63,7 +63,7 @@ impl Server {
         Self::start_with(&[]).await
     }
 
-    /// Starts with further flags; `--etcd-servers` replaces the embedded store.
+    /// Starts with further flags; those of a store replace the own one.
     pub async fn start_with(flags: &[&str]) -> Self {
         runtime::init("error");
         let folder = tempfile::tempdir().unwrap();
@@ -79,6 +79,7 @@ impl Server {
             path.display().to_string()
         };
         let (certificate, key) = issue(&issuer, "kube-apiserver", &[], None);
+        let (client_certificate, client_key) = issue(&issuer, "kube-apiserver", &[], None);
         let accounts = KeyPair::generate().unwrap();
         let store = folder.path().join("store").display().to_string();
         let mut arguments: Vec<String> = [
@@ -93,10 +94,14 @@ impl Server {
                 write("sa.key", &accounts.serialize_pem())
             ),
             &format!("--service-account-key-file={}", write("sa.pub", &accounts.public_key_pem())),
+            &format!("--kubelet-certificate-authority={}", write("kubelet-ca.crt", &ca_pem)),
+            &format!("--kubelet-client-certificate={}", write("client.crt", &client_certificate)),
+            &format!("--kubelet-client-key={}", write("client.key", &client_key)),
         ]
         .map(str::to_owned)
         .to_vec();
-        if !flags.iter().any(|flag| flag.starts_with("--etcd-servers")) {
+        let stores = ["--etcd-servers", "--embedded-store"];
+        if !flags.iter().any(|flag| stores.iter().any(|store| flag.starts_with(store))) {
             arguments.push(format!("--embedded-store={store}"));
         }
         arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
@@ -116,6 +121,11 @@ impl Server {
     /// Certificate and key of a user, in PEM.
     pub fn identity(&self, user: &str, groups: &[&str]) -> (String, String) {
         issue(&self.issuer, user, groups, None)
+    }
+
+    /// The authority that the server trusts.
+    pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
     }
 
     /// Another authority, which the server does not trust.
@@ -176,7 +186,12 @@ impl Server {
 
     /// The gRPC door as the administrator.
     pub fn grpc(&self) -> ResourcesClient<Channel> {
-        let (certificate, key) = self.identity("kubernetes-admin", &["system:masters"]);
+        self.grpc_as("kubernetes-admin", &["system:masters"])
+    }
+
+    /// The gRPC door as a user with a certificate.
+    pub fn grpc_as(&self, user: &str, groups: &[&str]) -> ResourcesClient<Channel> {
+        let (certificate, key) = self.identity(user, groups);
         self.grpc_with(Some(rpc::tls::KeyPair {
             certificate_pem: certificate.into_bytes(),
             key_pem: key.into_bytes(),
@@ -287,6 +302,26 @@ impl Rest {
         body: Vec<u8>,
     ) -> Answer {
         let (parts, bytes) = self.exchange(method, path, headers, body).await;
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+            text: String::from_utf8_lossy(&bytes).into_owned(),
+        }
+    }
+
+    /// A GET with headers of any bytes.
+    pub async fn ask_with(
+        &self,
+        path: &str,
+        headers: &[(&'static str, http::HeaderValue)],
+    ) -> Answer {
+        let mut request = http::Request::get(path).body(kube::client::Body::empty()).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, value.clone());
+        }
+        let (parts, body) = self.0.send(request).await.unwrap().into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
         Answer {
             code: parts.status.as_u16(),
             headers: parts.headers,

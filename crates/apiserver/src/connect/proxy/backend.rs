@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use api::ApiError;
+use api::address::{self, Special};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt, future, stream};
 use rpc::api_v1::{Channel, Frame};
@@ -71,16 +72,7 @@ impl Route {
     /// 400 for loopback and link-local addresses, which would mean something else on this machine
     /// than where they were written.
     pub fn direct(ip: &str) -> Result<Self, ApiError> {
-        let refuse = || ApiError::bad_request("address not allowed");
-        let ip: IpAddr = ip.parse().map_err(|_| refuse())?;
-        let link_local = match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        };
-        if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local {
-            return Err(refuse());
-        }
-        Ok(Self::Direct(ip))
+        proxyable(ip).map(Self::Direct)
     }
 
     /// The address to connect to.
@@ -113,12 +105,7 @@ impl Server {
                 Route::Pod { kubelet, open } => {
                     tunnel((**kubelet).clone(), open.clone(), self.port).await?
                 }
-                Route::Direct(ip) => {
-                    let stream = TcpStream::connect(SocketAddr::new(*ip, self.port)).await;
-                    let stream = stream.map_err(|error| unreachable(&error))?;
-                    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
-                    Box::new(stream)
-                }
+                Route::Direct(ip) => Box::new(connect(*ip, self.port).await?),
             };
             if !self.https {
                 return Ok(io);
@@ -131,6 +118,24 @@ impl Server {
             Err(elapsed) => Err(unreachable(&elapsed)),
         }
     }
+}
+
+/// An address that may be proxied to, in its canonical form.
+///
+/// # Errors
+/// 400 for any other.
+pub fn proxyable(ip: &str) -> Result<IpAddr, ApiError> {
+    let ip = ip.parse().ok().map(address::canonical).filter(|ip| Special::of(*ip).is_none());
+    ip.ok_or_else(|| ApiError::bad_request("address not allowed"))
+}
+
+/// Connects to an ordinary address. Whatever came before, this is what the connection goes to.
+async fn connect(ip: IpAddr, port: u16) -> Result<TcpStream, ApiError> {
+    let ip = proxyable(&ip.to_string())?;
+    let stream = TcpStream::connect(SocketAddr::new(ip, port)).await;
+    let stream = stream.map_err(|error| unreachable(&error))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+    Ok(stream)
 }
 
 /// The message to a client whose backend does not answer: the root cause.
@@ -191,10 +196,31 @@ mod tests {
 
     #[test]
     fn this_machine_and_its_link_are_refused() {
-        for ip in ["127.0.0.1", "::1", "169.254.169.254", "fe80::1", "0.0.0.0", "x"] {
+        let refused =
+            ["::1", "fe80::1", "::", "ff02::1", "localhost", "x", "", "127.1", "0x7f.0.0.1"];
+        for ip in refused {
             assert!(Route::direct(ip).is_err(), "{ip}");
         }
+        for ip in ["127.0.0.1", "127.9.9.9", "169.254.169.254", "0.0.0.0", "224.0.0.1"] {
+            for ip in [ip.to_owned(), format!("::ffff:{ip}"), format!("::{ip}")] {
+                assert!(Route::direct(&ip).is_err(), "{ip}");
+            }
+        }
         assert!(Route::direct("192.0.2.1").is_ok());
+        let mapped = Route::direct("::ffff:192.0.2.1").unwrap();
+        assert_eq!(mapped.host(), "192.0.2.1");
+    }
+
+    /// A route is not trusted to have been checked.
+    #[tokio::test]
+    async fn the_address_is_checked_again_when_connecting() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for ip in ["127.0.0.1", "::ffff:127.0.0.1", "::1"] {
+            let route = Route::Direct(ip.parse().unwrap());
+            let refused = Server { route, port, https: false }.connect().await;
+            assert_eq!(refused.err().map(|error| error.code()), Some(400), "{ip}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rpc::kubelet_v1::PortForwardOpen;
 
 use super::Proxy;
 use super::address::Address;
-use super::backend::{Backend, Route, Server};
+use super::backend::{Backend, Route, Server, proxyable};
 use crate::connect::Connection;
 use crate::core::Call;
 use crate::kubelet;
@@ -76,6 +76,7 @@ async fn route_to(call: Call<'_>, pod: &Pod) -> Result<Route, ApiError> {
     let (Some(node), Some(address)) = (node, address.filter(|address| !address.is_empty())) else {
         return Err(ApiError::service_unavailable(format!("pod {name} has no address yet")));
     };
+    let address = proxyable(&address)?.to_string();
     let node = call.core.find(Node::ROW, node).await?;
     let node = node.ok_or_else(|| {
         ApiError::service_unavailable(format!("the node of pod {name} does not exist"))

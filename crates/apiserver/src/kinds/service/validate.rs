@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use api::address::Special;
 use api::status::FieldError;
 use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
@@ -203,24 +204,8 @@ fn families(spec: &ServiceSpec, path: &Path, errors: &mut Errors) {
 
 /// Refuses addresses that a service can never have.
 pub fn non_special_ip(ip: &str, path: &Path, errors: &mut Errors) {
-    let Ok(address) = ip.parse::<std::net::IpAddr>() else {
-        return;
-    };
-    let link_local = match address {
-        std::net::IpAddr::V4(ip) => ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    let multicast = match address {
-        std::net::IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
-        std::net::IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
-    };
-    let checks = [
-        (address.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
-        (address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
-    ];
-    for (_, problem) in checks.into_iter().filter(|(holds, _)| *holds) {
+    let special = ip.parse().ok().and_then(Special::of);
+    if let Some(problem) = special.and_then(Special::problem) {
         errors.push(FieldError::invalid(path, ip, problem));
     }
 }
