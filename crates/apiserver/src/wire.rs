@@ -10,7 +10,7 @@ use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, pod_security};
 use crate::allocate::Allocator;
 use crate::authn::{ServiceAccountTokens, TokenConfig};
 use crate::authz::Rbac;
@@ -47,7 +47,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         store,
         clock,
         rbac: Rbac::default(),
-        admission: Admission::default(),
+        admission: admission(config)?,
         tokens: tokens(config)?,
         kubelets: Kubelets::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
@@ -55,11 +55,18 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
     let own = Advertised { address: advertised(config)?, port: listener.local_addr()?.port() };
-    bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
+    bootstrap::keep(&core, own, embedded.is_some(), shutdown.clone())
         .await
         .context("cannot write the kubernetes Service")?;
     let pipeline = pipeline(core.clone());
     server::serve(listener, tls, core, pipeline, embedded, shutdown)
+}
+
+fn admission(config: &Config) -> anyhow::Result<Admission> {
+    let file = config.admission_control_config_file.as_deref();
+    let pod_security = file.map(pod_security::configuration::load).transpose();
+    let pod_security = pod_security.context("--admission-control-config-file")?;
+    Ok(Admission { pod_security: pod_security.unwrap_or_default(), ..Admission::default() })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
