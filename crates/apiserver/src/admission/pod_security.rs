@@ -224,13 +224,18 @@ fn is_significant(new: &Pod, old: &Pod) -> bool {
     }
     let pairs = spec.containers.iter().zip(&was.containers);
     let inits = spec.init_containers.iter().flatten().zip(was.init_containers.iter().flatten());
+    let ephemeral: BTreeMap<&str, _> = was
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .map(|container| (container.name.as_str(), container))
+        .collect();
     let changed = |name: &str, images: (&Option<String>, &Option<String>)| {
         images.0 != images.1 || differs(&format!("{SECCOMP_CONTAINER}{name}"))
     };
     pairs.chain(inits).any(|(new, old)| changed(&new.name, (&new.image, &old.image)))
         || spec.ephemeral_containers.iter().flatten().any(|new| {
-            let mut before = was.ephemeral_containers.iter().flatten();
-            let before = before.find(|old| old.name == new.name);
+            let before = ephemeral.get(new.name.as_str());
             before.is_none_or(|old| changed(&new.name, (&new.image, &old.image)))
         })
 }

@@ -22,6 +22,7 @@ const HARMLESS: &[&str] = &[
     "GCEPersistentDiskVolumeSource.pdName",
     "HTTPHeader.name",
     "ISCSIVolumeSource.initiatorName",
+    "ImageVolumeSource.reference",
     "PodDNSConfigOption.name",
     "PodOS.name",
     "PodResourceClaim.name",

@@ -84,16 +84,18 @@ pub fn validate(
     }
     let labels = selector.iter().flat_map(|own| own.match_labels.iter().flatten());
     let mut seen: BTreeSet<&str> = labels.map(|(key, _)| key.as_str()).collect();
+    let indexes: BTreeMap<&str, usize> =
+        matching.iter().enumerate().map(|(index, key)| (key.as_str(), index)).collect();
     let expressions = selector.iter().flat_map(|own| own.match_expressions.iter().flatten());
     for expression in expressions {
         let key = expression.key.as_str();
-        let index = matching.iter().rposition(|own| own == key);
-        if let Some(index) = index.filter(|_| seen.contains(key)) {
+        if let Some(index) = indexes.get(key).filter(|_| seen.contains(key)) {
             let problem = "exists in both matchLabelKeys and labelSelector";
-            errors.push(FieldError::invalid(path.index(index), key, problem));
+            errors.push(FieldError::invalid(path.index(*index), key, problem));
         }
         seen.insert(key);
     }
+    let mismatching: BTreeSet<&String> = mismatching.iter().collect();
     for (index, key) in matching.iter().enumerate().filter(|(_, key)| mismatching.contains(key)) {
         let problem = "exists in both matchLabelKeys and mismatchLabelKeys";
         let path = path.child("matchLabelKeys").index(index);
@@ -107,7 +109,6 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
-    use super::*;
     use crate::kinds::Strategy;
 
     /// The pod as it is stored, or the fields that are wrong.

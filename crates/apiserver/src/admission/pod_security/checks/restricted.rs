@@ -25,38 +25,32 @@ pub fn privilege_escalation_25(subject: &Subject<'_>) -> Option<Violation> {
 }
 
 pub fn capabilities(subject: &Subject<'_>) -> Option<Violation> {
-    let of = |name: &str, drop: bool| {
-        subject
-            .containers()
-            .filter(|container| container.name == name)
-            .filter_map(|container| container.security?.capabilities.as_ref())
-            .flat_map(|own| if drop { own.drop.iter() } else { own.add.iter() })
-            .flatten()
-            .collect::<Vec<&String>>()
-    };
-    let names = subject.containers_that(|_| true);
-    let keeping: Vec<&str> = names
-        .iter()
-        .copied()
-        .filter(|name| !of(name, true).iter().any(|one| *one == "ALL"))
-        .collect();
-    let forbidden = |name: &str| {
-        let added = of(name, false).into_iter();
-        added.filter(|one| *one != "NET_BIND_SERVICE").cloned().collect::<BTreeSet<String>>()
-    };
-    let adding: Vec<&str> =
-        names.iter().copied().filter(|name| !forbidden(name).is_empty()).collect();
+    let (mut keeping, mut adding) = (Vec::new(), Vec::new());
+    let mut forbidden: BTreeSet<&str> = BTreeSet::new();
+    for container in subject.containers() {
+        let own = container.security.and_then(|context| context.capabilities.as_ref());
+        let dropped = own.iter().flat_map(|own| own.drop.iter().flatten());
+        if !dropped.into_iter().any(|one| one == "ALL") {
+            keeping.push(container.name);
+        }
+        let added = own.iter().flat_map(|own| own.add.iter().flatten());
+        let bad: Vec<&str> =
+            added.map(String::as_str).filter(|one| *one != "NET_BIND_SERVICE").collect();
+        if !bad.is_empty() {
+            adding.push(container.name);
+        }
+        forbidden.extend(bad);
+    }
     let mut details = Vec::new();
     if !keeping.is_empty() {
         let text = "must set securityContext.capabilities.drop=[\"ALL\"]";
         details.push(format!("{} {text}", containers_text(&keeping)));
     }
     if !adding.is_empty() {
-        let all: BTreeSet<String> = adding.iter().flat_map(|name| forbidden(name)).collect();
         details.push(format!(
             "{} must not include {} in securityContext.capabilities.add",
             containers_text(&adding),
-            quoted(all)
+            quoted(&forbidden)
         ));
     }
     (!details.is_empty()).then(|| Violation::new("unrestricted capabilities", details.join("; ")))
