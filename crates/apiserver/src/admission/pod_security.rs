@@ -103,12 +103,9 @@ impl PodSecurity {
             return Ok(Vec::new());
         }
         let (policy, problems) = self.policy(call).await?;
-        let asked = |mode: Mode| policy.of(mode).level != Level::Privileged;
-        if problems.is_empty()
-            && !asked(Mode::Audit)
-            && !asked(Mode::Warn)
-            && !(is_pod && asked(Mode::Enforce))
-        {
+        let mut modes = policy::MODES.into_iter().filter(|mode| is_pod || *mode != Mode::Enforce);
+        let asked = modes.any(|mode| policy.of(mode).level != Level::Privileged);
+        if problems.is_empty() && !asked {
             return Ok(Vec::new());
         }
         let class = subject.spec.runtime_class_name.as_ref();
@@ -121,20 +118,22 @@ impl PodSecurity {
         }
         let name = object.metadata().name.as_deref().unwrap_or_default();
         let mut results = Results { subject, known: Vec::new() };
+        let mut refusal = None;
         if is_pod {
             let found = results.of(policy.enforce);
             counters.evaluated(&labels, Mode::Enforce, policy.enforce, found.is_empty());
             if !found.is_empty() {
-                let text =
-                    format!("violates PodSecurity \"{}\": {}", policy.enforce, details(found));
-                audit(call, policy.audit, results.of(policy.audit), name);
-                return Err(ApiError::forbidden(call.row(), name, text));
+                let why = details(found);
+                refusal = Some(format!("violates PodSecurity \"{}\": {why}", policy.enforce));
             }
         }
         let found = results.of(policy.audit);
         if !found.is_empty() {
             counters.evaluated(&labels, Mode::Audit, policy.audit, false);
             audit(call, policy.audit, found, name);
+        }
+        if let Some(refusal) = refusal {
+            return Err(ApiError::forbidden(call.row(), name, refusal));
         }
         let found = results.of(policy.warn);
         if found.is_empty() {
@@ -178,16 +177,14 @@ impl Results<'_> {
 }
 
 fn audit(call: Call<'_>, policy: LevelVersion, found: &[Violation], name: &str) {
-    if !found.is_empty() {
-        tracing::info!(
-            resource = call.row().plural,
-            namespace = call.target.namespace,
-            name,
-            user = call.user.name,
-            "would violate PodSecurity \"{policy}\": {}",
-            details(found)
-        );
-    }
+    tracing::info!(
+        resource = call.row().plural,
+        namespace = call.target.namespace,
+        name,
+        user = call.user.name,
+        "would violate PodSecurity \"{policy}\": {}",
+        details(found)
+    );
 }
 
 /// The pods that a workload will have.

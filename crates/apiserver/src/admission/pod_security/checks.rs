@@ -172,8 +172,8 @@ static CHECKS: &[Row] = &[
 impl Row {
     /// The revision that is part of `version`.
     fn at(&self, version: Version) -> Option<Check> {
-        let included = self.revisions.iter().filter(|(minor, _)| version.includes(*minor));
-        included.last().map(|(_, check)| *check)
+        let newest = self.revisions.iter().rev().find(|(minor, _)| version.includes(*minor));
+        newest.map(|(_, check)| *check)
     }
 }
 

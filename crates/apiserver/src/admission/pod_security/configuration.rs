@@ -58,6 +58,9 @@ struct PodSecurityConfiguration {
     exemptions: Exemptions,
 }
 
+/// What is wrong with a name.
+type Problems = fn(&str) -> Vec<String>;
+
 /// The plugin as the file configures it.
 ///
 /// # Errors
@@ -127,7 +130,7 @@ fn configured(value: Value) -> Result<PodSecurity, String> {
         }
     }
     let exemptions = own.exemptions;
-    let lists: [(&str, &[String], fn(&str) -> Vec<String>); 3] = [
+    let lists: [(&str, &[String], Problems); 3] = [
         ("namespaces", &exemptions.namespaces, api::names::dns_label),
         ("runtimeClasses", &exemptions.runtime_classes, api::names::dns_subdomain),
         ("usernames", &exemptions.usernames, username),
