@@ -1,15 +1,18 @@
 //! Built-in admission, in Kubernetes' order: mutating plugins, which may change an object before it
-//! is validated, and validating ones, which may refuse it.
+//! is validated, and validating ones, which may refuse it or warn.
 //!
 //! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
 //! `runtime_class`, `defaults` (tolerations, storage class, taints of new nodes), `priority`,
-//! `node` (NodeRestriction), and `quota` (ResourceQuota), which the verbs call last. RBAC's
-//! escalation checks are in `authz`. A plugin knows the cache and the request.
+//! `node` (NodeRestriction), [`pod_security`], `claim_resize` (PersistentVolumeClaimResize), and
+//! `quota` (ResourceQuota), which the verbs call last. RBAC's escalation checks are in `authz`. A
+//! plugin knows the cache and the request.
 
+mod claim_resize;
 mod defaults;
 mod lifecycle;
 mod limits;
 pub mod node;
+pub mod pod_security;
 mod priority;
 mod quota;
 mod runtime_class;
@@ -24,17 +27,20 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use crate::authz;
 use crate::core::Call;
 
+pub use pod_security::PodSecurity;
 pub use quota::{Charges, Quotas};
 
 /// The chain of plugins.
 #[derive(Debug, Default)]
 pub struct Admission {
+    pub pod_security: PodSecurity,
     /// The last of the chain; it charges what it admits.
     pub quotas: Quotas,
 }
 
 impl Admission {
-    /// Runs the mutating plugins. `old`: the current object, on updates.
+    /// Runs the mutating plugins. `old`: the current object, on updates, where fewer plugins act,
+    /// and only on the object itself.
     ///
     /// # Errors
     /// 403 and 404 from the plugins.
@@ -44,7 +50,13 @@ impl Admission {
         object: &mut dyn Object,
         old: Option<&dyn Object>,
     ) -> Result<(), ApiError> {
-        if old.is_some() {
+        if let Some(old) = old {
+            if call.target.subresource.is_empty()
+                && let (Some(pod), Some(old)) = (object.downcast_mut::<Pod>(), old.downcast_ref())
+            {
+                defaults::tolerations(pod);
+                priority::keep(pod, old);
+            }
             return Ok(());
         }
         lifecycle::check(call, object).await?;
@@ -65,22 +77,25 @@ impl Admission {
         Ok(())
     }
 
-    /// Runs the validating plugins on a complete object.
+    /// Runs the validating plugins on a complete object; returns their warnings.
     ///
     /// # Errors
-    /// 403 from the plugins.
+    /// 403 and 422 from the plugins.
     pub async fn validate(
         &self,
         call: Call<'_>,
         object: &dyn Object,
         old: Option<&dyn Object>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Vec<String>, ApiError> {
         node::check(call, object, old).await?;
         limits::check(call, object, old)?;
+        let warnings = self.pod_security.check(call, object, old).await?;
         if let Some(class) = object.downcast_ref::<PriorityClass>() {
             priority::check_class(call, class)?;
         }
-        authz::check_escalation(call, object, old).await
+        claim_resize::check(call, object, old).await?;
+        authz::check_escalation(call, object, old).await?;
+        Ok(warnings)
     }
 
     /// Runs the validating plugins on a deletion.
@@ -93,6 +108,7 @@ impl Admission {
         object: &dyn Object,
     ) -> Result<(), ApiError> {
         node::check_delete(call, object)?;
+        priority::check_delete(call, object)?;
         lifecycle::check_delete(call, object)
     }
 }

@@ -130,6 +130,11 @@ impl Allocator {
             allocation.0.push(resource);
         }
         for index in plan::ports_to_fill(spec) {
+            // Upstream shares numbers on creation only.
+            if let Some(port) = plan::shared_port(spec, index).filter(|_| held.is_empty()) {
+                plan::set_port(spec, index, port);
+                continue;
+            }
             let resource = self.free_port(owner).await?;
             if let Resource::Port(port) = resource {
                 plan::set_port(spec, index, port);

@@ -6,17 +6,28 @@ mod priorities;
 mod roles;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::object::Object;
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec};
+use tokio_util::sync::CancellationToken;
 
+use self::endpoints::Advertised;
 use crate::cache::Version;
 use crate::core::{Call, Core, decode};
 use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
 use crate::verbs::create::create_object;
 use crate::verbs::update::update_with;
+
+pub use roles::node_rules;
+
+/// How often it is checked that what the system needs is there: Kubernetes restores it within ten
+/// seconds.
+const RESTORE_INTERVAL: Duration = Duration::from_secs(4);
+/// Every how many checks the lease of this apiserver is renewed.
+const RENEW_TURNS: u32 = 2;
 
 /// The user of the apiserver's own writes.
 pub fn system_user() -> User {
@@ -28,15 +39,52 @@ pub fn system_user() -> User {
 /// # Errors
 /// When the store fails or refuses an object.
 pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
+    namespaces(core).await?;
+    priorities::reconcile(core).await?;
+    roles::reconcile(core).await?;
+    core.allocator.repair(&core.cache).await
+}
+
+/// Creates the system's namespaces where they are missing.
+async fn namespaces(core: &Core) -> Result<(), ApiError> {
     for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
         namespace.spec = Some(NamespaceSpec { finalizers: Some(vec!["kubernetes".to_owned()]) });
         create_missing(core, Box::new(namespace)).await?;
     }
-    priorities::reconcile(core).await?;
-    roles::reconcile(core).await?;
-    core.allocator.repair(&core.cache).await
+    Ok(())
+}
+
+/// Restores the system's namespaces and the Service `kubernetes` until `shutdown`, should somebody
+/// delete them. While they are there, that is a look into the cache.
+///
+/// # Errors
+/// When the store fails at start.
+pub async fn keep(
+    core: &Arc<Core>,
+    own: Advertised,
+    alone: bool,
+    shutdown: CancellationToken,
+) -> Result<(), ApiError> {
+    endpoints::ensure(core, own, alone, true).await?;
+    let core = core.clone();
+    tokio::spawn(async move {
+        for turn in 1_u32.. {
+            tokio::select! {
+                () = tokio::time::sleep(RESTORE_INTERVAL) => {}
+                () = shutdown.cancelled() => return,
+            }
+            if let Err(error) = namespaces(&core).await {
+                tracing::warn!(%error, "cannot restore the system's namespaces");
+            }
+            let renew = turn.is_multiple_of(RENEW_TURNS);
+            if let Err(error) = endpoints::ensure(&core, own, alone, renew).await {
+                tracing::warn!(%error, "cannot update the kubernetes Service and its endpoints");
+            }
+        }
+    });
+    Ok(())
 }
 
 /// Creates `object` as the system, unless it exists.

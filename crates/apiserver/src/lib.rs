@@ -34,6 +34,7 @@ mod openapi;
 mod options;
 mod paths;
 mod pipeline;
+mod references;
 mod request;
 mod response;
 pub mod rest;

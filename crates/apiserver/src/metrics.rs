@@ -14,7 +14,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tower::Service;
 
-use crate::core::Core;
+use crate::admission::pod_security::policy::{LevelVersion, Mode};
+use crate::core::{Call, Core};
 use crate::request::{PatchType, Request, Subject, Verb};
 use crate::response::Response;
 
@@ -54,8 +55,90 @@ struct ObjectLabels {
     resource: String,
 }
 
+/// The labels of what Pod Security admission decides.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PodSecurityLabels {
+    request_operation: &'static str,
+    /// `pod` or `controller`
+    resource: &'static str,
+    subresource: &'static str,
+}
+
+impl PodSecurityLabels {
+    pub fn new(call: Call<'_>, resource: &'static str) -> Self {
+        let mut known = call.row().subresources.iter();
+        let known = known.find(|name| **name == call.target.subresource);
+        let request_operation = if call.verb == Verb::Create { "create" } else { "update" };
+        Self { request_operation, resource, subresource: known.copied().unwrap_or_default() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EvaluationLabels {
+    decision: &'static str,
+    mode: &'static str,
+    policy_level: &'static str,
+    policy_version: String,
+    #[prometheus(flatten)]
+    request: PodSecurityLabels,
+}
+
+/// Counters of Pod Security admission, as upstream's.
+#[derive(Default)]
+pub struct PodSecurityMetrics {
+    evaluations: Family<EvaluationLabels, Counter>,
+    exemptions: Family<PodSecurityLabels, Counter>,
+    errors: Family<PodSecurityLabels, Counter>,
+}
+
+impl PodSecurityMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "pod_security_evaluations",
+            "Pods and templates checked against a level, by decision",
+            Family::clone(&self.evaluations),
+        );
+        registry.register(
+            "pod_security_exemptions",
+            "Pods and templates that are exempt from Pod Security",
+            Family::clone(&self.exemptions),
+        );
+        registry.register(
+            "pod_security_errors",
+            "Pods and templates in namespaces whose labels are not valid",
+            Family::clone(&self.errors),
+        );
+    }
+
+    pub fn evaluated(
+        &self,
+        request: &PodSecurityLabels,
+        mode: Mode,
+        policy: LevelVersion,
+        allowed: bool,
+    ) {
+        let labels = EvaluationLabels {
+            decision: if allowed { "allow" } else { "deny" },
+            mode: mode.text(),
+            policy_level: policy.level.text(),
+            policy_version: policy.version.label(),
+            request: request.clone(),
+        };
+        self.evaluations.get_or_create(&labels).inc();
+    }
+
+    pub fn exempt(&self, request: &PodSecurityLabels) {
+        self.exemptions.get_or_create(request).inc();
+    }
+
+    pub fn error(&self, request: &PodSecurityLabels) {
+        self.errors.get_or_create(request).inc();
+    }
+}
+
 /// Counters of the process.
 pub struct Metrics {
+    pub pod_security: PodSecurityMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -97,7 +180,9 @@ impl Default for Metrics {
             "Revision that the watch cache has reached",
             revision.clone(),
         );
-        Self { registry, requests, durations, inflight, objects, revision }
+        let pod_security = PodSecurityMetrics::default();
+        pod_security.register(&mut registry);
+        Self { pod_security, registry, requests, durations, inflight, objects, revision }
     }
 }
 

@@ -50,7 +50,8 @@ impl User {
 
     /// The node of a kubelet: user `system:node:NAME` in group `system:nodes`.
     pub fn node_name(&self) -> Option<&str> {
-        self.in_group("system:nodes").then(|| self.name.strip_prefix("system:node:")).flatten()
+        let name = self.name.strip_prefix("system:node:").filter(|name| !name.is_empty());
+        name.filter(|_| self.in_group("system:nodes"))
     }
 }
 

@@ -10,7 +10,7 @@ use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, pod_security};
 use crate::allocate::Allocator;
 use crate::authn::{ServiceAccountTokens, TokenConfig};
 use crate::authz::Rbac;
@@ -47,7 +47,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         store,
         clock,
         rbac: Rbac::default(),
-        admission: Admission::default(),
+        admission: admission(config)?,
         tokens: tokens(config)?,
         anonymous_auth: config.anonymous_auth,
         kubelets: Kubelets::new(kubelet_tls(config)?),
@@ -60,13 +60,20 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         .await
         .context("cannot write how extension servers authenticate")?;
     let own = Advertised { address: core.advertised.ip(), port: core.advertised.port() };
-    bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
+    bootstrap::keep(&core, own, embedded.is_some(), shutdown.clone())
         .await
         .context("cannot write the kubernetes Service")?;
     // The first request is authorized by the roles above.
     core.cache.fresh().await.context("cannot read the system's own objects")?;
     let pipeline = pipeline(core.clone());
     server::serve(listener, tls, core, pipeline, embedded, shutdown)
+}
+
+fn admission(config: &Config) -> anyhow::Result<Admission> {
+    let file = config.admission_control_config_file.as_deref();
+    let pod_security = file.map(pod_security::configuration::load).transpose();
+    let pod_security = pod_security.context("--admission-control-config-file")?;
+    Ok(Admission { pod_security: pod_security.unwrap_or_default(), ..Admission::default() })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

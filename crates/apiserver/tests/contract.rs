@@ -27,6 +27,8 @@ mod hostile;
 mod kubectl;
 #[path = "contract/lists.rs"]
 mod lists;
+#[path = "contract/pod_security.rs"]
+mod pod_security;
 #[path = "contract/quota.rs"]
 mod quota;
 #[path = "contract/roles.rs"]

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::Object;
 use api::{ApiError, Kind};
-use k8s_openapi::api::authentication::v1::BoundObjectReference;
+use k8s_openapi::api::authentication::v1::TokenRequestSpec;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ServiceAccount};
 
+use crate::authz::Attributes;
 use crate::core::Call;
 use crate::scan;
 
@@ -103,6 +104,13 @@ fn check_status(own: &str, subresource: &str, new: &Pod, old: &Pod) -> Result<()
     if claims(new) != claims(old) {
         return Err(format!("node {own:?} cannot update resource claim statues"));
     }
+    let extended = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        status.and_then(|status| status.extended_resource_claim_status.clone())
+    };
+    if extended(new) != extended(old) {
+        return Err(format!("node {own:?} cannot update extended resource claim status"));
+    }
     Ok(())
 }
 
@@ -145,6 +153,10 @@ fn check_node(own: &str, new: &Node, old: Option<&Node>) -> Result<(), String> {
         && spec(new).taints.unwrap_or_default() != spec(old).taints.unwrap_or_default()
     {
         return Err(format!("node {own:?} is not allowed to modify taints"));
+    }
+    let owners = |node: &Node| node.metadata.owner_references.clone().unwrap_or_default();
+    if old.is_some_and(|old| owners(old) != owners(new)) {
+        return Err(format!("node {own:?} is not allowed to modify ownerReferences"));
     }
     let source = spec(new).config_source;
     if source.is_some() && old.is_none_or(|old| spec(old).config_source != source) {
@@ -231,10 +243,8 @@ pub fn check_eviction(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
 ///
 /// # Errors
 /// 403; 404 for a pod that does not exist.
-pub async fn check_token(
-    call: Call<'_>,
-    bound: Option<&BoundObjectReference>,
-) -> Result<(), ApiError> {
+pub async fn check_token(call: Call<'_>, asked: &TokenRequestSpec) -> Result<(), ApiError> {
+    let bound = asked.bound_object_ref.as_ref();
     let Some(own) = call.user.node_name() else {
         return Ok(());
     };
@@ -263,7 +273,42 @@ pub async fn check_token(
     if node.as_deref() != Some(own) {
         return refuse("node requested token bound to a pod scheduled on a different node");
     }
-    Ok(())
+    let audience = match asked.audiences.as_deref().unwrap_or_default() {
+        [] => "",
+        [one] => one.as_str(),
+        _ => return refuse("node may only request 0 or 1 audiences"),
+    };
+    let pod = Pod::decode(&pod.json).map_err(ApiError::internal)?;
+    if uses_audience(&pod, audience) || may_request_audience(call, audience) {
+        return Ok(());
+    }
+    refuse(&format!(
+        "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+        call.user.name
+    ))
+}
+
+/// Whether a volume of the pod has a token for the audience; the empty one is the apiserver.
+fn uses_audience(pod: &Pod, audience: &str) -> bool {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes
+        .filter_map(|volume| volume.projected.as_ref())
+        .flat_map(|projected| projected.sources.iter().flatten())
+        .filter_map(|source| source.service_account_token.as_ref())
+        .any(|token| token.audience.as_deref().unwrap_or_default() == audience)
+}
+
+/// Whether an administrator has granted the node this audience of the account's tokens.
+fn may_request_audience(call: Call<'_>, audience: &str) -> bool {
+    let attributes = Attributes::Resource {
+        verb: "request-serviceaccounts-token-audience".to_owned(),
+        group: String::new(),
+        resource: audience.to_owned(),
+        subresource: String::new(),
+        namespace: call.target.namespace.clone(),
+        name: call.target.name.clone(),
+    };
+    call.core.rbac.allows(&call.core.cache, call.user, &attributes)
 }
 
 #[cfg(test)]

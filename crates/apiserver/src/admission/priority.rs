@@ -1,6 +1,7 @@
 //! Priority: the number behind a pod's PriorityClass
 //! (`k8s.io/kubernetes/plugin/pkg/admission/priority`).
 
+use api::object::Object;
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -8,6 +9,9 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use crate::cache::Filter;
 use crate::core::Call;
 use crate::scan;
+
+/// The classes that the apiserver itself creates.
+const SYSTEM_CLASSES: &[&str] = &["system-cluster-critical", "system-node-critical"];
 
 /// Sets the pod's priority and preemption policy.
 ///
@@ -58,6 +62,30 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
     }
     spec.priority = Some(value);
     spec.preemption_policy = Some(policy);
+    Ok(())
+}
+
+/// An update that names no priority keeps the pod's: admission had set it.
+pub fn keep(pod: &mut Pod, old: &Pod) {
+    let (Some(spec), Some(was)) = (pod.spec.as_mut(), &old.spec) else {
+        return;
+    };
+    spec.priority = spec.priority.or(was.priority);
+    if spec.preemption_policy.is_none() {
+        spec.preemption_policy.clone_from(&was.preemption_policy);
+    }
+}
+
+/// Checks a deletion: pods of the system refer to its classes.
+///
+/// # Errors
+/// 403 for a class of the system.
+pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> {
+    let name = object.metadata().name.as_deref().unwrap_or_default();
+    if object.row() == PriorityClass::ROW && SYSTEM_CLASSES.contains(&name) {
+        let problem = "this is a system priority class and cannot be deleted";
+        return Err(ApiError::forbidden(call.row(), name, problem));
+    }
     Ok(())
 }
 

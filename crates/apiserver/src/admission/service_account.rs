@@ -9,10 +9,12 @@ use k8s_openapi::api::core::v1::{
     ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection,
     Volume, VolumeMount, VolumeProjection,
 };
+use serde_json::Value;
 
 use super::node::is_mirror;
 use crate::core::Call;
 use crate::meta::random_suffix;
+use crate::references::{self, Naming};
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const DEFAULT: &str = "default";
@@ -71,21 +73,21 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
 
 /// Mirror pods have no account, and may not refer to secrets.
 fn check_mirror(pod: &Pod) -> Result<(), &'static str> {
-    let Some(spec) = &pod.spec else {
-        return Ok(());
+    let Ok(object) = serde_json::from_slice::<Value>(&pod.encode()) else {
+        return Err("a mirror pod must be readable");
     };
-    let account = spec.service_account_name.as_deref().unwrap_or_default();
-    if !account.is_empty() {
+    let refers = |resource: &str, naming: Naming| {
+        references::visit(&object["spec"], "", &mut |reference| {
+            reference.place.resource == resource && reference.place.naming == naming
+        })
+    };
+    if refers("serviceaccounts", Naming::Value) {
         return Err("a mirror pod may not reference service accounts");
     }
-    let volumes = spec.volumes.iter().flatten();
-    if volumes.clone().any(|volume| volume.secret.is_some()) {
+    if refers("secrets", Naming::Value) {
         return Err("a mirror pod may not reference secrets");
     }
-    let mut sources = volumes
-        .filter_map(|volume| volume.projected.as_ref())
-        .flat_map(|projected| projected.sources.iter().flatten());
-    if sources.any(|source| source.service_account_token.is_some()) {
+    if refers("serviceaccounts", Naming::Presence) {
         return Err("a mirror pod may not use ServiceAccountToken volume projections");
     }
     Ok(())
@@ -161,5 +163,25 @@ fn volume(name: String) -> Volume {
             ..ProjectedVolumeSource::default()
         }),
         ..Volume::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_pod_names_no_secret_and_no_account() {
+        for (way, place, spec) in references::tests::generated() {
+            let mut object = serde_json::json!({"metadata": {}, "spec": spec});
+            if !object["spec"]["containers"].is_array() {
+                object["spec"]["containers"] = serde_json::json!([]);
+            }
+            let pod = Pod::decode(object.to_string().as_bytes()).unwrap();
+            let checked = check_mirror(&pod);
+            let account = place.resource == "serviceaccounts";
+            let refused = account || (place.resource == "secrets" && place.naming == Naming::Value);
+            assert_eq!(checked.is_err(), refused, "{way}: {checked:?}");
+        }
     }
 }

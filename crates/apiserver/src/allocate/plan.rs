@@ -120,6 +120,18 @@ pub fn ports_to_fill(spec: &ServiceSpec) -> Vec<PortSlot> {
     slots
 }
 
+/// The number that the port shares with another of the spec which has the same port number, as of
+/// TCP and UDP (upstream's `findRequestedNodePort` and `svcPortToNodePort`).
+pub fn shared_port(spec: &ServiceSpec, slot: PortSlot) -> Option<u16> {
+    let PortSlot::Port(index) = slot else {
+        return None;
+    };
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let own = ports.get(index)?;
+    let alike = ports.iter().filter(|port| port.port == own.port && port.protocol != own.protocol);
+    alike.filter_map(|port| u16::try_from(port.node_port?).ok()).find(|number| *number > 0)
+}
+
 pub fn set_port(spec: &mut ServiceSpec, slot: PortSlot, number: u16) {
     match slot {
         PortSlot::HealthCheck => spec.health_check_node_port = Some(number.into()),
@@ -185,6 +197,14 @@ mod tests {
         assert_eq!(ports_to_fill(&spec), [PortSlot::Port(1)]);
         set_port(&mut spec, PortSlot::Port(1), 31_000);
         assert!(ports_to_fill(&spec).is_empty());
+        spec.ports
+            .as_mut()
+            .unwrap()
+            .push(ServicePort { protocol: Some("UDP".to_owned()), ..port(443, None) });
+        assert_eq!(ports_to_fill(&spec), [PortSlot::Port(2)]);
+        assert_eq!(shared_port(&spec, PortSlot::Port(2)), Some(31_000));
+        set_port(&mut spec, PortSlot::Port(2), 31_000);
+        assert_eq!(wanted(&spec), [Resource::Port(30_080), Resource::Port(31_000)]);
         spec.cluster_ip = Some("None".to_owned());
         assert!(!lacks_address(&spec));
         spec.type_ = Some("ExternalName".to_owned());

@@ -1,100 +1,111 @@
-//! The node authorizer: a kubelet may read the Secrets, ConfigMaps and claims that pods bound to
-//! its node refer to, one by one by name, and the volumes behind those claims.
+//! The node authorizer: what a kubelet may do (`k8s.io/kubernetes/plugin/pkg/auth/authorizer/node`).
 //!
-//! The rest of a kubelet's rights are in the role `system:node`.
+//! It reads its own Node and the pods bound to it, and of Secrets, ConfigMaps, claims and volumes
+//! those that its pods refer to, one by one by name. What it may write, admission restricts
+//! further. For other resources the rules of the role `system:node` apply to every kubelet; the
+//! role itself is bound to nobody, since it is broader.
+
+use std::sync::LazyLock;
 
 use api::{Kind, fields};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
 
 use super::Attributes;
+use super::rbac::rule_allows;
+use crate::bootstrap::node_rules;
 use crate::cache::{Cache, Filter, Version};
+use crate::references;
+use crate::request::{Request, Subject, Verb};
+use crate::scan;
 use crate::user::User;
 
-/// Where a pod's spec refers to objects of a resource: a key, and the field of its value (or of
-/// each item of its value) that has the name; no field: the value is the name.
-const REFERENCES: &[(&str, &[(&str, &str)])] = &[
-    (
-        "secrets",
-        &[
-            ("secretName", ""),
-            ("secret", "name"),
-            ("secretRef", "name"),
-            ("secretKeyRef", "name"),
-            ("nodePublishSecretRef", "name"),
-            ("imagePullSecrets", "name"),
-        ],
-    ),
-    ("configmaps", &[("configMap", "name"), ("configMapRef", "name"), ("configMapKeyRef", "name")]),
-    ("persistentvolumeclaims", &[("claimName", "")]),
-];
+/// The namespace of the nodes' leases.
+const LEASES: &str = "kube-node-lease";
 
-/// Whether `user` is a kubelet that may read this because of its pods.
+static RULES: LazyLock<Vec<PolicyRule>> = LazyLock::new(node_rules);
+
+/// Whether `user` is a kubelet that may do what `attributes` say.
 pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> bool {
     let (Some(node), Attributes::Resource { verb, group, resource, subresource, namespace, name }) =
         (user.node_name(), attributes)
     else {
         return false;
     };
-    let reads = matches!(verb.as_str(), "get" | "list" | "watch");
-    if !reads || !group.is_empty() || !subresource.is_empty() || name.is_empty() {
+    let is = |verbs: &[&str]| verbs.contains(&verb.as_str());
+    let reads = is(&["get", "list", "watch"]);
+    let writes = is(&["update", "patch"]);
+    let needed = || !name.is_empty() && needs(cache, node, resource, namespace, name);
+    match (group.as_str(), resource.as_str(), subresource.as_str()) {
+        ("", "secrets" | "configmaps", "") => reads && !namespace.is_empty() && needed(),
+        ("", "persistentvolumeclaims", "") => is(&["get"]) && needed(),
+        ("", "persistentvolumeclaims", "status") => writes && needed(),
+        ("", "persistentvolumes", "") => is(&["get"]) && needs_volume(cache, node, name),
+        ("", "serviceaccounts", "token") => is(&["create"]) && needed(),
+        ("", "nodes", "") => is(&["create"]) || writes || (reads && name == node),
+        ("", "nodes" | "pods", "status") => writes,
+        ("", "pods", "") => is(&["create", "delete"]) || (reads && bound(cache, node, namespace, name)),
+        ("", "pods", "eviction") => is(&["create"]),
+        ("coordination.k8s.io", "leases", _) => {
+            let own = name == node && (writes || is(&["get", "delete"]));
+            namespace == LEASES && (is(&["create"]) || own)
+        }
+        ("storage.k8s.io", "csinodes", "") => {
+            is(&["create"]) || (name == node && (writes || is(&["get", "delete"])))
+        }
+        (
+            "",
+            "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes"
+            | "serviceaccounts" | "nodes" | "pods",
+            _,
+        )
+        | ("storage.k8s.io", "csinodes" | "volumeattachments", _)
+        // Claims of resources and slices of devices are not served.
+        | ("resource.k8s.io", _, _) => false,
+        _ => RULES.iter().any(|rule| rule_allows(rule, attributes)),
+    }
+}
+
+/// Whether a kubelet lists or watches pods that a field selector limits to those of its node.
+pub(super) fn selects_own(request: &Request) -> bool {
+    let Subject::Resource { verb: Verb::List | Verb::Watch, target } = &request.subject else {
         return false;
-    }
-    if resource == "persistentvolumes" {
-        let volume = cache.resource(PersistentVolume::ROW).get(name);
-        return volume.and_then(|volume| claim_of(&volume)).is_some_and(|(namespace, claim)| {
-            needs(cache, node, "persistentvolumeclaims", &namespace, &claim)
-        });
-    }
-    needs(cache, node, resource, namespace, name)
+    };
+    let selected = request.options.fields.exact("spec.nodeName");
+    let pods = target.row == Pod::ROW && target.subresource.is_empty();
+    pods && selected.is_some() && selected == request.user.node_name()
+}
+
+/// Whether the pod is bound to the node.
+fn bound(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
+    let pod = cache.resource(Pod::ROW).get(&format!("{namespace}/{name}"));
+    pod.is_some_and(|pod| pod.field(Pod::ROW, "spec.nodeName") == node)
+}
+
+/// Whether a pod of the node uses the claim that the volume is bound to.
+fn needs_volume(cache: &Cache, node: &str, name: &str) -> bool {
+    let volume = cache.resource(PersistentVolume::ROW).get(name);
+    volume.and_then(|volume| claim_of(&volume)).is_some_and(|(namespace, claim)| {
+        needs(cache, node, "persistentvolumeclaims", &namespace, &claim)
+    })
 }
 
 /// Whether a pod of the node refers to the object.
 fn needs(cache: &Cache, node: &str, resource: &str, namespace: &str, name: &str) -> bool {
-    let Some((_, places)) = REFERENCES.iter().find(|(known, _)| *known == resource) else {
-        return false;
-    };
     let on_node = Filter {
         fields: fields::Selector::equal("spec.nodeName", node),
         ..Filter::everything(Pod::ROW, namespace)
     };
-    let pods = cache.resource(Pod::ROW).list(&on_node);
-    pods.iter().any(|pod| {
-        let Ok(object) = serde_json::from_slice::<Value>(&pod.json) else {
-            return false;
-        };
-        let claimed = resource == "persistentvolumeclaims" && has_ephemeral(pod, &object, name);
-        claimed || refers(&object["spec"], places, name)
+    cache.resource(Pod::ROW).list(&on_node).iter().any(|pod| {
+        let spec = scan::at_path(&pod.json, "spec").unwrap_or_default();
+        // Most pods do not even contain the name; the claim of an ephemeral volume is composed.
+        let composed = resource == "persistentvolumeclaims" && name.starts_with(&*pod.name);
+        let mentioned = std::str::from_utf8(spec).is_ok_and(|text| text.contains(name));
+        (mentioned || composed)
+            && serde_json::from_slice(spec)
+                .is_ok_and(|spec: Value| references::refers(&spec, &pod.name, resource, name))
     })
-}
-
-fn refers(value: &Value, places: &[(&str, &str)], name: &str) -> bool {
-    match value {
-        Value::Array(items) => items.iter().any(|item| refers(item, places, name)),
-        Value::Object(fields) => fields.iter().any(|(key, value)| {
-            let named = |field: &str| match (field, value) {
-                ("", value) => value == name,
-                (field, Value::Array(items)) => items.iter().any(|item| item[field] == name),
-                (field, value) => value[field] == name,
-            };
-            let here = places.iter().any(|(at, field)| at == key && named(field));
-            here || refers(value, places, name)
-        }),
-        _ => false,
-    }
-}
-
-/// The claim of an ephemeral volume is named after pod and volume.
-fn has_ephemeral(pod: &Version, object: &Value, claim: &str) -> bool {
-    let volumes = object["spec"]["volumes"].as_array();
-    let Some(of_pod) = claim.strip_prefix(&*pod.name).and_then(|rest| rest.strip_prefix('-'))
-    else {
-        return false;
-    };
-    volumes
-        .into_iter()
-        .flatten()
-        .any(|volume| volume["name"] == of_pod && !volume["ephemeral"].is_null())
 }
 
 /// Namespace and name of the claim that a volume is bound to.
@@ -103,52 +114,4 @@ fn claim_of(volume: &Version) -> Option<(String, String)> {
     let claim = &object["spec"]["claimRef"];
     let text = |field: &str| claim[field].as_str().map(str::to_owned);
     Some((text("namespace")?, text("name")?))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn references_are_found_where_pods_have_them() {
-        let spec = json!({
-            "imagePullSecrets": [{"name": "pull"}],
-            "containers": [{
-                "name": "main",
-                "env": [
-                    {"name": "plain", "value": "not-it"},
-                    {"name": "A", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}},
-                    {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "one", "key": "k"}}},
-                ],
-                "envFrom": [{"secretRef": {"name": "all"}}, {"configMapRef": {"name": "two"}}],
-            }],
-            "volumes": [
-                {"name": "a", "secret": {"secretName": "mounted"}},
-                {"name": "b", "configMap": {"name": "three"}},
-                {"name": "c", "projected": {"sources": [
-                    {"secret": {"name": "projected"}}, {"configMap": {"name": "four"}},
-                ]}},
-                {"name": "d", "persistentVolumeClaim": {"claimName": "claim"}},
-                {"name": "e", "csi": {"driver": "d", "nodePublishSecretRef": {"name": "csi"}}},
-            ],
-        });
-        let found = |resource: &str, name: &str| {
-            let (_, places) = REFERENCES.iter().find(|(of, _)| *of == resource).unwrap();
-            refers(&spec, places, name)
-        };
-        for name in ["pull", "key", "all", "mounted", "projected", "csi"] {
-            assert!(found("secrets", name), "{name}");
-            assert!(!found("configmaps", name), "{name}");
-        }
-        for name in ["one", "two", "three", "four"] {
-            assert!(found("configmaps", name), "{name}");
-            assert!(!found("secrets", name), "{name}");
-        }
-        assert!(found("persistentvolumeclaims", "claim"));
-        for name in ["not-it", "main", "a", "", "d"] {
-            assert!(!found("secrets", name), "{name}");
-        }
-    }
 }

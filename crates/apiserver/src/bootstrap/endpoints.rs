@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::object::Object;
@@ -17,7 +16,6 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use store::{ListOptions, Revision};
-use tokio_util::sync::CancellationToken;
 
 use super::{create_missing, system_user};
 use crate::core::{Call, Core};
@@ -27,9 +25,8 @@ use crate::verbs::update::update_with;
 
 /// Leases of apiservers, by address.
 const LEASES: &str = "/registry/masterleases/";
-/// How long a lease outlives its apiserver, and how often it is renewed.
+/// How long a lease outlives its apiserver.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
-const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 const NAME: &str = "kubernetes";
 
 /// The address of this apiserver.
@@ -39,34 +36,25 @@ pub struct Advertised {
     pub port: u16,
 }
 
-/// Creates the Service and its endpoints, and keeps them up to date until `shutdown`.
+/// Creates the Service and its endpoints where they are missing, and updates the endpoints. `renew`:
+/// also renew the lease of this apiserver.
 ///
 /// # Errors
-/// When the store fails at start.
-pub async fn keep(
-    core: &Arc<Core>,
+/// When the store fails.
+pub async fn ensure(
+    core: &Core,
     own: Advertised,
     alone: bool,
-    shutdown: CancellationToken,
+    renew: bool,
 ) -> Result<(), ApiError> {
     create_missing(core, Box::new(service(core, own.port))).await?;
     if alone {
         return write(core, &[own.address], own.port).await;
     }
-    refresh(core, own).await?;
-    let core = core.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(RENEW_INTERVAL) => {}
-                () = shutdown.cancelled() => return,
-            }
-            if let Err(error) = refresh(&core, own).await {
-                tracing::warn!(%error, "cannot update the endpoints of the kubernetes Service");
-            }
-        }
-    });
-    Ok(())
+    let missing = [Endpoints::ROW, discovery::EndpointSlice::ROW]
+        .into_iter()
+        .any(|row| core.cache.resource(row).get(&object_key(row, "default", NAME)).is_none());
+    if renew || missing { refresh(core, own).await } else { Ok(()) }
 }
 
 async fn refresh(core: &Core, own: Advertised) -> Result<(), ApiError> {

@@ -87,6 +87,12 @@ fn complete_binding(binding: &mut ClusterRoleBinding, wanted: &ClusterRoleBindin
         return;
     }
     complete_metadata(&mut binding.metadata, &wanted.metadata);
+    if binding.metadata.name.as_deref() == Some("system:node") {
+        // Earlier versions bound it to all nodes.
+        let subjects = binding.subjects.take().unwrap_or_default();
+        let kept = subjects.into_iter().filter(|subject| subject.name != "system:nodes");
+        binding.subjects = Some(kept.collect::<Vec<_>>()).filter(|kept| !kept.is_empty());
+    }
     complete_subjects(&mut binding.subjects, wanted.subjects.as_deref().unwrap_or_default());
 }
 
@@ -394,6 +400,19 @@ fn binding(role: &str, kind: &str, subject: &str) -> ClusterRoleBinding {
     binding
 }
 
+/// A binding without subjects: the node authorizer gives kubelets less than their role says.
+fn unbound(role: &str) -> ClusterRoleBinding {
+    ClusterRoleBinding { subjects: None, ..binding(role, "Group", "") }
+}
+
+/// The rules of the role `system:node`.
+pub fn node_rules() -> Vec<PolicyRule> {
+    let node = component_roles()
+        .into_iter()
+        .find(|role| role.metadata.name.as_deref() == Some("system:node"));
+    node.and_then(|role| role.rules).unwrap_or_default()
+}
+
 fn bindings() -> Vec<ClusterRoleBinding> {
     let authenticated = "system:authenticated";
     let mut public = binding("system:public-info-viewer", "Group", authenticated);
@@ -412,7 +431,7 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         binding("system:monitoring", "Group", "system:monitoring"),
         binding("system:kube-scheduler", "User", "system:kube-scheduler"),
         binding("system:kube-controller-manager", "User", "system:kube-controller-manager"),
-        binding("system:node", "Group", "system:nodes"),
+        unbound("system:node"),
         binding("system:node-proxier", "User", "system:kube-proxy"),
         binding("system:dns", "User", "system:dns"),
         binding("system:volume-scheduler", "User", "system:kube-scheduler"),
@@ -451,5 +470,18 @@ mod tests {
         complete_binding(&mut there, &wanted);
         let names: Vec<_> = there.subjects.iter().flatten().map(|s| s.name.as_str()).collect();
         assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
+    fn the_role_of_nodes_is_bound_to_nobody() {
+        let mut there = binding("system:node", "Group", "system:nodes");
+        let own = binding("r", "User", "own").subjects.unwrap();
+        there.subjects.as_mut().unwrap().extend(own.clone());
+        complete_binding(&mut there, &unbound("system:node"));
+        assert_eq!(there.subjects, Some(own));
+        let mut there = binding("system:node", "Group", "system:nodes");
+        complete_binding(&mut there, &unbound("system:node"));
+        assert_eq!(there, unbound("system:node"));
+        assert!(!node_rules().is_empty());
     }
 }

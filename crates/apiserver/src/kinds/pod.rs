@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
-use super::pod_spec::{defaults, warnings};
+use super::pod_spec::{defaults, label_keys, warnings};
 use super::{Column, Context, Strategy};
 
 /// The strategy of Pods.
@@ -30,6 +30,7 @@ impl Strategy for Rules {
     fn prepare_create(&self, pod: &mut Pod, context: &Context<'_>) {
         Strategy::default(self, pod);
         let spec = pod.spec.get_or_insert_default();
+        label_keys::merge(spec, pod.metadata.labels.as_ref());
         let gated = spec.scheduling_gates.iter().flatten().next().is_some();
         let condition = PodCondition {
             type_: "PodScheduled".to_owned(),

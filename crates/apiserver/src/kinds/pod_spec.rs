@@ -6,6 +6,7 @@ mod containers;
 pub mod defaults;
 pub mod env;
 mod handlers;
+pub mod label_keys;
 pub mod resources;
 mod scheduling;
 mod security;

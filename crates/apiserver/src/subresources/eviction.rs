@@ -4,9 +4,11 @@
 use api::object::Object;
 use api::{ApiError, Kind, labels};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Preconditions, StatusCause, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    DeleteOptions, Preconditions, StatusCause, Time,
+};
 
 use super::{created, decode};
 use crate::admission::node;
@@ -14,7 +16,7 @@ use crate::cache::Filter;
 use crate::core::{self, Call};
 use crate::request::{Options, Request, Target};
 use crate::response::Response;
-use crate::verbs::delete::delete_object;
+use crate::verbs::delete::{check_preconditions, delete_object};
 use crate::verbs::update::swap_with;
 
 /// Evicted pods of one budget that its controller may not have seen yet.
@@ -49,8 +51,56 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         uid: Some(version.uid.to_string()),
         resource_version: None,
     });
+    mark(call, &mut delete).await?;
     delete_object(call, &delete).await?;
     Ok(created())
+}
+
+/// Notes in the pod's status why it ends, so that a Job's failure policy can tell an eviction from
+/// a failure. Whoever evicts again finds the condition there.
+async fn mark(call: Call<'_>, delete: &mut DeleteOptions) -> Result<(), ApiError> {
+    if call.options.dry_run {
+        return Ok(());
+    }
+    let now = call.now();
+    let target = Target { subresource: "status".to_owned(), ..call.target.clone() };
+    let marking = Call { target: &target, ..call };
+    let options = delete.clone();
+    let marked = swap_with(marking, |object, version| {
+        check_preconditions(call, &options, version)?;
+        let mut pod =
+            object.downcast_ref::<Pod>().ok_or_else(|| ApiError::internal("not a pod"))?.clone();
+        disrupt(&mut pod, now);
+        Ok(Box::new(pod) as Box<dyn Object>)
+    })
+    .await?;
+    let preconditions = delete.preconditions.as_mut();
+    if let Some(expected) = preconditions.and_then(|own| own.resource_version.as_mut()) {
+        *expected = marked.version.revision.to_string();
+    }
+    Ok(())
+}
+
+/// Sets the condition `DisruptionTarget`.
+fn disrupt(pod: &mut Pod, now: Timestamp) {
+    const KIND: &str = "DisruptionTarget";
+    let generation = pod.metadata.generation;
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    let known = conditions.iter().position(|condition| condition.type_ == KIND);
+    let before = known.map(|index| conditions.remove(index));
+    let since = before.filter(|before| before.status == "True");
+    let condition = PodCondition {
+        type_: KIND.to_owned(),
+        status: "True".to_owned(),
+        reason: Some("EvictionByEvictionAPI".to_owned()),
+        message: Some("Eviction API: evicting".to_owned()),
+        observed_generation: generation,
+        last_transition_time: since
+            .and_then(|before| before.last_transition_time)
+            .or(Some(Time(crate::meta::whole_seconds(now)))),
+        ..PodCondition::default()
+    };
+    conditions.insert(known.unwrap_or(conditions.len()), condition);
 }
 
 /// Pods that no budget protects: they have terminated, are pending, or are already being deleted.

@@ -257,6 +257,11 @@ fn rules_review(call: Call<'_>, mut review: SelfSubjectRulesReview) -> Result<Re
             });
         }
     }
+    if call.user.node_name().is_some() {
+        status.incomplete = true;
+        let problem = "node authorizer does not support user rule resolution";
+        status.evaluation_error = Some(problem.to_owned());
+    }
     review.status = Some(status);
     Ok(json(201, &review))
 }

@@ -34,9 +34,8 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     })?;
     let mut asked: TokenRequest = decode(request)?;
     let account = call.current().await?;
-    let bound_to = asked.spec.as_ref().and_then(|spec| spec.bound_object_ref.as_ref());
-    node::check_token(call, bound_to).await?;
     let spec = asked.spec.get_or_insert_default();
+    node::check_token(call, spec).await?;
     let audiences = spec.audiences.get_or_insert_default();
     if audiences.is_empty() {
         audiences.push(tokens.issuer().to_owned());

@@ -87,7 +87,7 @@ async fn create_once(
         let shown = object.metadata().name.as_deref().unwrap_or_default();
         return Err(body::invalid(call.row(), shown, &errors));
     }
-    call.core.admission.validate(call, &*object, None).await?;
+    let admitted = call.core.admission.validate(call, &*object, None).await?;
     let allocation = call.core.allocator.allocate(call, &mut *object).await?;
     let outcome = match call.core.admission.quotas.charge(call, &*object, None).await {
         Ok(charges) => {
@@ -105,6 +105,7 @@ async fn create_once(
     }
     let mut answer = outcome?;
     answer.warnings = strategy.warnings(&*object, None);
+    answer.warnings.extend(admitted);
     Ok(answer)
 }
 

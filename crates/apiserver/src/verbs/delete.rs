@@ -205,7 +205,11 @@ async fn attempt(
     }
 }
 
-fn check_preconditions(
+/// Checks what the options require of the current version.
+///
+/// # Errors
+/// 409 when it is another.
+pub fn check_preconditions(
     call: Call<'_>,
     options: &DeleteOptions,
     current: &Version,

@@ -148,8 +148,9 @@ async fn attempt(
     expected(row, &call.target.name, &*new, current)?;
     old.metadata_mut().resource_version = None;
     new.metadata_mut().resource_version = None;
+    let mut admitted = Vec::new();
     if mode == Mode::Ruled {
-        prepare(call, &mut *new, &*old).await?;
+        admitted = prepare(call, &mut *new, &*old).await?;
         super::apply::track(call, &mut *new, &*old)?;
     }
     let allocation = if call.options.dry_run || mode == Mode::Plain {
@@ -164,7 +165,9 @@ async fn attempt(
         };
     }
     if new.equals(&*old) {
-        return Ok(Attempt::Done(answer(row, 200, current.clone())));
+        let mut same = answer(row, 200, current.clone());
+        same.warnings = admitted;
+        return Ok(Attempt::Done(same));
     }
     let charges = match mode {
         Mode::Plain => Ok(Charges::default()),
@@ -195,6 +198,9 @@ async fn attempt(
         && call.target.subresource.is_empty()
     {
         answer.warnings = strategy(row).warnings(&*new, Some(&*old));
+    }
+    if let Ok(Attempt::Done(answer)) = &mut outcome {
+        answer.warnings.extend(admitted);
     }
     outcome
 }
@@ -270,8 +276,12 @@ fn expected(
     }
 }
 
-/// Defaults, admits, prepares and validates an update.
-async fn prepare(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
+/// Defaults, admits, prepares and validates an update; returns admission's warnings.
+async fn prepare(
+    call: Call<'_>,
+    new: &mut dyn Object,
+    old: &dyn Object,
+) -> Result<Vec<String>, ApiError> {
     let strategy = strategy(call.row());
     let subresource = call.target.subresource.as_str();
     let context = Context { now: call.now(), subresource };

@@ -397,6 +397,108 @@ async fn a_kubelet_reads_what_its_pods_refer_to() {
 }
 
 #[tokio::test]
+async fn a_kubelet_sees_its_own_node_and_pods() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let admin = server.admin();
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let pods = "/api/v1/namespaces/default/pods";
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        admin.post("/api/v1/nodes", &json!({"metadata": {"name": node}})).await.expect(201);
+        let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
+        admin.post(pods, &pod).await.expect(201);
+    }
+    admin.post(pods, &json!({"metadata": {"name": "loose"}, "spec": {"containers": [{"name": "c", "image": "i"}]}})).await.expect(201);
+    admin.get(pods).await.expect(200);
+    let field =
+        |path: &str, key: &str, value: &str| format!("{path}?fieldSelector={key}%3D{value}");
+    let watched = |path: String| format!("{path}&watch=1&timeoutSeconds=1&resourceVersion=0");
+    for (path, code) in [
+        (format!("{pods}/mine"), 200),
+        (format!("{pods}/other"), 403),
+        (format!("{pods}/loose"), 403),
+        (pods.to_owned(), 403),
+        ("/api/v1/pods".to_owned(), 403),
+        (field("/api/v1/pods", "spec.nodeName", "n1"), 200),
+        (field(pods, "spec.nodeName", "n1"), 200),
+        (field("/api/v1/pods", "spec.nodeName", "n2"), 403),
+        (field("/api/v1/pods", "spec.nodeName", ""), 403),
+        (field("/api/v1/pods", "spec.nodeName!", "n1"), 403),
+        (field("/api/v1/pods", "status.phase", "Running"), 403),
+        (watched(field("/api/v1/pods", "spec.nodeName", "n1")), 200),
+        (watched(field("/api/v1/pods", "spec.nodeName", "n2")), 403),
+        (field(pods, "metadata.name", "mine"), 200),
+        (field(pods, "metadata.name", "other"), 403),
+        ("/api/v1/nodes/n1".to_owned(), 200),
+        ("/api/v1/nodes/n2".to_owned(), 403),
+        ("/api/v1/nodes".to_owned(), 403),
+        (field("/api/v1/nodes", "metadata.name", "n1"), 200),
+        (watched(field("/api/v1/nodes", "metadata.name", "n1")), 200),
+        (field("/api/v1/nodes", "metadata.name", "n2"), 403),
+        ("/api/v1/services".to_owned(), 200),
+        ("/apis/node.k8s.io/v1/runtimeclasses".to_owned(), 200),
+        ("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases".to_owned(), 403),
+        ("/api/v1/namespaces/default/secrets".to_owned(), 403),
+        ("/api/v1/namespaces".to_owned(), 403),
+    ] {
+        let answer = kubelet.ask("GET", &path, &[], Vec::new()).await;
+        assert_eq!(answer.code, code, "{path}: {}", answer.text);
+    }
+    kubelet.delete("/api/v1/nodes/n1").await.expect(403);
+    kubelet.delete(&field(pods, "spec.nodeName", "n1")).await.expect(403);
+    for nameless in ["system:node:", "system:node"] {
+        let nobody = server.rest_as(nameless, &["system:nodes"]);
+        nobody.get("/api/v1/services").await.expect(403);
+        nobody.get(&field("/api/v1/pods", "spec.nodeName", "")).await.expect(403);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_kubelet_reads_no_secret_through_a_mirror_pod() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let made = admin.post("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await.expect(201);
+    let base = "/api/v1/namespaces/kube-system";
+    admin
+        .post(&format!("{base}/secrets"), &json!({"metadata": {"name": "target"}}))
+        .await
+        .expect(201);
+    let reference = json!({"name": "target"});
+    for volume in [
+        json!({"csi": {"driver": "d", "nodePublishSecretRef": reference}}),
+        json!({"flexVolume": {"driver": "d/e", "secretRef": reference}}),
+        json!({"rbd": {"monitors": ["m"], "image": "i", "secretRef": reference}}),
+        json!({"azureFile": {"secretName": "target", "shareName": "s"}}),
+        json!({"iscsi": {"targetPortal": "p", "iqn": "iqn.2001-04.com.example:a", "lun": 0, "secretRef": reference}}),
+        json!({"cephfs": {"monitors": ["m"], "secretRef": reference}}),
+        json!({"cinder": {"volumeID": "v", "secretRef": reference}}),
+        json!({"scaleIO": {"gateway": "g", "system": "s", "volumeName": "v", "secretRef": reference}}),
+        json!({"storageos": {"volumeName": "v", "secretRef": reference}}),
+        json!({"secret": {"secretName": "target"}}),
+        json!({"projected": {"sources": [{"secret": reference}]}}),
+        json!({"ephemeral": {"volumeClaimTemplate": {"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}}}),
+        json!({"csi": {"driver": "d"}}),
+    ] {
+        let mut named = volume.clone();
+        named["name"] = "v".into();
+        let pod = json!({
+            "metadata": {
+                "name": "m-n1", "annotations": {"kubernetes.io/config.mirror": "x"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": made["metadata"]["uid"], "controller": true}],
+            },
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}], "volumes": [named]},
+        });
+        let refused = kubelet.post(&format!("{base}/pods"), &pod).await;
+        assert_eq!(refused.code, 403, "{volume}: {}", refused.text);
+        kubelet.get(&format!("{base}/secrets/target")).await.expect(403);
+        kubelet.get(&format!("{base}/pods/m-n1")).await.expect(403);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn metrics_count_requests_as_kubernetes_does() {
     let server = Server::start().await;
     let admin = server.admin();

@@ -190,6 +190,29 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
         let message = format!("serviceaccounts \"default\" is forbidden: {message}");
         refused(&kubelet, &tokens, &request, &message).await;
     }
+    let with = |audiences: Value| {
+        let mut request = bound("mine", &mine);
+        request["spec"]["audiences"] = audiences;
+        request
+    };
+    for (request, message) in [
+        (with(json!(["a", "b"])), "node may only request 0 or 1 audiences".to_owned()),
+        (
+            with(json!(["vault"])),
+            "audience \"vault\" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience".to_owned(),
+        ),
+    ] {
+        let message = format!("serviceaccounts \"default\" is forbidden: {message}");
+        refused(&kubelet, &tokens, &request, &message).await;
+    }
+    let source = json!({"serviceAccountToken": {"path": "t", "audience": "vault"}});
+    let volume = json!({"name": "t", "projected": {"sources": [source]}});
+    let vault = pod("vault", json!({"nodeName": "n1", "volumes": [volume]}));
+    let vault = admin.post(&pods, &vault).await.expect(201);
+    let mut request = bound("vault", vault["metadata"]["uid"].as_str().unwrap());
+    request["spec"]["audiences"] = json!(["vault"]);
+    kubelet.post(&tokens, &request).await.expect(201);
+    admin.post(&tokens, &with(json!(["vault"]))).await.expect(201);
     admin.post(&tokens, &json!({"spec": {}})).await.expect(201);
     let eviction = json!({"metadata": {"name": "other"}});
     kubelet.post(&format!("{pods}/other/eviction"), &eviction).await.expect(403);
@@ -208,7 +231,7 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
         &kubelet,
         &format!("{leases}/default/leases"),
         &lease("n1"),
-        "leases.coordination.k8s.io \"n1\" is forbidden: can only access leases in the \"kube-node-lease\" system namespace",
+        "leases.coordination.k8s.io is forbidden: User \"system:node:n1\" cannot create resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"default\"",
     )
     .await;
     server.stop().await;
@@ -226,5 +249,109 @@ async fn a_node_keeps_its_pod_cidr() {
     assert_eq!(refused.expect(422)["details"]["causes"][0]["field"], "spec.podCIDRs");
     let bad = json!({"metadata": {"name": "m"}, "spec": {"podCIDR": "x"}});
     rest.post("/api/v1/nodes", &bad).await.expect(422);
+    server.stop().await;
+}
+
+/// Each plugin that changes objects, and whether it acts on creations and updates as upstream's
+/// `NewHandler(admission.Create, admission.Update)` says.
+#[tokio::test]
+async fn plugins_act_on_the_operations_of_upstream() {
+    struct Row {
+        plugin: &'static str,
+        path: &'static str,
+        object: Value,
+        /// What the plugin sets.
+        pointer: &'static str,
+        on_update: bool,
+    }
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let rest = server.admin();
+    let class = json!({"metadata": {"name": "usual"}, "value": 7, "globalDefault": true, "preemptionPolicy": "Never"});
+    rest.post("/apis/scheduling.k8s.io/v1/priorityclasses", &class).await.expect(201);
+    let class = json!({"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}, "provisioner": "p"});
+    rest.post("/apis/storage.k8s.io/v1/storageclasses", &class).await.expect(201);
+    rest.get("/apis/storage.k8s.io/v1/storageclasses").await.expect(200);
+    let bare = json!({"automountServiceAccountToken": false, "serviceAccountName": "default", "priorityClassName": "usual"});
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}}});
+    let mut unset = claim.clone();
+    unset["spec"].as_object_mut().unwrap().remove("storageClassName");
+    let pods = "/api/v1/namespaces/default/pods";
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let row = |plugin, path, object: &Value, pointer, on_update| Row {
+        plugin,
+        path,
+        object: object.clone(),
+        pointer,
+        on_update,
+    };
+    let plain = pod("p", bare);
+    for row in [
+        row("DefaultTolerationSeconds", pods, &plain, "/spec/tolerations", true),
+        row("Priority", pods, &plain, "/spec/priority", true),
+        row("Priority", pods, &plain, "/spec/preemptionPolicy", true),
+        row("StorageObjectInUseProtection", claims, &claim, "/metadata/finalizers", false),
+        row("DefaultStorageClass", claims, &unset, "/spec/storageClassName", false),
+        row(
+            "TaintNodesByCondition",
+            "/api/v1/nodes",
+            &json!({"metadata": {"name": "n"}}),
+            "/spec/taints",
+            false,
+        ),
+    ] {
+        let made = rest.post(row.path, &row.object).await.expect(201);
+        let set = made.pointer(row.pointer).cloned();
+        assert!(set.is_some(), "{}: {made}", row.plugin);
+        let name = row.object["metadata"]["name"].as_str().unwrap();
+        let path = format!("{}/{name}", row.path);
+        let mut put = row.object.clone();
+        put["metadata"]["labels"] = json!({"a": "b"});
+        let answer = rest.send("PUT", &path, &put).await;
+        if row.on_update {
+            let updated = answer.expect(200);
+            assert_eq!(updated.pointer(row.pointer).cloned(), set, "{}", row.plugin);
+            assert_eq!(updated["metadata"]["labels"]["a"], "b");
+        } else if answer.code == 200 {
+            assert_eq!(answer.body.pointer(row.pointer), None, "{}", row.plugin);
+        } else {
+            assert_eq!(answer.code, 422, "{}: {}", row.plugin, answer.text);
+        }
+        rest.patch(&path, "merge", &json!({"metadata": {"finalizers": null}})).await.expect(200);
+        rest.delete(&format!("{path}?gracePeriodSeconds=0")).await.expect(200);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_claim_grows_if_its_class_lets_it() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    for (name, expands) in [("fixed", false), ("growing", true)] {
+        let class = json!({"metadata": {"name": name}, "provisioner": "p", "allowVolumeExpansion": expands});
+        rest.post("/apis/storage.k8s.io/v1/storageclasses", &class).await.expect(201);
+    }
+    let claims = format!("{NAMESPACE}/persistentvolumeclaims");
+    let more = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    let only = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
+    for (name, class, message) in
+        [("a", "fixed", only), ("b", "growing", ""), ("c", "gone", only), ("d", "", only)]
+    {
+        let claim = json!({"metadata": {"name": name}, "spec": {"storageClassName": class, "volumeName": "v",
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+        rest.post(&claims, &claim).await.expect(201);
+        let path = format!("{claims}/{name}");
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+        rest.patch(&format!("{path}/status"), "merge", &bound).await.expect(200);
+        let answer = rest.patch(&path, "merge", &more).await;
+        if message.is_empty() {
+            answer.expect(200);
+            continue;
+        }
+        let refused = answer.expect(403)["message"].as_str().unwrap().to_owned();
+        assert_eq!(refused, format!("persistentvolumeclaims \"{name}\" is forbidden: {message}"));
+        let kept = rest.get(&path).await.expect(200);
+        assert_eq!(kept["spec"]["resources"]["requests"]["storage"], "1Gi");
+    }
     server.stop().await;
 }

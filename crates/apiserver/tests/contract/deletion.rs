@@ -147,3 +147,98 @@ async fn evictions_respect_budgets() {
     assert!(after["status"]["disruptedPods"]["p"].is_string());
     server.stop().await;
 }
+
+#[tokio::test]
+async fn an_eviction_says_why_the_pod_ends() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let rest = server.admin();
+    for (name, phase) in [("a", "Running"), ("b", "Pending")] {
+        rest.post(PODS, &pod(name)).await.expect(201);
+        let path = format!("{PODS}/{name}");
+        rest.post(&format!("{path}/binding"), &json!({"target": {"name": "n"}})).await.expect(201);
+        let status = json!({"status": {"phase": phase, "conditions": [{"type": "Ready", "status": "True"}]}});
+        rest.patch(&format!("{path}/status"), "strategic-merge", &status).await.expect(200);
+        let dry = json!({"metadata": {"name": name}, "deleteOptions": {"dryRun": ["All"]}});
+        rest.post(&format!("{path}/eviction"), &dry).await.expect(201);
+        let old = json!({"metadata": {"name": name}, "deleteOptions": {"preconditions": {"uid": "other"}}});
+        rest.post(&format!("{path}/eviction"), &old).await.expect(409);
+        let untouched = rest.get(&path).await.expect(200);
+        assert!(!untouched.to_string().contains("DisruptionTarget"), "{untouched}");
+        let version = untouched["metadata"]["resourceVersion"].as_str().unwrap();
+        let now = json!({"metadata": {"name": name}, "deleteOptions": {"preconditions": {"resourceVersion": version}}});
+        rest.post(&format!("{path}/eviction"), &now).await.expect(201);
+        let evicted = rest.get(&path).await.expect(200);
+        assert!(evicted["metadata"]["deletionTimestamp"].is_string());
+        let conditions = evicted["status"]["conditions"].as_array().unwrap().clone();
+        let target = conditions.iter().find(|one| one["type"] == "DisruptionTarget").unwrap();
+        assert_eq!(target["status"], "True");
+        assert_eq!(target["reason"], "EvictionByEvictionAPI");
+        assert_eq!(target["message"], "Eviction API: evicting");
+        assert!(target["lastTransitionTime"].is_string());
+        assert!(conditions.iter().any(|one| one["type"] == "Ready"));
+        // Again: the condition stays as it was.
+        let again = json!({"metadata": {"name": name}});
+        rest.post(&format!("{path}/eviction"), &again).await.expect(201);
+        let after = rest.get(&path).await.expect(200);
+        let again = after["status"]["conditions"].as_array().unwrap();
+        assert_eq!(again.len(), conditions.len());
+        let again = again.iter().find(|one| one["type"] == "DisruptionTarget").unwrap();
+        assert_eq!(again["lastTransitionTime"], target["lastTransitionTime"]);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_system_needs_is_protected_or_restored() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    for name in ["system-node-critical", "system-cluster-critical"] {
+        let refused = rest.delete(&format!("{classes}/{name}")).await.expect(403);
+        assert_eq!(
+            refused["message"],
+            format!(
+                "priorityclasses.scheduling.k8s.io \"{name}\" is forbidden: this is a system priority class and cannot be deleted"
+            )
+        );
+    }
+    rest.delete(classes).await.expect(403);
+    rest.get(&format!("{classes}/system-node-critical")).await.expect(200);
+    let own = "/api/v1/namespaces/default";
+    let paths = [
+        format!("{own}/services/kubernetes"),
+        format!("{own}/endpoints/kubernetes"),
+        "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes".to_owned(),
+        "/api/v1/namespaces/kube-node-lease".to_owned(),
+    ];
+    let mut before = Vec::new();
+    for path in &paths {
+        before.push(rest.get(path).await.expect(200));
+        rest.delete(path).await;
+    }
+    // Nobody empties the namespace here, so that its finalizer is removed by hand.
+    let finalized = json!({"metadata": {"name": "kube-node-lease"}, "spec": {"finalizers": []}});
+    rest.send("PUT", &format!("{}/finalize", paths[3]), &finalized).await.expect(200);
+    for (path, before) in paths.iter().zip(before) {
+        let back = tokio::time::timeout(std::time::Duration::from_secs(60), async {
+            loop {
+                let answer = rest.get(path).await;
+                if answer.code == 200 {
+                    return answer.body;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        });
+        let back = back.await.unwrap();
+        assert_ne!(back["metadata"]["uid"], before["metadata"]["uid"], "{path}");
+        assert_eq!(back["spec"]["clusterIP"], before["spec"]["clusterIP"], "{path}");
+        assert_eq!(back["subsets"], before["subsets"], "{path}");
+    }
+    // What is there is not written again.
+    let version = |object: Value| object["metadata"]["resourceVersion"].clone();
+    let first = version(rest.get(&paths[1]).await.expect(200));
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert_eq!(version(rest.get(&paths[1]).await.expect(200)), first);
+    server.stop().await;
+}

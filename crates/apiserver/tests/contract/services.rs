@@ -91,3 +91,39 @@ async fn a_service_can_become_an_external_name() {
     assert_eq!(named["spec"]["ipFamilies"], Value::Null);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn tcp_and_udp_of_one_port_share_a_node_port() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let port = |name: &str, number: u16, protocol: &str, node: Option<u16>| {
+        let mut port = json!({"name": name, "port": number, "protocol": protocol});
+        if let Some(node) = node {
+            port["nodePort"] = node.into();
+        }
+        port
+    };
+    let numbers = |service: &Value| -> Vec<i64> {
+        let ports = service["spec"]["ports"].as_array().unwrap().iter();
+        ports.map(|port| port["nodePort"].as_i64().unwrap()).collect()
+    };
+    let ports = json!([
+        port("t", 53, "TCP", None),
+        port("u", 53, "UDP", None),
+        port("m", 9153, "TCP", None)
+    ]);
+    let dns = service("dns", json!({"type": "NodePort", "ports": ports}));
+    let made = numbers(&rest.post(SERVICES, &dns).await.expect(201));
+    assert_eq!(made[0], made[1]);
+    assert_ne!(made[0], made[2]);
+    let ports = json!([port("t", 53, "TCP", None), port("u", 53, "UDP", Some(30_053))]);
+    let fixed = service("fixed", json!({"type": "NodePort", "ports": ports}));
+    let made = numbers(&rest.post(SERVICES, &fixed).await.expect(201));
+    assert_eq!(made, [30_053, 30_053]);
+    rest.delete(&format!("{SERVICES}/fixed")).await.expect(200);
+    rest.post(SERVICES, &fixed).await.expect(201);
+    let other = json!([port("t", 53, "TCP", Some(30_054)), port("u", 53, "UDP", Some(30_055))]);
+    let apart = service("apart", json!({"type": "NodePort", "ports": other}));
+    assert_eq!(numbers(&rest.post(SERVICES, &apart).await.expect(201)), [30_054, 30_055]);
+    server.stop().await;
+}

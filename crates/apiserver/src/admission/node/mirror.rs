@@ -1,9 +1,11 @@
 //! Mirror pods: the API objects of static pods, which a kubelet runs from files.
 
 use api::{ApiError, Kind};
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use serde_json::Value;
 
 use crate::core::Call;
+use crate::references;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -69,52 +71,10 @@ pub fn plan<'a>(own: &str, pod: &'a Pod) -> Result<&'a str, String> {
     if owner.block_owner_deletion == Some(true) {
         return Err(format!("node {own:?} must not set blockOwnerDeletion on an owner reference"));
     }
-    let reference = pod.spec.as_ref().and_then(reference);
-    if let Some(what) = reference {
+    // What a pod of its node refers to, a kubelet may read: it must not choose that itself.
+    let object: Value = serde_json::from_slice(&pod.encode()).map_err(|error| error.to_string())?;
+    if let Some(what) = references::first(&object["spec"]) {
         return Err(format!("node {own:?} can not create pods that reference {what}"));
     }
     Ok(&owner.uid)
-}
-
-/// The object that the pod would give its node access to, if any.
-fn reference(spec: &PodSpec) -> Option<&'static str> {
-    let named = |name: &Option<String>| name.as_deref().is_some_and(|name| !name.is_empty());
-    if named(&spec.service_account_name) {
-        return Some("a service account");
-    }
-    let containers: Vec<&Container> =
-        spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
-    let env = containers
-        .iter()
-        .flat_map(|container| container.env.iter().flatten())
-        .filter_map(|env| env.value_from.as_ref());
-    let all_env = containers.iter().flat_map(|container| container.env_from.iter().flatten());
-    let volumes = spec.volumes.iter().flatten();
-    let sources = volumes
-        .clone()
-        .filter_map(|volume| volume.projected.as_ref())
-        .flat_map(|projected| projected.sources.iter().flatten());
-    let secrets = spec.image_pull_secrets.iter().flatten().next().is_some()
-        || env.clone().any(|source| source.secret_key_ref.is_some())
-        || all_env.clone().any(|source| source.secret_ref.is_some())
-        || volumes.clone().any(|volume| volume.secret.is_some())
-        || sources.clone().any(|source| source.secret.is_some());
-    if secrets {
-        return Some("secrets");
-    }
-    let maps = env.clone().any(|source| source.config_map_key_ref.is_some())
-        || all_env.clone().any(|source| source.config_map_ref.is_some())
-        || volumes.clone().any(|volume| volume.config_map.is_some())
-        || sources.clone().any(|source| source.config_map.is_some());
-    if maps {
-        return Some("configmaps");
-    }
-    if sources.clone().any(|source| source.service_account_token.is_some()) {
-        return Some("a service account");
-    }
-    if sources.clone().any(|source| source.cluster_trust_bundle.is_some()) {
-        return Some("clustertrustbundles");
-    }
-    let claims = volumes.clone().any(|volume| volume.persistent_volume_claim.is_some());
-    claims.then_some("persistentvolumeclaims")
 }

@@ -121,7 +121,7 @@ fn kubelets_create_only_mirror_pods() {
         (
             "/spec",
             json!({"nodeName": "n1", "containers": [], "serviceAccountName": "s"}),
-            "a service account",
+            "serviceaccounts",
         ),
         (
             "/spec/containers/0",
@@ -149,5 +149,30 @@ fn kubelets_create_only_mirror_pods() {
         let pod: Pod = read(&pod);
         let error = mirror::plan("n1", &pod).unwrap_err();
         assert!(error.contains(problem), "{pointer}: {error}");
+    }
+}
+
+/// Whatever the node authorizer grants a kubelet because of its pods, a mirror pod may not name.
+#[test]
+fn a_mirror_pod_refers_to_nothing() {
+    for (way, place, mut spec) in crate::references::tests::generated() {
+        let has_containers = spec["containers"].is_array();
+        spec["nodeName"] = json!("n1");
+        if !has_containers {
+            spec["containers"] = json!([{"name": "c"}]);
+        }
+        let pod = json!({
+            "metadata": {
+                "annotations": {"kubernetes.io/config.mirror": "hash"},
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "u", "controller": true}],
+            },
+            "spec": spec,
+        });
+        let Ok(pod) = Pod::decode(pod.to_string().as_bytes()) else {
+            panic!("{way}: cannot be decoded: {pod}");
+        };
+        let error = mirror::plan("n1", &pod).unwrap_err();
+        let text = "node \"n1\" can not create pods that reference ";
+        assert!(error.starts_with(text) && error.contains(place.resource), "{way}: {error}");
     }
 }

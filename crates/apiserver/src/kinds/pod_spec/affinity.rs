@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
     TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 
+use super::label_keys;
 use crate::kinds::check::{self, Errors, Unique};
 use crate::kinds::path::Path;
 
@@ -169,6 +170,13 @@ fn pod_term(term: &PodAffinityTerm, path: &Path, errors: &mut Errors) {
         check::dns_label(name, &path.child("namespace"), errors);
     }
     topology_key(&term.topology_key, path, errors);
+    label_keys::validate(
+        term.match_label_keys.as_deref(),
+        term.mismatch_label_keys.as_deref(),
+        term.label_selector.as_ref(),
+        path,
+        errors,
+    );
 }
 
 fn topology_key(key: &str, path: &Path, errors: &mut Errors) {
@@ -227,6 +235,13 @@ pub fn spread(constraints: &[TopologySpreadConstraint], path: &Path, errors: &mu
         check::label_selector(
             constraint.label_selector.as_ref(),
             &path.child("labelSelector"),
+            errors,
+        );
+        label_keys::validate(
+            constraint.match_label_keys.as_deref(),
+            None,
+            constraint.label_selector.as_ref(),
+            &path,
             errors,
         );
     }

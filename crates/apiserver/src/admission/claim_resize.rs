@@ -1,0 +1,67 @@
+//! PersistentVolumeClaimResize: a claim grows only if its class lets it
+//! (`k8s.io/kubernetes/plugin/pkg/admission/storage/persistentvolume/resize`).
+
+use api::object::Object;
+use api::quantity::Quantity;
+use api::{ApiError, Kind};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use crate::core::Call;
+
+/// Annotation that named the class before there was a field for it.
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// Checks an update of a claim that asks for more.
+///
+/// # Errors
+/// 403 when the claim is not bound, or its class does not allow it.
+pub async fn check(
+    call: Call<'_>,
+    object: &dyn Object,
+    old: Option<&dyn Object>,
+) -> Result<(), ApiError> {
+    let claims = (
+        object.downcast_ref::<PersistentVolumeClaim>(),
+        old.and_then(|old| old.downcast_ref::<PersistentVolumeClaim>()),
+    );
+    let (Some(new), Some(old)) = claims else {
+        return Ok(());
+    };
+    if !call.target.subresource.is_empty() || size(new) <= size(old) {
+        return Ok(());
+    }
+    let name = new.metadata.name.as_deref().unwrap_or_default();
+    let refuse = |why: &str| Err(ApiError::forbidden(call.row(), name, why));
+    let phase = old.status.as_ref().and_then(|status| status.phase.as_deref());
+    if phase != Some("Bound") {
+        return refuse("Only bound persistent volume claims can be expanded");
+    }
+    let (class, was) = (class_of(new), class_of(old));
+    if !class.is_empty() && class == was && allows_expansion(call, class).await? {
+        return Ok(());
+    }
+    refuse(
+        "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize",
+    )
+}
+
+async fn allows_expansion(call: Call<'_>, class: &str) -> Result<bool, ApiError> {
+    let Some(version) = call.core.find(StorageClass::ROW, class).await? else {
+        return Ok(false);
+    };
+    let class = StorageClass::decode(&version.json).map_err(ApiError::internal)?;
+    Ok(class.allow_volume_expansion == Some(true))
+}
+
+fn size(claim: &PersistentVolumeClaim) -> Option<Quantity> {
+    let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
+    requests.get("storage").map(Quantity::of)
+}
+
+fn class_of(claim: &PersistentVolumeClaim) -> &str {
+    let annotations = claim.metadata.annotations.as_ref();
+    let named = annotations.and_then(|all| all.get(OLD_CLASS));
+    let field = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
+    named.or(field).map(String::as_str).unwrap_or_default()
+}
