@@ -7,7 +7,7 @@
 //! escalation checks are in `authz`. A plugin knows the cache and the request.
 
 mod defaults;
-mod lifecycle;
+pub mod lifecycle;
 mod limits;
 pub mod node;
 mod priority;

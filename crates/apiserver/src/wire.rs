@@ -42,7 +42,6 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             store.clone(),
             config.service_cluster_ip_range,
             config.service_node_port_range,
-            clock.clone(),
         ),
         store,
         clock,
@@ -58,6 +57,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     bootstrap::endpoints::keep(&core, own, embedded.is_some(), shutdown.clone())
         .await
         .context("cannot write the kubernetes Service")?;
+    Allocator::keep_repaired(&core, shutdown.clone());
     let pipeline = pipeline(core.clone());
     server::serve(listener, tls, core, pipeline, embedded, shutdown)
 }

@@ -29,6 +29,8 @@ mod quota;
 mod server;
 #[path = "contract/services.rs"]
 mod services;
+#[path = "contract/shared.rs"]
+mod shared;
 #[path = "contract/warnings.rs"]
 mod warnings;
 #[path = "contract/watches.rs"]
