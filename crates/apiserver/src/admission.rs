@@ -9,7 +9,7 @@
 
 mod claim_resize;
 mod defaults;
-mod lifecycle;
+pub mod lifecycle;
 mod limits;
 pub mod node;
 pub mod pod_security;

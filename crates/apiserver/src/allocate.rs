@@ -1,25 +1,29 @@
 //! Allocation of cluster IPs and node ports: each is a key of its own in the store, so that no two
 //! Services get the same one, whichever apiserver they come through.
 //!
-//! A write claims what it needs before it stores the Service, and releases it when it fails; what a
-//! crash leaves behind is released at the next start ([`repair`](Allocator::repair)).
+//! A write claims what it needs before it stores the Service, and releases it when it is refused. A
+//! write that may or may not have been applied keeps its claims. What is left behind by it or by a
+//! crash is released later ([`keep_repaired`](Allocator::keep_repaired)). A record names the Service
+//! by its uid, so that nobody releases what has meanwhile become another's. A dry run claims
+//! nothing, and is answered with what is free.
 
 mod plan;
 mod repair;
 
 use std::net::IpAddr;
 
+use api::ApiError;
 use api::object::Object;
 use api::status::FieldError;
-use api::{ApiError, Kind};
 use bytes::Bytes;
-use clock::SharedClock;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use parking_lot::Mutex;
 use rand::RngExt;
 use store::{ListOptions, Outcome, Store};
 
-use self::plan::{Resource, wanted};
+use self::plan::{Owner, Resource, wanted};
+use self::repair::Unused;
 use crate::core::Call;
 use crate::error::store_error;
 
@@ -30,20 +34,25 @@ const RANDOM_TRIES: usize = 16;
 const DNS_OFFSET: u128 = 10;
 
 /// What a write has allocated.
-#[derive(Debug, Default)]
-pub struct Allocation(Vec<Resource>);
+#[derive(Debug)]
+pub struct Allocation {
+    owner: Owner,
+    resources: Vec<Resource>,
+    /// Nothing has been recorded.
+    dry_run: bool,
+}
 
 /// Allocates cluster IPs and node ports.
 pub struct Allocator {
     store: Store,
     range: IpNet,
     ports: (u16, u16),
-    clock: SharedClock,
+    unused: Mutex<Unused>,
 }
 
 impl Allocator {
-    pub fn new(store: Store, range: IpNet, ports: (u16, u16), clock: SharedClock) -> Self {
-        Self { store, range, ports, clock }
+    pub fn new(store: Store, range: IpNet, ports: (u16, u16)) -> Self {
+        Self { store, range, ports, unused: Mutex::default() }
     }
 
     /// The address of the Service `kubernetes`.
@@ -86,13 +95,14 @@ impl Allocator {
         let Some(service) = object.downcast_mut::<Service>() else {
             return Ok(None);
         };
-        let owner = owner(service);
+        let owner = Owner::of(&service.metadata);
         let name = service.metadata.name.clone().unwrap_or_default();
         let Some(spec) = service.spec.as_mut() else {
             return Ok(None);
         };
-        let mut allocation = Allocation::default();
-        match self.fill(spec, &owner, held, &mut allocation).await {
+        let dry_run = call.options.dry_run;
+        let mut allocation = Allocation { owner, resources: Vec::new(), dry_run };
+        match self.fill(spec, held, &mut allocation).await {
             Ok(()) => Ok(Some(allocation)),
             Err(failure) => {
                 self.release(Some(allocation)).await;
@@ -107,27 +117,24 @@ impl Allocator {
     async fn fill(
         &self,
         spec: &mut ServiceSpec,
-        owner: &str,
         held: &[Resource],
         allocation: &mut Allocation,
     ) -> Result<(), Failure> {
         for resource in wanted(spec) {
-            if held.contains(&resource) || allocation.0.contains(&resource) {
+            if held.contains(&resource) || allocation.resources.contains(&resource) {
                 continue;
             }
             self.check(spec, &resource)?;
-            if !self.take(&resource, owner).await? {
+            if !self.take(&resource, allocation).await? {
                 return Err(taken(spec, &resource));
             }
-            allocation.0.push(resource);
         }
         if plan::lacks_address(spec) {
-            let resource = self.free_address(owner).await?;
+            let resource = self.free_address(allocation).await?;
             if let Resource::Address(address) = &resource {
                 spec.cluster_ip = Some(address.to_string());
                 spec.cluster_ips = Some(vec![address.to_string()]);
             }
-            allocation.0.push(resource);
         }
         for index in plan::ports_to_fill(spec) {
             // Upstream shares numbers on creation only.
@@ -135,11 +142,10 @@ impl Allocator {
                 plan::set_port(spec, index, port);
                 continue;
             }
-            let resource = self.free_port(owner).await?;
+            let resource = self.free_port(allocation).await?;
             if let Resource::Port(port) = resource {
                 plan::set_port(spec, index, port);
             }
-            allocation.0.push(resource);
         }
         Ok(())
     }
@@ -172,49 +178,65 @@ impl Allocator {
     }
 
     /// Allocates one address or port. False: it is taken.
-    async fn take(&self, resource: &Resource, owner: &str) -> Result<bool, ApiError> {
-        let value = plan::record(owner, self.clock.now());
-        let outcome = self
-            .store
-            .create(resource.key(), Bytes::from(value))
-            .await
-            .map_err(|error| store_error(&error))?;
+    async fn take(
+        &self,
+        resource: &Resource,
+        allocation: &mut Allocation,
+    ) -> Result<bool, ApiError> {
+        let free = if allocation.resources.contains(resource) {
+            false
+        } else if allocation.dry_run {
+            let found = self.store.get(resource.key()).await;
+            found.map_err(|error| store_error(&error))?.entry.is_none()
+        } else {
+            self.record(resource, &allocation.owner).await?
+        };
+        if free {
+            allocation.resources.push(resource.clone());
+        }
+        Ok(free)
+    }
+
+    /// Records the owner of a resource. False: it has one.
+    async fn record(&self, resource: &Resource, owner: &Owner) -> Result<bool, ApiError> {
+        let outcome = self.store.create(resource.key(), Bytes::from(owner.encode())).await;
+        let outcome = outcome.map_err(|error| store_error(&error))?;
         Ok(matches!(outcome, Outcome::Written(_)))
     }
 
-    async fn free_address(&self, owner: &str) -> Result<Resource, ApiError> {
+    async fn free_address(&self, allocation: &mut Allocation) -> Result<Resource, ApiError> {
         let size = plan::size(&self.range);
         // The lower part is kept for addresses that are requested, as upstream does.
         let band = (size / 16).clamp(16, 256).min(size / 2);
         for _ in 0..RANDOM_TRIES {
             let offset = rand::rng().random_range(band..size.max(band + 1));
             let resource = Resource::Address(plan::nth(&self.range, offset));
-            if offset < size && self.take(&resource, owner).await? {
+            if offset < size && self.take(&resource, allocation).await? {
                 return Ok(resource);
             }
         }
         let used = self.used("clusterips/").await?;
         for offset in (band..size).chain(2..band).filter(|offset| *offset != DNS_OFFSET) {
             let resource = Resource::Address(plan::nth(&self.range, offset));
-            if !used.contains(&resource.key()) && self.take(&resource, owner).await? {
+            if !used.contains(&resource.key()) && self.take(&resource, allocation).await? {
                 return Ok(resource);
             }
         }
         Err(ApiError::internal("failed to allocate a serviceIP: range is full"))
     }
 
-    async fn free_port(&self, owner: &str) -> Result<Resource, ApiError> {
+    async fn free_port(&self, allocation: &mut Allocation) -> Result<Resource, ApiError> {
         let (from, to) = self.ports;
         for _ in 0..RANDOM_TRIES {
             let resource = Resource::Port(rand::rng().random_range(from..=to));
-            if self.take(&resource, owner).await? {
+            if self.take(&resource, allocation).await? {
                 return Ok(resource);
             }
         }
         let used = self.used("nodeports/").await?;
         for port in from..=to {
             let resource = Resource::Port(port);
-            if !used.contains(&resource.key()) && self.take(&resource, owner).await? {
+            if !used.contains(&resource.key()) && self.take(&resource, allocation).await? {
                 return Ok(resource);
             }
         }
@@ -231,10 +253,13 @@ impl Allocator {
         Ok(listing.entries.into_iter().map(|entry| entry.key).collect())
     }
 
-    /// Releases what a failed write had allocated.
+    /// Releases what a refused write had allocated.
     pub async fn release(&self, allocation: Option<Allocation>) {
-        for resource in allocation.unwrap_or_default().0 {
-            self.release_one(&resource).await;
+        let Some(allocation) = allocation.filter(|allocation| !allocation.dry_run) else {
+            return;
+        };
+        for resource in &allocation.resources {
+            self.release_one(resource, &allocation.owner).await;
         }
     }
 
@@ -244,9 +269,9 @@ impl Allocator {
         else {
             return;
         };
-        let kept = plan::held(new);
+        let (kept, owner) = (plan::held(new), Owner::of(&old.metadata));
         for resource in plan::held(old).iter().filter(|resource| !kept.contains(resource)) {
-            self.release_one(resource).await;
+            self.release_one(resource, &owner).await;
         }
     }
 
@@ -255,15 +280,17 @@ impl Allocator {
         let Some(service) = object.downcast_ref::<Service>() else {
             return;
         };
+        let owner = Owner::of(&service.metadata);
         for resource in plan::held(service) {
-            self.release_one(&resource).await;
+            self.release_one(&resource, &owner).await;
         }
     }
 
-    async fn release_one(&self, resource: &Resource) {
+    async fn release_one(&self, resource: &Resource, owner: &Owner) {
         let key = resource.key();
         let released = async {
-            let Some(entry) = self.store.get(key.clone()).await?.entry else {
+            let entry = self.store.get(key.clone()).await?.entry;
+            let Some(entry) = entry.filter(|entry| owner.has_written(&entry.value)) else {
                 return Ok(());
             };
             // A conflict means that somebody else has just released it.
@@ -274,7 +301,7 @@ impl Allocator {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 ?resource,
-                "not given back; the next start does it"
+                "an unused allocation is kept until the next repair"
             );
         }
     }
@@ -310,13 +337,4 @@ fn taken(spec: &ServiceSpec, resource: &Resource) -> Failure {
             "provided port is already allocated",
         ),
     })
-}
-
-fn owner(service: &Service) -> String {
-    debug_assert_eq!(Object::row(service), Service::ROW);
-    format!(
-        "{}/{}",
-        service.metadata.namespace.as_deref().unwrap_or_default(),
-        service.metadata.name.as_deref().unwrap_or_default()
-    )
 }

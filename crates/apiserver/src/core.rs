@@ -58,12 +58,15 @@ impl Call<'_> {
         self.core.clock.now()
     }
 
-    /// The target's current version: from the cache, or from the store when the cache lacks it.
+    /// The target's current version, as every write acknowledged before the call has left it. A
+    /// write starts from [`Current`](crate::verbs::current::Current) instead, without the wait.
     ///
     /// # Errors
     /// 404 when there is none.
     pub async fn current(&self) -> Result<Arc<Version>, ApiError> {
-        self.core.find(self.row(), &self.target.key()).await?.ok_or_else(|| self.not_found())
+        self.core.cache.fresh().await?;
+        let version = self.core.cache.resource(self.row()).get(&self.target.key());
+        version.ok_or_else(|| self.not_found())
     }
 
     /// The target's version in the store.
@@ -80,7 +83,8 @@ impl Call<'_> {
 }
 
 impl Core {
-    /// An object by its key within the resource: from the cache, or else from the store.
+    /// An object that a request refers to, by its key within the resource: from the cache, which
+    /// may be behind, or else from the store.
     ///
     /// # Errors
     /// When the store fails.

@@ -2,6 +2,26 @@
 
 use api::ApiError;
 
+/// Why a write failed.
+#[derive(Debug)]
+pub struct WriteError {
+    pub error: ApiError,
+    /// The store may have applied the write nevertheless, so it must be neither repeated nor undone.
+    pub ambiguous: bool,
+}
+
+impl From<ApiError> for WriteError {
+    fn from(error: ApiError) -> Self {
+        Self { error, ambiguous: false }
+    }
+}
+
+impl From<store::Error> for WriteError {
+    fn from(error: store::Error) -> Self {
+        Self { ambiguous: error.is_ambiguous(), error: store_error(&error) }
+    }
+}
+
 /// The error for a client when the store fails. The cause is logged here, once.
 pub fn store_error(error: &store::Error) -> ApiError {
     match error {

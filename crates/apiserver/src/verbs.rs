@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod create;
+pub mod current;
 pub mod delete;
 pub mod delete_collection;
 pub mod events;

@@ -42,7 +42,6 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             store.clone(),
             config.service_cluster_ip_range,
             config.service_node_port_range,
-            clock.clone(),
         ),
         store,
         clock,
@@ -65,6 +64,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         .context("cannot write the kubernetes Service")?;
     // The first request is authorized by the roles above.
     core.cache.fresh().await.context("cannot read the system's own objects")?;
+    Allocator::keep_repaired(&core, shutdown.clone());
     let pipeline = pipeline(core.clone());
     server::serve(listener, tls, core, pipeline, embedded, shutdown)
 }

@@ -37,6 +37,8 @@ mod roles;
 mod server;
 #[path = "contract/services.rs"]
 mod services;
+#[path = "contract/shared.rs"]
+mod shared;
 #[path = "contract/streams.rs"]
 mod streams;
 #[path = "contract/warnings.rs"]

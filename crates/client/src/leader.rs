@@ -6,17 +6,23 @@
 //! has not changed for its duration by the candidate's own clock
 //! (`k8s.io/client-go/tools/leaderelection`). A holder that cannot renew within the renew deadline
 //! signals [`Leadership::lost`] before another can have taken over: everything that acts under the
-//! leadership must end then.
+//! leadership must end then. The deadline counts from the moment at which the last successful
+//! request was sent, and covers every call of the holder, so that no server can delay it by not
+//! answering.
 
 mod process;
+#[cfg(test)]
+mod tests;
 
+use std::future::Future;
 use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Api, Client, Error, Event, InformerOptions, informer};
@@ -33,8 +39,10 @@ pub struct Election {
     lease_duration: Duration,
     /// How long the holder tries to renew before it gives up; less than `lease_duration`.
     renew_deadline: Duration,
-    /// Between renewals, and between attempts after a failure.
+    /// Between renewals, and between a candidate's attempts after a failure.
     retry_period: Duration,
+    /// For [`Election::holder`].
+    holder: watch::Sender<String>,
 }
 
 impl Election {
@@ -50,7 +58,14 @@ impl Election {
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(5),
+            holder: watch::Sender::default(),
         }
+    }
+
+    /// The holder of the Lease that this candidate has seen last, while it was waiting; empty for
+    /// none.
+    pub fn holder(&self) -> watch::Receiver<String> {
+        self.holder.subscribe()
     }
 
     /// Waits until this candidate leads. `None`: `stop` was cancelled first.
@@ -61,6 +76,7 @@ impl Election {
             ..Default::default()
         };
         let mut changes = Box::pin(informer::<Lease>(client.clone(), options));
+        let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
         let mut observed = ObservedLease::default();
         let mut try_at: Option<Instant> = None;
         loop {
@@ -75,51 +91,86 @@ impl Election {
                 Some(event) = changes.next() => {
                     if let Some(known) = observed.step(event) {
                         try_at = Some(self.attempt_at(known.as_ref()));
+                        self.holder.send_replace(holder(known.as_ref()).to_owned());
                     }
                 }
-                () = due => match self.take(client, observed.lease.as_ref()).await {
-                    Ok(lease) => {
-                        tracing::info!(lease = self.name, identity = self.identity, "leading");
-                        return Some(Leadership::hold(self.clone(), client.clone(), lease));
-                    }
-                    Err(error) => {
-                        if !error.is_conflict() && !error.is_already_exists() {
-                            tracing::warn!(lease = self.name, %error, "cannot take the lease");
+                () = due => {
+                    let taken = tokio::select! {
+                        () = stop.cancelled() => return None,
+                        taken = self.take(&leases, observed.lease.as_ref()) => taken,
+                    };
+                    match taken {
+                        Ok(held) => {
+                            tracing::info!(lease = self.name, identity = self.identity, "leading");
+                            return Some(Leadership::hold(self.clone(), leases, held));
                         }
-                        try_at = Some(clock::instant() + self.retry_period);
+                        Err(error) => {
+                            if !error.is_conflict() && !error.is_already_exists() {
+                                tracing::warn!(lease = self.name, %error, "cannot take the lease");
+                            }
+                            try_at = Some(clock::instant() + self.retry_period);
+                        }
                     }
-                },
+                }
             }
         }
     }
 
     /// When to try to take a Lease in this state, which was observed just now.
     fn attempt_at(&self, lease: Option<&Lease>) -> Instant {
-        let spec = lease.and_then(|lease| lease.spec.as_ref());
-        let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+        let holder = holder(lease);
         let ended = || Process::of_identity(holder)?.is_dead(&Process::own()?).then_some(());
         if holder.is_empty() || holder == self.identity || ended().is_some() {
             return clock::instant();
         }
-        let seconds = spec
-            .and_then(|spec| spec.lease_duration_seconds)
+        let seconds = lease
+            .and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok());
         clock::instant() + seconds.map_or(self.lease_duration, Duration::from_secs)
     }
 
-    async fn take(&self, client: &Client, current: Option<&Lease>) -> Result<Lease, Error> {
-        let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
-        let Some(current) = current else {
-            let mut lease = Lease::default();
-            lease.metadata.name = Some(self.name.clone());
-            lease.metadata.namespace = Some(self.namespace.clone());
-            self.claim(&mut lease);
-            return leases.create(&lease).await;
-        };
-        // The observed resource version is the precondition: whoever wrote in the meantime wins.
-        let mut lease = current.clone();
+    async fn take(&self, leases: &impl Leases, current: Option<&Lease>) -> Result<Held, Error> {
+        let until = clock::instant() + self.renew_deadline;
+        let mut lease = current.cloned().unwrap_or_default();
+        lease.metadata.name = Some(self.name.clone());
+        lease.metadata.namespace = Some(self.namespace.clone());
         self.claim(&mut lease);
-        leases.replace(&lease).await
+        let taking = async {
+            match current {
+                None => leases.create(&lease).await,
+                // The observed resource version is the precondition: whoever wrote in the meantime
+                // wins.
+                Some(_) => leases.replace(&lease).await,
+            }
+        };
+        let late = |_| Error::Transport(tonic::Status::deadline_exceeded("no answer in time"));
+        Ok(Held { lease: timeout_at(until, taking).await.map_err(late)??, until })
+    }
+
+    /// Renews the Lease once; again if somebody has edited it without taking it.
+    async fn renew(&self, leases: &impl Leases, lease: &mut Lease) -> Renewal {
+        let failed = |error: Error| {
+            tracing::warn!(lease = self.name, %error, "cannot renew the lease");
+            Renewal::Failed
+        };
+        for _ in 0..RENEWALS {
+            self.claim(lease);
+            match leases.replace(lease).await {
+                Ok(renewed) => {
+                    *lease = renewed;
+                    return Renewal::Done;
+                }
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) => return failed(error),
+            }
+            match leases.get(&self.name).await {
+                Ok(current) if holder(Some(&current)) == self.identity => *lease = current,
+                Ok(_) => return Renewal::Taken,
+                Err(error) if error.is_not_found() => return Renewal::Taken,
+                Err(error) => return failed(error),
+            }
+        }
+        Renewal::Failed
     }
 
     fn claim(&self, lease: &mut Lease) {
@@ -135,6 +186,53 @@ impl Election {
             Some(i32::try_from(self.lease_duration.as_secs()).unwrap_or(i32::MAX));
         spec.renew_time = now;
     }
+}
+
+/// How often a Lease that others edit is renewed again at once.
+const RENEWALS: usize = 3;
+/// How long the holder waits after a failed renewal.
+const RETRY_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// A Lease that this candidate holds, and until when it may act on that.
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    until: Instant,
+}
+
+/// What has come of a renewal.
+#[derive(Debug, PartialEq, Eq)]
+enum Renewal {
+    Done,
+    /// The server refused or could not be reached: it is tried again.
+    Failed,
+    /// Another candidate has the Lease, or somebody has deleted it.
+    Taken,
+}
+
+/// The calls of a candidate.
+trait Leases: Send + Sync + 'static {
+    fn get(&self, name: &str) -> impl Future<Output = Result<Lease, Error>> + Send;
+    fn create(&self, lease: &Lease) -> impl Future<Output = Result<Lease, Error>> + Send;
+    fn replace(&self, lease: &Lease) -> impl Future<Output = Result<Lease, Error>> + Send;
+}
+
+impl Leases for Api<Lease> {
+    async fn get(&self, name: &str) -> Result<Lease, Error> {
+        Api::get(self, name).await
+    }
+
+    async fn create(&self, lease: &Lease) -> Result<Lease, Error> {
+        Api::create(self, lease).await
+    }
+
+    async fn replace(&self, lease: &Lease) -> Result<Lease, Error> {
+        Api::replace(self, lease).await
+    }
+}
+
+fn holder(lease: Option<&Lease>) -> &str {
+    lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.as_deref()).unwrap_or_default()
 }
 
 /// The Lease as the watch reports it.
@@ -173,9 +271,9 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    fn hold(election: Election, client: Client, lease: Lease) -> Self {
+    fn hold(election: Election, leases: impl Leases, held: Held) -> Self {
         let (lost, release) = (CancellationToken::new(), CancellationToken::new());
-        let renewal = tokio::spawn(renew(election, client, lease, lost.clone(), release.clone()));
+        let renewal = tokio::spawn(keep(election, leases, held, lost.clone(), release.clone()));
         Self { lost, release, renewal }
     }
 
@@ -194,100 +292,42 @@ impl Leadership {
     }
 }
 
-async fn renew(
+/// Renews the Lease until it is lost or to be released.
+async fn keep(
     election: Election,
-    client: Client,
-    mut lease: Lease,
+    leases: impl Leases,
+    Held { mut lease, mut until }: Held,
     lost: CancellationToken,
     release: CancellationToken,
 ) {
-    let leases: Api<Lease> = Api::namespaced(&client, &election.namespace);
-    let mut deadline = clock::instant() + election.renew_deadline;
+    let mut next = until - election.renew_deadline + election.retry_period;
     loop {
         tokio::select! {
             () = release.cancelled() => break,
-            () = tokio::time::sleep(election.retry_period) => {}
+            () = tokio::time::sleep_until(next.min(until)) => {}
         }
-        election.claim(&mut lease);
         let started = clock::instant();
-        match tokio::time::timeout_at(deadline, leases.replace(&lease)).await {
-            Ok(Ok(renewed)) => {
-                lease = renewed;
-                deadline = started + election.renew_deadline;
+        match timeout_at(until, election.renew(&leases, &mut lease)).await {
+            Ok(Renewal::Done) => {
+                until = started + election.renew_deadline;
+                next = started + election.retry_period;
             }
-            Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {
-                match ours(&leases, &election).await {
-                    Some(current) => lease = current,
-                    None => return lose(&election, &lost),
-                }
+            Ok(Renewal::Failed) if clock::instant() < until => {
+                next = clock::instant() + RETRY_AFTER_FAILURE;
             }
-            Ok(Err(error)) => {
-                tracing::warn!(lease = election.name, %error, "cannot renew the lease");
+            Ok(_) | Err(_) => {
+                tracing::error!(lease = election.name, "lost the lease");
+                return lost.cancel();
             }
-            Err(_) => return lose(&election, &lost),
-        }
-        if clock::instant() >= deadline {
-            return lose(&election, &lost);
         }
     }
     let spec = lease.spec.get_or_insert_default();
     spec.holder_identity = Some(String::new());
     spec.lease_duration_seconds = Some(1);
     spec.renew_time = Some(MicroTime(clock::now()));
-    match leases.replace(&lease).await {
-        Ok(_) => tracing::info!(lease = election.name, "released the lease"),
-        Err(error) => tracing::warn!(lease = election.name, %error, "cannot release the lease"),
-    }
-}
-
-/// The current Lease, if this candidate still holds it (somebody edited it without taking it).
-async fn ours(leases: &Api<Lease>, election: &Election) -> Option<Lease> {
-    let lease = leases.get(&election.name).await.ok()?;
-    let holder = lease.spec.as_ref()?.holder_identity.as_deref()?;
-    (holder == election.identity).then_some(lease)
-}
-
-fn lose(election: &Election, lost: &CancellationToken) {
-    tracing::error!(lease = election.name, "lost the lease");
-    lost.cancel();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn election() -> Election {
-        Election::for_component("c")
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_free_or_released_lease_is_tried_at_once_and_a_held_one_after_its_duration() {
-        let election = election();
-        assert_eq!(election.attempt_at(None), clock::instant());
-        let mut lease = Lease::default();
-        let mut other = election.clone();
-        other.identity = "other".into();
-        other.lease_duration = Duration::from_secs(7);
-        other.claim(&mut lease);
-        assert_eq!(election.attempt_at(Some(&lease)), clock::instant() + Duration::from_secs(7));
-        lease.spec.as_mut().unwrap().holder_identity = Some(String::new());
-        assert_eq!(election.attempt_at(Some(&lease)), clock::instant());
-        // Another process of this machine that has ended: no pid is this high.
-        let own = Process::own().unwrap().to_string();
-        let mut parts: Vec<&str> = own.split('-').collect();
-        parts[2] = "1073741824";
-        lease.spec.as_mut().unwrap().holder_identity = Some(format!("h_0_{}", parts.join("-")));
-        assert_eq!(election.attempt_at(Some(&lease)), clock::instant());
-    }
-
-    #[test]
-    fn transitions_count_changes_of_holder() {
-        let (mine, mut lease) = (election(), Lease::default());
-        mine.claim(&mut lease);
-        mine.claim(&mut lease);
-        assert_eq!(lease.spec.as_ref().unwrap().lease_transitions, Some(0));
-        let other = election();
-        other.claim(&mut lease);
-        assert_eq!(lease.spec.as_ref().unwrap().lease_transitions, Some(1));
+    match timeout_at(until, leases.replace(&lease)).await {
+        Ok(Ok(_)) => tracing::info!(lease = election.name, "released the lease"),
+        Ok(Err(error)) => tracing::warn!(lease = election.name, %error, "cannot release the lease"),
+        Err(_) => tracing::warn!(lease = election.name, "cannot release the lease in time"),
     }
 }

@@ -3,6 +3,7 @@
 mod config;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use client::Client;
@@ -16,6 +17,8 @@ use crate::config::Config;
 
 /// Threads: scheduling is one task; the rest is I/O.
 const WORKERS: usize = 2;
+/// How long writes in progress may take to finish after the end: another may lead soon after.
+const DRAIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let config = Config::parse();
@@ -40,8 +43,16 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     let end = shutdown.child_token();
     let scheduling = async {
         let clock = clock::system();
-        drive::run(client.clone(), &config.scheduler_name, clock, state, leading, end.clone())
-            .await;
+        let driving =
+            drive::run(client.clone(), &config.scheduler_name, clock, state, leading, end.clone());
+        let late = async {
+            end.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            () = driving => {}
+            () = late => tracing::warn!("writes were aborted"),
+        }
         end.cancel();
     };
     let election = async {

@@ -53,6 +53,7 @@ use std::{
 
 use etcd_client::{Channel, Client};
 use parking_lot::Mutex;
+use redb::StorageBackend;
 use tokio::{net::TcpListener, sync::mpsc, task};
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic::transport::{Server, ServerTlsConfig};
@@ -63,7 +64,7 @@ use self::{
     engine::Engine,
     leases::Leases,
     shared::Shared,
-    tables::View,
+    tables::{Place, View},
     writer::{Pruning, QUEUE_LENGTH, Writer},
 };
 use crate::{Error, Result, Revision, Store};
@@ -93,6 +94,8 @@ pub struct EmbeddedConfig {
     pub quota_bytes: u64,
     /// The interval of progress notifications to idle watches.
     pub progress_interval: Duration,
+    /// In place of the file in the directory: a disk whose failures a test decides.
+    pub device: Option<Arc<dyn StorageBackend>>,
 }
 
 impl EmbeddedConfig {
@@ -103,6 +106,7 @@ impl EmbeddedConfig {
             cache_bytes: CACHE_BYTES,
             quota_bytes: QUOTA_BYTES,
             progress_interval: PROGRESS_INTERVAL,
+            device: None,
         }
     }
 }
@@ -159,8 +163,10 @@ impl Embedded {
     /// # Errors
     /// [`Error::Open`].
     pub async fn open(config: EmbeddedConfig) -> Result<Embedded> {
-        let EmbeddedConfig { directory, cache_bytes, quota_bytes, progress_interval } = config;
-        let loading = task::spawn_blocking(move || start(&directory, cache_bytes, quota_bytes));
+        let EmbeddedConfig { directory, cache_bytes, quota_bytes, progress_interval, device } =
+            config;
+        let place = Place { path: directory.join(FILE_NAME), cache_bytes, device };
+        let loading = task::spawn_blocking(move || start(&directory, place, quota_bytes));
         let engine = loading.await.map_err(|_| stopped())??;
         task::spawn(expiry::run(Arc::downgrade(&engine)));
         let urls = Arc::new(Mutex::new(Vec::new()));
@@ -224,18 +230,18 @@ impl Embedded {
 }
 
 /// Loads the file and starts its writer.
-fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<Engine>, OpenError> {
+fn start(directory: &Path, place: Place, quota_bytes: u64) -> Result<Arc<Engine>, OpenError> {
     DirBuilder::new()
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory)
         .map_err(|source| OpenError::Directory { path: directory.to_owned(), source })?;
-    let path = directory.join(FILE_NAME);
+    let path = place.path.clone();
     let failed = |error: redb::Error| match error {
         redb::Error::DatabaseAlreadyOpen => OpenError::InUse(path.clone()),
         error => OpenError::File { path: path.clone(), source: Box::new(error) },
     };
-    let loaded = tables::load(&path, cache_bytes, rand::random).map_err(failed)?;
+    let loaded = tables::load(&place, rand::random).map_err(failed)?;
     // If the directory entry is not on disk, power loss loses the file, no matter how durable its
     // content is.
     for directory in [Some(directory), directory.parent()].into_iter().flatten() {
@@ -251,8 +257,7 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
     let writer = Writer {
         shared: shared.clone(),
         commands,
-        path: path.clone(),
-        cache_bytes,
+        place: place.clone(),
         database: Some(loaded.database),
         pruning: loaded.pruning.then(Pruning::default),
         expected: 0,
@@ -261,7 +266,7 @@ fn start(directory: &Path, cache_bytes: usize, quota_bytes: u64) -> Result<Arc<E
         .name("store-writer".to_owned())
         .spawn(move || writer.run())
         .map_err(|error| failed(error.into()))?;
-    Ok(Arc::new(Engine::new(shared, sender, path, quota_bytes)))
+    Ok(Arc::new(Engine::new(shared, sender, place, quota_bytes)))
 }
 
 /// Makes the entries of a directory durable. The parent of a relative path may be the empty path,

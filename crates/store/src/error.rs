@@ -57,6 +57,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a write that failed with this error may have been applied: the server did not say
+    /// that it has not.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Error::Unavailable(_) | Error::Refused(_) | Error::Malformed { .. })
+    }
+
     /// `requested` is the revision in the failed request, for the errors that report it.
     pub(crate) fn from_wire(error: etcd_client::Error, requested: Revision) -> Error {
         use etcd_client::Error as Wire;

@@ -113,7 +113,20 @@ impl Store {
         lease: Option<LeaseId>,
     ) -> Result<Outcome> {
         let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
-        self.write(key, Revision::NONE, put).await
+        self.transact(key, Revision::NONE, Some(put), None).await
+    }
+
+    /// Creates a key that must not exist yet, while the last write of another key must be at a
+    /// revision. A conflict without a current state means that the other key has changed.
+    pub async fn create_while(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        lease: Option<LeaseId>,
+        unchanged: (Bytes, Revision),
+    ) -> Result<Outcome> {
+        let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
+        self.transact(key, Revision::NONE, Some(put), Some(unchanged)).await
     }
 
     /// Replaces the value of a key whose last write must be at `expected`.
@@ -130,19 +143,40 @@ impl Store {
         lease: Option<LeaseId>,
     ) -> Result<Outcome> {
         let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
-        self.write(key, expected, put).await
+        self.transact(key, expected, Some(put), None).await
     }
 
     /// Deletes a key whose last write must be at `expected`.
     pub async fn delete(&self, key: Bytes, expected: Revision) -> Result<Outcome> {
         let delete = TxnOp::delete(key.clone(), Some(DeleteOptions::new()));
-        self.write(key, expected, delete).await
+        self.transact(key, expected, Some(delete), None).await
     }
 
-    async fn write(&self, key: Bytes, expected: Revision, operation: TxnOp) -> Result<Outcome> {
+    /// Reads one key unless its last write is at `known`; `None`: it is. Like [`Store::get`], the
+    /// result reflects every write acknowledged before the call.
+    pub async fn get_if_changed(&self, key: Bytes, known: Revision) -> Result<Option<Fetched>> {
+        Ok(match self.transact(key, known, None, None).await? {
+            Outcome::Written(_) => None,
+            Outcome::Conflict { current, revision } => Some(Fetched { entry: current, revision }),
+        })
+    }
+
+    /// Executes the operation if the last write of the key is at `expected`, and that of another key
+    /// at its own revision; otherwise reads the key. etcd orders this read after all acknowledged writes, even without an operation.
+    async fn transact(
+        &self,
+        key: Bytes,
+        expected: Revision,
+        operation: Option<TxnOp>,
+        unchanged: Option<(Bytes, Revision)>,
+    ) -> Result<Outcome> {
+        let conditions = [(key.clone(), expected)].into_iter().chain(unchanged);
+        let conditions = conditions.map(|(key, revision)| {
+            Compare::mod_revision(key, CompareOp::Equal, revision.to_wire())
+        });
         let txn = Txn::new()
-            .when([Compare::mod_revision(key.clone(), CompareOp::Equal, expected.to_wire())])
-            .and_then([operation])
+            .when(conditions.collect::<Vec<_>>())
+            .and_then(operation.into_iter().collect::<Vec<_>>())
             .or_else([TxnOp::get(key, None)]);
         let response =
             self.kv().txn(txn).await.map_err(|error| Error::from_wire(error, expected))?.0;

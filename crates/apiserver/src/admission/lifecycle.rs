@@ -1,11 +1,16 @@
 //! NamespaceLifecycle: nothing is created in a namespace that does not exist or is terminating, and
 //! the system's namespaces cannot be deleted.
+//!
+//! The namespace is judged by the cache; the store then creates the object only if the namespace has
+//! not changed since ([`create`](crate::verbs::create)). So nothing is left behind in a namespace
+//! whose content has been deleted, whichever apiserver it comes through.
 
 use api::object::Object;
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
+use crate::cache::Version;
 use crate::core::Call;
 use crate::scan;
 
@@ -20,6 +25,23 @@ pub async fn check(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> 
         return Ok(());
     };
     let found = call.core.find(Namespace::ROW, namespace).await?;
+    if judge(call, object, namespace, found.as_deref()).is_err() {
+        let found = call.core.stored(Namespace::ROW, namespace).await?;
+        return judge(call, object, namespace, found.as_deref());
+    }
+    Ok(())
+}
+
+/// Whether an object may be created in a namespace, given the namespace's version.
+///
+/// # Errors
+/// 404 when it is missing, 403 when it is terminating.
+pub fn judge(
+    call: Call<'_>,
+    object: &dyn Object,
+    namespace: &str,
+    found: Option<&Version>,
+) -> Result<(), ApiError> {
     let Some(version) = found else {
         return Err(ApiError::not_found(Namespace::ROW, namespace));
     };

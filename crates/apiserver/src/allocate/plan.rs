@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use api::ObjectMeta;
 use bytes::Bytes;
 use ipnet::IpNet;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use serde::{Deserialize, Serialize};
 
@@ -40,16 +40,39 @@ impl Resource {
     }
 }
 
-/// A record: which Service owns the resource, and since when (seconds since 1970).
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
+/// The Service that owns a resource, as its record has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// `namespace/name`.
     pub service: String,
-    pub since: i64,
+    #[serde(default)]
+    pub uid: String,
 }
 
-pub fn record(owner: &str, now: Timestamp) -> Vec<u8> {
-    let record = Record { service: owner.to_owned(), since: now.as_second() };
-    serde_json::to_vec(&record).expect("a record is plain data")
+impl Owner {
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        Self {
+            service: format!("{}/{}", text(&metadata.namespace), text(&metadata.name)),
+            uid: text(&metadata.uid),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an owner is plain data")
+    }
+
+    /// The owner in a record; nobody when it cannot be read.
+    pub fn decode(record: &[u8]) -> Self {
+        serde_json::from_slice(record).unwrap_or_default()
+    }
+
+    /// Whether a record is of this very Service, and not of another one with its name. Records
+    /// without a uid are of a version that wrote none.
+    pub fn has_written(&self, record: &[u8]) -> bool {
+        let other = Self::decode(record);
+        other.service == self.service && (other.uid.is_empty() || other.uid == self.uid)
+    }
 }
 
 /// Addresses and ports that the spec names.
@@ -212,5 +235,15 @@ mod tests {
         for resource in [Resource::Port(1), Resource::Address("::1".parse().unwrap())] {
             assert_eq!(Resource::of_key(&resource.key()), Some(resource));
         }
+    }
+
+    #[test]
+    fn a_record_belongs_to_one_incarnation_of_a_service() {
+        let owner = |uid: &str| Owner { service: "ns/name".to_owned(), uid: uid.to_owned() };
+        assert!(owner("a").has_written(&owner("a").encode()));
+        assert!(!owner("a").has_written(&owner("b").encode()));
+        assert!(owner("a").has_written(br#"{"service":"ns/name","since":1}"#));
+        assert!(!owner("a").has_written(br#"{"service":"ns/other","since":1}"#));
+        assert!(!owner("a").has_written(b"?"));
     }
 }

@@ -17,7 +17,6 @@ pub struct PodOnNode {
 /// # Errors
 /// 404.
 pub async fn find(call: Call<'_>) -> Result<PodOnNode, ApiError> {
-    call.core.cache.fresh().await?;
     let version = call.current().await?;
     let pod = Pod::decode(&version.json).map_err(ApiError::internal)?;
     let name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();

@@ -6,9 +6,7 @@ use api::{ApiError, Kind, labels};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
-    DeleteOptions, Preconditions, StatusCause, Time,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, StatusCause, Time};
 
 use super::{created, decode};
 use crate::admission::node;
@@ -21,6 +19,8 @@ use crate::verbs::update::swap_with;
 
 /// Evicted pods of one budget that its controller may not have seen yet.
 const MAX_DISRUPTED: usize = 2_000;
+/// How often an eviction is decided again because the pod has changed meanwhile.
+const ATTEMPTS: usize = 16;
 
 /// Evicts the target.
 ///
@@ -39,21 +39,35 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         delete.dry_run.as_ref().is_some_and(|values| values.iter().any(|value| value == "All"));
     let target = Target { subresource: String::new(), ..call.target.clone() };
     let call = Call { target: &target, options: &options, ..call };
-    call.core.cache.fresh().await?;
-    let version = call.current().await?;
-    let object = core::decode(Pod::ROW, &version)?;
-    let pod = object.downcast_ref::<Pod>().ok_or_else(|| ApiError::internal("not a pod"))?;
-    node::check_eviction(call, pod)?;
-    if !exempt(pod) {
-        spend(call, pod).await?;
+    let asked = delete.preconditions.take().unwrap_or_default();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let version = call.current().await?;
+        let object = core::decode(Pod::ROW, &version)?;
+        let pod = object.downcast_ref::<Pod>().ok_or_else(|| ApiError::internal("not a pod"))?;
+        node::check_eviction(call, pod)?;
+        let only_this_version = match exempt(pod) {
+            Some(exemption) => exemption == Exemption::ForNow,
+            None => spend(call, pod).await? == Spent::Nothing,
+        } && asked.resource_version.is_none()
+            && asked.uid.as_ref().is_none_or(|uid| **uid == *version.uid);
+        let mut preconditions = asked.clone();
+        preconditions.uid.get_or_insert_with(|| version.uid.to_string());
+        if only_this_version {
+            preconditions.resource_version = Some(version.revision.to_string());
+        }
+        delete.preconditions = Some(preconditions);
+        let evicted = match mark(call, &mut delete).await {
+            Ok(()) => delete_object(call, &delete).await,
+            Err(error) => Err(error),
+        };
+        match evicted {
+            // It may be protected now: ready, or running.
+            Err(error) if error.is_conflict() && only_this_version && attempts < ATTEMPTS => {}
+            deleted => return deleted.map(|_| created()),
+        }
     }
-    delete.preconditions.get_or_insert_with(|| Preconditions {
-        uid: Some(version.uid.to_string()),
-        resource_version: None,
-    });
-    mark(call, &mut delete).await?;
-    delete_object(call, &delete).await?;
-    Ok(created())
 }
 
 /// Notes in the pod's status why it ends, so that a Job's failure policy can tell an eviction from
@@ -103,11 +117,32 @@ fn disrupt(pod: &mut Pod, now: Timestamp) {
     conditions.insert(known.unwrap_or(conditions.len()), condition);
 }
 
-/// Pods that no budget protects: they have terminated, are pending, or are already being deleted.
-fn exempt(pod: &Pod) -> bool {
+/// Why no budget protects a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exemption {
+    /// It has terminated or is being deleted.
+    ForGood,
+    /// It is pending.
+    ForNow,
+}
+
+fn exempt(pod: &Pod) -> Option<Exemption> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed" | "Pending"))
-        || pod.metadata.deletion_timestamp.is_some()
+    match phase {
+        _ if pod.metadata.deletion_timestamp.is_some() => Some(Exemption::ForGood),
+        Some("Succeeded" | "Failed") => Some(Exemption::ForGood),
+        Some("Pending") => Some(Exemption::ForNow),
+        _ => None,
+    }
+}
+
+/// What an eviction has taken from a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spent {
+    /// The pod is not ready, so the budget does not count it.
+    Nothing,
+    /// A disruption, if the pod has a budget at all.
+    Disruption,
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -119,7 +154,7 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 /// Takes one disruption from the pod's budget, if it has one.
-async fn spend(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
+async fn spend(call: Call<'_>, pod: &Pod) -> Result<Spent, ApiError> {
     let filter = Filter::everything(PodDisruptionBudget::ROW, &call.target.namespace);
     let budgets = call.core.cache.resource(PodDisruptionBudget::ROW).list(&filter);
     let mut protecting = Vec::new();
@@ -133,14 +168,14 @@ async fn spend(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
     }
     let [budget] = protecting.as_slice() else {
         if protecting.is_empty() {
-            return Ok(());
+            return Ok(Spent::Disruption);
         }
         return Err(ApiError::internal(
             "this pod has more than one PodDisruptionBudget, which the eviction subresource does not support",
         ));
     };
     if !is_ready(pod) && unready_may_go(budget) {
-        return Ok(());
+        return Ok(Spent::Nothing);
     }
     let target = Target {
         row: PodDisruptionBudget::ROW,
@@ -159,7 +194,7 @@ async fn spend(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
         Ok(Box::new(budget) as Box<dyn Object>)
     })
     .await?;
-    Ok(())
+    Ok(Spent::Disruption)
 }
 
 fn unready_may_go(budget: &PodDisruptionBudget) -> bool {

@@ -23,7 +23,6 @@ use crate::verbs::update::update_with;
 /// # Errors
 /// 404.
 pub async fn get(call: Call<'_>) -> Result<Response, ApiError> {
-    call.core.cache.fresh().await?;
     let version = call.current().await?;
     let object = core::decode(call.row(), &version)?;
     Ok(json(200, &scale_of(&*object)?))

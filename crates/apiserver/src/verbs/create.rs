@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use api::object::Object;
 use api::{ApiError, Kind};
-use k8s_openapi::api::core::v1::Event;
-use store::{LeaseId, Outcome};
+use k8s_openapi::api::core::v1::{Event, Namespace};
+use store::{LeaseId, Outcome, Revision};
 
 use super::answer;
+use super::current::ATTEMPTS;
+use crate::admission::lifecycle;
 use crate::body;
 use crate::cache::Version;
 use crate::core::Call;
-use crate::error::store_error;
+use crate::error::{WriteError, store_error};
 use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::Request;
@@ -92,18 +94,18 @@ async fn create_once(
     let outcome = match call.core.admission.quotas.charge(call, &*object, None).await {
         Ok(charges) => {
             let outcome = write(call, &name, &mut *object).await;
-            if outcome.is_err() {
+            if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {
                 charges.refund(call).await;
             }
             outcome
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
-    match &outcome {
-        Ok(_) if !call.options.dry_run => {}
-        _ => call.core.allocator.release(allocation).await,
+    // After an ambiguous failure the object may exist and need what it was allocated.
+    if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {
+        call.core.allocator.release(allocation).await;
     }
-    let mut answer = outcome?;
+    let mut answer = outcome.map_err(|failed| failed.error)?;
     answer.warnings = strategy.warnings(&*object, None);
     answer.warnings.extend(admitted);
     Ok(answer)
@@ -125,31 +127,50 @@ async fn write(
     call: Call<'_>,
     name: &str,
     object: &mut dyn Object,
-) -> Result<ObjectAnswer, ApiError> {
+) -> Result<ObjectAnswer, WriteError> {
     let row = call.row();
     let namespace = object.metadata().namespace.clone().unwrap_or_default();
     let key = crate::request::object_key(row, &namespace, name);
     let value = stored::encode(object);
     if call.options.dry_run {
+        if row.namespaced() {
+            let found = call.core.stored(Namespace::ROW, &namespace).await?;
+            lifecycle::judge(call, object, &namespace, found.as_deref())?;
+        }
         if call.core.stored(row, &key).await?.is_some() {
-            return Err(ApiError::already_exists(row, name));
+            return Err(ApiError::already_exists(row, name).into());
         }
         let version = Version::unstored(row, &value).map_err(ApiError::internal)?;
         return Ok(answer(row, 201, Arc::new(version)));
     }
     let lease = lease(call).await?;
-    let outcome = call
-        .core
-        .store
-        .create_with_lease(keys::object(row, &key), value.clone(), lease)
-        .await
-        .map_err(|error| store_error(&error))?;
-    match outcome {
-        Outcome::Written(revision) => {
-            let version = Version::from_stored(row, &key, &value, revision.get())
-                .map_err(ApiError::internal)?;
-            Ok(answer(row, 201, Arc::new(version)))
-        }
-        Outcome::Conflict { .. } => Err(ApiError::already_exists(row, name)),
+    let key_in_store = keys::object(row, &key);
+    let mut within = None;
+    if row.namespaced() {
+        let found = call.core.find(Namespace::ROW, &namespace).await?;
+        within = Some(found.ok_or_else(|| ApiError::not_found(Namespace::ROW, &namespace))?);
     }
+    for _ in 0..ATTEMPTS {
+        let (key_in_store, value) = (key_in_store.clone(), value.clone());
+        let outcome = match &within {
+            None => call.core.store.create_with_lease(key_in_store, value.clone(), lease).await?,
+            Some(version) => {
+                let unchanged =
+                    (keys::object(Namespace::ROW, &namespace), Revision::new(version.revision));
+                call.core.store.create_while(key_in_store, value.clone(), lease, unchanged).await?
+            }
+        };
+        match outcome {
+            Outcome::Written(revision) => {
+                let version = Version::from_stored(row, &key, &value, revision.get());
+                return Ok(answer(row, 201, Arc::new(version.map_err(ApiError::internal)?)));
+            }
+            Outcome::Conflict { current: Some(_), .. } => break,
+            Outcome::Conflict { current: None, .. } => {
+                within = call.core.stored(Namespace::ROW, &namespace).await?;
+                lifecycle::judge(call, object, &namespace, within.as_deref())?;
+            }
+        }
+    }
+    Err(ApiError::already_exists(row, name).into())
 }

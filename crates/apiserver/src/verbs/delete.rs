@@ -12,19 +12,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, Status, Stat
 use store::{Outcome, Revision};
 
 use super::answer;
+use super::current::{ATTEMPTS, Attempt, Current};
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
-use crate::error::store_error;
+use crate::error::WriteError;
 use crate::kinds::strategy;
 use crate::meta;
 use crate::options;
 use crate::request::{Request, Verb};
 use crate::response::Response;
 use crate::{keys, scan, stored};
-
-/// How often a deletion is retried after losing a race.
-const ATTEMPTS: usize = 256;
 
 /// Parses `DeleteOptions` from the body and the query.
 ///
@@ -137,70 +135,48 @@ fn success(call: Call<'_>, version: &Version) -> Bytes {
 /// # Errors
 /// As [`delete`].
 pub async fn delete_object(call: Call<'_>, options: &DeleteOptions) -> Result<Deletion, ApiError> {
-    let mut current = call.current().await?;
-    let mut fresh = false;
+    let mut current = Current::of(call).await?;
     for _ in 0..ATTEMPTS {
-        let newer = match attempt(call, options, &current).await {
-            Ok(Attempt::Done(deleted)) => return Ok(deleted),
-            Ok(Attempt::Lost) => call.stored().await?,
-            Err(error) if fresh => return Err(error),
-            Err(error) => {
-                let newer = call.stored().await?;
-                if newer.revision == current.revision {
-                    return Err(error);
-                }
-                newer
-            }
-        };
-        (current, fresh) = (newer, true);
+        let attempt = attempt(call, options, &current.version).await;
+        if let Some(deleted) = current.settle(call, attempt).await? {
+            return Ok(deleted);
+        }
     }
     Err(ApiError::modified(call.row(), &call.target.name))
-}
-
-enum Attempt {
-    Done(Deletion),
-    Lost,
 }
 
 async fn attempt(
     call: Call<'_>,
     options: &DeleteOptions,
     current: &Arc<Version>,
-) -> Result<Attempt, ApiError> {
+) -> Result<Attempt<Deletion>, WriteError> {
     let row = call.row();
     let object = decode(row, current)?;
     check_preconditions(call, options, current)?;
     call.core.admission.validate_delete(call, &*object).await?;
     let plan = plan(row, &*object, options, call.now());
     match plan {
-        Plan::Remove => Ok(match remove(call, current, &*object).await? {
-            Some(gone) => Attempt::Done(Deletion::Now(gone)),
-            None => Attempt::Lost,
-        }),
-        Plan::Keep => Ok(Attempt::Done(Deletion::Later(current.clone()))),
+        Plan::Remove => Ok(remove(call, current, &*object).await?.map(Deletion::Now)),
+        Plan::Keep => Ok(Attempt::Decided(Deletion::Later(current.clone()))),
         Plan::Mark(mut marked) => {
             let value = stored::encode(&mut *marked);
             let key = call.target.key();
+            let later = |revision| -> Result<Deletion, ApiError> {
+                let version = Version::from_stored(row, &key, &value, revision);
+                Ok(Deletion::Later(Arc::new(version.map_err(ApiError::internal)?)))
+            };
             if call.options.dry_run {
-                let version = Version::from_stored(row, &key, &value, current.revision)
-                    .map_err(ApiError::internal)?;
-                return Ok(Attempt::Done(Deletion::Later(Arc::new(version))));
+                return Ok(Attempt::Decided(later(current.revision)?));
             }
             let expected = Revision::new(current.revision);
-            let outcome = call
-                .core
-                .store
-                .update(keys::object(row, &key), value.clone(), expected)
-                .await
-                .map_err(|error| store_error(&error))?;
-            match outcome {
-                Outcome::Written(revision) => {
-                    let version = Version::from_stored(row, &key, &value, revision.get())
-                        .map_err(ApiError::internal)?;
-                    Ok(Attempt::Done(Deletion::Later(Arc::new(version))))
+            let written =
+                call.core.store.update(keys::object(row, &key), value.clone(), expected).await?;
+            Ok(match written {
+                Outcome::Written(revision) => Attempt::Written(later(revision.get())?),
+                Outcome::Conflict { current, .. } => {
+                    Attempt::Lost(current.map(|entry| version_of(row, &key, &entry)).transpose()?)
                 }
-                Outcome::Conflict { .. } => Ok(Attempt::Lost),
-            }
+            })
         }
     }
 }
@@ -342,31 +318,27 @@ pub fn namespace_is_in_use(object: &dyn Object) -> bool {
         .is_some_and(|finalizers| !finalizers.is_empty())
 }
 
-/// Removes `current` from the store. `None`: somebody else changed it first.
+/// Removes `current`, which is `object`, from the store; returns its last state.
+///
+/// # Errors
+/// When the store fails.
 pub async fn remove(
     call: Call<'_>,
     current: &Arc<Version>,
     object: &dyn Object,
-) -> Result<Option<Arc<Version>>, ApiError> {
+) -> Result<Attempt<Arc<Version>>, WriteError> {
     if call.options.dry_run {
-        return Ok(Some(current.clone()));
+        return Ok(Attempt::Decided(current.clone()));
     }
-    let key = keys::object(call.row(), &current.key());
-    let outcome = call
-        .core
-        .store
-        .delete(key, Revision::new(current.revision))
-        .await
-        .map_err(|error| store_error(&error))?;
-    match outcome {
+    let (row, key) = (call.row(), current.key());
+    let expected = Revision::new(current.revision);
+    Ok(match call.core.store.delete(keys::object(row, &key), expected).await? {
         Outcome::Written(revision) => {
             call.core.allocator.release_object(object).await;
-            Ok(Some(Arc::new(current.at_revision(revision.get()))))
+            Attempt::Written(Arc::new(current.at_revision(revision.get())))
         }
-        Outcome::Conflict { current: None, .. } => Err(call.not_found()),
-        Outcome::Conflict { current: Some(entry), .. } => {
-            version_of(call.row(), &current.key(), &entry)?;
-            Ok(None)
+        Outcome::Conflict { current, .. } => {
+            Attempt::Lost(current.map(|entry| version_of(row, &key, &entry)).transpose()?)
         }
-    }
+    })
 }

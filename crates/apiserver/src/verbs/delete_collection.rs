@@ -56,9 +56,19 @@ async fn delete_one(
         ..call.target.clone()
     };
     let one = Call { target: &target, ..call };
-    match delete::delete_object(one, options).await {
+    // What is created under the same name in the meantime was not selected.
+    let mut options = options.clone();
+    let selected = item.uid.to_string();
+    options.preconditions.get_or_insert_default().uid.get_or_insert(selected);
+    match delete::delete_object(one, &options).await {
         Ok(Deletion::Now(version) | Deletion::Later(version)) => Ok(Some(version)),
         Err(error) if error.is_not_found() => Ok(None),
+        Err(error) if error.is_conflict() => match one.stored().await {
+            Ok(there) if there.uid == item.uid => Err(error),
+            Ok(_) => Ok(None),
+            Err(gone) if gone.is_not_found() => Ok(None),
+            Err(failed) => Err(failed),
+        },
         Err(error) => Err(error),
     }
 }

@@ -8,6 +8,7 @@ use api::status::FieldError;
 use api::{ApiError, KindRow};
 use store::{Outcome, Revision};
 
+use super::current::{ATTEMPTS, Attempt, Current};
 use super::delete::remove;
 use super::{answer, create};
 use crate::admission::Charges;
@@ -15,15 +16,12 @@ use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
-use crate::error::store_error;
+use crate::error::WriteError;
 use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::Request;
 use crate::response::{ObjectAnswer, Response};
 use crate::{keys, stored};
-
-/// How often a write is retried after losing a race.
-const ATTEMPTS: usize = 256;
 
 /// Replaces the object with the request's body.
 ///
@@ -109,31 +107,14 @@ async fn write_with(
     mode: Mode,
     mut change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
 ) -> Result<ObjectAnswer, ApiError> {
-    let mut current = call.current().await?;
-    let mut fresh = false;
+    let mut current = Current::of(call).await?;
     for _ in 0..ATTEMPTS {
-        match attempt(call, mode, &current, &mut change).await {
-            Ok(Attempt::Done(answer)) => return Ok(answer),
-            Ok(Attempt::Lost(Some(newer))) => (current, fresh) = (newer, true),
-            Ok(Attempt::Lost(None)) => return Err(call.not_found()),
-            // Whatever went wrong may be due to the cache being behind.
-            Err(error) if !fresh => {
-                let newer = call.stored().await?;
-                if newer.revision == current.revision {
-                    return Err(error);
-                }
-                (current, fresh) = (newer, true);
-            }
-            Err(error) => return Err(error),
+        let attempt = attempt(call, mode, &current.version, &mut change).await;
+        if let Some(answer) = current.settle(call, attempt).await? {
+            return Ok(answer);
         }
     }
     Err(ApiError::modified(call.row(), &call.target.name))
-}
-
-enum Attempt {
-    Done(ObjectAnswer),
-    /// Somebody else wrote first: the version they left, if any.
-    Lost(Option<Arc<Version>>),
 }
 
 async fn attempt(
@@ -141,7 +122,7 @@ async fn attempt(
     mode: Mode,
     current: &Arc<Version>,
     change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
-) -> Result<Attempt, ApiError> {
+) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
     let mut old = decode(row, current)?;
     let mut new = change(&*old, current)?;
@@ -153,21 +134,18 @@ async fn attempt(
         admitted = prepare(call, &mut *new, &*old).await?;
         super::apply::track(call, &mut *new, &*old)?;
     }
-    let allocation = if call.options.dry_run || mode == Mode::Plain {
-        None
-    } else {
-        call.core.allocator.allocate_update(call, &mut *new, &*old).await?
-    };
     if finished(&*new) {
-        return match remove(call, current, &*new).await? {
-            Some(gone) => Ok(Attempt::Done(answer(row, 200, gone))),
-            None => Ok(Attempt::Lost(call.core.stored(row, &call.target.key()).await?)),
-        };
+        let removed = remove(call, current, &*old).await?;
+        return Ok(removed.map(|gone| answer(row, 200, gone)));
     }
+    let allocation = match mode {
+        Mode::Plain => None,
+        Mode::Ruled => call.core.allocator.allocate_update(call, &mut *new, &*old).await?,
+    };
     if new.equals(&*old) {
         let mut same = answer(row, 200, current.clone());
         same.warnings = admitted;
-        return Ok(Attempt::Done(same));
+        return Ok(Attempt::Decided(same));
     }
     let charges = match mode {
         Mode::Plain => Ok(Charges::default()),
@@ -179,27 +157,26 @@ async fn attempt(
     let outcome = match charges {
         Ok(charges) => {
             let outcome = store(call, current, &mut *new).await;
-            if !matches!(outcome, Ok(Attempt::Done(_))) {
+            let kept = matches!(&outcome, Ok(Attempt::Written(_)))
+                || outcome.as_ref().is_err_and(|failed| failed.ambiguous);
+            if !kept {
                 charges.refund(call).await;
             }
             outcome
         }
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     };
     match &outcome {
-        Ok(Attempt::Done(_)) if !call.options.dry_run => {
-            call.core.allocator.release_replaced(&*new, &*old).await;
-        }
+        Ok(Attempt::Written(_)) => call.core.allocator.release_replaced(&*new, &*old).await,
+        // The object may have what it had before, or what it was to get.
+        Err(failed) if failed.ambiguous => {}
         _ => call.core.allocator.release(allocation).await,
     }
     let mut outcome = outcome;
-    if let Ok(Attempt::Done(answer)) = &mut outcome
-        && mode == Mode::Ruled
-        && call.target.subresource.is_empty()
-    {
-        answer.warnings = strategy(row).warnings(&*new, Some(&*old));
-    }
-    if let Ok(Attempt::Done(answer)) = &mut outcome {
+    if let Ok(Attempt::Written(answer) | Attempt::Decided(answer)) = &mut outcome {
+        if mode == Mode::Ruled && call.target.subresource.is_empty() {
+            answer.warnings = strategy(row).warnings(&*new, Some(&*old));
+        }
         answer.warnings.extend(admitted);
     }
     outcome
@@ -210,12 +187,15 @@ async fn store(
     call: Call<'_>,
     current: &Version,
     new: &mut dyn Object,
-) -> Result<Attempt, ApiError> {
+) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
     let value = stored::encode(new);
+    let answered = |revision| -> Result<ObjectAnswer, ApiError> {
+        let version = Version::from_stored(row, &call.target.key(), &value, revision);
+        Ok(answer(row, 200, Arc::new(version.map_err(ApiError::internal)?)))
+    };
     if call.options.dry_run {
-        let version = Version::from_stored(row, "", &value, current.revision);
-        return Ok(Attempt::Done(answer(row, 200, Arc::new(version.map_err(ApiError::internal)?))));
+        return Ok(Attempt::Decided(answered(current.revision)?));
     }
     let key = call.target.key();
     let outcome = call
@@ -227,18 +207,13 @@ async fn store(
             Revision::new(current.revision),
             create::lease(call).await?,
         )
-        .await;
-    match outcome {
-        Ok(Outcome::Written(revision)) => {
-            let version = Version::from_stored(row, &key, &value, revision.get());
-            Ok(Attempt::Done(answer(row, 200, Arc::new(version.map_err(ApiError::internal)?))))
+        .await?;
+    Ok(match outcome {
+        Outcome::Written(revision) => Attempt::Written(answered(revision.get())?),
+        Outcome::Conflict { current, .. } => {
+            Attempt::Lost(current.map(|entry| version_of(row, &key, &entry)).transpose()?)
         }
-        Ok(Outcome::Conflict { current, .. }) => {
-            let newer = current.map(|entry| version_of(row, &key, &entry)).transpose()?;
-            Ok(Attempt::Lost(newer))
-        }
-        Err(error) => Err(store_error(&error)),
-    }
+    })
 }
 
 /// Checks the preconditions in the new object's metadata.

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::server::Server;
+use crate::server::{Rest, Server};
+use crate::shared::{Loss, Pair};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
@@ -126,4 +127,116 @@ async fn tcp_and_udp_of_one_port_share_a_node_port() {
     let apart = service("apart", json!({"type": "NodePort", "ports": other}));
     assert_eq!(numbers(&rest.post(SERVICES, &apart).await.expect(201)), [30_054, 30_055]);
     server.stop().await;
+}
+/// The allocation records, with their revisions.
+async fn records(server: &Server) -> Vec<(bytes::Bytes, u64)> {
+    let prefix = bytes::Bytes::from_static(b"/registry/ranges/");
+    let options = store::ListOptions { prefix, ..store::ListOptions::default() };
+    let listing = server.core().store.list(options).await.unwrap();
+    listing.entries.into_iter().map(|entry| (entry.key, entry.mod_revision.get())).collect()
+}
+
+#[tokio::test]
+async fn a_dry_run_allocates_nothing() {
+    let server = Server::start_with(&["--service-node-port-range=30000-30002"]).await;
+    let rest = server.admin();
+    let two = json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
+    let wanted = service("s", json!({"type": "NodePort", "ports": two}));
+    let (dry, one) = (format!("{SERVICES}?dryRun=All"), format!("{SERVICES}/s"));
+    let before = records(&server).await;
+    for _ in 0..3 {
+        let shown = rest.post(&dry, &wanted).await.expect(201);
+        let address: std::net::IpAddr =
+            shown["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
+        assert!(address.to_string().starts_with("10."), "{address}");
+        let port = |index: usize| shown["spec"]["ports"][index]["nodePort"].as_i64().unwrap();
+        assert_ne!(port(0), port(1));
+    }
+    assert_eq!(records(&server).await, before);
+
+    rest.post(SERVICES, &service("s", json!({"ports": two}))).await.expect(201);
+    let with_address = records(&server).await;
+    let patch = json!({"spec": {"type": "NodePort"}});
+    let shown = rest.patch(&format!("{one}?dryRun=All"), "merge", &patch).await.expect(200);
+    assert!(shown["spec"]["ports"][1]["nodePort"].as_i64().unwrap() >= 30_000, "{shown}");
+    assert_eq!(records(&server).await, with_address);
+    let created = rest.patch(&one, "merge", &patch).await.expect(200);
+    let all = records(&server).await;
+    assert_eq!(all.len(), with_address.len() + 2);
+    // What is taken is refused in a dry run as well, and what it would release is not released.
+    let port = created["spec"]["ports"][0]["nodePort"].clone();
+    let taken = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": port}]});
+    rest.post(&dry, &service("t", taken)).await.expect(422);
+    let plain = json!({"spec": {"type": "ClusterIP"}});
+    rest.patch(&format!("{one}?dryRun=All"), "merge", &plain).await.expect(200);
+    rest.delete(&format!("{one}?dryRun=All")).await.expect(200);
+    assert_eq!(records(&server).await, all);
+    rest.delete(&one).await.expect(200);
+    assert_eq!(records(&server).await, before);
+    server.stop().await;
+}
+
+/// Creates Services until there is no address or port left; returns their number.
+async fn fill(rest: &Rest) -> usize {
+    for index in 0.. {
+        let body = service(&format!("fill-{index}"), json!({"type": "NodePort"}));
+        let answer = rest.post(SERVICES, &body).await;
+        if answer.code != 201 {
+            assert!(answer.text.contains("range is full"), "{}", answer.text);
+            return index;
+        }
+    }
+    unreachable!("the ranges are small")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ambiguous_write_keeps_what_it_was_allocated() {
+    let flags = ["--service-cluster-ip-range=10.9.0.0/28", "--service-node-port-range=30000-30005"];
+    let pair = Pair::start(&flags).await;
+    let (rest, ambiguous) = (pair.first.admin(), pair.second.admin());
+    let small = service("small", json!({}));
+    rest.post(SERVICES, &small).await.expect(201);
+    for loss in [Loss::Answer, Loss::Request] {
+        pair.proxy.lose("services/default/lost", loss);
+        let lost = service("lost", json!({"type": "NodePort"}));
+        ambiguous.post(SERVICES, &lost).await.expect(503);
+        assert!(pair.proxy.has_lost());
+        pair.proxy.lose("services/default/small", loss);
+        let grown = json!({"spec": {"type": "NodePort"}});
+        ambiguous.patch(&format!("{SERVICES}/small"), "merge", &grown).await.expect(503);
+        assert!(pair.proxy.has_lost());
+        let there = if loss == Loss::Answer { 200 } else { 404 };
+        assert_eq!(rest.get(&format!("{SERVICES}/lost")).await.code, there);
+
+        // Four ports are left of six: two are kept, used or not.
+        assert_eq!(fill(&rest).await, 4, "{loss:?}");
+        let list = rest.get(SERVICES).await.expect(200);
+        let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
+        for service in list["items"].as_array().unwrap() {
+            let spec = &service["spec"];
+            assert!(addresses.insert(spec["clusterIP"].as_str().unwrap().to_owned()), "{service}");
+            if let Some(port) = spec["ports"][0]["nodePort"].as_i64() {
+                assert!(ports.insert(port), "{service}");
+            }
+        }
+        // The repair releases what nobody uses, and only when it has stayed so for a while.
+        let core = pair.first.core();
+        for _ in 0..2 {
+            core.allocator.repair(&core.cache).await.unwrap();
+        }
+        let full = service("more", json!({"type": "NodePort"}));
+        rest.post(SERVICES, &full).await.expect(500);
+        core.allocator.repair(&core.cache).await.unwrap();
+        let free = if loss == Loss::Answer { 500 } else { 201 };
+        assert_eq!(rest.post(SERVICES, &full).await.code, free, "{loss:?}");
+        for service in list["items"].as_array().unwrap() {
+            let name = service["metadata"]["name"].as_str().unwrap();
+            if name.starts_with("fill-") || name == "lost" {
+                rest.delete(&format!("{SERVICES}/{name}")).await.expect(200);
+            }
+        }
+        let plain = json!({"spec": {"type": "ClusterIP"}});
+        rest.patch(&format!("{SERVICES}/small"), "merge", &plain).await.expect(200);
+    }
+    pair.stop().await;
 }

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use apiserver::server::Running;
 use clap::Parser;
-use client::Client;
+use client::{Api, Client};
 use controller_manager::config::Flags;
 use controller_manager::wire;
+use k8s_openapi::api::core::v1::ConfigMap;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
 };
 use rpc::tls::Dial;
 use runtime::health::Health;
 use testkit::hollow::HollowNode;
+use testkit::wait;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -94,16 +96,47 @@ impl Plane {
 
     /// Starts the controllers; they stop with the token, or at once when the task is aborted.
     pub fn control(&self, flags: &[&str]) -> anyhow::Result<(JoinHandle<()>, CancellationToken)> {
+        self.control_through(self.identity("system:kube-controller-manager")?, flags)
+    }
+
+    /// Starts the controllers on a connection.
+    pub fn control_through(
+        &self,
+        client: Client,
+        flags: &[&str],
+    ) -> anyhow::Result<(JoinHandle<()>, CancellationToken)> {
         let ca = self.folder.path().join("ca.crt").display().to_string();
         let mut all = vec!["cm", "--kubeconfig=none", "--root-ca-file", &ca];
         all.extend(["--cluster-cidr", "10.244.0.0/16"]);
         all.extend(flags);
         let settings = Flags::try_parse_from(all)?.settings()?;
-        let client = self.identity("system:kube-controller-manager")?;
         let end = self.stop.child_token();
         let running = wire::run(client, settings, clock::system(), end.clone());
         let running = async { running.await.expect("no controller ends unexpectedly") };
         Ok((tokio::spawn(running), end))
+    }
+
+    /// Waits until the requests that were sent through a connection have been carried out, or
+    /// dropped with whoever sent them.
+    pub async fn landed(&self, dead: &Client) -> anyhow::Result<()> {
+        for _ in 0..2 {
+            // A connection delivers in order: the server has read what was sent before.
+            dead.get_path("/livez", "").await?;
+            wait::eventually("no write is in progress", async || {
+                let metrics = self.client.get_path("/metrics", "").await?;
+                let writes = "apiserver_current_inflight_requests{request_kind=\"mutating\"} ";
+                let text = String::from_utf8_lossy(&metrics).into_owned();
+                let count = text.lines().find_map(|line| line.strip_prefix(writes));
+                anyhow::ensure!(count == Some("0"), "{count:?} writes are in progress");
+                Ok(())
+            })
+            .await?;
+        }
+        // The store applies in order what is in its queue.
+        let mut last = ConfigMap::default();
+        last.metadata.generate_name = Some("landed-".to_owned());
+        Api::<ConfigMap>::namespaced(&self.client, "kube-public").create(&last).await?;
+        Ok(())
     }
 
     pub async fn nodes(&self, names: &[&str]) -> anyhow::Result<Vec<HollowNode>> {

@@ -1,6 +1,6 @@
 //! Validates requests and routes them: reads to the durable view, writes to the writer.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use etcd_client::proto::{
     PbDeleteRequest, PbDeleteResponse, PbLeaseGrantResponse, PbPutRequest, PbPutResponse,
@@ -21,7 +21,7 @@ use super::{
     record::wire,
     refusal,
     shared::{Shared, State},
-    tables::View,
+    tables::{Place, View},
     txn::{self, Executor},
     writer::{Command, Reply},
 };
@@ -33,7 +33,7 @@ const INLINE_READS: usize = 64;
 pub(super) struct Engine {
     pub(super) shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-    pub(super) path: PathBuf,
+    pub(super) place: Place,
     quota_bytes: u64,
     /// Cancelled when the store stops; this ends the watches and the lease task.
     pub(super) stopped: CancellationToken,
@@ -44,12 +44,12 @@ impl Engine {
     pub(super) fn new(
         shared: Arc<Shared>,
         commands: mpsc::Sender<Command>,
-        path: PathBuf,
+        place: Place,
         quota_bytes: u64,
     ) -> Engine {
         let stopped = CancellationToken::new();
         let guard = stopped.clone().drop_guard();
-        Engine { shared, commands, path, quota_bytes, stopped, _stop_on_drop: guard }
+        Engine { shared, commands, place, quota_bytes, stopped, _stop_on_drop: guard }
     }
 
     /// The header of a response about the current state.

@@ -18,6 +18,8 @@ pub(super) const TTL_MAX_SECONDS: i64 = 9_000_000_000;
 struct Lease {
     ttl: u64,
     ends: Instant,
+    /// It has been found expired and is being revoked, which nothing stops.
+    over: bool,
 }
 
 /// The granted leases.
@@ -41,7 +43,8 @@ impl Leases {
     }
 
     pub(super) fn grant(&self, id: i64, ttl: u64, now: Instant) {
-        self.leases.lock().insert(id, Lease { ttl, ends: now + Duration::from_secs(ttl) });
+        let lease = Lease { ttl, ends: now + Duration::from_secs(ttl), over: false };
+        self.leases.lock().insert(id, lease);
         self.earlier.notify_one();
     }
 
@@ -49,10 +52,11 @@ impl Leases {
         self.leases.lock().remove(&id);
     }
 
-    /// Renews a lease; returns its time to live in seconds, or `None` if there is no such lease.
+    /// Renews a lease; returns its time to live in seconds, or `None` if there is no such lease or
+    /// it has expired: its holder must not believe that its keys remain.
     pub(super) fn renew(&self, id: i64, now: Instant) -> Option<u64> {
         let mut leases = self.leases.lock();
-        let lease = leases.get_mut(&id)?;
+        let lease = leases.get_mut(&id).filter(|lease| !lease.over && lease.ends > now)?;
         lease.ends = now + Duration::from_secs(lease.ttl);
         Some(lease.ttl)
     }
@@ -78,12 +82,20 @@ impl Leases {
         self.leases.lock().iter().map(|(id, lease)| (*id, lease.ttl)).collect()
     }
 
-    /// The expired leases, and the time at which the next one expires.
+    /// The expired leases, which from now on cannot be renewed, and the time at which the next one
+    /// expires.
     pub(super) fn ended(&self, now: Instant) -> (Vec<i64>, Option<Instant>) {
-        let leases = self.leases.lock();
-        let ended =
-            leases.iter().filter(|(_, lease)| lease.ends <= now).map(|(id, _)| *id).collect();
-        (ended, leases.values().map(|lease| lease.ends).filter(|ends| *ends > now).min())
+        let mut leases = self.leases.lock();
+        let (mut ended, mut next) = (Vec::new(), None);
+        for (id, lease) in leases.iter_mut() {
+            lease.over |= lease.ends <= now;
+            if lease.over {
+                ended.push(*id);
+            } else {
+                next = Some(next.map_or(lease.ends, |next: Instant| next.min(lease.ends)));
+            }
+        }
+        (ended, next)
     }
 }
 
@@ -105,5 +117,19 @@ mod tests {
         let left = Duration::from_secs(9);
         assert_eq!(leases.remaining(2, after(11)), Some(Remaining { granted_seconds: 20, left }));
         assert_eq!(leases.ended(after(19)), (vec![1], Some(after(20))));
+    }
+
+    #[test]
+    fn a_lease_that_is_over_cannot_be_renewed() {
+        let leases = Leases::default();
+        let start = clock::instant();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        leases.grant(1, 10, start);
+        assert_eq!(leases.renew(1, after(10)), None, "expired, whether revoked yet or not");
+        assert_eq!(leases.ended(after(10)), (vec![1], None));
+        assert_eq!(leases.renew(1, after(9)), None, "the renewal came after the judgement");
+        leases.remove(1);
+        leases.grant(1, 10, after(11));
+        assert_eq!(leases.renew(1, after(12)), Some(10));
     }
 }

@@ -46,9 +46,8 @@ impl PbMaintenanceService for MaintenanceService {
         _request: Request<PbStatusRequest>,
     ) -> Result<Response<PbStatusResponse>, Status> {
         let header = self.0.header();
-        let file_bytes = std::fs::metadata(&self.0.path)
-            .map_err(|error| Status::unavailable(error.to_string()))?
-            .len();
+        let file_bytes =
+            self.0.place.length().map_err(|error| Status::unavailable(error.to_string()))?;
         let revision = u64::try_from(header.revision).unwrap_or_default();
         Ok(Response::new(PbStatusResponse {
             header: Some(header),
@@ -162,7 +161,7 @@ type SnapshotSender = mpsc::Sender<Result<PbSnapshotResponse, Status>>;
 
 /// Sends the file, then its checksum. Stops if the client disconnects.
 fn send_snapshot(engine: &Engine, sender: &SnapshotSender) -> Result<(), Status> {
-    let directory = engine.path.parent().expect("the store's file is in a directory");
+    let directory = engine.place.path.parent().expect("the store's file is in a directory");
     let (mut file, bytes) =
         snapshot::write(&engine.shared, directory).map_err(|error| refusal::storage(&error))?;
     let mut left = bytes;

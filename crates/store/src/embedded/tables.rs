@@ -1,9 +1,16 @@
 //! The tables of the file, and how they are opened and loaded.
 
-use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use redb::{
-    Builder, Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition,
+    Builder, Database, Error, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition,
 };
 
 use super::{
@@ -79,8 +86,58 @@ pub(super) struct Loaded {
     pub(super) member_id: u64,
 }
 
+/// Where the file is, and how it is accessed.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) path: PathBuf,
+    pub(super) cache_bytes: usize,
+    /// In place of the file.
+    pub(super) device: Option<Arc<dyn StorageBackend>>,
+}
+
+impl Place {
+    /// The length of the file in bytes.
+    pub(super) fn length(&self) -> io::Result<u64> {
+        match &self.device {
+            Some(device) => device.len(),
+            None => Ok(std::fs::metadata(&self.path)?.len()),
+        }
+    }
+}
+
+/// A device that outlives the databases that are opened on it.
+#[derive(Debug)]
+struct SharedDevice(Arc<dyn StorageBackend>);
+
+impl StorageBackend for SharedDevice {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+}
+
 /// Opens the file, creating it if it is missing and repairing it after a crash.
-fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
+fn open(place: &Place) -> Result<Database, Error> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(place.cache_bytes);
+    if let Some(device) = &place.device {
+        return Ok(builder.create_with_backend(SharedDevice(device.clone()))?);
+    }
     // The store contains secrets: no other user may read it.
     OpenOptions::new()
         .read(true)
@@ -88,14 +145,14 @@ fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
         .create(true)
         .truncate(false)
         .mode(FILE_MODE)
-        .open(path)?;
-    Ok(Builder::new().set_cache_size(cache_bytes).create(path)?)
+        .open(&place.path)?;
+    Ok(builder.create(&place.path)?)
 }
 
 /// Reopens the file after a failure, discarding whatever a commit that was reported as failed may
 /// have left in it.
-pub(super) fn open_at(path: &Path, cache_bytes: usize, revision: u64) -> Result<Database, Error> {
-    let database = open(path, cache_bytes)?;
+pub(super) fn open_at(place: &Place, revision: u64) -> Result<Database, Error> {
+    let database = open(place)?;
     let write = database.begin_write()?;
     write.open_table(HISTORY)?.retain_in((revision + 1, 0)..=(u64::MAX, u32::MAX), |_, _| false)?;
     write.commit()?;
@@ -103,12 +160,8 @@ pub(super) fn open_at(path: &Path, cache_bytes: usize, revision: u64) -> Result<
 }
 
 /// Opens the file and builds the index. `fresh_id` generates the ids of a new store.
-pub(super) fn load(
-    path: &Path,
-    cache_bytes: usize,
-    mut fresh_id: impl FnMut() -> u64,
-) -> Result<Loaded, Error> {
-    let database = open(path, cache_bytes)?;
+pub(super) fn load(place: &Place, mut fresh_id: impl FnMut() -> u64) -> Result<Loaded, Error> {
+    let database = open(place)?;
     let write = database.begin_write()?;
     write.open_table(HISTORY)?;
     write.open_table(LEASES)?;
@@ -171,7 +224,8 @@ pub(super) fn copy(
     leases: &[(i64, u64)],
     (cluster_id, member_id): (u64, u64),
 ) -> Result<(), Error> {
-    let database = open(path, COPY_CACHE_BYTES)?;
+    let database =
+        open(&Place { path: path.to_owned(), cache_bytes: COPY_CACHE_BYTES, device: None })?;
     let mut next = Some((0, 0));
     while let Some(from) = next.take() {
         let write = database.begin_write()?;

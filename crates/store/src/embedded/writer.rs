@@ -10,7 +10,7 @@
 //! If the file fails, the whole transaction is rolled back, its requests fail, and the file is
 //! reopened.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +20,7 @@ use super::{
     apply::{Applied, Applier, Failure, Request, Response},
     refusal,
     shared::Shared,
-    tables::{self, View},
+    tables::{self, Place, View},
 };
 
 /// The capacity of the queue of writes; further callers wait for capacity.
@@ -52,8 +52,7 @@ pub(super) enum Command {
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) path: PathBuf,
-    pub(super) cache_bytes: usize,
+    pub(super) place: Place,
     /// Absent if the file has failed and could not be reopened.
     pub(super) database: Option<Database>,
     pub(super) pruning: Option<Pruning>,
@@ -133,7 +132,7 @@ impl Writer {
                 replies.into_iter().zip(results).for_each(|(reply, result)| answer(reply, result))
             }
             Err(error) => {
-                tracing::error!(%error, path = %self.path.display(), "the store's file failed; reopening it");
+                tracing::error!(%error, path = %self.place.path.display(), "the store's file failed; reopening it");
                 self.reopen();
                 let status = refusal::storage(&error);
                 replies.into_iter().for_each(|reply| answer(reply, Err(status.clone())));
@@ -258,7 +257,7 @@ impl Writer {
             Ok(view) => state.set_view(view),
             Err(error) => {
                 drop(state);
-                tracing::error!(%error, path = %self.path.display(), "the store's file failed while it was being compacted");
+                tracing::error!(%error, path = %self.place.path.display(), "the store's file failed while it was being compacted");
                 self.reopen();
                 return Err(refusal::storage(&error));
             }
@@ -272,7 +271,7 @@ impl Writer {
         let mut state = self.shared.write();
         let revision = state.view().revision;
         self.database = None;
-        let opened = tables::open_at(&self.path, self.cache_bytes, revision)
+        let opened = tables::open_at(&self.place, revision)
             .and_then(|database| Ok((View::open(&database, revision)?, database)));
         match opened {
             Ok((view, database)) => {
@@ -280,7 +279,7 @@ impl Writer {
                 self.database = Some(database);
             }
             Err(error) => {
-                tracing::error!(%error, path = %self.path.display(), "cannot open the store's file")
+                tracing::error!(%error, path = %self.place.path.display(), "cannot open the store's file")
             }
         }
     }
@@ -290,7 +289,7 @@ impl Writer {
         if let Some(database) = self.database.take()
             && let Err(error) = database.close()
         {
-            tracing::error!(%error, path = %self.path.display(), "cannot close the store's file");
+            tracing::error!(%error, path = %self.place.path.display(), "cannot close the store's file");
         }
     }
 }

@@ -11,6 +11,8 @@ use crate::{backend::Backend, contract};
 contract!(
     create_once,
     update_and_delete_are_conditional,
+    a_read_may_depend_on_a_revision,
+    a_creation_may_depend_on_another_key,
     list_in_pages_at_one_revision,
     compaction_ends_old_reads,
     watch_delivers_in_order,
@@ -72,6 +74,42 @@ async fn create_once(backend: &Backend) {
     assert_eq!(fetched.entry.unwrap().value, b("1"));
     assert_eq!(fetched.revision, Revision::new(2));
     assert_eq!(store.get(b("/r/b")).await.unwrap().entry, None);
+}
+
+async fn a_read_may_depend_on_a_revision(backend: &Backend) {
+    let store = &backend.store;
+    let changed = async |known| store.get_if_changed(b("/r/a"), known).await.unwrap();
+    assert_eq!(changed(Revision::NONE).await, None);
+    let first = create(store, "/r/a", "1").await;
+    assert_eq!(changed(first).await, None);
+    for stale in [Revision::NONE, Revision::new(99)] {
+        let fetched = changed(stale).await.unwrap();
+        assert_eq!((fetched.entry.unwrap().value, fetched.revision), (b("1"), first));
+    }
+    let second = update(store, "/r/a", "2", first).await;
+    assert_eq!(changed(first).await.unwrap().entry.unwrap().mod_revision, second);
+    let _gone = store.delete(b("/r/a"), second).await.unwrap();
+    assert_eq!(changed(second).await.unwrap().entry, None);
+    assert_eq!(store.current_revision().await.unwrap(), second.next(), "reads write nothing");
+}
+
+async fn a_creation_may_depend_on_another_key(backend: &Backend) {
+    let store = &backend.store;
+    let create_in = async |key: &str, revision| {
+        store.create_while(b(key), b("v"), None, (b("/n/a"), revision)).await.unwrap()
+    };
+    let first = create(store, "/n/a", "1").await;
+    assert_eq!(create_in("/r/a", first).await, Outcome::Written(first.next()));
+    assert!(matches!(
+        create_in("/r/a", first).await,
+        Outcome::Conflict { current: Some(entry), .. } if entry.key == b("/r/a")
+    ));
+    let second = update(store, "/n/a", "2", first).await;
+    for stale in [first, Revision::NONE] {
+        let refused = Outcome::Conflict { current: None, revision: second };
+        assert_eq!(create_in("/r/b", stale).await, refused);
+    }
+    assert_eq!(create_in("/r/b", second).await, Outcome::Written(second.next()));
 }
 
 async fn update_and_delete_are_conditional(backend: &Backend) {
