@@ -66,17 +66,18 @@ pub fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> 
     let refuse = |wanted| Err(VolumeError::HostPathType { path: source.path.clone(), wanted });
     match source.type_.as_deref().unwrap_or_default() {
         // No check; a missing path is created as a directory.
-        "" if kind.is_none() => make_directory(&path)?,
+        "" if kind.is_none() => mount::make_directory(&path, 0o755)?,
         "" => {}
-        "DirectoryOrCreate" if kind.is_none() => make_directory(&path)?,
+        "DirectoryOrCreate" if kind.is_none() => mount::make_directory(&path, 0o755)?,
         "Directory" | "DirectoryOrCreate" => {
             if !kind.is_some_and(|kind| kind.is_dir()) {
                 return refuse("a directory");
             }
         }
         "FileOrCreate" if kind.is_none() => {
-            fs::write(&path, b"").map_err(VolumeError::io("create", &path))?;
-            fs::set_permissions(&path, Permissions::from_mode(0o644))
+            // Not through a link that points nowhere: pods may write to the directory.
+            let file = fs::File::create_new(&path).map_err(VolumeError::io("create", &path))?;
+            file.set_permissions(Permissions::from_mode(0o644))
                 .map_err(VolumeError::io("chmod", &path))?;
         }
         "File" | "FileOrCreate" => {
@@ -102,11 +103,6 @@ pub fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> 
         other => return Err(VolumeError::HostPathKind(other.to_owned())),
     }
     Ok(path)
-}
-
-fn make_directory(path: &Path) -> Result<(), VolumeError> {
-    fs::create_dir_all(path).map_err(VolumeError::io("create", path))?;
-    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(VolumeError::io("chmod", path))
 }
 
 #[cfg(test)]
@@ -138,5 +134,11 @@ mod tests {
         ] {
             assert_eq!(check(name, kind), ok, "{name} as {kind}");
         }
+        std::os::unix::fs::symlink(root.path().join("made/other"), root.path().join("dangling"))
+            .unwrap();
+        for kind in ["FileOrCreate", "DirectoryOrCreate", ""] {
+            assert!(!check("dangling", kind), "{kind}");
+        }
+        assert!(!root.path().join("made/other").exists());
     }
 }

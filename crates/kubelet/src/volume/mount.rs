@@ -4,10 +4,11 @@ mod nfs;
 mod table;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
@@ -130,9 +131,13 @@ pub fn make_mount_point(path: &Path) -> Result<(), VolumeError> {
 pub fn make_directory(path: &Path, mode: u32) -> Result<(), VolumeError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(mode).create(path).map_err(VolumeError::io("create", path))?;
-    let found = fs::symlink_metadata(path).map_err(VolumeError::io("stat", path))?;
+    // Not through a link that somebody has put there meanwhile.
+    let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+    let directory = fs::File::options().read(true).custom_flags(flags).open(path);
+    let directory = directory.map_err(VolumeError::io("open", path))?;
+    let found = directory.metadata().map_err(VolumeError::io("stat", path))?;
     if found.mode() & 0o7777 == mode {
         return Ok(());
     }
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(VolumeError::io("chmod", path))
+    directory.set_permissions(Permissions::from_mode(mode)).map_err(VolumeError::io("chmod", path))
 }

@@ -61,6 +61,7 @@ fn an_empty_dir_in_memory_is_for_everyone_and_kept() {
         assert!(mount::is_tmpfs(&path));
         assert_eq!(mode(&path), 0o1777, "anyone may write, and delete only what is theirs");
         assert!(fs::write(path.join("large"), vec![0; 2 << 20]).is_err(), "it is limited");
+        fs::remove_file(path.join("large")).unwrap();
         fs::write(path.join("file"), "kept").unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
         sync();
@@ -192,6 +193,8 @@ fn a_container_starts_again_with_the_file_that_a_config_map_has_now() {
         assert_eq!(mounts(&target), 1, "the same file is not mounted again");
         write(&volume, &[("key", "two"), ("deep/key", "2")]);
         assert_eq!(fs::read_to_string(root.join("first")).unwrap(), "one", "it runs on");
+        let stale = start_container(&target, &root.join("stale"));
+        assert!(stale.is_err_and(|error| error.is_missing_file()), "the old file is gone");
         sub_path::bind(&volume, "key", &target).unwrap();
         start_container(&target, &root.join("second")).unwrap();
         assert_eq!(fs::read_to_string(root.join("second")).unwrap(), "two");
