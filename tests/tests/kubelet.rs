@@ -9,6 +9,8 @@ mod node;
 mod probes;
 #[path = "kubelet/start_failures.rs"]
 mod start_failures;
+#[path = "kubelet/volumes.rs"]
+mod volumes;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
@@ -27,6 +29,10 @@ use std::process::ExitCode;
 use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::pods;
+use volumes::{
+    a_container_restarts_with_the_new_file_of_a_config_map, a_group_gets_the_pods_own_volumes_only,
+    secrets_are_in_memory_and_outlive_the_kubelet,
+};
 
 fn main() -> ExitCode {
     suite::run(
@@ -36,6 +42,9 @@ fn main() -> ExitCode {
             a_node_reports_events_about_itself,
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,
+            a_container_restarts_with_the_new_file_of_a_config_map,
+            secrets_are_in_memory_and_outlive_the_kubelet,
+            a_group_gets_the_pods_own_volumes_only,
             an_image_is_mounted_as_a_volume,
             a_pod_waits_for_missing_objects,
             init_containers_and_sidecars_run_in_order,

@@ -53,6 +53,26 @@ fn systemd_accepts_the_units() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Secrets and tokens are below the kubelet's directory, and other units may write keys.
+#[test]
+fn nobody_else_reads_what_a_unit_writes() -> anyhow::Result<()> {
+    for (name, text) in units()? {
+        let settings: Vec<&str> = text.lines().collect();
+        let has = |setting: &str| settings.contains(&setting);
+        if name == "skiff-kubelet.service" {
+            ensure!(has("UMask=0027") && has("StateDirectoryMode=0750"), "{name}");
+            ensure!(has("StateDirectory=kubelet") && text.contains("--root-dir=/var/lib/kubelet"));
+            // These give a unit a mount namespace of its own, which containerd does not see.
+            for setting in ["Private", "Protect", "ReadOnlyPaths", "InaccessiblePaths"] {
+                ensure!(!settings.iter().any(|line| line.starts_with(setting)), "{setting}");
+            }
+        } else {
+            ensure!(has("UMask=0077"), "{name}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn programs_know_their_flags() -> anyhow::Result<()> {
     for (name, text) in units()? {

@@ -1,6 +1,8 @@
 //! The rules for names, labels and annotations (`k8s.io/apimachinery/pkg/util/validation`). Every
 //! function returns what is wrong, in Kubernetes' words, or nothing.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 /// Longest DNS label, in bytes.
 const DNS_LABEL_MAX: usize = 63;
 /// Longest DNS subdomain, in bytes.
@@ -49,6 +51,30 @@ pub fn dns_1035_label(name: &str) -> Vec<String> {
         errors.push(LABEL_1035.to_owned());
     }
     errors
+}
+
+/// A host name or an IP address, as a server outside of the cluster is addressed; IPv6 may be in
+/// brackets. Laxer than [`dns_subdomain`]: hosts may have capitals, underscores and a final dot.
+pub fn host(host: &str) -> Vec<String> {
+    let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let (address, zone) = address.split_once('%').unwrap_or((address, "0"));
+    let is_zone = !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_v6 = is_zone && address.parse::<Ipv6Addr>().is_ok();
+    if is_v6 || host.parse::<Ipv4Addr>().is_ok() {
+        return Vec::new();
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_label = |label: &str| {
+        let within = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=DNS_LABEL_MAX).contains(&label.len())
+            && label.bytes().all(within)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() <= DNS_SUBDOMAIN_MAX && name.split('.').all(is_label) {
+        return Vec::new();
+    }
+    vec!["must be a host name or an IP address".to_owned()]
 }
 
 /// RFC 1123 subdomain: names of most objects.
@@ -177,5 +203,48 @@ mod tests {
                 && !ok(config_map_key("a/b"))
         );
         assert!(ok(path_segment("system:node")) && !ok(path_segment("a/b")));
+    }
+
+    #[test]
+    fn hosts() {
+        for good in [
+            "nfs.example.com",
+            "NFS-1",
+            "my_host.local.",
+            "192.0.2.1",
+            "2001:db8::1",
+            "[2001:db8::1]",
+            "fe80::1%eth0",
+            "[fe80::1%eth0]",
+        ] {
+            assert_eq!(host(good), Vec::<String>::new(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "-iT/tmp/x",
+            "--bind",
+            "-",
+            "a.-o",
+            "a,bind",
+            "a b",
+            "a\n",
+            "a\0b",
+            "a/b",
+            "a:b",
+            "a..b",
+            "[a]",
+            "[192.0.2.1]",
+            "[::1",
+            "::1]",
+            "fe80::1%",
+            "fe80::1%-o",
+            "a%b",
+            "ä",
+        ] {
+            assert!(!host(bad).is_empty(), "{bad:?}");
+        }
+        assert!(!host(&"a".repeat(64)).is_empty());
+        assert!(!host(&["a"; 128].join(".")).is_empty());
     }
 }

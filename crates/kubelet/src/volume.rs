@@ -5,7 +5,10 @@
 //!   it.
 //! - Contents from objects ([`content`], pure) are written by [`atomic`], so that a reader sees
 //!   either the old set of files or the new one.
-//! - [`sub_path`] opens a path below a volume without following links out of it.
+//!   Secrets, tokens and the downward API are in memory only, as upstream.
+//! - [`sub_path`] opens a path below a volume without following links out of it; [`tree`] walks
+//!   through a volume that containers may be changing.
+//! - Nothing that comes from an object is ever an option of a program: see [`mount`].
 //!
 //! Layout as upstream: `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`.
 //! It must not know the container layer.
@@ -16,11 +19,15 @@ mod content;
 mod directory;
 mod error;
 pub mod mount;
+mod once;
 mod ownership;
 mod sources;
 pub(crate) mod sub_path;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod token;
+pub(crate) mod tree;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

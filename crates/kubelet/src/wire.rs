@@ -33,9 +33,13 @@ use crate::probe::prober::Prober;
 use crate::server::{self, ServerParts};
 use crate::services::Services;
 use crate::volume::VolumeManager;
+use crate::volume::mount::make_directory;
 
 /// Pause between attempts to register the node.
 const REGISTER_RETRY: Duration = Duration::from_millis(200);
+
+/// Mode of the directories above the pods' volumes, as upstream: Secrets are below.
+const PRIVATE_MODE: u32 = 0o750;
 
 /// Runs the kubelet until `shutdown`. Containers keep running.
 pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -136,7 +140,11 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
 }
 
 fn make_directories(directories: &Directories) -> anyhow::Result<()> {
-    for path in [directories.pods(), directories.logs(), directories.network()] {
+    // Also when they were created by something else, or by an earlier version.
+    for path in [directories.root(), &directories.pods()] {
+        make_directory(path, PRIVATE_MODE)?;
+    }
+    for path in [directories.logs(), directories.network()] {
         std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
     }
     Ok(())

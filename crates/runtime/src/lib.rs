@@ -1,6 +1,6 @@
 //! What all Skiff binaries share: startup ([`start`]), common flags ([`flags`]), health endpoints
-//! ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]) and error messages
-//! ([`errors`]).
+//! ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]), error messages
+//! ([`errors`]) and running other programs ([`program`]).
 //!
 //! Entry point: [`start::run`], which a `main` calls with its async body.
 //! It must not know any component, the API's kinds or the store.
@@ -9,6 +9,7 @@ pub mod errors;
 pub mod flags;
 pub mod health;
 pub mod notify;
+pub mod program;
 pub mod shutdown;
 pub mod start;
 

@@ -222,6 +222,9 @@ fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) 
                 .push(FieldError::forbidden(path.child("persistentVolumeReclaimPolicy"), problem));
         }
     }
+    if let Some(source) = &spec.nfs {
+        volumes::validate::nfs(source, &path.child("nfs"), errors);
+    }
     if let Some(source) = &spec.local {
         check::required(&source.path, &path.child("local").child("path"), errors);
         check::no_backsteps(&source.path, &path.child("local").child("path"), errors);

@@ -1,9 +1,9 @@
 //! The user's editor, from `$KUBE_EDITOR`, `$EDITOR` or `$VISUAL`.
 
 use std::io::Write;
-use std::process::Command;
 
 use anyhow::{Context, bail};
+use runtime::program::Program;
 
 /// Opens the user's editor on a file with `text`; returns what was saved.
 pub fn in_editor(text: &str) -> anyhow::Result<String> {
@@ -14,11 +14,10 @@ pub fn in_editor(text: &str) -> anyhow::Result<String> {
         .find_map(|name| std::env::var(name).ok())
         .unwrap_or_else(|| "vi".to_owned());
     // The value may have arguments: it is run by the shell, as in kubectl.
-    let status = Command::new("sh")
-        .arg("-c")
-        .arg(format!("{editor} \"$1\""))
-        .arg("sh")
-        .arg(file.path())
+    let status = Program::new("sh")
+        .option_with_value("-c", format!("{editor} \"$1\""))
+        .operand(file.path())
+        .into_command()
         .status()
         .with_context(|| format!("unable to launch the editor {editor:?}"))?;
     if !status.success() {

@@ -214,10 +214,16 @@ async fn write_pause(root: &Path) -> Result<()> {
         tokio::fs::create_dir_all(&directory)
             .await
             .map_err(RuntimeError::io("create", &directory))?;
+        // The process is nobody's, whatever our umask.
+        set_mode(&directory, 0o755).await?;
     }
     tokio::fs::write(&path, program).await.map_err(RuntimeError::io("write", &path))?;
-    let mode = std::fs::Permissions::from_mode(0o555);
-    tokio::fs::set_permissions(&path, mode).await.map_err(RuntimeError::io("set mode of", &path))
+    set_mode(&path, 0o555).await
+}
+
+async fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    let mode = std::fs::Permissions::from_mode(mode);
+    tokio::fs::set_permissions(path, mode).await.map_err(RuntimeError::io("set mode of", path))
 }
 
 /// The pause process: the pod's namespaces, a PID namespace of its own, no privileges at all.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use runtime::program::Program;
 use serde::{Deserialize, Serialize};
 
 /// The first argument that makes our executable a log writer; the second is a [`LoggerSpec`].
@@ -50,12 +51,9 @@ pub(crate) fn logger_uri(logger: &Path, spec: &LoggerSpec) -> String {
 
 /// Starts the writer as a process that outlives us (it creates a session).
 pub(crate) fn spawn_logger(logger: &Path, spec: &LoggerSpec) -> io::Result<()> {
-    let mut command = Command::new(logger);
-    command
-        .args([LOGGER_ARGUMENT, &spec.to_argument()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    let mut command =
+        Program::new(logger).option_with_value(LOGGER_ARGUMENT, spec.to_argument()).into_command();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let child = tokio::process::Command::from(command).spawn()?;
     // tokio reaps dropped children.
     drop(child);

@@ -2,8 +2,6 @@
 //! their `sizeLimit`, whose pods are evicted.
 
 use std::collections::HashSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use api::quantity::Quantity;
@@ -11,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::config::Directories;
 use crate::pod::pod_ext::PodExt;
+use crate::volume::tree;
 
 /// Directory of the plugin's volumes.
 const EMPTY_DIR: &str = "kubernetes.io~empty-dir";
@@ -54,34 +53,32 @@ pub fn volume_bytes(pod: &Pod, directories: &Directories) -> u64 {
     on_disk.map(|volume| tree_bytes(&of_pod.join(&volume.name))).sum()
 }
 
-/// Disk usage of a directory tree in bytes. Blocks on the file system.
+/// Disk usage of a directory tree in bytes; hard links count once. What vanishes or cannot be read
+/// does not count. Blocks on the file system.
 pub fn tree_bytes(path: &Path) -> u64 {
-    used(path, &mut HashSet::new())
-}
-
-/// Disk usage of a directory tree in bytes; hard links count once. What vanishes meanwhile does not
-/// count.
-fn used(path: &Path, seen: &mut HashSet<(u64, u64)>) -> u64 {
-    let Ok(metadata) = fs::symlink_metadata(path) else {
+    let (mut bytes, mut seen) = (0, HashSet::new());
+    let Ok(root) = tree::open(path, false) else {
         return 0;
     };
-    if metadata.nlink() > 1 && !metadata.is_dir() && !seen.insert((metadata.dev(), metadata.ino()))
-    {
-        return 0;
+    let walked = tree::walk(root, |visit| {
+        let stat = visit.stat;
+        let linked = stat.st_nlink > 1 && !visit.is_directory();
+        if !linked || seen.insert((stat.st_dev, stat.st_ino)) {
+            bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK_BYTES;
+        }
+        Ok(())
+    });
+    if let Err(error) = walked {
+        tracing::debug!(%error, path = %path.display(), "cannot measure all of a directory");
     }
-    let own = metadata.blocks() * BLOCK_BYTES;
-    let below = if metadata.is_dir() {
-        let entries = fs::read_dir(path).into_iter().flatten();
-        entries.filter_map(Result::ok).map(|entry| used(&entry.path(), seen)).sum()
-    } else {
-        0
-    };
-    own + below
+    bytes
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+
     use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, PodSpec, Volume};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 

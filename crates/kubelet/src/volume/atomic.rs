@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::ops::Deref;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Component, Path};
 
 use jiff::Timestamp;
 
-use super::VolumeError;
+use super::{VolumeError, tree};
 
 /// A file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +25,46 @@ pub struct Projected {
     pub owner: Option<u32>,
 }
 
+/// Largest volume that is made from objects: the objects are small, but a volume may list the same
+/// one many times, and the node pays for the memory.
+pub const PAYLOAD_MAX_BYTES: u64 = 64 << 20;
+/// Files in memory occupy whole pages.
+const PAGE_BYTES: u64 = 4096;
+
 /// Files by their relative path.
-pub type Payload = BTreeMap<String, Projected>;
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    files: BTreeMap<String, Projected>,
+    bytes: u64,
+}
+
+impl Payload {
+    /// Adds a file, or replaces it.
+    pub fn insert(&mut self, path: String, file: Projected) -> Result<(), VolumeError> {
+        let size = |file: &Projected| (file.data.len() as u64).next_multiple_of(PAGE_BYTES);
+        self.bytes += size(&file);
+        if let Some(before) = self.files.insert(path, file) {
+            self.bytes -= size(&before);
+        }
+        if self.bytes > PAYLOAD_MAX_BYTES {
+            return Err(VolumeError::TooLarge { max_bytes: PAYLOAD_MAX_BYTES });
+        }
+        Ok(())
+    }
+
+    /// Adds all files of another.
+    pub fn extend(&mut self, other: Self) -> Result<(), VolumeError> {
+        other.files.into_iter().try_for_each(|(path, file)| self.insert(path, file))
+    }
+}
+
+impl Deref for Payload {
+    type Target = BTreeMap<String, Projected>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.files
+    }
+}
 
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
@@ -46,10 +85,14 @@ pub fn write(
         link_names(directory, payload)?;
         return Ok(false);
     }
+    // What an interrupted write left takes space that this one needs.
+    let old = old.unwrap_or_default();
+    let is_left = |name: &str| name.starts_with("..") && name != DATA && Path::new(name) != old;
+    remove_others(directory, |name| !is_left(name))?;
     let name = fresh_name(directory, now);
     let fresh = directory.join(&name);
     make_directory(&fresh, group)?;
-    for (path, file) in payload {
+    for (path, file) in payload.iter() {
         write_file(&fresh, path, file, group)?;
     }
     let next = directory.join(DATA_NEXT);
@@ -57,8 +100,14 @@ pub fn write(
     symlink(&name, &next).map_err(VolumeError::io("link", &next))?;
     fs::rename(&next, &data).map_err(VolumeError::io("rename", &data))?;
     link_names(directory, payload)?;
-    remove_stale(directory, payload, &name)?;
+    let names: BTreeSet<&str> = payload.keys().map(|path| top(path)).collect();
+    remove_others(directory, |other| other == DATA || other == name || names.contains(other))?;
     Ok(true)
+}
+
+/// Whether there has been a [`write`] to this directory.
+pub fn is_written(directory: &Path) -> bool {
+    fs::symlink_metadata(directory.join(DATA)).is_ok()
 }
 
 /// A path must not leave the volume or use the names that this writer needs.
@@ -84,7 +133,9 @@ fn current(data: &Path, payload: &Payload, group: Option<u32>) -> bool {
             let path = data.join(path);
             fs::read(&path).is_ok_and(|data| data == file.data)
                 && fs::metadata(&path).is_ok_and(|metadata| {
-                    metadata.permissions().mode() & 0o777 == mode_of(file, group)
+                    metadata.mode() & 0o777 == mode_of(file, group)
+                        && file.owner.is_none_or(|owner| metadata.uid() == owner)
+                        && group.is_none_or(|group| metadata.gid() == group)
                 })
         })
 }
@@ -156,8 +207,11 @@ fn top(path: &str) -> &str {
 fn link_names(directory: &Path, payload: &Payload) -> Result<(), VolumeError> {
     for name in payload.keys().map(|path| top(path)).collect::<BTreeSet<_>>() {
         let link = directory.join(name);
-        if fs::symlink_metadata(&link).is_ok_and(|found| found.is_symlink()) {
-            continue;
+        match fs::symlink_metadata(&link) {
+            Ok(found) if found.is_symlink() => continue,
+            // A container had a `subPath` there before the object had the key.
+            Ok(_) => tree::remove(&link).map_err(VolumeError::io("remove", &link))?,
+            Err(_) => {}
         }
         let target = format!("{DATA}/{name}");
         symlink(target, &link).map_err(VolumeError::io("link", &link))?;
@@ -165,21 +219,13 @@ fn link_names(directory: &Path, payload: &Payload) -> Result<(), VolumeError> {
     Ok(())
 }
 
-/// Removes links to names that are gone, and earlier directories.
-fn remove_stale(directory: &Path, payload: &Payload, fresh: &str) -> Result<(), VolumeError> {
-    let names: BTreeSet<&str> = payload.keys().map(|path| top(path)).collect();
-    let entries = fs::read_dir(directory).map_err(VolumeError::io("read", directory))?;
-    for entry in entries {
+/// Removes everything but what is to be kept, by name.
+fn remove_others(directory: &Path, keep: impl Fn(&str) -> bool) -> Result<(), VolumeError> {
+    for entry in fs::read_dir(directory).map_err(VolumeError::io("read", directory))? {
         let entry = entry.map_err(VolumeError::io("read", directory))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name == DATA || name == fresh || names.contains(name.as_str()) {
-            continue;
-        }
-        let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            fs::remove_dir_all(&path).map_err(VolumeError::io("remove", &path))?;
-        } else {
-            remove_file(&path)?;
+        if !keep(&entry.file_name().to_string_lossy()) {
+            let path = entry.path();
+            tree::remove(&path).map_err(VolumeError::io("remove", &path))?;
         }
     }
     Ok(())

@@ -5,22 +5,33 @@ use std::path::{Path, PathBuf};
 
 use client::Api;
 use k8s_openapi::api::core::v1::{
-    NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, Pod,
+    HostPathVolumeSource, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
+    PersistentVolumeSpec, Pod,
 };
 
 use super::{Mounted, VolumeError, VolumeManager, directory, mount};
 use crate::pod::pod_ext::PodExt;
 
 /// A bound volume on this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum BoundVolume {
-    /// An existing directory.
-    Path(PathBuf),
+    /// A directory that the administrator has set aside for a claim.
+    Local(PathBuf),
+    /// A path of the node, which others use as well.
+    HostPath(HostPathVolumeSource),
     Nfs {
         server: String,
         export: String,
         options: Vec<String>,
     },
+}
+
+impl BoundVolume {
+    /// Whether the pod's `fsGroup` applies (`Managed` in Kubernetes): the rest belongs to the node
+    /// or to a server.
+    pub(super) fn is_managed(&self) -> bool {
+        matches!(self, Self::Local(_))
+    }
 }
 
 impl VolumeManager {
@@ -92,10 +103,10 @@ impl VolumeManager {
 
 fn volume_source(spec: &PersistentVolumeSpec) -> Option<BoundVolume> {
     if let Some(local) = &spec.local {
-        return Some(BoundVolume::Path(PathBuf::from(&local.path)));
+        return Some(BoundVolume::Local(PathBuf::from(&local.path)));
     }
     if let Some(host) = &spec.host_path {
-        return Some(BoundVolume::Path(PathBuf::from(&host.path)));
+        return Some(BoundVolume::HostPath(host.clone()));
     }
     let nfs = spec.nfs.as_ref()?;
     let mut options = spec.mount_options.clone().unwrap_or_default();
@@ -112,15 +123,16 @@ pub(super) fn occupy(
     read_only: bool,
 ) -> Result<Mounted, VolumeError> {
     let path = match volume_source {
-        BoundVolume::Path(path) => {
-            let source = k8s_openapi::api::core::v1::HostPathVolumeSource {
+        BoundVolume::Local(path) => {
+            let source = HostPathVolumeSource {
                 path: path.to_string_lossy().into_owned(),
                 type_: Some("DirectoryOrCreate".to_owned()),
             };
             directory::host_path(&source)?
         }
+        BoundVolume::HostPath(source) => directory::host_path(source)?,
         BoundVolume::Nfs { server, export, options } => {
-            std::fs::create_dir_all(at).map_err(VolumeError::io("create", at))?;
+            mount::make_mount_point(at)?;
             mount::nfs(server, export, at, options)?;
             at.to_owned()
         }

@@ -50,10 +50,10 @@ fn select(
     selection: Selection<'_>,
     kind: &'static str,
 ) -> Result<Payload, VolumeError> {
-    let mut payload = Payload::new();
+    let mut payload = Payload::default();
     let Some(items) = selection.items.filter(|items| !items.is_empty()) else {
         for (key, bytes) in data {
-            payload.insert((*key).to_owned(), file(bytes, selection.mode, None));
+            payload.insert((*key).to_owned(), file(bytes, selection.mode, None))?;
         }
         return Ok(payload);
     };
@@ -61,7 +61,7 @@ fn select(
         match data.get(item.key.as_str()) {
             Some(bytes) => {
                 let mode = item.mode.unwrap_or(selection.mode);
-                payload.insert(item.path.clone(), file(bytes, mode, item.user));
+                payload.insert(item.path.clone(), file(bytes, mode, item.user))?;
             }
             None if selection.optional => {}
             None => {
@@ -79,7 +79,7 @@ pub fn downward(
     mode: i32,
     runtime_fields: &RuntimeFields,
 ) -> Result<Payload, VolumeError> {
-    let mut payload = Payload::new();
+    let mut payload = Payload::default();
     for item in items {
         let text = if let Some(selector) = &item.field_ref {
             downward_api::field(pod, selector, runtime_fields)?
@@ -89,7 +89,7 @@ pub fn downward(
             return Err(VolumeError::NoSource);
         };
         let mode = item.mode.unwrap_or(mode);
-        payload.insert(item.path.clone(), file(text.as_bytes(), mode, item.user));
+        payload.insert(item.path.clone(), file(text.as_bytes(), mode, item.user))?;
     }
     Ok(payload)
 }
@@ -134,5 +134,38 @@ mod tests {
         let payload = config_map(&map, Selection { optional: true, ..some }).unwrap();
         assert_eq!(payload["x/b"].mode, 0o400);
         assert_eq!(payload.len(), 1);
+    }
+
+    /// A pod of a few kilobytes must not make the node hold gigabytes.
+    #[test]
+    fn a_key_that_is_listed_many_times_is_refused() {
+        let map = ConfigMap {
+            data: Some([("big".into(), "x".repeat(1 << 20))].into()),
+            ..Default::default()
+        };
+        let items = |count: usize| -> Vec<KeyToPath> {
+            let item = |number| KeyToPath {
+                key: "big".into(),
+                path: format!("{number}"),
+                mode: None,
+                user: None,
+            };
+            (0..count).map(item).collect()
+        };
+        let select = |items: &Vec<KeyToPath>| {
+            let selection = Selection { items: Some(items), mode: DEFAULT_MODE, optional: false };
+            config_map(&map, selection)
+        };
+        let half = select(&items(32)).unwrap();
+        assert!(matches!(select(&items(65)), Err(VolumeError::TooLarge { .. })));
+        let mut whole = Payload::default();
+        whole.extend(half.clone()).unwrap();
+        whole.extend(half).unwrap();
+        let more = file(&[1], 0, None);
+        let rest = |number: usize| (0..number).map(|n| (format!("more{n}"), more.clone()));
+        // Even the smallest file occupies a page.
+        let pages = usize::try_from(super::super::atomic::PAYLOAD_MAX_BYTES / 2 / 4096).unwrap();
+        rest(pages).for_each(|(path, file)| whole.insert(path, file).unwrap());
+        assert!(whole.insert("last".into(), more.clone()).is_err());
     }
 }

@@ -1,30 +1,62 @@
-//! emptyDir and hostPath. Blocks on the file system.
+//! The directories of volumes: emptyDir, hostPath, and those with files made from objects. Blocks
+//! on the file system.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource};
+use k8s_openapi::api::core::v1::HostPathVolumeSource;
 
-use super::{VolumeError, mount};
+use super::once::Once;
+use super::{VolumeError, atomic, mount, ownership};
 
-/// Creates an emptyDir at `path`, in memory if `medium` says so. An existing one is kept.
-pub fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> Result<(), VolumeError> {
-    let new = !path.exists();
-    fs::create_dir_all(path).map_err(VolumeError::io("create", path))?;
-    if source.medium.as_deref() == Some("Memory") {
-        let limit = source.size_limit.as_ref().map(Quantity::of);
-        let size = limit
-            .filter(|limit| !limit.is_zero())
-            .and_then(|limit| u64::try_from(limit.units()).ok());
-        mount::tmpfs(path, size)?;
+/// What an emptyDir is stored on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Medium {
+    Disk,
+    Memory { max_bytes: Option<u64> },
+}
+
+/// Creates an emptyDir at `path` that any user may write to, or the group only. One that is set up
+/// is kept as its containers left it.
+pub fn empty_dir(
+    path: &Path,
+    medium: Medium,
+    group: Option<u32>,
+    set_up: &Once,
+) -> Result<(), VolumeError> {
+    let mounted = mount::is_tmpfs(path);
+    let there = if medium == Medium::Disk { path.is_dir() } else { mounted };
+    if there && set_up.is_done() {
+        return Ok(());
     }
-    if new {
-        fs::set_permissions(path, Permissions::from_mode(0o777))
-            .map_err(VolumeError::io("chmod", path))?;
+    set_up.forget()?;
+    match medium {
+        Medium::Disk => mount::make_directory(path, 0o777)?,
+        Medium::Memory { max_bytes } => {
+            if !mounted {
+                mount::make_mount_point(path)?;
+            }
+            mount::tmpfs(path, max_bytes, 0o1777)?;
+        }
     }
-    Ok(())
+    if let Some(group) = group {
+        ownership::give_to_group(path, group, false)?;
+    }
+    set_up.done()
+}
+
+/// Creates the directory of files made from objects, which only this process writes to. Those
+/// in memory are never on the node's disk.
+pub fn contents(path: &Path, in_memory: bool) -> Result<(), VolumeError> {
+    // One of an earlier version is on disk, where its containers look for renewed tokens: it stays
+    // until its pod goes.
+    if in_memory && !mount::is_tmpfs(path) && !atomic::is_written(path) {
+        mount::make_mount_point(path)?;
+        // The files that are, and those that replace them.
+        return mount::tmpfs(path, Some(2 * atomic::PAYLOAD_MAX_BYTES), 0o755);
+    }
+    mount::make_directory(path, 0o755)
 }
 
 /// Checks (or creates) the path of a hostPath, according to its type.
@@ -34,17 +66,18 @@ pub fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> 
     let refuse = |wanted| Err(VolumeError::HostPathType { path: source.path.clone(), wanted });
     match source.type_.as_deref().unwrap_or_default() {
         // No check; a missing path is created as a directory.
-        "" if kind.is_none() => make_directory(&path)?,
+        "" if kind.is_none() => mount::make_directory(&path, 0o755)?,
         "" => {}
-        "DirectoryOrCreate" if kind.is_none() => make_directory(&path)?,
+        "DirectoryOrCreate" if kind.is_none() => mount::make_directory(&path, 0o755)?,
         "Directory" | "DirectoryOrCreate" => {
             if !kind.is_some_and(|kind| kind.is_dir()) {
                 return refuse("a directory");
             }
         }
         "FileOrCreate" if kind.is_none() => {
-            fs::write(&path, b"").map_err(VolumeError::io("create", &path))?;
-            fs::set_permissions(&path, Permissions::from_mode(0o644))
+            // Not through a link that points nowhere: pods may write to the directory.
+            let file = fs::File::create_new(&path).map_err(VolumeError::io("create", &path))?;
+            file.set_permissions(Permissions::from_mode(0o644))
                 .map_err(VolumeError::io("chmod", &path))?;
         }
         "File" | "FileOrCreate" => {
@@ -70,11 +103,6 @@ pub fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, VolumeError> 
         other => return Err(VolumeError::HostPathKind(other.to_owned())),
     }
     Ok(path)
-}
-
-fn make_directory(path: &Path) -> Result<(), VolumeError> {
-    fs::create_dir_all(path).map_err(VolumeError::io("create", path))?;
-    fs::set_permissions(path, Permissions::from_mode(0o755)).map_err(VolumeError::io("chmod", path))
 }
 
 #[cfg(test)]
@@ -106,5 +134,11 @@ mod tests {
         ] {
             assert_eq!(check(name, kind), ok, "{name} as {kind}");
         }
+        std::os::unix::fs::symlink(root.path().join("made/other"), root.path().join("dangling"))
+            .unwrap();
+        for kind in ["FileOrCreate", "DirectoryOrCreate", ""] {
+            assert!(!check("dangling", kind), "{kind}");
+        }
+        assert!(!root.path().join("made/other").exists());
     }
 }

@@ -21,6 +21,14 @@ pub enum VolumeError {
     Field(#[from] crate::pod::downward_api::FieldError),
     #[error("the path {0:?} leaves its volume")]
     BadPath(String),
+    #[error("its files are larger than {max_bytes} bytes together")]
+    TooLarge { max_bytes: u64 },
+    #[error("unknown storage medium {0:?}")]
+    Medium(String),
+    #[error("the NFS server {server:?} {problem}")]
+    NfsServer { server: String, problem: String },
+    #[error("the NFS export {0:?} must be an absolute path without control characters")]
+    NfsExport(String),
     #[error("hostPath type check failed: {path} is not {wanted}")]
     HostPathType { path: String, wanted: &'static str },
     #[error("unknown hostPath type {0:?}")]
@@ -57,6 +65,11 @@ impl VolumeError {
     ) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { operation, path, source }
+    }
+
+    /// A file was not there, or no longer.
+    pub(crate) fn is_missing_file(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
     }
 
     /// Adds the name of the volume.

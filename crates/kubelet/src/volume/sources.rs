@@ -89,7 +89,7 @@ impl VolumeManager {
         let namespace = subject.pod.pod_namespace();
         match self.objects.config_map(namespace, name, subject.worker).await? {
             Some(map) => content::config_map(&map, selection),
-            None if selection.optional => Ok(Payload::new()),
+            None if selection.optional => Ok(Payload::default()),
             None => Err(VolumeError::NoConfigMap(name.to_owned())),
         }
     }
@@ -103,7 +103,7 @@ impl VolumeManager {
         let namespace = subject.pod.pod_namespace();
         match self.objects.secret(namespace, name, subject.worker).await? {
             Some(secret) => content::secret(&secret, selection),
-            None if selection.optional => Ok(Payload::new()),
+            None if selection.optional => Ok(Payload::default()),
             None => Err(VolumeError::NoSecret(name.to_owned())),
         }
     }
@@ -117,7 +117,7 @@ impl VolumeManager {
         let mut contents = Contents::default();
         for part in source.sources.iter().flatten() {
             let payload = self.projection(subject, part, mode, &mut contents).await?;
-            contents.payload.extend(payload);
+            contents.payload.extend(payload)?;
         }
         Ok(contents)
     }
@@ -155,7 +155,9 @@ impl VolumeManager {
             contents.renew_at = Some(renew);
             let (mode, owner) = token_access(subject.pod, mode);
             let file = content::file(token.text.as_bytes(), mode, owner.or(source.user));
-            return Ok([(source.path.clone(), file)].into());
+            let mut payload = Payload::default();
+            payload.insert(source.path.clone(), file)?;
+            return Ok(payload);
         }
         Err(VolumeError::Unsupported(if part.cluster_trust_bundle.is_some() {
             "clusterTrustBundle"
@@ -165,26 +167,76 @@ impl VolumeManager {
     }
 }
 
-/// A token is readable by the containers' user only if all containers run as the same one, and by
-/// the pod's group if it has one.
+/// Mode and owner of a token: only those may read it that have to. That is the user whom all
+/// containers run as, if there is one, and the pod's group, if it has one (the writer adds the
+/// group and its right to read).
 fn token_access(pod: &Pod, mode: i32) -> (i32, Option<i64>) {
     let spec = pod.spec_ref();
     let of_pod = spec.security_context.clone().unwrap_or_default();
-    if of_pod.fs_group.is_some() {
-        return (0o600, None);
-    }
-    let users: Vec<Option<i64>> = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers)
-        .map(|container| {
+    let mut users =
+        spec.init_containers.iter().flatten().chain(&spec.containers).map(|container| {
             let own = container.security_context.as_ref();
             own.and_then(|own| own.run_as_user).or(of_pod.run_as_user)
-        })
-        .collect();
-    match users.first() {
-        Some(Some(user)) if users.iter().all(|other| *other == Some(*user)) => (0o600, Some(*user)),
-        _ => (mode, None),
+        });
+    let first = users.next().flatten();
+    let owner = first.filter(|first| users.all(|other| other == Some(*first)));
+    let mode = if owner.is_some() || of_pod.fs_group.is_some() { 0o600 } else { mode };
+    (mode, owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec, SecurityContext};
+
+    fn pod(
+        user: Option<i64>,
+        group: Option<i64>,
+        init: &[Option<i64>],
+        main: &[Option<i64>],
+    ) -> Pod {
+        let containers = |users: &[Option<i64>]| -> Vec<Container> {
+            let container = |user: &Option<i64>| Container {
+                security_context: user
+                    .map(|user| SecurityContext { run_as_user: Some(user), ..Default::default() }),
+                ..Default::default()
+            };
+            users.iter().map(container).collect()
+        };
+        Pod {
+            spec: Some(PodSpec {
+                security_context: Some(PodSecurityContext {
+                    run_as_user: user,
+                    fs_group: group,
+                    ..Default::default()
+                }),
+                init_containers: Some(containers(init)),
+                containers: containers(main),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn who_may_read_a_token() {
+        for (user, group, init, main, expected) in [
+            (None, None, &[][..], &[None][..], (0o644, None)),
+            (Some(7), None, &[], &[None], (0o600, Some(7))),
+            (Some(7), None, &[], &[None, Some(7)], (0o600, Some(7))),
+            (Some(7), None, &[], &[None, Some(8)], (0o644, None)),
+            (Some(7), None, &[Some(8)], &[None], (0o644, None)),
+            (None, None, &[Some(7)], &[Some(7)], (0o600, Some(7))),
+            (None, None, &[Some(7)], &[Some(7), None], (0o644, None)),
+            (None, None, &[None], &[Some(7)], (0o644, None)),
+            (Some(0), None, &[], &[None], (0o600, Some(0))),
+            (None, Some(9), &[], &[None], (0o600, None)),
+            (None, Some(9), &[], &[Some(7), Some(8)], (0o600, None)),
+            (Some(7), Some(9), &[], &[None], (0o600, Some(7))),
+        ] {
+            let pod = pod(user, group, init, main);
+            let found = token_access(&pod, 0o644);
+            assert_eq!(found, expected, "{user:?} {group:?} {init:?} {main:?}");
+        }
     }
 }

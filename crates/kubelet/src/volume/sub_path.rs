@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -13,26 +13,55 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 
 use super::{VolumeError, mount};
 
-/// Bind-mounts `volume/sub_path` onto `target` (created as needed) and returns `target`. Missing
-/// directories are created. A target that is mounted already is kept.
+/// Attempts to mount a file that is replaced at that moment.
+const ATTEMPTS: usize = 3;
+
+/// Bind-mounts what is `volume/sub_path` now onto `target` (created as needed) and returns
+/// `target`. Missing directories are created. A target where something else is mounted (the file
+/// that a ConfigMap had before it changed, which cannot be mounted into another container any
+/// more) is mounted anew: containers that run keep what they have.
 pub fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, VolumeError> {
-    if mount::is_mount_point(target)? {
-        return Ok(target.to_owned());
+    let mut attempts = 1;
+    loop {
+        match bind_present(volume, sub_path, target) {
+            Err(error) if error.is_missing_file() && attempts < ATTEMPTS => attempts += 1,
+            result => return result.map(|()| target.to_owned()),
+        }
     }
+}
+
+fn bind_present(volume: &Path, sub_path: &str, target: &Path) -> Result<(), VolumeError> {
     let found = open(volume, sub_path)?;
-    let kind = fstat(&found).map_err(|errno| VolumeError::io("stat", volume)(errno.into()))?;
-    let is_directory = SFlag::from_bits_truncate(kind.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    let wanted = fstat(&found).map_err(|errno| VolumeError::io("stat", volume)(errno.into()))?;
+    let is_directory = SFlag::from_bits_truncate(wanted.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    if let Ok(mounted) = fs::symlink_metadata(target)
+        && (mounted.dev(), mounted.ino()) == (wanted.st_dev, wanted.st_ino)
+    {
+        return Ok(());
+    }
+    mount::unmount_stack(target)?;
     if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent).map_err(VolumeError::io("create", parent))?;
+        mount::make_mount_point(parent)?;
+    }
+    make_target(target, is_directory)?;
+    let through = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    mount::bind(&through, target)
+}
+
+/// Creates an empty directory or file to mount onto.
+fn make_target(target: &Path, is_directory: bool) -> Result<(), VolumeError> {
+    match fs::symlink_metadata(target) {
+        Ok(before) if before.is_dir() == is_directory => return Ok(()),
+        Ok(before) => {
+            let remove = if before.is_dir() { fs::remove_dir } else { fs::remove_file };
+            remove(target).map_err(VolumeError::io("remove", target))?;
+        }
+        Err(_) => {}
     }
     if is_directory {
-        fs::create_dir_all(target).map_err(VolumeError::io("create", target))?;
-    } else if !target.exists() {
-        fs::write(target, b"").map_err(VolumeError::io("create", target))?;
+        return mount::make_mount_point(target);
     }
-    let through = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
-    mount::bind(&through, target)?;
-    Ok(target.to_owned())
+    fs::write(target, b"").map_err(VolumeError::io("create", target))
 }
 
 /// Opens `sub_path` below `volume`. Links are followed only if they stay inside.

@@ -1,20 +1,28 @@
 //! Sets up, updates and tears down a pod's volumes.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use api::quantity::Quantity;
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 
-use super::atomic;
+use super::directory::Medium;
+use super::once::Once;
 use super::sources::{Contents, Subject};
 use super::{
-    Mounted, MountedVolumes, VolumeError, VolumeManager, claim, directory, mount, ownership,
+    Mounted, MountedVolumes, VolumeError, VolumeManager, atomic, claim, directory, mount,
+    ownership, tree,
 };
 use crate::pod::downward_api::RuntimeFields;
 use crate::pod::pod_ext::PodExt;
+use crate::pod::resources;
 use crate::pod::worker::handle::WorkerHandle;
+
+/// Mode of the directories that hold the volumes of a pod: containers reach them by their mounts,
+/// and nobody else has any business there.
+const PARENT_MODE: u32 = 0o750;
 
 impl VolumeManager {
     /// Mounts what is missing and updates contents, all volumes at once: one whose source is
@@ -25,6 +33,7 @@ impl VolumeManager {
         runtime_fields: &RuntimeFields,
         worker: &Arc<WorkerHandle>,
     ) -> Result<MountedVolumes, VolumeError> {
+        self.make_parents(pod).await?;
         let subject = Subject { pod, runtime_fields, worker };
         let volumes = pod.spec_ref().volumes.iter().flatten();
         let each = volumes.map(|volume| async {
@@ -43,6 +52,23 @@ impl VolumeManager {
         Ok(all)
     }
 
+    /// Creates the directories above the pod's volumes.
+    async fn make_parents(&self, pod: &Pod) -> Result<(), VolumeError> {
+        let volumes = pod.spec_ref().volumes.iter().flatten();
+        let plugins: BTreeSet<PathBuf> = volumes
+            .filter_map(|volume| Some(self.path(pod.uid(), volume).parent()?.to_owned()))
+            .collect();
+        if plugins.is_empty() {
+            return Ok(());
+        }
+        let above = [self.directories.pod(pod.uid()), self.directories.volumes(pod.uid())];
+        blocking(move || {
+            let parents = above.iter().chain(&plugins);
+            parents.into_iter().try_for_each(|path| mount::make_directory(path, PARENT_MODE))
+        })
+        .await
+    }
+
     async fn one(
         &self,
         subject: &Subject<'_>,
@@ -52,35 +78,32 @@ impl VolumeManager {
         let group = fs_group(subject.pod);
         if let Some(Contents { payload, renew_at }) = self.contents(subject, volume).await? {
             let now = self.clock.now();
+            let in_memory = volume.config_map.is_none();
             blocking(move || {
-                fs::create_dir_all(&path).map_err(VolumeError::io("create", &path))?;
+                directory::contents(&path, in_memory)?;
                 atomic::write(&path, &payload, group, now)?;
                 Ok(Mounted { path, read_only: true })
             })
             .await
             .map(|mounted| (mounted, renew_at))
         } else {
-            Ok((self.place(subject.pod, volume, path, group).await?, None))
+            Ok((self.place(subject, volume, path, group).await?, None))
         }
     }
 
     async fn place(
         &self,
-        pod: &Pod,
+        subject: &Subject<'_>,
         volume: &Volume,
         path: PathBuf,
         group: Option<u32>,
     ) -> Result<Mounted, VolumeError> {
-        let security = pod.spec_ref().security_context.as_ref();
-        let policy = security.and_then(|security| security.fs_group_change_policy.as_deref());
-        let if_needed = policy == Some("OnRootMismatch");
-        if let Some(source) = volume.empty_dir.clone() {
+        let pod = subject.pod;
+        if let Some(source) = &volume.empty_dir {
+            let medium = medium(pod, source, subject.runtime_fields)?;
+            let set_up = self.once(pod, &volume.name);
             return blocking(move || {
-                let new = !path.exists();
-                directory::empty_dir(&path, &source)?;
-                if let Some(group) = group.filter(|_| new) {
-                    ownership::give_to_group(&path, group, if_needed)?;
-                }
+                directory::empty_dir(&path, medium, group, &set_up)?;
                 Ok(Mounted { path, read_only: false })
             })
             .await;
@@ -95,17 +118,17 @@ impl VolumeManager {
         if let Some(source) = &volume.persistent_volume_claim {
             let (place, read_only) = self.claimed(pod, &source.claim_name).await?;
             let read_only = read_only || source.read_only == Some(true);
-            return self.occupy(pod, place, path, read_only, group, if_needed).await;
+            return self.occupy(pod, place, path, read_only, group).await;
         }
         if volume.ephemeral.is_some() {
             let claim = format!("{}-{}", pod.pod_name(), volume.name);
             let (place, read_only) = self.claimed(pod, &claim).await?;
-            return self.occupy(pod, place, path, read_only, group, if_needed).await;
+            return self.occupy(pod, place, path, read_only, group).await;
         }
         if let Some(source) = volume.nfs.clone() {
             let read_only = source.read_only == Some(true);
             return blocking(move || {
-                fs::create_dir_all(&path).map_err(VolumeError::io("create", &path))?;
+                mount::make_mount_point(&path)?;
                 mount::nfs(&source.server, &source.path, &path, &[])?;
                 Ok(Mounted { path, read_only })
             })
@@ -114,7 +137,7 @@ impl VolumeManager {
         if volume.image.is_some() {
             // The pod's actions mount the image here.
             return blocking(move || {
-                fs::create_dir_all(&path).map_err(VolumeError::io("create", &path))?;
+                mount::make_mount_point(&path)?;
                 Ok(Mounted { path, read_only: true })
             })
             .await;
@@ -132,25 +155,27 @@ impl VolumeManager {
         path: PathBuf,
         read_only: bool,
         group: Option<u32>,
-        if_needed: bool,
     ) -> Result<Mounted, VolumeError> {
-        // Once per pod: files that the pod creates later keep their group.
-        let marker = self
-            .directories
-            .volumes(pod.uid())
-            .join(format!(".owned-{}", path.file_name().unwrap_or_default().to_string_lossy()));
+        let security = pod.spec_ref().security_context.as_ref();
+        let policy = security.and_then(|security| security.fs_group_change_policy.as_deref());
+        let if_needed = policy == Some("OnRootMismatch");
+        let group = group.filter(|_| !read_only && place.is_managed());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let set_up = self.once(pod, &name);
         blocking(move || {
             let mounted = claim::occupy(&place, &path, read_only)?;
-            if let Some(group) = group.filter(|_| !read_only && !marker.exists()) {
+            if let Some(group) = group.filter(|_| !set_up.is_done()) {
                 ownership::give_to_group(&mounted.path, group, if_needed)?;
-                if let Some(parent) = marker.parent() {
-                    fs::create_dir_all(parent).map_err(VolumeError::io("create", parent))?;
-                }
-                fs::write(&marker, b"").map_err(VolumeError::io("write", &marker))?;
+                set_up.done()?;
             }
             Ok(mounted)
         })
         .await
+    }
+
+    /// What is done once for a volume of a pod, so that files of the pod keep their group.
+    fn once(&self, pod: &Pod, volume: &str) -> Once {
+        Once::new(self.directories.volumes(pod.uid()).join(format!(".owned-{volume}")))
     }
 
     fn path(&self, uid: &str, volume: &Volume) -> PathBuf {
@@ -168,17 +193,30 @@ impl VolumeManager {
         blocking(move || {
             mount::unmount_all(&containers)?;
             mount::unmount_all(&volumes)?;
-            remove_tree(&volumes)
+            tree::remove(&volumes).map_err(VolumeError::io("remove", &volumes))
         })
         .await
     }
 }
 
-/// Removes a directory tree without mounts, if it exists.
-pub fn remove_tree(path: &Path) -> Result<(), VolumeError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.map_err(VolumeError::io("remove", path)),
+/// Where an emptyDir is stored, and how much of the node's memory it may take: no more than the
+/// pod could use at all.
+fn medium(
+    pod: &Pod,
+    source: &EmptyDirVolumeSource,
+    runtime_fields: &RuntimeFields,
+) -> Result<Medium, VolumeError> {
+    match source.medium.as_deref() {
+        None | Some("") => Ok(Medium::Disk),
+        Some("Memory") => {
+            let of_node = runtime_fields.allocatable.get("memory").map(|amount| amount.units());
+            let of_pod = resources::pod_cgroup(pod).memory_limit_bytes;
+            let own = source.size_limit.as_ref().map(|limit| Quantity::of(limit).units());
+            let limits = [of_node, of_pod, own].into_iter().flatten();
+            let limits = limits.filter_map(|limit| u64::try_from(limit).ok());
+            Ok(Medium::Memory { max_bytes: limits.filter(|limit| *limit > 0).min() })
+        }
+        Some(other) => Err(VolumeError::Medium(other.to_owned())),
     }
 }
 

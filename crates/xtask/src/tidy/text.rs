@@ -13,6 +13,17 @@ const VAGUE: [&str; 4] = ["utils", "helpers", "common", "misc"];
 const LEFTOVERS: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
 /// Extensions of the files that are searched for these words.
 const TEXTS: [&str; 9] = ["rs", "toml", "md", "sh", "yml", "yaml", "proto", "py", "service"];
+/// Crates whose programs handle objects, with the places that may start a program in their own way:
+/// these pass on what the operator's command line says, and nothing of an object.
+const STARTS_PROGRAMS: [&str; 5] = [
+    "crates/runtime/src/program.rs",
+    "crates/cli/src/cluster/command.rs",
+    "crates/cli/src/cluster/supervisor/keeper.rs",
+    "crates/cli/src/cluster/up.rs",
+    "crates/cli/src/verbs/read/diff.rs",
+];
+/// Crates that only serve development.
+const DEVELOPMENT: [&str; 2] = ["crates/testkit", "crates/xtask"];
 
 /// Checks one file; `file` is its path from the workspace's root.
 pub fn check(file: &Path, content: &str) -> Vec<Finding> {
@@ -56,6 +67,11 @@ pub fn check(file: &Path, content: &str) -> Vec<Finding> {
     }
     // Tables of test cases are data.
     let of_tests = stem == "tests" || file.components().any(|part| part.as_os_str() == "tests");
+    if !of_tests && let Some(number) = starts_program(file, content) {
+        let rule =
+            "start programs through runtime::program::Program, whose operands are never options";
+        add(Some(number), rule.to_owned());
+    }
     for function in functions(content).into_iter().filter(|_| !of_tests) {
         if function.lines > FUNCTION_MAX {
             let rule = format!(
@@ -76,6 +92,30 @@ fn leftover(line: &str) -> Option<&'static str> {
             let after = line[at + word.len()..].chars().next();
             !before.is_some_and(word_char) && !after.is_some_and(word_char)
         })
+    })
+}
+
+/// The first line outside of tests that names the type `Command` of a process, in code that handles
+/// objects.
+fn starts_program(file: &Path, content: &str) -> Option<usize> {
+    let component = file.starts_with("crates")
+        && file.components().nth(2).is_some_and(|part| part.as_os_str() == "src");
+    let mut exempt = STARTS_PROGRAMS.iter().chain(&DEVELOPMENT);
+    if !component || exempt.any(|path| file.starts_with(path)) {
+        return None;
+    }
+    let code = content.lines().take_while(|line| line.trim() != "#[cfg(test)]");
+    code.enumerate().find_map(|(number, line)| {
+        let (_, after) = line.split_once("process::")?;
+        let imported = after.strip_prefix('{').and_then(|list| list.split_once('}'));
+        let mut names = imported.map_or(after, |(list, _)| list).split(", ");
+        // `Command::from` converts a command that exists.
+        let starts = |name: &str| {
+            let rest = name.strip_prefix("Command")?;
+            let ends = !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+            (ends && !rest.starts_with("::from(")).then_some(())
+        };
+        names.find_map(starts).map(|()| number)
     })
 }
 
@@ -141,6 +181,41 @@ mod tests {
         let found = rules("crates/x/src/a.rs", &long);
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("fn long: 104 lines"), "{found:?}");
+    }
+
+    #[test]
+    fn programs_are_started_in_one_way() {
+        let rule = "start programs through runtime::program::Program";
+        let found = |path: &str, line: &str| {
+            rules(path, &format!("//! A.\n{line}\n")).iter().any(|one| one.starts_with(rule))
+        };
+        for line in [
+            "use std::process::Command;",
+            "use std::process::{Command, Stdio};",
+            "use tokio::process::{Child, Command};",
+            "    let mut command = std::process::Command::new(\"mount\");",
+        ] {
+            assert!(found("crates/kubelet/src/volume/mount.rs", line), "{line}");
+            assert!(found("crates/apiserver/src/x.rs", line), "{line}");
+            let of_tests = format!("#[cfg(test)]\nmod tests {{\n{line}\n}}");
+            for (path, line) in [
+                ("crates/kubelet/src/network/tests.rs", line),
+                ("crates/kubelet/tests/a.rs", line),
+                ("crates/runtime/src/program.rs", line),
+                ("crates/testkit/src/a.rs", line),
+                ("tests/src/a.rs", line),
+                ("crates/kubelet/src/a.rs", &of_tests),
+            ] {
+                assert!(!found(path, line), "{path}: {line}");
+            }
+        }
+        for line in [
+            "use std::process::ExitCode;",
+            "let child = tokio::process::Command::from(command);",
+            "use process::CommandLine;",
+        ] {
+            assert!(!found("crates/kubelet/src/a.rs", line), "{line}");
+        }
     }
 
     #[test]

@@ -2,7 +2,11 @@ use super::*;
 
 fn payload(files: &[(&str, &str)]) -> Payload {
     let file = |text: &str| Projected { data: text.as_bytes().to_vec(), mode: 0o644, owner: None };
-    files.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
+    let mut payload = Payload::default();
+    for (path, text) in files {
+        payload.insert((*path).to_owned(), file(text)).unwrap();
+    }
+    payload
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -48,14 +52,49 @@ fn a_link_that_is_missing_after_a_crash_is_created() {
 fn modes_are_kept_and_changed() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path();
-    let mut files = payload(&[("a", "1")]);
-    files.get_mut("a").unwrap().mode = 0o400;
-    write(root, &files, None, Timestamp::UNIX_EPOCH).unwrap();
+    let with = |mode| {
+        let mut files = Payload::default();
+        let file = Projected { data: b"1".to_vec(), mode, owner: None };
+        files.insert("a".to_owned(), file).unwrap();
+        files
+    };
+    write(root, &with(0o400), None, Timestamp::UNIX_EPOCH).unwrap();
     let mode = |root: &Path| fs::metadata(root.join("a")).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(root), 0o400);
-    files.get_mut("a").unwrap().mode = 0o640;
-    assert!(write(root, &files, None, Timestamp::UNIX_EPOCH).unwrap());
+    assert!(write(root, &with(0o640), None, Timestamp::UNIX_EPOCH).unwrap());
     assert_eq!(mode(root), 0o640);
+}
+
+/// A token of the user whom all containers run as, in a pod with an `fsGroup`. As root.
+#[test]
+fn owner_and_group_are_set_and_a_difference_is_mended() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let mut files = Payload::default();
+    let file = Projected { data: b"token".to_vec(), mode: 0o600, owner: Some(1000) };
+    files.insert("token".to_owned(), file).unwrap();
+    let at = Timestamp::UNIX_EPOCH;
+    assert!(write(root, &files, Some(2000), at).unwrap());
+    let found = fs::metadata(root.join("token")).unwrap();
+    assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (1000, 2000, 0o640));
+    assert!(!write(root, &files, Some(2000), at).unwrap());
+    chown(root.join("token"), Some(0), None).unwrap();
+    assert!(write(root, &files, Some(2000), at).unwrap());
+    assert_eq!(fs::metadata(root.join("token")).unwrap().uid(), 1000);
+}
+
+#[test]
+fn what_is_left_of_an_interrupted_write_takes_no_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let at = Timestamp::UNIX_EPOCH;
+    write(root, &payload(&[("a", "1")]), None, at).unwrap();
+    fs::create_dir_all(root.join("..1970_01_01_00_00_00.0000000007/deep")).unwrap();
+    // A container had this `subPath` when there was no such key.
+    fs::create_dir(root.join("b")).unwrap();
+    write(root, &payload(&[("a", "1"), ("b", "2")]), None, at).unwrap();
+    assert_eq!(fs::read_to_string(root.join("b")).unwrap(), "2");
+    assert_eq!(fs::read_dir(root).unwrap().count(), 4, "..data, its directory, a and b");
 }
 
 #[test]

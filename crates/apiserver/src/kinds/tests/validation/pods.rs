@@ -203,6 +203,21 @@ fn specs() {
             ),
             (
                 "/spec/volumes",
+                json!([{"name": "v", "nfs": {"server": "-iT/tmp/fstab", "path": "/export"}}]),
+                &[
+                    "spec.volumes[0].nfs.server: Invalid value: \"-iT/tmp/fstab\": must be a host name or an IP address",
+                ],
+            ),
+            (
+                "/spec/volumes",
+                json!([{"name": "v", "nfs": {"server": "", "path": "export"}}]),
+                &[
+                    "spec.volumes[0].nfs.server: Required value",
+                    "spec.volumes[0].nfs.path: Invalid value: \"export\": must be an absolute path",
+                ],
+            ),
+            (
+                "/spec/volumes",
                 json!([{"name": "v", "hostPath": {"path": "/a/../b"}}]),
                 &[
                     "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
