@@ -74,7 +74,9 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
     let incoming = rpc::incoming::incoming(listener, &parts.pair, &parts.client_ca)?;
     let service = KubeletServer::from_arc(Arc::clone(&parts.service))
         .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES);
-    let service = tonic::service::interceptor::InterceptedService::new(service, identity::check);
+    let clock = Arc::clone(&parts.service.context.clock);
+    let check = move |request| identity::check(request, clock.now());
+    let service = tonic::service::interceptor::InterceptedService::new(service, check);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<KubeletServer<Service>>().await;
     let routes = Routes::new(health)

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rpc::tls::CertificateIdentity;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -44,10 +45,8 @@ impl ClientCertificates {
             return None;
         }
         let identity = rpc::tls::certificate_identity(own)?;
-        Some(Peer {
-            user: Arc::new(User::authenticated(identity.name, identity.groups)),
-            not_after: identity.not_after,
-        })
+        let (name, groups) = (identity.name.clone(), identity.groups.clone());
+        Some(Peer { user: Arc::new(User::authenticated(name, groups)), identity })
     }
 }
 
@@ -55,14 +54,13 @@ impl ClientCertificates {
 #[derive(Clone, Debug)]
 pub struct Peer {
     user: Arc<User>,
-    /// Seconds since 1970.
-    not_after: i64,
+    identity: CertificateIdentity,
 }
 
 impl Peer {
     /// The user; `None` once the certificate has expired: a connection may outlive it.
     pub fn user(&self, now: Timestamp) -> Option<Arc<User>> {
-        (now.as_second() <= self.not_after).then(|| self.user.clone())
+        self.identity.is_valid_at(now.as_second()).then(|| self.user.clone())
     }
 }
 

@@ -83,7 +83,7 @@ impl Service {
     /// 401 without valid credentials, 403 if the user may not read `path`.
     async fn admit(&self, request: &Parts, path: &str) -> Result<(), (StatusCode, String)> {
         let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
-        let user = match certificate(&request.extensions) {
+        let user = match certificate(&request.extensions, self.context.clock.now()) {
             Some(identity) if is_trusted(&identity) => return Ok(()),
             Some(CertificateIdentity { name, groups, .. }) => {
                 User { name, groups, ..User::default() }
