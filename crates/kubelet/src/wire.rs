@@ -17,7 +17,7 @@ use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
 use crate::containers::{Runtime, RuntimeConfig};
 use crate::events::EventRecorder;
-use crate::image::{GcPolicy, ImageService};
+use crate::image::{GcPolicy, ImageService, Verification};
 use crate::logs::LogConfig;
 use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, register};
 use crate::node::eviction_manager::EvictionManager;
@@ -59,7 +59,11 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     health.set(HEALTH_RUNTIME, true);
     let facts = MachineInfo::read(&flags.root_dir, &version);
     prepare_cgroups(&cgroups, &facts).await?;
-    let images = ImageService::new(&runtime, &flags.insecure_registry)?;
+    let verification = Verification {
+        policy: flags.image_pull_credentials_verification_policy,
+        allowlist: flags.preloaded_images_verification_allowlist.clone(),
+    };
+    let images = ImageService::new(&runtime, &flags.insecure_registry, verification)?;
 
     let node = registered(&client, &flags, &shutdown).await?;
     let (node_sender, node) = watch::channel(Arc::new(node));

@@ -58,7 +58,7 @@ async fn credentials_open_a_registry() {
         registry: registry.address.clone(),
         username: USER.into(),
         password: password.into(),
-        token: String::new(),
+        ..RegistryCredential::default()
     };
     let error = node.images.pull(&name, &[]).await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized { .. }), "{error}");
