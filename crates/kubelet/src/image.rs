@@ -20,7 +20,7 @@ mod store;
 mod unpack;
 
 pub use error::{ImageError, Result};
-pub use gc::GcPolicy;
+pub use gc::{GcPolicy, GcReport};
 pub use manifest::ImageConfig;
 pub use pull_records::{SecretSource, Verification, VerificationPolicy};
 pub use service::ImageService;

@@ -127,7 +127,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         node: node_sender,
     });
     let agent = tokio::spawn(agent.run(shutdown.clone()));
-    let eviction_manager = eviction_manager(&flags, &context, &pods, pressure_sender)?;
+    let eviction_manager =
+        eviction_manager(&flags, &context, node.clone(), &pods, pressure_sender)?;
     tokio::spawn(eviction_manager.run(shutdown.clone()));
     tokio::spawn(async move {
         health.ready().await;
@@ -201,11 +202,13 @@ async fn registered(
 fn eviction_manager(
     flags: &Flags,
     context: &Arc<Context>,
+    node: watch::Receiver<Arc<Node>>,
     pods: &PodManager,
     pressures: watch::Sender<Pressures>,
 ) -> anyhow::Result<EvictionManager> {
     Ok(EvictionManager {
         context: Arc::clone(context),
+        node,
         pods: pods.clone(),
         thresholds: thresholds(flags)?,
         images: GcPolicy {

@@ -28,7 +28,10 @@ async fn a_private_image_is_for_those_who_could_pull_it() {
     assert!(!records.must_pull(IMAGE, ID, &[]).await, "nobody pulled it: it is preloaded");
     records.add(ID).await.unwrap();
     let own = credential("a", "1", "secret");
-    assert!(records.must_pull(IMAGE, ID, &[own.clone()]).await, "pulled, but not known how");
+    assert!(
+        records.must_pull(IMAGE, ID, std::slice::from_ref(&own)).await,
+        "pulled, but not known how"
+    );
     records.add_credential(IMAGE, ID, Some(&own)).await.unwrap();
     for (name, image, credentials, expected) in [
         ("the same Secret", IMAGE, vec![own.clone()], false),
