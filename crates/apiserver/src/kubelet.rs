@@ -34,8 +34,18 @@ impl Kubelets {
     /// A client of the node's kubelet.
     ///
     /// # Errors
-    /// 503 for a node without an address, or when the apiserver has no certificate for kubelets.
+    /// See [`Self::channel`].
     pub fn client(&self, node: &Node) -> Result<KubeletClient<Channel>, ApiError> {
+        Ok(KubeletClient::new(self.channel(node)?)
+            .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES))
+    }
+
+    /// An HTTP/2 connection to the node's kubelet.
+    ///
+    /// # Errors
+    /// 503 for a node without an address, or when the apiserver has no certificate for kubelets.
+    pub fn channel(&self, node: &Node) -> Result<Channel, ApiError> {
         let name = node.metadata.name.clone().unwrap_or_default();
         if self.tls.key_pair.is_none() {
             return Err(ApiError::service_unavailable(
@@ -48,8 +58,8 @@ impl Kubelets {
         let address =
             if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
         let key = (address.clone(), name.clone());
-        let channel = match self.channels.get(&key) {
-            Some(channel) => channel,
+        match self.channels.get(&key) {
+            Some(channel) => Ok(channel),
             None => {
                 let channel = rpc::tls::channel(&Dial {
                     url: format!("https://{address}"),
@@ -59,12 +69,9 @@ impl Kubelets {
                 })
                 .map_err(ApiError::internal)?;
                 self.channels.insert(key, channel.clone());
-                channel
+                Ok(channel)
             }
-        };
-        Ok(KubeletClient::new(channel)
-            .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES))
+        }
     }
 }
 

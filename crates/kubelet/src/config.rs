@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use runtime::flags::CommonFlags;
 
+use crate::image::VerificationPolicy;
+
 /// Command line of `skiff-kubelet`.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "skiff-kubelet", version, about = "Runs the pods that are bound to its node")]
@@ -73,6 +75,15 @@ pub struct Flags {
     /// Registry (host:port) that may be accessed without TLS (repeatable).
     #[arg(long)]
     pub insecure_registry: Vec<String>,
+
+    /// For which images that are on the node a pod's credentials are verified.
+    #[arg(long, value_enum, default_value_t)]
+    pub image_pull_credentials_verification_policy: VerificationPolicy,
+
+    /// Images whose use is never verified, if the policy says so: names without tag or digest, or
+    /// prefixes that end in /*, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    pub preloaded_images_verification_allowlist: Vec<String>,
 
     /// Sysctls that pods may set in addition to the safe ones: names, or prefixes that end in *,
     /// separated by commas.

@@ -113,6 +113,9 @@ impl Runtime {
 /// them.
 const EVENT_QUEUE: usize = 1024;
 
+/// Holds whether the pod is known to have a shim.
+type PodLock = Arc<RwLock<bool>>;
+
 struct Inner {
     config: RuntimeConfig,
     containerd: Containerd,
@@ -122,7 +125,7 @@ struct Inner {
     pod_of: Mutex<HashMap<String, String>>,
     /// One per pod: starting a task takes it shared, deleting one exclusively. A shim exits with
     /// its last task, so no task may be started on it meanwhile.
-    pod_locks: Mutex<HashMap<String, Arc<RwLock<()>>>>,
+    pod_locks: Mutex<HashMap<String, PodLock>>,
     /// Containers whose exit is being recorded.
     reaping: Mutex<HashSet<String>>,
     events: broadcast::Sender<RuntimeEvent>,
@@ -161,8 +164,27 @@ impl Inner {
         namespaces::PodPaths::new(&self.config.root_dir, pod_uid)
     }
 
-    fn pod_lock(&self, pod_uid: &str) -> Arc<RwLock<()>> {
+    fn pod_lock(&self, pod_uid: &str) -> PodLock {
         self.pod_locks.lock().entry(pod_uid.to_string()).or_default().clone()
+    }
+
+    /// Creates a task of a pod. The first one starts the pod's shim, so it is created alone: two at
+    /// once may each find no shim, and start one.
+    async fn with_shim<T, E>(
+        &self,
+        pod_uid: &str,
+        create: impl Future<Output = std::result::Result<T, E>>,
+    ) -> std::result::Result<T, E> {
+        let lock = self.pod_lock(pod_uid);
+        let together = lock.read().await;
+        if *together {
+            return create.await;
+        }
+        drop(together);
+        let mut alone = lock.write().await;
+        let created = create.await;
+        *alone |= created.is_ok();
+        created
     }
 
     fn remember(&self, id: &ContainerId, pod_uid: &str) {

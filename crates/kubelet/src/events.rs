@@ -54,3 +54,113 @@ impl EventRecorder {
         self.0.record(about, kind, reason, message);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use Occurs::{Here, Never};
+
+    enum Occurs {
+        /// The kubelet records it.
+        Here,
+        /// Why it does not.
+        Never(&'static str),
+    }
+
+    const NO_RESIZE_STATES: &str = "resizes are applied at once, or refused by the apiserver";
+    const ATTACHED_ELSEWHERE: &str = "no volume has to be attached to a node";
+    const NO_VOLUME_RESIZE: &str = "volumes are not resized";
+
+    /// The reasons of upstream's kubelet (`pkg/kubelet/events`).
+    const REASONS: [(&str, Occurs); 55] = [
+        ("Created", Here),
+        ("Started", Here),
+        ("Failed", Here),
+        ("Killing", Here),
+        ("BackOff", Here),
+        ("Preempting", Never("a critical pod that does not fit is rejected: no preemption")),
+        ("ExceededGracePeriod", Never("containers are killed at the end of the grace period")),
+        ("FailedKillPod", Here),
+        ("FailedCreatePodContainer", Never("a pod's cgroup is made with its sandbox")),
+        ("NetworkNotReady", Never("pods wait for the network; the node is not ready without")),
+        ("ResizeStarted", Never(NO_RESIZE_STATES)),
+        ("ResizeCompleted", Never(NO_RESIZE_STATES)),
+        ("ResizeError", Never(NO_RESIZE_STATES)),
+        ("ResizeDeferred", Never(NO_RESIZE_STATES)),
+        ("ResizeInfeasible", Never(NO_RESIZE_STATES)),
+        ("Pulling", Here),
+        ("Pulled", Here),
+        ("InspectFailed", Here),
+        ("ErrImageNeverPull", Here),
+        ("NodeReady", Here),
+        ("NodeNotReady", Here),
+        ("NodeSchedulable", Here),
+        ("NodeNotSchedulable", Here),
+        ("Starting", Here),
+        ("KubeletSetupFailed", Never("a kubelet whose setup fails exits")),
+        ("FailedAttachVolume", Never(ATTACHED_ELSEWHERE)),
+        ("FailedMount", Here),
+        ("VolumeResizeFailed", Never(NO_VOLUME_RESIZE)),
+        ("VolumeResizeSuccessful", Never(NO_VOLUME_RESIZE)),
+        ("FileSystemResizeFailed", Never(NO_VOLUME_RESIZE)),
+        ("FileSystemResizeSuccessful", Never(NO_VOLUME_RESIZE)),
+        ("FailedMapVolume", Never("a block device is bound as any volume is: FailedMount")),
+        ("AlreadyMountedVolume", Never("what is mounted is not mounted again")),
+        ("SuccessfulAttachVolume", Never(ATTACHED_ELSEWHERE)),
+        ("SuccessfulMountVolume", Never("upstream records it no more")),
+        ("Rebooted", Here),
+        ("Shutdown", Never("the node's shutdown is not delayed for pods")),
+        ("ContainerGCFailed", Never("each pod's worker removes its containers, and tries again")),
+        ("ImageGCFailed", Here),
+        ("FailedNodeAllocatableEnforcement", Never("only pods' cgroups are limited")),
+        ("NodeAllocatableEnforced", Never("only pods' cgroups are limited")),
+        (
+            "SandboxChanged",
+            Never("no process holds the namespaces: they are lost by a reboot only"),
+        ),
+        ("FailedCreatePodSandBox", Here),
+        ("FailedPodSandBoxStatus", Never("a sandbox is files: it cannot fail to be asked")),
+        ("FailedMountOnFilesystemMismatch", Never("no file system is made on a volume")),
+        ("FailedPrepareDynamicResources", Never("no dynamic resources")),
+        ("PossibleMemoryBackedVolumesOnDisk", Never("upstream's own fall-back for swap")),
+        ("CgroupV1", Never("cgroup v1 is supported")),
+        ("InvalidDiskCapacity", Never("an unreadable disk is ImageGCFailed")),
+        ("FreeDiskSpaceFailed", Here),
+        ("Unhealthy", Here),
+        (
+            "ProbeWarning",
+            Never("a redirect to another host counts as a success, as upstream, without a word"),
+        ),
+        ("FailedSync", Never("each failing step of a pod has a reason of its own")),
+        ("FailedPostStartHook", Here),
+        ("FailedPreStopHook", Here),
+    ];
+
+    /// What the table says of each reason is so.
+    #[test]
+    fn upstreams_reasons() {
+        let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        for (reason, occurs) in REASONS {
+            let found = sources.contains(&format!("\"{reason}\""));
+            match occurs {
+                Here => assert!(found, "{reason} is recorded nowhere"),
+                Never(why) => assert!(!found && !why.is_empty(), "{reason} is recorded"),
+            }
+        }
+    }
+
+    /// All code, but this table.
+    fn sources(directory: &Path) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                text += &sources(&path);
+            } else if !path.ends_with("src/events.rs") {
+                text += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+        text
+    }
+}

@@ -12,14 +12,17 @@ mod error;
 mod gc;
 mod manifest;
 mod pull;
+mod pull_records;
 mod reference;
+mod registry;
 mod service;
 mod store;
 mod unpack;
 
 pub use error::{ImageError, Result};
-pub use gc::GcPolicy;
+pub use gc::{GcPolicy, GcReport};
 pub use manifest::ImageConfig;
+pub use pull_records::{SecretSource, Verification, VerificationPolicy};
 pub use service::ImageService;
 pub(crate) use store::{Contents, ImageStore};
 
@@ -50,6 +53,8 @@ pub struct RegistryCredential {
     pub password: String,
     /// Identity or registry token, sent as a bearer token if there is no user name.
     pub token: String,
+    /// The Secret it is from; `None` if it is the node's own, and so for every pod.
+    pub source: Option<SecretSource>,
 }
 
 impl std::fmt::Debug for RegistryCredential {

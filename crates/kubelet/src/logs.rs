@@ -23,6 +23,7 @@ pub(crate) use attach::{attach_output, attach_socket};
 pub use logger::run_logger_if_asked;
 pub(crate) use path::remove_logs;
 pub use path::{container_log_path, pod_log_directory};
+pub(crate) use reader::log_is_complete;
 pub use reader::{LogError, LogQuery, read_log};
 pub(crate) use rotate::has_writer;
 pub(crate) use spec::{LoggerSpec, logger_uri, spawn_logger, writer_number};

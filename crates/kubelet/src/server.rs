@@ -1,6 +1,6 @@
 //! The kubelet's server. Its gRPC service is for the apiserver and administrators: logs, exec,
-//! attach, port forwarding, statistics, metrics, image loading. Monitoring reads metrics and
-//! statistics over HTTP.
+//! attach, port forwarding, statistics, metrics, image loading. What upstream's kubelet serves
+//! over HTTP besides sessions is served over HTTP here too.
 
 mod attach;
 mod exec;
@@ -9,9 +9,11 @@ mod identity;
 mod images;
 mod logs;
 mod metrics;
+mod pages;
 mod port_forward;
 mod service;
 mod stats;
+mod system_logs;
 mod target;
 mod web;
 
@@ -53,7 +55,11 @@ impl ServerParts {
     /// If a certificate cannot be read.
     pub fn new(context: &Arc<Context>, pods: &PodManager, flags: &Flags) -> anyhow::Result<Self> {
         Ok(Self {
-            service: Arc::new(Service { context: Arc::clone(context), pods: pods.clone() }),
+            service: Arc::new(Service {
+                context: Arc::clone(context),
+                pods: pods.clone(),
+                configuration: pages::configuration(flags),
+            }),
             address: SocketAddr::new(flags.bind_address, flags.port),
             pair: KeyPair {
                 certificate_pem: read_pem(&flags.tls_cert_file, "--tls-cert-file")?,
@@ -74,7 +80,9 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
     let incoming = rpc::incoming::incoming(listener, &parts.pair, &parts.client_ca)?;
     let service = KubeletServer::from_arc(Arc::clone(&parts.service))
         .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES);
-    let service = tonic::service::interceptor::InterceptedService::new(service, identity::check);
+    let clock = Arc::clone(&parts.service.context.clock);
+    let check = move |request| identity::check(request, clock.now());
+    let service = tonic::service::interceptor::InterceptedService::new(service, check);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<KubeletServer<Service>>().await;
     let routes = Routes::new(health)

@@ -17,7 +17,7 @@ use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
 use crate::containers::{Runtime, RuntimeConfig};
 use crate::events::EventRecorder;
-use crate::image::{GcPolicy, ImageService};
+use crate::image::{GcPolicy, ImageService, Verification};
 use crate::logs::LogConfig;
 use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, register};
 use crate::node::eviction_manager::EvictionManager;
@@ -63,7 +63,11 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     health.set(HEALTH_RUNTIME, true);
     let facts = MachineInfo::read(&flags.root_dir, &version);
     prepare_cgroups(&cgroups, &facts).await?;
-    let images = ImageService::new(&runtime, &flags.insecure_registry)?;
+    let verification = Verification {
+        policy: flags.image_pull_credentials_verification_policy,
+        allowlist: flags.preloaded_images_verification_allowlist.clone(),
+    };
+    let images = ImageService::new(&runtime, &flags.insecure_registry, verification)?;
 
     let node = registered(&client, &flags, &shutdown).await?;
     let (node_sender, node) = watch::channel(Arc::new(node));
@@ -127,7 +131,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         node: node_sender,
     });
     let agent = tokio::spawn(agent.run(shutdown.clone()));
-    let eviction_manager = eviction_manager(&flags, &context, &pods, pressure_sender)?;
+    let eviction_manager =
+        eviction_manager(&flags, &context, node.clone(), &pods, pressure_sender)?;
     tokio::spawn(eviction_manager.run(shutdown.clone()));
     tokio::spawn(async move {
         health.ready().await;
@@ -205,11 +210,13 @@ async fn registered(
 fn eviction_manager(
     flags: &Flags,
     context: &Arc<Context>,
+    node: watch::Receiver<Arc<Node>>,
     pods: &PodManager,
     pressures: watch::Sender<Pressures>,
 ) -> anyhow::Result<EvictionManager> {
     Ok(EvictionManager {
         context: Arc::clone(context),
+        node,
         pods: pods.clone(),
         thresholds: thresholds(flags)?,
         images: GcPolicy {

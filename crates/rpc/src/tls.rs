@@ -91,8 +91,17 @@ pub fn server(pair: &KeyPair, client_ca_pem: &[u8]) -> ServerTlsConfig {
 pub struct CertificateIdentity {
     pub name: String,
     pub groups: Vec<String>,
-    /// The end of its validity, in seconds since the Unix epoch.
-    pub not_after: i64,
+    /// Its validity, in seconds since the Unix epoch.
+    not_before: i64,
+    not_after: i64,
+}
+
+impl CertificateIdentity {
+    /// Whether the certificate is valid at a time, in seconds since the Unix epoch. TLS checks it
+    /// in the handshake only, and a connection may outlive it: check it with each request.
+    pub fn is_valid_at(&self, unix_seconds: i64) -> bool {
+        (self.not_before..=self.not_after).contains(&unix_seconds)
+    }
 }
 
 /// Reads the identity from a DER certificate that TLS has verified; `None` if it has no common
@@ -106,9 +115,11 @@ pub fn certificate_identity(der: &[u8]) -> Option<CertificateIdentity> {
         .iter_organization()
         .filter_map(|organization| organization.as_str().ok().map(str::to_owned))
         .collect();
+    let validity = certificate.validity();
     Some(CertificateIdentity {
         name,
         groups,
-        not_after: certificate.validity().not_after.timestamp(),
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
     })
 }

@@ -188,7 +188,25 @@ pub async fn nodes_are_proxied(fixture: &Fixture) -> anyhow::Result<()> {
     ensure!(raw("healthz")?.stdout == "ok");
     let log = raw(&format!("containerLogs/{}/{pod}/server", fixture.namespace))?;
     expect(&log.stdout, &["serving on port 8080"])?;
-    expect(&raw("pods")?.stderr, &["does not serve /pods"])?;
+    let names = |list: &str| -> anyhow::Result<Vec<String>> {
+        let list: serde_json::Value = serde_json::from_str(list)?;
+        ensure!(list["kind"] == "PodList", "{list}");
+        let items = list["items"].as_array().into_iter().flatten();
+        Ok(items.filter_map(|item| Some(item["metadata"]["name"].as_str()?.to_owned())).collect())
+    };
+    for path in ["pods", "runningpods/"] {
+        ensure!(names(&raw(path)?.stdout)?.contains(&pod), "{path}");
+    }
+    let settings: serde_json::Value = serde_json::from_str(&raw("configz")?.stdout)?;
+    ensure!(settings["kubeletconfig"]["maxPods"].is_u64(), "{settings}");
+    expect(&raw("logs/")?.stdout, &["<pre>", "</pre>"])?;
+    expect(&raw("exec/n/p/c")?.stderr, &["does not serve /exec"])?;
+    // The kubelet's port and scheme may be given.
+    for name in [format!("{node}:10250"), format!("https:{node}:10250"), format!("https:{node}:")] {
+        let path = format!("/api/v1/nodes/{name}/proxy/healthz");
+        let healthy = Tool::Kubectl.attempt(fixture, &["get", "--raw", &path])?;
+        ensure!(healthy.stdout == "ok", "{name}: {}", healthy.stderr);
+    }
 
     // The proxy of a node needs a permission of its own.
     let target = format!("/api/v1/nodes/{node}/proxy/metrics");
@@ -220,7 +238,7 @@ pub async fn monitoring_scrapes_kubelets(fixture: &Fixture) -> anyhow::Result<()
     let (code, refusal) = read("metrics", &token).await?;
     ensure!(code == 403, "{code} {refusal}");
     let user = format!("system:serviceaccount:{}:monitor", fixture.namespace);
-    let rule = format!("user={user}, verb=get, resource=nodes, subresource=metrics");
+    let rule = format!("user={user}, verb=get, resource=nodes, subresource(s)=[metrics]");
     expect(&refusal, &[&rule])?;
 
     let name = format!("{}-monitor", fixture.namespace);
@@ -246,7 +264,7 @@ pub async fn monitoring_scrapes_kubelets(fixture: &Fixture) -> anyhow::Result<()
         expect(&text, &[&expected])?;
     }
     // It has no other permission.
-    for path in ["stats/summary", "pods", ""] {
+    for path in ["stats/summary", "pods", "configz", "logs/", "healthz", ""] {
         ensure!(read(path, &token).await?.0 == 403, "{path}");
     }
     Tool::Kubectl.run(fixture, &["delete", "clusterrolebinding,clusterrole", &name])?;

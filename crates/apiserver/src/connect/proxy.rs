@@ -4,8 +4,8 @@
 //! Redirects and links in HTML pages are rewritten, so that they stay within the proxy.
 //!
 //! Pods are reached through the kubelet's port forwarding, so that this works wherever exec does,
-//! even where the apiserver has no route to pods. A kubelet speaks gRPC only: what Kubernetes'
-//! kubelet serves over HTTP is answered from that ([`node`]). Nothing here authorizes: the pipeline
+//! even where the apiserver has no route to pods. A kubelet's own pages are read over the
+//! connection that the apiserver has to it anyway ([`node`]). Nothing here authorizes: the pipeline
 //! has done that.
 //!
 //! Sources: `k8s.io/kubernetes/pkg/registry/core/{pod,service,node}`,

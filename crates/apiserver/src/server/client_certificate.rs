@@ -160,9 +160,8 @@ pub struct Peer {
 impl Peer {
     /// What the certificate proves now: a connection may outlive it.
     pub fn at(&self, now: Timestamp) -> ClientCertificate {
-        let now = now.as_second();
         match &self.identity {
-            Some(identity) if now > identity.not_after => {
+            Some(identity) if !identity.is_valid_at(now.as_second()) => {
                 ClientCertificate::Invalid(EXPIRED.into())
             }
             _ => self.certificate.clone(),

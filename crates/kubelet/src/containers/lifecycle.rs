@@ -199,8 +199,6 @@ impl Inner {
         request: CreateTaskRequest,
         pod_uid: &str,
     ) -> std::result::Result<(), Status> {
-        let lock = self.pod_lock(pod_uid);
-        let _creating = lock.read().await;
         let mut tasks = self.containerd.tasks();
         let look_for_stuck_shims = async {
             loop {
@@ -208,15 +206,15 @@ impl Inner {
                 self.kill_stuck_shims().await;
             }
         };
-        tokio::select! {
-            created = tokio::time::timeout(CALL_TIMEOUT, tasks.create(request)) => match created {
-                Ok(created) => created.map(|_| ()),
-                Err(_) => Err(Status::deadline_exceeded(format!(
-                    "no answer in {CALL_TIMEOUT:?}"
-                ))),
-            },
-            () = look_for_stuck_shims => unreachable!("the loop does not end"),
-        }
+        let create = async {
+            let created = tokio::select! {
+                created = tokio::time::timeout(CALL_TIMEOUT, tasks.create(request)) => created,
+                () = look_for_stuck_shims => unreachable!("the loop does not end"),
+            };
+            let late = |_| Status::deadline_exceeded(format!("no answer in {CALL_TIMEOUT:?}"));
+            created.map_err(late)?.map(|_| ())
+        };
+        self.with_shim(pod_uid, create).await
     }
 
     async fn start_task(&self, id: &str) -> Result<u32> {

@@ -68,6 +68,8 @@ fn own_kinds(config: &PodConfig) -> Vec<Kind> {
     let mut kinds = Vec::new();
     if !config.host_network {
         kinds.push(Kind { name: "net", flag: CloneFlags::CLONE_NEWNET });
+    }
+    if !config.host_uts {
         kinds.push(Kind { name: "uts", flag: CloneFlags::CLONE_NEWUTS });
     }
     if !config.host_ipc {
@@ -127,7 +129,7 @@ fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> 
     };
     let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag);
     unshare(flags).map_err(failed("make them".to_string()))?;
-    if !config.host_network && !config.hostname.is_empty() {
+    if !config.host_uts && !config.hostname.is_empty() {
         nix::unistd::sethostname(&config.hostname)
             .map_err(failed(format!("set host name {:?}", config.hostname)))?;
     }

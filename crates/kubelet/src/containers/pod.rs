@@ -21,9 +21,11 @@ pub struct PodRef {
 pub struct PodConfig {
     /// The pod.
     pub pod: PodRef,
-    /// The host name inside the pod (unused with `host_network`).
+    /// The host name inside the pod.
     pub hostname: String,
-    /// `spec.hostNetwork`: use the node's network and UTS namespaces.
+    /// Use the machine's UTS namespace, whose host name it is.
+    pub host_uts: bool,
+    /// `spec.hostNetwork`: use the node's network namespace.
     pub host_network: bool,
     /// `spec.hostIPC`.
     pub host_ipc: bool,
@@ -52,7 +54,7 @@ pub struct PodSandbox {
     pub netns: Option<PathBuf>,
     /// Path that pins the IPC namespace; `None` with `host_ipc`.
     pub ipcns: Option<PathBuf>,
-    /// Path that pins the UTS namespace; `None` with `host_network`.
+    /// Path that pins the UTS namespace; `None` with `host_uts`.
     pub utsns: Option<PathBuf>,
     /// Path that pins the shared PID namespace; `None` unless `share_process_namespace`.
     pub pidns: Option<PathBuf>,

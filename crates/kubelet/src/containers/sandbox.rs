@@ -88,7 +88,7 @@ impl Runtime {
         let pinned = |kind: &str, own: bool| own.then(|| paths.namespace(kind));
         let mut sandbox = PodSandbox {
             netns: pinned("net", !config.host_network),
-            utsns: pinned("uts", !config.host_network),
+            utsns: pinned("uts", !config.host_uts),
             ipcns: pinned("ipc", !config.host_ipc),
             pidns: None,
             shm,
@@ -190,16 +190,17 @@ impl Inner {
     }
 
     async fn start_pause(&self, id: &str, pod: &PodRef) -> Result<u32> {
-        let lock = self.pod_lock(&pod.uid);
-        let _creating = lock.read().await;
         let failed = |status: tonic::Status| {
             RuntimeError::from_status(format!("start pause process of pod {}", pod.uid), &status)
         };
         let create =
             CreateTaskRequest { container_id: id.to_string(), ..CreateTaskRequest::default() };
-        self.containerd.tasks().create(create).await.map_err(failed)?;
         let start = StartRequest { container_id: id.to_string(), exec_id: String::new() };
-        Ok(self.containerd.tasks().start(start).await.map_err(failed)?.into_inner().pid)
+        let started = async {
+            self.containerd.tasks().create(create).await?;
+            self.containerd.tasks().start(start).await
+        };
+        Ok(self.with_shim(&pod.uid, started).await.map_err(failed)?.into_inner().pid)
     }
 }
 

@@ -121,7 +121,9 @@ impl Inner {
     /// Deletes a task that has exited; the shim exits with its last one.
     pub(super) async fn delete_stopped_task(&self, id: &str, pod_uid: &str) -> Result<()> {
         let lock = self.pod_lock(pod_uid);
-        let _deleting = lock.write().await;
+        let mut has_shim = lock.write().await;
+        // It exits with its last task.
+        *has_shim = false;
         match self
             .containerd
             .tasks()

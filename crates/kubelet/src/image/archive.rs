@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::SyncIoBridge;
 
-use super::content::BlobWriter;
+use super::content::{BlobWriter, ingest_name};
 use super::error::{ImageError, Result};
 use super::manifest::{
     Descriptor, Document, ImageDocument, Index, Manifest, OCI_CONFIG, OCI_LAYER, OCI_LAYER_GZIP,
@@ -247,9 +247,9 @@ impl ImageService {
     }
 
     async fn write_file(&self, lease: &Lease, blob: &Descriptor, path: &Path) -> Result<()> {
-        let lock = self.blob_lock(&blob.digest);
+        let lock = self.blob_lock(&ingest_name("", &blob.digest));
         let _only_writer = lock.lock().await;
-        let Some(mut writer) = BlobWriter::open(lease.containerd(), blob).await? else {
+        let Some(mut writer) = BlobWriter::open(lease.containerd(), "", blob).await? else {
             return Ok(());
         };
         writer.restart();

@@ -4,16 +4,15 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use containerd_client::services::v1::{
-    Info, UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+    AbortRequest, Info, UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
 };
-use futures::{Stream, StreamExt};
 use prost_types::FieldMask;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::error::{ImageError, Result};
-use super::manifest::Descriptor;
+use super::manifest::{Descriptor, sha256_digest};
 use crate::containers::Containerd;
 
 /// Messages to containerd are at most 16 MiB.
@@ -21,6 +20,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// An open write, at an offset: what an earlier, interrupted attempt wrote is kept.
 pub(crate) struct BlobWriter {
+    containerd: Containerd,
+    ingest: String,
     requests: mpsc::Sender<WriteContentRequest>,
     responses: Streaming<WriteContentResponse>,
     digest: String,
@@ -29,16 +30,22 @@ pub(crate) struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// Opens a write of a blob; `None` if the store has it already (the lease then holds it). The
-    /// caller makes sure that there is one writer per digest at a time.
-    pub(crate) async fn open(containerd: &Containerd, blob: &Descriptor) -> Result<Option<Self>> {
+    /// Opens a write of a blob; `None` if the store has it already (the lease then holds it). Only
+    /// what the same source wrote is resumed: another one's bytes may be wrong. The caller makes
+    /// sure that there is one writer per source and digest at a time.
+    pub(crate) async fn open(
+        containerd: &Containerd,
+        source: &str,
+        blob: &Descriptor,
+    ) -> Result<Option<Self>> {
+        let ingest = ingest_name(source, &blob.digest);
         let failed = |status: &Status| {
             ImageError::from_status(format!("write content {}", blob.digest), status)
         };
         let (requests, receiver) = mpsc::channel(2);
         let first = WriteContentRequest {
             action: WriteAction::Stat.into(),
-            r#ref: format!("skiff-{}", blob.digest),
+            r#ref: ingest.clone(),
             total: to_i64(blob.size),
             expected: blob.digest.clone(),
             ..WriteContentRequest::default()
@@ -56,6 +63,8 @@ impl BlobWriter {
             Err(status) => return Err(failed(&status)),
         };
         Ok(Some(BlobWriter {
+            containerd: containerd.clone(),
+            ingest,
             requests,
             responses,
             digest: blob.digest.clone(),
@@ -74,22 +83,14 @@ impl BlobWriter {
         self.offset = 0;
     }
 
-    /// Writes the rest of the blob from a stream.
-    pub(crate) async fn write<E: std::fmt::Display>(
-        &mut self,
-        mut source: impl Stream<Item = std::result::Result<Bytes, E>> + Unpin,
-    ) -> Result<()> {
-        while let Some(bytes) = source.next().await {
-            let bytes = bytes.map_err(|error| ImageError::Io {
-                operation: format!("read blob {}", self.digest),
-                source: std::io::Error::other(error.to_string()),
-            })?;
-            self.write_bytes(bytes).await?;
-        }
-        Ok(())
-    }
-
+    /// Appends bytes; fails if they are more than the blob has.
     pub(crate) async fn write_bytes(&mut self, mut bytes: Bytes) -> Result<()> {
+        if self.offset.saturating_add(bytes.len() as u64) > self.size {
+            return Err(ImageError::Containerd {
+                operation: format!("write content {}", self.digest),
+                message: format!("it is larger than {} bytes", self.size),
+            });
+        }
         while !bytes.is_empty() {
             let data = bytes.split_to(bytes.len().min(CHUNK_BYTES));
             let length = data.len() as u64;
@@ -105,7 +106,8 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Commits the blob to the store; fails if its digest or size is not the expected one.
+    /// Commits the blob to the store; fails if its digest or size is not the expected one, and
+    /// then discards it.
     pub(crate) async fn commit(mut self, labels: HashMap<String, String>) -> Result<()> {
         let request = WriteContentRequest {
             action: WriteAction::Commit.into(),
@@ -115,7 +117,21 @@ impl BlobWriter {
             labels,
             ..WriteContentRequest::default()
         };
-        self.call(request).await
+        let committed = self.call(request).await;
+        if let Err(ImageError::Containerd { .. }) = committed {
+            self.discard().await;
+        }
+        committed
+    }
+
+    /// Discards what is written.
+    pub(crate) async fn discard(self) {
+        let request = AbortRequest { r#ref: self.ingest.clone() };
+        drop(self.requests);
+        drop(self.responses);
+        if let Err(status) = self.containerd.content().abort(request).await {
+            tracing::debug!(ingest = %self.ingest, message = status.message(), "incomplete content remains until its lease is released");
+        }
     }
 
     async fn call(&mut self, request: WriteContentRequest) -> Result<()> {
@@ -140,13 +156,21 @@ impl BlobWriter {
     }
 }
 
-/// Writes a small blob that is in memory.
+/// The name of a blob's unfinished write, which is also the name of its lock.
+pub(crate) fn ingest_name(source: &str, digest: &str) -> String {
+    match source {
+        "" => format!("skiff-{digest}"),
+        source => format!("skiff-{:.16}-{digest}", &sha256_digest(source.as_bytes())[7..]),
+    }
+}
+
+/// Writes a small blob that is in memory, and whose digest has been verified.
 pub(crate) async fn write_small(
     containerd: &Containerd,
     blob: &Descriptor,
     bytes: Bytes,
 ) -> Result<()> {
-    let Some(mut writer) = BlobWriter::open(containerd, blob).await? else {
+    let Some(mut writer) = BlobWriter::open(containerd, "", blob).await? else {
         return Ok(());
     };
     writer.restart();

@@ -33,7 +33,7 @@ impl Default for GcPolicy {
 
 /// Usage of the disk that images are on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DiskUsage {
+pub(super) struct DiskUsage {
     /// Its size in bytes.
     pub capacity_bytes: u64,
     /// Available bytes.
@@ -147,7 +147,10 @@ impl ImageService {
         in_use: &BTreeSet<String>,
     ) -> Result<GcReport> {
         let now = SystemClock.now();
-        let candidates = self.usage().observe(&self.list().await?, in_use, now);
+        let images = self.list().await?;
+        let here = images.iter().map(|image| image.id.as_str()).collect();
+        self.records().prune(&here, now).await?;
+        let candidates = self.usage().observe(&images, in_use, now);
         let wanted = bytes_to_free(self.disk_usage().await?, policy);
         let mut report = GcReport::default();
         for id in plan_garbage_collection(&candidates, wanted, policy, now) {
@@ -173,7 +176,7 @@ impl ImageService {
     }
 
     /// Usage of the disk that holds the images' layers.
-    async fn disk_usage(&self) -> Result<DiskUsage> {
+    pub(super) async fn disk_usage(&self) -> Result<DiskUsage> {
         let root = self.store().snapshot_root().await?;
         let work = move || nix::sys::statvfs::statvfs(root.as_str());
         let stat =

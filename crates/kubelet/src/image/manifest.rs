@@ -2,7 +2,7 @@
 //! that running an image needs them.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest, Sha256, Sha384, Sha512};
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -206,6 +206,28 @@ pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     chain
 }
 
+/// Digest algorithms of the image specification, and the length of their hexadecimal form.
+const ALGORITHMS: [(&str, usize); 3] = [("sha256", 64), ("sha384", 96), ("sha512", 128)];
+
+/// Whether `text` is a digest of a known algorithm. What a manifest contains becomes part of URLs
+/// and of names in the content store.
+pub(crate) fn is_digest(text: &str) -> bool {
+    let is_hex = |hex: &str| hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    text.split_once(':')
+        .is_some_and(|(algorithm, hex)| is_hex(hex) && ALGORITHMS.contains(&(algorithm, hex.len())))
+}
+
+/// The digest of bytes by the algorithm of another digest; `None` if that is unknown.
+pub(crate) fn digest_like(digest: &str, bytes: &[u8]) -> Option<String> {
+    let (algorithm, _) = digest.split_once(':')?;
+    match algorithm {
+        "sha256" => Some(sha256_digest(bytes)),
+        "sha384" => Some(format!("sha384:{}", hex(&Sha384::digest(bytes)))),
+        "sha512" => Some(format!("sha512:{}", hex(&Sha512::digest(bytes)))),
+        _ => None,
+    }
+}
+
 /// `sha256:<hex>` of bytes.
 pub(crate) fn sha256_digest(bytes: &[u8]) -> String {
     hex_digest(&Sha256::digest(bytes))
@@ -213,8 +235,11 @@ pub(crate) fn sha256_digest(bytes: &[u8]) -> String {
 
 /// `sha256:<hex>` of a finished hash.
 pub(crate) fn hex_digest(hash: &[u8]) -> String {
-    let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", hex(hash))
+}
+
+fn hex(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -257,6 +282,23 @@ mod tests {
         assert_eq!(both.choose().unwrap().digest, "b");
         let none = index(vec![entry("mips", "linux", "a"), entry("unknown", "unknown", "c")]);
         assert_eq!(none.choose(), None);
+    }
+
+    #[test]
+    fn digests() {
+        let sha512 = digest_like("sha512:", b"x").unwrap();
+        for (text, expected) in [
+            (sha256_digest(b"x").as_str(), true),
+            (sha512.as_str(), true),
+            (&sha512[..100], false),
+            ("sha256:../../x", false),
+            (&sha256_digest(b"x").to_uppercase(), false),
+            ("md5:d41d8cd98f00b204e9800998ecf8427e", false),
+            ("", false),
+        ] {
+            assert_eq!(is_digest(text), expected, "{text}");
+        }
+        assert_eq!(digest_like("md5:", b"x"), None);
     }
 
     #[test]

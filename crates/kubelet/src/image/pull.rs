@@ -2,41 +2,39 @@
 //! each unpacked as soon as it and those below it are there.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use oci_client::client::{BlobResponse, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::manifest::OciDescriptor;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference};
-use tokio::sync::oneshot;
+use oci_spec::distribution::Reference;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
-use super::content::{BlobWriter, write_small};
+use super::content::{BlobWriter, ingest_name, write_small};
 use super::error::{ImageError, Result};
-use super::manifest::{ACCEPTED_MANIFESTS, Descriptor, Document, ImageDocument, Manifest};
+use super::manifest::{Descriptor, Document, ImageDocument, Manifest};
 use super::reference;
+use super::registry::{Fetched, Protocol, Registry};
 use super::service::ImageService;
 use super::store::{Contents, contents_of};
 use super::unpack::Lease;
 use super::{RegistryCredential, credentials};
 use crate::containers::Containerd;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A registry that sends nothing for this long has failed.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Largest configuration accepted.
-const MAX_CONFIG_BYTES: u64 = 8 << 20;
 /// Attempts to fetch a layer, each resuming the previous one.
 const TRIES: u32 = 3;
+/// Concurrent transfers of layers per pull. Pulls do not share them: a slow registry must not keep
+/// others from being pulled from.
+const PARALLEL_TRANSFERS: usize = 3;
+/// Most layers of an image: what overlayfs can stack.
+const MAX_LAYERS: usize = 500;
 
 /// A pull in progress.
 #[derive(Clone)]
 struct Pull {
     service: ImageService,
     reference: Reference,
-    client: Client,
+    registry: Registry,
+    transfers: Arc<Semaphore>,
     containerd: Containerd,
 }
 
@@ -47,13 +45,20 @@ struct Documents {
     diff_ids: Vec<String>,
 }
 
+/// What a pull has brought.
+pub(super) struct Pulled {
+    pub(super) contents: Contents,
+    /// The place of the credential that the registry accepted; `None` if the pull was anonymous.
+    pub(super) credential: Option<usize>,
+}
+
 impl ImageService {
     /// Pulls an image with the first credentials that the registry accepts.
     pub(super) async fn pull_reference(
         &self,
         reference: &Reference,
         credentials: &[RegistryCredential],
-    ) -> Result<Contents> {
+    ) -> Result<Pulled> {
         let lease = Lease::take(&self.store().containerd).await?;
         let pulled = self.pull_with_any(reference, credentials, &lease).await;
         lease.release().await;
@@ -65,19 +70,21 @@ impl ImageService {
         reference: &Reference,
         credentials: &[RegistryCredential],
         lease: &Lease,
-    ) -> Result<Contents> {
-        let mut tries: Vec<RegistryAuth> =
-            credentials::fitting(reference, credentials).into_iter().map(to_auth).collect();
+    ) -> Result<Pulled> {
+        let mut tries: Vec<Option<usize>> =
+            credentials::fitting(reference, credentials).into_iter().map(Some).collect();
         if tries.is_empty() {
-            tries.push(RegistryAuth::Anonymous);
+            tries.push(None);
         }
         let mut refused = None;
-        for auth in tries {
-            match self.pull_with(reference, &auth, lease).await {
+        for credential in tries {
+            let used = credential.map(|index| &credentials[index]);
+            match self.pull_with(reference, used, lease).await {
+                Ok(contents) => return Ok(Pulled { contents, credential }),
                 Err(error @ (ImageError::Unauthorized { .. } | ImageError::NotFound { .. })) => {
                     refused = Some(error)
                 }
-                other => return other,
+                Err(error) => return Err(error),
             }
         }
         Err(refused.expect("there is at least one try"))
@@ -86,46 +93,31 @@ impl ImageService {
     async fn pull_with(
         &self,
         reference: &Reference,
-        auth: &RegistryAuth,
+        credential: Option<&RegistryCredential>,
         lease: &Lease,
     ) -> Result<Contents> {
-        let mut pull = self.open_pull(reference, lease, ClientProtocol::Https)?;
-        let documents = match pull.documents(auth).await {
+        let pull = |protocol| -> Result<Pull> {
+            Ok(Pull {
+                service: self.clone(),
+                reference: reference.clone(),
+                registry: Registry::new(reference, credential, protocol)?,
+                transfers: Arc::new(Semaphore::new(PARALLEL_TRANSFERS)),
+                containerd: lease.containerd().clone(),
+            })
+        };
+        let insecure = self.is_insecure(reference.registry());
+        let mut running = pull(if insecure { Protocol::InsecureHttps } else { Protocol::Https })?;
+        let documents = match running.documents().await {
             // As in docker: an insecure registry is tried with TLS, with any certificate, then
             // without.
-            Err(ImageError::RegistryUnavailable { .. })
-                if self.is_insecure(reference.registry()) =>
-            {
-                pull = self.open_pull(reference, lease, ClientProtocol::Http)?;
-                pull.documents(auth).await?
+            Err(ImageError::RegistryUnavailable { .. }) if insecure => {
+                running = pull(Protocol::Http)?;
+                running.documents().await?
             }
             documents => documents?,
         };
-        pull.layers(&documents).await?;
-        pull.publish(documents).await
-    }
-
-    fn open_pull(
-        &self,
-        reference: &Reference,
-        lease: &Lease,
-        protocol: ClientProtocol,
-    ) -> Result<Pull> {
-        let config = ClientConfig {
-            protocol,
-            accept_invalid_certificates: self.is_insecure(reference.registry()),
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: "skiff",
-            ..ClientConfig::default()
-        };
-        let client = Client::try_from(config).map_err(|error| classify(reference, &error))?;
-        Ok(Pull {
-            service: self.clone(),
-            reference: reference.clone(),
-            client,
-            containerd: lease.containerd().clone(),
-        })
+        running.layers(&documents).await?;
+        running.publish(documents).await
     }
 }
 
@@ -135,8 +127,8 @@ impl Pull {
     }
 
     /// Fetches index, manifest and configuration.
-    async fn documents(&self, auth: &RegistryAuth) -> Result<Documents> {
-        let (target, document) = self.manifest(&self.reference, auth).await?;
+    async fn documents(&self) -> Result<Documents> {
+        let (target, document) = self.store_manifest(self.registry.target().await?).await?;
         let (manifest_digest, manifest) = match document {
             Document::Manifest(manifest) => (target.digest.clone(), manifest),
             Document::Index(index) => {
@@ -146,13 +138,16 @@ impl Pull {
                         super::manifest::architecture()
                     ))
                 })?;
-                let name = self.reference.clone_with_digest(chosen.digest.clone());
-                match self.manifest(&name, auth).await? {
+                match self.store_manifest(self.registry.entry(chosen).await?).await? {
                     (descriptor, Document::Manifest(manifest)) => (descriptor.digest, manifest),
                     (_, Document::Index(_)) => return Err(self.failed("an index of indexes")),
                 }
             }
         };
+        if manifest.layers.len() > MAX_LAYERS {
+            let count = manifest.layers.len();
+            return Err(self.failed(format!("{count} layers, at most {MAX_LAYERS} are accepted")));
+        }
         let config = self.config(&manifest).await?;
         let diff_ids = serde_json::from_slice::<ImageDocument>(&config)
             .map_err(|error| self.failed(format!("image configuration: {error}")))?
@@ -163,14 +158,9 @@ impl Pull {
         Ok(Documents { target, contents, diff_ids })
     }
 
-    /// Fetches a manifest or index and stores it.
-    async fn manifest(
-        &self,
-        name: &Reference,
-        auth: &RegistryAuth,
-    ) -> Result<(Descriptor, Document)> {
-        let pulled = self.client.pull_manifest_raw(name, auth, &ACCEPTED_MANIFESTS).await;
-        let (bytes, digest) = pulled.map_err(|error| classify(&self.reference, &error))?;
+    /// Stores a manifest or index.
+    async fn store_manifest(&self, fetched: Fetched) -> Result<(Descriptor, Document)> {
+        let Fetched { bytes, digest } = fetched;
         let document = Document::parse(&bytes).map_err(|message| self.failed(message))?;
         let descriptor = Descriptor {
             media_type: document.media_type().to_string(),
@@ -179,33 +169,24 @@ impl Pull {
             platform: None,
             annotations: Default::default(),
         };
-        let lock = self.service.blob_lock(&descriptor.digest);
-        let _only_writer = lock.lock().await;
-        write_small(&self.containerd, &descriptor, bytes).await?;
+        self.store_small(&descriptor, bytes).await?;
         Ok((descriptor, document))
     }
 
     async fn config(&self, manifest: &Manifest) -> Result<Bytes> {
-        let lock = self.service.blob_lock(&manifest.config.digest);
-        let _only_writer = lock.lock().await;
-        if let Some(bytes) = self.service.store().read(&manifest.config.digest).await? {
-            let bytes = Bytes::from(bytes);
-            // It is stored already: this only makes the lease hold it.
-            write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
-            return Ok(bytes);
-        }
-        if manifest.config.size > MAX_CONFIG_BYTES {
-            return Err(
-                self.failed(format!("image configuration of {} bytes", manifest.config.size))
-            );
-        }
-        let mut bytes = Vec::new();
-        let pulled =
-            self.client.pull_blob(&self.reference, &to_oci(&manifest.config), &mut bytes).await;
-        pulled.map_err(|error| classify(&self.reference, &error))?;
-        let bytes = Bytes::from(bytes);
-        write_small(&self.containerd, &manifest.config, bytes.clone()).await?;
+        let bytes = match self.service.store().read(&manifest.config.digest).await? {
+            // Storing it again only makes the lease hold it.
+            Some(bytes) => Bytes::from(bytes),
+            None => self.registry.config(&manifest.config).await?,
+        };
+        self.store_small(&manifest.config, bytes.clone()).await?;
         Ok(bytes)
+    }
+
+    async fn store_small(&self, blob: &Descriptor, bytes: Bytes) -> Result<()> {
+        let lock = self.service.blob_lock(&ingest_name("", &blob.digest));
+        let _only_writer = lock.lock().await;
+        write_small(&self.containerd, blob, bytes).await
     }
 
     /// Fetches all layers at once (as many as the service allows) and unpacks them in order, each
@@ -246,58 +227,73 @@ impl Pull {
 
     /// Fetches one layer into the content store, resuming an earlier attempt.
     async fn layer(&self, layer: &Descriptor) -> Result<()> {
-        let lock = self.service.blob_lock(&layer.digest);
+        let lock = self.service.blob_lock(&ingest_name(&self.source(), &layer.digest));
         let _only_writer = lock.lock().await;
-        let _slot = self.service.transfer_slot().await;
+        let _slot = self.transfers.acquire().await.expect("the semaphore is never closed");
         let mut tries = 0;
         loop {
             tries += 1;
             match self.try_layer(layer).await {
-                Err(error @ (ImageError::Io { .. } | ImageError::RegistryUnavailable { .. }))
-                    if tries < TRIES =>
-                {
+                Err(error @ ImageError::RegistryUnavailable { .. }) if tries < TRIES => {
                     tracing::info!(layer = %layer.digest, %error, "resuming the transfer of a layer");
-                }
-                Err(ImageError::Io { source, .. }) => {
-                    return Err(self.failed(format!("layer {}: {source}", layer.digest)));
                 }
                 other => return other,
             }
         }
     }
 
+    /// Where layers come from: see [`BlobWriter::open`].
+    fn source(&self) -> String {
+        format!("{}/{}", self.reference.registry(), self.reference.repository())
+    }
+
     async fn try_layer(&self, layer: &Descriptor) -> Result<()> {
-        let Some(mut writer) = BlobWriter::open(&self.containerd, layer).await? else {
+        let opened = BlobWriter::open(&self.containerd, &self.source(), layer).await?;
+        let Some(mut writer) = opened else {
             return Ok(());
         };
-        let descriptor = to_oci(layer);
-        let failed = |error: OciDistributionError| classify(&self.reference, &error);
-        if writer.offset() == 0 {
-            let stream =
-                self.client.pull_blob_stream(&self.reference, &descriptor).await.map_err(failed)?;
-            writer.write(stream.stream).await?;
-        } else if writer.offset() < layer.size {
-            let offset = writer.offset();
-            match self
-                .client
-                .pull_blob_stream_partial(&self.reference, &descriptor, offset, None)
-                .await
-                .map_err(failed)?
-            {
-                BlobResponse::Partial(stream) => writer.write(stream.stream).await?,
-                BlobResponse::Full(stream) => {
-                    writer.restart();
-                    writer.write(stream.stream).await?;
+        if writer.offset() < layer.size {
+            self.check_space(layer.size - writer.offset()).await?;
+            if let Err(error) = self.transfer(layer, &mut writer).await {
+                // What was refused is of no use to a later attempt.
+                if !matches!(error, ImageError::RegistryUnavailable { .. }) {
+                    writer.discard().await;
                 }
+                return Err(error);
             }
         }
         writer.commit(HashMap::new()).await
+    }
+
+    async fn transfer(&self, layer: &Descriptor, writer: &mut BlobWriter) -> Result<()> {
+        let (begin, mut body) = self.registry.layer(layer, writer.offset()).await?;
+        if begin == 0 {
+            writer.restart();
+        }
+        while let Some(bytes) = body.next().await? {
+            writer.write_bytes(bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a layer for which the disk has no room: whoever serves the image decides on its
+    /// size.
+    async fn check_space(&self, bytes: u64) -> Result<()> {
+        let available = self.service.disk_usage().await?.available_bytes;
+        if bytes > available {
+            return Err(self.failed(format!(
+                "a layer needs {bytes} bytes, the node's disk has {available} available"
+            )));
+        }
+        Ok(())
     }
 
     /// Names the image: by tag, by digest, and by id.
     async fn publish(&self, documents: Documents) -> Result<Contents> {
         let Documents { target, contents, .. } = documents;
         let store = self.service.store();
+        // Before it has a name: from then on, whoever may use it is verified.
+        self.service.records().add(&contents.id).await?;
         store.link(&self.containerd, &contents, &target).await?;
         let by_digest = reference::name_by_digest(&self.reference, &target.digest);
         let mut names = vec![by_digest, contents.id.clone()];
@@ -308,65 +304,5 @@ impl Pull {
             store.name(&name, &target).await?;
         }
         Ok(contents)
-    }
-}
-
-fn to_auth(credential: &RegistryCredential) -> RegistryAuth {
-    if credential.username.is_empty() && !credential.token.is_empty() {
-        return RegistryAuth::Bearer(credential.token.clone());
-    }
-    RegistryAuth::Basic(credential.username.clone(), credential.password.clone())
-}
-
-fn to_oci(descriptor: &Descriptor) -> OciDescriptor {
-    OciDescriptor {
-        media_type: descriptor.media_type.clone(),
-        digest: descriptor.digest.clone(),
-        size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
-        ..OciDescriptor::default()
-    }
-}
-
-/// Maps an error of the registry.
-fn classify(reference: &Reference, error: &OciDistributionError) -> ImageError {
-    let image = reference.to_string();
-    let message = error.to_string();
-    match error {
-        OciDistributionError::UnauthorizedError { .. }
-        | OciDistributionError::AuthenticationFailure(_) => {
-            ImageError::Unauthorized { image, message }
-        }
-        OciDistributionError::ServerError { code: 401 | 403, .. } => {
-            ImageError::Unauthorized { image, message }
-        }
-        OciDistributionError::ImageManifestNotFoundError(_)
-        | OciDistributionError::ServerError { code: 404, .. } => {
-            ImageError::NotFound { image, message }
-        }
-        OciDistributionError::ServerError { code: 429 | 500..=599, .. } => {
-            ImageError::RegistryUnavailable { image, message }
-        }
-        OciDistributionError::RegistryError { envelope, .. } => {
-            let has = |wanted: &[OciErrorCode]| {
-                envelope.errors.iter().any(|error| wanted.contains(&error.code))
-            };
-            if has(&[OciErrorCode::Unauthorized, OciErrorCode::Denied]) {
-                ImageError::Unauthorized { image, message }
-            } else if has(&[
-                OciErrorCode::ManifestUnknown,
-                OciErrorCode::NameUnknown,
-                OciErrorCode::NotFound,
-            ]) {
-                ImageError::NotFound { image, message }
-            } else if has(&[OciErrorCode::Toomanyrequests]) {
-                ImageError::RegistryUnavailable { image, message }
-            } else {
-                ImageError::Pull { image, message }
-            }
-        }
-        OciDistributionError::RequestError(cause) => {
-            ImageError::RegistryUnavailable { image, message: runtime::errors::cause_chain(cause) }
-        }
-        _ => ImageError::Pull { image, message },
     }
 }

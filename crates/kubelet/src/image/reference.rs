@@ -1,7 +1,7 @@
 //! Image references, normalised as docker does
 //! (<https://github.com/distribution/reference>: `busybox` is `docker.io/library/busybox:latest`).
 
-use oci_client::{ParseError, Reference};
+use oci_spec::distribution::{ParseError, Reference};
 
 use super::error::{ImageError, Result};
 
@@ -11,7 +11,7 @@ pub(crate) fn parse(text: &str) -> Result<Reference> {
     if is_image_id(text) {
         return Err(invalid("an image id is not a reference".to_string()));
     }
-    // oci-client accepts letters of any script in tags.
+    // The parser accepts letters of any script in tags.
     if !text.is_ascii() {
         return Err(invalid(ParseError::ReferenceInvalidFormat.to_string()));
     }

@@ -7,22 +7,23 @@ use std::sync::Arc;
 use containerd_client::services::v1::DeleteImageRequest;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 use parking_lot::Mutex;
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+use tokio::sync::Mutex as AsyncMutex;
 use tonic::Code;
 
 use super::error::{ImageError, Result};
+use super::pull::Pulled;
+use super::pull_records::{PullRecords, Verification};
 use super::reference::{self, is_image_id};
 use super::store::{Contents, ImageStore};
 use super::{Image, RegistryCredential};
 use crate::containers::Runtime;
 
-/// Maximum number of concurrent layer transfers, over all pulls.
-const PARALLEL_TRANSFERS: usize = 6;
-
-/// A pull that several callers may wait for; they share its result.
-type SharedPull = Shared<BoxFuture<'static, std::result::Result<Image, Arc<ImageError>>>>;
+/// A pull that several callers may wait for; they share its result: the image, and the place of the
+/// credential that was used.
+type SharedPull =
+    Shared<BoxFuture<'static, std::result::Result<(Image, Option<usize>), Arc<ImageError>>>>;
 
 /// Identifies equal pulls: the image, and for each credential its registry, user and secret.
 type PullKey = (String, Vec<(String, String, String)>);
@@ -36,18 +37,25 @@ pub struct ImageService {
 struct Inner {
     store: ImageStore,
     insecure_registries: Vec<String>,
+    records: PullRecords,
     scratch: PathBuf,
-    transfers: Semaphore,
     pulls: Mutex<HashMap<PullKey, SharedPull>>,
-    /// Locks by digest: containerd refuses a second writer of a blob.
+    /// Locks by name of an unfinished write: containerd refuses a second writer of it.
     blobs: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     pub(super) usage: super::gc::UsageLog,
 }
 
 impl ImageService {
     /// An image service over the runtime's containerd. `insecure_registries` (`host:port`) may have
-    /// any certificate, or no TLS. Only one service may use a root directory at a time.
-    pub fn new(runtime: &Runtime, insecure_registries: &[String]) -> Result<Self> {
+    /// any certificate, or no TLS. `verification` says which pods' credentials are verified. Only
+    /// one service may use a root directory at a time.
+    pub fn new(
+        runtime: &Runtime,
+        insecure_registries: &[String],
+        verification: Verification,
+    ) -> Result<Self> {
+        let records = runtime.root_dir().join("image_manager/pulled");
+        let records = PullRecords::open(&records, verification)?;
         let scratch = runtime.root_dir().join("tmp");
         // What a killed process has left behind.
         match std::fs::remove_dir_all(&scratch) {
@@ -63,8 +71,8 @@ impl ImageService {
             inner: Arc::new(Inner {
                 store: runtime.image_store(),
                 insecure_registries: insecure_registries.to_vec(),
+                records,
                 scratch,
-                transfers: Semaphore::new(PARALLEL_TRANSFERS),
                 pulls: Mutex::default(),
                 blobs: Mutex::default(),
                 usage: super::gc::UsageLog::default(),
@@ -83,6 +91,7 @@ impl ImageService {
     /// Pulls and unpacks an image, whether or not it is here; layers that are here are not fetched
     /// again. Concurrent pulls of the same image are shared. Credentials that match the image's
     /// registry are tried in order; without any, the pull is anonymous.
+    /// Records which one the registry accepted: see [`Self::must_pull`].
     pub async fn pull(&self, image: &str, credentials: &[RegistryCredential]) -> Result<Image> {
         let reference = reference::parse(image)?;
         let key = (reference.to_string(), fingerprint(credentials));
@@ -91,7 +100,25 @@ impl ImageService {
             let start = || self.start_pull(reference, credentials.to_vec(), key.clone());
             pulls.entry(key.clone()).or_insert_with(start).clone()
         };
-        shared.await.map_err(|error| error.repeat())
+        let (found, used) = shared.await.map_err(|error| error.repeat())?;
+        // Callers that share a pull may have their equal credentials from different Secrets.
+        let used = used.and_then(|place| credentials.get(place));
+        if let Err(error) = self.records().add_credential(image, &found.id, used).await {
+            // It is here all the same; the next pod's credentials are verified by a pull.
+            tracing::error!(%error, image, "cannot record how an image was pulled");
+        }
+        Ok(found)
+    }
+
+    /// Whether an image that is here must be pulled once more before a pod with these credentials
+    /// may use it, since it was pulled with others only.
+    pub async fn must_pull(
+        &self,
+        image: &str,
+        found: &Image,
+        credentials: &[RegistryCredential],
+    ) -> bool {
+        self.records().must_pull(image, &found.id, credentials).await
     }
 
     /// Starts a pull as a task of its own, which continues if the caller goes away.
@@ -106,12 +133,13 @@ impl ImageService {
         let task = tokio::spawn(async move {
             let pulled = service.pull_reference(&reference, &credentials).await;
             service.inner.pulls.lock().remove(&key);
-            let contents = pulled.map_err(Arc::new)?;
+            let Pulled { contents, credential } = pulled.map_err(Arc::new)?;
             let found = service.status(&contents.id).await.map_err(Arc::new)?;
-            found.ok_or_else(|| {
+            let found = found.ok_or_else(|| {
                 let message = "it was removed while it was pulled".to_string();
                 Arc::new(ImageError::Pull { image: reference.to_string(), message })
-            })
+            })?;
+            Ok((found, credential))
         });
         let outcome = task.map(move |joined| {
             joined.unwrap_or_else(|error| {
@@ -188,7 +216,11 @@ impl ImageService {
                 }
             }
         }
-        Ok(())
+        self.records().remove(image_id).await
+    }
+
+    pub(super) fn records(&self) -> &PullRecords {
+        &self.inner.records
     }
 
     pub(super) fn store(&self) -> &ImageStore {
@@ -207,14 +239,10 @@ impl ImageService {
         &self.inner.scratch
     }
 
-    pub(super) async fn transfer_slot(&self) -> SemaphorePermit<'_> {
-        self.inner.transfers.acquire().await.expect("the semaphore is never closed")
-    }
-
-    pub(super) fn blob_lock(&self, digest: &str) -> Arc<AsyncMutex<()>> {
+    pub(super) fn blob_lock(&self, ingest: &str) -> Arc<AsyncMutex<()>> {
         let mut blobs = self.inner.blobs.lock();
         blobs.retain(|_, lock| Arc::strong_count(lock) > 1);
-        blobs.entry(digest.to_string()).or_default().clone()
+        blobs.entry(ingest.to_string()).or_default().clone()
     }
 }
 

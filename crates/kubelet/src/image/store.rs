@@ -19,6 +19,8 @@ use crate::containers::Containerd;
 const MAX_DOCUMENT_BYTES: usize = 8 << 20;
 /// Maximum number of images in the cache. Content is immutable; the limit only saves memory.
 const REMEMBERED_IMAGES: usize = 512;
+/// Largest documents of an image in the cache, in bytes: few have more than some kilobytes.
+const REMEMBERED_BYTES: usize = 256 << 10;
 
 /// An image, as described by its manifest and configuration.
 #[derive(Debug, PartialEq)]
@@ -112,10 +114,13 @@ impl ImageStore {
         if let Some(contents) = self.remembered.lock().get(&target.digest) {
             return Ok(Some(contents.clone()));
         }
-        let Some(contents) = self.load(&target.digest).await? else {
+        let Some((contents, bytes)) = self.load(&target.digest).await? else {
             return Ok(None);
         };
         let contents = Arc::new(contents);
+        if bytes > REMEMBERED_BYTES {
+            return Ok(Some(contents));
+        }
         let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED_IMAGES {
             remembered.clear();
@@ -145,7 +150,8 @@ impl ImageStore {
         self.remembered.lock().remove(target_digest);
     }
 
-    async fn load(&self, digest: &str) -> Result<Option<Contents>> {
+    /// An image, and the size of its documents.
+    async fn load(&self, digest: &str) -> Result<Option<(Contents, usize)>> {
         let corrupt = |message: String| ImageError::Containerd {
             operation: format!("read image {digest}"),
             message,
@@ -153,6 +159,7 @@ impl ImageStore {
         let Some(bytes) = self.read(digest).await? else {
             return Ok(None);
         };
+        let mut size = bytes.len();
         let (manifest_digest, manifest) = match Document::parse(&bytes).map_err(corrupt)? {
             Document::Manifest(manifest) => (digest.to_string(), manifest),
             Document::Index(index) => {
@@ -162,6 +169,7 @@ impl ImageStore {
                 let Some(bytes) = self.read(&chosen.digest).await? else {
                     return Ok(None);
                 };
+                size = bytes.len();
                 match Document::parse(&bytes).map_err(corrupt)? {
                     Document::Manifest(manifest) => (chosen.digest.clone(), manifest),
                     Document::Index(_) => return Err(corrupt("an index of indexes".to_string())),
@@ -171,7 +179,9 @@ impl ImageStore {
         let Some(bytes) = self.read(&manifest.config.digest).await? else {
             return Ok(None);
         };
-        contents_of(manifest_digest, manifest, &bytes).map(Some).map_err(corrupt)
+        size += bytes.len();
+        let contents = contents_of(manifest_digest, manifest, &bytes).map_err(corrupt)?;
+        Ok(Some((contents, size)))
     }
 
     /// A small document; `None` if it is not in the content store.
@@ -218,11 +228,13 @@ pub(crate) fn contents_of(
     if !document.os.is_empty() && document.os != "linux" {
         return Err(format!("image is for {}, not linux", document.os));
     }
-    let layers: u64 = manifest.layers.iter().map(|layer| layer.size).sum();
+    // Sizes are what the manifest says, which may be anything.
+    let sizes = manifest.layers.iter().map(|layer| layer.size);
+    let size_bytes = sizes.fold(manifest.config.size, u64::saturating_add);
     Ok(Contents {
         id: manifest.config.digest.clone(),
         manifest_digest,
-        size_bytes: layers + manifest.config.size,
+        size_bytes,
         chain_ids: chain_ids(diff_ids),
         config: document.config.unwrap_or_default().into(),
         manifest,

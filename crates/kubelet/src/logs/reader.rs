@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 
 use super::LogStream;
@@ -23,6 +23,9 @@ use super::tail::find_tail;
 const READ_BYTES: usize = 128 << 10;
 /// An unterminated line that is longer than any line we write is not ours; it is skipped.
 const MAX_CARRIED_BYTES: usize = 4 * MAX_LINE_BYTES;
+/// Most output of a stream that is held back while a line of the other is open; that line is then
+/// broken.
+const MAX_HELD_BYTES: usize = 64 << 10;
 
 /// How long a reader that does not follow waits for the file after one that has just been renamed;
 /// it is missing only if the writer was killed between the two steps.
@@ -104,6 +107,13 @@ pub fn read_log(
     })
 }
 
+/// Waits until a log is complete: its writer has exited. There may be no log.
+pub(crate) async fn log_is_complete(path: &Path) {
+    let query = LogQuery { follow: true, tail_lines: Some(0), ..LogQuery::default() };
+    let mut rest = read_log(path, query);
+    while let Some(Ok(_)) = rest.next().await {}
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("reading a log does not panic")
 }
@@ -122,8 +132,7 @@ struct LogReader {
     file: File,
     /// The start of a line whose end was not read yet.
     carried: Vec<u8>,
-    /// Whether the last returned line continues.
-    inside_line: bool,
+    lines: Lines,
     left_bytes: Option<u64>,
 }
 
@@ -136,7 +145,7 @@ impl LogReader {
             query,
             file,
             carried: Vec::new(),
-            inside_line: false,
+            lines: Lines::default(),
         };
         reader.file.seek(SeekFrom::Start(start))?;
         Ok(reader)
@@ -162,15 +171,15 @@ impl LogReader {
                     self.file = file;
                     self.carried.clear();
                 }
-                Next::None if gone => return Ok(Step::End),
+                Next::None if gone => return Ok(self.end()),
                 Next::None => return Ok(Step::Wait),
                 Next::Rotating if follow => return Ok(Step::Wait),
-                Next::Rotating if waits == 0 => return Ok(Step::End),
+                Next::Rotating if waits == 0 => return Ok(self.end()),
                 Next::Rotating => {
                     waits -= 1;
                     std::thread::sleep(ROTATION_PAUSE);
                 }
-                Next::Deleted => return Ok(Step::End),
+                Next::Deleted => return Ok(self.end()),
             }
         }
     }
@@ -192,35 +201,117 @@ impl LogReader {
         if text.len() - whole <= MAX_CARRIED_BYTES {
             self.carried = text.split_off(whole);
         }
+        Ok(Some(self.limited(out)))
+    }
+
+    fn limited(&mut self, mut out: Vec<u8>) -> Bytes {
         if let Some(left) = &mut self.left_bytes {
             let keep = usize::try_from(*left).map_or(out.len(), |left| left.min(out.len()));
             out.truncate(keep);
             *left -= keep as u64;
         }
-        Ok(Some(out.into()))
+        out.into()
+    }
+
+    /// The end, after what is still held back.
+    fn end(&mut self) -> Step {
+        match self.lines.rest() {
+            rest if rest.is_empty() => Step::End,
+            rest => Step::Data(self.limited(rest)),
+        }
     }
 
     fn line(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let Some(line) = LogLine::parse(line) else {
             return;
         };
-        if self.query.stream.is_some_and(|stream| stream != line.stream) {
+        if self.query.stream.is_none_or(|stream| stream == line.stream) {
+            self.lines.add(&line, &self.query, out);
+        }
+    }
+}
+
+/// Joins the parts of lines. Lines of one stream that end while one of the other is open are held
+/// back until that is whole.
+#[derive(Default)]
+struct Lines {
+    /// The stream whose line is open in what was returned.
+    open: Option<LogStream>,
+    /// Output of the other stream.
+    held: Vec<u8>,
+    /// Whether a line of it is open.
+    held_open: bool,
+    /// Streams whose open line is older than was asked for.
+    skipped: Vec<LogStream>,
+    /// Streams whose open line was begun.
+    begun: Vec<LogStream>,
+}
+
+impl Lines {
+    fn add(&mut self, line: &LogLine<'_>, query: &LogQuery, out: &mut Vec<u8>) {
+        let stream = line.stream;
+        // A line is as old as its first part.
+        let old = || {
+            let since = query.since;
+            since.is_some_and(|since| line.time.parse::<Timestamp>().is_ok_and(|at| at < since))
+        };
+        let skip =
+            if self.begun.contains(&stream) { self.skipped.contains(&stream) } else { old() };
+        for (streams, is) in [(&mut self.begun, true), (&mut self.skipped, skip)] {
+            streams.retain(|other| *other != stream);
+            if is && line.partial {
+                streams.push(stream);
+            }
+        }
+        if skip {
             return;
         }
-        if let Some(since) = self.query.since
-            && line.time.parse::<Timestamp>().is_ok_and(|time| time < since)
-        {
+        if self.open.is_some_and(|open| open != stream) {
+            write_part(line, query, self.held_open, &mut self.held);
+            self.held_open = line.partial;
+            if self.held.len() > MAX_HELD_BYTES {
+                out.push(b'\n');
+                self.release(stream, out);
+            }
             return;
         }
-        if self.query.timestamps && !self.inside_line {
-            out.extend_from_slice(line.time.as_bytes());
-            out.push(b' ');
+        write_part(line, query, self.open.is_some(), out);
+        self.open = line.partial.then_some(stream);
+        if self.open.is_none() {
+            let other = match stream {
+                LogStream::Stdout => LogStream::Stderr,
+                LogStream::Stderr => LogStream::Stdout,
+            };
+            self.release(other, out);
         }
-        out.extend_from_slice(line.text);
-        self.inside_line = line.partial;
-        if !line.partial {
-            out.push(b'\n');
+    }
+
+    /// Returns what was held back of a stream, at the beginning of a line.
+    fn release(&mut self, stream: LogStream, out: &mut Vec<u8>) {
+        out.append(&mut self.held);
+        self.open = std::mem::take(&mut self.held_open).then_some(stream);
+    }
+
+    /// What is held back at the end of the log.
+    fn rest(&mut self) -> Vec<u8> {
+        if self.held.is_empty() {
+            return Vec::new();
         }
+        let mut rest = vec![b'\n'];
+        rest.append(&mut self.held);
+        self.open = None;
+        rest
+    }
+}
+
+fn write_part(line: &LogLine<'_>, query: &LogQuery, open: bool, out: &mut Vec<u8>) {
+    if query.timestamps && !open {
+        out.extend_from_slice(line.time.as_bytes());
+        out.push(b' ');
+    }
+    out.extend_from_slice(line.text);
+    if !line.partial {
+        out.push(b'\n');
     }
 }
 
@@ -233,9 +324,13 @@ fn first_file(path: &Path, query: &LogQuery) -> io::Result<(File, u64)> {
     let mut begin = None;
     for file in files.into_iter().rev() {
         let (start, found) = find_tail(&file, query.stream, missing)?;
+        // The first line found may have begun in the file before.
+        if missing == 0 && begin.is_some() && start == file.metadata()?.len() {
+            break;
+        }
         begin = Some((file, start));
         missing -= found;
-        if missing == 0 {
+        if missing == 0 && start > 0 {
             break;
         }
     }

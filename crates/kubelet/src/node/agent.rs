@@ -17,6 +17,7 @@ use runtime::health::Health;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::events::schedulable_event;
 use super::machine_info::MachineInfo;
 use super::pressure::Pressures;
 use super::status::IMAGES_MAX;
@@ -59,6 +60,8 @@ pub struct Agent {
     ips: Vec<IpAddr>,
     images: Vec<ContainerImage>,
     runtime_ready: bool,
+    /// `spec.unschedulable`, as last reported by an event.
+    unschedulable: bool,
     /// When the status was written last.
     written_at: Option<Timestamp>,
 }
@@ -73,6 +76,7 @@ impl Agent {
             ips: vec![parts.flags.node_ip],
             images: Vec::new(),
             runtime_ready: true,
+            unschedulable: false,
             written_at: None,
             parts,
         }
@@ -98,6 +102,7 @@ impl Agent {
                 () = shutdown.cancelled() => return,
                 Some(event) = objects.next() => {
                     if let Event::Apply(node) | Event::InitApply(node) = event {
+                        self.record_schedulable(&node);
                         self.parts.node.send_replace(Arc::new(node));
                         self.open_network().await;
                         self.write_status().await;
@@ -112,6 +117,15 @@ impl Agent {
                 }
             }
         }
+    }
+
+    fn record_schedulable(&mut self, node: &Node) {
+        let unschedulable = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        let name = &self.parts.flags.node_name;
+        if let Some(event) = schedulable_event(name, self.unschedulable, unschedulable) {
+            self.parts.recorder.node(node, event);
+        }
+        self.unschedulable = unschedulable;
     }
 
     async fn check(&mut self, list_images: bool) {

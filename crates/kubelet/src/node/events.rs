@@ -40,6 +40,13 @@ pub fn condition_events(node: &str, before: &NodeStatus, after: &NodeStatus) -> 
     events
 }
 
+/// The event for a node that was cordoned or uncordoned.
+pub fn schedulable_event(node: &str, before: bool, unschedulable: bool) -> Option<NodeEvent> {
+    let reason = if unschedulable { "NodeNotSchedulable" } else { "NodeSchedulable" };
+    (before != unschedulable)
+        .then(|| ("Normal", reason, format!("Node {node} status is now: {reason}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +78,16 @@ mod tests {
         assert_eq!(reasons_of(&down, &again), ["Rebooted", "NodeReady"]);
         let text = &condition_events("n", &up, &down)[0].2;
         assert_eq!(text, "Node n status is now: NodeNotReady");
+    }
+
+    #[test]
+    fn cordoning_is_reported_once() {
+        let event = |before, unschedulable| schedulable_event("n", before, unschedulable);
+        assert_eq!(event(false, false), None);
+        assert_eq!(event(true, true), None);
+        for (before, reason) in [(false, "NodeNotSchedulable"), (true, "NodeSchedulable")] {
+            let text = format!("Node n status is now: {reason}");
+            assert_eq!(event(before, !before), Some(("Normal", reason, text)));
+        }
     }
 }

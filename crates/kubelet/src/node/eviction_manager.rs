@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use api::pod::Side;
 use api::quantity::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Node, Pod};
+use runtime::errors::cause_chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::local_storage::{exceeded, tree_bytes, volume_bytes};
 use super::machine_info::{Disk, memory};
 use super::pressure::{Candidate, Pressures, Sample, Shortage, Thresholds, shortages, victim};
-use crate::image::GcPolicy;
+use crate::image::{GcPolicy, GcReport};
 use crate::pod::admission::CRITICAL_PRIORITY;
 use crate::pod::context::Context;
 use crate::pod::manager::{ManagedPod, PodManager};
@@ -33,6 +34,7 @@ const EPHEMERAL_STORAGE: &str = "ephemeral-storage";
 /// See the module documentation.
 pub struct EvictionManager {
     pub context: Arc<Context>,
+    pub node: watch::Receiver<Arc<Node>>,
     pub pods: PodManager,
     pub thresholds: Thresholds,
     pub images: GcPolicy,
@@ -56,8 +58,22 @@ impl EvictionManager {
             self.limit_containers().await;
             checks = checks.wrapping_add(1);
             if checks.is_multiple_of(CHECKS_PER_COLLECTION) {
-                self.collect_images(&self.images).await;
+                self.keep_space_free().await;
             }
+        }
+    }
+
+    /// Garbage-collects images by the node's policy.
+    async fn keep_space_free(&self) {
+        let report = self.collect_images(&self.images).await.unwrap_or_default();
+        if report.missing_bytes > 0 {
+            let wanted = report.missing_bytes.saturating_add(report.freed_bytes);
+            let message = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {wanted} \
+                 bytes, but only found {} bytes eligible to free.",
+                report.freed_bytes
+            );
+            self.warn_node("FreeDiskSpaceFailed", message);
         }
     }
 
@@ -88,7 +104,7 @@ impl EvictionManager {
         self.relieve(first, &sample(&self.disk)).await;
     }
 
-    async fn collect_images(&self, policy: &GcPolicy) {
+    async fn collect_images(&self, policy: &GcPolicy) -> Option<GcReport> {
         let mut in_use = BTreeSet::new();
         if let Ok(containers) = self.context.runtime.list().await {
             in_use.extend(containers.into_iter().map(|container| container.image_id));
@@ -113,14 +129,26 @@ impl EvictionManager {
             }
         }
         match self.context.images.garbage_collect(policy, &in_use).await {
-            Ok(report) if report.removed.is_empty() => {}
-            Ok(report) => tracing::info!(
-                removed = report.removed.len(),
-                freed_bytes = report.freed_bytes,
-                "garbage-collected images"
-            ),
-            Err(error) => tracing::warn!(%error, "cannot garbage-collect images"),
+            Ok(report) => {
+                if !report.removed.is_empty() {
+                    tracing::info!(
+                        removed = report.removed.len(),
+                        freed_bytes = report.freed_bytes,
+                        "garbage-collected images"
+                    );
+                }
+                Some(report)
+            }
+            Err(error) => {
+                self.warn_node("ImageGCFailed", cause_chain(&error));
+                None
+            }
         }
+    }
+
+    fn warn_node(&self, reason: &'static str, message: String) {
+        tracing::warn!(reason, message, "image garbage collection");
+        self.context.recorder.node(&self.node.borrow(), ("Warning", reason, message));
     }
 
     async fn relieve(&self, shortage: Shortage, sample: &Sample) {

@@ -34,9 +34,13 @@ pub struct HostNameError {
     length: usize,
 }
 
-/// The host name of `pod` in the cluster's `domain`.
-pub fn host_name(pod: &Pod, domain: &str) -> Result<HostName, HostNameError> {
+/// The host name of `pod` on `node`, in the cluster's `domain`. With the node's network it is the
+/// node's, also where that is not the machine's: several nodes may share one.
+pub fn host_name(pod: &Pod, node: &str, domain: &str) -> Result<HostName, HostNameError> {
     let spec = pod.spec_ref();
+    if pod.host_network() {
+        return Ok(HostName { hostname: shortened(node.to_owned()), fqdn: None });
+    }
     if let Some(hostname) = spec.hostname_override.clone().filter(|name| !name.is_empty()) {
         return Ok(HostName { hostname, fqdn: None });
     }
@@ -44,10 +48,7 @@ pub fn host_name(pod: &Pod, domain: &str) -> Result<HostName, HostNameError> {
         Some(name) if !name.is_empty() => name.to_owned(),
         _ => pod.pod_name().to_owned(),
     };
-    if hostname.len() > HOSTNAME_MAX {
-        hostname.truncate(HOSTNAME_MAX);
-        hostname = hostname.trim_end_matches(['-', '.']).to_owned();
-    }
+    hostname = shortened(hostname);
     let fqdn =
         spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty()).map(|subdomain| {
             format!("{hostname}.{subdomain}.{}.svc.{domain}", pod.pod_namespace())
@@ -61,6 +62,14 @@ pub fn host_name(pod: &Pod, domain: &str) -> Result<HostName, HostNameError> {
         hostname.clone_from(fqdn);
     }
     Ok(HostName { hostname, fqdn })
+}
+
+fn shortened(mut hostname: String) -> String {
+    if hostname.len() > HOSTNAME_MAX {
+        hostname.truncate(HOSTNAME_MAX);
+        hostname.truncate(hostname.trim_end_matches(['-', '.']).len());
+    }
+    hostname
 }
 
 /// `/etc/hosts` of a pod with its own network, or the node's own with the pod's aliases.
@@ -204,7 +213,7 @@ mod tests {
 
     #[test]
     fn host_names() {
-        let plain = host_name(&pod(PodSpec::default()), "cluster.local").unwrap();
+        let plain = host_name(&pod(PodSpec::default()), "n1", "cluster.local").unwrap();
         assert_eq!((plain.hostname.as_str(), plain.fqdn), ("web-0", None));
         let spec = PodSpec {
             hostname: Some("db".into()),
@@ -212,9 +221,14 @@ mod tests {
             set_hostname_as_fqdn: Some(true),
             ..Default::default()
         };
-        let full = host_name(&pod(spec.clone()), "cluster.local").unwrap();
+        let full = host_name(&pod(spec.clone()), "n1", "cluster.local").unwrap();
         assert_eq!(full.hostname, "db.dbs.shop.svc.cluster.local");
-        assert!(host_name(&pod(spec), &"x".repeat(60)).is_err());
+        assert!(host_name(&pod(spec), "n1", &"x".repeat(60)).is_err());
+        let spec = PodSpec { host_network: Some(true), ..Default::default() };
+        for (node, expected) in [("node-1", "node-1"), (&"n".repeat(80), &"n".repeat(63))] {
+            let name = host_name(&pod(spec.clone()), node, "cluster.local").unwrap();
+            assert_eq!((name.hostname.as_str(), name.fqdn), (expected, None));
+        }
     }
 
     #[test]
@@ -228,7 +242,7 @@ mod tests {
             ..Default::default()
         };
         let pod = pod(spec);
-        let name = host_name(&pod, "cluster.local").unwrap();
+        let name = host_name(&pod, "n1", "cluster.local").unwrap();
         let text = hosts_file(&pod, &["10.0.0.7".parse().unwrap()], &name, None);
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n"));
         assert!(text.contains("10.0.0.7\tweb-0.dbs.shop.svc.cluster.local\tweb-0\n"));

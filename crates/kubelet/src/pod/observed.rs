@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::declared::Declared;
+use super::pod_ext::PodExt;
 use super::worker::state::{Work, WorkerState};
 use crate::containers::{ContainerState, ContainerStatus};
 
@@ -42,6 +43,12 @@ impl Observed {
             .iter()
             .filter(|container| container.name == name && container.attempt < latest)
             .max_by_key(|container| container.attempt)
+    }
+
+    /// Whether the pod is, or has been, in a terminal phase: whoever wrote it, nothing of the pod
+    /// runs again.
+    pub fn is_terminal(&self) -> bool {
+        self.state.terminal.is_some() || self.pod.is_terminal()
     }
 
     pub fn is_running(&self, name: &str) -> bool {

@@ -31,13 +31,13 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
     if observed.state.removed {
         return before.clone();
     }
-    // A terminal status does not change: the containers may be gone by now.
-    if matches!(before.phase.as_deref(), Some("Succeeded" | "Failed")) {
-        let mut status = before.clone();
-        if observed.state.torn_down {
-            conditions::sandbox_gone(&mut status, now);
-        }
-        return status;
+    // The apiserver's word counts for more than what was reported last: whoever has written there
+    // that the pod has failed, it does not run again.
+    let terminal =
+        |status: &&PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let known = [Some(pod.status_ref()), observed.state.terminal.as_deref(), Some(before)];
+    if let Some(known) = known.into_iter().flatten().find(terminal) {
+        return ended(observed, plan, known, now);
     }
     let mut outcome = None;
     if let Lifecycle::Terminate(termination) = lifecycle(observed, now) {
@@ -89,6 +89,34 @@ pub fn status(observed: &Observed, plan: &Plan, before: &PodStatus, now: Timesta
         status.container_statuses = None;
     }
     status.conditions = Some(conditions::conditions(observed, &status, before, now));
+    status
+}
+
+/// The status of a pod in a terminal phase. It does not change, as its containers may be gone by
+/// now, but for containers that still ran when the phase was written.
+fn ended(observed: &Observed, plan: &Plan, known: &PodStatus, now: Timestamp) -> PodStatus {
+    let mut status = known.clone();
+    let mut changed = false;
+    let lists = [
+        &mut status.init_container_statuses,
+        &mut status.container_statuses,
+        &mut status.ephemeral_container_statuses,
+    ];
+    for one in lists.into_iter().flatten().flatten() {
+        let ran = one.state.as_ref().is_none_or(|state| state.terminated.is_none());
+        let declared = observed.declared.iter().find(|declared| declared.name() == one.name);
+        let exited = observed.latest(&one.name).is_some_and(|latest| latest.exit().is_some());
+        if let Some(declared) = declared.filter(|_| ran && exited) {
+            *one = containers::container_status(observed, plan, known, declared);
+            changed = true;
+        }
+    }
+    if changed {
+        status.conditions = Some(conditions::conditions(observed, &status, known, now));
+    }
+    if observed.state.torn_down {
+        conditions::sandbox_gone(&mut status, now);
+    }
     status
 }
 

@@ -84,6 +84,7 @@ impl Worker {
         mut desired: watch::Receiver<Desired>,
     ) -> Self {
         let Desired { pod, vanished } = desired.borrow_and_update().clone();
+        let terminal = pod.status.clone().filter(|_| pod.is_terminal()).map(Arc::new);
         Self {
             context,
             handle,
@@ -94,7 +95,7 @@ impl Worker {
             containers: Vec::new(),
             stale: true,
             messages: HashMap::new(),
-            state: WorkerState::default(),
+            state: WorkerState { terminal, ..WorkerState::default() },
             volumes: MountedVolumes::default(),
             image_ids: BTreeMap::new(),
             reported: None,

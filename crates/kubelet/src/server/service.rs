@@ -14,6 +14,8 @@ use super::frames::{Bytes, Frames};
 pub(super) struct Service {
     pub(super) context: Arc<Context>,
     pub(super) pods: PodManager,
+    /// The settings in force.
+    pub(super) configuration: serde_json::Value,
 }
 
 #[tonic::async_trait]

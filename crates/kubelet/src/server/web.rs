@@ -1,4 +1,5 @@
-//! Metrics and the statistics summary over HTTP, for monitoring.
+//! What upstream's kubelet serves over HTTP, for monitoring and, through the apiserver's node proxy,
+//! for administrators: metrics, statistics, pods, the configuration, logs. Sessions are gRPC only.
 //!
 //! Clients authenticate with a client certificate, or with a bearer token that the apiserver
 //! reviews; the apiserver also authorizes them (Kubernetes: kubelet authentication and
@@ -8,21 +9,27 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use futures::TryStreamExt;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
-use rpc::kubelet_v1::MetricsPage;
+use rpc::kubelet_v1::{ContainerRef, LogsRequest, MetricsPage};
 use rpc::tls::CertificateIdentity;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::identity::{certificate, is_trusted};
 use super::service::Service;
+use super::system_logs;
 
-const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+/// What upstream's kubelet serves at `/logs/`.
+const SYSTEM_LOGS: &str = "/var/log";
 
 /// An authenticated user.
 #[derive(Default)]
@@ -43,47 +50,89 @@ pub(super) async fn answer(service: Arc<Service>, request: Parts) -> Response {
         return Status::unimplemented("no such service").into_http::<Body>().into_response();
     }
     match service.read(&request).await {
-        Ok((kind, body)) => ([(CONTENT_TYPE, kind)], body).into_response(),
+        Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     }
 }
 
+/// A refusal, as plain text.
+pub(super) type Refusal = (StatusCode, String);
+
+/// Paths of upstream's kubelet that are not served: sessions are gRPC calls here, and there is no
+/// CRI.
+const WITHOUT: [&str; 7] = ["attach", "checkpoint", "cri", "debug", "exec", "portForward", "run"];
+
 impl Service {
-    async fn read(&self, request: &Parts) -> Result<(&'static str, String), (StatusCode, String)> {
+    async fn read(&self, request: &Parts) -> Result<Response, Refusal> {
         let path = request.uri.path();
         self.admit(request, path).await?;
         if !matches!(request.method, Method::GET | Method::HEAD) {
-            return Err((
-                StatusCode::METHOD_NOT_ALLOWED,
-                "the kubelet only answers GET and HEAD".to_owned(),
-            ));
+            let text = "the kubelet only answers GET and HEAD";
+            return Err((StatusCode::METHOD_NOT_ALLOWED, text.to_owned()));
         }
-        let page = match path {
-            "/healthz" => return Ok(("text/plain; charset=utf-8", "ok".to_owned())),
-            "/stats/summary" => {
+        let words: Vec<&str> = path.split('/').skip(1).collect();
+        let text = |kind: &'static str, body: String| ([(CONTENT_TYPE, kind)], body);
+        let answer = match words[..] {
+            ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => {
+                text(PLAIN, "ok".to_owned()).into_response()
+            }
+            ["stats", "summary"] => {
                 let json = self.summary().await.map_err(|status| failed(&status))?;
-                return Ok(("application/json", json));
+                text(JSON, json).into_response()
             }
-            "/metrics" => MetricsPage::Kubelet,
-            "/metrics/cadvisor" => MetricsPage::Cadvisor,
-            "/metrics/resource" => MetricsPage::Resource,
-            _ => {
-                return Err((
-                    StatusCode::NOT_FOUND,
-                    "404 page not found: this kubelet speaks gRPC, and serves /metrics, \
-                     /metrics/cadvisor, /metrics/resource, /stats/summary and /healthz here"
-                        .to_owned(),
-                ));
+            ["metrics"] | ["metrics", "cadvisor" | "resource"] => {
+                let page = match words.last() {
+                    Some(&"cadvisor") => MetricsPage::Cadvisor,
+                    Some(&"resource") => MetricsPage::Resource,
+                    _ => MetricsPage::Kubelet,
+                };
+                let metrics = self.metrics_text(page).await.map_err(|status| failed(&status))?;
+                text(METRICS, metrics).into_response()
             }
+            ["pods"] => text(JSON, self.pod_list()).into_response(),
+            ["runningpods", ""] => {
+                let json = self.running_pods().await.map_err(|status| failed(&status))?;
+                text(JSON, json).into_response()
+            }
+            ["runningpods"] | ["logs"] => moved(path),
+            ["configz"] => text(JSON, self.configuration.to_string()).into_response(),
+            ["logs", ..] => system_logs::answer(SYSTEM_LOGS.as_ref(), &words[1..]).await?,
+            ["containerLogs", namespace, pod, container] => {
+                self.container_log(namespace, pod, container, &request.uri).await?
+            }
+            [first, ..] if WITHOUT.contains(&first) => {
+                let text = format!("this kubelet does not serve /{first} over HTTP");
+                return Err((StatusCode::NOT_IMPLEMENTED, text));
+            }
+            _ => return Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
         };
-        let text = self.metrics_text(page).await;
-        Ok((TEXT, text.map_err(|status| failed(&status))?))
+        Ok(answer)
+    }
+
+    /// A container's log, with the parameters of `pods/log`.
+    async fn container_log(
+        &self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        uri: &Uri,
+    ) -> Result<Response, Refusal> {
+        let container = ContainerRef {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            container: container.to_owned(),
+            uid: String::new(),
+        };
+        let request = log_request(container, uri)?;
+        let chunks = self.read_logs(request).await.map_err(|status| failed(&status))?;
+        let body = Body::from_stream(chunks.map_ok(|chunk| chunk.data));
+        Ok(([(CONTENT_TYPE, PLAIN)], body).into_response())
     }
 
     /// 401 without valid credentials, 403 if the user may not read `path`.
-    async fn admit(&self, request: &Parts, path: &str) -> Result<(), (StatusCode, String)> {
+    async fn admit(&self, request: &Parts, path: &str) -> Result<(), Refusal> {
         let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized".to_owned());
-        let user = match certificate(&request.extensions) {
+        let user = match certificate(&request.extensions, self.context.clock.now()) {
             Some(identity) if is_trusted(&identity) => return Ok(()),
             Some(CertificateIdentity { name, groups, .. }) => {
                 User { name, groups, ..User::default() }
@@ -94,13 +143,18 @@ impl Service {
                 known.map_err(unreachable)?.ok_or_else(unauthorized)?
             }
         };
-        let (verb, subresource) = (verb(&request.method), subresource(path));
+        let (verb, subresources) = (verb(&request.method), subresources(path));
+        for subresource in subresources {
+            if self.may(&user, verb, subresource).await.map_err(unreachable)? {
+                return Ok(());
+            }
+        }
         let refusal = format!(
-            "Forbidden (user={}, verb={verb}, resource=nodes, subresource={subresource})",
-            user.name
+            "Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])",
+            user.name,
+            subresources.join(" ")
         );
-        let allowed = self.may(user, verb, subresource).await;
-        if allowed.map_err(unreachable)? { Ok(()) } else { Err((StatusCode::FORBIDDEN, refusal)) }
+        Err((StatusCode::FORBIDDEN, refusal))
     }
 
     async fn review_token(&self, token: &str) -> Result<Option<User>, client::Error> {
@@ -119,13 +173,13 @@ impl Service {
         }))
     }
 
-    async fn may(&self, user: User, verb: &str, subresource: &str) -> Result<bool, client::Error> {
+    async fn may(&self, user: &User, verb: &str, subresource: &str) -> Result<bool, client::Error> {
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
-                user: Some(user.name),
-                groups: Some(user.groups),
-                uid: user.uid,
-                extra: user.extra,
+                user: Some(user.name.clone()),
+                groups: Some(user.groups.clone()),
+                uid: user.uid.clone(),
+                extra: user.extra.clone(),
                 resource_attributes: Some(ResourceAttributes {
                     verb: Some(verb.to_owned()),
                     version: Some("v1".to_owned()),
@@ -161,28 +215,69 @@ fn verb(method: &Method) -> &'static str {
     }
 }
 
-/// The subresource of nodes that a path belongs to.
-fn subresource(path: &str) -> &'static str {
+/// The subresources of nodes, any of which gives access to a path, as in upstream's kubelet
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/>).
+fn subresources(path: &str) -> &'static [&'static str] {
+    const ROOTS: [(&str, &[&str]); 9] = [
+        ("/stats", &["stats"]),
+        ("/metrics", &["metrics"]),
+        ("/logs", &["log"]),
+        ("/checkpoint", &["checkpoint"]),
+        ("/pods", &["pods", "proxy"]),
+        ("/runningpods", &["pods", "proxy"]),
+        ("/healthz", &["healthz", "proxy"]),
+        ("/configz", &["configz", "proxy"]),
+        ("/statusz", &["statusz", "proxy"]),
+    ];
     let below = |root: &str| {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if below("/metrics") {
-        "metrics"
-    } else if below("/stats") {
-        "stats"
-    } else if below("/healthz") {
-        "healthz"
-    } else {
-        "proxy"
-    }
+    ROOTS.iter().find(|(root, _)| below(root)).map_or(&["proxy"], |(_, found)| found)
 }
 
-fn failed(status: &Status) -> (StatusCode, String) {
-    (StatusCode::INTERNAL_SERVER_ERROR, status.message().to_owned())
+/// Relative links need the trailing slash.
+pub(super) fn moved(path: &str) -> Response {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    (StatusCode::MOVED_PERMANENTLY, [(LOCATION, format!("{name}/"))]).into_response()
+}
+
+fn log_request(container: ContainerRef, uri: &Uri) -> Result<LogsRequest, Refusal> {
+    let bad = |text: String| (StatusCode::BAD_REQUEST, text);
+    let url = reqwest::Url::parse(&format!("http://kubelet/?{}", uri.query().unwrap_or_default()));
+    let url = url.map_err(|error| bad(error.to_string()))?;
+    let value = |name: &str| {
+        url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    };
+    let number = |name: &str| {
+        let parsed = value(name).map(|text| text.parse::<i64>()).transpose();
+        parsed.map_err(|error| bad(format!("{name}: {error}")))
+    };
+    let flag = |name: &str| value(name).is_some_and(|value| !matches!(&*value, "false" | "0"));
+    Ok(LogsRequest {
+        container: Some(container),
+        follow: flag("follow"),
+        previous: flag("previous"),
+        timestamps: flag("timestamps"),
+        since_seconds: number("sinceSeconds")?,
+        since_time: value("sinceTime"),
+        tail_lines: number("tailLines")?,
+        limit_bytes: number("limitBytes")?,
+        stream: value("stream").unwrap_or_default(),
+    })
+}
+
+fn failed(status: &Status) -> Refusal {
+    let code = match status.code() {
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::InvalidArgument => StatusCode::BAD_REQUEST,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (code, status.message().to_owned())
 }
 
 /// Without the apiserver, access cannot be decided.
-fn unreachable(error: client::Error) -> (StatusCode, String) {
+fn unreachable(error: client::Error) -> Refusal {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot reach the apiserver: {error}"))
 }
 
@@ -193,15 +288,35 @@ mod tests {
     #[test]
     fn rules_for_a_path() {
         for (path, expected) in [
-            ("/metrics", "metrics"),
-            ("/metrics/cadvisor", "metrics"),
-            ("/metricsx", "proxy"),
-            ("/stats/summary", "stats"),
-            ("/healthz", "healthz"),
-            ("/pods", "proxy"),
+            ("/metrics", &["metrics"][..]),
+            ("/metrics/cadvisor", &["metrics"]),
+            ("/metricsx", &["proxy"]),
+            ("/stats/summary", &["stats"]),
+            ("/logs/", &["log"]),
+            ("/logs/journal/x", &["log"]),
+            ("/healthz", &["healthz", "proxy"]),
+            ("/pods", &["pods", "proxy"]),
+            ("/runningpods/", &["pods", "proxy"]),
+            ("/configz", &["configz", "proxy"]),
+            ("/containerLogs/n/p/c", &["proxy"]),
+            ("/exec/n/p/c", &["proxy"]),
+            ("/", &["proxy"]),
         ] {
-            assert_eq!(subresource(path), expected, "{path}");
+            assert_eq!(subresources(path), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn parameters_of_a_log() {
+        let uri = |query: &str| format!("/containerLogs/n/p/c{query}").parse::<Uri>().unwrap();
+        let query = "?follow=true&tailLines=3&sinceTime=2026-01-01T00%3A00%3A00Z&previous=false";
+        let request = log_request(ContainerRef::default(), &uri(query)).unwrap();
+        assert!(request.follow && !request.previous && !request.timestamps);
+        assert_eq!(request.tail_lines, Some(3));
+        assert_eq!(request.since_time.as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert!(log_request(ContainerRef::default(), &uri("")).unwrap().since_time.is_none());
+        let refused = log_request(ContainerRef::default(), &uri("?tailLines=x")).unwrap_err();
+        assert_eq!(refused.0, StatusCode::BAD_REQUEST);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Cursor;
 
-use kubelet::image::{GcPolicy, ImageError, RegistryCredential};
+use kubelet::image::{GcPolicy, ImageError, RegistryCredential, SecretSource};
 
 use crate::node::Node;
 use crate::registry::{PASSWORD, Registry, USER};
@@ -58,7 +58,7 @@ async fn credentials_open_a_registry() {
         registry: registry.address.clone(),
         username: USER.into(),
         password: password.into(),
-        token: String::new(),
+        ..RegistryCredential::default()
     };
     let error = node.images.pull(&name, &[]).await.unwrap_err();
     assert!(matches!(error, ImageError::Unauthorized { .. }), "{error}");
@@ -78,6 +78,94 @@ async fn credentials_open_a_registry() {
     let image =
         node.images.pull(&name, &[credential("wrong"), credential(PASSWORD)]).await.unwrap();
     assert_eq!(image.repo_tags, [name]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_image_on_the_node_is_for_who_could_pull_it() {
+    let registry = Registry::start(true).await;
+    registry.push("private", "1").await;
+    let mut node = Node::with(|_| {}, std::slice::from_ref(&registry.address)).await;
+    let name = format!("{}/private:1", registry.address);
+    let credential = |namespace: &str, password: &str| RegistryCredential {
+        registry: registry.address.clone(),
+        username: USER.into(),
+        password: password.into(),
+        source: Some(SecretSource {
+            namespace: namespace.into(),
+            name: "pull".into(),
+            uid: format!("uid-of-{namespace}"),
+        }),
+        ..RegistryCredential::default()
+    };
+    let (own, other) = (credential("a", PASSWORD), credential("b", "wrong"));
+    let used = [other.clone(), own.clone()];
+    let image = node.images.pull(&name, &used).await.unwrap();
+    for restarted in [false, true] {
+        if restarted {
+            node.restart_kubelet().await;
+        }
+        for (credentials, expected) in [
+            (vec![], true),
+            (vec![other.clone()], true),
+            (vec![own.clone()], false),
+            (vec![credential("c", PASSWORD)], false),
+        ] {
+            let must = node.images.must_pull(&name, &image, &credentials).await;
+            assert_eq!(must, expected, "{credentials:?}, restarted: {restarted}");
+        }
+    }
+    // What is loaded is for everybody, until the kubelet has pulled it.
+    node.images.remove(&image.id).await.unwrap();
+    assert!(!node.images.must_pull(&name, &image, &[]).await);
+}
+
+/// A registry that has another's image, with its own idea of a layer.
+async fn impostor(layer: Option<Vec<u8>>) -> String {
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+    let image = testimage::registry_image();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let router = axum::Router::new().fallback(move |request: axum::extract::Request| {
+        let path = request.uri().path().to_owned();
+        let answer = match path.rsplit('/').next().unwrap() {
+            "1" => image.manifest.clone().into_response(),
+            digest if digest == testimage::digest(&image.config) => {
+                image.config.clone().into_response()
+            }
+            _ => match &layer {
+                Some(layer) => layer.clone().into_response(),
+                None => {
+                    let endless = futures::stream::repeat(Ok::<_, std::convert::Infallible>(vec![
+                            0;
+                            1 << 16
+                        ]));
+                    Body::from_stream(endless).into_response()
+                }
+            },
+        };
+        async move { answer }
+    });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_registry_sends_does_not_spoil_another() {
+    let registry = Registry::start(false).await;
+    registry.push("app", "1").await;
+    let layer = testimage::registry_image().layers[0].clone();
+    let endless = impostor(None).await;
+    let wrong = impostor(Some(vec![7; layer.len()])).await;
+    let addresses = [endless.clone(), wrong.clone(), registry.address.clone()];
+    let node = Node::with(|_| {}, &addresses).await;
+    for (address, text) in [(endless, "is larger than"), (wrong, "unexpected commit digest")] {
+        for _ in 0..2 {
+            let error = node.images.pull(&format!("{address}/app:1"), &[]).await.unwrap_err();
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+    node.images.pull(&format!("{}/app:1", registry.address), &[]).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

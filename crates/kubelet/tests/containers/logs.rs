@@ -35,10 +35,10 @@ async fn a_long_line_and_one_without_an_end() {
     let id = node
         .start(
             &pod,
-            &node.shell(&pod, "main", "head -c 50000 /dev/zero | tr '\\0' x; echo; echo -n open"),
+            &node.shell(&pod, "main", "head -c 200000 /dev/zero | tr '\\0' x; echo; echo -n open"),
         )
         .await;
     let log = node.log(&id).await;
-    assert_eq!(log, format!("{}\nopen\n", "x".repeat(50_000)));
+    assert_eq!(log, format!("{}\nopen\n", "x".repeat(200_000)));
     node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
 }

@@ -54,6 +54,26 @@ fn shims(node: &Node) -> usize {
     lines.filter(|line| line.contains("containerd-shim") && line.contains(&needle)).count()
 }
 
+/// Two shims that start at the same moment may both believe to be the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_that_start_at_once_share_a_shim() {
+    let node = Node::new().await;
+    for round in 0..5 {
+        let pod = node.pod(&format!("at-once-{round}")).await;
+        let configs: Vec<_> =
+            (0..4).map(|number| node.shell(&pod, &format!("c{number}"), "sleep 1000")).collect();
+        futures::future::join_all(configs.iter().map(|config| node.start(&pod, config))).await;
+        assert_eq!(shims(&node), 1, "round {round}");
+        node.runtime.remove_pod(&pod.config.pod.uid).await.unwrap();
+        let exited = async {
+            while shims(&node) > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(crate::node::PATIENCE, exited).await.expect("the shim exits");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_are_shared_on_request_and_reaped() {
     let mut node = Node::new().await;
@@ -90,6 +110,7 @@ async fn the_nodes_own_namespaces() {
     let node = Node::new().await;
     let mut config = node.pod_config("host");
     (config.host_network, config.host_ipc, config.host_pid) = (true, true, true);
+    config.host_uts = true;
     let pod = node.runtime.ensure_pod(&config).await.unwrap();
     assert!(pod.netns().is_none());
     let id = node.start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000")).await;
@@ -100,6 +121,24 @@ async fn the_nodes_own_namespaces() {
     let seen =
         node.sh(&id, "for kind in net ipc uts pid; do readlink /proc/self/ns/$kind; done").await;
     assert_eq!(seen.lines().collect::<Vec<_>>(), [own("net"), own("ipc"), own("uts"), own("pid")]);
+    node.runtime.remove_pod(&config.pod.uid).await.unwrap();
+    assert_eq!(node.pod_mounts(), Vec::<String>::new());
+}
+
+/// Nodes that share a machine can be told apart by pods that share their networks.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_network_with_a_host_name_of_its_own() {
+    let node = Node::new().await;
+    let mut config = node.pod_config("host-name");
+    config.host_network = true;
+    config.hostname = "node-7".into();
+    let pod = node.runtime.ensure_pod(&config).await.unwrap();
+    assert!(pod.netns().is_none() && pod.utsns.is_some());
+    let id = node.start(&pod, &node.shell(&pod, "main", "echo ready; sleep 1000")).await;
+    node.wait_log(&id, "ready").await;
+    let seen = node.sh(&id, "hostname; echo $HOSTNAME; readlink /proc/self/ns/net").await;
+    let net = std::fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+    assert_eq!(seen.lines().collect::<Vec<_>>(), ["node-7", "node-7", net.as_str()]);
     node.runtime.remove_pod(&config.pod.uid).await.unwrap();
     assert_eq!(node.pod_mounts(), Vec::<String>::new());
 }

@@ -11,7 +11,7 @@ use kubelet::containers::{
     ContainerConfig, ContainerEventKind, ContainerExit, ContainerId, ContainerState,
     ContainerStatus, PodConfig, PodRef, PodSandbox, Runtime, RuntimeConfig, RuntimeEvent,
 };
-use kubelet::image::ImageService;
+use kubelet::image::{ImageService, Verification};
 use kubelet::logs::{LogConfig, LogQuery, container_log_path, read_log};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -69,7 +69,8 @@ impl Node {
         let containerd = Some(start_containerd(root));
         let config = runtime_config(root, &cgroups, logs);
         let runtime = Runtime::connect(config).await.unwrap();
-        let images = ImageService::new(&runtime, insecure_registries).unwrap();
+        let images =
+            ImageService::new(&runtime, insecure_registries, Verification::default()).unwrap();
         Node { runtime, images, cgroups, cgroup_root, containerd, directory }
     }
 
@@ -95,7 +96,7 @@ impl Node {
     /// Simulates a kubelet that was killed and restarted.
     pub async fn restart_kubelet(&mut self) {
         self.runtime = Runtime::connect(self.runtime_config()).await.unwrap();
-        self.images = ImageService::new(&self.runtime, &[]).unwrap();
+        self.images = ImageService::new(&self.runtime, &[], Verification::default()).unwrap();
     }
 
     pub fn kill_containerd(&mut self) {

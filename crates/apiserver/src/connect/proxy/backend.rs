@@ -42,7 +42,7 @@ pub enum Backend {
     /// Whoever listens there.
     Server(Server),
     /// The kubelet itself.
-    Kubelet(KubeletClient<transport::Channel>),
+    Kubelet(transport::Channel),
 }
 
 /// An HTTP server.

@@ -177,7 +177,7 @@ async fn node(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError
         }
     };
     if port == own_port {
-        return Ok(Backend::Kubelet(call.core.kubelets.client(&node)?));
+        return Ok(Backend::Kubelet(call.core.kubelets.channel(&node)?));
     }
     Ok(Backend::Server(Server { route: Route::direct(&ip)?, port, https: address.https }))
 }

@@ -1,8 +1,10 @@
+use std::collections::HashMap;
 use std::io::Write;
 use std::time::Duration;
 
 use futures::StreamExt;
 
+use super::super::format::LineFormatter;
 use super::super::rotate::RotatingFile;
 use super::*;
 
@@ -69,6 +71,77 @@ async fn parts_of_a_line_are_joined() {
         read(&path, LogQuery { timestamps: true, ..LogQuery::default() }).await,
         "t abcd\nt e\n"
     );
+}
+
+/// Writes what a container wrote, as a log writer does: read in pieces of this size, into files of
+/// this size.
+fn written(path: &Path, text: &[(&str, String)], piece_bytes: usize, file_bytes: u64) {
+    let mut log = RotatingFile::open(path, file_bytes, 1000, || true).unwrap();
+    let mut formatters = HashMap::new();
+    for (second, (stream, text)) in text.iter().enumerate() {
+        let stream = if *stream == "stdout" { LogStream::Stdout } else { LogStream::Stderr };
+        let lines = formatters.entry(stream).or_insert_with(|| LineFormatter::new(stream));
+        for piece in text.as_bytes().chunks(piece_bytes) {
+            let mut out = Vec::new();
+            lines.push(piece, at(second as i64), &mut out);
+            log.write(&out, at(second as i64)).unwrap();
+        }
+    }
+    log.close().unwrap();
+}
+
+#[tokio::test]
+async fn a_line_is_whole_whatever_its_length() {
+    let lengths = [1, 16_384, 16_385, 65_535, 65_536, 65_537, 65_540, 131_072, 200_000, 1_000_000];
+    for (piece_bytes, file_bytes) in [(65_536, 10 << 20), (4096, 10 << 20), (65_536, 40_000)] {
+        for length in lengths {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("0.log");
+            let long = "x".repeat(length);
+            let text = format!("first\n{long}\nlast\n");
+            written(&path, &[("stdout", text.clone())], piece_bytes, file_bytes);
+            let query = LogQuery::default;
+            let time = format!("{:.9}", at(0));
+            for (query, expected) in [
+                (query(), text.clone()),
+                (LogQuery { follow: true, ..query() }, text.clone()),
+                (LogQuery { since: Some(at(0)), ..query() }, text.clone()),
+                (LogQuery { since: Some(at(1)), ..query() }, String::new()),
+                (LogQuery { tail_lines: Some(1), ..query() }, "last\n".to_owned()),
+                (LogQuery { tail_lines: Some(2), ..query() }, format!("{long}\nlast\n")),
+                (LogQuery { tail_lines: Some(3), ..query() }, text.clone()),
+                (LogQuery { limit_bytes: Some(length as u64), ..query() }, text[..length].into()),
+                (
+                    LogQuery { timestamps: true, ..query() },
+                    format!("{time} first\n{time} {long}\n{time} last\n"),
+                ),
+            ] {
+                let read = read(&path, query.clone()).await;
+                let same = read == expected;
+                assert!(same, "{length} {piece_bytes} {query:?}: {} bytes", read.len());
+            }
+        }
+    }
+}
+
+/// Output of one stream between the parts of a line of the other does not break the line.
+#[tokio::test]
+async fn streams_do_not_mix_within_a_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("0.log");
+    let long = "x".repeat(40_000);
+    let text = [
+        ("stdout", long.clone()),
+        ("stderr", "an error\n".to_owned()),
+        ("stdout", format!("{long}\n")),
+    ];
+    written(&path, &text, 65_536, 10 << 20);
+    let all = read(&path, LogQuery::default()).await;
+    assert!(all == format!("{long}{long}\nan error\n"), "{} bytes", all.len());
+    let query = LogQuery { timestamps: true, tail_lines: Some(2), ..LogQuery::default() };
+    let all = read(&path, query).await;
+    let (first, second) = (format!("{:.9}", at(0)), format!("{:.9}", at(1)));
+    assert!(all == format!("{first} {long}{long}\n{second} an error\n"), "{} bytes", all.len());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
 
 use super::{Outcome, PodActions, Problem};
-use crate::image::{Image, ImageService, RegistryCredential};
+use crate::image::{Image, ImageError, ImageService, RegistryCredential, SecretSource};
 use crate::pod::declared::{Declared, find};
 use crate::pod::pod_ext::PodExt;
 
@@ -38,6 +38,42 @@ fn is_latest(image: &str) -> bool {
     !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
+/// Whether a pod may use what is on the node.
+pub(super) enum Usable {
+    Here(Image),
+    /// It is not here, or is for others only.
+    MustPull,
+    /// As before, and the policy forbids to pull. With the message.
+    Never(String),
+}
+
+/// Finds an image on the node, for a pod with these credentials.
+pub(super) async fn usable(
+    images: &ImageService,
+    image: &str,
+    policy: Policy,
+    credentials: &[RegistryCredential],
+) -> Result<Usable, ImageError> {
+    if policy == Policy::Always {
+        return Ok(Usable::MustPull);
+    }
+    let found = images.status(image).await?;
+    let is_here = found.is_some();
+    match found {
+        Some(found) if !images.must_pull(image, &found, credentials).await => {
+            Ok(Usable::Here(found))
+        }
+        _ if policy == Policy::IfNotPresent => Ok(Usable::MustPull),
+        _ if is_here => Ok(Usable::Never(format!(
+            "Container image \"{image}\" is present with pull policy of Never but does not have the \
+             proper credentials to access the image"
+        ))),
+        _ => Ok(Usable::Never(format!(
+            "Container image \"{image}\" is not present with pull policy of Never"
+        ))),
+    }
+}
+
 impl PodActions {
     pub async fn ensure_image(self, container: String, attempt: u32) -> Outcome {
         let result = match find(&self.pod, &container) {
@@ -54,35 +90,36 @@ impl PodActions {
             let text = format!("Failed to apply default image tag \"{image}\": {error}");
             return Err(self.refused(declared, "InspectFailed", error.waiting_reason(), text));
         }
-        if policy != Policy::Always {
-            let present = self.context.images.status(image).await;
-            let present = present.map_err(|error| Problem::new(INSPECT_ERROR, error.to_string()));
-            match present? {
-                Some(found) => {
-                    let text = format!("Container image \"{image}\" already present on machine");
-                    self.note(declared, "Pulled", text);
-                    self.prepare(declared, attempt, &found).await;
-                    return Ok(found);
-                }
-                None if policy == Policy::Never => {
-                    let text = format!(
-                        "Container image \"{image}\" is not present with pull policy of Never"
-                    );
-                    let reason = "ErrImageNeverPull";
-                    return Err(self.refused(declared, reason, reason, text));
-                }
-                None => {}
+        let credentials = credentials(self).await;
+        match usable(&self.context.images, image, policy, &credentials).await {
+            Ok(Usable::Here(found)) => {
+                let text = format!(
+                    "Container image \"{image}\" already present on machine and can be accessed by \
+                     the pod"
+                );
+                self.note(declared, "Pulled", text);
+                self.prepare(declared, attempt, &found).await;
+                Ok(found)
             }
+            Ok(Usable::MustPull) => self.pull(declared, attempt, &credentials).await,
+            Ok(Usable::Never(text)) => {
+                let reason = "ErrImageNeverPull";
+                Err(self.refused(declared, reason, reason, text))
+            }
+            Err(error) => Err(Problem::new(INSPECT_ERROR, error.to_string())),
         }
-        self.pull(declared, attempt).await
     }
 
-    async fn pull(&self, declared: &Declared, attempt: u32) -> Result<Image, Problem> {
+    async fn pull(
+        &self,
+        declared: &Declared,
+        attempt: u32,
+        credentials: &[RegistryCredential],
+    ) -> Result<Image, Problem> {
         let image = declared.image();
-        let credentials = credentials(self).await;
         self.note(declared, "Pulling", format!("Pulling image \"{image}\""));
         let begun = clock::monotonic();
-        match self.context.images.pull(image, &credentials).await {
+        match self.context.images.pull(image, credentials).await {
             Ok(found) => {
                 let took = printed(begun.elapsed());
                 let text = format!(
@@ -172,10 +209,20 @@ fn read(secret: &Secret) -> Vec<RegistryCredential> {
     let Some(serde_json::Value::Object(auths)) = auths else {
         return Vec::new();
     };
-    auths.into_iter().map(|(registry, entry)| credential(registry, &entry)).collect()
+    let metadata = secret.metadata.clone();
+    let source = SecretSource {
+        namespace: metadata.namespace.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+    };
+    auths.into_iter().map(|(registry, entry)| credential(registry, &entry, &source)).collect()
 }
 
-fn credential(registry: String, entry: &serde_json::Value) -> RegistryCredential {
+fn credential(
+    registry: String,
+    entry: &serde_json::Value,
+    source: &SecretSource,
+) -> RegistryCredential {
     let text =
         |key: &str| entry.get(key).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
@@ -194,7 +241,7 @@ fn credential(registry: String, entry: &serde_json::Value) -> RegistryCredential
         token if token.is_empty() => text("registrytoken"),
         token => token,
     };
-    RegistryCredential { registry, username, password, token }
+    RegistryCredential { registry, username, password, token, source: Some(source.clone()) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::ImageVolumeSource;
 
-use super::image::{Policy, credentials, policy_of};
+use super::image::{Usable, credentials, policy_of, usable};
 use super::{PodActions, Problem, run_blocking};
 use crate::image::Image;
 use crate::pod::pod_ext::PodExt;
@@ -49,19 +49,17 @@ impl PodActions {
         let name = source.reference.as_deref().unwrap_or_default();
         let images = &self.context.images;
         let policy = policy_of(source.pull_policy.as_deref(), name);
-        if policy != Policy::Always {
-            let present = images.status(name).await;
-            match present.map_err(|error| cause_chain(&error))? {
-                Some(image) => return Ok(image),
-                None if policy == Policy::Never => {
-                    return Err(format!(
-                        "Container image {name:?} is not present with pull policy of Never"
-                    ));
-                }
-                None => {}
+        let credentials = credentials(self).await;
+        match usable(images, name, policy, &credentials).await {
+            Ok(Usable::Here(image)) => Ok(image),
+            Ok(Usable::Never(message)) => Err(message),
+            Ok(Usable::MustPull) => {
+                let pulled = images.pull(name, &credentials).await;
+                pulled.map_err(|error| {
+                    format!("Failed to pull image {name:?}: {}", cause_chain(&error))
+                })
             }
+            Err(error) => Err(cause_chain(&error)),
         }
-        let pulled = images.pull(name, &credentials(self).await).await;
-        pulled.map_err(|error| format!("Failed to pull image {name:?}: {}", cause_chain(&error)))
     }
 }

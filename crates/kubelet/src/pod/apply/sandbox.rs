@@ -25,7 +25,10 @@ impl PodActions {
         if spec.host_users == Some(false) {
             return Err("user namespaces (hostUsers: false) are not supported by this node".into());
         }
-        let name = host_name(pod, &context.node.dns.domain).map_err(|error| error.to_string())?;
+        let name = host_name(pod, &context.node.name, &context.node.dns.domain)
+            .map_err(|error| error.to_string())?;
+        // The machine's namespace will do for the machine's name.
+        let machine = nix::unistd::gethostname().unwrap_or_default();
         let sysctls = spec
             .security_context
             .iter()
@@ -34,6 +37,7 @@ impl PodActions {
             .collect();
         let config = PodConfig {
             pod: pod.pod_ref(),
+            host_uts: pod.host_network() && machine == name.hostname.as_str(),
             hostname: name.hostname,
             host_network: pod.host_network(),
             host_ipc: spec.host_ipc.unwrap_or(false),

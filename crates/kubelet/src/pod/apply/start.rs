@@ -67,7 +67,7 @@ impl PodActions {
     ) -> Result<ContainerId, Problem> {
         let context = &self.context;
         let config_error = |text: String| Problem::new("CreateContainerConfigError", text);
-        let name = host_name(&self.pod, &context.node.dns.domain)
+        let name = host_name(&self.pod, &context.node.name, &context.node.dns.domain)
             .map_err(|error| config_error(cause_chain(&error)))?;
         let shared = files::write_shared(context, &self.pod, &request.sandbox.ips, &name)
             .map_err(|error| config_error(format!("write the pod's files: {error}")))?;

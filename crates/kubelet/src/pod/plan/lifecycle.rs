@@ -53,7 +53,7 @@ pub fn lifecycle(observed: &Observed, now: Timestamp) -> Lifecycle {
     if let Some(eviction) = &observed.state.eviction {
         return terminate(eviction.grace_seconds, false, outcome);
     }
-    if outcome.is_some() || pod.is_terminal() || completed(observed) {
+    if outcome.is_some() || observed.is_terminal() || completed(observed) {
         return terminate(pod.spec_grace_seconds(), false, outcome);
     }
     Lifecycle::Run { until: active_deadline(observed) }
@@ -64,7 +64,7 @@ fn failure(observed: &Observed, now: Timestamp) -> Option<(String, String)> {
     if let Some(eviction) = &observed.state.eviction {
         return Some((eviction.reason.clone(), eviction.message.clone()));
     }
-    let exceeded = !observed.pod.is_terminal()
+    let exceeded = !observed.is_terminal()
         && !completed(observed)
         && active_deadline(observed).is_some_and(|deadline| deadline <= now);
     exceeded.then(|| {

@@ -413,6 +413,13 @@ fn a_pod_in_a_terminal_phase_never_runs_again() {
     assert_eq!(words(&plan(&here, at(0))), ["down"]);
     here.containers = vec![running("a", 0)];
     assert_eq!(words(&plan(&here, at(0))), ["stop:a-0"]);
+    // Nor if somebody takes the phase back.
+    let mut here = observed(pod(vec![], vec![container("a")]));
+    here.state.terminal = Some(Arc::new(PodStatus::default()));
+    here.containers = vec![running("a", 0)];
+    assert_eq!(words(&plan(&here, at(0))), ["stop:a-0"]);
+    here.containers = vec![exited("a", 0, 1, 0)];
+    assert_eq!(words(&plan(&here, at(0))), ["down"]);
 }
 
 #[test]

@@ -243,3 +243,47 @@ fn an_unchanged_pod_has_an_unchanged_status() {
     let first = compute(&here, &PodStatus::default(), 5);
     assert_eq!(compute(&here, &first, 500), first);
 }
+
+/// Whoever writes that a pod has failed: the kubelet never writes that it has not.
+#[test]
+fn a_terminal_phase_is_never_left() {
+    let terminal = |phase: &str| PodStatus {
+        phase: Some(phase.into()),
+        reason: Some("Chaos".into()),
+        ..Default::default()
+    };
+    for phase in ["Failed", "Succeeded"] {
+        let mut here = observed(one("Always"));
+        here.containers = vec![running("a", 0)];
+        let mut reported = compute(&here, &PodStatus::default(), 1);
+        assert_eq!(reported.phase.as_deref(), Some("Running"));
+        // Written by somebody else, over what this kubelet has reported.
+        let written = PodStatus { phase: Some(phase.into()), ..reported.clone() };
+        let mut pod = (*here.pod).clone();
+        pod.status = Some(PodStatus { reason: Some("Chaos".into()), ..written });
+        here.pod = Arc::new(pod);
+        for containers in [vec![running("a", 0)], vec![exited("a", 0, 137)], vec![]] {
+            let stopped = containers.first().is_some_and(|one| one.exit().is_some());
+            here.containers = containers;
+            let status = compute(&here, &reported, 2);
+            assert_eq!(status.phase.as_deref(), Some(phase));
+            assert_eq!(status.reason.as_deref(), Some("Chaos"));
+            if stopped {
+                let container = &status.container_statuses.as_ref().unwrap()[0];
+                let state = container.state.as_ref().unwrap();
+                assert_eq!(state.terminated.as_ref().unwrap().exit_code, 137);
+                assert!(!holds(&status, "Ready") && !holds(&status, "ContainersReady"));
+                let mut pod = (*here.pod).clone();
+                pod.status = Some(status.clone());
+                here.pod = Arc::new(pod);
+                assert_eq!(compute(&here, &status, 500), status, "it does not change again");
+            }
+            reported = status;
+        }
+        // Even if somebody takes it back.
+        let mut here = observed(one("Always"));
+        here.state.terminal = Some(Arc::new(terminal(phase)));
+        here.containers = vec![exited("a", 0, 0)];
+        assert_eq!(compute(&here, &PodStatus::default(), 3).phase.as_deref(), Some(phase));
+    }
+}

@@ -1,13 +1,14 @@
 //! Gathers what a plan is computed from.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{Desired, Worker};
 use crate::containers::{ContainerState, ContainerStatus};
-use crate::logs::{LogQuery, read_log};
+use crate::logs::{LogQuery, log_is_complete, read_log};
 use crate::pod::apply::INSPECT_ERROR;
 use crate::pod::declared::declared;
 use crate::pod::files;
@@ -16,6 +17,10 @@ use crate::pod::pod_ext::PodExt;
 use crate::pod::status::{MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES};
 use crate::pod::worker::handle::SyncReason;
 use crate::pod::worker::state::ImageState;
+
+/// How long the log of an exited container may take to be complete: its writer exits with the
+/// container's shim, unless a process that the container has left behind still writes.
+const LOG_COMPLETE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(super) async fn observe(&mut self) -> Observed {
@@ -77,6 +82,9 @@ impl Worker {
             self.state.volumes_dirty = true;
             self.state.start_failures.clear();
         }
+        if pod.is_terminal() && self.state.terminal.is_none() {
+            self.state.terminal = pod.status.clone().map(Arc::new);
+        }
         self.pod = pod;
     }
 
@@ -103,7 +111,14 @@ impl Worker {
             };
             let text = match self.messages.get(&container.id) {
                 Some(text) => text.clone(),
-                None => self.termination_message(container, failed).await,
+                None => {
+                    // What the status says has ended has a whole log, for this and for everybody.
+                    let complete = log_is_complete(&container.log_path);
+                    if tokio::time::timeout(LOG_COMPLETE_TIMEOUT, complete).await.is_err() {
+                        tracing::info!(container = %container.id, "the log of an exited container is not complete yet");
+                    }
+                    self.termination_message(container, failed).await
+                }
             };
             self.messages.insert(container.id.clone(), text.clone());
             if let ContainerState::Exited(exit) = &mut self.containers[index].state {
@@ -127,9 +142,9 @@ impl Worker {
         let mut tail = Vec::new();
         while let Some(Ok(chunk)) = log.next().await {
             tail.extend_from_slice(&chunk);
+            tail.drain(..tail.len().saturating_sub(MESSAGE_LOG_BYTES));
         }
-        let from = tail.len().saturating_sub(MESSAGE_LOG_BYTES);
-        String::from_utf8_lossy(&tail[from..]).into_owned()
+        String::from_utf8_lossy(&tail).into_owned()
     }
 
     /// Exited containers need no more stopping.

@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodStatus;
 
 use crate::containers::{ContainerId, PodSandbox};
 use crate::pod::backoff::Backoff;
@@ -93,6 +95,8 @@ pub struct WorkerState {
     /// The apiserver no longer has the object.
     pub deleted: bool,
     pub delete_failure: Option<Failure>,
+    /// The status in which the pod was first seen in a terminal phase: it never leaves that.
+    pub terminal: Option<Arc<PodStatus>>,
     /// The apiserver has the status that was last computed.
     pub status_written: bool,
     /// Resources applied in place, by container.
