@@ -15,9 +15,11 @@ use crate::authn::ServiceAccountTokens;
 use crate::authz::Rbac;
 use crate::cache::{Cache, Version};
 use crate::error::store_error;
+use crate::inflight::Inflight;
 use crate::keys;
 use crate::kubelet::Kubelets;
 use crate::metrics::Metrics;
+use crate::paths::StoreProbe;
 use crate::request::{Options, Target, Verb};
 use crate::user::User;
 
@@ -32,6 +34,8 @@ pub struct Core {
     pub tokens: Option<ServiceAccountTokens>,
     pub kubelets: Kubelets,
     pub metrics: Metrics,
+    pub inflight: Inflight,
+    pub probe: StoreProbe,
 }
 
 /// One authorized request to a resource.

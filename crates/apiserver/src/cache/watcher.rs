@@ -17,6 +17,8 @@ use super::{Filter, Version};
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Events read from a bucket at once.
 const BATCH: usize = 256;
+/// Events are sent together up to about this many bytes of objects.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// What a watch sends to its client.
 #[derive(Debug)]
@@ -29,6 +31,16 @@ pub enum WatchEvent {
         revision: u64,
         initial_end: bool,
     },
+}
+
+impl WatchEvent {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Initial(version) => version.json.len(),
+            Self::Changed(_, event) => event.bytes(),
+            Self::Bookmark { .. } => 0,
+        }
+    }
 }
 
 /// A running watch.
@@ -118,13 +130,16 @@ impl Watcher {
     /// 410 when the client is too slow for the window of events.
     pub async fn next(&mut self) -> Option<Result<Vec<WatchEvent>, ApiError>> {
         loop {
+            if self.shutdown.is_cancelled() {
+                return None;
+            }
             if !self.pending.is_empty() {
-                let count = self.pending.len().min(BATCH);
-                let events = self.pending.drain(..count);
-                let Some((_, conversion)) = self.conversion else {
-                    return Some(Ok(events.collect()));
-                };
-                return Some(events.map(|event| converted(event, conversion)).collect());
+                return Some(self.batch());
+            }
+            // Here and not only in `sleep`: a watch that is always behind never sleeps.
+            let now = clock::instant();
+            if self.deadline.is_some_and(|deadline| now >= deadline) {
+                return None;
             }
             // In this order: whatever happened up to `reached` is already in the bucket.
             let reached = *self.progress.borrow();
@@ -133,23 +148,44 @@ impl Watcher {
                 Ok(events) => events,
                 Err(_) => return Some(Err(self.too_old())),
             };
-            if !events.is_empty() {
+            // All changes of a revision are read together.
+            let revision = events.last().map_or(reached, |last| last.revision.max(self.after));
+            let behind = !events.is_empty();
+            if behind {
                 let visible = events
                     .into_iter()
                     .filter(|event| event.revision > self.after)
                     .filter_map(|event| visible_event(&self.filter, event));
                 self.pending.extend(visible);
-                continue;
             }
-            if self.bookmarks && clock::instant() >= self.next_bookmark {
-                self.next_bookmark = clock::instant() + BOOKMARK_INTERVAL;
-                self.pending
-                    .push_back(WatchEvent::Bookmark { revision: reached, initial_end: false });
+            let due = self.bookmarks && now >= self.next_bookmark;
+            if due {
+                self.next_bookmark = now + BOOKMARK_INTERVAL;
+                let bookmark = WatchEvent::Bookmark { revision, initial_end: false };
+                self.pending.push_back(bookmark);
+            }
+            if behind || due {
                 continue;
             }
             if !self.sleep().await {
                 return None;
             }
+        }
+    }
+
+    /// The first of the pending events.
+    fn batch(&mut self) -> Result<Vec<WatchEvent>, ApiError> {
+        let mut bytes = 0;
+        let fit = self.pending.iter().take(BATCH).take_while(|event| {
+            let fits = bytes < BATCH_BYTES;
+            bytes += event.bytes();
+            fits
+        });
+        let count = fit.count();
+        let events = self.pending.drain(..count);
+        match self.conversion {
+            None => Ok(events.collect()),
+            Some((_, conversion)) => events.map(|event| converted(event, conversion)).collect(),
         }
     }
 

@@ -7,9 +7,22 @@ use tonic::{Status, Streaming};
 
 use super::service::ReplyStream;
 use crate::connect::Connection;
+use crate::inflight::Seat;
 
 /// The frames from a connection; the client's further frames are forwarded to it.
 pub fn frames(
+    connection: Connection,
+    requests: Streaming<pb::StreamRequest>,
+    seat: Seat,
+) -> ReplyStream<pb::Frame> {
+    let frames = of_connection(connection, requests);
+    Box::pin(frames.map(move |frame| {
+        let _until_the_end = &seat;
+        frame
+    }))
+}
+
+fn of_connection(
     connection: Connection,
     requests: Streaming<pb::StreamRequest>,
 ) -> ReplyStream<pb::Frame> {

@@ -167,6 +167,11 @@ impl Engine {
         self.apply_plain(Request::Revoke { id }).await
     }
 
+    /// Returns when the writer has answered.
+    pub(super) async fn ping(&self) -> Result<(), Status> {
+        self.command(Command::Ping).await
+    }
+
     pub(super) async fn defragment(&self) -> Result<(), Status> {
         self.command(Command::Defragment).await
     }

@@ -45,6 +45,8 @@ pub(super) enum Command {
     Pruned(Reply<()>),
     /// Rewrites the file to reclaim unused space.
     Defragment(Reply<()>),
+    /// Answered after the writes before it.
+    Ping(Reply<()>),
     /// Closes the file. Later commands fail.
     Stop(Reply<()>),
 }
@@ -85,6 +87,7 @@ impl Writer {
             match batch.then {
                 None | Some(Command::Apply { .. }) => {}
                 Some(Command::Pruned(reply)) => self.pruned(reply),
+                Some(Command::Ping(reply)) => answer(reply, self.check()),
                 Some(Command::Defragment(reply)) => answer(reply, self.defragment()),
                 Some(Command::Stop(reply)) => {
                     self.close();
@@ -237,6 +240,14 @@ impl Writer {
         match &mut self.pruning {
             Some(pruning) => pruning.waiting.push(reply),
             None => answer(reply, Ok(())),
+        }
+    }
+
+    /// Whether the file is open.
+    fn check(&self) -> Result<(), Status> {
+        match &self.database {
+            Some(_) => Ok(()),
+            None => Err(refusal::storage(&redb::Error::DatabaseClosed)),
         }
     }
 
