@@ -23,6 +23,8 @@ mod hostile;
 mod kubectl;
 #[path = "contract/lists.rs"]
 mod lists;
+#[path = "contract/load.rs"]
+mod load;
 #[path = "contract/quota.rs"]
 mod quota;
 #[path = "contract/server.rs"]

@@ -160,3 +160,48 @@ fn parse(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use store::Outcome;
+
+    use super::*;
+
+    fn written(outcome: Outcome) -> Revision {
+        match outcome {
+            Outcome::Written(revision) => revision,
+            conflict => panic!("{conflict:?}"),
+        }
+    }
+
+    /// A value that is no object hides the object instead of leaving its former state.
+    #[tokio::test]
+    async fn a_value_that_cannot_be_read_hides_its_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::embedded(folder.path()).await.unwrap();
+        let (key, shutdown) = (keys::object(ConfigMap::ROW, "d/n"), CancellationToken::new());
+        let good = Bytes::from(r#"{"metadata":{"name":"n","namespace":"d"}}"#);
+        let bad = Bytes::from("[]");
+        let created = written(store.create(key.clone(), good.clone()).await.unwrap());
+        let cache = Cache::start(store.clone(), 1 << 20, shutdown.clone());
+        cache.loaded().await;
+        let maps = cache.resource(ConfigMap::ROW);
+        assert_eq!(maps.get("d/n").unwrap().revision, created.get());
+        let broken = written(store.update(key.clone(), bad.clone(), created).await.unwrap());
+        cache.reach(broken.get()).await.unwrap();
+        assert!(maps.get("d/n").is_none());
+        assert_eq!(cache.unreadable(), 1);
+        let mended = written(store.update(key.clone(), good, broken).await.unwrap());
+        cache.reach(mended.get()).await.unwrap();
+        assert_eq!(maps.get("d/n").unwrap().revision, mended.get());
+        // The same when the caches are loaded.
+        written(store.update(key, bad, mended).await.unwrap());
+        let again = Cache::start(store, 1 << 20, shutdown.clone());
+        again.loaded().await;
+        assert!(again.resource(ConfigMap::ROW).get("d/n").is_none());
+        assert_eq!(again.unreadable(), 1);
+        shutdown.cancel();
+    }
+}

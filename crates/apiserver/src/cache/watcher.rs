@@ -237,3 +237,103 @@ fn visible_event(filter: &Filter, event: Arc<Event>) -> Option<WatchEvent> {
     };
     Some(WatchEvent::Changed(change, event))
 }
+
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+    use crate::cache::ResourceCache;
+
+    /// A watch for which there is always another event when it has sent one.
+    struct Behind {
+        resource: ResourceCache,
+        watcher: Watcher,
+        shutdown: CancellationToken,
+        revision: u64,
+    }
+
+    impl Behind {
+        fn new(settings: WatchSettings) -> Self {
+            let resource = ResourceCache::new(ConfigMap::ROW);
+            let filter = Filter::everything(ConfigMap::ROW, "");
+            let start = resource.start(&filter, Some(0)).unwrap();
+            let (_, progress) = watch::channel(1_000_000);
+            let shutdown = CancellationToken::new();
+            let watcher = Watcher::new(filter, start, settings, progress, shutdown.clone());
+            Self { resource, watcher, shutdown, revision: 0 }
+        }
+
+        /// A second later, with a new event.
+        async fn next(&mut self) -> Option<Vec<WatchEvent>> {
+            self.revision += 1;
+            let json = br#"{"metadata":{"name":"n","namespace":"d"}}"#;
+            let version =
+                Version::from_stored(ConfigMap::ROW, "d/n", json, self.revision).unwrap();
+            self.resource.apply("d/n", self.revision, Some(Arc::new(version)));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            self.watcher.next().await.map(|events| events.unwrap())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_behind_ends_in_time() {
+        let timeout = Some(Duration::from_secs(5));
+        let mut behind = Behind::new(WatchSettings { timeout, ..WatchSettings::default() });
+        for second in 1..5 {
+            assert_eq!(behind.next().await.unwrap().len(), 1, "{second}");
+        }
+        assert!(behind.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_behind_gets_bookmarks_of_what_it_has_seen() {
+        let mut behind =
+            Behind::new(WatchSettings { bookmarks: true, ..WatchSettings::default() });
+        let mut bookmarks = Vec::new();
+        for _ in 0..150 {
+            let mut seen = 0;
+            for event in behind.next().await.unwrap() {
+                match event {
+                    WatchEvent::Changed(_, event) => seen = event.revision,
+                    WatchEvent::Bookmark { revision, .. } => {
+                        assert_eq!(revision, seen);
+                        bookmarks.push(revision);
+                    }
+                    WatchEvent::Initial(_) => panic!("no initial state was requested"),
+                }
+            }
+        }
+        assert_eq!(bookmarks, [60, 120]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_behind_ends_with_the_server() {
+        let mut behind = Behind::new(WatchSettings::default());
+        assert!(behind.next().await.is_some());
+        behind.shutdown.cancel();
+        assert!(behind.next().await.is_none());
+    }
+
+    /// However large the objects, what is sent at once is bounded, and everything is sent.
+    #[tokio::test(start_paused = true)]
+    async fn batches_are_bounded_in_bytes() {
+        let mut behind = Behind::new(WatchSettings::default());
+        let value = "x".repeat(BATCH_BYTES / 3);
+        for revision in 1..=10 {
+            let json = format!(
+                r#"{{"metadata":{{"name":"n","namespace":"d"}},"data":{{"k":"{value}"}}}}"#
+            );
+            let version =
+                Version::from_stored(ConfigMap::ROW, "d/n", json.as_bytes(), revision).unwrap();
+            behind.resource.apply("d/n", revision, Some(Arc::new(version)));
+        }
+        let mut total = 0;
+        while total < 10 {
+            let events = behind.watcher.next().await.unwrap().unwrap();
+            assert!(events.len() <= 3, "{}", events.len());
+            total += events.len();
+        }
+    }
+}

@@ -80,7 +80,7 @@ pub(super) struct Loaded {
 }
 
 /// Opens the file, creating it if it is missing and repairing it after a crash.
-fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
+pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
     // The store contains secrets: no other user may read it.
     OpenOptions::new()
         .read(true)
