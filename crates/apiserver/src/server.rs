@@ -271,7 +271,8 @@ async fn connection(
     }
 }
 
-/// Both versions of HTTP, with their limits.
+/// Both versions of HTTP, with their limits. Not with hyper's `pipeline_flush`: it buffers answers
+/// without a limit.
 fn protocols() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -285,8 +286,7 @@ fn protocols() -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
-        .max_buf_size(MAX_HEADER_BYTES as usize)
-        .pipeline_flush(true);
+        .max_buf_size(MAX_HEADER_BYTES as usize);
     builder
 }
 

@@ -14,7 +14,7 @@ use super::{Accept, Representation};
 use crate::cache::Version;
 use crate::response::ListAnswer;
 
-/// Pieces are at least this long, except for the last. Objects of this length are not copied.
+/// How long pieces are, about. Objects of this length are not copied.
 pub const PIECE_BYTES: usize = 64 << 10;
 
 /// A list that is being rendered.
@@ -24,8 +24,9 @@ pub struct Pieces {
     options: TableOptions,
     now: Timestamp,
     begun: bool,
-    /// Index of the next item.
+    /// Index of the next item, and of the first one of this piece.
     next: usize,
+    first_of_piece: usize,
     /// A large object that is the next piece, and what follows it.
     large: Option<Bytes>,
     after: &'static [u8],
@@ -42,6 +43,7 @@ impl Pieces {
             now,
             begun: false,
             next: 0,
+            first_of_piece: 0,
             large: None,
             after: b"",
             ended: false,
@@ -61,25 +63,45 @@ impl Pieces {
         if let Some(large) = self.large.take() {
             return Ok(Some(large));
         }
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(PIECE_BYTES);
         out.put_slice(std::mem::take(&mut self.after));
         if !self.begun {
             self.begun = true;
             self.head(&mut out);
         }
+        self.first_of_piece = self.next;
         while !self.ended && self.large.is_none() && out.len() < PIECE_BYTES {
             let Some(item) = self.list.items.get(self.next).cloned() else {
                 out.put_slice(b"]}\n");
                 self.ended = true;
                 break;
             };
+            // What the buffer would have to grow for begins the next piece.
+            let length = if self.sends_objects() { item.json.len() } else { 0 };
+            if out.len() + length > PIECE_BYTES && self.next > self.first_of_piece {
+                break;
+            }
             if self.next > 0 {
                 out.put_u8(b',');
             }
             self.next += 1;
             self.item(&item, &mut out)?;
         }
-        Ok((!out.is_empty()).then(|| out.freeze()))
+        Ok(match out.len() {
+            0 => None,
+            // A short piece must not keep a long buffer.
+            length if length < PIECE_BYTES / 4 => Some(Bytes::copy_from_slice(&out)),
+            _ => Some(out.freeze()),
+        })
+    }
+
+    /// Whether whole objects are sent.
+    fn sends_objects(&self) -> bool {
+        match self.representation {
+            Representation::Object => true,
+            Representation::PartialMetadata => false,
+            Representation::Table => self.options.include == IncludeObject::Object,
+        }
     }
 
     /// All of the rest.
@@ -87,14 +109,14 @@ impl Pieces {
     /// # Errors
     /// As [`Self::next`].
     pub fn whole(mut self) -> Result<Bytes, ApiError> {
-        let mut out = BytesMut::new();
+        let mut pieces = Vec::new();
         while let Some(piece) = self.next()? {
-            if self.ended && out.is_empty() {
-                return Ok(piece);
-            }
-            out.put_slice(&piece);
+            pieces.push(piece);
         }
-        Ok(out.freeze())
+        match pieces.as_slice() {
+            [only] => Ok(only.clone()),
+            _ => Ok(pieces.concat().into()),
+        }
     }
 
     fn head(&self, out: &mut BytesMut) {
@@ -111,12 +133,7 @@ impl Pieces {
     }
 
     fn item(&mut self, item: &Arc<Version>, out: &mut BytesMut) -> Result<(), ApiError> {
-        let whole = match self.representation {
-            Representation::Object => true,
-            Representation::PartialMetadata => false,
-            Representation::Table => self.options.include == IncludeObject::Object,
-        };
-        if whole && item.json.len() >= PIECE_BYTES {
+        if self.sends_objects() && item.json.len() >= PIECE_BYTES {
             if self.representation == Representation::Table {
                 let cells = TableOptions { include: IncludeObject::None, ..self.options };
                 table_row(self.list.row, item, &cells, self.now, out)?;
