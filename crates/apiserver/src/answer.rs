@@ -109,7 +109,8 @@ mod tests {
 
     #[tokio::test]
     async fn all_pieces_arrive_in_order() {
-        let all: Vec<_> = in_time(futures::stream::iter(0..100), Seat::default(), || -1).collect().await;
+        let all: Vec<_> =
+            in_time(futures::stream::iter(0..100), Seat::default(), || -1).collect().await;
         assert_eq!(all, (0..100).collect::<Vec<_>>());
     }
 }

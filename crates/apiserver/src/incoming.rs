@@ -87,9 +87,7 @@ where
 /// A proxied body is for the backend to read; those of reads and of paths mean nothing.
 fn takes_body(subject: &Subject) -> bool {
     match subject {
-        Subject::Resource { verb, .. } => {
-            !verb.is_read() && !matches!(verb, Verb::Connect { .. })
-        }
+        Subject::Resource { verb, .. } => !verb.is_read() && !matches!(verb, Verb::Connect { .. }),
         Subject::Path { .. } => false,
     }
 }

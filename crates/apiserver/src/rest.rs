@@ -19,10 +19,10 @@ use http_body_util::{BodyExt, Empty};
 use k8s_openapi::api::core::v1::Endpoints;
 use tower::ServiceExt;
 
+pub use list::{PIECE_BYTES, Pieces};
 pub use negotiate::{Accept, Representation};
 pub use render::{Rendering, error as render_error, full};
 pub use route::parse_query;
-pub use list::{PIECE_BYTES, Pieces};
 pub use table::{IncludeObject, partial, table};
 pub use watch::bookmark;
 
@@ -112,8 +112,7 @@ impl Rest {
             Ok(Answer { response, verb, deprecated }) => {
                 let hash = documents::hash(parts, &response);
                 let response = self.rendering.response(response, verb, &accept, seat).await;
-                let mut response =
-                    response.unwrap_or_else(|error| render::error(&error, &accept));
+                let mut response = response.unwrap_or_else(|error| render::error(&error, &accept));
                 if let Some(hash) = hash {
                     response = documents::set_etag(parts, &hash, response);
                 }

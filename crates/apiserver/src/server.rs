@@ -176,7 +176,13 @@ async fn accept(
             Ok((stream, _)) => match connections.enter() {
                 Some(place) => {
                     let shutdown = shutdown.clone();
-                    tasks.spawn(connection(stream, place, acceptor.clone(), doors.clone(), shutdown));
+                    tasks.spawn(connection(
+                        stream,
+                        place,
+                        acceptor.clone(),
+                        doors.clone(),
+                        shutdown,
+                    ));
                 }
                 None => tracing::debug!("refused a connection: too many are open"),
             },
@@ -234,7 +240,9 @@ async fn connection(
             let user = peer.and_then(|peer| peer.user(now));
             let claims = request.headers().contains_key(AUTHORIZATION);
             let response = doors.answer(request, PeerUser(user)).await;
-            if claims && !is_unauthenticated(&response) {
+            // A browser's session shows its token as a subprotocol.
+            let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+            if upgraded || (claims && !is_unauthenticated(&response)) {
                 active.prove();
             }
             Ok::<_, std::convert::Infallible>(response.map(|body| hold(body, ongoing)))

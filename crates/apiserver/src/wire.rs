@@ -53,7 +53,10 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         tokens: tokens(config)?,
         kubelets: Kubelets::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
-        inflight: Inflight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
+        inflight: Inflight::new(
+            config.max_requests_inflight,
+            config.max_mutating_requests_inflight,
+        ),
         probe: StoreProbe::default(),
     });
     core.cache.loaded().await;

@@ -269,8 +269,7 @@ mod tests {
         async fn next(&mut self) -> Option<Vec<WatchEvent>> {
             self.revision += 1;
             let json = br#"{"metadata":{"name":"n","namespace":"d"}}"#;
-            let version =
-                Version::from_stored(ConfigMap::ROW, "d/n", json, self.revision).unwrap();
+            let version = Version::from_stored(ConfigMap::ROW, "d/n", json, self.revision).unwrap();
             self.resource.apply("d/n", self.revision, Some(Arc::new(version)));
             tokio::time::advance(Duration::from_secs(1)).await;
             self.watcher.next().await.map(|events| events.unwrap())
@@ -289,8 +288,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_is_always_behind_gets_bookmarks_of_what_it_has_seen() {
-        let mut behind =
-            Behind::new(WatchSettings { bookmarks: true, ..WatchSettings::default() });
+        let mut behind = Behind::new(WatchSettings { bookmarks: true, ..WatchSettings::default() });
         let mut bookmarks = Vec::new();
         for _ in 0..150 {
             let mut seen = 0;

@@ -119,7 +119,9 @@ mod tests {
     async fn the_budget_is_shared_and_the_oldest_go_first() {
         let window = Window::new(10 << 20);
         for revision in 0..10 {
-            assert!(window.add(usize::try_from(revision).unwrap() % 3, revision, 1 << 20).is_empty());
+            assert!(
+                window.add(usize::try_from(revision).unwrap() % 3, revision, 1 << 20).is_empty()
+            );
         }
         let gone = window.add(0, 10, 3 << 20);
         assert_eq!(revisions(&gone), [0, 1, 2]);

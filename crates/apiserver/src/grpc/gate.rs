@@ -80,17 +80,16 @@ impl Gate {
         }
         let mut begun = Bytes::new();
         if !method.streams() {
-            begun = tokio::time::timeout(HEAD_TIME, beginning(&mut body)).await.map_err(|_| {
-                ApiError::timeout("Timeout: the message did not arrive in time")
-            })??;
+            begun = tokio::time::timeout(HEAD_TIME, beginning(&mut body))
+                .await
+                .map_err(|_| ApiError::timeout("Timeout: the message did not arrive in time"))??;
             if let (Some(length), Method::Write(verb)) = (length(&begun), method)
                 && length > HEAD_BYTES
             {
                 let target = target(&begun, verb)?;
                 let seat = Seat::default();
                 let subject = Subject::Resource { verb, target };
-                let request =
-                    Request { seat: seat.clone(), ..Request::new(subject, credentials) };
+                let request = Request { seat: seat.clone(), ..Request::new(subject, credentials) };
                 self.pipelines.admit.clone().oneshot(request).await?;
                 parts.extensions.insert(seat);
             }
@@ -166,9 +165,8 @@ async fn beginning(body: &mut Incoming) -> Result<Bytes, ApiError> {
             return Ok(begun);
         }
         let Some(frame) = body.frame().await else { return Ok(begun) };
-        let frame = frame.map_err(|error| {
-            ApiError::bad_request(format!("cannot read the message: {error}"))
-        })?;
+        let frame = frame
+            .map_err(|error| ApiError::bad_request(format!("cannot read the message: {error}")))?;
         let Ok(data) = frame.into_data() else { return Ok(begun) };
         begun = if begun.is_empty() {
             data
@@ -191,7 +189,9 @@ fn target(begun: &[u8], verb: Verb) -> Result<Target, ApiError> {
     /// Of field 1, with a length.
     const TAG: u8 = 0x0a;
     let missing = || {
-        ApiError::too_large(format!("a message of more than {HEAD_BYTES} bytes begins with its target"))
+        ApiError::too_large(format!(
+            "a message of more than {HEAD_BYTES} bytes begins with its target"
+        ))
     };
     let mut message = begun.get(PREFIX_BYTES..).unwrap_or_default();
     if message.split_off_first() != Some(&TAG) {
@@ -224,11 +224,8 @@ impl Limits {
     /// Counts bytes that have arrived.
     fn count(&mut self, mut data: &[u8]) -> Result<(), Status> {
         while !data.is_empty() {
-            let taken = data.len().min(if self.left > 0 {
-                self.left
-            } else {
-                PREFIX_BYTES - self.filled
-            });
+            let taken =
+                data.len().min(if self.left > 0 { self.left } else { PREFIX_BYTES - self.filled });
             let (now, later) = data.split_at(taken);
             data = later;
             if self.left > 0 {
@@ -325,7 +322,8 @@ mod tests {
                 for (number, length) in lengths.iter().enumerate() {
                     let size = usize::try_from(*length).unwrap().min(MAX_REQUEST_BYTES);
                     let bytes = prefixed(*length, &vec![0; size]);
-                    let counted = bytes.chunks(cut.min(bytes.len())).try_for_each(|c| limits.count(c));
+                    let counted =
+                        bytes.chunks(cut.min(bytes.len())).try_for_each(|c| limits.count(c));
                     if counted.is_err() {
                         stopped = Some(number);
                         break;

@@ -19,9 +19,7 @@ use crate::inflight::Seat;
 use crate::pipeline::Pipeline;
 use crate::request::{Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
-use crate::rest::{
-    Accept, PIECE_BYTES, PeerUser, Pieces, Representation, bookmark, impersonation,
-};
+use crate::rest::{Accept, PIECE_BYTES, PeerUser, Pieces, Representation, bookmark, impersonation};
 use crate::user::Credentials;
 
 type Reply<T> = Result<Answer<T>, Status>;
@@ -67,8 +65,7 @@ impl Resources {
                 "Request entity too large: limit is 3145728",
             )));
         }
-        let response =
-            self.ask(caller, Subject::Resource { verb, target }, options, json).await?;
+        let response = self.ask(caller, Subject::Resource { verb, target }, options, json).await?;
         let warnings = match &response {
             Response::Object(answer) => answer.warnings.clone(),
             Response::Json { warnings, .. } => warnings.clone(),

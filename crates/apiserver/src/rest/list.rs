@@ -200,11 +200,9 @@ mod tests {
         let some = [10, largest, largest, 10, 30_000, 30_000, 30_000, 30_000, largest];
         let many = [1_000; 500];
         for sizes in [&[][..], &[10], &[largest], &some, &many] {
-            for representation in [
-                Representation::Object,
-                Representation::PartialMetadata,
-                Representation::Table,
-            ] {
+            for representation in
+                [Representation::Object, Representation::PartialMetadata, Representation::Table]
+            {
                 for include in [IncludeObject::None, IncludeObject::Metadata, IncludeObject::Object]
                 {
                     let accept = Accept { representation, include, ..Accept::default() };
@@ -225,7 +223,8 @@ mod tests {
                         let object = if table { &item["object"] } else { item };
                         let name = &object["metadata"]["name"];
                         let named = !table || include != IncludeObject::None;
-                        let expected = if named { json!(format!("n{number}")) } else { Value::Null };
+                        let expected =
+                            if named { json!(format!("n{number}")) } else { Value::Null };
                         assert_eq!(*name, expected);
                     }
                 }

@@ -124,10 +124,7 @@ impl Accept {
 ///
 /// # Errors
 /// 415 when it is neither JSON, YAML nor Kubernetes' protobuf.
-pub fn body_format(
-    parts: &http::request::Parts,
-    empty: bool,
-) -> Result<BodyFormat, ApiError> {
+pub fn body_format(parts: &http::request::Parts, empty: bool) -> Result<BodyFormat, ApiError> {
     let kind = media_type(&parts.headers);
     if empty || parts.method == http::Method::PATCH {
         return Ok(match kind.as_str() {

@@ -122,7 +122,8 @@ async fn bodies_of_strangers_cost_nothing() {
 /// Creates ConfigMaps of `size` bytes.
 async fn fill(admin: &Rest, count: usize, size: usize) {
     let create = |number: usize| async move {
-        let map = json!({"metadata": {"name": format!("m{number}")}, "data": {"k": "x".repeat(size)}});
+        let map =
+            json!({"metadata": {"name": format!("m{number}")}, "data": {"k": "x".repeat(size)}});
         admin.post(MAPS, &map).await.expect(201);
     };
     futures::stream::iter(0..count).for_each_concurrent(32, create).await;
@@ -260,7 +261,11 @@ async fn memory_comes_back_after_a_load() {
         after.push(server.allocated());
     }
     let shown: Vec<_> = after.iter().map(|bytes| bytes / 1_000).collect();
-    assert!(after[2] <= after[0] + after[0] / 2 + 5 * MIB, "from {} to {shown:?} kB", fresh / 1_000);
+    assert!(
+        after[2] <= after[0] + after[0] / 2 + 5 * MIB,
+        "from {} to {shown:?} kB",
+        fresh / 1_000
+    );
     eprintln!("fresh {} kB, then {shown:?} kB", fresh / 1_000);
 }
 

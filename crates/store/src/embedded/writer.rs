@@ -262,8 +262,7 @@ impl Writer {
         // From now on the file's name is the new one's, and no write may go to the old one. If the
         // name is not durable, none may be acknowledged: the next one opens the file again.
         self.database = None;
-        sync_directory(self.directory())
-            .map_err(|error| self.not_rewritten(&error.into()))?;
+        sync_directory(self.directory()).map_err(|error| self.not_rewritten(&error.into()))?;
         // Reads that are in progress keep the old file until they end.
         self.shared.write().set_view(view);
         self.database = Some(database);
