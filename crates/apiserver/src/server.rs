@@ -37,8 +37,9 @@ use crate::rest::{Body, BodyError, PeerUser, Rest};
 
 /// How long a connection may be open before its first request.
 const SILENCE: Duration = Duration::from_secs(32);
-/// How long an HTTP/1.1 connection may be idle between requests.
-const IDLE: Duration = Duration::from_secs(90);
+/// How long an HTTP/1.1 connection may be idle between requests: longer than clients keep idle
+/// connections (90 s), so that none sends a request on one that is just being closed.
+const IDLE: Duration = Duration::from_secs(120);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// TCP keepalive: after how long, and how often a silent connection is probed. Watches and sessions
