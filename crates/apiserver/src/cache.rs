@@ -12,9 +12,11 @@ mod resource;
 mod selectable;
 mod version;
 mod watcher;
+mod window;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::{ApiError, KindRow};
@@ -28,6 +30,7 @@ pub use resource::ResourceCache;
 pub use version::Version;
 pub use watcher::{WatchEvent, WatchSettings, Watcher};
 
+use self::window::{Kept, Window};
 use crate::error::store_error;
 use crate::keys;
 
@@ -47,12 +50,19 @@ pub struct Cache {
     progress: watch::Sender<u64>,
     progress_requests: mpsc::Sender<()>,
     revisions: mpsc::Sender<oneshot::Sender<Result<u64, ApiError>>>,
+    /// The events that are kept for watches.
+    window: Window,
+    /// Whether the watch of the store is open.
+    following: AtomicBool,
+    /// Values of the store that could not be read, and are missing in the caches.
+    unreadable: AtomicU64,
     shutdown: CancellationToken,
 }
 
 impl Cache {
-    /// Starts the tasks that keep the caches in sync with the store, until `shutdown`.
-    pub fn start(store: Store, shutdown: CancellationToken) -> Arc<Self> {
+    /// Starts the tasks that keep the caches in sync with the store, until `shutdown`. Events are
+    /// kept for watches up to `window_bytes`.
+    pub fn start(store: Store, window_bytes: usize, shutdown: CancellationToken) -> Arc<Self> {
         let stored: Vec<&'static KindRow> =
             api::kind::KINDS.iter().copied().filter(|row| row.stored).collect();
         let (progress_requests, requested) = mpsc::channel(1);
@@ -67,10 +77,14 @@ impl Cache {
             progress: watch::Sender::new(0),
             progress_requests,
             revisions,
+            window: Window::new(window_bytes),
+            following: AtomicBool::new(false),
+            unreadable: AtomicU64::new(0),
             shutdown: shutdown.clone(),
         });
         tokio::spawn(feed::run(cache.clone(), store.clone(), requested, shutdown.clone()));
         tokio::spawn(answer_revisions(store.clone(), asked));
+        tokio::spawn(end_aged(cache.clone(), shutdown.clone()));
         tokio::spawn(compact::run(cache.clone(), store, shutdown));
         cache
     }
@@ -81,8 +95,14 @@ impl Cache {
         debug_assert!(waited.is_ok(), "the sender lives in self");
     }
 
-    pub fn is_loaded(&self) -> bool {
-        self.revision() > 0
+    /// Whether the caches have been loaded and are kept in sync with the store.
+    pub fn is_following(&self) -> bool {
+        self.revision() > 0 && self.following.load(Ordering::Relaxed)
+    }
+
+    /// How many values of the store could not be read.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
     }
 
     /// The revision that the caches have reached.
@@ -112,6 +132,19 @@ impl Cache {
         let at = first.len() + 1 + tail.find('/')?;
         let index = self.prefixes.get(&rest[..at])?;
         Some((*index, rest[at + 1..].to_owned()))
+    }
+
+    /// Applies one change from the store. `None`: deleted.
+    fn apply(&self, resource: usize, key: &str, revision: u64, new: Option<Arc<Version>>) {
+        if let Some(bytes) = self.resources[resource].apply(key, revision, new) {
+            self.forget(self.window.add(resource, revision, bytes));
+        }
+    }
+
+    fn forget(&self, events: Vec<Kept>) {
+        for event in events {
+            self.resources[event.resource].forget(event.revision);
+        }
     }
 
     fn advance(&self, revision: u64) {
@@ -195,6 +228,16 @@ fn too_large(requested: u64, current: u64) -> ApiError {
         field: None,
     }]);
     error
+}
+
+/// Ends events by their age.
+async fn end_aged(cache: Arc<Cache>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            aged = cache.window.aged() => cache.forget(aged),
+            () = shutdown.cancelled() => return,
+        }
+    }
 }
 
 /// Answers requests for the store's revision: all that are waiting share one round trip that began

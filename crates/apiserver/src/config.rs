@@ -81,12 +81,30 @@ pub struct Config {
     #[arg(long, default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: (u16, u16),
 
+    /// Reads in flight at once, beside those of the system; 0: no limit.
+    #[arg(long, default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    /// Writes in flight at once, beside those of the system; 0: no limit.
+    #[arg(long, default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
+
+    /// Memory for the recent events that watches resume from, in MiB, of all resources together.
+    #[arg(long, default_value_t = 32, value_name = "MIB")]
+    pub watch_cache_window_mib: usize,
+
     #[arg(long)]
     pub kubelet_certificate_authority: Option<PathBuf>,
     #[arg(long)]
     pub kubelet_client_certificate: Option<PathBuf>,
     #[arg(long)]
     pub kubelet_client_key: Option<PathBuf>,
+}
+
+impl Config {
+    /// The budget of the watch cache's events, in bytes.
+    pub fn watch_cache_bytes(&self) -> usize {
+        self.watch_cache_window_mib << 20
+    }
 }
 
 fn port_range(text: &str) -> Result<(u16, u16), String> {

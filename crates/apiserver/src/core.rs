@@ -16,9 +16,11 @@ use crate::authn::ServiceAccountTokens;
 use crate::authz::Rbac;
 use crate::cache::{Cache, Version};
 use crate::error::store_error;
+use crate::inflight::Inflight;
 use crate::keys;
 use crate::kubelet::Kubelets;
 use crate::metrics::Metrics;
+use crate::paths::StoreProbe;
 use crate::request::{Options, Target, Verb};
 use crate::user::User;
 
@@ -37,6 +39,8 @@ pub struct Core {
     pub metrics: Metrics,
     /// The address at which clients in the cluster reach this server.
     pub advertised: SocketAddr,
+    pub inflight: Inflight,
+    pub probe: StoreProbe,
 }
 
 /// One authorized request to a resource.

@@ -2,15 +2,21 @@
 
 mod bind;
 mod convert;
+mod gate;
 mod service;
 mod stream;
 
 use clock::SharedClock;
 use tonic::service::Routes;
 
+pub use gate::Gate;
 pub use service::Resources;
 
+use crate::body::MAX_BODY_BYTES;
 use crate::pipeline::Pipeline;
+
+/// The largest message that is received, in bytes: the largest object and what is around it.
+const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (1 << 20);
 
 /// All gRPC services of the port.
 pub type Grpc = Routes;
@@ -19,7 +25,7 @@ pub type Grpc = Routes;
 pub fn routes(pipeline: Pipeline, clock: SharedClock) -> Grpc {
     let resources = Resources::new(pipeline, clock);
     let resources = rpc::api_v1::resources_server::ResourcesServer::new(resources)
-        .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);
     let (_, health) = tonic_health::server::health_reporter();
     let mut builder = Routes::builder();

@@ -1,9 +1,9 @@
 //! The apiserver: Kubernetes' API over REST and gRPC on one TLS port, on one pipeline.
 //!
 //! A request from either door becomes one [`request::Request`] and passes through one tower stack
-//! ([`pipeline`]: metrics, authentication, authorization, handler); reads are answered from the
-//! watch cache ([`cache`]) as encoded bytes, writes ([`verbs`]) are decoded once, defaulted,
-//! admitted, validated and stored by compare-and-swap.
+//! ([`pipeline`]: metrics, authentication, authorization, a seat, the body, handler); reads are
+//! answered from the watch cache ([`cache`]) as encoded bytes, writes ([`verbs`]) are decoded once,
+//! defaulted, admitted, validated and stored by compare-and-swap.
 //!
 //! - Doors: [`rest`], [`grpc`], behind [`server`].
 //! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
@@ -15,6 +15,7 @@
 
 mod admission;
 mod allocate;
+mod answer;
 pub mod authn;
 mod authz;
 mod body;
@@ -25,6 +26,8 @@ mod connect;
 pub mod core;
 mod error;
 mod grpc;
+mod incoming;
+mod inflight;
 mod keys;
 mod kinds;
 mod kubelet;

@@ -145,6 +145,7 @@ pub struct Metrics {
     inflight: Family<Inflight, Gauge>,
     objects: Family<ObjectLabels, Gauge>,
     revision: Gauge,
+    unreadable: Gauge,
 }
 
 impl Default for Metrics {
@@ -154,7 +155,7 @@ impl Default for Metrics {
         let durations: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
         let (inflight, objects) = (Family::default(), Family::default());
-        let revision = Gauge::default();
+        let (revision, unreadable) = (Gauge::default(), Gauge::default());
         registry.register(
             "apiserver_request",
             "Requests by verb, resource and the code of the answer",
@@ -182,7 +183,21 @@ impl Default for Metrics {
         );
         let pod_security = PodSecurityMetrics::default();
         pod_security.register(&mut registry);
-        Self { pod_security, registry, requests, durations, inflight, objects, revision }
+        registry.register(
+            "skiff_apiserver_unreadable_values",
+            "Values of the store that could not be read since the start; their objects are missing",
+            Gauge::clone(&unreadable),
+        );
+        Self {
+            pod_security,
+            registry,
+            requests,
+            durations,
+            inflight,
+            objects,
+            revision,
+            unreadable,
+        }
     }
 }
 
@@ -196,6 +211,7 @@ impl Metrics {
         }
         let revision = i64::try_from(core.cache.revision()).unwrap_or(i64::MAX);
         self.revision.set(revision);
+        self.unreadable.set(i64::try_from(core.cache.unreadable()).unwrap_or(i64::MAX));
         let mut out = String::new();
         if let Err(error) = text::encode(&mut out, &self.registry) {
             write!(out, "# {error}").expect("a string takes everything");

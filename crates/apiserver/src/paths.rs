@@ -1,6 +1,7 @@
 //! Non-resource paths: health, version, discovery, OpenAPI, metrics, token keys.
 
 mod discovery;
+mod probe;
 
 use api::ApiError;
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use crate::core::Core;
 use crate::openapi;
 use crate::request::{Request, Subject};
 use crate::response::Response;
+
+pub use probe::StoreProbe;
 
 /// The Kubernetes version that is served.
 pub const MAJOR: &str = "1";
@@ -23,7 +26,7 @@ pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefin
 ///
 /// # Errors
 /// 404 for an unknown path.
-pub fn answer(
+pub async fn answer(
     core: &Core,
     path: &str,
     accept: &str,
@@ -48,7 +51,7 @@ pub fn answer(
         Ok(Response::Json { code: 200, json: Bytes::from(value.to_string()), warnings: Vec::new() })
     };
     match trimmed {
-        "/healthz" | "/livez" | "/readyz" => health(core, trimmed, request),
+        "/healthz" | "/livez" | "/readyz" => health(core, trimmed, request).await,
         "/version" => json(version()),
         "/metrics" => {
             let content_type = if accept.contains("application/openmetrics-text") {
@@ -77,7 +80,7 @@ pub fn answer(
             || trimmed.starts_with("/livez/")
             || trimmed.starts_with("/readyz/") =>
         {
-            health(core, trimmed, request)
+            health(core, trimmed, request).await
         }
         _ => discovery::group_or_version(trimmed).ok_or_else(ApiError::no_such_resource),
     }
@@ -131,21 +134,35 @@ fn version() -> serde_json::Value {
     })
 }
 
-fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiError> {
-    let checks =
-        [("ping", true), ("etcd", core.cache.is_loaded()), ("watch-cache", core.cache.is_loaded())];
+/// The checks of an endpoint, in their order. An apiserver without its store can do nothing, so
+/// that even `/livez` asks it, as upstream; that the caches follow concerns only readiness.
+const CHECKS: [(&str, &[&str]); 3] = [
+    ("ping", &["healthz", "livez", "readyz"]),
+    ("etcd", &["healthz", "livez", "readyz"]),
+    ("watch-cache", &["readyz"]),
+];
+
+async fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiError> {
     let (endpoint, only) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
-    let relevant: Vec<_> = checks
-        .iter()
-        .filter(|(name, _)| {
-            (only.is_empty() && (endpoint != "livez" || *name == "ping")) || *name == only
-        })
-        .collect();
+    let mut excluded: Vec<&str> = request.options.values("exclude").collect();
+    let skipped = excluded.clone();
+    let skips = |name: &str| only.is_empty() && skipped.contains(&name);
+    let mut relevant: Vec<(&str, bool)> = Vec::new();
+    for (name, endpoints) in CHECKS {
+        if !endpoints.contains(&endpoint) || (!only.is_empty() && name != only) {
+            continue;
+        }
+        let holds = match name {
+            _ if skips(name) => true,
+            "etcd" => core.probe.answers(&core.store).await,
+            "watch-cache" => core.cache.is_following(),
+            _ => true,
+        };
+        relevant.push((name, holds));
+    }
     if relevant.is_empty() {
         return Err(ApiError::no_such_resource());
     }
-    let mut excluded: Vec<&str> = request.options.values("exclude").collect();
-    let skips = |name: &str| only.is_empty() && excluded.contains(&name);
     let good = relevant.iter().all(|(name, holds)| *holds || skips(name));
     let body = if good && (!only.is_empty() || request.options.parameter("verbose").is_none()) {
         "ok".to_owned()

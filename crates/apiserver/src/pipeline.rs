@@ -1,4 +1,5 @@
-//! The one stack that both doors call: metrics, authentication, authorization, then the handler.
+//! The one stack that both doors call: metrics, authentication, authorization, a seat, the body,
+//! then the handler.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,19 +12,65 @@ use tower::{Service, ServiceBuilder};
 use crate::core::{Call, Core};
 use crate::request::{Request, Subject};
 use crate::response::Response;
-use crate::{authn, authz, metrics, paths, verbs};
+use crate::{authn, authz, incoming, inflight, metrics, paths, verbs};
 
-/// The stack. Clone it per request.
+/// A stack of steps. Clone it per request.
 pub type Pipeline = BoxCloneSyncService<Request, Response, ApiError>;
 
-/// Builds the stack.
-pub fn pipeline(core: Arc<Core>) -> Pipeline {
-    let stack = ServiceBuilder::new()
-        .layer_fn(|inner| Middleware::new(&core, metrics::count, inner))
-        .layer_fn(|inner| Middleware::new(&core, authn::authenticate, inner))
-        .layer_fn(|inner| Middleware::new(&core, authz::authorize, inner))
-        .service(Handler(core.clone()));
-    BoxCloneSyncService::new(stack)
+/// The whole stack, and its first steps alone, by which a door decides whether to receive a
+/// message at all.
+#[derive(Clone)]
+pub struct Pipelines {
+    pub whole: Pipeline,
+    /// Authentication. Answers nothing.
+    pub identify: Pipeline,
+    /// Authentication, authorization and a seat. Answers nothing.
+    pub admit: Pipeline,
+}
+
+impl Pipelines {
+    pub fn new(core: &Arc<Core>) -> Self {
+        let whole = ServiceBuilder::new()
+            .layer_fn(|inner| Middleware::new(core, metrics::count, inner))
+            .layer_fn(|inner| Middleware::new(core, authn::authenticate, inner))
+            .layer_fn(|inner| Middleware::new(core, authz::authorize, inner))
+            .layer_fn(|inner| Middleware::new(core, inflight::admit, inner))
+            .layer_fn(|inner| Middleware::new(core, incoming::receive, inner))
+            .service(Handler(core.clone()));
+        let identify = ServiceBuilder::new()
+            .layer_fn(|inner| Middleware::new(core, authn::authenticate, inner))
+            .service(Accepted);
+        let admit = ServiceBuilder::new()
+            .layer_fn(|inner| Middleware::new(core, authn::authenticate, inner))
+            .layer_fn(|inner| Middleware::new(core, authz::authorize, inner))
+            .layer_fn(|inner| Middleware::new(core, inflight::admit, inner))
+            .service(Accepted);
+        Self {
+            whole: BoxCloneSyncService::new(whole),
+            identify: BoxCloneSyncService::new(identify),
+            admit: BoxCloneSyncService::new(admit),
+        }
+    }
+}
+
+/// The innermost service of the first steps: they have accepted the request.
+#[derive(Clone)]
+struct Accepted;
+
+impl Service<Request> for Accepted {
+    type Response = Response;
+    type Error = ApiError;
+    type Future = std::future::Ready<Result<Response, ApiError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request) -> Self::Future {
+        let body = bytes::Bytes::new();
+        let nothing = Response::Raw { code: 204, content_type: String::new(), body };
+        std::future::ready(Ok(nothing))
+    }
 }
 
 /// An async function around the rest of the stack, which it is given.
@@ -91,7 +138,9 @@ impl Service<Request> for Handler {
                     };
                     verbs::handle(call, &request).await
                 }
-                Subject::Path { path, accept, .. } => paths::answer(&core, path, accept, &request),
+                Subject::Path { path, accept, .. } => {
+                    paths::answer(&core, path, accept, &request).await
+                }
             }
         })
     }

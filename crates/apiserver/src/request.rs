@@ -7,6 +7,8 @@ use std::time::Duration;
 use api::{KindRow, fields, labels};
 use bytes::Bytes;
 
+use crate::incoming::Slot;
+use crate::inflight::Seat;
 use crate::user::{Credentials, User};
 
 /// The verb of a request to a resource.
@@ -184,6 +186,26 @@ pub struct Request {
     pub user: Arc<User>,
     pub subject: Subject,
     pub options: Options,
+    /// Empty until it has been received.
     pub body: Bytes,
     pub body_format: BodyFormat,
+    /// The body until then, if the door has not received it.
+    pub unread: Slot,
+    pub seat: Seat,
+}
+
+impl Request {
+    /// A request without a body.
+    pub fn new(subject: Subject, credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            user: Arc::new(User::anonymous()),
+            subject,
+            options: Options::default(),
+            body: Bytes::new(),
+            body_format: BodyFormat::Json,
+            unread: Slot::default(),
+            seat: Seat::default(),
+        }
+    }
 }

@@ -54,7 +54,7 @@ pub fn bounded(warnings: &[String]) -> Vec<String> {
 }
 
 /// A page of a list, or all of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ListAnswer {
     pub row: &'static KindRow,
     pub items: Vec<Arc<Version>>,

@@ -1,6 +1,7 @@
 //! The REST door: HTTP requests in, Kubernetes' wire formats out.
 
 mod documents;
+mod list;
 mod negotiate;
 mod render;
 mod route;
@@ -8,32 +9,32 @@ mod table;
 mod watch;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::{ApiError, Kind};
 use bytes::Bytes;
 use clock::SharedClock;
 use http::header::{CONTENT_TYPE, HeaderValue, WARNING};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use k8s_openapi::api::core::v1::Endpoints;
 use tower::ServiceExt;
 
+pub use list::{PIECE_BYTES, Pieces};
 pub use negotiate::{Accept, Representation};
-pub use render::{error as render_error, full};
+pub use render::{Rendering, error as render_error, full};
 pub use route::{parse_query, percent_decode};
 pub use table::{IncludeObject, partial, table};
 pub use watch::bookmark;
 
+use crate::answer::hold;
 use crate::authn;
-use crate::body::MAX_BODY_BYTES;
+use crate::incoming::{Slot, Unread, discard};
+use crate::inflight::Seat;
 use crate::pipeline::Pipeline;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
-use crate::user::{ClientCertificate, User};
+use crate::user::ClientCertificate;
 
-/// How long a request's body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(60);
 const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 
 /// Why a body ended early.
@@ -57,12 +58,12 @@ pub fn certificate(extensions: &http::Extensions) -> ClientCertificate {
 #[derive(Clone)]
 pub struct Rest {
     pipeline: Pipeline,
-    clock: SharedClock,
+    rendering: Arc<Rendering>,
 }
 
 impl Rest {
     pub fn new(pipeline: Pipeline, clock: SharedClock) -> Self {
-        Self { pipeline, clock }
+        Self { pipeline, rendering: Arc::new(Rendering::new(clock)) }
     }
 
     /// Answers one HTTP request.
@@ -94,14 +95,26 @@ impl Rest {
             Ok(accept) => accept,
             Err(error) => return render::error(&error, &Accept::default()),
         };
-        match self.answer(parts, body, &accept).await {
-            Ok(Answer { response: Response::Connect(connection), body, .. }) => {
-                connection.serve(parts, body, upgrade).await
-            }
-            Ok(Answer { response, verb, deprecated, .. }) => {
+        let unread = Slot::new(Unread {
+            body: body.map_err(Into::into).boxed_unsync(),
+            format: negotiate::body_format(parts, false),
+        });
+        let seat = Seat::default();
+        let answer = self.answer(parts, unread.clone(), seat.clone(), &accept).await;
+        let left = unread.take().map(|unread| unread.body);
+        if let Ok(Answer { response: Response::Connect(connection), .. }) = answer {
+            let response = connection.serve(parts, left, upgrade).await;
+            return response.map(|body| hold(body, seat));
+        }
+        // HTTP/2 resets a stream whose body is unwanted; HTTP/1.1 can only close the connection.
+        if let Some(body) = left.filter(|body| still_sent(parts, body)) {
+            discard(body).await;
+        }
+        match answer {
+            Ok(Answer { response, verb, deprecated }) => {
                 let hash = documents::hash(parts, &response);
-                let mut response = render::response(response, verb, &accept, &self.clock)
-                    .unwrap_or_else(|error| render::error(&error, &accept));
+                let response = self.rendering.response(response, verb, &accept, seat).await;
+                let mut response = response.unwrap_or_else(|error| render::error(&error, &accept));
                 if let Some(hash) = hash {
                     response = documents::set_etag(parts, &hash, response);
                 }
@@ -115,41 +128,32 @@ impl Rest {
         }
     }
 
-    async fn answer<B>(
+    async fn answer(
         &self,
         parts: &http::request::Parts,
-        body: B,
+        unread: Slot,
+        seat: Seat,
         accept: &Accept,
-    ) -> Result<Answer, ApiError>
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    ) -> Result<Answer, ApiError> {
         let mut routed = route::route(parts, accept)?;
         routed.options.product = product(&parts.headers).to_owned();
         let deprecated = deprecation(&routed.subject);
-        let (verb, proxied) = match &routed.subject {
-            Subject::Resource { verb, target } => (Some(*verb), target.subresource == "proxy"),
-            Subject::Path { .. } => (None, false),
+        let verb = match &routed.subject {
+            Subject::Resource { verb, .. } => Some(*verb),
+            Subject::Path { .. } => None,
         };
-        // A proxied body is not for the pipeline to read.
-        let (body, unread) = if proxied {
-            let unread = body.map_err(Into::into).boxed_unsync();
-            (Bytes::new(), Some(unread))
-        } else {
-            (read_body(body).await?, None)
-        };
-        let body_format = negotiate::body_format(parts, verb, &body)?;
         let request = Request {
-            credentials: authn::credentials(&parts.headers, certificate(&parts.extensions))?,
-            user: Arc::new(User::anonymous()),
-            subject: routed.subject,
             options: routed.options,
-            body,
-            body_format,
+            body_format: negotiate::body_format(parts, true)?,
+            unread,
+            seat,
+            ..Request::new(
+                routed.subject,
+                authn::credentials(&parts.headers, certificate(&parts.extensions))?,
+            )
         };
         let response = self.pipeline.clone().oneshot(request).await?;
-        Ok(Answer { response, verb, body: unread, deprecated })
+        Ok(Answer { response, verb, deprecated })
     }
 }
 
@@ -157,10 +161,14 @@ impl Rest {
 struct Answer {
     response: Response,
     verb: Option<Verb>,
-    /// The request's body, if it has not been read.
-    body: Option<Body>,
     /// A warning about the kind, as a header.
     deprecated: Option<&'static str>,
+}
+
+/// Whether the client is likely to be sending a body that will not be read.
+fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
+    let waits = parts.headers.contains_key(http::header::EXPECT);
+    parts.version < http::Version::HTTP_2 && !waits && !http_body::Body::is_end_stream(body)
 }
 
 /// Kubernetes' warning with every answer about a deprecated kind.
@@ -170,28 +178,6 @@ fn deprecation(subject: &Subject) -> Option<&'static str> {
             "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"",
         ),
         _ => None,
-    }
-}
-
-async fn read_body<B>(body: B) -> Result<Bytes, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let whole = Limited::new(body, MAX_BODY_BYTES).collect();
-    let Ok(whole) = tokio::time::timeout(BODY_TIME, whole).await else {
-        return Err(ApiError::timeout(
-            "Timeout: request did not complete within the allotted timeout",
-        ));
-    };
-    match whole {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(ApiError::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}")))
-        }
-        Err(error) => {
-            Err(ApiError::bad_request(format!("cannot read the request's body: {error}")))
-        }
     }
 }
 

@@ -1,15 +1,15 @@
 //! The port: TLS, then REST or gRPC by content type.
 
 mod client_certificate;
+mod connections;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -27,17 +27,20 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use self::client_certificate::ClientCertificates;
+use self::connections::{Activity, Connections, Place, Watched};
+use crate::answer::hold;
 use crate::connect::PeerAddress;
 use crate::core::Core;
-use crate::grpc::{self, Grpc};
-use crate::pipeline::Pipeline;
+use crate::grpc::{self, Gate, Grpc};
+use crate::pipeline::Pipelines;
 use crate::rest::{Body, BodyError, Rest};
 use crate::user::ClientCertificate;
 
 /// How long a connection may be open before its first request.
 const SILENCE: Duration = Duration::from_secs(32);
-/// How long an HTTP/1.1 connection may be idle, or take to send the headers of a request.
-const IDLE: Duration = Duration::from_secs(90);
+/// How long an HTTP/1.1 connection may be idle between requests: longer than clients keep idle
+/// connections (90 s), so that none sends a request on one that is just being closed.
+const IDLE: Duration = Duration::from_secs(120);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// TCP keepalive: after how long, and how often a silent connection is probed. Watches and sessions
@@ -46,15 +49,19 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long open requests may take after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Flow-control window of an HTTP/2 stream, in bytes.
-const WINDOW_BYTES: u32 = 4 << 20;
-/// Flow-control window of a connection, in bytes: large enough that a stream which is not read
-/// never stalls the others.
-const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
-/// Headers and path of one HTTP/2 request, in bytes: selectors may be long.
-const MAX_HEADER_BYTES: u32 = 128 << 10;
-/// Streams of one HTTP/2 connection.
-const MAX_STREAMS: u32 = 1_000;
+/// Streams of one HTTP/2 connection, and the flow-control window of each, in bytes (upstream's).
+const MAX_STREAMS: u32 = 250;
+const WINDOW_BYTES: u32 = 256 << 10;
+/// Flow-control window of a connection: a stream that is not read never stalls the others.
+const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * WINDOW_BYTES;
+/// What one HTTP/2 stream may have in the send buffer of its connection, in bytes.
+const SEND_BYTES: usize = 64 << 10;
+/// Headers and path of one request, in bytes: selectors may be long. An HTTP/1.1 connection has
+/// buffers of this size.
+const MAX_HEADER_BYTES: u32 = 64 << 10;
+
+/// gRPC's code for invalid credentials.
+const GRPC_UNAUTHENTICATED: &str = "16";
 
 /// The certificates and key of the port, in PEM.
 pub struct Tls {
@@ -106,7 +113,7 @@ pub fn serve(
     listener: TcpListener,
     tls: Tls,
     core: Arc<Core>,
-    pipeline: Pipeline,
+    pipelines: Pipelines,
     embedded: Option<Embedded>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
@@ -115,8 +122,9 @@ pub fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let doors = Doors {
         certificates,
-        rest: Rest::new(pipeline.clone(), core.clock.clone()),
-        grpc: grpc::routes(pipeline, core.clock.clone()),
+        rest: Rest::new(pipelines.whole.clone(), core.clock.clone()),
+        grpc: grpc::routes(pipelines.whole.clone(), core.clock.clone()),
+        gate: Gate::new(pipelines),
         core: core.clone(),
     };
     let address = listener.local_addr()?;
@@ -145,6 +153,7 @@ fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<
 struct Doors {
     certificates: ClientCertificates,
     rest: Rest,
+    gate: Gate,
     grpc: Grpc,
     core: Arc<Core>,
 }
@@ -155,32 +164,42 @@ async fn accept(
     doors: Doors,
     shutdown: CancellationToken,
 ) {
-    let connections = tokio_util::task::TaskTracker::new();
+    let tasks = tokio_util::task::TaskTracker::new();
+    let connections = Arc::new(Connections::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection =
-                    connection(stream, acceptor.clone(), doors.clone(), shutdown.clone());
-                connections.spawn(connection);
-            }
+            Ok((stream, _)) => match connections.enter() {
+                Some(place) => {
+                    let shutdown = shutdown.clone();
+                    tasks.spawn(connection(
+                        stream,
+                        place,
+                        acceptor.clone(),
+                        doors.clone(),
+                        shutdown,
+                    ));
+                }
+                None => tracing::debug!("refused a connection: too many are open"),
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
-    connections.close();
-    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+    tasks.close();
+    if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
         tracing::info!("closing connections that are still open");
     }
 }
 
 async fn connection(
     stream: TcpStream,
+    place: Place,
     acceptor: TlsAcceptor,
     doors: Doors,
     shutdown: CancellationToken,
@@ -191,38 +210,46 @@ async fn connection(
     if let Err(error) = options {
         tracing::debug!(%error, "cannot set socket options");
     }
-    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let evicted = place.evicted.clone();
+    let handshake = tokio::select! {
+        handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
+        () = evicted.cancelled() => return tracing::debug!("closing a connection for newer ones"),
+    };
+    let stream = match handshake {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
+    let activity = Activity::new(place);
     let session = stream.get_ref().1;
-    let peer = doors.certificates.peer(session, doors.core.clock.now());
+    let now = doors.core.clock.now();
+    let peer = doors.certificates.peer(session, now);
+    if matches!(peer.at(now), ClientCertificate::Valid(_)) {
+        activity.prove();
+    }
     let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
-    let spoken = Arc::new(AtomicBool::new(false));
-    let heard = spoken.clone();
+    let active = activity.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
-        spoken.store(true, Ordering::Relaxed);
-        let (doors, peer) = (doors.clone(), peer.clone());
+        let ongoing = active.request(request.version());
+        let (doors, peer, active) = (doors.clone(), peer.clone(), active.clone());
         if let Some(address) = address {
             request.extensions_mut().insert(address);
         }
         async move {
             let now = doors.core.clock.now();
-            Ok::<_, std::convert::Infallible>(doors.answer(request, peer.at(now)).await)
+            let claims = request.headers().contains_key(AUTHORIZATION);
+            let response = doors.answer(request, peer.at(now)).await;
+            // A browser's session shows its token as a subprotocol.
+            let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
+            if upgraded || (claims && !is_unauthenticated(&response)) {
+                active.prove();
+            }
+            Ok::<_, std::convert::Infallible>(response.map(|body| hold(body, ongoing)))
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http2()
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .max_send_buf_size(1 << 20);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE).pipeline_flush(true);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
+    let builder = protocols();
+    let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+    let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
     let mut silence = std::pin::pin!(tokio::time::sleep(SILENCE));
     let mut patient = true;
     let served = loop {
@@ -230,9 +257,15 @@ async fn connection(
             served = connection.as_mut() => break served,
             () = &mut silence, if patient => {
                 patient = false;
-                if !heard.load(Ordering::Relaxed) {
+                if !activity.has_spoken() {
                     return tracing::debug!("closing a connection without a request");
                 }
+            }
+            () = activity.late() => {
+                return tracing::debug!("closing a connection whose request does not arrive");
+            }
+            () = evicted.cancelled() => {
+                return tracing::debug!("closing a connection for newer ones");
             }
             () = shutdown.cancelled() => {
                 connection.as_mut().graceful_shutdown();
@@ -243,6 +276,32 @@ async fn connection(
     if let Err(error) = served {
         tracing::debug!(error = %error, "connection ended");
     }
+}
+
+/// Both versions of HTTP, with their limits. Not with hyper's `pipeline_flush`: it buffers answers
+/// without a limit.
+fn protocols() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buf_size(SEND_BYTES);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .max_buf_size(MAX_HEADER_BYTES as usize);
+    builder
+}
+
+/// Whether the request's credentials were refused, by either door.
+fn is_unauthenticated(response: &http::Response<Body>) -> bool {
+    let status = response.headers().get("grpc-status");
+    response.status() == http::StatusCode::UNAUTHORIZED
+        || status.is_some_and(|code| code == GRPC_UNAUTHENTICATED)
 }
 
 impl Doors {
@@ -257,9 +316,15 @@ impl Doors {
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         if is_grpc {
-            match self.grpc.call(request).await {
-                Ok(response) => response.map(erased),
-                Err(never) => match never {},
+            match self.gate.admit(request).await {
+                Ok(request) => match self.grpc.call(request).await {
+                    Ok(response) => response.map(erased),
+                    Err(never) => match never {},
+                },
+                Err(error) => {
+                    let status = rpc::status::to_grpc(&error);
+                    status.into_http::<tonic::body::Body>().map(erased)
+                }
             }
         } else {
             self.rest.serve(request).await

@@ -18,9 +18,11 @@ use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::core::Core;
+use crate::inflight::Inflight;
 use crate::kubelet::{KubeletTls, Kubelets};
 use crate::metrics::Metrics;
-use crate::pipeline::pipeline;
+use crate::paths::StoreProbe;
+use crate::pipeline::Pipelines;
 use crate::server::{self, Running, Tls};
 
 /// Starts the server and returns once it serves.
@@ -37,7 +39,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let (store, embedded) = open_store(config, &shutdown).await?;
     let clock = clock::system();
     let core = Arc::new(Core {
-        cache: Cache::start(store.clone(), shutdown.clone()),
+        cache: Cache::start(store.clone(), config.watch_cache_bytes(), shutdown.clone()),
         allocator: Allocator::new(
             store.clone(),
             config.service_cluster_ip_range,
@@ -52,6 +54,11 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         kubelets: Kubelets::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
         advertised: SocketAddr::new(advertised(config)?, listener.local_addr()?.port()),
+        inflight: Inflight::new(
+            config.max_requests_inflight,
+            config.max_mutating_requests_inflight,
+        ),
+        probe: StoreProbe::default(),
     });
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
@@ -65,8 +72,8 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     // The first request is authorized by the roles above.
     core.cache.fresh().await.context("cannot read the system's own objects")?;
     Allocator::keep_repaired(&core, shutdown.clone());
-    let pipeline = pipeline(core.clone());
-    server::serve(listener, tls, core, pipeline, embedded, shutdown)
+    let pipelines = Pipelines::new(&core);
+    server::serve(listener, tls, core, pipelines, embedded, shutdown)
 }
 
 fn admission(config: &Config) -> anyhow::Result<Admission> {

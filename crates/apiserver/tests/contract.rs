@@ -27,6 +27,8 @@ mod hostile;
 mod kubectl;
 #[path = "contract/lists.rs"]
 mod lists;
+#[path = "contract/load.rs"]
+mod load;
 #[path = "contract/pod_security.rs"]
 mod pod_security;
 #[path = "contract/quota.rs"]

@@ -146,6 +146,16 @@ pub enum OpenError {
     },
 }
 
+/// Asks whether the writer is alive.
+#[derive(Clone)]
+pub(crate) struct Pulse(Arc<Engine>);
+
+impl Pulse {
+    pub(crate) async fn beat(&self) -> Result<()> {
+        self.0.ping().await.map_err(|status| Error::from_status(status, Revision::NONE))
+    }
+}
+
 impl Store {
     /// Opens an embedded store with the default configuration; it closes when the last clone of the
     /// client is dropped.
@@ -178,7 +188,8 @@ impl Embedded {
     pub async fn store(&self) -> Result<Store> {
         let channel = Channel::Custom(BoxCloneSyncService::new(self.dispatch.clone()));
         let client = Client::from_channel(channel, None).await;
-        Ok(Store::from_client(client.map_err(|error| Error::from_wire(error, Revision::NONE))?))
+        let client = client.map_err(|error| Error::from_wire(error, Revision::NONE))?;
+        Ok(Store::from_client(client).with_pulse(Pulse(self.engine.clone())))
     }
 
     /// Serves the API on a TCP socket until `shutdown` or the store stops. Without TLS and client

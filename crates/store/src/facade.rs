@@ -8,6 +8,7 @@ use etcd_client::{
     proto::{PbResponseHeader, PbTxnOpResponse},
 };
 
+use crate::embedded::Pulse;
 use crate::{Entry, Error, EtcdConfig, LeaseId, Result, Revision, lease::SharedLeases, progress};
 
 /// The store. Cheap to clone; clones share one connection.
@@ -15,6 +16,8 @@ use crate::{Entry, Error, EtcdConfig, LeaseId, Result, Revision, lease::SharedLe
 pub struct Store {
     pub(crate) client: Arc<Client>,
     pub(crate) leases: SharedLeases,
+    /// The writer of an embedded store.
+    pub(crate) pulse: Option<Pulse>,
 }
 
 /// The result of a conditional write.
@@ -86,7 +89,24 @@ impl Store {
     }
 
     pub(crate) fn from_client(client: Client) -> Store {
-        Store { client: Arc::new(client), leases: SharedLeases::default() }
+        Store { client: Arc::new(client), leases: SharedLeases::default(), pulse: None }
+    }
+
+    pub(crate) fn with_pulse(self, pulse: Pulse) -> Store {
+        Store { pulse: Some(pulse), ..self }
+    }
+
+    /// Whether the store reads and writes: a linearizable read, and of an embedded store an answer
+    /// of its writer. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it does not. A store that hangs does not answer at all.
+    pub async fn ping(&self) -> Result<()> {
+        self.current_revision().await?;
+        match &self.pulse {
+            Some(pulse) => pulse.beat().await,
+            None => Ok(()),
+        }
     }
 
     /// The underlying client, for operations that this type does not offer (maintenance).

@@ -13,9 +13,8 @@ use tokio::sync::watch;
 
 use super::Version;
 
-/// Events that a bucket retains for slow readers, by number and by bytes of objects.
-const WINDOW_EVENTS: usize = 8_192;
-const WINDOW_BYTES: usize = 16 << 20;
+/// What an event costs beside the bytes of its objects, about: its place in the buckets.
+const EVENT_BYTES: usize = 256;
 
 /// How an object has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +71,11 @@ impl Event {
             .clone()
     }
 
-    fn bytes(&self) -> usize {
+    /// What the event costs: the former object, which nothing else keeps, and the frame that is
+    /// made of the new one.
+    pub fn bytes(&self) -> usize {
         let size = |version: &Option<Arc<Version>>| version.as_ref().map_or(0, |v| v.json.len());
-        size(&self.old) + size(&self.new)
+        EVENT_BYTES + size(&self.old) + size(&self.new)
     }
 }
 
@@ -98,7 +99,6 @@ struct Ring {
     events: VecDeque<Arc<Event>>,
     /// Sequence number of the first event in `events`.
     first: u64,
-    bytes: usize,
 }
 
 /// The ring. Sequence numbers count its events from zero.
@@ -115,28 +115,25 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Adds an event and wakes the readers. Returns the revision of the newest event that was
-    /// dropped, if any.
-    pub fn push(&self, event: Arc<Event>) -> Option<u64> {
+    /// Adds an event and wakes the readers.
+    pub fn push(&self, event: Arc<Event>) {
         let mut ring = self.ring.write();
-        ring.bytes += event.bytes();
         ring.events.push_back(event);
-        let mut dropped = None;
-        while ring.events.len() > WINDOW_EVENTS || ring.bytes > WINDOW_BYTES {
-            // One event larger than the window still reaches readers that are not behind.
-            if ring.events.len() == 1 {
-                break;
-            }
-            if let Some(old) = ring.events.pop_front() {
-                ring.bytes -= old.bytes();
-                ring.first += 1;
-                dropped = Some(old.revision);
-            }
-        }
         let head = ring.first + ring.events.len() as u64;
         drop(ring);
         self.head.send_replace(head);
-        dropped
+    }
+
+    /// Drops the events up to `revision`; readers that have not read them find themselves behind.
+    pub fn forget(&self, revision: u64) -> Vec<Arc<Event>> {
+        let mut ring = self.ring.write();
+        let count = ring.events.partition_point(|event| event.revision <= revision);
+        let forgotten: Vec<_> = ring.events.drain(..count).collect();
+        ring.first += forgotten.len() as u64;
+        if ring.events.len() < ring.events.capacity() / 4 {
+            ring.events.shrink_to_fit();
+        }
+        forgotten
     }
 
     /// The cursor of a reader that starts now.
@@ -149,12 +146,18 @@ impl Bucket {
         self.head.subscribe()
     }
 
-    /// Reads up to `max` events from `cursor` on and moves it.
+    /// Reads about `max` events from `cursor` on and moves it: all of a revision or none.
     pub fn read(&self, cursor: &mut u64, max: usize) -> Result<Vec<Arc<Event>>, Lagged> {
         let ring = self.ring.read();
         let skip = cursor.checked_sub(ring.first).ok_or(Lagged)?;
         let skip = usize::try_from(skip).map_err(|_| Lagged)?;
-        let events: Vec<_> = ring.events.iter().skip(skip).take(max).cloned().collect();
+        let mut rest = ring.events.iter().skip(skip).peekable();
+        let mut events: Vec<Arc<Event>> = Vec::new();
+        while let Some(event) = rest.next_if(|event| {
+            events.len() < max || events.last().is_some_and(|last| last.revision == event.revision)
+        }) {
+            events.push(event.clone());
+        }
         *cursor += events.len() as u64;
         Ok(events)
     }
@@ -170,8 +173,7 @@ impl Bucket {
     pub fn reset(&self) {
         let mut ring = self.ring.write();
         ring.first += ring.events.len() as u64 + 1;
-        ring.events.clear();
-        ring.bytes = 0;
+        ring.events = VecDeque::new();
         let head = ring.first;
         drop(ring);
         self.head.send_replace(head);
@@ -190,15 +192,30 @@ mod tests {
     fn readers_see_every_event_or_an_error_when_they_lag() {
         let bucket = Bucket::default();
         let (mut slow, mut fast) = (bucket.head(), bucket.head());
-        for revision in 1..=WINDOW_EVENTS as u64 {
-            assert_eq!(bucket.push(event(revision)), None);
+        for revision in 1..=100 {
+            bucket.push(event(revision));
             assert_eq!(bucket.read(&mut fast, 10).unwrap().len(), 1);
         }
-        assert_eq!(bucket.push(event(WINDOW_EVENTS as u64 + 1)), Some(1));
+        assert_eq!(bucket.forget(40).len(), 40);
         assert_eq!(bucket.read(&mut slow, 10).unwrap_err(), Lagged);
-        assert_eq!(bucket.read(&mut fast, 10).unwrap()[0].revision, WINDOW_EVENTS as u64 + 1);
-        assert_eq!(bucket.since(WINDOW_EVENTS as u64).len(), 1);
+        assert_eq!(bucket.since(40).len(), 60);
+        bucket.push(event(101));
+        assert_eq!(bucket.read(&mut fast, 10).unwrap()[0].revision, 101);
+        assert_eq!(bucket.forget(1_000).len(), 61);
+        assert!(bucket.read(&mut fast, 10).unwrap().is_empty(), "it has read them all");
+        assert!(bucket.ring.read().events.capacity() < 10, "the memory is given back");
         bucket.reset();
         assert_eq!(bucket.read(&mut fast, 10).unwrap_err(), Lagged);
+    }
+
+    #[test]
+    fn the_changes_of_a_revision_are_read_together() {
+        let bucket = Bucket::default();
+        let mut cursor = bucket.head();
+        for revision in [1, 2, 2, 2, 3] {
+            bucket.push(event(revision));
+        }
+        assert_eq!(bucket.read(&mut cursor, 2).unwrap().len(), 4);
+        assert_eq!(bucket.read(&mut cursor, 2).unwrap().len(), 1);
     }
 }

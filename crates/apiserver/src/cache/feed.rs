@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +33,7 @@ pub async fn run(
             outcome = follow(&cache, &store, &mut reached, &mut progress_requests) => outcome,
             () = shutdown.cancelled() => return,
         };
+        cache.following.store(false, Ordering::Relaxed);
         match outcome {
             Err(store::Error::Compacted { .. }) => {
                 tracing::warn!("the watch of the store is behind its compaction, listing again");
@@ -69,6 +71,7 @@ async fn follow(
             previous: false,
         })
         .await?;
+    cache.following.store(true, Ordering::Relaxed);
     let progress = watch.progress_requester();
     loop {
         tokio::select! {
@@ -108,7 +111,8 @@ async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
                 continue;
             };
             let row = cache.resources()[index].row;
-            if let Some(version) = parse(row, &key, &entry.value, entry.mod_revision.get()) {
+            let revision = entry.mod_revision.get();
+            if let Some(version) = parse(cache, row, &key, &entry.value, revision) {
                 loaded.entry(index).or_default().insert(key, version);
             }
         }
@@ -116,6 +120,7 @@ async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
             break page.revision;
         }
     };
+    cache.window.clear();
     for (index, resource) in cache.resources().iter().enumerate() {
         resource.reset(loaded.remove(&index).unwrap_or_default(), revision.get());
     }
@@ -126,24 +131,77 @@ fn apply(cache: &Cache, event: store::Event) {
     let Some((index, key)) = cache.locate(&event.entry.key) else {
         return;
     };
-    let resource = &cache.resources()[index];
+    let row = cache.resources()[index].row;
     let revision = event.entry.mod_revision.get();
-    match event.kind {
-        EventKind::Deleted => resource.apply(&key, revision, None),
+    let version = match event.kind {
+        EventKind::Deleted => None,
         EventKind::Created | EventKind::Updated => {
-            if let Some(version) = parse(resource.row, &key, &event.entry.value, revision) {
-                resource.apply(&key, revision, Some(version));
-            }
+            parse(cache, row, &key, &event.entry.value, revision)
+        }
+    };
+    cache.apply(index, &key, revision, version);
+}
+
+/// An object's version; `None` for a value that is none. Such a value hides the object, so that
+/// nobody takes its former version for the current one: writes to it read the store and fail.
+fn parse(
+    cache: &Cache,
+    row: &api::KindRow,
+    key: &str,
+    value: &[u8],
+    revision: u64,
+) -> Option<Arc<Version>> {
+    match Version::from_stored(row, key, value, revision) {
+        Ok(version) => Some(Arc::new(version)),
+        Err(error) => {
+            cache.unreadable.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(%error, "a value of the store cannot be read; its object is missing");
+            None
         }
     }
 }
 
-fn parse(row: &api::KindRow, key: &str, value: &[u8], revision: u64) -> Option<Arc<Version>> {
-    match Version::from_stored(row, key, value, revision) {
-        Ok(version) => Some(Arc::new(version)),
-        Err(error) => {
-            tracing::error!(%error, "skipped a malformed value of the store");
-            None
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use store::Outcome;
+
+    use super::*;
+
+    fn written(outcome: Outcome) -> Revision {
+        match outcome {
+            Outcome::Written(revision) => revision,
+            conflict => panic!("{conflict:?}"),
         }
+    }
+
+    /// A value that is no object hides the object instead of leaving its former state.
+    #[tokio::test]
+    async fn a_value_that_cannot_be_read_hides_its_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::embedded(folder.path()).await.unwrap();
+        let (key, shutdown) = (keys::object(ConfigMap::ROW, "d/n"), CancellationToken::new());
+        let good = Bytes::from(r#"{"metadata":{"name":"n","namespace":"d"}}"#);
+        let bad = Bytes::from("[]");
+        let created = written(store.create(key.clone(), good.clone()).await.unwrap());
+        let cache = Cache::start(store.clone(), 1 << 20, shutdown.clone());
+        cache.loaded().await;
+        let maps = cache.resource(ConfigMap::ROW);
+        assert_eq!(maps.get("d/n").unwrap().revision, created.get());
+        let broken = written(store.update(key.clone(), bad.clone(), created).await.unwrap());
+        cache.reach(broken.get()).await.unwrap();
+        assert!(maps.get("d/n").is_none());
+        assert_eq!(cache.unreadable(), 1);
+        let mended = written(store.update(key.clone(), good, broken).await.unwrap());
+        cache.reach(mended.get()).await.unwrap();
+        assert_eq!(maps.get("d/n").unwrap().revision, mended.get());
+        // The same when the caches are loaded.
+        written(store.update(key, bad, mended).await.unwrap());
+        let again = Cache::start(store, 1 << 20, shutdown.clone());
+        again.loaded().await;
+        assert!(again.resource(ConfigMap::ROW).get("d/n").is_none());
+        assert_eq!(again.unreadable(), 1);
+        shutdown.cancel();
     }
 }

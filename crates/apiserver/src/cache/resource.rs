@@ -25,14 +25,31 @@ pub enum WatchScope {
 /// The field that pods are indexed by.
 pub const NODE_FIELD: &str = "spec.nodeName";
 
+/// Narrow buckets that are kept before the first search for those that nobody watches any more.
+const NARROW: usize = 64;
+
 #[derive(Default)]
 struct State {
     entries: BTreeMap<String, Arc<Version>>,
     /// Keys of pods by node.
     by_node: HashMap<String, BTreeSet<String>>,
     narrow: HashMap<WatchScope, Weak<Bucket>>,
+    /// How many of them may be there before those without watchers are removed.
+    narrow_limit: usize,
     /// Every event after this revision is in the bucket of all events.
     complete_since: u64,
+}
+
+impl State {
+    /// Removes the narrow buckets that nobody watches, when there are twice as many as were watched
+    /// the last time.
+    fn sweep(&mut self) {
+        if self.narrow.len() >= self.narrow_limit.max(NARROW) {
+            self.narrow.retain(|_, bucket| bucket.strong_count() > 0);
+            self.narrow.shrink_to_fit();
+            self.narrow_limit = 2 * self.narrow.len();
+        }
+    }
 }
 
 /// The cache of one resource.
@@ -147,6 +164,7 @@ impl ResourceCache {
                 Some(bucket) => bucket,
                 None => {
                     let bucket = Arc::<Bucket>::default();
+                    state.sweep();
                     state.narrow.insert(narrow.clone(), Arc::downgrade(&bucket));
                     bucket
                 }
@@ -155,32 +173,48 @@ impl ResourceCache {
         Ok(WatchStart { cursor: bucket.head(), bucket, backlog, snapshot })
     }
 
-    /// Applies one change from the store. `None`: deleted. Only the feed calls this.
-    pub fn apply(&self, key: &str, revision: u64, new: Option<Arc<Version>>) {
+    /// Applies one change from the store. `None`: deleted. Only the feed calls this. Returns what
+    /// the event costs, if there was a change; it is kept until it is [forgotten](Self::forget).
+    pub fn apply(&self, key: &str, revision: u64, new: Option<Arc<Version>>) -> Option<usize> {
         let mut state = self.state.write();
         let old = match &new {
             Some(version) => state.entries.insert(key.to_owned(), version.clone()),
             None => state.entries.remove(key),
         };
         if old.is_none() && new.is_none() {
-            return;
+            return None;
         }
         self.index(&mut state, key, old.as_deref(), new.as_deref());
         self.changed.store(revision, Ordering::Release);
         let event = Arc::new(Event::new(revision, old, new));
-        for scope in self.scopes(key, &event) {
+        self.narrow(&mut state, &event, |bucket| bucket.push(event.clone()));
+        let bytes = event.bytes();
+        self.all.push(event);
+        Some(bytes)
+    }
+
+    /// Drops the events up to `revision`: a watch cannot start before it any more.
+    pub fn forget(&self, revision: u64) {
+        let mut state = self.state.write();
+        for event in self.all.forget(revision) {
+            state.complete_since = event.revision;
+            self.narrow(&mut state, &event, |bucket| {
+                bucket.forget(revision);
+            });
+        }
+    }
+
+    /// Calls `act` with the narrow buckets that an event concerns.
+    fn narrow(&self, state: &mut State, event: &Event, act: impl Fn(&Bucket)) {
+        let Some(version) = event.new.as_ref().or(event.old.as_ref()) else { return };
+        for scope in self.scopes(&version.key(), event) {
             match state.narrow.get(&scope).map(Weak::upgrade) {
-                Some(Some(bucket)) => {
-                    bucket.push(event.clone());
-                }
+                Some(Some(bucket)) => act(&bucket),
                 Some(None) => {
                     state.narrow.remove(&scope);
                 }
                 None => {}
             }
-        }
-        if let Some(dropped) = self.all.push(event) {
-            state.complete_since = dropped;
         }
     }
 
@@ -238,5 +272,37 @@ impl ResourceCache {
                 bucket.reset();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+
+    /// However many objects are watched one after the other, their buckets go with the watches.
+    #[test]
+    fn buckets_without_watchers_go() {
+        let resource = ResourceCache::new(ConfigMap::ROW);
+        let watch = |number: usize| {
+            let mut filter = Filter::everything(ConfigMap::ROW, "default");
+            filter.fields.0.push(api::fields::Requirement {
+                field: "metadata.name".to_owned(),
+                value: format!("n{number}"),
+                equal: true,
+            });
+            resource.start(&filter, None).unwrap()
+        };
+        let held: Vec<_> = (0..100).map(watch).collect();
+        for number in 100..10_000 {
+            drop(watch(number));
+        }
+        let count = resource.state.read().narrow.len();
+        assert!((100..=2 * 100 + NARROW).contains(&count), "{count}");
+        drop(held);
+        (0..1_000).for_each(|number| drop(watch(number)));
+        assert!(resource.state.read().narrow.len() <= 2 * 100 + NARROW);
     }
 }

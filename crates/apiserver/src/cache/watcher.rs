@@ -17,6 +17,8 @@ use super::{Filter, Version};
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Events read from a bucket at once.
 const BATCH: usize = 256;
+/// Events are sent together up to about this many bytes of objects.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// What a watch sends to its client.
 #[derive(Debug)]
@@ -29,6 +31,16 @@ pub enum WatchEvent {
         revision: u64,
         initial_end: bool,
     },
+}
+
+impl WatchEvent {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Initial(version) => version.json.len(),
+            Self::Changed(_, event) => event.bytes(),
+            Self::Bookmark { .. } => 0,
+        }
+    }
 }
 
 /// A running watch.
@@ -118,13 +130,16 @@ impl Watcher {
     /// 410 when the client is too slow for the window of events.
     pub async fn next(&mut self) -> Option<Result<Vec<WatchEvent>, ApiError>> {
         loop {
+            if self.shutdown.is_cancelled() {
+                return None;
+            }
             if !self.pending.is_empty() {
-                let count = self.pending.len().min(BATCH);
-                let events = self.pending.drain(..count);
-                let Some((_, conversion)) = self.conversion else {
-                    return Some(Ok(events.collect()));
-                };
-                return Some(events.map(|event| converted(event, conversion)).collect());
+                return Some(self.batch());
+            }
+            // Here and not only in `sleep`: a watch that is always behind never sleeps.
+            let now = clock::instant();
+            if self.deadline.is_some_and(|deadline| now >= deadline) {
+                return None;
             }
             // In this order: whatever happened up to `reached` is already in the bucket.
             let reached = *self.progress.borrow();
@@ -133,23 +148,44 @@ impl Watcher {
                 Ok(events) => events,
                 Err(_) => return Some(Err(self.too_old())),
             };
-            if !events.is_empty() {
+            // All changes of a revision are read together.
+            let revision = events.last().map_or(reached, |last| last.revision.max(self.after));
+            let behind = !events.is_empty();
+            if behind {
                 let visible = events
                     .into_iter()
                     .filter(|event| event.revision > self.after)
                     .filter_map(|event| visible_event(&self.filter, event));
                 self.pending.extend(visible);
-                continue;
             }
-            if self.bookmarks && clock::instant() >= self.next_bookmark {
-                self.next_bookmark = clock::instant() + BOOKMARK_INTERVAL;
-                self.pending
-                    .push_back(WatchEvent::Bookmark { revision: reached, initial_end: false });
+            let due = self.bookmarks && now >= self.next_bookmark;
+            if due {
+                self.next_bookmark = now + BOOKMARK_INTERVAL;
+                let bookmark = WatchEvent::Bookmark { revision, initial_end: false };
+                self.pending.push_back(bookmark);
+            }
+            if behind || due {
                 continue;
             }
             if !self.sleep().await {
                 return None;
             }
+        }
+    }
+
+    /// The first of the pending events.
+    fn batch(&mut self) -> Result<Vec<WatchEvent>, ApiError> {
+        let mut bytes = 0;
+        let fit = self.pending.iter().take(BATCH).take_while(|event| {
+            let fits = bytes < BATCH_BYTES;
+            bytes += event.bytes();
+            fits
+        });
+        let count = fit.count();
+        let events = self.pending.drain(..count);
+        match self.conversion {
+            None => Ok(events.collect()),
+            Some((_, conversion)) => events.map(|event| converted(event, conversion)).collect(),
         }
     }
 
@@ -200,4 +236,102 @@ fn visible_event(filter: &Filter, event: Arc<Event>) -> Option<WatchEvent> {
         (false, false) => return None,
     };
     Some(WatchEvent::Changed(change, event))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    use super::*;
+    use crate::cache::ResourceCache;
+
+    /// A watch for which there is always another event when it has sent one.
+    struct Behind {
+        resource: ResourceCache,
+        watcher: Watcher,
+        shutdown: CancellationToken,
+        revision: u64,
+    }
+
+    impl Behind {
+        fn new(settings: WatchSettings) -> Self {
+            let resource = ResourceCache::new(ConfigMap::ROW);
+            let filter = Filter::everything(ConfigMap::ROW, "");
+            let start = resource.start(&filter, Some(0)).unwrap();
+            let (_, progress) = watch::channel(1_000_000);
+            let shutdown = CancellationToken::new();
+            let watcher = Watcher::new(filter, start, settings, progress, shutdown.clone());
+            Self { resource, watcher, shutdown, revision: 0 }
+        }
+
+        /// A second later, with a new event.
+        async fn next(&mut self) -> Option<Vec<WatchEvent>> {
+            self.revision += 1;
+            let json = br#"{"metadata":{"name":"n","namespace":"d"}}"#;
+            let version = Version::from_stored(ConfigMap::ROW, "d/n", json, self.revision).unwrap();
+            self.resource.apply("d/n", self.revision, Some(Arc::new(version)));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            self.watcher.next().await.map(|events| events.unwrap())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_behind_ends_in_time() {
+        let timeout = Some(Duration::from_secs(5));
+        let mut behind = Behind::new(WatchSettings { timeout, ..WatchSettings::default() });
+        for second in 1..5 {
+            assert_eq!(behind.next().await.unwrap().len(), 1, "{second}");
+        }
+        assert!(behind.next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_behind_gets_bookmarks_of_what_it_has_seen() {
+        let mut behind = Behind::new(WatchSettings { bookmarks: true, ..WatchSettings::default() });
+        let mut bookmarks = Vec::new();
+        for _ in 0..150 {
+            let mut seen = 0;
+            for event in behind.next().await.unwrap() {
+                match event {
+                    WatchEvent::Changed(_, event) => seen = event.revision,
+                    WatchEvent::Bookmark { revision, .. } => {
+                        assert_eq!(revision, seen);
+                        bookmarks.push(revision);
+                    }
+                    WatchEvent::Initial(_) => panic!("no initial state was requested"),
+                }
+            }
+        }
+        assert_eq!(bookmarks, [60, 120]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_always_behind_ends_with_the_server() {
+        let mut behind = Behind::new(WatchSettings::default());
+        assert!(behind.next().await.is_some());
+        behind.shutdown.cancel();
+        assert!(behind.next().await.is_none());
+    }
+
+    /// However large the objects, what is sent at once is bounded, and everything is sent.
+    #[tokio::test(start_paused = true)]
+    async fn batches_are_bounded_in_bytes() {
+        let mut behind = Behind::new(WatchSettings::default());
+        let value = "x".repeat(BATCH_BYTES / 3);
+        for revision in 1..=10 {
+            let json = format!(
+                r#"{{"metadata":{{"name":"n","namespace":"d"}},"data":{{"k":"{value}"}}}}"#
+            );
+            let version =
+                Version::from_stored(ConfigMap::ROW, "d/n", json.as_bytes(), revision).unwrap();
+            behind.resource.apply("d/n", revision, Some(Arc::new(version)));
+        }
+        let mut total = 0;
+        while total < 10 {
+            let events = behind.watcher.next().await.unwrap().unwrap();
+            assert!(events.len() <= 3, "{}", events.len());
+            total += events.len();
+        }
+    }
 }

@@ -1,7 +1,5 @@
 //! Bindings, pipelined: many are in progress at once, and answered as they complete.
 
-use std::sync::Arc;
-
 use api::ApiError;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,8 +9,8 @@ use tower::ServiceExt;
 
 use super::service::ReplyStream;
 use crate::pipeline::Pipeline;
-use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
-use crate::user::{Credentials, User};
+use crate::request::{Request, Subject, Target, Verb};
+use crate::user::Credentials;
 
 /// Bindings of one stream in progress at once.
 const CONCURRENCY: usize = 128;
@@ -62,13 +60,8 @@ async fn bind(
         subresource: "binding".to_owned(),
         subpath: String::new(),
     };
-    let request = Request {
-        credentials,
-        user: Arc::new(User::anonymous()),
-        subject: Subject::Resource { verb: Verb::Create, target },
-        options: Options::default(),
-        body: Bytes::from(body.to_string()),
-        body_format: BodyFormat::Json,
-    };
+    let subject = Subject::Resource { verb: Verb::Create, target };
+    let request =
+        Request { body: Bytes::from(body.to_string()), ..Request::new(subject, credentials) };
     pipeline.oneshot(request).await.map(|_| ())
 }

@@ -157,13 +157,7 @@ pub fn represent(
     let json = match accept.representation {
         Representation::Object => version.json.clone(),
         Representation::PartialMetadata => crate::rest::partial(version),
-        Representation::Table => crate::rest::table(
-            row,
-            std::slice::from_ref(version),
-            None,
-            &accept.table_options(),
-            now,
-        )?,
+        Representation::Table => crate::rest::table(row, version, &accept.table_options(), now)?,
     };
     Ok(envelope(version, json))
 }

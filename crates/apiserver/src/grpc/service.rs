@@ -1,7 +1,6 @@
 //! The service: each call becomes one request to the pipeline.
 
 use std::pin::Pin;
-use std::sync::Arc;
 
 use api::ApiError;
 use bytes::Bytes;
@@ -14,17 +13,16 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
 use super::{bind, convert, stream};
+use crate::answer::in_time;
 use crate::authn;
 use crate::cache::{Change, WatchEvent, Watcher};
 use crate::connect;
+use crate::inflight::Seat;
 use crate::pipeline::Pipeline;
-use crate::request::{BodyFormat, Options, Request, Subject, Target, Verb};
+use crate::request::{Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
-use crate::rest::{Accept, Representation, bookmark, certificate, table};
-use crate::user::{Credentials, User};
-
-/// A page of a list is cut at about this many bytes of objects.
-const PAGE_BYTES: usize = 1 << 20;
+use crate::rest::{Accept, PIECE_BYTES, Pieces, Representation, bookmark, certificate};
+use crate::user::Credentials;
 
 type Reply<T> = Result<Answer<T>, Status>;
 pub(super) type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -42,25 +40,23 @@ impl Resources {
 
     async fn ask(
         &self,
-        credentials: Credentials,
+        caller: Caller,
         subject: Subject,
         options: Options,
         body: Bytes,
     ) -> Result<Response, Status> {
         let request = Request {
-            credentials,
-            user: Arc::new(User::anonymous()),
-            subject,
             options,
             body,
-            body_format: BodyFormat::Json,
+            seat: caller.seat,
+            ..Request::new(subject, caller.credentials)
         };
         self.pipeline.clone().oneshot(request).await.map_err(|error| to_grpc(&error))
     }
 
     async fn write(
         &self,
-        credentials: Credentials,
+        caller: Caller,
         verb: Verb,
         target: Target,
         options: Options,
@@ -71,8 +67,7 @@ impl Resources {
                 "Request entity too large: limit is 3145728",
             )));
         }
-        let response =
-            self.ask(credentials, Subject::Resource { verb, target }, options, json).await?;
+        let response = self.ask(caller, Subject::Resource { verb, target }, options, json).await?;
         let warnings = match &response {
             Response::Object(answer) => answer.warnings.clone(),
             Response::Json { warnings, .. } => warnings.clone(),
@@ -90,10 +85,19 @@ impl Resources {
     }
 }
 
-/// The caller's credentials: the connection's certificate, a bearer token, impersonation.
-fn credentials<T>(call: &Call<T>) -> Result<Credentials, Status> {
+/// Who calls, and the seat of the call.
+struct Caller {
+    credentials: Credentials,
+    seat: Seat,
+}
+
+/// The connection's certificate, a bearer token, impersonation; and the seat from the gate.
+fn caller<T>(call: &Call<T>) -> Result<Caller, Status> {
     let headers = call.metadata().as_ref();
-    authn::credentials(headers, certificate(call.extensions())).map_err(refuse)
+    let credentials =
+        authn::credentials(headers, certificate(call.extensions())).map_err(refuse)?;
+    let seat = call.extensions().get().cloned().unwrap_or_default();
+    Ok(Caller { credentials, seat })
 }
 
 fn refuse(error: ApiError) -> Status {
@@ -108,51 +112,55 @@ impl pb::resources_server::Resources for Resources {
     type StreamStream = ReplyStream<pb::Frame>;
 
     async fn get(&self, call: Call<pb::GetRequest>) -> Reply<pb::Object> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let target = convert::target(message.target).map_err(refuse)?;
         let options = Options { resource_version: message.resource_version, ..Options::default() };
         let subject = Subject::Resource { verb: Verb::Get, target };
-        let response = self.ask(credentials, subject, options, Bytes::new()).await?;
+        let response = self.ask(caller, subject, options, Bytes::new()).await?;
         let accept = convert::accept(message.representation);
         let object = convert::object(response, &accept, self.clock.now()).map_err(refuse)?;
         Ok(Answer::new(object))
     }
 
     async fn list(&self, call: Call<pb::ListRequest>) -> Reply<Self::ListStream> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::list_options(&message).map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
         let subject = Subject::Resource { verb: Verb::List, target };
-        match self.ask(credentials, subject, options, Bytes::new()).await? {
+        let seat = caller.seat.clone();
+        match self.ask(caller, subject, options, Bytes::new()).await? {
             Response::List(list) => Ok(Answer::new(pages(
                 list,
                 convert::accept(message.representation),
                 self.clock.now(),
+                seat,
             ))),
             _ => Err(refuse(ApiError::internal("a list answered with something else"))),
         }
     }
 
     async fn watch(&self, call: Call<pb::WatchRequest>) -> Reply<Self::WatchStream> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::watch_options(&message).map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
         let subject = Subject::Resource { verb: Verb::Watch, target };
-        match self.ask(credentials, subject, options, Bytes::new()).await? {
+        let seat = caller.seat.clone();
+        match self.ask(caller, subject, options, Bytes::new()).await? {
             Response::Watch(watcher) => Ok(Answer::new(events(
                 *watcher,
                 convert::accept(message.representation),
                 self.clock.clone(),
+                seat,
             ))),
             _ => Err(refuse(ApiError::internal("a watch answered with something else"))),
         }
     }
 
     async fn create(&self, call: Call<pb::CreateRequest>) -> Reply<pb::Object> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
         let mut target = convert::target(message.target).map_err(refuse)?;
@@ -160,47 +168,47 @@ impl pb::resources_server::Resources for Resources {
             // Clients that know the object's name send it; the body decides.
             target.name.clear();
         }
-        self.write(credentials, Verb::Create, target, options, message.json).await
+        self.write(caller, Verb::Create, target, options, message.json).await
     }
 
     async fn update(&self, call: Call<pb::UpdateRequest>) -> Reply<pb::Object> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::write_options(Verb::Update, message.options).map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
-        self.write(credentials, Verb::Update, target, options, message.json).await
+        self.write(caller, Verb::Update, target, options, message.json).await
     }
 
     async fn patch(&self, call: Call<pb::PatchRequest>) -> Reply<pb::Object> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let kind = message.r#type();
         let mut options = convert::write_options(Verb::Patch, message.options).map_err(refuse)?;
         options.patch_type = convert::patch_type(kind);
         let target = convert::target(message.target).map_err(refuse)?;
-        self.write(credentials, Verb::Patch, target, options, message.patch).await
+        self.write(caller, Verb::Patch, target, options, message.patch).await
     }
 
     async fn delete(&self, call: Call<pb::DeleteRequest>) -> Reply<pb::Object> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let options = Options { dry_run: message.dry_run, ..Options::default() };
         let target = convert::target(message.target).map_err(refuse)?;
-        self.write(credentials, Verb::Delete, target, options, message.options_json).await
+        self.write(caller, Verb::Delete, target, options, message.options_json).await
     }
 
     async fn delete_collection(
         &self,
         call: Call<pb::DeleteCollectionRequest>,
     ) -> Reply<pb::ListPage> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let mut options = Options { dry_run: message.dry_run, ..Options::default() };
         convert::selectors(&mut options, &message.label_selector, &message.field_selector)
             .map_err(refuse)?;
         let target = convert::target(message.target).map_err(refuse)?;
         let subject = Subject::Resource { verb: Verb::DeleteCollection, target };
-        match self.ask(credentials, subject, options, message.options_json).await? {
+        match self.ask(caller, subject, options, message.options_json).await? {
             Response::List(list) => Ok(Answer::new(pb::ListPage {
                 items: list
                     .items
@@ -215,12 +223,13 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn bind(&self, call: Call<Streaming<pb::BindRequest>>) -> Reply<Self::BindStream> {
-        let credentials = credentials(&call)?;
-        Ok(Answer::new(bind::answers(self.pipeline.clone(), credentials, call.into_inner())))
+        let caller = caller(&call)?;
+        let pipeline = self.pipeline.clone();
+        Ok(Answer::new(bind::answers(pipeline, caller.credentials, call.into_inner())))
     }
 
     async fn stream(&self, call: Call<Streaming<pb::StreamRequest>>) -> Reply<Self::StreamStream> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let mut requests = call.into_inner();
         let Some(pb::StreamRequest { kind: Some(pb::stream_request::Kind::Open(open)) }) =
             requests.message().await?
@@ -235,9 +244,10 @@ impl pb::resources_server::Resources for Resources {
         let subject = Subject::Resource { verb: Verb::Connect { authorized_as }, target };
         let parameters = open.parameters.into_iter().map(|one| (one.name, one.value)).collect();
         let options = Options { parameters, ..Options::default() };
-        match self.ask(credentials, subject, options, Bytes::new()).await? {
+        let seat = caller.seat.clone();
+        match self.ask(caller, subject, options, Bytes::new()).await? {
             Response::Connect(connection) => {
-                let frames = stream::frames(*connection, requests).await;
+                let frames = stream::frames(*connection, requests, seat).await;
                 Ok(Answer::new(frames.map_err(refuse)?))
             }
             _ => Err(refuse(ApiError::bad_request("the target cannot be streamed"))),
@@ -245,13 +255,13 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn get_path(&self, call: Call<pb::GetPathRequest>) -> Reply<pb::GetPathResponse> {
-        let credentials = credentials(&call)?;
+        let caller = caller(&call)?;
         let message = call.into_inner();
         let (path, query) = message.path.split_once('?').unwrap_or((&message.path, ""));
         let options = Options { parameters: crate::rest::parse_query(query), ..Options::default() };
         let subject =
             Subject::Path { path: path.to_owned(), method: "get", accept: message.accept.clone() };
-        match self.ask(credentials, subject, options, Bytes::new()).await? {
+        match self.ask(caller, subject, options, Bytes::new()).await? {
             Response::Raw { content_type, body, .. } => {
                 Ok(Answer::new(pb::GetPathResponse { content_type, body }))
             }
@@ -264,32 +274,57 @@ impl pb::resources_server::Resources for Resources {
     }
 }
 
-/// A list as pages of about [`PAGE_BYTES`].
-fn pages(list: ListAnswer, accept: Accept, now: Timestamp) -> ReplyStream<pb::ListPage> {
-    Box::pin(async_stream::try_stream! {
+/// A list as pages of about [`PIECE_BYTES`]; of a Table, each page is a Table with its rows.
+fn pages(
+    list: ListAnswer,
+    accept: Accept,
+    now: Timestamp,
+    seat: Seat,
+) -> ReplyStream<pb::ListPage> {
+    let size: usize = list.items.iter().map(|item| item.json.len()).sum();
+    let pages = make_pages(list, accept, now);
+    if size <= PIECE_BYTES {
+        return Box::pin(pages);
+    }
+    let late = || Err(Status::deadline_exceeded("the client did not read the answer in time"));
+    Box::pin(in_time(pages, seat, late))
+}
+
+fn make_pages(
+    mut list: ListAnswer,
+    accept: Accept,
+    now: Timestamp,
+) -> impl Stream<Item = Result<pb::ListPage, Status>> + Send + 'static {
+    async_stream::try_stream! {
         let head = pb::ListPage {
             items: Vec::new(),
             revision: list.revision,
             continue_token: list.continue_token.clone(),
             remaining_item_count: list.remaining.unwrap_or_default(),
         };
-        if accept.representation == Representation::Table {
-            let json = table(list.row, &list.items, Some(&list), &accept.table_options(), now).map_err(refuse)?;
-            yield pb::ListPage { items: vec![pb::Object { json, ..Default::default() }], ..head };
-            return;
-        }
-        let mut page = head.clone();
-        let mut size = 0;
-        for item in &list.items {
-            if size >= PAGE_BYTES {
-                yield std::mem::replace(&mut page, head.clone());
-                size = 0;
+        let mut items = std::mem::take(&mut list.items).into_iter().peekable();
+        loop {
+            let (mut page, mut size) = (Vec::new(), 0);
+            while size < PIECE_BYTES
+                && let Some(item) = items.next()
+            {
+                size += item.json.len();
+                page.push(item);
             }
-            size += item.json.len();
-            page.items.push(convert::represent(list.row, item, &accept, now).map_err(refuse)?);
+            let items_of_page = if accept.representation == Representation::Table {
+                let part = ListAnswer { items: page, ..list.clone() };
+                let json = Pieces::new(part, &accept, now).whole().map_err(refuse)?;
+                vec![pb::Object { json, ..Default::default() }]
+            } else {
+                let objects = page.iter().map(|item| convert::represent(list.row, item, &accept, now));
+                objects.collect::<Result<_, _>>().map_err(refuse)?
+            };
+            yield pb::ListPage { items: items_of_page, ..head.clone() };
+            if items.peek().is_none() {
+                break;
+            }
         }
-        yield page;
-    })
+    }
 }
 
 /// A watch as messages of one or more events.
@@ -297,8 +332,10 @@ fn events(
     mut watcher: Watcher,
     accept: Accept,
     clock: SharedClock,
+    seat: Seat,
 ) -> ReplyStream<pb::WatchEvents> {
     Box::pin(async_stream::stream! {
+        let _until_the_end = seat;
         let row = watcher.row();
         while let Some(events) = watcher.next().await {
             let now = clock.now();

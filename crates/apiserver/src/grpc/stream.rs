@@ -8,12 +8,25 @@ use tonic::Streaming;
 
 use super::service::ReplyStream;
 use crate::connect::Connection;
+use crate::inflight::Seat;
 
 /// The frames from a connection; the client's further frames are forwarded to it.
 ///
 /// # Errors
 /// The kubelet's refusal of a session.
 pub async fn frames(
+    connection: Connection,
+    requests: Streaming<pb::StreamRequest>,
+    seat: Seat,
+) -> Result<ReplyStream<pb::Frame>, ApiError> {
+    let frames = of_connection(connection, requests).await?;
+    Ok(Box::pin(frames.map(move |frame| {
+        let _until_the_end = &seat;
+        frame
+    })))
+}
+
+async fn of_connection(
     connection: Connection,
     requests: Streaming<pb::StreamRequest>,
 ) -> Result<ReplyStream<pb::Frame>, ApiError> {

@@ -1,13 +1,12 @@
 //! Content negotiation: what a client sends and what it accepts.
 
 use api::ApiError;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 
 use super::media_type;
 use super::table::{IncludeObject, TableOptions};
-use crate::request::{BodyFormat, Verb};
+use crate::request::BodyFormat;
 
 /// The representation of an object in an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,17 +119,14 @@ impl Accept {
     }
 }
 
-/// The encoding of the body.
+/// The encoding of the body. Of an empty one, or of a patch, it does not matter whether it is
+/// known.
 ///
 /// # Errors
 /// 415 when it is neither JSON, YAML nor Kubernetes' protobuf.
-pub fn body_format(
-    parts: &http::request::Parts,
-    verb: Option<Verb>,
-    body: &Bytes,
-) -> Result<BodyFormat, ApiError> {
+pub fn body_format(parts: &http::request::Parts, empty: bool) -> Result<BodyFormat, ApiError> {
     let kind = media_type(&parts.headers);
-    if verb == Some(Verb::Patch) || body.is_empty() {
+    if empty || parts.method == http::Method::PATCH {
         return Ok(match kind.as_str() {
             "application/apply-patch+yaml" => BodyFormat::Yaml,
             _ => BodyFormat::Json,
@@ -140,7 +136,6 @@ pub fn body_format(
         "" | "application/json" | "text/json" => Ok(BodyFormat::Json),
         "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(BodyFormat::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
-        _ if verb.is_none() => Ok(BodyFormat::Json),
         _ => Err(ApiError::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml, application/vnd.kubernetes.protobuf",

@@ -1,75 +1,309 @@
 //! Renders answers as HTTP responses.
+//!
+//! What takes a processor's time (compression, Tables, other formats of large answers) runs on
+//! threads for blocking work, as many at once as there are processors.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use api::ApiError;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use clock::SharedClock;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::{Stream, StreamExt, stream};
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
-use http_body_util::{BodyExt, Full};
-use jiff::Timestamp;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::table::{partial, partial_list, table};
-use super::{Accept, Body, Representation, watch};
+use super::list::{PIECE_BYTES, Pieces};
+use super::table::{partial, table};
+use super::{Accept, Body, BodyError, Representation, watch};
+use crate::answer::{hold, in_time};
+use crate::inflight::Seat;
 use crate::request::Verb;
-use crate::response::{ListAnswer, ObjectAnswer, Response, bounded};
+use crate::response::{ListAnswer, Response, bounded};
 
 /// The content type of JSON. Kubernetes adds no charset.
 pub const JSON: &str = "application/json";
-/// Answers smaller than this are not compressed (upstream's 128 KiB).
-const GZIP_FROM_BYTES: usize = 128 << 10;
+/// Answers smaller than this are not compressed (upstream's 128 KiB), and lists are sent whole.
+const LARGE_BYTES: usize = 128 << 10;
+/// Compressed lists that are being sent at once; others are sent as they are. Each holds a
+/// compressor, of a quarter of a MiB, for as long as its client reads.
+const COMPRESSORS: usize = 64;
+/// Large answers in other formats than JSON that are being sent at once, in bytes: they are made as
+/// a whole.
+const CONVERTED_BYTES: usize = 64 << 20;
 
 /// A body that is already complete.
 pub fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// Renders an answer.
-///
-/// # Errors
-/// 406 when it cannot be rendered in the negotiated representation.
-pub fn response(
-    response: Response,
-    verb: Option<Verb>,
-    accept: &Accept,
-    clock: &SharedClock,
-) -> Result<http::Response<Body>, ApiError> {
-    match response {
-        Response::Object(answer) => object(answer, accept, clock.now()),
-        Response::List(answer) => {
-            let json = match accept.representation {
-                Representation::Object => list_json(&answer),
-                Representation::Table => {
-                    let options = accept.table_options();
-                    table(answer.row, &answer.items, Some(&answer), &options, clock.now())?
-                }
-                Representation::PartialMetadata => partial_list(&answer),
-            };
-            Ok(json_response(200, json, &[], accept))
+/// Renders answers, with what all of them share.
+pub struct Rendering {
+    clock: SharedClock,
+    processors: Arc<Semaphore>,
+    compressors: Arc<Semaphore>,
+    /// Of [`CONVERTED_BYTES`], in KiB.
+    converted: Arc<Semaphore>,
+}
+
+impl Rendering {
+    pub fn new(clock: SharedClock) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            clock,
+            processors: Arc::new(Semaphore::new(processors)),
+            compressors: Arc::new(Semaphore::new(COMPRESSORS)),
+            converted: Arc::new(Semaphore::new(CONVERTED_BYTES >> 10)),
         }
-        Response::Watch(watcher) => Ok(watch::response(*watcher, accept, clock.clone())),
-        Response::Json { code, json, warnings } => {
-            if accept.representation == Representation::Table && verb == Some(Verb::Create) {
-                return Err(ApiError::not_acceptable(
-                    "only the following media types are accepted: application/json, application/yaml",
-                ));
-            }
-            Ok(json_response(code, json, &warnings, accept))
-        }
-        Response::Raw { code, content_type, body } => {
-            let mut response = finish(code, body, accept);
-            let value = HeaderValue::from_str(&content_type)
-                .unwrap_or(HeaderValue::from_static("application/octet-stream"));
-            response.headers_mut().insert(CONTENT_TYPE, value);
-            Ok(response)
-        }
-        Response::Connect(_) => Err(ApiError::internal("a stream cannot be rendered")),
     }
+
+    /// Renders an answer, whose seat is held until it has been sent.
+    ///
+    /// # Errors
+    /// 406 when it cannot be rendered in the negotiated representation, 429 when it is large and
+    /// too many others are being rendered.
+    pub async fn response(
+        &self,
+        response: Response,
+        verb: Option<Verb>,
+        accept: &Accept,
+        seat: Seat,
+    ) -> Result<http::Response<Body>, ApiError> {
+        match response {
+            Response::Object(answer) => {
+                let version = &answer.version;
+                let json = match accept.representation {
+                    Representation::Object => version.json.clone(),
+                    Representation::Table => {
+                        table(answer.row, version, &accept.table_options(), self.clock.now())?
+                    }
+                    Representation::PartialMetadata => partial(version),
+                };
+                self.json(answer.code, json, &answer.warnings, accept, seat).await
+            }
+            Response::List(answer) => self.list(answer, accept, seat).await,
+            Response::Watch(watcher) => {
+                let response = watch::response(*watcher, accept, self.clock.clone());
+                Ok(response.map(|body| hold(body, seat)))
+            }
+            Response::Json { code, json, warnings } => {
+                if accept.representation == Representation::Table && verb == Some(Verb::Create) {
+                    return Err(ApiError::not_acceptable(
+                        "only the following media types are accepted: application/json, application/yaml",
+                    ));
+                }
+                self.json(code, json, &warnings, accept, seat).await
+            }
+            Response::Raw { code, content_type, body } => {
+                let value = HeaderValue::from_str(&content_type)
+                    .unwrap_or(HeaderValue::from_static("application/octet-stream"));
+                self.whole(code, body, value, accept, seat).await
+            }
+            Response::Connect(_) => Err(ApiError::internal("a stream cannot be rendered")),
+        }
+    }
+
+    /// A complete answer in the format that the client accepts.
+    async fn json(
+        &self,
+        code: u16,
+        json: Bytes,
+        warnings: &[String],
+        accept: &Accept,
+        seat: Seat,
+    ) -> Result<http::Response<Body>, ApiError> {
+        let other = accept.protobuf || accept.yaml;
+        let (body, content_type) = if other && json.len() >= LARGE_BYTES {
+            let accept = accept.clone();
+            self.compute(move || convert(json, &accept)).await?
+        } else {
+            convert(json, accept)
+        };
+        let value = HeaderValue::from_static(content_type);
+        let mut response = self.whole(code, body, value, accept, seat).await?;
+        add_warnings(&mut response, warnings);
+        Ok(response)
+    }
+
+    async fn whole(
+        &self,
+        code: u16,
+        body: Bytes,
+        content_type: HeaderValue,
+        accept: &Accept,
+        seat: Seat,
+    ) -> Result<http::Response<Body>, ApiError> {
+        if !accept.gzip || body.len() < LARGE_BYTES {
+            return Ok(head(code, content_type, full(body)));
+        }
+        let body = self.compute(move || gzip(&body)).await??;
+        let pieces = stream::iter(copies(body)).map(Ok);
+        let mut response = head(code, content_type, sent_in_time(pieces, seat));
+        set_compressed(response.headers_mut());
+        Ok(response)
+    }
+
+    async fn list(
+        &self,
+        answer: ListAnswer,
+        accept: &Accept,
+        seat: Seat,
+    ) -> Result<http::Response<Body>, ApiError> {
+        let size: usize = answer.items.iter().map(|item| item.json.len()).sum();
+        let pieces = Pieces::new(answer, accept, self.clock.now());
+        if size < LARGE_BYTES {
+            return self.json(200, pieces.whole()?, &[], accept, seat).await;
+        }
+        if accept.protobuf || accept.yaml {
+            return self.converted(size, pieces, accept, seat).await;
+        }
+        let compressor = accept.gzip.then(|| self.compressors.clone().try_acquire_owned().ok());
+        let gzip = compressor.flatten().map(Gzip::new);
+        let compressed = gzip.is_some();
+        let body = sent_in_time(self.pieces(pieces, gzip), seat);
+        let mut response = head(200, HeaderValue::from_static(JSON), body);
+        if compressed {
+            set_compressed(response.headers_mut());
+        }
+        Ok(response)
+    }
+
+    /// A large list in another format than JSON, which has to be made as a whole.
+    async fn converted(
+        &self,
+        size: usize,
+        pieces: Pieces,
+        accept: &Accept,
+        seat: Seat,
+    ) -> Result<http::Response<Body>, ApiError> {
+        let kib = u32::try_from((size >> 10).min(CONVERTED_BYTES >> 10)).unwrap_or(u32::MAX);
+        let memory = self.converted.clone().try_acquire_many_owned(kib).map_err(|_| {
+            ApiError::too_many_requests(
+                "too many large lists are being converted to other formats than JSON",
+                1,
+            )
+        })?;
+        let accept = accept.clone();
+        let converted = move || Ok::<_, ApiError>(convert(pieces.whole()?, &accept));
+        let (body, content_type) = self.compute(converted).await??;
+        let pieces = stream::iter(copies(body)).map(move |piece| {
+            let _until_sent = &memory;
+            Ok(piece)
+        });
+        Ok(head(200, HeaderValue::from_static(content_type), sent_in_time(pieces, seat)))
+    }
+
+    /// The pieces of a list, compressed if there is a compressor.
+    fn pieces(
+        &self,
+        pieces: Pieces,
+        gzip: Option<Gzip>,
+    ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static {
+        let processors = self.processors.clone();
+        let state = Some((pieces, gzip, processors));
+        stream::unfold(state, |state| async move {
+            let (mut pieces, mut gzip, processors) = state?;
+            let (piece, pieces, gzip) = if pieces.decodes() || gzip.is_some() {
+                let step = move || (next(&mut pieces, &mut gzip), pieces, gzip);
+                match compute(&processors, step).await {
+                    Ok(done) => done,
+                    Err(error) => return Some((Err(error.into()), None)),
+                }
+            } else {
+                (next(&mut pieces, &mut gzip), pieces, gzip)
+            };
+            match piece {
+                Ok(piece) => Some((Ok(piece?), Some((pieces, gzip, processors)))),
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        })
+    }
+
+    async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        compute(&self.processors, work).await
+    }
+}
+
+/// Runs `work` on a thread for blocking work once a processor is free for it.
+async fn compute<T: Send + 'static>(
+    processors: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    let processor = processors.clone().acquire_owned().await.map_err(ApiError::internal)?;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(processor);
+        done
+    });
+    done.await.map_err(ApiError::internal)
+}
+
+/// A compressor, and its place among those that are allowed at once.
+struct Gzip {
+    /// `None` once it has ended.
+    encoder: Option<GzEncoder<Vec<u8>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Gzip {
+    fn new(place: OwnedSemaphorePermit) -> Self {
+        let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        Self { encoder: Some(encoder), _place: place }
+    }
+}
+
+/// The next piece of what is sent.
+fn next(pieces: &mut Pieces, gzip: &mut Option<Gzip>) -> Result<Option<Bytes>, ApiError> {
+    let Some(gzip) = gzip else { return pieces.next() };
+    while let Some(encoder) = &mut gzip.encoder {
+        match pieces.next()? {
+            Some(piece) => {
+                encoder.write_all(&piece).map_err(ApiError::internal)?;
+                if encoder.get_ref().len() >= PIECE_BYTES {
+                    return Ok(Some(std::mem::take(encoder.get_mut()).into()));
+                }
+            }
+            None => {
+                let end = gzip.encoder.take().map(GzEncoder::finish).transpose();
+                return Ok(end.map_err(ApiError::internal)?.map(Bytes::from));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A body of pieces that has to be read in time. The connection is closed otherwise.
+fn sent_in_time(
+    pieces: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'static,
+    seat: Seat,
+) -> Body {
+    let late = || Err(BodyError::from("the client did not read the answer in time"));
+    let frames = in_time(pieces, seat, late).map(|piece| piece.map(Frame::data));
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// The bytes in copied pieces, so that none of them keeps all.
+fn copies(bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let end = bytes.len().min(at + PIECE_BYTES);
+        let piece = Bytes::copy_from_slice(&bytes[at..end]);
+        at = end;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// An error as a Status.
 pub fn error(error: &ApiError, accept: &Accept) -> http::Response<Body> {
-    let mut response = json_response(error.code(), error.encode().into(), &[], accept);
+    let (body, content_type) = convert(error.encode().into(), accept);
+    let mut response = head(error.code(), HeaderValue::from_static(content_type), full(body));
     let retry = error.status().details.as_ref().and_then(|details| details.retry_after_seconds);
     if let Some(seconds) = retry {
         response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds.max(0)));
@@ -80,77 +314,16 @@ pub fn error(error: &ApiError, accept: &Accept) -> http::Response<Body> {
     response
 }
 
-fn object(
-    answer: ObjectAnswer,
-    accept: &Accept,
-    now: Timestamp,
-) -> Result<http::Response<Body>, ApiError> {
-    let json = match accept.representation {
-        Representation::Object => answer.version.json.clone(),
-        Representation::Table => {
-            let items = [answer.version.clone()];
-            table(answer.row, &items, None, &accept.table_options(), now)?
-        }
-        Representation::PartialMetadata => partial(&answer.version),
-    };
-    Ok(json_response(answer.code, json, &answer.warnings, accept))
-}
-
-/// The list around the encoded bytes of its items.
-pub fn list_json(list: &ListAnswer) -> Bytes {
-    let size: usize = list.items.iter().map(|item| item.json.len() + 1).sum();
-    let mut out = BytesMut::with_capacity(size + 512);
-    list_head(&mut out, &list.row.list_kind(), &list.row.api_version(), list);
-    for (index, item) in list.items.iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
-        }
-        out.put_slice(&item.json);
-    }
-    out.put_slice(b"]}\n");
-    out.freeze()
-}
-
-/// Everything of a list before the first item.
-pub fn list_head(out: &mut BytesMut, kind: &str, api_version: &str, list: &ListAnswer) {
-    out.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{}\"", list.revision).as_bytes());
-    if !list.continue_token.is_empty() {
-        out.put_slice(format!(",\"continue\":\"{}\"", list.continue_token).as_bytes());
-    }
-    if let Some(remaining) = list.remaining.filter(|remaining| *remaining > 0) {
-        out.put_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
-    }
-    out.put_slice(b"},\"items\":[");
-}
-
-fn json_response(
-    code: u16,
-    json: Bytes,
-    warnings: &[String],
-    accept: &Accept,
-) -> http::Response<Body> {
-    let (body, content_type) = if accept.protobuf {
-        match to_protobuf(&json) {
-            Some(message) => (message, api::protobuf::MEDIA_TYPE),
-            None => (json, JSON),
-        }
+/// JSON in the format that the client accepts, and its media type.
+fn convert(json: Bytes, accept: &Accept) -> (Bytes, &'static str) {
+    let converted = if accept.protobuf {
+        to_protobuf(&json).map(|message| (message, api::protobuf::MEDIA_TYPE))
     } else if accept.yaml {
-        match to_yaml(&json) {
-            Some(yaml) => (yaml, "application/yaml"),
-            None => (json, JSON),
-        }
+        to_yaml(&json).map(|yaml| (yaml, "application/yaml"))
     } else {
-        (json, JSON)
+        None
     };
-    let mut response = finish(code, body, accept);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    for warning in bounded(warnings) {
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
-            response.headers_mut().append(http::header::WARNING, value);
-        }
-    }
-    response
+    converted.unwrap_or((json, JSON))
 }
 
 fn to_protobuf(json: &[u8]) -> Option<Bytes> {
@@ -163,26 +336,32 @@ fn to_yaml(json: &[u8]) -> Option<Bytes> {
     serde_saphyr::to_string(&value).ok().map(Bytes::from)
 }
 
-fn finish(code: u16, body: Bytes, accept: &Accept) -> http::Response<Body> {
-    let compressed = (accept.gzip && body.len() >= GZIP_FROM_BYTES).then(|| gzip(&body)).flatten();
-    let zipped = compressed.is_some();
-    let mut response = http::Response::new(full(compressed.unwrap_or(body)));
+fn head(code: u16, content_type: HeaderValue, body: Body) -> http::Response<Body> {
+    let mut response = http::Response::new(body);
     *response.status_mut() =
         http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    if zipped {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
+    headers.insert(CONTENT_TYPE, content_type);
     response
 }
 
-fn gzip(body: &[u8]) -> Option<Bytes> {
-    let mut encoder = flate2::write::GzEncoder::new(
-        Vec::with_capacity(body.len() / 4),
-        flate2::Compression::fast(),
-    );
-    encoder.write_all(body).ok()?;
-    encoder.finish().ok().map(Bytes::from)
+fn set_compressed(headers: &mut http::HeaderMap) {
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+fn add_warnings(response: &mut http::Response<Body>, warnings: &[String]) {
+    for warning in bounded(warnings) {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+}
+
+fn gzip(body: &[u8]) -> Result<Bytes, ApiError> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    encoder.write_all(body).map_err(ApiError::internal)?;
+    encoder.finish().map(Bytes::from).map_err(ApiError::internal)
 }

@@ -7,7 +7,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::render::list_head;
 use crate::cache::Version;
 use crate::core::decode;
 use crate::kinds::strategy;
@@ -49,19 +48,32 @@ pub struct TableOptions {
     pub include: IncludeObject,
 }
 
-/// The objects as a Table, with ages as of `now`.
+/// One object as a Table, with its age as of `now`.
 ///
 /// # Errors
-/// 500 when an object cannot be decoded.
+/// 500 when it cannot be decoded.
 pub fn table(
     row: &'static KindRow,
-    items: &[Arc<Version>],
-    list: Option<&ListAnswer>,
+    item: &Arc<Version>,
     options: &TableOptions,
     now: Timestamp,
 ) -> Result<Bytes, ApiError> {
-    let strategy = strategy(row);
-    let columns: Vec<Value> = strategy
+    let mut out = BytesMut::new();
+    table_head(row, None, std::slice::from_ref(item), options, &mut out);
+    table_row(row, item, options, now, &mut out)?;
+    out.put_slice(b"]}\n");
+    Ok(out.freeze())
+}
+
+/// Everything of a Table before the first row: of `list`, or of single `items`.
+pub fn table_head(
+    row: &'static KindRow,
+    list: Option<&ListAnswer>,
+    items: &[Arc<Version>],
+    options: &TableOptions,
+    out: &mut BytesMut,
+) {
+    let columns: Vec<Value> = strategy(row)
         .columns()
         .iter()
         .map(|column| {
@@ -81,29 +93,35 @@ pub fn table(
     } else if let [only] = items {
         metadata["resourceVersion"] = only.revision.to_string().into();
     }
-    let mut out = BytesMut::with_capacity(512 * (items.len() + 1));
     let columns = if options.omit_columns { Value::Null } else { Value::Array(columns) };
     out.put_slice(
         format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":[")
             .as_bytes(),
     );
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
-        }
-        let cells = Value::Array(strategy.cells(&*decode(row, item)?, now));
-        out.put_slice(b"{\"cells\":");
-        out.put_slice(cells.to_string().as_bytes());
-        out.put_slice(b",\"object\":");
-        match options.include {
-            IncludeObject::None => out.put_slice(b"null"),
-            IncludeObject::Metadata => out.put_slice(&partial(item)),
-            IncludeObject::Object => out.put_slice(&item.json),
-        }
-        out.put_u8(b'}');
+}
+
+/// One row of a Table.
+///
+/// # Errors
+/// 500 when the object cannot be decoded.
+pub fn table_row(
+    row: &'static KindRow,
+    item: &Arc<Version>,
+    options: &TableOptions,
+    now: Timestamp,
+    out: &mut BytesMut,
+) -> Result<(), ApiError> {
+    let cells = Value::Array(strategy(row).cells(&*decode(row, item)?, now));
+    out.put_slice(b"{\"cells\":");
+    out.put_slice(cells.to_string().as_bytes());
+    out.put_slice(b",\"object\":");
+    match options.include {
+        IncludeObject::None => out.put_slice(b"null"),
+        IncludeObject::Metadata => out.put_slice(&partial(item)),
+        IncludeObject::Object => out.put_slice(&item.json),
     }
-    out.put_slice(b"]}\n");
-    Ok(out.freeze())
+    out.put_u8(b'}');
+    Ok(())
 }
 
 /// An object's metadata as PartialObjectMetadata.
@@ -116,19 +134,5 @@ pub fn partial(version: &Version) -> Bytes {
     );
     out.put_slice(metadata);
     out.put_u8(b'}');
-    out.freeze()
-}
-
-/// The objects' metadata as a PartialObjectMetadataList.
-pub fn partial_list(list: &ListAnswer) -> Bytes {
-    let mut out = BytesMut::new();
-    list_head(&mut out, "PartialObjectMetadataList", "meta.k8s.io/v1", list);
-    for (index, item) in list.items.iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
-        }
-        out.put_slice(&partial(item));
-    }
-    out.put_slice(b"]}\n");
     out.freeze()
 }

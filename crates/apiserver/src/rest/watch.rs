@@ -147,7 +147,7 @@ fn represent(
                 include: state.include,
             };
             state.columns_sent = true;
-            table(row, std::slice::from_ref(version), None, &options, state.clock.now())
+            table(row, version, &options, state.clock.now())
         }
     }
 }

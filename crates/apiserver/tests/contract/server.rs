@@ -15,6 +15,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+/// A connection of a client.
+pub type Tls = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
 /// A running server with its authority and directory.
 pub struct Server {
     pub folder: tempfile::TempDir,
@@ -23,6 +26,8 @@ pub struct Server {
     pub ca_pem: String,
     shutdown: CancellationToken,
     running: Option<Running>,
+    /// The server's process, if it is not this one.
+    process: Option<std::process::Child>,
 }
 
 /// An answer of the REST door.
@@ -65,6 +70,46 @@ impl Server {
 
     /// Starts with further flags; those of a store replace the own one.
     pub async fn start_with(flags: &[&str]) -> Self {
+        let (mut server, arguments) = Self::prepare(flags);
+        let config = Config::parse_from([arguments, vec!["--secure-port=0".to_owned()]].concat());
+        let running = apiserver::wire::start(&config, server.shutdown.clone()).await.unwrap();
+        server.port = running.address.port();
+        server.running = Some(running);
+        server
+    }
+
+    /// Starts in a process of its own, whose memory is its own.
+    pub async fn spawn(flags: &[&str]) -> Self {
+        let (mut server, arguments) = Self::prepare(flags);
+        // Another process may take the port before the server does; then it ends at once.
+        loop {
+            server.port = std::net::TcpListener::bind("127.0.0.1:0")
+                .and_then(|free| free.local_addr())
+                .unwrap()
+                .port();
+            let process = std::process::Command::new(env!("CARGO_BIN_EXE_skiff-apiserver"))
+                .args(&arguments[1..])
+                .args([format!("--secure-port={}", server.port), "--log-level=error".to_owned()])
+                .spawn();
+            server.process = Some(process.unwrap());
+            while server.process.as_mut().unwrap().try_wait().unwrap().is_none() {
+                if server.tls().await.is_some() {
+                    return server;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    /// What the process of a spawned server has allocated, in bytes.
+    pub fn allocated(&self) -> usize {
+        let id = self.process.as_ref().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+    }
+
+    fn prepare(flags: &[&str]) -> (Self, Vec<String>) {
         runtime::init("error");
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::default();
@@ -85,7 +130,6 @@ impl Server {
         let mut arguments: Vec<String> = [
             "skiff-apiserver",
             "--bind-address=127.0.0.1",
-            "--secure-port=0",
             &format!("--tls-cert-file={}", write("apiserver.crt", &certificate)),
             &format!("--tls-private-key-file={}", write("apiserver.key", &key)),
             &format!("--client-ca-file={}", write("ca.crt", &ca_pem)),
@@ -105,17 +149,16 @@ impl Server {
             arguments.push(format!("--embedded-store={store}"));
         }
         arguments.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let config = Config::parse_from(arguments);
-        let shutdown = CancellationToken::new();
-        let running = apiserver::wire::start(&config, shutdown.clone()).await.unwrap();
-        Self {
-            port: running.address.port(),
+        let server = Self {
+            port: 0,
             folder,
             issuer,
             ca_pem,
-            shutdown,
-            running: Some(running),
-        }
+            shutdown: CancellationToken::new(),
+            running: None,
+            process: None,
+        };
+        (server, arguments)
     }
 
     /// Certificate and key of a user, in PEM.
@@ -214,14 +257,31 @@ impl Server {
     }
 
     /// A TLS connection without a certificate, for arbitrary bytes.
-    pub async fn tls(&self) -> Option<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
-        use rustls_pki_types::CertificateDer;
+    pub async fn tls(&self) -> Option<Tls> {
+        self.tls_with(None).await
+    }
+
+    /// A TLS connection of a user.
+    pub async fn tls_as(&self, user: &str, groups: &[&str]) -> Option<Tls> {
+        self.tls_with(Some(self.identity(user, groups))).await
+    }
+
+    /// A TLS connection with a certificate and its key.
+    pub async fn tls_with(&self, identity: Option<(String, String)>) -> Option<Tls> {
         use rustls_pki_types::pem::PemObject;
+        use rustls_pki_types::{CertificateDer, PrivateKeyDer};
         let mut roots = rustls::RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).unwrap();
         roots.add(authority).unwrap();
-        let config =
-            rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let config = match identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+        };
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port));
         let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
         let name = "localhost".try_into().unwrap();
@@ -265,6 +325,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shutdown.cancel();
+        if let Some(process) = &mut self.process {
+            process.kill().ok();
+            process.wait().ok();
+        }
     }
 }
 

@@ -167,6 +167,11 @@ impl Engine {
         self.apply_plain(Request::Revoke { id }).await
     }
 
+    /// Returns when the writer has answered.
+    pub(super) async fn ping(&self) -> Result<(), Status> {
+        self.command(Command::Ping).await
+    }
+
     pub(super) async fn defragment(&self) -> Result<(), Status> {
         self.command(Command::Defragment).await
     }
@@ -230,5 +235,67 @@ impl Executor for Reader<'_> {
         let revision = wire(self.view.revision);
         response.header = Some(PbResponseHeader { revision, ..PbResponseHeader::default() });
         Ok(PbTxnOpResponse::ResponseRange(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::embedded::{Embedded, EmbeddedConfig};
+    use crate::{Outcome, Revision, Store};
+
+    async fn open(folder: &TempDir) -> (Embedded, Store) {
+        let embedded = Embedded::open(EmbeddedConfig::new(folder.path())).await.unwrap();
+        let store = embedded.store().await.unwrap();
+        (embedded, store)
+    }
+
+    async fn create(store: &Store, key: &'static str) -> Revision {
+        match store.create(Bytes::from(key), Bytes::from("value")).await.unwrap() {
+            Outcome::Written(revision) => revision,
+            conflict => panic!("{conflict:?}"),
+        }
+    }
+
+    /// Reads alone do not notice that nothing can be written any more.
+    #[tokio::test]
+    async fn a_ping_notices_that_the_writer_has_ended() {
+        let folder = TempDir::new().unwrap();
+        let (embedded, store) = open(&folder).await;
+        store.ping().await.unwrap();
+        embedded.engine.command(Command::Stop).await.unwrap();
+        store.current_revision().await.unwrap();
+        assert!(store.ping().await.is_err());
+    }
+
+    /// A read that is in progress neither delays a defragmentation nor is disturbed by it, and
+    /// other reads go on; what is written afterwards is in the new file.
+    #[tokio::test]
+    async fn reads_continue_while_the_file_is_rewritten() {
+        let folder = TempDir::new().unwrap();
+        let (embedded, store) = open(&folder).await;
+        let first = create(&store, "/a").await;
+        let (view, position) = {
+            let state = embedded.engine.shared.read();
+            let version = *state.index.get(b"/a", first.get()).unwrap();
+            (state.view(), version.position())
+        };
+        embedded.engine.defragment().await.unwrap();
+        let read = || crate::embedded::tables::fetch(&view.history, position, |r| r.key.to_vec());
+        assert_eq!(read().unwrap(), b"/a");
+        assert!(store.get(Bytes::from("/a")).await.unwrap().entry.is_some());
+        create(&store, "/b").await;
+        embedded.engine.defragment().await.unwrap();
+        assert_eq!(read().unwrap(), b"/a");
+        embedded.stop().await.unwrap();
+        let (_embedded, store) = open(&folder).await;
+        for key in ["/a", "/b"] {
+            assert!(store.get(Bytes::from(key)).await.unwrap().entry.is_some(), "{key}");
+        }
+        let files = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(files, 1, "nothing but the file is left");
     }
 }

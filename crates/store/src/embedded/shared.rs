@@ -19,7 +19,7 @@ pub(super) struct Shared {
 }
 
 /// The index and the view that belongs to it. The lock is held for lookups and single insertions,
-/// and not during disk operations except while the file is being compacted or reopened.
+/// and not during disk operations except while the file is reopened after a failure.
 pub(super) struct State {
     pub(super) index: Index,
     /// Absent only while the file is closed, and then the lock is held.
@@ -36,14 +36,6 @@ impl State {
 
     pub(super) fn set_view(&mut self, view: View) {
         self.view = Some(Arc::new(view));
-    }
-
-    pub(super) fn take_view(&mut self) -> Option<Arc<View>> {
-        self.view.take()
-    }
-
-    pub(super) fn restore_view(&mut self, view: Arc<View>) {
-        self.view = Some(view);
     }
 }
 

@@ -133,11 +133,17 @@ impl StorageBackend for SharedDevice {
 
 /// Opens the file, creating it if it is missing and repairing it after a crash.
 fn open(place: &Place) -> Result<Database, Error> {
-    let mut builder = Builder::new();
-    builder.set_cache_size(place.cache_bytes);
-    if let Some(device) = &place.device {
-        return Ok(builder.create_with_backend(SharedDevice(device.clone()))?);
+    match &place.device {
+        Some(device) => {
+            let mut builder = Builder::new();
+            builder.set_cache_size(place.cache_bytes);
+            Ok(builder.create_with_backend(SharedDevice(device.clone()))?)
+        }
+        None => open_file(&place.path, place.cache_bytes),
     }
+}
+
+pub(super) fn open_file(path: &Path, cache_bytes: usize) -> Result<Database, Error> {
     // The store contains secrets: no other user may read it.
     OpenOptions::new()
         .read(true)
@@ -145,8 +151,8 @@ fn open(place: &Place) -> Result<Database, Error> {
         .create(true)
         .truncate(false)
         .mode(FILE_MODE)
-        .open(&place.path)?;
-    Ok(builder.create(&place.path)?)
+        .open(path)?;
+    Ok(Builder::new().set_cache_size(cache_bytes).create(path)?)
 }
 
 /// Reopens the file after a failure, discarding whatever a commit that was reported as failed may

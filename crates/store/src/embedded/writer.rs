@@ -10,9 +10,10 @@
 //! If the file fails, the whole transaction is rolled back, its requests fail, and the file is
 //! reopened.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{path::Path, sync::Arc, thread, time::Duration};
 
 use redb::Database;
+use tempfile::NamedTempFile;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
@@ -20,6 +21,7 @@ use super::{
     apply::{Applied, Applier, Failure, Request, Response},
     refusal,
     shared::Shared,
+    sync_directory,
     tables::{self, Place, View},
 };
 
@@ -29,10 +31,6 @@ pub(super) const QUEUE_LENGTH: usize = 4_096;
 const BATCH_COMMANDS: usize = 2_048;
 /// How long to wait for a batch as large as the last one; a fraction of a flush.
 const GATHER_TIME: Duration = Duration::from_micros(100);
-/// How often, and at which interval, to check whether all reads have ended before the file is
-/// rewritten.
-const QUIET_ATTEMPTS: u32 = 5_000;
-const QUIET_INTERVAL: Duration = Duration::from_millis(1);
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Status>>;
 
@@ -45,6 +43,8 @@ pub(super) enum Command {
     Pruned(Reply<()>),
     /// Rewrites the file to reclaim unused space.
     Defragment(Reply<()>),
+    /// Answered after the writes before it.
+    Ping(Reply<()>),
     /// Closes the file. Later commands fail.
     Stop(Reply<()>),
 }
@@ -84,6 +84,7 @@ impl Writer {
             match batch.then {
                 None | Some(Command::Apply { .. }) => {}
                 Some(Command::Pruned(reply)) => self.pruned(reply),
+                Some(Command::Ping(reply)) => answer(reply, self.check()),
                 Some(Command::Defragment(reply)) => answer(reply, self.defragment()),
                 Some(Command::Stop(reply)) => {
                     self.close();
@@ -239,30 +240,54 @@ impl Writer {
         }
     }
 
+    /// Whether the file is open.
+    fn check(&self) -> Result<(), Status> {
+        match &self.database {
+            Some(_) => Ok(()),
+            None => Err(refusal::storage(&redb::Error::DatabaseClosed)),
+        }
+    }
+
+    /// Copies what is in use to a new file, which takes the place of the old one. Reads continue on
+    /// the old one meanwhile; writes wait, as in etcd.
     fn defragment(&mut self) -> Result<(), Status> {
-        let Some(database) = &mut self.database else {
-            return Err(refusal::storage(&redb::Error::DatabaseClosed));
-        };
-        let mut state = self.shared.write();
-        let Some(view) = state.take_view() else {
-            return Err(refusal::stopped());
-        };
-        let revision = view.revision;
-        if let Err(view) = wait_for_readers(view) {
-            state.restore_view(view);
-            return Err(Status::unavailable("etcdserver: reads are in progress, try again"));
+        self.check()?;
+        if self.place.device.is_some() {
+            return Err(Status::unimplemented("only a file is rewritten, not a device"));
         }
-        let compacted = database.compact().map_err(redb::Error::from);
-        match View::open(database, revision) {
-            Ok(view) => state.set_view(view),
-            Err(error) => {
-                drop(state);
-                tracing::error!(%error, path = %self.place.path.display(), "the store's file failed while it was being compacted");
-                self.reopen();
-                return Err(refusal::storage(&error));
-            }
-        }
-        compacted.map(|_| ()).map_err(|error| refusal::storage(&error))
+        let (view, database) = self.rewrite().map_err(|error| self.not_rewritten(&error))?;
+        // From now on the file's name is the new one's, and no write may go to the old one. If the
+        // name is not durable, none may be acknowledged: the next one opens the file again.
+        self.database = None;
+        sync_directory(self.directory()).map_err(|error| self.not_rewritten(&error.into()))?;
+        // Reads that are in progress keep the old file until they end.
+        self.shared.write().set_view(view);
+        self.database = Some(database);
+        Ok(())
+    }
+
+    fn not_rewritten(&self, error: &redb::Error) -> Status {
+        tracing::error!(%error, path = %self.place.path.display(), "cannot rewrite the store's file");
+        refusal::storage(error)
+    }
+
+    fn directory(&self) -> &Path {
+        self.place.path.parent().expect("the store's file is in a directory")
+    }
+
+    fn rewrite(&self) -> Result<(View, Database), redb::Error> {
+        let (view, compacted) = {
+            let state = self.shared.read();
+            (state.view(), state.index.compacted)
+        };
+        let file = NamedTempFile::new_in(self.directory())?;
+        let ids = (self.shared.cluster_id, self.shared.member_id);
+        tables::copy(file.path(), &view, compacted, &self.shared.leases.granted(), ids)?;
+        let mut database = tables::open_file(file.path(), self.place.cache_bytes)?;
+        database.compact()?;
+        let copied = View::open(&database, view.revision)?;
+        file.persist(&self.place.path).map_err(|error| error.error)?;
+        Ok((copied, database))
     }
 
     /// Reopens the file after a failure. Reads wait meanwhile; if it cannot be opened, they
@@ -271,7 +296,13 @@ impl Writer {
         let mut state = self.shared.write();
         let revision = state.view().revision;
         self.database = None;
-        let opened = tables::open_at(&self.place, revision)
+        let durable = match self.place.device {
+            None => sync_directory(self.directory()),
+            Some(_) => Ok(()),
+        };
+        let opened = durable
+            .map_err(redb::Error::from)
+            .and_then(|()| tables::open_at(&self.place, revision))
             .and_then(|database| Ok((View::open(&database, revision)?, database)));
         match opened {
             Ok((view, database)) => {
@@ -306,16 +337,4 @@ impl Batch {
 /// The client may have disconnected; its response is dropped then.
 fn answer<T>(reply: Reply<T>, result: Result<T, Status>) {
     drop(reply.send(result));
-}
-
-/// Waits until no one else uses a view, and drops it.
-fn wait_for_readers(mut view: Arc<View>) -> Result<(), Arc<View>> {
-    for _ in 0..QUIET_ATTEMPTS {
-        match Arc::try_unwrap(view) {
-            Ok(_) => return Ok(()),
-            Err(shared) => view = shared,
-        }
-        thread::sleep(QUIET_INTERVAL);
-    }
-    Err(view)
 }

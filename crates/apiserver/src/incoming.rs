@@ -1,0 +1,139 @@
+//! Bodies that have not arrived yet: nothing of a body is read before its sender is known and
+//! allowed to do what the head of the request says, and then within limits of size and time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ApiError;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use tower::Service;
+
+use crate::body::MAX_BODY_BYTES;
+use crate::core::Core;
+use crate::request::{BodyFormat, Request, Subject, Verb};
+use crate::response::Response;
+use crate::rest::Body;
+
+/// How long a request's body may take to arrive, however steadily it does.
+pub const BODY_TIME: Duration = Duration::from_secs(60);
+/// How much of a body that nobody wants is received and dropped, and for how long: a client that
+/// is still sending when the connection closes may never see its answer.
+const DISCARD_BYTES: usize = 8 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// A body, and the encoding that its sender claims.
+pub struct Unread {
+    pub body: Body,
+    /// The error if it is not empty and its encoding is unknown.
+    pub format: Result<BodyFormat, ApiError>,
+}
+
+/// Holds a body until it is read: the door and the request share it.
+#[derive(Clone, Default)]
+pub struct Slot(Arc<Mutex<Option<Unread>>>);
+
+impl Slot {
+    pub fn new(unread: Unread) -> Self {
+        Self(Arc::new(Mutex::new(Some(unread))))
+    }
+
+    /// The body, if it has not been read.
+    pub fn take(&self) -> Option<Unread> {
+        self.0.lock().take()
+    }
+
+    fn put_back(&self, unread: Unread) {
+        *self.0.lock() = Some(unread);
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+/// Reads the body of a request whose verb takes one: the step of the pipeline after authorization.
+///
+/// # Errors
+/// 400, 413, 415 and 504 as Kubernetes.
+pub async fn receive<S>(
+    _core: Arc<Core>,
+    mut request: Request,
+    mut inner: S,
+) -> Result<Response, ApiError>
+where
+    S: Service<Request, Response = Response, Error = ApiError>,
+{
+    if takes_body(&request.subject)
+        && let Some(mut unread) = request.unread.take()
+    {
+        match read(&mut unread.body).await {
+            Ok(body) => request.body = body,
+            Err(error) => {
+                request.unread.put_back(unread);
+                return Err(error);
+            }
+        }
+        if !request.body.is_empty() {
+            request.body_format = unread.format?;
+        }
+    }
+    inner.call(request).await
+}
+
+/// A proxied body is for the backend to read; those of reads and of paths mean nothing.
+fn takes_body(subject: &Subject) -> bool {
+    match subject {
+        Subject::Resource { verb, .. } => !verb.is_read() && !matches!(verb, Verb::Connect { .. }),
+        Subject::Path { .. } => false,
+    }
+}
+
+async fn read(body: &mut Body) -> Result<Bytes, ApiError> {
+    tokio::time::timeout(BODY_TIME, whole(body)).await.unwrap_or_else(|_| {
+        Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout"))
+    })
+}
+
+async fn whole(body: &mut Body) -> Result<Bytes, ApiError> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            ApiError::bad_request(format!("cannot read the request's body: {error}"))
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > MAX_BODY_BYTES {
+            let limit = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
+            return Err(ApiError::too_large(limit));
+        }
+        if first.is_empty() {
+            first = data;
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    Ok([first, rest.freeze()].concat().into())
+}
+
+/// Receives and drops what is left of a body, within limits.
+pub async fn discard(mut body: Body) {
+    let mut left = DISCARD_BYTES;
+    let receiving = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    // Not all of it is no failure: the answer is sent all the same.
+    tokio::time::timeout(DISCARD_TIME, receiving).await.ok();
+}

@@ -1,0 +1,336 @@
+//! Load: what clients cost while they do not read, do not write, or are too many. The server runs in
+//! a process of its own, so that its memory can be measured.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rpc::api_v1 as pb;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::server::{Rest, Server, Tls};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+const MIB: usize = 1 << 20;
+
+/// Renews a Lease a few times; each renewal must succeed.
+async fn renew(node: &Rest) {
+    let path = format!("{LEASES}/l");
+    for _ in 0..10 {
+        let mut lease = node.get(&path).await.expect(200);
+        lease["spec"]["leaseTransitions"] =
+            (lease["spec"]["leaseTransitions"].as_i64().unwrap_or(0) + 1).into();
+        node.send("PUT", &path, &lease).await.expect(200);
+    }
+}
+
+/// The scheduler, with its Lease.
+async fn scheduler(server: &Server) -> Rest {
+    let scheduler = server.rest_as("system:kube-scheduler", &[]);
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "s"}});
+    server.admin().post(LEASES, &lease).await.expect(201);
+    let role = json!({"metadata": {"name": "l"}, "rules": [{"apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"], "resourceNames": ["l"], "verbs": ["get", "update"]}]});
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/kube-system";
+    server.admin().post(&format!("{rbac}/roles"), &role).await.expect(201);
+    let binding = json!({"metadata": {"name": "l"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "l"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User",
+            "name": "system:kube-scheduler"}]});
+    server.admin().post(&format!("{rbac}/rolebindings"), &binding).await.expect(201);
+    scheduler
+}
+
+/// A connection over HTTP/1.1 that has sent half of a body.
+async fn half_sent_http1(server: &Server) -> Option<Tls> {
+    let mut stream = server.tls().await?;
+    let head = format!(
+        "POST {MAPS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        2 * MIB
+    );
+    stream.write_all(head.as_bytes()).await.ok()?;
+    // The server may have closed it.
+    stream.write_all(&vec![b' '; MIB]).await.ok();
+    Some(stream)
+}
+
+type Sender = hyper::client::conn::http2::SendRequest<
+    StreamBody<futures::stream::BoxStream<'static, Result<Frame<Bytes>, Infallible>>>,
+>;
+
+/// A connection over HTTP/2 with half of a body on each of several streams.
+async fn half_sent_http2(server: &Server, path: &str, kind: &str, begin: &[u8]) -> Option<Sender> {
+    let stream = TokioIo::new(server.tls().await?);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await.ok()?;
+    tokio::spawn(connection);
+    for _ in 0..10 {
+        let first = Ok(Frame::data(Bytes::copy_from_slice(begin)));
+        let half = Ok(Frame::data(Bytes::from(vec![b' '; MIB])));
+        let frames = futures::stream::iter([first, half]).chain(futures::stream::pending());
+        let request = http::Request::post(format!("https://localhost{path}"))
+            .header("content-type", kind)
+            .body(StreamBody::new(frames.boxed()))
+            .unwrap();
+        sender.ready().await.ok()?;
+        tokio::spawn(sender.send_request(request));
+    }
+    Some(sender)
+}
+
+/// Hundreds of connections without credentials, each with half of a body, or of a message of any
+/// length, cost little and hinder nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_of_strangers_cost_nothing() {
+    let server = Server::spawn(&[]).await;
+    let scheduler = scheduler(&server).await;
+    renew(&scheduler).await;
+    let before = server.allocated();
+    let (mut http1, mut http2) = (Vec::new(), Vec::new());
+    let mut most = before;
+    // gRPC's prefix: not compressed, and the length of the message.
+    let length = |bytes: usize| [&[0][..], &u32::try_from(bytes).unwrap().to_be_bytes()].concat();
+    let grpc = "/skiff.api.v1.Resources";
+    for round in 0..60 {
+        http1.push(half_sent_http1(&server).await.unwrap());
+        let (path, kind, begin) = match round % 4 {
+            0 => (MAPS.to_owned(), "application/json", Vec::new()),
+            1 => (format!("{grpc}/Create"), "application/grpc", length(60 * MIB)),
+            2 => (format!("{grpc}/Create"), "application/grpc", length(2 * MIB)),
+            _ => (format!("{grpc}/Bind"), "application/grpc", length(2 * MIB)),
+        };
+        for _ in 0..4 {
+            http2.push(half_sent_http2(&server, &path, kind, &begin).await.unwrap());
+        }
+        most = most.max(server.allocated());
+        if round % 20 == 0 {
+            renew(&scheduler).await;
+        }
+    }
+    renew(&scheduler).await;
+    most = most.max(server.allocated());
+    let grown = most.saturating_sub(before);
+    assert!(grown < 50 * MIB, "{} connections cost {} MiB", 60 * 5, grown / MIB);
+    drop((http1, http2));
+}
+
+/// Creates ConfigMaps of `size` bytes.
+async fn fill(admin: &Rest, count: usize, size: usize) {
+    let create = |number: usize| async move {
+        let map =
+            json!({"metadata": {"name": format!("m{number}")}, "data": {"k": "x".repeat(size)}});
+        admin.post(MAPS, &map).await.expect(201);
+    };
+    futures::stream::iter(0..count).for_each_concurrent(32, create).await;
+}
+
+/// Clients that ask for large lists and read nothing but the head of the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_that_nobody_reads_cost_little() {
+    const LISTS: usize = 300;
+    let server = Server::spawn(&[]).await;
+    let (admin, scheduler) = (server.admin(), scheduler(&server).await);
+    fill(&admin, 1_000, 20_000).await;
+    let size = admin.get(MAPS).await.text.len();
+    assert!(size > 20_000_000, "{size}");
+    let before = server.allocated();
+    let identity = server.identity("kubernetes-admin", &["system:masters"]);
+    let ask = |number: usize| {
+        let (server, identity) = (&server, identity.clone());
+        async move {
+            let mut stream = server.tls_with(Some(identity)).await.unwrap();
+            let accept = match number % 4 {
+                0 => "accept-encoding: gzip\r\n",
+                1 => "accept: application/json;as=Table;v=v1;g=meta.k8s.io\r\n",
+                _ => "",
+            };
+            let head = format!("GET {MAPS} HTTP/1.1\r\nhost: x\r\n{accept}\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+            stream
+        }
+    };
+    let mut most = before;
+    let mut held = Vec::new();
+    let mut asked = futures::stream::iter(0..LISTS).map(ask).buffer_unordered(50);
+    while let Some(stream) = asked.next().await {
+        held.push(stream);
+        most = most.max(server.allocated());
+    }
+    renew(&scheduler).await;
+    most = most.max(server.allocated());
+    let grown = most.saturating_sub(before);
+    assert!(grown < 400 * MIB, "{LISTS} lists of {size} bytes cost {} MiB", grown / MIB);
+    // A fifteenth of what they would cost as a whole.
+    assert!(grown * 15 < LISTS * size, "{grown} of {}", LISTS * size);
+    drop(asked);
+}
+
+/// Over gRPC, where the messages of a list wait for a client that does not take them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lists_over_grpc_that_nobody_reads_cost_little() {
+    const LISTS: usize = 200;
+    let server = Server::spawn(&[]).await;
+    let (admin, scheduler) = (server.admin(), scheduler(&server).await);
+    fill(&admin, 500, 20_000).await;
+    let before = server.allocated();
+    let mut held = Vec::new();
+    for _ in 0..LISTS {
+        let target = pb::Target {
+            version: "v1".into(),
+            resource: "configmaps".into(),
+            ..pb::Target::default()
+        };
+        let list = pb::ListRequest { target: Some(target), ..pb::ListRequest::default() };
+        let mut pages = server.grpc().list(list).await.unwrap().into_inner();
+        let page = pages.message().await.unwrap().unwrap();
+        assert!(!page.items.is_empty());
+        held.push(pages);
+    }
+    renew(&scheduler).await;
+    // This client's windows take up to 4 MiB of each list, which no longer are the server's.
+    let grown = server.allocated().saturating_sub(before);
+    assert!(grown < 200 * MIB, "{LISTS} lists of 10 MB cost {} MiB", grown / MIB);
+}
+
+/// When the seats of writes are taken, further writes are refused, and reads, heartbeats and
+/// administrators are not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_in_flight_are_limited_by_kind() {
+    let limits = ["--max-mutating-requests-inflight=1", "--max-requests-inflight=1"];
+    let server = Server::start_with(&limits).await;
+    let (admin, scheduler) = (server.admin(), scheduler(&server).await);
+    let bob = server.rest_as("bob", &[]);
+    let role = json!({"metadata": {"name": "bob"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob"}]});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    admin.post(bindings, &role).await.expect(201);
+    let map = |name: &str| json!({"metadata": {"name": name}});
+    bob.post(MAPS, &map("a")).await.expect(201);
+
+    let mut stream = server.tls_as("bob", &[]).await.unwrap();
+    let head = format!("POST {MAPS} HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{{");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // Until the half-sent request has taken the seat.
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        let answer = bob.post(MAPS, &map(&format!("b{number}"))).await;
+        if answer.code != 201 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.headers["retry-after"], "1");
+    let status = refused.expect(429);
+    assert_eq!(status["reason"], "TooManyRequests");
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+    bob.get(MAPS).await.expect(200);
+    admin.post(MAPS, &map("c")).await.expect(201);
+    renew(&scheduler).await;
+    server.admin().get("/readyz").await.expect(200);
+
+    drop(stream);
+    // Until the server has noticed.
+    while bob.delete(&format!("{MAPS}/a")).await.code == 429 {
+        tokio::task::yield_now().await;
+    }
+    bob.get(&format!("{MAPS}/a")).await.expect(404);
+    server.stop().await;
+}
+
+/// A load leaves nothing behind: after the third time the server has what it had after the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_comes_back_after_a_load() {
+    let server = Server::spawn(&["--watch-cache-window-mib=2"]).await;
+    let admin = server.admin();
+    let fresh = server.allocated();
+    let mut after: Vec<usize> = Vec::new();
+    for _ in 0..3 {
+        fill(&admin, 2_000, 2_000).await;
+        admin.delete(MAPS).await.expect(200);
+        let left = admin.get(MAPS).await.expect(200);
+        assert_eq!(left["items"], Value::Array(Vec::new()));
+        after.push(server.allocated());
+    }
+    let shown: Vec<_> = after.iter().map(|bytes| bytes / 1_000).collect();
+    assert!(
+        after[2] <= after[0] + after[0] / 2 + 5 * MIB,
+        "from {} to {shown:?} kB",
+        fresh / 1_000
+    );
+    eprintln!("fresh {} kB, then {shown:?} kB", fresh / 1_000);
+}
+
+/// An apiserver whose etcd hangs says so, and that it has returned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_notices_a_store_that_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = || {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap().port()
+    };
+    let (client, peer) = (port(), port());
+    let url = format!("http://127.0.0.1:{client}");
+    let peer_url = format!("http://127.0.0.1:{peer}");
+    let etcd = std::process::Command::new("etcd")
+        .args(["--data-dir", &folder.path().display().to_string(), "--log-level", "fatal"])
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+        .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+        .args(["--initial-cluster", &format!("default={peer_url}")])
+        .spawn()
+        .unwrap();
+    let etcd = KillOnDrop(etcd);
+    while std::net::TcpStream::connect(("127.0.0.1", client)).is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let server = Server::start_with(&[&format!("--etcd-servers={url}")]).await;
+    let admin = server.admin();
+    let until = async |path: &str, code: u16| loop {
+        let answer = admin.get(path).await;
+        if answer.code == code {
+            break answer.text;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    for path in ["/readyz", "/livez", "/healthz"] {
+        until(path, 200).await;
+    }
+    etcd.signal("STOP");
+    let text = until("/readyz", 500).await;
+    assert!(text.contains("[-]etcd failed: reason withheld\n"), "{text}");
+    assert!(text.contains("[+]ping ok\n"), "{text}");
+    let text = until("/livez?verbose", 500).await;
+    assert!(text.contains("[-]etcd failed"), "{text}");
+    admin.get("/livez/ping").await.expect(200);
+    admin.get("/readyz?exclude=etcd").await.expect(200);
+    etcd.signal("CONT");
+    until("/readyz", 200).await;
+    let text = until("/livez?verbose", 200).await;
+    assert_eq!(text, "[+]ping ok\n[+]etcd ok\nlivez check passed\n");
+    server.stop().await;
+}
+
+struct KillOnDrop(std::process::Child);
+
+impl KillOnDrop {
+    fn signal(&self, name: &str) {
+        let id = self.0.id().to_string();
+        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(sent.unwrap().success());
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
