@@ -1,5 +1,6 @@
 //! The objects that the system itself needs, written at start where they are missing or incomplete.
 
+mod controller_roles;
 pub mod endpoints;
 mod priorities;
 mod roles;
@@ -16,6 +17,7 @@ use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
 use crate::verbs::create::create_object;
 use crate::verbs::update::update_with;
+pub use controller_roles::is_controller;
 
 /// The user of the apiserver's own writes.
 pub fn system_user() -> User {

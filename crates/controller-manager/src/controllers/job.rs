@@ -61,7 +61,6 @@ pub fn start(wiring: &mut Wiring) {
         control: PodControl::new(
             wiring.client.clone(),
             wiring.recorder.named("job-controller"),
-            wiring.clock.clone(),
             informers.pods.cache(),
         ),
     };
@@ -78,7 +77,7 @@ impl Controller for Jobs {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
-        let expectations_met = self.control.expectations.satisfied(key, now);
+        let expectations_met = self.control.expectations.satisfied(key);
         let job = self.jobs.get(key);
         self.release_orphan_pods(key, job.as_deref()).await?;
         let Some(job) = job else {
