@@ -1,9 +1,10 @@
 //! The rights of the controllers: each acts as a ServiceAccount of its own in `kube-system`, bound
 //! to a ClusterRole `system:controller:NAME`, and can do no more than its work needs.
 //!
-//! Names and rules are Kubernetes' (`k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy`),
-//! of the controllers that exist here. They differ where the work is done differently: events are
-//! recorded by the process, and patches are used where upstream updates.
+//! Names and rules are those of Kubernetes' controllers that exist here
+//! (`k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy`). They differ where the work
+//! is done differently: events are recorded by the process, and patches are used where upstream
+//! updates.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Subject};
 

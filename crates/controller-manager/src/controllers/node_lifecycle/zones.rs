@@ -132,7 +132,6 @@ impl Zones {
 
     fn state(&self, zone: &Zone) -> ZoneState {
         let size = zone.ready + zone.not_ready;
-        #[allow(clippy::cast_precision_loss)]
         let unhealthy = zone.not_ready as f64 / size.max(1) as f64;
         if zone.ready == 0 && zone.not_ready > 0 {
             ZoneState::FullDisruption
