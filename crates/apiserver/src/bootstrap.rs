@@ -1,6 +1,7 @@
 //! The objects that the system itself needs, written at start where they are missing or incomplete.
 
 pub mod authentication;
+mod controller_roles;
 pub mod endpoints;
 mod priorities;
 mod roles;
@@ -20,6 +21,7 @@ use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
 use crate::verbs::create::create_object;
 use crate::verbs::update::update_with;
+pub use controller_roles::is_controller;
 
 pub use roles::node_rules;
 

@@ -16,6 +16,9 @@ pub enum Error {
     Connect(#[from] tonic::transport::Error),
     #[error("the server sent an unexpected object")]
     Decode(#[from] DecodeError),
+    /// An object that did not come from the server cannot be deleted.
+    #[error("the {0} has no name or no uid")]
+    Unidentified(&'static str),
     #[error("kubeconfig: {0}")]
     Config(String),
 }
@@ -30,6 +33,15 @@ impl From<tonic::Status> for Error {
 }
 
 impl Error {
+    /// As the answer to a call that could not be made because of this error.
+    pub(crate) fn into_status(self) -> tonic::Status {
+        match self {
+            Self::Api(error) => rpc::status::to_grpc(&error),
+            Self::Transport(status) => status,
+            other => tonic::Status::unauthenticated(other.to_string()),
+        }
+    }
+
     /// The error that the server answered with, if it did.
     pub fn api(&self) -> Option<&ApiError> {
         match self {

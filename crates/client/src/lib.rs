@@ -9,11 +9,13 @@
 //! - [`mirror`]: a local copy of a kind, reduced to what its owner needs.
 //! - [`events`]: Kubernetes Events about what a component did.
 //! - [`leader`]: leader election by Lease.
+//! - [`service_account`]: clients that act as ServiceAccounts.
 //!
 //! It must not know the store, any component, or REST.
 
 mod changes;
 pub mod config;
+mod credentials;
 pub mod dynamic;
 mod error;
 pub mod events;
@@ -21,28 +23,32 @@ pub mod informer;
 pub mod kubeconfig;
 pub mod leader;
 pub mod mirror;
+pub mod service_account;
 mod typed;
 
+use std::sync::Arc;
+
 use rpc::api_v1::resources_client::ResourcesClient;
-use tonic::metadata::AsciiMetadataValue;
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
+use rpc::tls::Dial;
+use tonic::codegen::http;
 use tonic::transport::Channel;
 
 pub use changes::{Change, changes};
 pub use config::Config;
+pub use credentials::{Authenticated, Credentials};
 pub use error::Error;
 pub use informer::{Event, InformerOptions, informer};
 pub use typed::{Api, DeleteOptions, List, ListOptions, PatchKind};
 
 /// The generated client, which adds the credentials to every call.
-pub type Resources = ResourcesClient<InterceptedService<Channel, Credentials>>;
+pub type Resources = ResourcesClient<Authenticated>;
 
 /// A connection to the apiserver: cheap to clone, connects on first use, reconnects by itself.
 #[derive(Clone, Debug)]
 pub struct Client {
     resources: Resources,
-    namespace: std::sync::Arc<str>,
+    dial: Arc<Dial>,
+    namespace: Arc<str>,
     warn: Option<fn(&str)>,
 }
 
@@ -69,21 +75,28 @@ impl Client {
                 let value = value
                     .parse()
                     .map_err(|_| Error::Config(format!("{value:?} is not a valid header value")))?;
-                Ok((*name, value))
+                Ok((http::HeaderName::from_static(name), value))
             })
             .collect::<Result<_, Error>>()?;
         let token = match &config.token {
-            None => None,
-            Some(token) => Some(
-                format!("Bearer {token}")
-                    .parse()
-                    .map_err(|_| Error::Config("the token is not a valid header value".into()))?,
-            ),
+            None => credentials::Token::None,
+            Some(token) => credentials::Token::Fixed(credentials::bearer(token)?),
         };
-        let resources = ResourcesClient::with_interceptor(channel, Credentials { token, headers })
-            .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);
-        Ok(Self { resources, namespace: config.namespace.as_str().into(), warn: None })
+        Ok(Self {
+            resources: resources(channel, Credentials { token, headers }),
+            dial: Arc::new(config.dial.clone()),
+            namespace: config.namespace.as_str().into(),
+            warn: None,
+        })
+    }
+
+    /// The same server over another connection, with other credentials.
+    fn with_channel(&self, channel: Channel, credentials: Credentials) -> Self {
+        Self { resources: resources(channel, credentials), ..self.clone() }
+    }
+
+    fn channel_without_certificate(&self) -> Result<Channel, Error> {
+        Ok(rpc::tls::channel(&Dial { key_pair: None, ..(*self.dial).clone() })?)
     }
 
     /// Calls `warn` with every warning that the server returns with the response to an untyped
@@ -119,24 +132,8 @@ impl Client {
     }
 }
 
-/// Adds the bearer token and the impersonation headers, if any.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    token: Option<AsciiMetadataValue>,
-    headers: std::sync::Arc<[(&'static str, AsciiMetadataValue)]>,
-}
-
-impl Interceptor for Credentials {
-    fn call(
-        &mut self,
-        mut request: tonic::Request<()>,
-    ) -> Result<tonic::Request<()>, tonic::Status> {
-        if let Some(token) = &self.token {
-            request.metadata_mut().insert("authorization", token.clone());
-        }
-        for (name, value) in self.headers.iter() {
-            request.metadata_mut().append(*name, value.clone());
-        }
-        Ok(request)
-    }
+fn resources(channel: Channel, credentials: Credentials) -> Resources {
+    ResourcesClient::new(Authenticated { channel, credentials })
+        .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES)
 }

@@ -230,8 +230,20 @@ impl<K: Kind> Api<K> {
         Ok(K::decode(&self.client.resources().patch(request).await?.into_inner().json)?)
     }
 
-    /// Requests deletion; the object may exist until its finalizers are removed and its grace
-    /// period is over.
+    /// Requests the deletion of this very object: its uid is a precondition, so that an object that
+    /// was created under its name since is left alone. For everything that deletes what it has
+    /// found in a cache.
+    pub async fn delete_exactly(&self, object: &K, options: &DeleteOptions) -> Result<(), Error> {
+        let metadata = object.metadata();
+        let (Some(name), Some(uid)) = (&metadata.name, &metadata.uid) else {
+            return Err(Error::Unidentified(K::KIND));
+        };
+        let options = DeleteOptions { precondition_uid: Some(uid.clone()), ..options.clone() };
+        self.delete(name, &options).await
+    }
+
+    /// Requests deletion of whatever has this name; the object may exist until its finalizers are
+    /// removed and its grace period is over.
     pub async fn delete(&self, name: &str, options: &DeleteOptions) -> Result<(), Error> {
         let request = pb::DeleteRequest {
             target: self.target(name, ""),

@@ -67,7 +67,8 @@ pub fn monotonic() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// The time of tokio's clock, for deadlines and delays; tests control it with `tokio::time::pause`
+/// The time of tokio's clock, which is monotonic: for deadlines, delays, and every duration that
+/// begins and ends in this process (`docs/clocks.md`). Tests control it with `tokio::time::pause`
 /// and `advance`.
 #[allow(clippy::disallowed_methods)]
 pub fn instant() -> tokio::time::Instant {

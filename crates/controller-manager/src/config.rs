@@ -7,6 +7,8 @@ use anyhow::Context;
 use ipnet::IpNet;
 use runtime::flags::CommonFlags;
 
+use crate::wire;
+
 /// Flags of `skiff-controller-manager`; names are Kubernetes'.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "skiff-controller-manager", version, about = "Runs the cluster's controllers.")]
@@ -42,6 +44,43 @@ pub struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "40s", value_parser = duration)]
     pub node_monitor_grace_period: Duration,
 
+    /// How long a node that has never reported may be silent before it is marked unknown.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
+    pub node_startup_grace_period: Duration,
+
+    /// Nodes per second that are evicted in a zone when they fail.
+    #[arg(long, value_name = "RATE", default_value_t = 0.1, value_parser = rate)]
+    pub node_eviction_rate: f64,
+
+    /// Nodes per second that are evicted in a zone of which a large part is not ready. Zones with
+    /// at most --large-cluster-size-threshold nodes then evict none.
+    #[arg(long, value_name = "RATE", default_value_t = 0.01, value_parser = rate)]
+    pub secondary_node_eviction_rate: f64,
+
+    /// Number of nodes up to which a zone counts as small.
+    #[arg(long, value_name = "NODES", default_value_t = 50)]
+    pub large_cluster_size_threshold: usize,
+
+    /// The part of a zone that must be not ready, at least three nodes, for the zone to count as
+    /// unhealthy.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.55, value_parser = fraction)]
+    pub unhealthy_zone_threshold: f64,
+
+    /// The controllers to run: `*` for all, `NAME` for one, `-NAME` for all but one.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "*",
+        allow_hyphen_values = true
+    )]
+    pub controllers: Vec<String>,
+
+    /// Let every controller act as its own ServiceAccount in kube-system, with only the rights that
+    /// it needs.
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub use_service_account_credentials: bool,
+
     /// Finished pods that are kept before the oldest are deleted; 0: no limit.
     #[arg(long, default_value_t = 12_500)]
     pub terminated_pod_gc_threshold: usize,
@@ -52,8 +91,46 @@ pub struct Flags {
 pub struct Settings {
     pub cluster_cidrs: Vec<NodeRange>,
     pub root_ca_pem: Option<String>,
-    pub node_monitor_grace_period: Duration,
+    pub node_monitor: NodeMonitor,
     pub terminated_pod_gc_threshold: usize,
+    pub controllers: Vec<String>,
+    pub use_service_account_credentials: bool,
+}
+
+impl Settings {
+    /// Whether `--controllers` selects a controller: what names it wins over `*`.
+    pub fn runs(&self, name: &str) -> bool {
+        let mut selected = false;
+        for one in &self.controllers {
+            match one.as_str() {
+                "*" => selected = true,
+                one if one == name => return true,
+                one if one.strip_prefix('-') == Some(name) => return false,
+                _ => {}
+            }
+        }
+        selected
+    }
+}
+
+/// When nodes that do not report are marked unknown, and how fast they are evicted.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeMonitor {
+    pub grace_period: Duration,
+    /// For nodes that have never reported.
+    pub startup_grace_period: Duration,
+    pub limits: EvictionLimits,
+}
+
+/// How fast the nodes of a zone are evicted. Rates are nodes per second.
+#[derive(Clone, Copy, Debug)]
+pub struct EvictionLimits {
+    pub rate: f64,
+    /// In large zones of which at least `unhealthy_zone_threshold` is not ready; small ones evict
+    /// none then.
+    pub secondary_rate: f64,
+    pub large_cluster_size_threshold: usize,
+    pub unhealthy_zone_threshold: f64,
 }
 
 /// A cluster range and the size of a node's part of it.
@@ -90,11 +167,27 @@ impl Flags {
                     .with_context(|| format!("--root-ca-file {}", file.display()))?,
             ),
         };
+        for name in &self.controllers {
+            let known =
+                name == "*" || wire::names().any(|known| name.trim_start_matches('-') == known);
+            anyhow::ensure!(known, "--controllers: there is no controller {name:?}");
+        }
         Ok(Settings {
             cluster_cidrs,
             root_ca_pem,
-            node_monitor_grace_period: self.node_monitor_grace_period,
+            node_monitor: NodeMonitor {
+                grace_period: self.node_monitor_grace_period,
+                startup_grace_period: self.node_startup_grace_period,
+                limits: EvictionLimits {
+                    rate: self.node_eviction_rate,
+                    secondary_rate: self.secondary_node_eviction_rate,
+                    large_cluster_size_threshold: self.large_cluster_size_threshold,
+                    unhealthy_zone_threshold: self.unhealthy_zone_threshold,
+                },
+            },
             terminated_pod_gc_threshold: self.terminated_pod_gc_threshold,
+            controllers: self.controllers.clone(),
+            use_service_account_credentials: self.use_service_account_credentials,
         })
     }
 }
@@ -103,6 +196,19 @@ impl Flags {
 fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|error| format!("{error}"))?;
     Duration::try_from(span).map_err(|_| "must not be negative".to_owned())
+}
+
+/// Events per second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    let valid = rate.is_finite() && rate >= 0.0;
+    if valid { Ok(rate) } else { Err("must not be negative".to_owned()) }
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    let fraction: f64 = text.parse().map_err(|error| format!("{error}"))?;
+    let valid = (0.0..=1.0).contains(&fraction);
+    if valid { Ok(fraction) } else { Err("must be between 0 and 1".to_owned()) }
 }
 
 #[cfg(test)]
@@ -130,9 +236,22 @@ mod tests {
             .map(|range| format!("{} /{}", range.cluster, range.node_prefix))
             .collect();
         assert_eq!(shown, ["10.244.0.0/16 /24", "fd00::/56 /64"]);
-        assert_eq!(settings.node_monitor_grace_period, Duration::from_secs(90));
+        assert_eq!(settings.node_monitor.grace_period, Duration::from_secs(90));
         assert!(parse(&["--cluster-cidr", "10.0.0.0/28"]).is_err());
         assert!(parse(&["--node-monitor-grace-period", "soon"]).is_err());
+        assert!(parse(&["--node-eviction-rate=-1"]).is_err());
+        assert!(parse(&["--unhealthy-zone-threshold=1.5"]).is_err());
         assert!(parse(&["--leader-elect=false"]).is_ok() && parse(&["--leader-elect"]).is_ok());
+    }
+
+    #[test]
+    fn controllers_are_selected_by_name() {
+        let runs = |flag: &str, name: &str| parse(&["--controllers", flag]).unwrap().runs(name);
+        assert!(parse(&[]).unwrap().runs("job-controller"));
+        assert!(runs("job-controller", "job-controller"));
+        assert!(!runs("job-controller", "cronjob-controller"));
+        assert!(!runs("*,-job-controller", "job-controller"));
+        assert!(runs("-job-controller,*", "cronjob-controller"));
+        assert!(parse(&["--controllers", "no-controller"]).is_err());
     }
 }

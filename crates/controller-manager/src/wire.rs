@@ -1,13 +1,19 @@
 //! The list of controllers, and how they are started together.
+//!
+//! The informers, the events and the Lease are the process' own; what a controller reads and writes
+//! besides, it does as its ServiceAccount, whose rights are in the apiserver's bootstrap roles
+//! (`bootstrap/controller_roles.rs`).
 
 use std::sync::Arc;
 
 use client::Client;
 use client::events::EventRecorder;
+use client::service_account::ServiceAccountClients;
 use clock::SharedClock;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,16 +22,29 @@ use crate::Error;
 use crate::config::Settings;
 use crate::controllers;
 use crate::controllers::garbage_collector::feed::Feed;
+use crate::controllers::garbage_collector::graph::Graph;
+use crate::machinery::error::During;
 use crate::machinery::informer::Synced;
-use crate::machinery::queue::{self, Controller, Requests};
+use crate::machinery::queue::{self, Controller, Requests, Trigger};
 use crate::machinery::shared_informers::SharedInformers;
+
+/// The metadata graph, and the queues that it triggers, until their controllers take them.
+struct SharedGraph {
+    graph: Arc<Mutex<Graph>>,
+    collector: Option<(Trigger, Requests)>,
+    namespaces: Option<(Trigger, Requests)>,
+    quotas: Option<(Trigger, Requests)>,
+}
 
 /// What the controllers are started with.
 pub(crate) struct Wiring {
+    /// Acts as the controller that is being started.
     pub client: Client,
+    own: Client,
     pub recorder: EventRecorder,
     pub clock: SharedClock,
     pub informers: SharedInformers,
+    graph: Option<SharedGraph>,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
     loops: Vec<BoxFuture<'static, ()>>,
@@ -36,9 +55,11 @@ impl Wiring {
     pub fn new(client: Client, clock: SharedClock, stop: CancellationToken) -> Self {
         Self {
             recorder: EventRecorder::new(client.clone(), "controller-manager", ""),
+            own: client.clone(),
             client,
             clock,
             informers: SharedInformers::default(),
+            graph: None,
             stop,
             ready: watch::Sender::new(false),
             loops: Vec::new(),
@@ -57,16 +78,29 @@ impl Wiring {
         )));
     }
 
-    /// Adds caches besides the shared informers; controllers wait for them too.
-    pub fn keep(&mut self, caches: Vec<Synced>) {
-        self.caches.extend(caches);
+    /// The metadata graph, which is filled as soon as one controller needs it.
+    fn graph(&mut self) -> &mut SharedGraph {
+        let (own, caches) = (&self.own, &mut self.caches);
+        self.graph.get_or_insert_with(|| {
+            let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
+            let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
+            caches.extend(feed.start(own));
+            SharedGraph {
+                graph: feed.graph,
+                collector: Some(collector),
+                namespaces: Some(namespaces),
+                quotas: Some(quotas),
+            }
+        })
     }
 
     /// Runs everything until `stop`, then finishes the running reconciliations.
-    async fn finish(self) -> Result<(), Error> {
+    async fn finish(mut self) -> Result<(), Error> {
+        // The queues of controllers that do not run must not fill up.
+        self.graph = None;
         let mut caches = JoinSet::new();
         let mut synced = Vec::new();
-        let informers = self.informers.start(&self.client);
+        let informers = self.informers.start(&self.own);
         for (informer, is_synced) in informers.into_iter().chain(self.caches) {
             caches.spawn(informer);
             synced.push(is_synced);
@@ -107,53 +141,112 @@ async fn all_synced(synced: Vec<watch::Receiver<bool>>, stop: &CancellationToken
     true
 }
 
-/// Runs every controller until `stop`.
+/// One controller: its name for `--controllers`, its ServiceAccount, and how it is started.
+struct Row {
+    name: &'static str,
+    account: &'static str,
+    start: fn(&mut Wiring, &Settings),
+}
+
+const fn row(name: &'static str, account: &'static str, start: fn(&mut Wiring, &Settings)) -> Row {
+    Row { name, account, start }
+}
+
+/// All controllers, with Kubernetes' names (`k8s.io/kubernetes/cmd/kube-controller-manager/names`).
+#[rustfmt::skip]
+const CONTROLLERS: &[Row] = &[
+    row("serviceaccount-controller", "service-account-controller", |wiring, _| controllers::service_account::start(wiring)),
+    row("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", start_root_ca),
+    row("node-ipam-controller", "node-controller", start_node_ipam),
+    row("replicaset-controller", "replicaset-controller", |wiring, _| controllers::replicaset::start::<ReplicaSet>(wiring)),
+    row("replicationcontroller-controller", "replication-controller", |wiring, _| controllers::replicaset::start::<ReplicationController>(wiring)),
+    row("deployment-controller", "deployment-controller", |wiring, _| controllers::deployment::start(wiring)),
+    row("daemonset-controller", "daemon-set-controller", |wiring, _| controllers::daemonset::start(wiring)),
+    row("job-controller", "job-controller", |wiring, _| controllers::job::start(wiring)),
+    row("statefulset-controller", "statefulset-controller", |wiring, _| controllers::statefulset::start(wiring)),
+    row("cronjob-controller", "cronjob-controller", |wiring, _| controllers::cronjob::start(wiring)),
+    row("ttl-after-finished-controller", "ttl-after-finished-controller", |wiring, _| controllers::ttl_after_finished::start(wiring)),
+    row("disruption-controller", "disruption-controller", |wiring, _| controllers::disruption::start(wiring)),
+    row("persistentvolumeclaim-protection-controller", "pvc-protection-controller", |wiring, _| controllers::storage_protection::start_claims(wiring)),
+    row("persistentvolume-protection-controller", "pv-protection-controller", |wiring, _| controllers::storage_protection::start_volumes(wiring)),
+    row("persistentvolume-binder-controller", "persistent-volume-binder", |wiring, _| controllers::persistent_volume::start(wiring)),
+    row("ephemeral-volume-controller", "ephemeral-volume-controller", |wiring, _| controllers::ephemeral_volume::start(wiring)),
+    row("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", |wiring, _| controllers::clusterrole_aggregation::start(wiring)),
+    row("endpointslice-controller", "endpointslice-controller", |wiring, _| controllers::endpointslice::start(wiring)),
+    row("endpoints-controller", "endpoint-controller", |wiring, _| controllers::endpoints::start(wiring)),
+    row("endpointslice-mirroring-controller", "endpointslicemirroring-controller", |wiring, _| controllers::endpointslice_mirroring::start(wiring)),
+    row("node-lifecycle-controller", "node-controller", |wiring, settings| controllers::node_lifecycle::start(wiring, settings.node_monitor)),
+    row("taint-eviction-controller", "node-controller", |wiring, _| controllers::taint_eviction::start(wiring)),
+    row("pod-garbage-collector-controller", "pod-garbage-collector", |wiring, settings| controllers::pod_gc::start(wiring, settings.terminated_pod_gc_threshold)),
+    row("resourcequota-controller", "resourcequota-controller", start_quotas),
+    row("garbage-collector-controller", "generic-garbage-collector", start_garbage_collector),
+    row("namespace-controller", "namespace-controller", start_namespaces),
+];
+
+/// Namespace of the controllers' ServiceAccounts.
+const ACCOUNTS: &str = "kube-system";
+
+/// The names of all controllers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.iter().map(|row| row.name)
+}
+
+/// Runs every selected controller until `stop`.
 ///
 /// # Errors
-/// When an informer or a controller's loop ends unexpectedly.
+/// When the server's address is invalid, or an informer or a controller's loop ends unexpectedly.
 pub async fn run(
     client: Client,
     settings: Settings,
     clock: SharedClock,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let mut wiring = Wiring::new(client, clock, stop);
-    controllers::service_account::start(&mut wiring);
-    if let Some(pem) = settings.root_ca_pem.clone() {
-        controllers::root_ca::start(&mut wiring, pem);
+    let accounts = settings
+        .use_service_account_credentials
+        .then(|| ServiceAccountClients::new(&client, ACCOUNTS))
+        .transpose()
+        .during(|| "connect for the ServiceAccounts of the controllers".into())?;
+    let mut wiring = Wiring::new(client.clone(), clock, stop);
+    for row in CONTROLLERS.iter().filter(|row| settings.runs(row.name)) {
+        if let Some(accounts) = &accounts {
+            wiring.client = accounts.client(row.account);
+        }
+        (row.start)(&mut wiring, &settings);
     }
-    if !settings.cluster_cidrs.is_empty() {
-        controllers::nodeipam::start(&mut wiring, settings.cluster_cidrs.clone());
-    }
-    controllers::replicaset::start::<ReplicaSet>(&mut wiring);
-    controllers::replicaset::start::<ReplicationController>(&mut wiring);
-    controllers::deployment::start(&mut wiring);
-    controllers::daemonset::start(&mut wiring);
-    controllers::job::start(&mut wiring);
-    controllers::statefulset::start(&mut wiring);
-    controllers::cronjob::start(&mut wiring);
-    controllers::ttl_after_finished::start(&mut wiring);
-    controllers::disruption::start(&mut wiring);
-    controllers::storage_protection::start(&mut wiring);
-    controllers::persistent_volume::start(&mut wiring);
-    controllers::ephemeral_volume::start(&mut wiring);
-    controllers::clusterrole_aggregation::start(&mut wiring);
-    controllers::endpointslice::start(&mut wiring);
-    controllers::endpoints::start(&mut wiring);
-    controllers::endpointslice_mirroring::start(&mut wiring);
-    controllers::node_lifecycle::start(&mut wiring, settings.node_monitor_grace_period);
-    controllers::taint_eviction::start(&mut wiring);
-    controllers::pod_gc::start(&mut wiring, settings.terminated_pod_gc_threshold);
-    start_collection(&mut wiring);
     wiring.finish().await
 }
 
-/// Starts the controllers that share the metadata graph.
-fn start_collection(wiring: &mut Wiring) {
-    let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
-    let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
-    wiring.keep(feed.start(&wiring.client));
-    controllers::resource_quota::start(wiring, feed.graph.clone(), quotas);
-    controllers::garbage_collector::start(wiring, feed.graph, collector);
-    controllers::namespace::start(wiring, namespaces);
+fn start_root_ca(wiring: &mut Wiring, settings: &Settings) {
+    if let Some(pem) = settings.root_ca_pem.clone() {
+        controllers::root_ca::start(wiring, pem);
+    }
 }
+
+fn start_node_ipam(wiring: &mut Wiring, settings: &Settings) {
+    if !settings.cluster_cidrs.is_empty() {
+        controllers::nodeipam::start(wiring, settings.cluster_cidrs.clone());
+    }
+}
+
+fn start_quotas(wiring: &mut Wiring, _: &Settings) {
+    let shared = wiring.graph();
+    if let (graph, Some(queue)) = (shared.graph.clone(), shared.quotas.take()) {
+        controllers::resource_quota::start(wiring, graph, queue);
+    }
+}
+
+fn start_garbage_collector(wiring: &mut Wiring, _: &Settings) {
+    let shared = wiring.graph();
+    if let (graph, Some(queue)) = (shared.graph.clone(), shared.collector.take()) {
+        controllers::garbage_collector::start(wiring, graph, queue);
+    }
+}
+
+fn start_namespaces(wiring: &mut Wiring, _: &Settings) {
+    if let Some(queue) = wiring.graph().namespaces.take() {
+        controllers::namespace::start(wiring, queue);
+    }
+}
+
+#[cfg(test)]
+mod tests;

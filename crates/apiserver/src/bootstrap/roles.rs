@@ -11,18 +11,19 @@ mod namespaced;
 use std::collections::BTreeMap;
 
 use api::{ApiError, Kind};
+use futures::future::try_join_all;
 use k8s_openapi::api::rbac::v1::{
     AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::create_or_complete;
+use super::{controller_roles, create_or_complete};
 use crate::authz::not_covered;
 use crate::core::Core;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const ALL: &str = "get,list,watch,create,update,patch,delete,deletecollection";
-const READ: &str = "get,list,watch";
+pub(super) const READ: &str = "get,list,watch";
 const WRITE: &str = "create,update,patch,delete,deletecollection";
 /// Resources of a group that is no longer served, which upstream's roles still name.
 const EXTENSIONS: &str = "daemonsets,deployments,deployments/rollback,deployments/scale,ingresses,networkpolicies,replicasets,replicasets/scale,replicationcontrollers/scale";
@@ -38,13 +39,14 @@ const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 /// # Errors
 /// When the store fails.
 pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
-    for role in roles() {
-        create_or_complete(core, &role, complete_role).await?;
-    }
-    for binding in bindings() {
-        create_or_complete(core, &binding, complete_binding).await?;
-    }
-    namespaced::reconcile(core).await
+    // All at once: on the first start each is a write, and the store commits them together.
+    let (roles, bindings) = (roles(), bindings());
+    let roles = roles.iter().map(|role| create_or_complete(core, role, complete_role));
+    let bindings =
+        bindings.iter().map(|binding| create_or_complete(core, binding, complete_binding));
+    let namespaced = namespaced::reconcile(core);
+    tokio::try_join!(try_join_all(roles), try_join_all(bindings), namespaced)?;
+    Ok(())
 }
 
 fn autoupdates(metadata: &ObjectMeta) -> bool {
@@ -110,7 +112,7 @@ fn list(text: &str) -> Vec<String> {
 }
 
 /// A rule from comma-separated lists; the core group is the empty item.
-fn rule(groups: &str, resources: &str, verbs: &str) -> PolicyRule {
+pub(super) fn rule(groups: &str, resources: &str, verbs: &str) -> PolicyRule {
     PolicyRule {
         api_groups: Some(list(groups)),
         resources: Some(list(resources)),
@@ -134,7 +136,7 @@ fn labels(extra: &[(&str, &str)]) -> Option<BTreeMap<String, String>> {
     Some(all.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
 }
 
-fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+pub(super) fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
     let mut role = ClusterRole { rules: Some(rules), ..ClusterRole::default() };
     role.metadata.name = Some(name.to_owned());
     role.metadata.labels = labels(&[]);
@@ -216,6 +218,7 @@ fn roles() -> Vec<ClusterRole> {
     roles.extend(user_roles());
     roles.extend(component_roles());
     roles.extend(further::roles());
+    roles.extend(controller_roles::roles());
     roles
 }
 
@@ -294,7 +297,7 @@ fn user_roles() -> Vec<ClusterRole> {
 }
 
 /// Writing Events, which every component does.
-fn events() -> PolicyRule {
+pub(super) fn events() -> PolicyRule {
     rule(",events.k8s.io", "events", "create,patch,update")
 }
 
@@ -332,10 +335,7 @@ fn scheduler_role() -> ClusterRole {
 fn component_roles() -> Vec<ClusterRole> {
     vec![
         scheduler_role(),
-        // Upstream gives each controller an identity of its own; here the one process has the union
-        // of their rights, which amounts to `*` on objects. Only the garbage collector and the
-        // namespace controller need to delete everything.
-        role("system:kube-controller-manager", vec![rule("*", "*", "*"), paths("*", "get")]),
+        controller_roles::manager_role(),
         role(
             "system:node",
             vec![
@@ -378,7 +378,7 @@ fn component_roles() -> Vec<ClusterRole> {
     ]
 }
 
-fn binding(role: &str, kind: &str, subject: &str) -> ClusterRoleBinding {
+pub(super) fn binding(role: &str, kind: &str, subject: &str) -> ClusterRoleBinding {
     let mut binding = ClusterRoleBinding {
         role_ref: RoleRef {
             api_group: Some(GROUP.to_owned()),
@@ -422,7 +422,7 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         api_group: Some(GROUP.to_owned()),
         namespace: None,
     });
-    vec![
+    let mut bindings = vec![
         binding("cluster-admin", "Group", crate::user::MASTERS),
         binding("system:discovery", "Group", authenticated),
         binding("system:basic-user", "Group", authenticated),
@@ -436,7 +436,9 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         binding("system:dns", "User", "system:dns"),
         binding("system:volume-scheduler", "User", "system:kube-scheduler"),
         further::kube_dns_binding(),
-    ]
+    ];
+    bindings.extend(controller_roles::bindings());
+    bindings
 }
 
 #[cfg(test)]

@@ -171,6 +171,7 @@ fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
 fn component(user: &str) -> &str {
     match user.strip_prefix("system:") {
         Some(node) if node.starts_with("node:") => "kubelet",
+        Some(account) if crate::bootstrap::is_controller(account) => "kube-controller-manager",
         Some(component) if !component.contains(':') => component,
         _ => "",
     }
@@ -260,7 +261,9 @@ mod tests {
         for (user, manager) in [
             ("system:kube-controller-manager", "kube-controller-manager"),
             ("system:node:n1", "kubelet"),
-            ("system:serviceaccount:a:b", ""),
+            ("system:serviceaccount:kube-system:job-controller", "kube-controller-manager"),
+            ("system:serviceaccount:kube-system:b", ""),
+            ("system:serviceaccount:a:job-controller", ""),
             ("bob", ""),
         ] {
             assert_eq!(component(user), manager, "{user}");

@@ -126,13 +126,10 @@ impl CronJobs {
 
     async fn delete(&self, cron: &CronJob, job: &Job) -> Result<(), Error> {
         let key = Key::of(job);
-        let options = DeleteOptions {
-            propagation_policy: Some("Background"),
-            precondition_uid: Some(uid(&job.metadata).to_owned()),
-            ..Default::default()
-        };
+        let options =
+            DeleteOptions { propagation_policy: Some("Background"), ..Default::default() };
         let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);
-        match jobs.delete(&key.name, &options).await {
+        match jobs.delete_exactly(job, &options).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => {
                 outcome.during(|| format!("delete job {key}"))?;

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::controllers::endpointslice::endpoint::{
     address, address_types, hostname, is_headless, ports, reference, selects_pods,
 };
+use crate::controllers::endpointslice::trigger_time::{self, TriggerTimes};
 use crate::controllers::endpointslice::{HEADLESS, select, subscribe_to_pods_and_services};
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
@@ -32,6 +33,7 @@ struct EndpointsController {
     services: Arc<Cache<Service>>,
     pods: Arc<Cache<Pod>>,
     endpoints: Arc<Cache<Endpoints>>,
+    trigger_times: TriggerTimes,
 }
 
 /// Adds the controller; its keys are services.
@@ -45,6 +47,7 @@ pub fn start(wiring: &mut Wiring) {
         services: informers.services.cache(),
         pods: informers.pods.cache(),
         endpoints: informers.endpoints.cache(),
+        trigger_times: TriggerTimes::default(),
     };
     wiring.run(controller, requests);
 }
@@ -54,15 +57,21 @@ enum Plan {
     Nothing,
     Create(Box<Endpoints>),
     Replace(Box<Endpoints>),
-    Delete,
+    Delete(Box<Endpoints>),
 }
 
-/// `existing`: the object with the service's name.
-fn plan(service: Option<&Service>, pods: &[Arc<Pod>], existing: Option<&Endpoints>) -> Plan {
+/// `existing`: the object with the service's name. `trigger_time`: when the change happened that a
+/// write would be about.
+fn plan(
+    service: Option<&Service>,
+    pods: &[Arc<Pod>],
+    existing: Option<&Endpoints>,
+    trigger_time: Option<String>,
+) -> Plan {
     let Some(service) = service else {
         // Only objects of this controller are deleted with their service.
         return match existing {
-            Some(endpoints) if is_ours(endpoints) => Plan::Delete,
+            Some(endpoints) if is_ours(endpoints) => Plan::Delete(Box::new(endpoints.clone())),
             _ => Plan::Nothing,
         };
     };
@@ -88,9 +97,15 @@ fn plan(service: Option<&Service>, pods: &[Arc<Pod>], existing: Option<&Endpoint
         annotations.remove(OVER_CAPACITY);
     }
     wanted.subsets = (!subsets.is_empty()).then_some(subsets);
+    if existing == Some(&wanted) {
+        return Plan::Nothing;
+    }
+    let annotations = wanted.metadata.annotations.get_or_insert_default();
+    annotations.remove(trigger_time::ANNOTATION);
+    annotations.extend(trigger_time.map(|time| (trigger_time::ANNOTATION.to_owned(), time)));
+    wanted.metadata.annotations.take_if(|annotations| annotations.is_empty());
     match existing {
         None => Plan::Create(Box::new(wanted)),
-        Some(existing) if *existing == wanted => Plan::Nothing,
         Some(_) => Plan::Replace(Box::new(wanted)),
     }
 }
@@ -167,7 +182,9 @@ impl Controller for EndpointsController {
         };
         let existing = self.endpoints.get(key);
         let api = Api::<Endpoints>::namespaced(&self.client, &key.namespace);
-        match plan(service.as_deref(), &pods, existing.as_deref()) {
+        let times = service.as_ref().map(|service| self.trigger_times.next(key, service, &pods));
+        let (trigger_time, written) = times.unzip();
+        match plan(service.as_deref(), &pods, existing.as_deref(), trigger_time.flatten()) {
             Plan::Nothing => {}
             Plan::Create(endpoints) => match api.create(&endpoints).await {
                 Err(error) if is_namespace_terminating(&error) => {}
@@ -178,16 +195,16 @@ impl Controller for EndpointsController {
             Plan::Replace(endpoints) => {
                 api.replace(&endpoints).await.during(|| format!("replace endpoints {key}"))?;
             }
-            Plan::Delete => {
-                let options = DeleteOptions {
-                    precondition_uid: existing.and_then(|existing| existing.metadata.uid.clone()),
-                    ..Default::default()
-                };
-                match api.delete(&key.name, &options).await {
+            Plan::Delete(endpoints) => {
+                match api.delete_exactly(&endpoints, &DeleteOptions::default()).await {
                     Err(error) if error.is_not_found() => {}
                     outcome => outcome.during(|| format!("delete endpoints {key}"))?,
                 }
             }
+        }
+        match written {
+            Some(written) => self.trigger_times.record(key, written),
+            None => self.trigger_times.forget(key),
         }
         Ok(Next::Change)
     }
@@ -216,23 +233,28 @@ mod tests {
     #[test]
     fn ready_and_not_ready_addresses_are_separate() {
         let service = service("web", &[("http", 80, 8080)]);
-        let Plan::Create(mut made) = plan(Some(&service), &pods(), None) else {
+        let Plan::Create(mut made) = plan(Some(&service), &pods(), None, None) else {
             panic!("must create")
         };
         let subset = &made.subsets.as_ref().unwrap()[0];
         assert_eq!(ips(&subset.addresses), ["10.0.0.1", "10.0.0.2"]);
         assert_eq!(ips(&subset.not_ready_addresses), ["10.0.0.3"]);
         assert_eq!(subset.ports.as_ref().unwrap()[0].port, 8080);
-        assert_eq!(plan(Some(&service), &pods(), Some(&made)), Plan::Nothing);
-        assert_eq!(plan(None, &[], Some(&made)), Plan::Delete);
+        assert_eq!(plan(Some(&service), &pods(), Some(&made), Some("now".into())), Plan::Nothing);
+        assert_eq!(plan(None, &[], Some(&made), None), Plan::Delete(made.clone()));
+        let Plan::Replace(changed) = plan(Some(&service), &[], Some(&made), Some("now".into()))
+        else {
+            panic!("must replace")
+        };
+        assert_eq!(changed.metadata.annotations.unwrap()[trigger_time::ANNOTATION], "now");
         made.metadata.labels = None;
-        assert_eq!(plan(None, &[], Some(&made)), Plan::Nothing);
+        assert_eq!(plan(None, &[], Some(&made), None), Plan::Nothing);
     }
 
     #[test]
     fn services_without_a_selector_are_ignored() {
         let mut service = service("web", &[("http", 80, 8080)]);
         service.spec.as_mut().unwrap().selector = None;
-        assert_eq!(plan(Some(&service), &pods(), None), Plan::Nothing);
+        assert_eq!(plan(Some(&service), &pods(), None, None), Plan::Nothing);
     }
 }

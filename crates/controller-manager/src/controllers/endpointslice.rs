@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod pack;
 #[cfg(test)]
 mod tests;
+pub mod trigger_time;
 pub mod write;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::machinery::shared_informers::{SharedInformers, of_service};
 use crate::wire::Wiring;
 use endpoint::{address_types, is_headless, selects_pods};
 use pack::{Common, Group, pack};
+use trigger_time::TriggerTimes;
 use write::SliceWriter;
 
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -42,6 +44,7 @@ struct Slices {
     nodes: Arc<Cache<Node>>,
     slices: Arc<Cache<EndpointSlice>>,
     writer: SliceWriter,
+    trigger_times: TriggerTimes,
 }
 
 /// Adds the controller; its keys are services.
@@ -64,11 +67,8 @@ pub fn start(wiring: &mut Wiring) {
         pods: informers.pods.cache(),
         nodes: informers.nodes.cache(),
         slices: informers.endpoint_slices.cache(),
-        writer: SliceWriter::new(
-            wiring.client.clone(),
-            wiring.clock.clone(),
-            informers.endpoint_slices.cache(),
-        ),
+        writer: SliceWriter::new(wiring.client.clone(), informers.endpoint_slices.cache()),
+        trigger_times: TriggerTimes::default(),
     };
     wiring.run(controller, requests);
 }
@@ -140,11 +140,11 @@ impl Controller for Slices {
     const NAME: &'static str = "endpointslice";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let now = self.writer.now();
-        let expectations_met = self.writer.expectations.satisfied(key, now);
+        let expectations_met = self.writer.expectations.satisfied(key);
         let Some(service) = self.services.get(key) else {
             // The slices are garbage collected with their owner.
             self.writer.expectations.forget(key);
+            self.trigger_times.forget(key);
             return Ok(Next::Change);
         };
         if !expectations_met || !selects_pods(&service) || owner::is_deleting(&service.metadata) {
@@ -155,12 +155,16 @@ impl Controller for Slices {
             .into_iter()
             .filter(|slice| is_managed_by(slice, OURS) && !owner::is_deleting(&slice.metadata))
             .collect();
-        let groups = groups(&service, &select(&self.pods, &service), |node| {
+        let pods = select(&self.pods, &service);
+        let (trigger_time, written) = self.trigger_times.next(key, &service, &pods);
+        let groups = groups(&service, &pods, |node| {
             let node = self.nodes.get(&Key::cluster(node))?;
             zone(&node).map(str::to_owned)
         });
-        let plan = pack(&existing, &groups, &common(&service), SLICE_MAX);
+        let common = Common { trigger_time, ..common(&service) };
+        let plan = pack(&existing, &groups, &common, SLICE_MAX);
         self.writer.apply(key, plan).await?;
+        self.trigger_times.record(key, written);
         Ok(Next::Change)
     }
 }
@@ -216,6 +220,7 @@ fn common(service: &Service) -> Common {
         prefix: name,
         labels,
         annotations: BTreeMap::new(),
+        trigger_time: None,
         owner: owner::reference(service),
     }
 }

@@ -51,11 +51,7 @@ pub fn start(wiring: &mut Wiring) {
         services: informers.services.cache(),
         endpoints: informers.endpoints.cache(),
         slices: informers.endpoint_slices.cache(),
-        writer: SliceWriter::new(
-            wiring.client.clone(),
-            wiring.clock.clone(),
-            informers.endpoint_slices.cache(),
-        ),
+        writer: SliceWriter::new(wiring.client.clone(), informers.endpoint_slices.cache()),
     };
     wiring.run(controller, requests);
 }
@@ -120,6 +116,7 @@ fn common(endpoints: &Endpoints) -> Common {
         prefix: name,
         labels,
         annotations,
+        trigger_time: None,
         owner: owner::reference(endpoints),
     }
 }
@@ -128,7 +125,7 @@ impl Controller for Mirroring {
     const NAME: &'static str = "endpointslicemirroring";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let expectations_met = self.writer.expectations.satisfied(key, self.writer.now());
+        let expectations_met = self.writer.expectations.satisfied(key);
         if !expectations_met {
             return Ok(Next::Change);
         }

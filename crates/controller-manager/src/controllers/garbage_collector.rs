@@ -100,12 +100,15 @@ impl GarbageCollector {
             return Ok(OwnerState::Unknown);
         };
         if row.namespaced() && !node.row.namespaced() {
-            let message = format!(
-                "ownerRef [{}/{}, name: {}, uid: {}] does not exist in namespace {:?}",
-                owner.api_version, owner.kind, owner.name, owner.uid, node.key.namespace
-            );
-            self.recorder.record(reference(node), "Warning", "OwnerRefInvalidNamespace", message);
+            self.report_invalid_namespace(node, owner);
             return Ok(OwnerState::Unknown);
+        }
+        let elsewhere = |known: &Node| {
+            known.row == row && row.namespaced() && known.key.namespace != node.key.namespace
+        };
+        if self.graph.lock().get(&owner.uid).is_some_and(elsewhere) {
+            // An owner in another namespace counts as absent, as everywhere in Kubernetes.
+            self.report_invalid_namespace(node, owner);
         }
         let namespace = if row.namespaced() { node.key.namespace.as_str() } else { "" };
         let key = Key::new(namespace, &owner.name);
@@ -114,6 +117,16 @@ impl GarbageCollector {
             Some((owner, _)) if owner.waits_for_dependents() => OwnerState::WaitsForDependents,
             Some(_) => OwnerState::Present,
         })
+    }
+
+    fn report_invalid_namespace(&self, node: &Node, owner: &Owner) {
+        let Owner { api_version, kind, name, uid, .. } = owner;
+        let namespace = &node.key.namespace;
+        let message = format!(
+            "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] \
+             does not exist in namespace {namespace:?}"
+        );
+        self.recorder.record(reference(node), "Warning", "OwnerRefInvalidNamespace", message);
     }
 
     async fn apply(&self, observed: &Observed, plan: Plan, revision: u64) -> Result<(), Error> {

@@ -61,7 +61,6 @@ pub fn start(wiring: &mut Wiring) {
         control: PodControl::new(
             wiring.client.clone(),
             wiring.recorder.named("job-controller"),
-            wiring.clock.clone(),
             informers.pods.cache(),
         ),
     };
@@ -79,7 +78,7 @@ impl Controller for Jobs {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
-        let expectations_met = self.control.expectations.satisfied(key, now);
+        let expectations_met = self.control.expectations.satisfied(key);
         let Some(job) = self.jobs.get(key) else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);

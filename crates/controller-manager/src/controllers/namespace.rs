@@ -1,11 +1,18 @@
 //! Deletes the content of namespaces that are being deleted, then removes their finalizer
 //! (`k8s.io/kubernetes/pkg/controller/namespace`).
 //!
+//! The cache only says which namespaces to look at: whether one is being deleted is read from the
+//! server, and its content is deleted object by object, by uid. The uids count only if the
+//! namespace is still the same after they were listed. So nothing of a namespace that was created
+//! again under its name is touched, however old the cache is.
+//!
 //! Pods are deleted first: what they use (secrets, network policies) stays until they have
 //! terminated. The metadata graph triggers this controller when the last object of a kind is gone;
 //! before the finalizer `kubernetes` is removed, every kind is listed from the server.
 
 mod plan;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -13,8 +20,9 @@ use api::{Kind, KindRow};
 use client::dynamic::target;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
+use futures::StreamExt;
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use rpc::api_v1 as pb;
 
 use crate::Error;
@@ -26,6 +34,9 @@ use crate::machinery::queue::{Controller, Next, Requests, Trigger};
 use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{FINALIZER, Remaining, conditions};
+
+/// Deletions in progress at once.
+const DELETIONS: usize = 32;
 
 struct Namespaces {
     client: Client,
@@ -57,18 +68,19 @@ impl Controller for Namespaces {
     const NAME: &'static str = "namespace";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let Some(namespace) = self.namespaces.get(key) else {
+        let Some(seen) = self.namespaces.get(key).filter(|seen| is_deleting(&seen.metadata)) else {
             return Ok(Next::Change);
         };
-        let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
-        let ours = finalizers.into_iter().any(|finalizer| finalizer == FINALIZER);
-        if !is_deleting(&namespace.metadata) || !ours {
+        let Some(namespace) = self.ending(key, uid(&seen.metadata)).await? else {
             return Ok(Next::Change);
-        }
-        let remaining = self.empty(&key.name).await?;
-        self.write_status(&namespace, &remaining).await?;
+        };
+        let Some(remaining) = self.empty(&namespace).await? else {
+            return Ok(Next::Change);
+        };
         if remaining.is_empty() {
-            self.finalize(key).await?;
+            self.finalize(namespace).await?;
+        } else {
+            self.write_status(&namespace, &remaining).await?;
         }
         // The graph triggers the key again when the last object of a kind is gone.
         Ok(Next::Change)
@@ -76,41 +88,84 @@ impl Controller for Namespaces {
 }
 
 impl Namespaces {
-    /// Deletes all objects, pods first, and returns those that remain.
-    async fn empty(&self, namespace: &str) -> Result<Remaining, Error> {
-        use k8s_openapi::api::core::v1::Pod;
-        let pods = self.empty_kind(namespace, Pod::ROW).await?;
-        if !pods.is_empty() {
-            return Ok(Remaining(vec![(Pod::ROW, pods)]));
-        }
-        let others = namespaced_rows().filter(|row| *row != Pod::ROW);
-        let emptied = others.map(async |row| {
-            let left = self.empty_kind(namespace, row).await?;
-            Ok::<_, Error>((row, left))
-        });
-        let mut all = try_join_all(emptied).await?;
-        all.retain(|(_, left)| !left.is_empty());
-        Ok(Remaining(all))
+    /// The namespace with this uid as the server has it, while it is being deleted and waits for
+    /// this controller.
+    async fn ending(&self, key: &Key, uid: &str) -> Result<Option<Namespace>, Error> {
+        let live = Api::<Namespace>::all(&self.client).get_opt(&key.name).await;
+        let live = live.during(|| format!("get namespace {key}"))?;
+        Ok(live.filter(|live| {
+            let finalizers = live.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
+            let ours = finalizers.into_iter().any(|finalizer| finalizer == FINALIZER);
+            ours && is_deleting(&live.metadata) && self::uid(&live.metadata) == uid
+        }))
     }
 
-    /// Deletes the objects of one kind, and returns those that remain.
-    async fn empty_kind(&self, namespace: &str, row: &'static KindRow) -> Result<Vec<Node>, Error> {
-        let alive = self.list(namespace, row).await?;
-        if alive.iter().all(|node| node.deleting) {
-            return Ok(alive);
+    /// Deletes all objects, pods first, and returns those that remain. `None`: the namespace is
+    /// gone.
+    async fn empty(&self, namespace: &Namespace) -> Result<Option<Remaining>, Error> {
+        let pods = self.empty_kinds(namespace, vec![Pod::ROW]).await?;
+        match pods {
+            Some(pods) if pods.is_empty() => {
+                let others = namespaced_rows().filter(|row| *row != Pod::ROW).collect();
+                self.empty_kinds(namespace, others).await
+            }
+            pods => Ok(pods),
         }
-        let options =
-            DeleteOptions { propagation_policy: Some("Background"), ..Default::default() };
-        let request = pb::DeleteCollectionRequest {
-            target: Some(target(row, namespace, "", "")),
-            options_json: options.to_json().into(),
+    }
+
+    /// Deletes the objects of some kinds, and returns those that remain. `None`: the namespace is
+    /// gone.
+    async fn empty_kinds(
+        &self,
+        namespace: &Namespace,
+        rows: Vec<&'static KindRow>,
+    ) -> Result<Option<Remaining>, Error> {
+        let key = Key::of(namespace);
+        let listed = self.list_all(&key.name, rows).await?;
+        let nodes = listed.0.iter().flat_map(|(_, nodes)| nodes);
+        let alive: Vec<Node> = nodes.filter(|node| !node.deleting).cloned().collect();
+        if alive.is_empty() {
+            return Ok(Some(listed));
+        }
+        // They were listed by the namespace's name: they are its content only if it still exists.
+        if self.ending(&key, uid(&namespace.metadata)).await?.is_none() {
+            return Ok(None);
+        }
+        tracing::info!(namespace = %key, count = alive.len(), "deleting the content");
+        let deletions = futures::stream::iter(alive.into_iter().map(|node| self.delete(node)));
+        let outcomes: Vec<_> = deletions.buffer_unordered(DELETIONS).collect().await;
+        // What can be deleted is, whatever cannot.
+        outcomes.into_iter().collect::<Result<(), _>>()?;
+        let rows = listed.0.iter().map(|(row, _)| *row).collect();
+        self.list_all(&key.name, rows).await.map(Some)
+    }
+
+    async fn delete(&self, node: Node) -> Result<(), Error> {
+        let options = DeleteOptions {
+            propagation_policy: Some("Background"),
+            precondition_uid: Some(node.uid.clone()),
             ..Default::default()
         };
-        let deleted = self.client.resources().delete_collection(request).await;
-        deleted
-            .map_err(client::Error::from)
-            .during(|| format!("delete the {row} of namespace {namespace}"))?;
-        self.list(namespace, row).await
+        let target = target(node.row, &node.key.namespace, &node.key.name, "");
+        match self.client.delete_object(target, &options).await {
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            outcome => outcome.map(|_| ()).during(|| format!("delete {} {}", node.row, node.key)),
+        }
+    }
+
+    /// The objects of some kinds; kinds without any are left out.
+    async fn list_all(
+        &self,
+        namespace: &str,
+        rows: Vec<&'static KindRow>,
+    ) -> Result<Remaining, Error> {
+        let lists = rows.into_iter().map(async |row| {
+            let nodes = self.list(namespace, row).await?;
+            Ok::<_, Error>((row, nodes))
+        });
+        let mut all = try_join_all(lists).await?;
+        all.retain(|(_, nodes)| !nodes.is_empty());
+        Ok(Remaining(all))
     }
 
     async fn list(&self, namespace: &str, row: &'static KindRow) -> Result<Vec<Node>, Error> {
@@ -135,33 +190,23 @@ impl Namespaces {
         namespace: &Namespace,
         remaining: &Remaining,
     ) -> Result<(), Error> {
-        if remaining.is_empty() {
-            return Ok(());
-        }
         let wanted = conditions(namespace.status.as_ref(), remaining, self.clock.now());
         let mut changed = namespace.clone();
         changed.status = Some(wanted);
         status::write(&self.client, namespace, &changed).await
     }
 
-    /// Removes the finalizer from the namespace in its current state.
-    async fn finalize(&self, key: &Key) -> Result<(), Error> {
-        let api = Api::<Namespace>::all(&self.client);
-        let live = api.get_opt(&key.name).await;
-        let Some(mut live) = live.during(|| format!("get namespace {key}"))? else {
-            return Ok(());
-        };
-        let seen = self.namespaces.get(key);
-        if seen.is_some_and(|seen| uid(&seen.metadata) != uid(&live.metadata)) {
-            return Ok(());
-        }
-        if let Some(finalizers) = live.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
+    /// Removes the finalizer. The revision that was read before the kinds were listed is the
+    /// precondition.
+    async fn finalize(&self, mut namespace: Namespace) -> Result<(), Error> {
+        let key = Key::of(&namespace);
+        if let Some(finalizers) = namespace.spec.as_mut().and_then(|spec| spec.finalizers.as_mut())
+        {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
         let target = target(Namespace::ROW, "", &key.name, "finalize");
-        let written =
-            self.client.update_object(target, live.encode(), pb::WriteOptions::default()).await;
-        match written {
+        let options = pb::WriteOptions::default();
+        match self.client.update_object(target, namespace.encode(), options).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => {
                 outcome.during(|| format!("finalize namespace {key}"))?;

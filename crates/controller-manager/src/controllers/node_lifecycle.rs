@@ -1,13 +1,17 @@
 //! Nodes that stop reporting, and the taints that follow from a node's conditions
 //! (`k8s.io/kubernetes/pkg/controller/nodelifecycle`).
 //!
-//! A node's heartbeats are its Lease and its status. Their age is measured by the controller's own
-//! clock from when they were observed, so that clocks need not agree. After a restart every node
-//! gets the full grace period.
+//! A node's heartbeats are its Lease and its status ([`heartbeats`]). Before a node is marked
+//! unknown, both are read from the server: the cache may lag. The state of its zone decides when
+//! its pods may be evicted ([`zones`]).
 
+pub mod events;
+mod heartbeats;
 mod plan;
+#[cfg(test)]
+mod tests;
+mod zones;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +26,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::Error;
+use crate::config::NodeMonitor;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::owner::is_deleting;
@@ -29,8 +34,10 @@ use crate::machinery::pod_state;
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::machinery::shared_informers::on_node;
 use crate::wire::Wiring;
+use heartbeats::{Heartbeat, Heartbeats};
 pub use plan::is_ready;
-use plan::{Heartbeat, Observed, plan};
+use plan::{Eviction, Observed, Plan, plan};
+use zones::{Admission, Zones};
 
 /// Namespace of the nodes' Leases.
 const LEASES: &str = "kube-node-lease";
@@ -42,24 +49,25 @@ struct NodeLifecycle {
     nodes: Arc<Cache<Node>>,
     leases: Arc<Cache<Lease>>,
     pods: Arc<Cache<Pod>>,
-    heartbeats: Mutex<HashMap<String, (Heartbeat, Timestamp)>>,
-    grace: Duration,
+    heartbeats: Heartbeats,
+    zones: Arc<Mutex<Zones>>,
+    monitor: NodeMonitor,
 }
 
 /// Adds the controller; its keys are nodes.
-pub fn start(wiring: &mut Wiring, grace: Duration) {
+pub fn start(wiring: &mut Wiring, monitor: NodeMonitor) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
-    // Whether any node is ready affects the plan of every other node.
-    let nodes = informers.nodes.cache();
+    let zones = Arc::new(Mutex::new(Zones::new(monitor.limits)));
+    let (nodes, counts) = (informers.nodes.cache(), zones.clone());
     informers.nodes.subscribe(&trigger, move |change| {
-        let ready = |side: &Option<Arc<Node>>| side.as_deref().is_some_and(is_ready);
-        if ready(&change.old) == ready(&change.new) {
-            return vec![Key::of(&**change.last())];
+        let changed = Key::of(&**change.last());
+        if !counts.lock().apply(change, clock::instant()) {
+            return vec![changed];
         }
-        let mut all: Vec<Key> = nodes.list().iter().map(|node| Key::of(&**node)).collect();
-        all.push(Key::of(&**change.last()));
-        all
+        // Every node that waits for its turn has another one now.
+        let all = nodes.list();
+        all.iter().map(|node| Key::of(&**node)).chain([changed]).collect()
     });
     informers.leases.subscribe(&trigger, |change| {
         let key = Key::of(&**change.last());
@@ -83,8 +91,9 @@ pub fn start(wiring: &mut Wiring, grace: Duration) {
         nodes: informers.nodes.cache(),
         leases: informers.leases.cache(),
         pods: informers.pods.cache(),
-        heartbeats: Mutex::default(),
-        grace,
+        heartbeats: Heartbeats::default(),
+        zones,
+        monitor,
     };
     wiring.run(controller, requests);
 }
@@ -93,21 +102,22 @@ impl Controller for NodeLifecycle {
     const NAME: &'static str = "node-lifecycle";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
-        let now = self.clock.now();
         let Some(node) = self.nodes.get(key) else {
-            self.heartbeats.lock().remove(&key.name);
+            if let Some(uid) = self.heartbeats.forget(&key.name) {
+                events::removing(&self.recorder, &key.name, &uid);
+            }
             return Ok(Next::Change);
         };
         let lease = self.leases.get(&Key::new(LEASES, &key.name));
-        let observed = Observed {
-            node: &node,
-            silent_for: self.silence(key, Heartbeat::of(&node, lease.as_deref()), now),
-            grace: self.grace,
-            any_ready: is_ready(&node) || self.nodes.list().iter().any(|node| is_ready(node)),
-        };
-        let plan = plan(&observed, now);
-        if plan.mark_unknown {
-            self.mark_unknown(key, now).await?;
+        let heartbeat = Heartbeat::of(&node, lease.as_deref());
+        let silence = self.heartbeats.observe(&node, heartbeat.clone(), clock::instant());
+        if silence.is_new {
+            events::registered(&self.recorder, &node);
+        }
+        let now = self.clock.now();
+        let (plan, turn) = self.plan(&node, silence.lasts, now);
+        if plan.mark_unknown && !self.mark_unknown(&node, &heartbeat, now).await? {
+            return Ok(Next::After(self.grace(&node)));
         }
         if let Some(taints) = plan.taints {
             self.write_taints(&node, &taints).await?;
@@ -115,37 +125,67 @@ impl Controller for NodeLifecycle {
         if plan.pods_not_ready {
             self.mark_pods_not_ready(&node, now).await?;
         }
-        Ok(plan.requeue_after.map_or(Next::Change, Next::After))
+        let next = plan.requeue_after.into_iter().chain(turn).min();
+        Ok(next.map_or(Next::Change, Next::After))
     }
 }
 
 impl NodeLifecycle {
-    /// How long ago the last new heartbeat was observed.
-    fn silence(&self, key: &Key, heartbeat: Heartbeat, now: Timestamp) -> Duration {
-        let mut heartbeats = self.heartbeats.lock();
-        let last = heartbeats.entry(key.name.clone()).or_insert_with(|| (heartbeat.clone(), now));
-        if last.0 != heartbeat {
-            *last = (heartbeat, now);
-        }
-        Duration::try_from(now.duration_since(last.1)).unwrap_or(Duration::ZERO)
+    /// A node that has never reported may take longer: it starts.
+    fn grace(&self, node: &Node) -> Duration {
+        let reported = plan::condition(node, "Ready").is_some();
+        if reported { self.monitor.grace_period } else { self.monitor.startup_grace_period }
     }
 
-    /// Writes to the node as the server has it: the cached copy lacks parts of the status.
-    async fn mark_unknown(&self, key: &Key, now: Timestamp) -> Result<(), Error> {
+    /// The plan, and how long the node must wait for its turn to be evicted.
+    fn plan(&self, node: &Node, silent_for: Duration, now: Timestamp) -> (Plan, Option<Duration>) {
+        let with =
+            |eviction| plan(&Observed { node, silent_for, grace: self.grace(node), eviction }, now);
+        let mut zones = self.zones.lock();
+        if zones.all_disrupted() {
+            return (with(Eviction::Withdrawn), None);
+        }
+        let planned = with(Eviction::Allowed);
+        if !planned.evicts {
+            return (planned, None);
+        }
+        match zones.admit(node, clock::instant()) {
+            Admission::Now => (planned, None),
+            Admission::After(wait) => (with(Eviction::Held), Some(wait)),
+            Admission::Halted => (with(Eviction::Held), None),
+        }
+    }
+
+    /// Writes to the node as the server has it: the cached copy lacks parts of the status. Returns
+    /// false if the server knows of a newer heartbeat, or no longer of the node.
+    async fn mark_unknown(
+        &self,
+        seen: &Node,
+        last: &Heartbeat,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let key = Key::of(seen);
         let nodes = Api::<Node>::all(&self.client);
         let live = nodes.get_opt(&key.name).await;
         let Some(mut live) = live.during(|| format!("get node {key}"))? else {
-            return Ok(());
+            return Ok(false);
         };
+        let leases = Api::<Lease>::namespaced(&self.client, LEASES);
+        let lease = leases.get_opt(&key.name).await;
+        let lease = lease.during(|| format!("get the lease of node {key}"))?;
+        let newest = Heartbeat::of(&live, lease.as_ref());
+        if newest != *last || live.metadata.uid != seen.metadata.uid {
+            self.heartbeats.observe(&live, newest, clock::instant());
+            return Ok(false);
+        }
         let was_ready = is_ready(&live);
         plan::set_unknown(&mut live, now);
         nodes.replace_status(&live).await.during(|| format!("mark node {key} unknown"))?;
         tracing::warn!(node = %key, "the node stopped reporting");
         if was_ready {
-            let message = format!("Node {key} status is now: NodeNotReady");
-            self.recorder.normal(&live, "NodeNotReady", message);
+            events::status_change(&self.recorder, &live, "NodeNotReady");
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn write_taints(&self, node: &Node, taints: &[Taint]) -> Result<(), Error> {

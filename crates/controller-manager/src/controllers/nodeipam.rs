@@ -5,6 +5,8 @@
 //! gone, so that a stale cache never causes a range to be assigned twice.
 
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use serde_json::json;
 
 use crate::Error;
 use crate::config::NodeRange;
+use crate::controllers::node_lifecycle::events;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::queue::{Controller, Next, queue};
@@ -100,7 +103,7 @@ impl Controller for NodeIpam {
             Ok(planned) => planned,
             Err(error) => {
                 if let Some(node) = &node {
-                    self.recorder.warning(&**node, "CIDRNotAvailable", error.to_string());
+                    events::status_warning(&self.recorder, node, "CIDRNotAvailable");
                 }
                 return Err(error);
             }
@@ -113,10 +116,15 @@ impl Controller for NodeIpam {
             "metadata": {"uid": node.metadata.uid},
             "spec": {"podCIDR": ranges.first(), "podCIDRs": ranges},
         });
-        Api::<Node>::all(&self.client)
-            .patch(&key.name, PatchKind::Merge, &patch)
-            .await
-            .during(|| format!("assign node {key} the ranges {ranges:?}"))?;
+        let nodes = Api::<Node>::all(&self.client);
+        let patched = nodes.patch(&key.name, PatchKind::Merge, &patch).await;
+        let assigned = patched.during(|| format!("assign node {key} the ranges {ranges:?}"));
+        if let Err(error) = &assigned
+            && !error.is_race()
+        {
+            events::status_warning(&self.recorder, &node, "CIDRAssignmentFailed");
+        }
+        assigned?;
         tracing::info!(node = %key, ?ranges, "assigned pod ranges");
         Ok(Next::Change)
     }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use client::{Api, Client, DeleteOptions, PatchKind};
 use clock::SharedClock;
 use futures::future::try_join_all;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::controllers::node_lifecycle::is_ready;
@@ -32,7 +32,8 @@ struct PodGc {
     clock: SharedClock,
     nodes: Arc<Cache<Node>>,
     pods: Arc<Cache<Pod>>,
-    missing: Mutex<HashMap<String, Timestamp>>,
+    /// Since when nodes of pods are missing, by the monotonic clock.
+    missing: Mutex<HashMap<String, Instant>>,
     threshold: usize,
 }
 
@@ -132,10 +133,9 @@ impl Controller for PodGc {
         } else {
             let pods = self.pods.indexed(&on_node(&key.name));
             let node = self.nodes.get(key);
-            if node.is_none()
-                && !pods.is_empty()
-                && let Some(wait) = self.quarantine(key).await?
-            {
+            if node.is_some() || pods.is_empty() {
+                self.missing.lock().remove(&key.name);
+            } else if let Some(wait) = self.quarantine(key).await? {
                 return Ok(Next::After(wait));
             }
             plan_node(node.as_deref(), &pods)
@@ -151,9 +151,9 @@ impl Controller for PodGc {
 impl PodGc {
     /// How much longer to wait for the missing node. In the end it is looked up on the server.
     async fn quarantine(&self, key: &Key) -> Result<Option<Duration>, Error> {
-        let now = self.clock.now();
+        let now = clock::instant();
         let since = *self.missing.lock().entry(key.name.clone()).or_insert(now);
-        let waited = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+        let waited = now.duration_since(since);
         if waited < QUARANTINE {
             return Ok(Some(QUARANTINE - waited));
         }
@@ -183,12 +183,8 @@ impl PodGc {
                 outcome => outcome.during(|| format!("mark pod {key} as lost"))?,
             };
         }
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            precondition_uid: pod.metadata.uid.clone(),
-            ..Default::default()
-        };
-        match pods.delete(&key.name, &options).await {
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
+        match pods.delete_exactly(pod, &options).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.during(|| format!("delete pod {key}")),
         }

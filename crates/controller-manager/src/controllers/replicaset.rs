@@ -54,7 +54,6 @@ pub fn start<K: Replicated>(wiring: &mut Wiring) {
         control: PodControl::new(
             wiring.client.clone(),
             wiring.recorder.named(K::RECORDER),
-            wiring.clock.clone(),
             wiring.informers.pods.cache(),
         ),
     };
@@ -67,7 +66,7 @@ impl<K: Replicated> Controller for Sets<K> {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
         // Checked before the pods are read, so that the pods include what the check saw.
-        let expectations_met = self.control.expectations.satisfied(key, now);
+        let expectations_met = self.control.expectations.satisfied(key);
         let Some(set) = self.sets.get(key) else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);

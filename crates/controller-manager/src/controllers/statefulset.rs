@@ -60,7 +60,6 @@ pub fn start(wiring: &mut Wiring) {
         control: PodControl::new(
             wiring.client.clone(),
             wiring.recorder.named("statefulset-controller"),
-            wiring.clock.clone(),
             informers.pods.cache(),
         ),
     };
@@ -80,7 +79,7 @@ impl Controller for StatefulSets {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let now = self.clock.now();
-        let expectations_met = self.control.expectations.satisfied(key, now);
+        let expectations_met = self.control.expectations.satisfied(key);
         let Some(set) = self.sets.get(key) else {
             self.control.expectations.forget(key);
             return Ok(Next::Change);

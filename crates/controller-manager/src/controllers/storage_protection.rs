@@ -68,8 +68,8 @@ struct Protection<K> {
     pods: Arc<Cache<Pod>>,
 }
 
-/// Adds both controllers; their keys are claims and volumes.
-pub fn start(wiring: &mut Wiring) {
+/// Adds the controller of claims; its keys are claims.
+pub fn start_claims(wiring: &mut Wiring) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
     informers
@@ -84,17 +84,20 @@ pub fn start(wiring: &mut Wiring) {
         objects: informers.persistent_volume_claims.cache(),
         pods: informers.pods.cache(),
     };
-    let (volume_trigger, volume_requests) = queue();
-    informers
-        .persistent_volumes
-        .subscribe(&volume_trigger, |change| vec![Key::of(&**change.last())]);
+    wiring.run::<Protection<PersistentVolumeClaim>>(claims, requests);
+}
+
+/// Adds the controller of volumes; its keys are volumes.
+pub fn start_volumes(wiring: &mut Wiring) {
+    let (trigger, requests) = queue();
+    let informers = &wiring.informers;
+    informers.persistent_volumes.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let volumes = Protection {
         client: wiring.client.clone(),
         objects: informers.persistent_volumes.cache(),
         pods: informers.pods.cache(),
     };
-    wiring.run::<Protection<PersistentVolumeClaim>>(claims, requests);
-    wiring.run::<Protection<PersistentVolume>>(volumes, volume_requests);
+    wiring.run::<Protection<PersistentVolume>>(volumes, requests);
 }
 
 /// The finalizers that an object should have. `None`: it has them already.

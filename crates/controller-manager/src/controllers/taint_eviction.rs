@@ -1,15 +1,23 @@
 //! Deletes pods from nodes whose NoExecute taints they do not tolerate, or no longer
 //! (`k8s.io/kubernetes/pkg/controller/tainteviction`).
+//!
+//! How long a taint has been there is read from it once, when it is first seen, and measured by the
+//! monotonic clock from then on: a step of the wall clock evicts nothing.
 
+mod taints;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions, PatchKind};
 use clock::SharedClock;
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use k8s_openapi::api::core::v1::{Pod, Toleration};
+use parking_lot::Mutex;
 use serde_json::json;
+use taints::{NoExecute, Taints};
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
@@ -20,14 +28,14 @@ use crate::machinery::queue::{Controller, Next, queue};
 use crate::machinery::shared_informers::on_node;
 use crate::wire::Wiring;
 
-const NO_EXECUTE: &str = "NoExecute";
-
 struct TaintEviction {
     client: Client,
     recorder: EventRecorder,
     clock: SharedClock,
-    nodes: Arc<Cache<Node>>,
     pods: Arc<Cache<Pod>>,
+    taints: Arc<Mutex<Taints>>,
+    /// The pods whose eviction is scheduled.
+    scheduled: Mutex<HashSet<Key>>,
 }
 
 /// Adds the controller; its keys are pods.
@@ -36,21 +44,15 @@ pub fn start(wiring: &mut Wiring) {
     let informers = &wiring.informers;
     let nodes = informers.nodes.cache();
     informers.pods.subscribe(&trigger, move |change| {
-        let pod = change.new.as_deref();
-        let node = pod.and_then(api::pod::node_name);
+        let node = api::pod::node_name(change.last());
         let node = node.and_then(|name| nodes.get(&Key::cluster(name)));
-        node.filter(|node| no_execute(node).next().is_some())
-            .and(pod.map(Key::of))
-            .into_iter()
-            .collect()
+        let tainted = node.is_some_and(|node| taints::no_execute(&node).next().is_some());
+        tainted.then(|| Key::of(&**change.last())).into_iter().collect()
     });
-    let pods = informers.pods.cache();
+    let taints = Arc::new(Mutex::new(Taints::default()));
+    let (pods, known, clock) = (informers.pods.cache(), taints.clone(), wiring.clock.clone());
     informers.nodes.subscribe(&trigger, move |change| {
-        let taints = |node: Option<&Arc<Node>>| {
-            node.map(|node| no_execute(node).cloned().collect::<Vec<_>>()).unwrap_or_default()
-        };
-        let now = taints(change.new.as_ref());
-        if now.is_empty() || now == taints(change.old.as_ref()) {
+        if !known.lock().apply(change, clock.now(), clock::instant()) {
             return Vec::new();
         }
         let pods = pods.indexed(&on_node(&Key::of(&**change.last()).name));
@@ -60,21 +62,17 @@ pub fn start(wiring: &mut Wiring) {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("taint-eviction-controller"),
         clock: wiring.clock.clone(),
-        nodes: informers.nodes.cache(),
         pods: informers.pods.cache(),
+        taints,
+        scheduled: Mutex::default(),
     };
     wiring.run(controller, requests);
 }
 
-fn no_execute(node: &Node) -> impl Iterator<Item = &Taint> {
-    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    taints.filter(|taint| taint.effect == NO_EXECUTE)
-}
-
 /// When the pod is evicted from a node with these taints. `None`: never.
-fn evict_at(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Option<Timestamp> {
-    let mut earliest: Option<Timestamp> = None;
-    for taint in taints {
+fn evict_at(taints: &[NoExecute], tolerations: &[Toleration], now: Instant) -> Option<Instant> {
+    let mut earliest: Option<Instant> = None;
+    for NoExecute { taint, since } in taints {
         let matching = tolerations.iter().filter(|toleration| tolerates(toleration, taint));
         let bounds: Vec<Option<i64>> = matching.map(|one| one.toleration_seconds).collect();
         if bounds.is_empty() {
@@ -82,10 +80,9 @@ fn evict_at(taints: &[&Taint], tolerations: &[Toleration], now: Timestamp) -> Op
         }
         // Of several tolerations of one taint the shortest counts.
         if let Some(seconds) = bounds.into_iter().flatten().min() {
-            let since = taint.time_added.as_ref().map_or(now, |time| time.0);
-            let until = since
-                .checked_add(SignedDuration::from_secs(seconds.max(0)))
-                .unwrap_or(Timestamp::MAX);
+            let seconds = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+            // What no clock can hold is as good as never.
+            let Some(until) = since.checked_add(seconds) else { continue };
             earliest = Some(earliest.map_or(until, |earliest| earliest.min(until)));
         }
     }
@@ -99,16 +96,15 @@ enum Plan {
     Evict,
 }
 
-fn plan(pod: &Pod, node: &Node, now: Timestamp) -> Plan {
+fn plan(pod: &Pod, taints: &[NoExecute], now: Instant) -> Plan {
     if is_deleting(&pod.metadata) || api::pod::is_terminal(pod) {
         return Plan::Stay;
     }
-    let taints: Vec<&Taint> = no_execute(node).collect();
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref());
-    match evict_at(&taints, tolerations.unwrap_or_default(), now) {
+    match evict_at(taints, tolerations.unwrap_or_default(), now) {
         None => Plan::Stay,
         Some(at) if at <= now => Plan::Evict,
-        Some(at) => Plan::Wait(Duration::try_from(at.duration_since(now)).unwrap_or_default()),
+        Some(at) => Plan::Wait(at - now),
     }
 }
 
@@ -117,17 +113,27 @@ impl Controller for TaintEviction {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(pod) = self.pods.get(key) else {
+            self.scheduled.lock().remove(key);
             return Ok(Next::Change);
         };
-        let node = api::pod::node_name(&pod).and_then(|name| self.nodes.get(&Key::cluster(name)));
-        let Some(node) = node else {
-            return Ok(Next::Change);
-        };
-        match plan(&pod, &node, self.clock.now()) {
-            Plan::Stay => Ok(Next::Change),
-            Plan::Wait(wait) => Ok(Next::After(wait)),
+        let name = api::pod::node_name(&pod).unwrap_or_default();
+        let taints = self.taints.lock().of(name);
+        match plan(&pod, &taints, clock::instant()) {
+            Plan::Stay => {
+                let cancelled = self.scheduled.lock().remove(key);
+                if cancelled && !is_deleting(&pod.metadata) {
+                    let message = format!("Cancelling deletion of Pod {key}");
+                    self.recorder.normal(&*pod, "TaintManagerEviction", message);
+                }
+                Ok(Next::Change)
+            }
+            Plan::Wait(wait) => {
+                self.scheduled.lock().insert(key.clone());
+                Ok(Next::After(wait))
+            }
             Plan::Evict => {
                 self.evict(key, &pod).await?;
+                self.scheduled.lock().remove(key);
                 Ok(Next::Change)
             }
         }
@@ -151,11 +157,9 @@ impl TaintEviction {
             Err(error) if error.is_not_found() => return Ok(()),
             outcome => outcome.during(|| format!("mark pod {key} for eviction"))?,
         };
-        let options =
-            DeleteOptions { precondition_uid: pod.metadata.uid.clone(), ..Default::default() };
         let message = format!("Marking for deletion Pod {key}");
         self.recorder.normal(pod, "TaintManagerEviction", message);
-        match pods.delete(&key.name, &options).await {
+        match pods.delete_exactly(pod, &DeleteOptions::default()).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.during(|| format!("evict pod {key}")),
         }
@@ -164,20 +168,18 @@ impl TaintEviction {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::machinery::testing::{at, pod};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::api::core::v1::Taint;
 
-    fn node(keys: &[(&str, &str)]) -> Node {
-        let mut node = Node::default();
-        let taint = |(key, effect): &(&str, &str)| Taint {
+    use super::*;
+    use crate::machinery::testing::pod;
+
+    fn taints(keys: &[&str], since: Instant) -> Vec<NoExecute> {
+        let taint = |key: &&str| Taint {
             key: (*key).into(),
-            effect: (*effect).into(),
-            time_added: Some(Time(at(100))),
-            value: None,
+            effect: taints::NO_EXECUTE.into(),
+            ..Default::default()
         };
-        node.spec.get_or_insert_default().taints = Some(keys.iter().map(taint).collect());
-        node
+        keys.iter().map(|key| NoExecute { taint: taint(key), since }).collect()
     }
 
     fn tolerating(list: &[(&str, Option<i64>)]) -> Pod {
@@ -185,7 +187,7 @@ mod tests {
         let toleration = |(key, seconds): &(&str, Option<i64>)| Toleration {
             key: Some((*key).into()).filter(|key: &String| !key.is_empty()),
             operator: Some("Exists".into()),
-            effect: Some(NO_EXECUTE.into()),
+            effect: Some(taints::NO_EXECUTE.into()),
             toleration_seconds: *seconds,
             value: None,
         };
@@ -196,7 +198,9 @@ mod tests {
 
     #[test]
     fn pods_are_evicted_unless_they_tolerate_the_taints() {
-        let down = node(&[("down", NO_EXECUTE), ("down", "NoSchedule")]);
+        let since = clock::instant();
+        let now = since + Duration::from_secs(10);
+        let down = taints(&["down"], since);
         for (tolerations, expected) in [
             (vec![], Plan::Evict),
             (vec![("other", None)], Plan::Evict),
@@ -205,17 +209,15 @@ mod tests {
             (vec![("down", Some(30))], Plan::Wait(Duration::from_secs(20))),
             (vec![("down", Some(30)), ("", Some(15))], Plan::Wait(Duration::from_secs(5))),
             (vec![("down", Some(10))], Plan::Evict),
+            (vec![("down", Some(-1))], Plan::Evict),
+            (vec![("down", Some(i64::MAX))], Plan::Stay),
         ] {
-            assert_eq!(
-                plan(&tolerating(&tolerations), &down, at(110)),
-                expected,
-                "{tolerations:?}"
-            );
+            assert_eq!(plan(&tolerating(&tolerations), &down, now), expected, "{tolerations:?}");
         }
-        let two = node(&[("a", NO_EXECUTE), ("b", NO_EXECUTE)]);
-        assert_eq!(plan(&tolerating(&[("a", None)]), &two, at(110)), Plan::Evict);
-        assert_eq!(plan(&tolerating(&[]), &node(&[]), at(110)), Plan::Stay);
+        let two = taints(&["a", "b"], since);
+        assert_eq!(plan(&tolerating(&[("a", None)]), &two, now), Plan::Evict);
+        assert_eq!(plan(&tolerating(&[]), &[], now), Plan::Stay);
         let gone = pod("p").on("n").deleting().build();
-        assert_eq!(plan(&gone, &down, at(110)), Plan::Stay);
+        assert_eq!(plan(&gone, &down, now), Plan::Stay);
     }
 }

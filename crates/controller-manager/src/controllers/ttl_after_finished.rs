@@ -68,12 +68,11 @@ impl Controller for Ttl {
         // The resource version is a precondition: the time to live may have been extended.
         let options = DeleteOptions {
             propagation_policy: Some("Foreground"),
-            precondition_uid: job.metadata.uid.clone(),
             precondition_resource_version: job.metadata.resource_version.clone(),
             ..Default::default()
         };
         let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);
-        match jobs.delete(&key.name, &options).await {
+        match jobs.delete_exactly(&job, &options).await {
             Err(error) if error.is_not_found() => {}
             outcome => outcome.during(|| format!("delete job {key}"))?,
         }

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Kind;
-use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::machinery::cache::{Cache, Key, revision};
 use crate::machinery::owner::{is_deleting, uid};
@@ -26,7 +26,7 @@ struct Outstanding {
     uid: String,
     /// The revision of a creation; `None` for a deletion.
     created_at: Option<u64>,
-    since: Timestamp,
+    since: Instant,
 }
 
 /// The outstanding writes of one controller, by the key of its object.
@@ -43,36 +43,36 @@ impl<C: Kind> Expectations<C> {
     }
 
     /// Records that `child`, as the server returned it, was created.
-    pub fn created(&self, owner: &Key, child: &C, now: Timestamp) {
-        self.push(owner, child, Some(revision(child.metadata())), now);
+    pub fn created(&self, owner: &Key, child: &C) {
+        self.push(owner, child, Some(revision(child.metadata())));
     }
 
     /// Records that the deletion of `child` was requested.
-    pub fn deleted(&self, owner: &Key, child: &C, now: Timestamp) {
-        self.push(owner, child, None, now);
+    pub fn deleted(&self, owner: &Key, child: &C) {
+        self.push(owner, child, None);
     }
 
-    fn push(&self, owner: &Key, child: &C, created_at: Option<u64>, since: Timestamp) {
+    fn push(&self, owner: &Key, child: &C, created_at: Option<u64>) {
         let outstanding = Outstanding {
             child: Key::of(child),
             uid: uid(child.metadata()).to_owned(),
             created_at,
-            since,
+            since: clock::instant(),
         };
         self.by_owner.lock().entry(owner.clone()).or_default().push(outstanding);
     }
 
     /// Whether the cache reflects everything that was written for `owner`. Check this before
     /// reading the children.
-    pub fn satisfied(&self, owner: &Key, now: Timestamp) -> bool {
+    pub fn satisfied(&self, owner: &Key) -> bool {
         let mut by_owner = self.by_owner.lock();
         let Some(all) = by_owner.get_mut(owner) else {
             return true;
         };
         let cache_revision = self.cache.revision();
-        let timeout = SignedDuration::try_from(TIMEOUT).expect("five minutes fit");
+        let now = clock::instant();
         all.retain(|one| {
-            now.duration_since(one.since) < timeout && !self.is_fulfilled(one, cache_revision)
+            now.duration_since(one.since) < TIMEOUT && !self.is_fulfilled(one, cache_revision)
         });
         let satisfied = all.is_empty();
         if satisfied {
@@ -98,7 +98,7 @@ impl<C: Kind> Expectations<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machinery::testing::{at, pod};
+    use crate::machinery::testing::pod;
     use k8s_openapi::api::core::v1::Pod;
 
     fn with_revision(mut pod: Pod, revision: u64) -> Pod {
@@ -112,30 +112,32 @@ mod tests {
         let expectations = Expectations::new(cache.clone());
         let owner = Key::new("ns", "rs");
         let created = with_revision(pod("a").build(), 7);
-        assert!(expectations.satisfied(&owner, at(0)));
-        expectations.created(&owner, &created, at(0));
-        assert!(!expectations.satisfied(&owner, at(1)));
+        assert!(expectations.satisfied(&owner));
+        expectations.created(&owner, &created);
+        assert!(!expectations.satisfied(&owner));
         cache.apply(with_revision(pod("other").build(), 6));
-        assert!(!expectations.satisfied(&owner, at(1)));
+        assert!(!expectations.satisfied(&owner));
         cache.apply(created.clone());
-        assert!(expectations.satisfied(&owner, at(1)));
+        assert!(expectations.satisfied(&owner));
 
-        expectations.deleted(&owner, &created, at(1));
-        assert!(!expectations.satisfied(&owner, at(2)));
+        expectations.deleted(&owner, &created);
+        assert!(!expectations.satisfied(&owner));
         cache.apply(with_revision(pod("a").deleting().build(), 8));
-        assert!(expectations.satisfied(&owner, at(2)));
+        assert!(expectations.satisfied(&owner));
     }
 
-    #[test]
-    fn a_newer_revision_or_the_timeout_fulfils_a_creation() {
+    #[tokio::test(start_paused = true)]
+    async fn a_newer_revision_or_the_timeout_fulfils_a_creation() {
         let cache = Arc::new(Cache::<Pod>::new(|_| Vec::new()));
         let expectations = Expectations::new(cache.clone());
         let owner = Key::new("ns", "rs");
-        expectations.created(&owner, &with_revision(pod("a").build(), 7), at(0));
+        expectations.created(&owner, &with_revision(pod("a").build(), 7));
         cache.apply(with_revision(pod("other").build(), 9));
-        assert!(expectations.satisfied(&owner, at(1)));
-        expectations.created(&owner, &with_revision(pod("b").build(), 20), at(0));
-        assert!(!expectations.satisfied(&owner, at(299)));
-        assert!(expectations.satisfied(&owner, at(300)));
+        assert!(expectations.satisfied(&owner));
+        expectations.created(&owner, &with_revision(pod("b").build(), 20));
+        tokio::time::advance(Duration::from_secs(299)).await;
+        assert!(!expectations.satisfied(&owner));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(expectations.satisfied(&owner));
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use api::Kind;
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
-use clock::SharedClock;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -14,7 +13,6 @@ use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::expectations::Expectations;
-use crate::machinery::owner::uid;
 
 /// Maximum number of concurrent writes.
 const BATCH_MAX: usize = 64;
@@ -38,17 +36,11 @@ pub struct PodControl {
     pub expectations: Expectations<Pod>,
     client: Client,
     recorder: EventRecorder,
-    clock: SharedClock,
 }
 
 impl PodControl {
-    pub fn new(
-        client: Client,
-        recorder: EventRecorder,
-        clock: SharedClock,
-        pods: Arc<Cache<Pod>>,
-    ) -> Self {
-        Self { expectations: Expectations::new(pods), client, recorder, clock }
+    pub fn new(client: Client, recorder: EventRecorder, pods: Arc<Cache<Pod>>) -> Self {
+        Self { expectations: Expectations::new(pods), client, recorder }
     }
 
     /// Creates pods in batches of 1, 2, 4, ... so that an error that would affect all of them
@@ -70,7 +62,7 @@ impl PodControl {
         let key = Key::of(owner);
         match Api::namespaced(&self.client, &key.namespace).create(pod).await {
             Ok(created) => {
-                self.expectations.created(&key, &created, self.clock.now());
+                self.expectations.created(&key, &created);
                 let name = created.metadata.name.unwrap_or_default();
                 self.recorder.normal(
                     owner,
@@ -101,14 +93,10 @@ impl PodControl {
     /// Deletes one pod, with its uid as the precondition. A pod that is gone counts as deleted.
     pub async fn delete<O: Kind>(&self, owner: &O, pod: &Pod) -> Result<(), Failure> {
         let (key, name) = (Key::of(owner), Key::of(pod).name);
-        let options = DeleteOptions {
-            precondition_uid: Some(uid(&pod.metadata).to_owned()),
-            ..Default::default()
-        };
         let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
-        match pods.delete(&name, &options).await {
+        match pods.delete_exactly(pod, &DeleteOptions::default()).await {
             Ok(()) => {
-                self.expectations.deleted(&key, pod, self.clock.now());
+                self.expectations.deleted(&key, pod);
                 self.recorder.normal(
                     owner,
                     "SuccessfulDelete",

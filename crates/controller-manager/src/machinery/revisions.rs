@@ -18,7 +18,7 @@ use crate::Error;
 use crate::machinery::cache::Key;
 use crate::machinery::error::During;
 use crate::machinery::hash::short_hash;
-use crate::machinery::owner::{self, uid};
+use crate::machinery::owner;
 
 /// Label with a revision's hash, on revisions and pods.
 pub const HASH_LABEL: &str = "controller-revision-hash";
@@ -165,12 +165,8 @@ pub async fn clean_up(
 ) -> Result<(), Error> {
     for revision in surplus(history, limit.unwrap_or(HISTORY_LIMIT), in_use) {
         let key = Key::of(&*revision);
-        let options = DeleteOptions {
-            precondition_uid: Some(uid(&revision.metadata).to_owned()),
-            ..Default::default()
-        };
         let all = Api::<ControllerRevision>::namespaced(client, &key.namespace);
-        match all.delete(&key.name, &options).await {
+        match all.delete_exactly(&revision, &DeleteOptions::default()).await {
             Err(error) if error.is_not_found() => {}
             outcome => outcome.during(|| format!("delete controllerrevision {key}"))?,
         }

@@ -1,4 +1,6 @@
-//! Builders of objects for tests.
+//! Builders of objects for tests, and a server that holds them.
+
+pub mod server;
 
 use std::collections::BTreeMap;
 

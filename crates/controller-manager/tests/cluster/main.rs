@@ -1,5 +1,8 @@
 //! The controllers against the real apiserver and scheduler, on hollow nodes.
 
+mod alone;
+mod nodes;
+mod owners;
 mod plane;
 
 use std::collections::BTreeSet;
@@ -539,7 +542,9 @@ async fn a_quota_limits_a_deployment() -> anyhow::Result<()> {
 async fn leadership_is_handed_over_at_once() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     let client = plane.identity("system:kube-controller-manager")?;
-    let (first, second) = (Election::for_component("test"), Election::for_component("test"));
+    // Its role names this Lease.
+    let candidate = || Election::for_component("kube-controller-manager");
+    let (first, second) = (candidate(), candidate());
     let stop = CancellationToken::new();
     let leading = first.acquire(&client, &stop).await.expect("there is no other candidate");
     let mut holder = second.holder();

@@ -122,13 +122,12 @@ impl Deployments {
     async fn delete(&self, set: &ReplicaSet) -> Result<(), Error> {
         let key = Key::of(set);
         let options = DeleteOptions {
-            precondition_uid: set.metadata.uid.clone(),
             precondition_resource_version: set.metadata.resource_version.clone(),
             propagation_policy: Some("Background"),
             ..Default::default()
         };
         let sets = Api::<ReplicaSet>::namespaced(&self.client, &key.namespace);
-        match sets.delete(&key.name, &options).await {
+        match sets.delete_exactly(set, &options).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.during(|| format!("delete replicaset {key}")),
         }

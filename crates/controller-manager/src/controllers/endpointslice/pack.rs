@@ -8,6 +8,8 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
 
+use super::trigger_time;
+
 /// Endpoints that share a slice's address type and ports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
@@ -24,6 +26,8 @@ pub struct Common {
     pub prefix: String,
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
+    /// What the slices that are written get as the time of the change that caused it.
+    pub trigger_time: Option<String>,
     pub owner: OwnerReference,
 }
 
@@ -167,14 +171,21 @@ fn new_slice(group: &Group, endpoints: Vec<Endpoint>, common: &Common) -> Endpoi
 fn has_common(slice: &EndpointSlice, common: &Common) -> bool {
     let metadata = &slice.metadata;
     let empty = BTreeMap::new();
+    let mut annotations = metadata.annotations.clone().unwrap_or_default();
+    // It alone is no reason to write.
+    annotations.remove(trigger_time::ANNOTATION);
     metadata.labels.as_ref().unwrap_or(&empty) == &common.labels
-        && metadata.annotations.as_ref().unwrap_or(&empty) == &common.annotations
+        && annotations == common.annotations
         && metadata.owner_references.as_deref() == Some(std::slice::from_ref(&common.owner))
 }
 
 fn set_common(metadata: &mut ObjectMeta, common: &Common) {
     metadata.labels = Some(common.labels.clone());
-    metadata.annotations = (!common.annotations.is_empty()).then(|| common.annotations.clone());
+    let mut annotations = common.annotations.clone();
+    if let Some(time) = &common.trigger_time {
+        annotations.insert(trigger_time::ANNOTATION.into(), time.clone());
+    }
+    metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     metadata.owner_references = Some(vec![common.owner.clone()]);
 }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use client::{Api, Client, DeleteOptions};
-use clock::SharedClock;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::pack::Plan;
@@ -11,23 +10,17 @@ use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::expectations::Expectations;
-use crate::machinery::owner::uid;
 use crate::machinery::pod_control::is_namespace_terminating;
 
 /// The slices of one controller.
 pub struct SliceWriter {
     pub expectations: Expectations<EndpointSlice>,
     client: Client,
-    clock: SharedClock,
 }
 
 impl SliceWriter {
-    pub fn new(client: Client, clock: SharedClock, slices: Arc<Cache<EndpointSlice>>) -> Self {
-        Self { expectations: Expectations::new(slices), client, clock }
-    }
-
-    pub fn now(&self) -> jiff::Timestamp {
-        self.clock.now()
+    pub fn new(client: Client, slices: Arc<Cache<EndpointSlice>>) -> Self {
+        Self { expectations: Expectations::new(slices), client }
     }
 
     /// Applies a plan for `owner`: first creations and updates, then deletions.
@@ -35,7 +28,7 @@ impl SliceWriter {
         let slices = Api::<EndpointSlice>::namespaced(&self.client, &owner.namespace);
         for slice in &plan.create {
             match slices.create(slice).await {
-                Ok(created) => self.expectations.created(owner, &created, self.clock.now()),
+                Ok(created) => self.expectations.created(owner, &created),
                 Err(error) if is_namespace_terminating(&error) => return Ok(()),
                 Err(error) => {
                     return Err(error).during(|| format!("create an endpointslice for {owner}"));
@@ -49,13 +42,9 @@ impl SliceWriter {
                 .during(|| format!("replace endpointslice {}", Key::of(slice)))?;
         }
         for slice in &plan.delete {
-            let options = DeleteOptions {
-                precondition_uid: Some(uid(&slice.metadata).to_owned()),
-                ..Default::default()
-            };
             let name = Key::of(&**slice).name;
-            match slices.delete(&name, &options).await {
-                Ok(()) => self.expectations.deleted(owner, slice, self.clock.now()),
+            match slices.delete_exactly(slice, &DeleteOptions::default()).await {
+                Ok(()) => self.expectations.deleted(owner, slice),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => {
                     return Err(error).during(|| format!("delete endpointslice {name}"));

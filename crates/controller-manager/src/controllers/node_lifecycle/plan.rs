@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 pub const NOT_READY: &str = "node.kubernetes.io/not-ready";
 pub const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -24,21 +23,14 @@ const PRESSURE: &[(&str, &str)] = &[
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
-/// The parts of a node's Lease and status that change with every report.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Heartbeat {
-    lease: Option<MicroTime>,
-    status: Option<Time>,
-}
-
-impl Heartbeat {
-    pub fn of(node: &Node, lease: Option<&Lease>) -> Self {
-        let spec = lease.and_then(|lease| lease.spec.as_ref());
-        Self {
-            lease: spec.and_then(|spec| spec.renew_time.clone()),
-            status: condition(node, "Ready").and_then(|ready| ready.last_heartbeat_time.clone()),
-        }
-    }
+/// Whether the node's pods may be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    Allowed,
+    /// Not yet: too many other nodes fail. What has begun goes on.
+    Held,
+    /// Not at all: no node is ready.
+    Withdrawn,
 }
 
 #[derive(Debug)]
@@ -46,9 +38,7 @@ pub struct Observed<'a> {
     pub node: &'a Node,
     pub silent_for: Duration,
     pub grace: Duration,
-    /// Whether some node of the cluster is ready. When none is, the fault is probably on this side,
-    /// and evicted pods could go nowhere.
-    pub any_ready: bool,
+    pub eviction: Eviction,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -57,6 +47,8 @@ pub struct Plan {
     pub mark_unknown: bool,
     /// The node's taints, if they must change.
     pub taints: Option<Vec<Taint>>,
+    /// The taints begin the eviction of the node's pods.
+    pub evicts: bool,
     /// Remove the node's pods from their services.
     pub pods_not_ready: bool,
     /// When the grace period ends.
@@ -70,9 +62,11 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let mark_unknown = silent && ready != Some("Unknown");
     // The change of the status triggers the next reconciliation, which handles taints and pods.
     let settled = !mark_unknown;
+    let taints = settled.then(|| changed_taints(observed, now)).flatten();
     Plan {
         mark_unknown,
-        taints: settled.then(|| changed_taints(observed, now)).flatten(),
+        evicts: !is_evicted(&taints_of(node)) && taints.as_deref().is_some_and(is_evicted),
+        taints,
         pods_not_ready: settled && matches!(ready, Some("False" | "Unknown")),
         requeue_after: (!silent)
             .then(|| observed.grace - observed.silent_for + Duration::from_millis(10)),
@@ -88,12 +82,27 @@ pub fn is_ready(node: &Node) -> bool {
     condition(node, "Ready").is_some_and(|condition| condition.status == "True")
 }
 
+fn taints_of(node: &Node) -> Vec<Taint> {
+    node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default()
+}
+
+/// Whether the taints evict the node's pods because it is not ready.
+fn is_evicted(taints: &[Taint]) -> bool {
+    let ours = |taint: &Taint| taint.key == NOT_READY || taint.key == UNREACHABLE;
+    taints.iter().any(|taint| taint.effect == NO_EXECUTE && ours(taint))
+}
+
 /// The taints that the node should have, if they differ from those it has.
 fn changed_taints(observed: &Observed<'_>, now: Timestamp) -> Option<Vec<Taint>> {
     let node = observed.node;
-    let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let present = taints_of(node);
     let mut wanted = wanted(node);
-    wanted.retain(|(_, effect)| observed.any_ready || *effect != NO_EXECUTE);
+    let evict = match observed.eviction {
+        Eviction::Allowed => true,
+        Eviction::Held => is_evicted(&present),
+        Eviction::Withdrawn => false,
+    };
+    wanted.retain(|(_, effect)| evict || *effect != NO_EXECUTE);
     let ours = |taint: &Taint| {
         let pressure = PRESSURE.iter().any(|(_, key)| *key == taint.key);
         let by_schedule = taint.effect == NO_SCHEDULE && (pressure || taint.key == UNSCHEDULABLE);
@@ -189,21 +198,34 @@ mod tests {
             node,
             silent_for: Duration::from_secs(seconds),
             grace: Duration::from_secs(40),
-            any_ready: true,
+            eviction: Eviction::Allowed,
         };
         plan(&observed, at(9))
     }
 
     #[test]
-    fn no_pod_is_evicted_when_no_node_is_ready() {
-        let node = node(Some("Unknown"));
-        let observed = Observed {
-            node: &node,
-            silent_for: Duration::from_secs(99),
-            grace: Duration::from_secs(40),
-            any_ready: false,
+    fn evictions_are_held_back_and_withdrawn() {
+        use Eviction::{Allowed, Held, Withdrawn};
+        let mut node = node(Some("Unknown"));
+        let planned = |node: &Node, eviction| {
+            let silent_for = Duration::ZERO;
+            plan(&Observed { node, silent_for, grace: Duration::from_secs(40), eviction }, at(9))
         };
-        assert_eq!(taints(&plan(&observed, at(9))), ["node.kubernetes.io/unreachable:NoSchedule"]);
+        let only_cordoned = ["node.kubernetes.io/unreachable:NoSchedule"];
+        for eviction in [Held, Withdrawn] {
+            let plan = planned(&node, eviction);
+            assert_eq!((taints(&plan), plan.evicts), (vec![only_cordoned[0].into()], false));
+        }
+        let begun = planned(&node, Allowed);
+        assert!(begun.evicts);
+        node.spec.get_or_insert_default().taints = begun.taints;
+        assert_eq!(planned(&node, Held).taints, None, "what has begun goes on");
+        assert_eq!(taints(&planned(&node, Withdrawn)), only_cordoned);
+        // Another reason to evict is no second eviction.
+        node.status = self::node(Some("False")).status;
+        let swapped = planned(&node, Held);
+        assert!(taints(&swapped).contains(&"node.kubernetes.io/not-ready:NoExecute".into()));
+        assert!(!swapped.evicts);
     }
 
     fn taints(plan: &Plan) -> Vec<String> {

@@ -1,0 +1,438 @@
+//! Each controller does its work with no rights but those of its own ServiceAccount.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, ensure};
+use client::dynamic::target;
+use client::{Api, DeleteOptions, PatchKind};
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::core::v1::{
+    Namespace, PersistentVolume, PersistentVolumeClaim, ServiceAccount,
+};
+use rpc::api_v1 as pb;
+use serde_json::{Value, json};
+use testkit::wait::{self, Selection};
+
+use super::plane::Plane;
+use super::{create, template};
+
+/// What one controller does when nothing else runs.
+struct Case {
+    /// Its name for `--controllers`, and further flags.
+    flags: &'static [&'static str],
+    /// The kind of the objects by which its work is judged, in `default` or of the cluster.
+    kind: (&'static str, &'static str),
+    /// Whether its work is done.
+    done: fn(&BTreeMap<String, Value>) -> bool,
+}
+
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    // Nodes are cordoned until it has seen that they are ready.
+    Case { flags: &["node-lifecycle-controller"], kind: ("v1", "Node"), done: |all| all.values().all(|node| node["spec"]["taints"].as_array().is_none_or(Vec::is_empty)) },
+    Case { flags: &["serviceaccount-controller"], kind: ("v1", "ServiceAccount"), done: |all| all.contains_key("default") },
+    Case { flags: &["root-ca-certificate-publisher-controller"], kind: ("v1", "ConfigMap"), done: |all| all.contains_key("kube-root-ca.crt") },
+    Case { flags: &["node-ipam-controller"], kind: ("v1", "Node"), done: |all| all.values().all(|node| node["spec"]["podCIDR"].is_string()) },
+    Case { flags: &["replicaset-controller"], kind: ("apps/v1", "ReplicaSet"), done: |all| all["set"]["status"]["replicas"] == 1 },
+    Case { flags: &["replicationcontroller-controller"], kind: ("v1", "ReplicationController"), done: |all| all["old"]["status"]["replicas"] == 1 },
+    Case { flags: &["deployment-controller"], kind: ("apps/v1", "Deployment"), done: |all| {
+        let web = &all["web"];
+        web["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "1" && web["status"]["observedGeneration"] == 1
+    } },
+    Case { flags: &["daemonset-controller"], kind: ("apps/v1", "DaemonSet"), done: |all| all["ds"]["status"]["numberAvailable"] == 2 },
+    Case { flags: &["job-controller"], kind: ("batch/v1", "Job"), done: |all| all["good"]["status"]["succeeded"] == 2 && all["good"]["status"]["completionTime"].is_string() },
+    Case { flags: &["statefulset-controller"], kind: ("apps/v1", "StatefulSet"), done: |all| all["db"]["status"]["replicas"] == 1 },
+    Case { flags: &["statefulset-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| {
+        all.get("data-db-0").is_some_and(|claim| claim["metadata"]["ownerReferences"][0]["kind"] == "StatefulSet")
+    } },
+    Case { flags: &["cronjob-controller"], kind: ("batch/v1", "CronJob"), done: |all| all["cron"]["status"]["active"].is_array() },
+    Case { flags: &["ttl-after-finished-controller"], kind: ("batch/v1", "Job"), done: |all| {
+        all.get("good").is_none_or(|job| job["metadata"]["deletionTimestamp"].is_string())
+    } },
+    Case { flags: &["disruption-controller"], kind: ("policy/v1", "PodDisruptionBudget"), done: |all| all["budget"]["status"]["observedGeneration"] == 1 },
+    Case { flags: &["persistentvolume-binder-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| all["claim"]["status"]["phase"] == "Bound" },
+    Case { flags: &["persistentvolumeclaim-protection-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| !all.contains_key("unused") },
+    Case { flags: &["persistentvolume-protection-controller"], kind: ("v1", "PersistentVolume"), done: |all| !all.contains_key("unused") },
+    Case { flags: &["ephemeral-volume-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| all.contains_key("ephemeral-scratch") },
+    Case { flags: &["clusterrole-aggregation-controller"], kind: ("rbac.authorization.k8s.io/v1", "ClusterRole"), done: |all| {
+        // Its holder gets a right that the controller does not have itself.
+        all["sum"]["rules"][0]["resources"][0] == "secrets"
+    } },
+    Case { flags: &["endpointslice-controller"], kind: ("discovery.k8s.io/v1", "EndpointSlice"), done: |all| {
+        all.values().any(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "web" && slice["endpoints"][0]["addresses"].is_array() && is_timed(slice))
+    } },
+    Case { flags: &["endpoints-controller"], kind: ("v1", "Endpoints"), done: |all| all.get("web").is_some_and(|one| one["subsets"].is_array() && is_timed(one)) },
+    Case { flags: &["endpointslice-mirroring-controller"], kind: ("discovery.k8s.io/v1", "EndpointSlice"), done: |all| {
+        all.values().any(|slice| slice["metadata"]["labels"]["kubernetes.io/service-name"] == "manual")
+    } },
+    Case { flags: &["node-lifecycle-controller", "--node-monitor-grace-period=2s"], kind: ("v1", "Node"), done: |all| {
+        let taints = all["n2"]["spec"]["taints"].as_array().into_iter().flatten();
+        taints.filter(|taint| taint["key"] == "node.kubernetes.io/unreachable").count() == 2
+    } },
+    Case { flags: &["taint-eviction-controller"], kind: ("v1", "Pod"), done: |all| {
+        all.values().filter(|pod| pod["spec"]["nodeName"] == "n2" && pod["metadata"]["labels"]["on"] == "n2")
+            .all(|pod| pod["metadata"]["deletionTimestamp"].is_string())
+    } },
+    Case { flags: &["pod-garbage-collector-controller"], kind: ("v1", "Pod"), done: |all| !all.contains_key("stuck") },
+    Case { flags: &["resourcequota-controller"], kind: ("v1", "ResourceQuota"), done: |all| all["room"]["status"]["used"]["services"].is_string() },
+    Case { flags: &["garbage-collector-controller"], kind: ("v1", "ConfigMap"), done: |all| !all.contains_key("orphan") },
+    Case { flags: &["namespace-controller"], kind: ("v1", "Namespace"), done: |all| !all.contains_key("ending") },
+];
+
+/// Whether endpoints say when the change happened that caused them.
+fn is_timed(endpoints: &Value) -> bool {
+    let annotations = &endpoints["metadata"]["annotations"];
+    annotations["endpoints.kubernetes.io/last-change-trigger-time"].is_string()
+}
+
+/// What the controllers work on.
+fn objects() -> Vec<Value> {
+    let labelled = |of: &str, exit: Value| {
+        let mut template = template("v1", exit);
+        template["metadata"]["labels"] = json!({"app": of});
+        template
+    };
+    let workload = |api: &str, kind: &str, name: &str, spec: Value| {
+        let mut object =
+            json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}, "spec": spec});
+        if object["spec"]["template"].is_null() {
+            object["spec"]["template"] = labelled(name, json!({}));
+            object["spec"]["selector"] = json!({"matchLabels": {"app": name}});
+        }
+        object
+    };
+    let mut finishing = labelled("good", json!({"hollow/exit": "0"}));
+    finishing["spec"]["restartPolicy"] = "Never".into();
+    let mut scheduled = finishing.clone();
+    scheduled["metadata"]["labels"] = json!({"app": "cron"});
+    let claim = |name: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Gi"}}},
+        })
+    };
+    let volume = |name: &str, size: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/tmp/none"}},
+        })
+    };
+    let mut replicated = workload("v1", "ReplicationController", "old", json!({"replicas": 1}));
+    replicated["spec"]["selector"] = json!({"app": "old"});
+    let service = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
+    let mut template = claim("data");
+    template["spec"]["storageClassName"] = "none".into();
+    vec![
+        workload("apps/v1", "ReplicaSet", "set", json!({"replicas": 1})),
+        replicated,
+        workload("apps/v1", "Deployment", "web", json!({"replicas": 1})),
+        workload("apps/v1", "DaemonSet", "ds", json!({})),
+        workload(
+            "batch/v1",
+            "Job",
+            "good",
+            json!({"completions": 2, "parallelism": 2, "template": finishing}),
+        ),
+        workload(
+            "apps/v1",
+            "StatefulSet",
+            "db",
+            json!({
+                "replicas": 1, "serviceName": "db", "volumeClaimTemplates": [template],
+                "persistentVolumeClaimRetentionPolicy": {"whenDeleted": "Delete"},
+            }),
+        ),
+        json!({
+            "apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "cron"},
+            "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": scheduled}}},
+        }),
+        json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "budget"},
+            "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "set"}}},
+        }),
+        claim("claim"),
+        volume("large", "9Gi"),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "part", "labels": {"to": "sum"}},
+            "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["delete"]}],
+        }),
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "sum"},
+            "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"to": "sum"}}]},
+        }),
+        service("web", json!({"selector": {"app": "set"}, "ports": [{"port": 80}]})),
+        service("manual", json!({"ports": [{"port": 80}]})),
+        json!({
+            "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "manual"},
+            "subsets": [{"addresses": [{"ip": "10.9.9.9"}], "ports": [{"port": 80}]}],
+        }),
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"}, "spec": {"hard": {"services": "99"}}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "orphan", "ownerReferences": [
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "0b9f8a3e-0000-4000-8000-000000000000"}]}}),
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "content", "namespace": "ending"}}),
+    ]
+}
+
+fn pod(name: &str, spec: Value) -> Value {
+    let mut pod = template("v1", json!({}));
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = name.into();
+    pod["metadata"]["labels"] = json!({"on": spec["nodeName"].as_str().unwrap_or("any")});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        pod["spec"][key] = value.clone();
+    }
+    pod
+}
+
+async fn patch(
+    plane: &Plane,
+    kind: (&str, &str),
+    name: &str,
+    subresource: &str,
+    patch: Value,
+) -> anyhow::Result<()> {
+    let row = api::kind::by_kind(kind.0, kind.1).context("the kind is served")?;
+    let target = target(row, "default", name, subresource);
+    let body = patch.to_string().into_bytes();
+    plane.client.patch_object(target, PatchKind::Merge, body, pb::WriteOptions::default()).await?;
+    Ok(())
+}
+
+/// What must happen right before a controller starts.
+async fn prepare(plane: &Plane, controller: &str) -> anyhow::Result<()> {
+    let client = &plane.client;
+    match controller {
+        "replicaset-controller" => create(plane, &objects()).await,
+        "cronjob-controller" => {
+            // Its last run is long ago, so that it is due.
+            let long_ago = json!({"status": {"lastScheduleTime": "2020-01-01T00:00:00Z"}});
+            let suspended = json!({"spec": {"startingDeadlineSeconds": 100}});
+            patch(plane, ("batch/v1", "CronJob"), "cron", "", suspended).await?;
+            patch(plane, ("batch/v1", "CronJob"), "cron", "status", long_ago).await
+        }
+        "ttl-after-finished-controller" => {
+            let at_once = json!({"spec": {"ttlSecondsAfterFinished": 0}});
+            patch(plane, ("batch/v1", "Job"), "good", "", at_once).await
+        }
+        "persistentvolumeclaim-protection-controller" => {
+            let mut claim = objects()
+                .into_iter()
+                .find(|one| one["metadata"]["name"] == "claim")
+                .context("it exists")?;
+            claim["metadata"]["name"] = "unused".into();
+            claim["metadata"]["finalizers"] = json!(["kubernetes.io/pvc-protection"]);
+            create(plane, &[claim]).await?;
+            let claims = Api::<PersistentVolumeClaim>::namespaced(client, "default");
+            Ok(claims.delete("unused", &DeleteOptions::default()).await?)
+        }
+        "persistentvolume-protection-controller" => {
+            let mut volume = objects()
+                .into_iter()
+                .find(|one| one["metadata"]["name"] == "large")
+                .context("it exists")?;
+            volume["metadata"]["name"] = "unused".into();
+            volume["metadata"]["finalizers"] = json!(["kubernetes.io/pv-protection"]);
+            create(plane, &[volume]).await?;
+            Ok(Api::<PersistentVolume>::all(client)
+                .delete("unused", &DeleteOptions::default())
+                .await?)
+        }
+        "ephemeral-volume-controller" => {
+            let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+            let volumes = json!([{"name": "scratch", "ephemeral": {"volumeClaimTemplate": claim}}]);
+            create(plane, &[pod("ephemeral", json!({"volumes": volumes}))]).await
+        }
+        "taint-eviction-controller" => {
+            create(plane, &[pod("evicted", json!({"nodeName": "n2"}))]).await?;
+            let taint = json!({"spec": {"taints": [{"key": "gone", "effect": "NoExecute"}]}});
+            patch(plane, ("v1", "Node"), "n2", "", taint).await
+        }
+        "pod-garbage-collector-controller" => {
+            create(plane, &[pod("stuck", json!({"nodeName": "n2"}))]).await?;
+            let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(client, "default");
+            pods.delete("stuck", &DeleteOptions::default()).await?;
+            let key = "node.kubernetes.io/out-of-service";
+            let taint = json!({"spec": {"taints": [{"key": key, "effect": "NoExecute"}]}});
+            patch(plane, ("v1", "Node"), "n2", "", taint).await
+        }
+        "namespace-controller" => {
+            Ok(Api::<Namespace>::all(client).delete("ending", &DeleteOptions::default()).await?)
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn done(plane: &Plane, case: &Case) -> anyhow::Result<()> {
+    let row = api::kind::by_kind(case.kind.0, case.kind.1).context("the kind is served")?;
+    let request =
+        pb::ListRequest { target: Some(target(row, "default", "", "")), ..Default::default() };
+    let (items, _) = plane.client.list_objects(request).await?;
+    let mut all = BTreeMap::new();
+    for item in items {
+        all.insert(item.name.clone(), serde_json::from_slice::<Value>(&item.json)?);
+    }
+    ensure!((case.done)(&all), "{}: {all:#?}", case.flags[0]);
+    Ok(())
+}
+
+/// Requests that the server has refused for want of rights.
+async fn refusals(plane: &Plane) -> anyhow::Result<Vec<String>> {
+    let metrics = plane.client.get_path("/metrics", "").await?;
+    let text = String::from_utf8(metrics.to_vec())?;
+    let refused =
+        |line: &&str| line.starts_with("apiserver_request_total") && line.contains("code=\"403\"");
+    Ok(text.lines().filter(refused).map(str::to_owned).collect())
+}
+
+/// Runs one controller until its work is done.
+async fn alone(plane: &Plane, case: &Case) -> anyhow::Result<()> {
+    let controller = case.flags[0];
+    prepare(plane, controller).await.with_context(|| format!("prepare {controller}"))?;
+    let mut flags = vec!["--controllers"];
+    flags.extend(case.flags);
+    let (task, end) = plane.control(&flags)?;
+    let done = wait::eventually(controller, || done(plane, case)).await;
+    end.cancel();
+    task.await?;
+    done?;
+    let refused = refusals(plane).await?;
+    ensure!(refused.is_empty(), "{controller}: {refused:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_controller_works_alone_with_its_own_rights() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    let mut nodes = plane.nodes(&["n1", "n2"]).await?;
+    let mut failures = Vec::new();
+    for case in CASES {
+        if case.flags.contains(&"--node-monitor-grace-period=2s") {
+            nodes.pop().context("it runs")?.stop();
+        }
+        if let Err(error) = alone(&plane, case).await {
+            failures.push(format!("{error:#}"));
+        }
+    }
+    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    let tried: BTreeSet<&str> = CASES.iter().map(|case| case.flags[0]).collect();
+    let missing: Vec<_> =
+        controller_manager::wire::names().filter(|name| !tried.contains(name)).collect();
+    ensure!(missing.is_empty(), "not tried: {missing:?}");
+    drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+/// Verb, API group, resource, and the accounts that have the right.
+#[rustfmt::skip]
+const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
+    ("create", "", "pods", &["daemon-set-controller", "job-controller", "replicaset-controller", "replication-controller", "statefulset-controller"]),
+    ("create", "apps", "replicasets", &["deployment-controller"]),
+    ("create", "batch", "jobs", &["cronjob-controller"]),
+    ("create", "", "endpoints", &["endpoint-controller"]),
+    ("create", "", "serviceaccounts", &["service-account-controller"]),
+    ("create", "", "serviceaccounts/token", &[]),
+    ("create", "", "configmaps", &["root-ca-cert-publisher"]),
+    ("create", "", "secrets", &[]),
+    ("create", "rbac.authorization.k8s.io", "clusterrolebindings", &[]),
+    ("create", "", "pods/exec", &[]),
+    ("get", "", "secrets", &["generic-garbage-collector", "namespace-controller"]),
+    ("escalate", "rbac.authorization.k8s.io", "clusterroles", &["clusterrole-aggregation-controller"]),
+    ("delete", "", "nodes", &["generic-garbage-collector", "namespace-controller", "node-controller"]),
+    ("patch", "", "nodes", &["generic-garbage-collector", "node-controller"]),
+    ("deletecollection", "", "pods", &["namespace-controller"]),
+    ("update", "", "namespaces/finalize", &["generic-garbage-collector", "namespace-controller"]),
+    ("update", "apps", "deployments", &["deployment-controller", "generic-garbage-collector"]),
+    ("impersonate", "", "users", &[]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_controller_may_do_the_work_of_another() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    let (task, end) = plane.control(&[])?;
+    let nodes = plane.nodes(&["n1"]).await?;
+    // Whoever has something to do has an account; the rights are bound to all of them.
+    let bound = Api::<k8s_openapi::api::rbac::v1::ClusterRoleBinding>::all(&plane.client);
+    let bound = bound.list(&Default::default()).await?.items;
+    let names = bound.iter().filter_map(|one| one.metadata.name.as_deref());
+    let accounts: Vec<&str> =
+        names.filter_map(|name| name.strip_prefix("system:controller:")).collect();
+    ensure!(accounts.len() > 20, "{accounts:?}");
+    let reviews = Api::<SubjectAccessReview>::all(&plane.client);
+    for (verb, group, resource, expected) in RIGHTS {
+        let (plural, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+        let mut holders = Vec::new();
+        for account in &accounts {
+            let review = serde_json::from_value(json!({"spec": {
+                "user": format!("system:serviceaccount:kube-system:{account}"),
+                "groups": ["system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated"],
+                "resourceAttributes": {"verb": verb, "group": group, "resource": plural, "subresource": subresource, "namespace": "default"},
+            }}))?;
+            let answer = reviews.create(&review).await?;
+            if answer.status.is_some_and(|status| status.allowed) {
+                holders.push(*account);
+            }
+        }
+        holders.sort_unstable();
+        ensure!(holders == *expected, "{verb} {resource}: {holders:?}, expected {expected:?}");
+    }
+    // The process itself only has what its caches, its events and the accounts need.
+    let own = plane.identity("system:kube-controller-manager")?;
+    let sets = Api::<ReplicaSet>::namespaced(&own, "default");
+    sets.list(&Default::default()).await?;
+    let refused = sets.delete("any", &DeleteOptions::default()).await;
+    let refused = refused.err().and_then(|error| error.api().map(|error| error.code()));
+    ensure!(refused == Some(403), "{refused:?}");
+    end.cancel();
+    task.await?;
+    drop(nodes);
+    plane.finish().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_service_account_is_restored_and_its_controller_goes_on() -> anyhow::Result<()> {
+    let plane = Plane::start().await?;
+    let (task, end) = plane.control(&[])?;
+    let client = &plane.client;
+    let mut set =
+        objects().into_iter().find(|one| one["kind"] == "ReplicaSet").context("it exists")?;
+    set["spec"]["replicas"] = 1.into();
+    create(&plane, &[set]).await?;
+    let with_replicas = |count: i32| {
+        let selection = Selection::namespace("default").name("set");
+        wait::until::<ReplicaSet>(client, selection, "the replicas exist", move |sets| {
+            let status = sets.get("set").and_then(|set| set.status.as_ref());
+            status.is_some_and(|status| status.replicas == count)
+        })
+    };
+    with_replicas(1).await?;
+    let accounts = Api::<ServiceAccount>::namespaced(client, "kube-system");
+    let before = accounts.get("replicaset-controller").await?.metadata.uid;
+    accounts.delete("replicaset-controller", &DeleteOptions::default()).await?;
+    // The server may accept the old token for some seconds more.
+    let sets = Api::<ReplicaSet>::namespaced(client, "default");
+    let mut replicas = 1;
+    wait::eventually("the account is restored", || {
+        replicas += 1;
+        let scale = json!({"spec": {"replicas": replicas}});
+        let (sets, accounts) = (sets.clone(), accounts.clone());
+        async move {
+            sets.patch("set", PatchKind::Merge, &scale).await?;
+            accounts.get("replicaset-controller").await?;
+            Ok(())
+        }
+    })
+    .await?;
+    let after = accounts.get("replicaset-controller").await?.metadata.uid;
+    ensure!(before != after, "it was created again");
+    sets.patch("set", PatchKind::Merge, &json!({"spec": {"replicas": 3}})).await?;
+    with_replicas(3).await?;
+    end.cancel();
+    task.await?;
+    plane.finish().await;
+    Ok(())
+}
