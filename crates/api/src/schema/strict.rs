@@ -1,5 +1,6 @@
 //! What strict field validation refuses: fields that a kind does not have, and fields that occur
-//! twice in one object. One pass over the JSON along the schema finds both.
+//! twice in one object; and whether there are zero values that Go takes for unset (see
+//! [`zero`](super::zero)). One pass over the JSON along the schema finds all of it.
 //!
 //! A decoder that tracks fields (`serde_ignored`) is compiled once more for every type; this is one
 //! function for all of them.
@@ -10,13 +11,16 @@ use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{Ty, TypeRow};
+use super::zero::{is_number, is_zero_float, is_zero_text};
+use super::{Field, Ty, TypeRow};
 
 /// Paths of fields (`spec.foo`, `spec.containers[0].bar`), each once and in the order of the text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     pub unknown: Vec<String>,
     pub duplicates: Vec<String>,
+    /// Whether some field or element has another form than the one that is kept.
+    pub zeros: bool,
 }
 
 /// The problems of an object whose definition is `row`; without one no field is unknown.
@@ -26,7 +30,7 @@ pub struct Problems {
 pub fn find(json: &[u8], row: Option<&'static TypeRow>) -> Problems {
     let mut walk = Walk::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let root = Node { walk: &mut walk, ty: Ty::Any, row };
+    let root = Node { walk: &mut walk, ty: Ty::Any, row, unset: Unset::Nothing };
     if root.deserialize(&mut deserializer).is_err() {
         return Problems::default();
     }
@@ -65,11 +69,35 @@ struct Node<'a> {
     walk: &'a mut Walk,
     ty: Ty,
     row: Option<&'static TypeRow>,
+    unset: Unset,
+}
+
+/// Which values at a place are not in the form that is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unset {
+    Nothing,
+    /// Of a list or map: it has no absent elements.
+    Null,
+    /// Of a field that is not a pointer in Go.
+    Zero,
 }
 
 impl<'a> Node<'a> {
-    fn of(walk: &'a mut Walk, ty: Ty) -> Self {
-        Self { walk, ty, row: ty.definition() }
+    fn field(walk: &'a mut Walk, field: Option<&'static Field>) -> Self {
+        let ty = field.map_or(Ty::Any, |field| field.ty);
+        let optional = field.is_some_and(Field::has_zero);
+        let unset = if optional { Unset::Zero } else { Unset::Nothing };
+        Self { walk, ty, row: ty.definition(), unset }
+    }
+
+    fn element(walk: &'a mut Walk, ty: Ty) -> Self {
+        let unset = if ty == Ty::Any { Unset::Nothing } else { Unset::Null };
+        Self { walk, ty, row: ty.definition(), unset }
+    }
+
+    /// Notes a value that is or is not the zero of its type.
+    fn zero(self, is_zero: bool) {
+        self.walk.problems.zeros |= is_zero && self.unset == Unset::Zero;
     }
 }
 
@@ -81,10 +109,6 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
-macro_rules! scalars {
-    ($($name:ident: $ty:ty),*) => { $(fn $name<E>(self, _: $ty) -> Result<(), E> { Ok(()) })* };
-}
-
 impl<'de> Visitor<'de> for Node<'_> {
     type Value = ();
 
@@ -92,9 +116,38 @@ impl<'de> Visitor<'de> for Node<'_> {
         f.write_str("JSON")
     }
 
-    scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+    fn visit_bool<E>(self, flag: bool) -> Result<(), E> {
+        let is_zero = self.ty == Ty::Boolean && !flag;
+        self.zero(is_zero);
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        let is_zero = number == 0 && is_number(self.ty);
+        self.zero(is_zero);
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        let is_zero = number == 0 && is_number(self.ty);
+        self.zero(is_zero);
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+        let is_zero = is_zero_float(self.ty, number);
+        self.zero(is_zero);
+        Ok(())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        let is_zero = is_zero_text(self.ty, text);
+        self.zero(is_zero);
+        Ok(())
+    }
 
     fn visit_unit<E>(self) -> Result<(), E> {
+        self.walk.problems.zeros |= self.unset == Unset::Null;
         Ok(())
     }
 
@@ -106,9 +159,11 @@ impl<'de> Visitor<'de> for Node<'_> {
         let length = self.walk.path.len();
         for index in 0_usize.. {
             write!(self.walk.path, "[{index}]").map_err(serde::de::Error::custom)?;
-            let next = elements.next_element_seed(Node::of(self.walk, ty))?;
+            let next = elements.next_element_seed(Node::element(self.walk, ty))?;
             self.walk.path.truncate(length);
             if next.is_none() {
+                let is_zero = index == 0 && matches!(self.ty, Ty::Array(_));
+                self.zero(is_zero);
                 break;
             }
         }
@@ -118,16 +173,14 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         let length = self.walk.path.len();
         let mut names = Names::default();
+        let mut empty = true;
         while let Some(name) = members.next_key_seed(Name)? {
             if length > 0 {
                 self.walk.path.push('.');
             }
             self.walk.path.push_str(&name);
-            let ty = match (self.row, self.ty) {
-                (Some(row), _) => row.field(&name).map(|field| field.ty),
-                (None, Ty::Map(value)) => Some(*value),
-                (None, _) => Some(Ty::Any),
-            };
+            let field = self.row.and_then(|row| row.field(&name));
+            let unknown = self.row.is_some() && field.is_none();
             let duplicate = !names.insert(name);
             if duplicate
                 && self.walk.has_room()
@@ -136,13 +189,19 @@ impl<'de> Visitor<'de> for Node<'_> {
                 let path = self.walk.recorded();
                 self.walk.problems.duplicates.push(path);
             }
-            if ty.is_none() && !duplicate && self.walk.has_room() {
+            if unknown && !duplicate && self.walk.has_room() {
                 let path = self.walk.recorded();
                 self.walk.problems.unknown.push(path);
             }
-            members.next_value_seed(Node::of(self.walk, ty.unwrap_or(Ty::Any)))?;
+            members.next_value_seed(match self.ty {
+                Ty::Map(value) => Node::element(self.walk, *value),
+                _ => Node::field(self.walk, field),
+            })?;
             self.walk.path.truncate(length);
+            empty = false;
         }
+        let is_zero = empty && matches!(self.ty, Ty::Ref(_) | Ty::Map(_));
+        self.zero(is_zero);
         Ok(())
     }
 }

@@ -92,7 +92,7 @@ pub fn cases() -> Vec<Case> {
         Case::new(("merge", MAPS, "plain"), "[1]", BAD, "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"),
         Case::new(("merge", MAPS, "plain"), "{\"data\":", BAD, "error decoding patch: unexpected end of JSON input"),
         Case::new(("merge", MAPS, "missing"), "{}", (404, "NotFound"), "configmaps \"missing\" not found"),
-        Case::new(("strategic", MAPS, "plain"), json!({"$patch": "fly"}).to_string(), BAD, "Unknown patch type…"),
+        Case::new(("strategic", MAPS, "plain"), json!({"$patch": "fly"}).to_string(), BAD, "unknown patch type: fly in map: map[$patch:fly]"),
         Case::new(("apply", MAPS, "plain"), "apiVersion: v1", (422, "Invalid"),
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch").causes(&[("fieldManager", "FieldValueRequired")]),
         Case::new(("apply", "apps/v1/deployments", "web"), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"nope": 1}}).to_string(), BAD,

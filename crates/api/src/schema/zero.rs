@@ -1,0 +1,141 @@
+//! Go's zero values: the one form of an object, whatever a client sent it as.
+//!
+//! Go cannot tell a missing field, `null` and the zero value of a field that is not a pointer
+//! apart, and Kubernetes therefore treats them alike. Here the missing field is the form that is
+//! kept, so that objects are equal whether they came as JSON, YAML or protobuf, from a program
+//! that writes every field or from a person who writes the few that matter.
+//!
+//! [`read`] decodes a body in that form. Most bodies have it already, and are not touched.
+
+use serde_json::{Map, Value};
+
+use super::{Field, Ty, TypeRow};
+use crate::kind::DecodeError;
+
+/// Go's zero time, which it writes as null.
+pub const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+impl Field {
+    /// Whether Go takes this value of the field for its absence. Required fields are always
+    /// written.
+    pub(crate) fn is_unset(&self, value: &Value) -> bool {
+        value.is_null() || self.has_zero() && is_zero(self.ty, value)
+    }
+
+    /// Whether the zero value of the field means its absence. An empty list of managed fields
+    /// clears them instead.
+    pub(super) fn has_zero(&self) -> bool {
+        !self.pointer && !self.required && self.name != "managedFields"
+    }
+}
+
+/// A value of another type than the field's is no zero: decoding reports it.
+fn is_zero(ty: Ty, value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => ty == Ty::Boolean && !flag,
+        Value::Number(number) if number.is_f64() => {
+            is_zero_float(ty, number.as_f64().unwrap_or_default())
+        }
+        Value::Number(number) => number.as_i64() == Some(0) && is_number(ty),
+        Value::String(text) => is_zero_text(ty, text),
+        Value::Array(list) => matches!(ty, Ty::Array(_)) && list.is_empty(),
+        Value::Object(map) => matches!(ty, Ty::Ref(_) | Ty::Map(_)) && map.is_empty(),
+    }
+}
+
+pub(super) fn is_number(ty: Ty) -> bool {
+    matches!(ty, Ty::Int32 | Ty::Int64 | Ty::Number | Ty::IntOrString | Ty::Quantity)
+}
+
+pub(super) fn is_zero_float(ty: Ty, number: f64) -> bool {
+    matches!(ty, Ty::Number | Ty::Quantity) && number == 0.0
+}
+
+/// Of an `IntOrString` the zero value is the number.
+pub(super) fn is_zero_text(ty: Ty, text: &str) -> bool {
+    match ty {
+        Ty::String | Ty::Bytes => text.is_empty(),
+        Ty::Quantity => matches!(text, "" | "0"),
+        Ty::Time | Ty::MicroTime => text == ZERO_TIME,
+        _ => false,
+    }
+}
+
+/// Removes what Go takes for unset, and fills in what Rust's types cannot do without.
+pub fn normalize(object: &mut Value, row: &'static TypeRow) {
+    if let Value::Object(map) = object {
+        fields(map, row);
+    }
+}
+
+fn fields(map: &mut Map<String, Value>, row: &'static TypeRow) {
+    map.retain(|name, value| {
+        let Some(field) = row.field(name) else {
+            return true;
+        };
+        within(value, field.ty);
+        !field.is_unset(value)
+    });
+    for field in row.fields.iter().filter(|field| field.required) {
+        if matches!(field.ty, Ty::Time | Ty::MicroTime) && !map.contains_key(field.name) {
+            map.insert(field.name.to_owned(), ZERO_TIME.into());
+        }
+    }
+}
+
+fn within(value: &mut Value, ty: Ty) {
+    match (value, ty) {
+        (Value::Object(map), Ty::Ref(_)) => {
+            if let Some(row) = ty.definition() {
+                fields(map, row);
+            }
+        }
+        (Value::Array(list), Ty::Array(ty)) => list.iter_mut().for_each(|item| element(item, *ty)),
+        (Value::Object(map), Ty::Map(ty)) => map.values_mut().for_each(|item| element(item, *ty)),
+        _ => {}
+    }
+}
+
+/// An element that is null is the zero value of its type.
+fn element(value: &mut Value, ty: Ty) {
+    if value.is_null() {
+        *value = match ty {
+            Ty::String | Ty::Bytes => "".into(),
+            Ty::Int32 | Ty::Int64 | Ty::Number | Ty::IntOrString => 0.into(),
+            Ty::Boolean => false.into(),
+            Ty::Quantity => "0".into(),
+            Ty::Time | Ty::MicroTime => ZERO_TIME.into(),
+            Ty::Ref(_) | Ty::Map(_) => Map::new().into(),
+            Ty::Array(_) => Vec::<Value>::new().into(),
+            Ty::Any => Value::Null,
+        };
+    }
+    within(value, ty);
+}
+
+/// Decodes an object of `row`, `zeros` telling whether [`strict::find`](super::strict::find) saw
+/// values in it that are not in the form which is kept.
+///
+/// # Errors
+/// When it cannot be decoded.
+pub fn read<T>(
+    json: &[u8],
+    row: Option<&'static TypeRow>,
+    zeros: bool,
+    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+) -> Result<T, DecodeError> {
+    let normal = || {
+        let mut value = serde_json::from_slice(json).ok()?;
+        normalize(&mut value, row?);
+        serde_json::to_vec(&value).ok()
+    };
+    if zeros && let Some(json) = normal() {
+        return decode(&json);
+    }
+    // A required time is the one thing that Rust's types do not take null or nothing for.
+    decode(json).or_else(|error| match normal() {
+        Some(json) if !zeros => decode(&json),
+        _ => Err(error),
+    })
+}
