@@ -124,7 +124,6 @@ mod tests {
         }
     }
 
-
     #[test]
     fn ages_as_kubectl_prints_them() {
         for (seconds, text) in [

@@ -228,8 +228,7 @@ fn read(
     };
     let row = schema_row(kind, api_version);
     let mut found = strict::find(json, row);
-    let object =
-        zero::read(json, row, found.zeros, |json| codec.decode(json)).map_err(mismatch)?;
+    let object = zero::read(json, row, found.zeros, |json| codec.decode(json)).map_err(mismatch)?;
     if validation == FieldValidation::Ignore {
         return Ok(Decoded { object, warnings: Vec::new() });
     }

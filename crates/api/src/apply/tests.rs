@@ -145,7 +145,10 @@ fn lists_get_the_applied_order() {
 
 #[test]
 fn a_new_object_belongs_to_its_creator() {
-    let mut object = config(Some(2), json!([{"name": "a", "env": [{"name": "X"}, {"name": "X", "value": "1"}]}]));
+    let mut object = config(
+        Some(2),
+        json!([{"name": "a", "env": [{"name": "X"}, {"name": "X", "value": "1"}]}]),
+    );
     object["status"] = json!({"replicas": 1});
     let owners = create(&object, schema(), true, &writer("kubectl-create"));
     assert_eq!(owners.len(), 1);
@@ -255,7 +258,10 @@ fn the_oldest_of_many_updaters_are_united() {
     assert_eq!(owners.len(), UPDATERS_MAX);
     assert_eq!(owners[0].manager.as_deref(), Some(ANCIENT));
     let ancient = fields_of(&owners[0]).paths().join(" ");
-    assert!(ancient.contains(".spec.replicas") && ancient.contains(".metadata.labels.l5"), "{ancient}");
+    assert!(
+        ancient.contains(".spec.replicas") && ancient.contains(".metadata.labels.l5"),
+        "{ancient}"
+    );
     assert_eq!(owners.last().unwrap().manager.as_deref(), Some("m14"));
 }
 

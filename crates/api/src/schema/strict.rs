@@ -101,57 +101,58 @@ impl<'a> Node<'a> {
     }
 }
 
+/// Whether the value is null.
 impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = ();
+    type Value = bool;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Node<'_> {
-    type Value = ();
+    type Value = bool;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, flag: bool) -> Result<(), E> {
+    fn visit_bool<E>(self, flag: bool) -> Result<bool, E> {
         let is_zero = self.ty == Ty::Boolean && !flag;
         self.zero(is_zero);
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+    fn visit_i64<E>(self, number: i64) -> Result<bool, E> {
         let is_zero = number == 0 && is_number(self.ty);
         self.zero(is_zero);
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+    fn visit_u64<E>(self, number: u64) -> Result<bool, E> {
         let is_zero = number == 0 && is_number(self.ty);
         self.zero(is_zero);
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
+    fn visit_f64<E>(self, number: f64) -> Result<bool, E> {
         let is_zero = is_zero_float(self.ty, number);
         self.zero(is_zero);
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
         let is_zero = is_zero_text(self.ty, text);
         self.zero(is_zero);
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
+    fn visit_unit<E>(self) -> Result<bool, E> {
         self.walk.problems.zeros |= self.unset == Unset::Null;
-        Ok(())
+        Ok(true)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<bool, A::Error> {
         let ty = match self.ty {
             Ty::Array(element) => *element,
             _ => Ty::Any,
@@ -167,10 +168,10 @@ impl<'de> Visitor<'de> for Node<'_> {
                 break;
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<bool, A::Error> {
         let length = self.walk.path.len();
         let mut names = Names::default();
         let mut empty = true;
@@ -193,16 +194,16 @@ impl<'de> Visitor<'de> for Node<'_> {
                 let path = self.walk.recorded();
                 self.walk.problems.unknown.push(path);
             }
-            members.next_value_seed(match self.ty {
+            // Fields that are null are not there.
+            empty &= members.next_value_seed(match self.ty {
                 Ty::Map(value) => Node::element(self.walk, *value),
                 _ => Node::field(self.walk, field),
             })?;
             self.walk.path.truncate(length);
-            empty = false;
         }
         let is_zero = empty && matches!(self.ty, Ty::Ref(_) | Ty::Map(_));
         self.zero(is_zero);
-        Ok(())
+        Ok(false)
     }
 }
 

@@ -62,10 +62,7 @@ fn directives_are_obeyed() {
     let mut patch = json!({"spec": {"containers": [{"image": "x"}]}});
     let original = json!({"spec": {"containers": [{"name": "a"}]}});
     let error = apply(original.clone(), patch.clone(), pod()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "map: map[image:x] does not contain declared merge key: name"
-    );
+    assert_eq!(error.to_string(), "map: map[image:x] does not contain declared merge key: name");
     patch["spec"]["containers"] = json!([{"name": "a", "$patch": "nonsense"}]);
     assert_eq!(
         apply(original, patch, pod()).unwrap_err(),
@@ -172,10 +169,7 @@ fn malformed_patches_are_refused_in_upstreams_words() {
             json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}),
             "invalid patch format of primitive list",
         ),
-        (
-            json!({"spec": {"$retainKeys": "volumes"}}),
-            "invalid patch format of retainKeys",
-        ),
+        (json!({"spec": {"$retainKeys": "volumes"}}), "invalid patch format of retainKeys"),
         (
             json!({"spec": {"$retainKeys": ["volumes"], "hostname": "x"}}),
             "invalid patch format of retainKeys",

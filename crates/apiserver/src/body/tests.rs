@@ -177,11 +177,20 @@ fn an_object_is_the_same_in_every_form() {
         let json = |value: Option<&Value>| {
             let object = place.object(value);
             let body = object.to_string();
-            let json = stored(row, body.as_bytes(), BodyFormat::Json).unwrap_or_else(|why| panic!("{body}: {why}"));
-            assert_eq!(stored(row, body.as_bytes(), BodyFormat::Yaml).as_ref(), Ok(&json), "{name}");
+            let json = stored(row, body.as_bytes(), BodyFormat::Json)
+                .unwrap_or_else(|why| panic!("{body}: {why}"));
+            assert_eq!(
+                stored(row, body.as_bytes(), BodyFormat::Yaml).as_ref(),
+                Ok(&json),
+                "{name}"
+            );
             if place.in_protobuf {
                 let bytes = api::protobuf::from_json(&object).unwrap();
-                assert_eq!(stored(row, &bytes, BodyFormat::Protobuf).as_ref(), Ok(&json), "{name}: {body}");
+                assert_eq!(
+                    stored(row, &bytes, BodyFormat::Protobuf).as_ref(),
+                    Ok(&json),
+                    "{name}: {body}"
+                );
             }
             json
         };
@@ -222,7 +231,8 @@ fn null_elements_are_zero_values() {
         };
         let read = |value: &Value| {
             let body = place.object(Some(value)).to_string();
-            stored(place.row, body.as_bytes(), BodyFormat::Json).unwrap_or_else(|why| panic!("{body}: {why}"))
+            stored(place.row, body.as_bytes(), BodyFormat::Json)
+                .unwrap_or_else(|why| panic!("{body}: {why}"))
         };
         assert_eq!(read(&list), read(&element), "{}", place.name());
     }

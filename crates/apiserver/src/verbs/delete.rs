@@ -261,8 +261,7 @@ fn plan(
     now: Timestamp,
 ) -> Plan {
     let mut marked = object.clone_object();
-    let finalizers_changed =
-        propagate(marked.metadata_mut(), options, strategy(row).dependents());
+    let finalizers_changed = propagate(marked.metadata_mut(), options, strategy(row).dependents());
     let grace = grace_seconds(row, object, options);
     let metadata = marked.metadata_mut();
     let pending = meta::has_finalizers(metadata) || namespace_is_in_use(object);

@@ -111,7 +111,8 @@ async fn patch(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Resp
     let mut answer = update_with(core, |_, version| {
         let json = patch.apply(Event::ROW, &newer(version)?.json)?;
         let validation = call.options.field_validation;
-        let decoded = body::decode_patched(Event::ROW, &json, validation, &problems, patch.strategic())?;
+        let decoded =
+            body::decode_patched(Event::ROW, &json, validation, &problems, patch.strategic())?;
         warnings = decoded.warnings;
         let event = core_value(&*decoded.object)?;
         let json = serde_json::to_vec(&event).map_err(ApiError::internal)?;

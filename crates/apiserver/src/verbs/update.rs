@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use api::ApiError;
 use api::object::Object;
 use api::status::FieldError;
-use api::ApiError;
 use store::{Outcome, Revision};
 
 use super::delete::remove;

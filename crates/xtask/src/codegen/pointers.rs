@@ -93,7 +93,8 @@ fn collect(
 /// The structs of one Go package.
 fn parse(folder: &Path) -> anyhow::Result<Package> {
     let mut package = Package::new();
-    let entries = std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -103,7 +104,8 @@ fn parse(folder: &Path) -> anyhow::Result<Package> {
         let text = std::fs::read_to_string(&path)?;
         let mut current: Option<(String, Vec<GoField>)> = None;
         for line in text.lines() {
-            let declared = line.strip_prefix("type ").and_then(|rest| rest.strip_suffix(" struct {"));
+            let declared =
+                line.strip_prefix("type ").and_then(|rest| rest.strip_suffix(" struct {"));
             if let Some(name) = declared {
                 current = Some((name.to_owned(), Vec::new()));
             } else if line == "}" {

@@ -48,14 +48,17 @@ fn operation(json: &Value) -> Result<PatchOperation, ApiError> {
         "copy" | "move" => &["from", "path"],
         other => return Err(rejected(&format!("Unexpected kind: {other}"))),
     };
-    if let Some(member) = needed.iter().find(|member| !members.get(**member).is_some_and(Value::is_string)) {
+    if let Some(member) =
+        needed.iter().find(|member| !members.get(**member).is_some_and(Value::is_string))
+    {
         let why = format!("{name} operation failed to decode {member}: missing value");
         return Err(rejected(&why));
     }
     // What Go takes for null.
     let mut members = members.clone();
     members.entry("value").or_insert(Value::Null);
-    PatchOperation::deserialize(Value::Object(members)).map_err(|error| rejected(&error.to_string()))
+    PatchOperation::deserialize(Value::Object(members))
+        .map_err(|error| rejected(&error.to_string()))
 }
 
 /// Applies the operations in order.
