@@ -249,9 +249,8 @@ pub fn apply(
     }
     let mut merged = merge::merge(live, config, schema);
     let mut changed = merge::compare(live, &merged, schema).0;
-    if let Some(row) = row {
-        // To set a zero value changes the field if that was there, and nothing if it was not.
-        zero::normalize(&mut merged, row);
+    // To set a zero value changes the field if that was there, and nothing if it was not.
+    if row.is_some_and(|row| zero::normalize(&mut merged, row)) {
         let (differs, gone) = merge::compare(live, &merged, schema);
         changed = differs.union(&changed.intersection(&gone));
     }

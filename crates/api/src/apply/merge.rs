@@ -73,9 +73,7 @@ pub(super) fn duplicate(value: &Value, schema: FieldSchema, path: &str) -> Optio
 fn granular(value: &Value, schema: FieldSchema) -> bool {
     match value {
         Value::Object(map) => !schema.atomic && !map.is_empty(),
-        Value::Array(list) => {
-            !list.is_empty() && list.iter().all(|element| edge(element, schema).is_some())
-        }
+        Value::Array(list) => !list.is_empty() && schema.list != List::Atomic,
         _ => false,
     }
 }
@@ -278,9 +276,9 @@ pub(super) fn compare(old: &Value, new: &Value, schema: FieldSchema) -> (Set, Se
 
 /// Removes the paths of a set from a value.
 pub(super) fn remove(value: &mut Value, set: &Set, schema: FieldSchema) {
-    for (step, member, below) in set.edges() {
-        match value {
-            Value::Object(map) => {
+    match value {
+        Value::Object(map) => {
+            for (step, member, below) in set.edges() {
                 let Some(name) = step.strip_prefix("f:") else {
                     continue;
                 };
@@ -293,16 +291,21 @@ pub(super) fn remove(value: &mut Value, set: &Set, schema: FieldSchema) {
                     }
                 }
             }
-            Value::Array(list) => {
-                let is = |element: &Value| edge(element, schema).as_deref() == Some(step);
-                if member {
-                    list.retain(|element| !is(element));
-                } else if let Some(element) = list.iter_mut().find(|element| is(element)) {
-                    remove(element, below, schema.element());
-                }
-            }
-            _ => {}
         }
+        Value::Array(list) => {
+            let edges: HashMap<&str, (bool, &Set)> =
+                set.edges().map(|(edge, member, below)| (edge, (member, below))).collect();
+            list.retain_mut(|element| {
+                let edge = edge(element, schema).unwrap_or_default();
+                match edges.get(edge.as_str()) {
+                    Some((true, _)) => return false,
+                    Some((false, below)) => remove(element, below, schema.element()),
+                    None => {}
+                }
+                true
+            });
+        }
+        _ => {}
     }
 }
 

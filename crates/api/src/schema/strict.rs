@@ -96,63 +96,67 @@ impl<'a> Node<'a> {
     }
 
     /// Notes a value that is or is not the zero of its type.
-    fn zero(self, is_zero: bool) {
+    fn zero(self, is_zero: bool) -> Found {
         self.walk.problems.zeros |= is_zero && self.unset == Unset::Zero;
+        if is_zero { Found::Zero } else { Found::Other }
     }
 }
 
-/// Whether the value is null.
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = bool;
+/// What was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Null,
+    /// The zero value of its type.
+    Zero,
+    Other,
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'de> Visitor<'de> for Node<'_> {
-    type Value = bool;
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, flag: bool) -> Result<bool, E> {
+    fn visit_bool<E>(self, flag: bool) -> Result<Found, E> {
         let is_zero = self.ty == Ty::Boolean && !flag;
-        self.zero(is_zero);
-        Ok(false)
+        Ok(self.zero(is_zero))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<bool, E> {
+    fn visit_i64<E>(self, number: i64) -> Result<Found, E> {
         let is_zero = number == 0 && is_number(self.ty);
-        self.zero(is_zero);
-        Ok(false)
+        Ok(self.zero(is_zero))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<bool, E> {
+    fn visit_u64<E>(self, number: u64) -> Result<Found, E> {
         let is_zero = number == 0 && is_number(self.ty);
-        self.zero(is_zero);
-        Ok(false)
+        Ok(self.zero(is_zero))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<bool, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<Found, E> {
         let is_zero = is_zero_float(self.ty, number);
-        self.zero(is_zero);
-        Ok(false)
+        Ok(self.zero(is_zero))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
         let is_zero = is_zero_text(self.ty, text);
-        self.zero(is_zero);
-        Ok(false)
+        Ok(self.zero(is_zero))
     }
 
-    fn visit_unit<E>(self) -> Result<bool, E> {
+    fn visit_unit<E>(self) -> Result<Found, E> {
         self.walk.problems.zeros |= self.unset == Unset::Null;
-        Ok(true)
+        Ok(Found::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<bool, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Found, A::Error> {
         let ty = match self.ty {
             Ty::Array(element) => *element,
             _ => Ty::Any,
@@ -164,17 +168,16 @@ impl<'de> Visitor<'de> for Node<'_> {
             self.walk.path.truncate(length);
             if next.is_none() {
                 let is_zero = index == 0 && matches!(self.ty, Ty::Array(_));
-                self.zero(is_zero);
-                break;
+                return Ok(self.zero(is_zero));
             }
         }
-        Ok(false)
+        Ok(Found::Other)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<bool, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Found, A::Error> {
         let length = self.walk.path.len();
         let mut names = Names::default();
-        let mut empty = true;
+        let mut all_zero = true;
         while let Some(name) = members.next_key_seed(Name)? {
             if length > 0 {
                 self.walk.path.push('.');
@@ -194,16 +197,19 @@ impl<'de> Visitor<'de> for Node<'_> {
                 let path = self.walk.recorded();
                 self.walk.problems.unknown.push(path);
             }
-            // Fields that are null are not there.
-            empty &= members.next_value_seed(match self.ty {
+            let found = members.next_value_seed(match self.ty {
                 Ty::Map(value) => Node::element(self.walk, *value),
                 _ => Node::field(self.walk, field),
             })?;
+            all_zero &= match found {
+                Found::Null => field.is_some(),
+                Found::Zero => field.is_some_and(|field| !field.pointer),
+                Found::Other => false,
+            };
             self.walk.path.truncate(length);
         }
-        let is_zero = empty && matches!(self.ty, Ty::Ref(_) | Ty::Map(_));
-        self.zero(is_zero);
-        Ok(false)
+        let is_zero = all_zero && matches!(self.ty, Ty::Ref(_) | Ty::Map(_));
+        Ok(self.zero(is_zero))
     }
 }
 

@@ -40,8 +40,19 @@ fn is_zero(ty: Ty, value: &Value) -> bool {
         Value::Number(number) => number.as_i64() == Some(0) && is_number(ty),
         Value::String(text) => is_zero_text(ty, text),
         Value::Array(list) => matches!(ty, Ty::Array(_)) && list.is_empty(),
-        Value::Object(map) => matches!(ty, Ty::Ref(_) | Ty::Map(_)) && map.is_empty(),
+        Value::Object(map) => match ty {
+            Ty::Map(_) => map.is_empty(),
+            _ => ty.definition().is_some_and(|row| is_zero_struct(map, row)),
+        },
     }
+}
+
+/// A struct is zero when all its fields are, those included that are always written.
+fn is_zero_struct(map: &Map<String, Value>, row: &'static TypeRow) -> bool {
+    map.iter().all(|(name, value)| {
+        let field = row.field(name);
+        field.is_some_and(|field| value.is_null() || !field.pointer && is_zero(field.ty, value))
+    })
 }
 
 pub(super) fn is_number(ty: Ty) -> bool {
@@ -62,44 +73,53 @@ pub(super) fn is_zero_text(ty: Ty, text: &str) -> bool {
     }
 }
 
-/// Removes what Go takes for unset, and fills in what Rust's types cannot do without.
-pub fn normalize(object: &mut Value, row: &'static TypeRow) {
-    if let Value::Object(map) = object {
-        fields(map, row);
+/// Removes what Go takes for unset, and fills in what Rust's types cannot do without. Whether that
+/// changed anything.
+pub fn normalize(object: &mut Value, row: &'static TypeRow) -> bool {
+    match object {
+        Value::Object(map) => fields(map, row),
+        _ => false,
     }
 }
 
-fn fields(map: &mut Map<String, Value>, row: &'static TypeRow) {
+fn fields(map: &mut Map<String, Value>, row: &'static TypeRow) -> bool {
+    let mut changed = false;
     map.retain(|name, value| {
         let Some(field) = row.field(name) else {
             return true;
         };
-        within(value, field.ty);
-        !field.is_unset(value)
+        changed |= within(value, field.ty);
+        let unset = field.is_unset(value);
+        changed |= unset;
+        !unset
     });
     for field in row.fields.iter().filter(|field| field.required) {
         if matches!(field.ty, Ty::Time | Ty::MicroTime) && !map.contains_key(field.name) {
             map.insert(field.name.to_owned(), ZERO_TIME.into());
+            changed = true;
         }
     }
+    changed
 }
 
-fn within(value: &mut Value, ty: Ty) {
+fn within(value: &mut Value, ty: Ty) -> bool {
+    let elements = |changed, item, ty| element(item, ty) | changed;
     match (value, ty) {
-        (Value::Object(map), Ty::Ref(_)) => {
-            if let Some(row) = ty.definition() {
-                fields(map, row);
-            }
+        (Value::Object(map), Ty::Ref(_)) => ty.definition().is_some_and(|row| fields(map, row)),
+        (Value::Array(list), Ty::Array(ty)) => {
+            list.iter_mut().fold(false, |changed, item| elements(changed, item, *ty))
         }
-        (Value::Array(list), Ty::Array(ty)) => list.iter_mut().for_each(|item| element(item, *ty)),
-        (Value::Object(map), Ty::Map(ty)) => map.values_mut().for_each(|item| element(item, *ty)),
-        _ => {}
+        (Value::Object(map), Ty::Map(ty)) => {
+            map.values_mut().fold(false, |changed, item| elements(changed, item, *ty))
+        }
+        _ => false,
     }
 }
 
 /// An element that is null is the zero value of its type.
-fn element(value: &mut Value, ty: Ty) {
-    if value.is_null() {
+fn element(value: &mut Value, ty: Ty) -> bool {
+    let is_null = value.is_null() && ty != Ty::Any;
+    if is_null {
         *value = match ty {
             Ty::String | Ty::Bytes => "".into(),
             Ty::Int32 | Ty::Int64 | Ty::Number | Ty::IntOrString => 0.into(),
@@ -111,7 +131,7 @@ fn element(value: &mut Value, ty: Ty) {
             Ty::Any => Value::Null,
         };
     }
-    within(value, ty);
+    within(value, ty) | is_null
 }
 
 /// Decodes an object of `row`, `zeros` telling whether [`strict::find`](super::strict::find) saw
