@@ -47,6 +47,12 @@ fn is_zero(ty: Ty, value: &Value) -> bool {
     }
 }
 
+/// Whether a text is Go's zero time, with or without fractions of a second.
+pub fn is_zero_time(text: &str) -> bool {
+    let fraction = text.strip_prefix("0001-01-01T00:00:00");
+    fraction.is_some_and(|rest| rest.trim_start_matches(['.', '0']) == "Z")
+}
+
 /// A struct is zero when all its fields are, those included that are always written.
 fn is_zero_struct(map: &Map<String, Value>, row: &'static TypeRow) -> bool {
     map.iter().all(|(name, value)| {
@@ -68,7 +74,7 @@ pub(super) fn is_zero_text(ty: Ty, text: &str) -> bool {
     match ty {
         Ty::String | Ty::Bytes => text.is_empty(),
         Ty::Quantity => matches!(text, "" | "0"),
-        Ty::Time | Ty::MicroTime => text == ZERO_TIME,
+        Ty::Time | Ty::MicroTime => is_zero_time(text),
         _ => false,
     }
 }

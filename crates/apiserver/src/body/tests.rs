@@ -72,6 +72,8 @@ fn zero(ty: Ty) -> Value {
 fn misfit(ty: Ty) -> Option<Value> {
     Some(match ty {
         Ty::Any => return None,
+        // Without fields, Rust's type takes anything.
+        Ty::Ref(_) if ty.definition().is_some_and(|row| row.fields.is_empty()) => return None,
         Ty::String | Ty::Bytes | Ty::Time | Ty::MicroTime => false.into(),
         Ty::Int32 | Ty::Int64 | Ty::Number | Ty::Boolean => "".into(),
         Ty::IntOrString | Ty::Quantity => json!([]),

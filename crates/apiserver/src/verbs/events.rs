@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use api::object::Object;
-use api::schema::zero::ZERO_TIME;
+use api::schema::zero::is_zero_time;
 use api::status::FieldError;
 use api::{ApiError, Kind, KindRow};
 use k8s_openapi::api::core::v1::Event as CoreEvent;
@@ -162,7 +162,7 @@ fn check(event: &Value, name: Option<&str>) -> Result<(), ApiError> {
             errors.push(FieldError::invalid("series.count", "", problem));
         }
         let observed = series.get("lastObservedTime").and_then(Value::as_str);
-        if observed.is_none_or(|time| time == ZERO_TIME) {
+        if observed.is_none_or(is_zero_time) {
             errors.push(FieldError::required("series.lastObservedTime", ""));
         }
     }
