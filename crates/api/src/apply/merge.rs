@@ -35,7 +35,7 @@ fn edge(element: &Value, schema: FieldSchema) -> Option<String> {
 
 /// The edges of a list whose elements all have one, each with its elements, in the order of the
 /// first ones. Objects may have several elements with the same keys, which are owned together.
-fn elements<'a>(list: &'a [Value], schema: FieldSchema) -> Option<Vec<(String, Vec<&'a Value>)>> {
+fn elements(list: &[Value], schema: FieldSchema) -> Option<Vec<(String, Vec<&Value>)>> {
     let mut found: Vec<(String, Vec<&Value>)> = Vec::with_capacity(list.len());
     let mut positions = HashMap::with_capacity(list.len());
     for element in list {
