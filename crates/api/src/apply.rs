@@ -5,10 +5,10 @@
 //! fields, or the [`Conflict`]s; [`track`] updates the managed fields when an object is changed in
 //! any other way. Both work on JSON and the schema table.
 //!
-//! An object that was never applied has no managed fields and costs nothing here. Its first apply
-//! gives everything that was there to the manager `before-first-apply`, as Kubernetes does for
-//! legacy objects; `kubectl` gets what its last-applied annotation has, as its own migration would
-//! do.
+//! [`create`] gives a new object's fields to the manager that created it. An object without managed
+//! fields, because a client cleared them, is not tracked until it is applied. Its first apply gives
+//! everything that was there to the manager `before-first-apply`; `kubectl` gets what its
+//! last-applied annotation has, as its own migration would do.
 //!
 //! Rules: `sigs.k8s.io/structured-merge-diff` and `k8s.io/apimachinery/pkg/util/managedfields`.
 
@@ -24,8 +24,17 @@ use serde_json::Value;
 
 pub use fields::Set;
 
-use crate::schema::{Field, List, Ty, TypeRow};
+use crate::schema::{Field, List, Ty, TypeRow, zero};
 
+/// Kubectl's record of what it applied last on the client's side.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// Largest total of an object's annotations, in bytes.
+const ANNOTATIONS_MAX: usize = 256 << 10;
+/// Most managers that update an object, besides those that apply (upstream's limit). The oldest
+/// ones are counted as one.
+const UPDATERS_MAX: usize = 10;
+/// Manager of the oldest updates, once there are too many managers.
+const ANCIENT: &str = "ancient-changes";
 /// Manager of the fields that an object had before it was first applied.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
@@ -64,11 +73,28 @@ struct FieldSchema {
     fields: Option<&'static [Field]>,
     list: List,
     atomic: bool,
+    /// In Go every object has it, be it empty: a struct that is no pointer, a required list.
+    always: bool,
 }
 
 impl FieldSchema {
     fn root(schema: Option<&'static TypeRow>) -> Self {
-        Self { ty: None, fields: schema.map(|row| row.fields), list: List::Atomic, atomic: false }
+        Self {
+            ty: None,
+            fields: schema.map(|row| row.fields),
+            list: List::Atomic,
+            atomic: false,
+            always: false,
+        }
+    }
+
+    fn of_field(field: &Field) -> Self {
+        let always = match field.ty {
+            Ty::Ref(_) => !field.pointer,
+            Ty::Array(_) | Ty::Map(_) => field.required,
+            _ => false,
+        };
+        Self { always, ..Self::of(field.ty, field.list, field.atomic) }
     }
 
     fn of(ty: Ty, list: Option<List>, atomic: bool) -> Self {
@@ -78,6 +104,7 @@ impl FieldSchema {
             fields: definition.map(|row| row.fields),
             list: list.unwrap_or(List::Atomic),
             atomic: atomic || ty == Ty::Any || definition.is_some_and(|row| row.atomic),
+            always: false,
         }
     }
 
@@ -91,7 +118,7 @@ impl FieldSchema {
             Some(fields[index])
         });
         match field {
-            Some(field) => Self::of(field.ty, field.list, field.atomic),
+            Some(field) => Self::of_field(&field),
             None => Self::root(None),
         }
     }
@@ -173,11 +200,10 @@ fn described(entry: &ManagedFieldsEntry) -> String {
 /// The fields of kubectl's last-applied annotation that are still unchanged: `kubectl` may take
 /// them over without force, and remove those that it leaves out.
 fn last_applied(live: &Value, schema: FieldSchema, writer: &Writer<'_>) -> Set {
-    const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
     if writer.manager != "kubectl" || !writer.subresource.is_empty() {
         return Set::default();
     }
-    let annotation = live["metadata"]["annotations"][ANNOTATION].as_str();
+    let annotation = live["metadata"]["annotations"][LAST_APPLIED].as_str();
     let config = annotation.and_then(|text| serde_json::from_str::<Value>(text).ok());
     let Some(config) = config else {
         return Set::default();
@@ -200,6 +226,7 @@ pub fn apply(
     schema: Option<&'static TypeRow>,
     writer: &Writer<'_>,
 ) -> Result<Applied, Vec<Conflict>> {
+    let row = schema;
     let schema = FieldSchema::root(schema);
     let wanted = stripped(merge::set_of(config, schema));
     let Some(live) = live else {
@@ -221,7 +248,13 @@ pub fn apply(
         owners.push(entry(&before, "Update", &rest, None));
     }
     let mut merged = merge::merge(live, config, schema);
-    let changed = stripped(merge::compare(live, &merged, schema).0);
+    let mut changed = merge::compare(live, &merged, schema).0;
+    // To set a zero value changes the field if that was there, and nothing if it was not.
+    if row.is_some_and(|row| zero::normalize(&mut merged, row)) {
+        let (differs, gone) = merge::compare(live, &merged, schema);
+        changed = differs.union(&changed.intersection(&gone));
+    }
+    let changed = stripped(changed);
     let (mut own, mut others): (Vec<_>, Vec<_>) =
         owners.into_iter().partition(|entry| is_of_writer(entry, writer, "Apply"));
     let mut conflicts = Vec::new();
@@ -253,12 +286,144 @@ pub fn apply(
         }
         merge::remove(&mut merged, &removed, schema);
     }
+    if writer.manager == "kubectl" && writer.subresource.is_empty() {
+        update_last_applied(&mut merged, config);
+    }
     // Applying the same again changes nothing: with the old time the object stays as it is.
     let time = before
         .filter(|before| fields_of(before) == wanted && merged == *live)
         .and_then(|before| before.time);
     others.push(entry(writer, "Apply", &wanted, time));
-    Ok(Applied { object: merged, owners: others })
+    Ok(Applied { object: merged, owners: sorted(others) })
+}
+
+/// Keeps the annotation of a client-side apply, if there is one, equal to what was applied, so that
+/// `kubectl` may be used without `--server-side` again. Too long, it is dropped.
+fn update_last_applied(object: &mut Value, config: &Value) {
+    let path = "/metadata/annotations";
+    let Some(annotations) = object.pointer_mut(path).and_then(Value::as_object_mut) else {
+        return;
+    };
+    if annotations.get(LAST_APPLIED).and_then(Value::as_str).unwrap_or_default().is_empty() {
+        return;
+    }
+    let mut config = config.clone();
+    if let Some(own) = config.pointer_mut(path).and_then(Value::as_object_mut) {
+        own.remove(LAST_APPLIED);
+        if own.is_empty()
+            && let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut)
+        {
+            metadata.remove("annotations");
+        }
+    }
+    annotations.insert(LAST_APPLIED.to_owned(), format!("{config}\n").into());
+    let text = |value: &Value| value.as_str().map_or(0, str::len);
+    let size: usize = annotations.iter().map(|(name, value)| name.len() + text(value)).sum();
+    if size > ANNOTATIONS_MAX {
+        annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// Where a configuration has several elements with the same keys, which cannot be applied:
+/// `.spec.containers[name="a"].env: duplicate entries for key [name="X"]`.
+pub fn duplicate(config: &Value, schema: Option<&'static TypeRow>) -> Option<String> {
+    merge::duplicate(config, FieldSchema::root(schema), "")
+}
+
+/// The managed fields of a new object, all of which the writer owns but the `status`, if that has a
+/// subresource of its own.
+pub fn create(
+    object: &Value,
+    schema: Option<&'static TypeRow>,
+    has_status: bool,
+    writer: &Writer<'_>,
+) -> Vec<ManagedFieldsEntry> {
+    let nothing = Value::Object(serde_json::Map::new());
+    let mut set = stripped(merge::compare(&nothing, object, FieldSchema::root(schema)).0);
+    if has_status {
+        set.remove("f:status");
+    }
+    if set.is_empty() { Vec::new() } else { vec![entry(writer, "Update", &set, None)] }
+}
+
+/// Managed fields as a client sent them with an update.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Sent {
+    /// The object is no longer tracked.
+    Cleared,
+    /// They replace those that the object had.
+    Taken(Vec<ManagedFieldsEntry>),
+    /// Nothing, or nothing that can be understood.
+    Ignored,
+}
+
+impl Sent {
+    /// Judges the entries that an update has; `[]` and `[{}]` clear them.
+    pub fn of(entries: Option<Vec<ManagedFieldsEntry>>) -> Self {
+        let Some(entries) = entries else {
+            return Self::Ignored;
+        };
+        match entries.as_slice() {
+            [] => Self::Cleared,
+            [only] if *only == ManagedFieldsEntry::default() => Self::Cleared,
+            all if all.iter().all(is_valid) => Self::Taken(entries),
+            _ => Self::Ignored,
+        }
+    }
+}
+
+fn is_valid(entry: &ManagedFieldsEntry) -> bool {
+    matches!(entry.operation.as_deref(), Some("Apply" | "Update"))
+        && entry.api_version.as_deref().is_some_and(|version| !version.is_empty())
+        && entry.fields_type.as_deref() == Some("FieldsV1")
+        && entry.fields_v1.as_ref().is_none_or(|fields| Set::is_valid(&fields.0))
+}
+
+/// In Kubernetes' order: appliers first, then by time and name.
+fn sorted(mut owners: Vec<ManagedFieldsEntry>) -> Vec<ManagedFieldsEntry> {
+    owners.sort_by(|one, other| {
+        let key = |entry: &ManagedFieldsEntry| {
+            (
+                entry.operation.clone(),
+                entry.time.as_ref().map_or(0, |time| time.0.as_second()),
+                entry.manager.clone(),
+                entry.api_version.clone(),
+                entry.subresource.clone(),
+            )
+        };
+        key(one).cmp(&key(other))
+    });
+    owners
+}
+
+/// Unites the oldest of too many updaters, by API version.
+fn capped(owners: Vec<ManagedFieldsEntry>) -> Vec<ManagedFieldsEntry> {
+    let owners = sorted(owners);
+    let is_update = |entry: &ManagedFieldsEntry| entry.operation.as_deref() == Some("Update");
+    let mut more = owners.iter().filter(|entry| is_update(entry)).count();
+    if more <= UPDATERS_MAX {
+        return owners;
+    }
+    let mut kept: Vec<ManagedFieldsEntry> = Vec::with_capacity(owners.len());
+    for owner in owners {
+        let same = kept.iter_mut().find(|kept| {
+            is_update(kept) && is_update(&owner) && kept.api_version == owner.api_version
+        });
+        match same {
+            Some(oldest) if more > UPDATERS_MAX => {
+                let set = fields_of(oldest).union(&fields_of(&owner));
+                *oldest = ManagedFieldsEntry {
+                    manager: Some(ANCIENT.to_owned()),
+                    subresource: None,
+                    fields_v1: Some(FieldsV1(set.to_json())),
+                    ..owner
+                };
+                more -= 1;
+            }
+            _ => kept.push(owner),
+        }
+    }
+    sorted(kept)
 }
 
 /// The managed fields after a change other than an apply: the writer owns what it changed or added,
@@ -297,5 +462,5 @@ pub fn track(
     if !own.is_empty() {
         kept.push(entry(writer, "Update", &own, None));
     }
-    kept
+    capped(kept)
 }

@@ -5,9 +5,8 @@
 //! (<https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>). The schema
 //! table has each field's number and type, so one decoder serves every kind.
 //!
-//! Go writes the fields of a message whether or not they are set, unless they are pointers; the
-//! encoding does not distinguish the two. What JSON would have omitted is omitted here: empty
-//! strings, and the zeros that Kubernetes takes for "not set".
+//! Go writes the fields of a message whether or not they are set, unless they are pointers: the
+//! zeros that it takes for "not set" are left out here ([`schema::zero`]).
 
 mod encode;
 mod wire;
@@ -28,21 +27,6 @@ pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const MAGIC: &[u8] = b"k8s\0";
 /// Maximum nesting of messages; more is an attack.
 const DEPTH_MAX: u8 = 64;
-/// Fields that are numbers, not pointers, in Go, and for which zero means "not set".
-const ZERO_IS_UNSET: [&str; 9] = [
-    "failureThreshold",
-    "healthCheckNodePort",
-    "hostPort",
-    "nodePort",
-    "observedGeneration",
-    "periodSeconds",
-    "successThreshold",
-    "targetPort",
-    "timeoutSeconds",
-];
-/// Fields for which an empty string differs from none.
-const EMPTY_IS_SET: [&str; 2] = ["storageClassName", "volumeAttributesClassName"];
-
 /// Why a body cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum ProtobufError {
@@ -145,7 +129,7 @@ fn put(
         }
         ty => {
             let value = value(ty, payload, field.name, depth)?;
-            if !is_unset(field, &value) {
+            if !field.is_unset(&value) {
                 object.insert(field.name.to_owned(), value);
             }
         }
@@ -213,18 +197,6 @@ fn value(
         },
         _ => return Err(ProtobufError::Type { field }),
     })
-}
-
-/// Whether Go's JSON would have omitted the value, or Kubernetes would take it for not set.
-fn is_unset(field: &Field, value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => {
-            text.is_empty() && !field.required && !EMPTY_IS_SET.contains(&field.name)
-        }
-        Value::Number(number) => number.as_i64() == Some(0) && ZERO_IS_UNSET.contains(&field.name),
-        _ => false,
-    }
 }
 
 /// `seconds` and `nanos`; the zero time is empty, and null in JSON.

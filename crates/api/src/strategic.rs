@@ -30,16 +30,20 @@ const ELEMENT_ORDER: &str = "$setElementOrder/";
 pub enum PatchError {
     #[error("unable to apply the patch: it is not a JSON object")]
     NotAnObject,
-    #[error("Unknown patch type found: {0}")]
-    UnknownDirective(String),
+    #[error("unknown patch type: {directive} in map: {map}")]
+    UnknownDirective { directive: String, map: String },
     #[error("map: {element} does not contain declared merge key: {key}")]
     MissingMergeKey { element: String, key: &'static str },
-    #[error("merging lists cannot require key {0:?} of elements that are not objects")]
+    #[error("list element types are not identical: {0}")]
     MixedElements(String),
-    #[error("{0} must be a list")]
-    DirectiveNotList(String),
-    #[error("$retainKeys doesn't list every field of the patch: {0:?} is missing")]
-    RetainKeys(String),
+    #[error("lists of lists are not supported")]
+    ListOfLists,
+    #[error("invalid patch format of setElementOrder list")]
+    ElementOrder,
+    #[error("invalid patch format of primitive list")]
+    PrimitiveList,
+    #[error("invalid patch format of retainKeys")]
+    RetainKeysFormat,
     #[error("The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n")]
     Order { patch: String, order: String },
 }

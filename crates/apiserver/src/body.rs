@@ -5,9 +5,9 @@ mod syntax;
 use std::borrow::Cow;
 
 use api::object::{Codec, Object};
-use api::schema::{TypeRow, strict};
+use api::schema::{self, TypeRow, strict, zero};
 use api::status::FieldError;
-use api::{ApiError, KindRow};
+use api::{ApiError, Kind, KindRow};
 use serde::de::DeserializeOwned;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
@@ -152,6 +152,7 @@ fn schema_row(kind: &str, api_version: &str) -> Option<&'static TypeRow> {
 }
 
 /// Decodes the result of a patch to an object of `row`; `problems` are those of the patch itself.
+/// The error shows the result, or the strategic merge patch (`strategic`) that led to it.
 ///
 /// # Errors
 /// 422 when it is not an object of the kind, and under `Strict` for unknown and duplicate fields.
@@ -160,12 +161,21 @@ pub fn decode_patched(
     json: &[u8],
     validation: FieldValidation,
     problems: &[String],
+    strategic: Option<&serde_json::Value>,
 ) -> Result<Decoded, ApiError> {
     let codec = codec(row)?;
     let api_version = row.api_version();
     check_type(row.kind, &api_version, json)?;
     read(row.kind, &api_version, codec, json, validation, problems).map_err(|why| {
-        let shown = String::from_utf8_lossy(json);
+        let (shown, why) = match strategic {
+            None => (String::from_utf8_lossy(json).into_owned(), why),
+            Some(patch) => {
+                let object = serde_json::from_slice(json).unwrap_or_default();
+                let unconverted = schema_row(row.kind, &api_version)
+                    .and_then(|row| schema::mismatch::unconverted(&object, row));
+                (schema::mismatch::printed(patch), unconverted.unwrap_or(why))
+            }
+        };
         ApiError::invalid_patch(&[FieldError::invalid("patch", shown, why)])
     })
 }
@@ -190,6 +200,19 @@ pub fn decode_with(
     })
 }
 
+/// Decodes a body as a type of a subresource: missing and null fields have Go's zero value.
+///
+/// # Errors
+/// Why it cannot be decoded.
+pub fn decode_as<K: Kind>(json: &[u8]) -> Result<K, String> {
+    let (kind, api_version) = (K::ROW.kind, K::ROW.api_version());
+    let row = schema_row(kind, &api_version);
+    let zeros = strict::find(json, row).zeros;
+    zero::read(json, row, zeros, K::decode).map_err(|error| {
+        mismatch(kind, &api_version, json).unwrap_or_else(|| error.source.to_string())
+    })
+}
+
 /// Decodes; on failure, reports why. `before` are problems that were already found.
 fn read(
     kind: &str,
@@ -203,11 +226,12 @@ fn read(
     let mismatch = |error: api::kind::DecodeError| {
         mismatch(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
     };
+    let row = schema_row(kind, api_version);
+    let mut found = strict::find(json, row);
+    let object = zero::read(json, row, found.zeros, |json| codec.decode(json)).map_err(mismatch)?;
     if validation == FieldValidation::Ignore {
-        return Ok(Decoded { object: codec.decode(json).map_err(mismatch)?, warnings: Vec::new() });
+        return Ok(Decoded { object, warnings: Vec::new() });
     }
-    let object = codec.decode(json).map_err(mismatch)?;
-    let mut found = strict::find(json, schema_row(kind, api_version));
     let unknown = std::mem::take(&mut found.unknown);
     let mut problems = before.to_vec();
     problems.extend(
@@ -331,37 +355,4 @@ fn json_type(json: &[u8]) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use api::Kind;
-    use k8s_openapi::api::apps::v1::Deployment;
-
-    use super::*;
-
-    #[test]
-    fn strictness_is_worded_as_kubernetes_words_it() {
-        let json = br#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a","name":"b"},"spec":{"foo":1}}"#;
-        let error = decode(Deployment::ROW, json, FieldValidation::Strict).unwrap_err();
-        assert_eq!(
-            error.message(),
-            "Deployment in version \"v1\" cannot be handled as a Deployment: strict decoding error: \
-             unknown field \"spec.foo\", duplicate field \"metadata.name\""
-        );
-    }
-
-    #[test]
-    fn yaml_is_read_as_kubernetes_reads_it() {
-        let json = as_json(b"a: 0644\nb: on\nc: 'x'\n", BodyFormat::Yaml).unwrap();
-        let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
-        assert_eq!(value, serde_json::json!({"a": 420, "b": true, "c": "x"}));
-        assert!(as_json(b"a: [", BodyFormat::Yaml).is_err());
-        assert!(as_json(&[0xff, 0xfe], BodyFormat::Yaml).is_err());
-    }
-
-    #[test]
-    fn hostile_bodies_are_errors() {
-        let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
-        for body in [&b""[..], b"[]", b"\xff", &deep, b"{\"metadata\":[]}", b"{\"spec\":"] {
-            decode(Deployment::ROW, body, FieldValidation::Strict).unwrap_err();
-        }
-    }
-}
+mod tests;

@@ -65,6 +65,17 @@ pub struct Context<'a> {
     pub subresource: &'a str,
 }
 
+/// What a deletion that names no policy does to the dependents of an object of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// The garbage collector deletes them.
+    Deleted,
+    /// They stay, as the kind's first version had it. The warning tells who may not expect it.
+    Orphaned { warning: Option<&'static str> },
+    /// There are none: no policy leaves a finalizer.
+    Unsupported,
+}
+
 /// One printer column of a kind's Table, as Kubernetes names and describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -140,6 +151,11 @@ pub trait Strategy: Send + Sync + 'static {
         None
     }
 
+    /// Upstream's `DefaultGarbageCollectionPolicy`.
+    fn dependents(&self) -> Dependents {
+        Dependents::Deleted
+    }
+
     /// Whether a PUT on a missing object creates it.
     fn allow_create_on_update(&self) -> bool {
         false
@@ -193,6 +209,7 @@ pub trait AnyStrategy: Send + Sync {
     fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
     fn validate_name(&self, name: &str) -> Vec<String>;
     fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64>;
+    fn dependents(&self) -> Dependents;
     fn allow_create_on_update(&self) -> bool;
     fn allow_unconditional_update(&self) -> bool;
     fn columns(&self) -> &'static [Column];
@@ -258,6 +275,10 @@ impl<S: Strategy> AnyStrategy for S {
 
     fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64> {
         Strategy::default_grace_seconds(self, typed(object))
+    }
+
+    fn dependents(&self) -> Dependents {
+        Strategy::dependents(self)
     }
 
     fn allow_create_on_update(&self) -> bool {

@@ -16,6 +16,9 @@ const MANAGER_MAX: usize = 128;
 /// # Errors
 /// 400 for what cannot be parsed, 422 for unsupported values.
 pub fn of_verb(verb: Verb, options: Options) -> Result<Options, ApiError> {
+    if !matches!(verb, Verb::Watch | Verb::Connect { .. }) {
+        check_timeout(&options)?;
+    }
     match verb {
         Verb::Get => Ok(Options { resource_version: options.text("resourceVersion"), ..options }),
         Verb::List | Verb::Watch => of_list(options),
@@ -44,23 +47,41 @@ fn of_list(options: Options) -> Result<Options, ApiError> {
     })
 }
 
-/// A number that Go parses as an int64; a negative one counts as unset.
+/// A number; a negative one counts as unset.
 fn number(options: &Options, name: &str) -> Result<u64, ApiError> {
-    let text = options.text(name);
+    match options.parameter(name) {
+        None => Ok(0),
+        Some(text) => Ok(u64::try_from(integer(text)?).unwrap_or(0)),
+    }
+}
+
+/// A parameter that Go parses as an int64.
+///
+/// # Errors
+/// 400 in Go's words.
+pub fn integer(text: &str) -> Result<i64, ApiError> {
+    text.parse().map_err(|error: std::num::ParseIntError| {
+        use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+        let why = match error.kind() {
+            PosOverflow | NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+    })
+}
+
+/// Checks `timeout`, which any request that is not a stream may have.
+///
+/// # Errors
+/// 400 for what is no duration.
+pub fn check_timeout(options: &Options) -> Result<(), ApiError> {
+    let text = options.parameter("timeout").unwrap_or_default();
     if text.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
-    match text.parse::<i64>() {
-        Ok(number) => Ok(u64::try_from(number).unwrap_or(0)),
-        Err(error) => {
-            use std::num::IntErrorKind::{NegOverflow, PosOverflow};
-            let why = match error.kind() {
-                PosOverflow | NegOverflow => "value out of range",
-                _ => "invalid syntax",
-            };
-            Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}")))
-        }
-    }
+    api::duration::parse(text).map(|_| ()).map_err(|error| {
+        ApiError::bad_request(format!("invalid timeout specified in the request URL - {error}"))
+    })
 }
 
 fn write(verb: Verb, options: Options) -> Result<Options, ApiError> {

@@ -134,6 +134,8 @@ pub struct Options {
     pub field_manager: String,
     /// Product name in the client's User-Agent: the field manager when none is named.
     pub product: String,
+    /// The subresource, such as `scale`, that a change of the object's own fields came through.
+    pub written_through: &'static str,
     pub field_validation: FieldValidation,
     pub force: bool,
     pub patch_type: Option<PatchType>,
@@ -159,7 +161,8 @@ impl Options {
 
     /// A boolean parameter as Kubernetes parses it: absent, `false` and `0` are false.
     pub fn flag(&self, name: &str) -> bool {
-        self.parameter(name).is_some_and(|value| !matches!(value, "false" | "0"))
+        self.parameter(name)
+            .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 }
 

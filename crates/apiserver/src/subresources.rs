@@ -44,12 +44,10 @@ fn decode<K: Kind>(request: &Request) -> Result<K, ApiError> {
     if json.is_empty() {
         return Err(ApiError::bad_request("unable to decode an empty request body"));
     }
-    K::decode(&json).map_err(|error| {
-        let kind = K::ROW.kind;
+    crate::body::decode_as(&json).map_err(|why| {
+        let (kind, version) = (K::ROW.kind, K::ROW.version);
         ApiError::bad_request(format!(
-            "{kind} in version \"{}\" cannot be handled as a {kind}: {}",
-            K::ROW.version,
-            error.source
+            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
         ))
     })
 }

@@ -19,6 +19,8 @@ mod deletion;
 mod doors;
 #[path = "contract/events.rs"]
 mod events;
+#[path = "contract/forms.rs"]
+mod forms;
 #[path = "contract/fuzz.rs"]
 mod fuzz;
 #[path = "contract/hostile.rs"]

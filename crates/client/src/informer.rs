@@ -58,13 +58,16 @@ pub struct InformerOptions {
     pub field_selector: String,
 }
 
-/// Objects of kind `K`, decoded.
+/// Objects of kind `K`, decoded, without the managed fields: nobody who watches reads them, and they
+/// are a third of an object. The server keeps them when an object is written without.
 pub fn informer<K: Kind>(
     client: Client,
     options: InformerOptions,
 ) -> impl Stream<Item = Event<K>> + Send + 'static {
     informer_with(client, K::ROW, options, pb::Representation::Full, |object| {
-        K::decode(&object.json)
+        let mut object = K::decode(&object.json)?;
+        api::object::Object::metadata_mut(&mut object).managed_fields = None;
+        Ok(object)
     })
 }
 

@@ -23,6 +23,11 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Read from Go source which fields are pointers, before `codegen`
+    Pointers {
+        /// The folder with `api`, `apimachinery`, ...: Kubernetes' staging/src/k8s.io
+        folder: std::path::PathBuf,
+    },
     /// Check the rules of the code base
     Tidy,
     /// Build the test images as OCI archives in target/images
@@ -35,6 +40,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     match Task::parse() {
         Task::Codegen { check } => codegen::run(&root, check)?,
+        Task::Pointers { folder } => codegen::write_pointers(&root, &folder)?,
         Task::Tidy => tidy::run(&root)?,
         Task::Images => images::run(&root)?,
         Task::Test(args) => return test::run(&root, &args),

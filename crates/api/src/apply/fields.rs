@@ -37,9 +37,13 @@ impl Set {
     /// Adds a set below an edge.
     pub(super) fn insert_below(&mut self, edge: String, below: Set) {
         if !below.is_empty() {
-            let node = self.children.entry(edge).or_default();
-            node.below = node.below.union(&below);
+            self.children.entry(edge).or_default().below.extend(below);
         }
+    }
+
+    /// Removes an edge and everything below it.
+    pub(super) fn remove(&mut self, edge: &str) {
+        self.children.remove(edge);
     }
 
     /// Removes one path, but not what is below it.
@@ -65,13 +69,18 @@ impl Set {
         self.children.iter().map(|(edge, node)| (edge.as_str(), node.member, &node.below))
     }
 
+    /// Adds everything in another set.
+    pub(super) fn extend(&mut self, other: Self) {
+        for (edge, node) in other.children {
+            let own = self.children.entry(edge).or_default();
+            own.member |= node.member;
+            own.below.extend(node.below);
+        }
+    }
+
     pub fn union(&self, other: &Self) -> Self {
         let mut all = self.clone();
-        for (edge, node) in &other.children {
-            let own = all.children.entry(edge.clone()).or_default();
-            own.member |= node.member;
-            own.below = own.below.union(&node.below);
-        }
+        all.extend(other.clone());
         all
     }
 
@@ -149,6 +158,19 @@ impl Set {
         set
     }
 
+    /// Whether JSON is `FieldsV1` in every part.
+    pub(super) fn is_valid(json: &Value) -> bool {
+        let edge = |edge: &str| match edge.split_once(':') {
+            Some(("f", _)) => true,
+            Some(("k", keys)) => serde_json::from_str::<Map<String, Value>>(keys).is_ok(),
+            Some(("v", value)) => serde_json::from_str::<Value>(value).is_ok(),
+            Some(("i", index)) => index.parse::<i32>().is_ok(),
+            _ => edge == ".",
+        };
+        json.as_object()
+            .is_some_and(|map| map.iter().all(|(name, below)| edge(name) && Self::is_valid(below)))
+    }
+
     /// The paths as errors write them: `.spec.ports[port=80,protocol="TCP"].name`.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
@@ -163,7 +185,8 @@ impl Set {
     }
 }
 
-fn step(edge: &str) -> String {
+/// An edge as errors write it.
+pub(super) fn step(edge: &str) -> String {
     match edge.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("k", keys)) => {

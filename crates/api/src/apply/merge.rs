@@ -1,11 +1,11 @@
 //! Merging, comparing and pruning of values by their schema.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
 use super::FieldSchema;
-use super::fields::Set;
+use super::fields::{Set, step};
 use crate::schema::List;
 
 /// The edge that identifies a list element; `None` for lists that are owned as a whole.
@@ -33,18 +33,47 @@ fn edge(element: &Value, schema: FieldSchema) -> Option<String> {
     }
 }
 
-/// The edges of a list whose elements all have one, without duplicates.
-fn edges(list: &[Value], schema: FieldSchema) -> Option<Vec<String>> {
-    let edges: Option<Vec<String>> = list.iter().map(|element| edge(element, schema)).collect();
-    edges.filter(|edges| {
-        edges.iter().collect::<std::collections::BTreeSet<_>>().len() == edges.len()
-    })
+/// The edges of a list whose elements all have one, each with its elements, in the order of the
+/// first ones. Objects may have several elements with the same keys, which are owned together.
+fn elements(list: &[Value], schema: FieldSchema) -> Option<Vec<(String, Vec<&Value>)>> {
+    let mut found: Vec<(String, Vec<&Value>)> = Vec::with_capacity(list.len());
+    let mut positions = HashMap::with_capacity(list.len());
+    for element in list {
+        let edge = edge(element, schema)?;
+        match positions.get(&edge) {
+            Some(at) => {
+                let (_, same): &mut (String, Vec<&Value>) = &mut found[*at];
+                same.push(element);
+            }
+            None => {
+                positions.insert(edge.clone(), found.len());
+                found.push((edge, vec![element]));
+            }
+        }
+    }
+    Some(found)
+}
+
+/// Where a list has several elements with the same keys: what an apply may not send.
+pub(super) fn duplicate(value: &Value, schema: FieldSchema, path: &str) -> Option<String> {
+    match value {
+        Value::Object(map) if !schema.atomic => map.iter().find_map(|(name, value)| {
+            duplicate(value, schema.child(name), &format!("{path}.{name}"))
+        }),
+        Value::Array(list) => {
+            elements(list, schema)?.into_iter().find_map(|(edge, same)| match same.as_slice() {
+                [only] => duplicate(only, schema.element(), &format!("{path}{}", step(&edge))),
+                _ => Some(format!("{path}: duplicate entries for key {}", step(&edge))),
+            })
+        }
+        _ => None,
+    }
 }
 
 fn granular(value: &Value, schema: FieldSchema) -> bool {
     match value {
         Value::Object(map) => !schema.atomic && !map.is_empty(),
-        Value::Array(list) => !list.is_empty() && edges(list, schema).is_some(),
+        Value::Array(list) => !list.is_empty() && schema.list != List::Atomic,
         _ => false,
     }
 }
@@ -59,8 +88,11 @@ pub(super) fn set_of(value: &Value, schema: FieldSchema) -> Set {
             }
         }
         Value::Array(list) => {
-            for (element, edge) in list.iter().zip(edges(list, schema).unwrap_or_default()) {
-                add(&mut set, edge, element, schema.element(), true);
+            for (edge, same) in elements(list, schema).unwrap_or_default() {
+                match same.as_slice() {
+                    [only] => add(&mut set, edge, only, schema.element(), true),
+                    _ => set.insert(edge),
+                }
             }
         }
         _ => {}
@@ -75,6 +107,27 @@ fn add(set: &mut Set, edge: String, value: &Value, schema: FieldSchema, whole: b
         set.insert(edge.clone());
     }
     set.insert_below(edge, below);
+}
+
+/// A member that an object gained or lost: unlike what is applied, lists and objects themselves
+/// are part of it. `within`: the object that it is a member of was there before and after.
+fn add_whole(set: &mut Set, member: &Member<'_>, within: bool) {
+    let [only] = member.values.as_slice() else {
+        return set.insert(member.edge.clone());
+    };
+    let stays = within && member.schema.always;
+    let mut below = Set::default();
+    if granular(only, member.schema) {
+        for inner in members(only, member.schema) {
+            add_whole(&mut below, &inner, stays);
+        }
+    } else if stays && is_empty(only) {
+        return;
+    }
+    if !stays || below.is_empty() {
+        set.insert(member.edge.clone());
+    }
+    set.insert_below(member.edge.clone(), below);
 }
 
 /// Merges `config` into `live`.
@@ -92,10 +145,8 @@ pub(super) fn merge(live: &Value, config: &Value, schema: FieldSchema) -> Value 
             Value::Object(merged)
         }
         (Value::Array(live), Value::Array(config)) => {
-            match (edges(live, schema), edges(config, schema)) {
-                (Some(old), Some(new)) => {
-                    Value::Array(merge_lists((live, &old), (config, &new), schema))
-                }
+            match (elements(live, schema), elements(config, schema)) {
+                (Some(old), Some(new)) => Value::Array(merge_lists(&old, &new, schema)),
                 _ => Value::Array(config.clone()),
             }
         }
@@ -103,25 +154,23 @@ pub(super) fn merge(live: &Value, config: &Value, schema: FieldSchema) -> Value 
     }
 }
 
+/// Elements by their edges.
+type Elements<'a> = [(String, Vec<&'a Value>)];
+
 /// Elements of the configuration in its order; elements that only the live list has stay before
 /// what followed them.
-fn merge_lists(
-    live: (&[Value], &[String]),
-    config: (&[Value], &[String]),
-    schema: FieldSchema,
-) -> Vec<Value> {
-    let positions = |edges: &'_ [String]| -> HashMap<String, usize> {
-        let all = edges.iter().cloned().enumerate();
-        all.map(|(at, edge)| (edge, at)).collect()
-    };
-    let (in_live, in_config) = (positions(live.1), positions(config.1));
+fn merge_lists(live: &Elements<'_>, config: &Elements<'_>, schema: FieldSchema) -> Vec<Value> {
+    fn positions<'a>(elements: &'a Elements<'_>) -> HashMap<&'a str, usize> {
+        elements.iter().enumerate().map(|(at, (edge, _))| (edge.as_str(), at)).collect()
+    }
+    let (in_live, in_config) = (positions(live), positions(config));
     let mut merged = Vec::new();
     let (mut left, mut right) = (0, 0);
-    while left < live.0.len() || right < config.0.len() {
-        if left < live.0.len() {
-            match in_config.get(&live.1[left]).copied() {
+    while left < live.len() || right < config.len() {
+        if let Some((edge, same)) = live.get(left) {
+            match in_config.get(edge.as_str()).copied() {
                 None => {
-                    merged.push(live.0[left].clone());
+                    merged.extend(same.iter().copied().cloned());
                     left += 1;
                     continue;
                 }
@@ -133,76 +182,103 @@ fn merge_lists(
                 Some(_) => {}
             }
         }
-        if right >= config.0.len() {
+        let Some((edge, wanted)) = config.get(right) else {
             break;
+        };
+        let old = in_live.get(edge.as_str()).map(|at| live[*at].1.as_slice());
+        match (old, wanted.as_slice()) {
+            (Some([old]), [wanted]) => merged.push(merge(old, wanted, schema.element())),
+            (_, wanted) => merged.extend(wanted.iter().copied().cloned()),
         }
-        let old = in_live.get(&config.1[right]).copied();
-        merged.push(match old {
-            Some(old) => merge(&live.0[old], &config.0[right], schema.element()),
-            None => config.0[right].clone(),
-        });
         right += 1;
     }
     merged
 }
 
+/// A member of a value: of a list, all elements with the same keys.
+struct Member<'a> {
+    edge: String,
+    values: Vec<&'a Value>,
+    schema: FieldSchema,
+}
+
+fn members(value: &Value, schema: FieldSchema) -> Vec<Member<'_>> {
+    match value {
+        Value::Object(map) => map
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| Member {
+                edge: format!("f:{name}"),
+                values: vec![value],
+                schema: schema.child(name),
+            })
+            .collect(),
+        Value::Array(list) => elements(list, schema)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(edge, values)| Member { edge, values, schema: schema.element() })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+impl Member<'_> {
+    /// The paths of the member and of what is below it.
+    fn set(&self, whole: bool) -> Set {
+        let mut set = Set::default();
+        match self.values.as_slice() {
+            [only] => add(&mut set, self.edge.clone(), only, self.schema, whole),
+            _ => set.insert(self.edge.clone()),
+        }
+        set
+    }
+
+    /// The value that can be compared field by field.
+    fn granular(&self) -> Option<&Value> {
+        match self.values.as_slice() {
+            [only] if granular(only, self.schema) => Some(only),
+            _ => None,
+        }
+    }
+}
+
 /// What was changed or added in `new`, and what was removed from `old`.
 pub(super) fn compare(old: &Value, new: &Value, schema: FieldSchema) -> (Set, Set) {
     let (mut changed, mut removed) = (Set::default(), Set::default());
-    let entries = |value: &Value| -> Vec<(String, Value, FieldSchema)> {
-        match value {
-            Value::Object(map) => map
-                .iter()
-                .filter(|(_, value)| !value.is_null())
-                .map(|(name, value)| (format!("f:{name}"), value.clone(), schema.child(name)))
-                .collect(),
-            Value::Array(list) => {
-                let edges = edges(list, schema).unwrap_or_default();
-                edges
-                    .into_iter()
-                    .zip(list)
-                    .map(|(edge, value)| (edge, value.clone(), schema.element()))
-                    .collect()
-            }
-            _ => Vec::new(),
-        }
-    };
     let whole = matches!(new, Value::Array(_)) || schema.is_map();
-    let (before, after) = (entries(old), entries(new));
-    let index: BTreeMap<&str, &Value> =
-        before.iter().map(|(edge, value, _)| (edge.as_str(), value)).collect();
-    for (edge, value, child) in &after {
-        match index.get(edge.as_str()) {
-            None => add(&mut changed, edge.clone(), value, *child, whole),
-            Some(old) if *old == value => {}
-            Some(old) if granular(old, *child) && granular(value, *child) => {
-                let (below_changed, below_removed) = compare(old, value, *child);
-                changed.insert_below(edge.clone(), below_changed);
-                removed.insert_below(edge.clone(), below_removed);
-            }
-            Some(old) => {
-                let mut was = Set::default();
-                add(&mut was, edge.clone(), old, *child, whole);
-                let mut is = Set::default();
-                add(&mut is, edge.clone(), value, *child, whole);
-                removed = removed.union(&was.difference(&is));
-                changed = changed.union(&is);
-            }
+    let (before, after) = (members(old, schema), members(new, schema));
+    let index: HashMap<&str, &Member<'_>> =
+        before.iter().map(|member| (member.edge.as_str(), member)).collect();
+    for member in &after {
+        let Some(was) = index.get(member.edge.as_str()) else {
+            add_whole(&mut changed, member, true);
+            continue;
+        };
+        if was.values == member.values {
+            continue;
+        }
+        if let (Some(old), Some(new)) = (was.granular(), member.granular()) {
+            let (below_changed, below_removed) = compare(old, new, member.schema);
+            changed.insert_below(member.edge.clone(), below_changed);
+            removed.insert_below(member.edge.clone(), below_removed);
+        } else {
+            let is = member.set(whole);
+            removed.extend(was.set(whole).difference(&is));
+            changed.extend(is);
         }
     }
-    for (edge, value, child) in &before {
-        if !after.iter().any(|(other, _, _)| other == edge) {
-            add(&mut removed, edge.clone(), value, *child, whole);
-        }
+    let kept: HashSet<&str> = after.iter().map(|member| member.edge.as_str()).collect();
+    for member in before.iter().filter(|member| !kept.contains(member.edge.as_str())) {
+        add_whole(&mut removed, member, true);
     }
     (changed, removed)
 }
 
 /// Removes the paths of a set from a value.
 pub(super) fn remove(value: &mut Value, set: &Set, schema: FieldSchema) {
-    for (step, member, below) in set.edges() {
-        match value {
-            Value::Object(map) => {
+    match value {
+        Value::Object(map) => {
+            for (step, member, below) in set.edges() {
                 let Some(name) = step.strip_prefix("f:") else {
                     continue;
                 };
@@ -215,18 +291,21 @@ pub(super) fn remove(value: &mut Value, set: &Set, schema: FieldSchema) {
                     }
                 }
             }
-            Value::Array(list) => {
-                let at =
-                    list.iter().position(|element| edge(element, schema).as_deref() == Some(step));
-                let Some(at) = at else { continue };
-                if member {
-                    list.remove(at);
-                } else {
-                    remove(&mut list[at], below, schema.element());
-                }
-            }
-            _ => {}
         }
+        Value::Array(list) => {
+            let edges: HashMap<&str, (bool, &Set)> =
+                set.edges().map(|(edge, member, below)| (edge, (member, below))).collect();
+            list.retain_mut(|element| {
+                let edge = edge(element, schema).unwrap_or_default();
+                match edges.get(edge.as_str()) {
+                    Some((true, _)) => return false,
+                    Some((false, below)) => remove(element, below, schema.element()),
+                    None => {}
+                }
+                true
+            });
+        }
+        _ => {}
     }
 }
 

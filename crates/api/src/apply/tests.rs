@@ -143,6 +143,149 @@ fn lists_get_the_applied_order() {
     );
 }
 
+#[test]
+fn a_new_object_belongs_to_its_creator() {
+    let mut object = config(
+        Some(2),
+        json!([{"name": "a", "env": [{"name": "X"}, {"name": "X", "value": "1"}]}]),
+    );
+    object["status"] = json!({"replicas": 1});
+    let owners = create(&object, schema(), true, &writer("kubectl-create"));
+    assert_eq!(owners.len(), 1);
+    assert_eq!(owners[0].operation.as_deref(), Some("Update"));
+    assert_eq!(
+        owners[0].fields_v1.as_ref().unwrap().0,
+        json!({
+            "f:metadata": {"f:labels": {".": {}, "f:a": {}}},
+            "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {
+                ".": {}, "f:name": {}, "f:env": {".": {}, "k:{\"name\":\"X\"}": {}}}}}}}
+        })
+    );
+    let error = apply(Some(&object), &owners, &config(Some(3), json!([])), schema(), &writer("me"));
+    assert!(error.unwrap_err()[0].owner.starts_with("\"kubectl-create\" using apps/v1"));
+}
+
+/// Objects may have duplicates in their lists, an applied configuration may not.
+#[test]
+fn duplicates_are_owned_together() {
+    let env = |value: &str| json!([{"name": "a", "env": [{"name": "X", "value": value}, {"name": "X", "value": "2"}, {"name": "Y"}]}]);
+    let live = config(None, env("1"));
+    let owners = create(&live, schema(), true, &writer("me"));
+    let changed = config(None, env("3"));
+    let later = track(&live, &owners, &changed, schema(), &writer("they"));
+    let own = |manager: &str| {
+        let entry = later.iter().find(|entry| entry.manager.as_deref() == Some(manager)).unwrap();
+        fields_of(entry).paths().join(" ")
+    };
+    assert_eq!(own("they"), ".spec.template.spec.containers[name=\"a\"].env[name=\"X\"]");
+    assert!(own("me").contains("env[name=\"Y\"]") && !own("me").contains("env[name=\"X\"]"));
+    // Applied elements replace all that have their keys; others stay.
+    let wanted = config(None, json!([{"name": "a", "env": [{"name": "X", "value": "4"}]}]));
+    let force = Writer { force: true, ..writer("third") };
+    let applied = apply(Some(&changed), &later, &wanted, schema(), &force).unwrap();
+    assert_eq!(
+        containers(&applied.object)[0]["env"],
+        json!([{"name": "X", "value": "4"}, {"name": "Y"}])
+    );
+    assert_eq!(
+        duplicate(&live, schema()).unwrap(),
+        ".spec.template.spec.containers[name=\"a\"].env: duplicate entries for key [name=\"X\"]"
+    );
+    assert_eq!(duplicate(&wanted, schema()), None);
+}
+
+#[test]
+fn kubectl_keeps_its_annotation_up_to_date() {
+    let mut live = config(Some(1), json!([]));
+    live["metadata"]["annotations"] = json!({LAST_APPLIED: "{}", "other": "x"});
+    let wanted = config(Some(1), json!([{"name": "a"}]));
+    let owners = create(&live, schema(), true, &writer("kubectl-client-side-apply"));
+    let applied = apply(Some(&live), &owners, &wanted, schema(), &writer("kubectl")).unwrap();
+    let text = applied.object["metadata"]["annotations"][LAST_APPLIED].as_str().unwrap();
+    assert_eq!(text, format!("{wanted}\n"));
+    let other = apply(Some(&live), &owners, &wanted, schema(), &writer("helm")).unwrap();
+    assert_eq!(other.object["metadata"]["annotations"][LAST_APPLIED], "{}");
+    let mut without = live.clone();
+    without["metadata"]["annotations"] = json!({"other": "x"});
+    let none = apply(Some(&without), &owners, &wanted, schema(), &writer("kubectl")).unwrap();
+    assert_eq!(none.object["metadata"]["annotations"], json!({"other": "x"}));
+    // Too much for annotations: it is dropped.
+    let mut long = wanted.clone();
+    long["metadata"]["annotations"] = json!({"long": "x".repeat(ANNOTATIONS_MAX / 2)});
+    let dropped = apply(Some(&live), &owners, &long, schema(), &writer("kubectl")).unwrap();
+    assert_eq!(dropped.object["metadata"]["annotations"].get(LAST_APPLIED), None);
+}
+
+#[test]
+fn what_a_client_sends_is_judged() {
+    let entry = |json: Value| serde_json::from_value::<ManagedFieldsEntry>(json).unwrap();
+    let good = json!({"manager": "m", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:a": {".": {}, "k:{\"n\":1}": {}, "v:\"x\"": {}, "i:0": {}}}});
+    assert_eq!(Sent::of(None), Sent::Ignored);
+    assert_eq!(Sent::of(Some(vec![])), Sent::Cleared);
+    assert_eq!(Sent::of(Some(vec![entry(json!({}))])), Sent::Cleared);
+    assert_eq!(Sent::of(Some(vec![entry(good.clone())])), Sent::Taken(vec![entry(good.clone())]));
+    for (field, value) in [
+        ("operation", json!("Patch")),
+        ("operation", json!(null)),
+        ("apiVersion", json!("")),
+        ("fieldsType", json!("FieldsV2")),
+        ("fieldsType", json!(null)),
+        ("fieldsV1", json!({"a": {}})),
+        ("fieldsV1", json!({"f:a": 1})),
+        ("fieldsV1", json!({"k:x": {}})),
+        ("fieldsV1", json!({"v:x": {}})),
+        ("fieldsV1", json!({"i:x": {}})),
+    ] {
+        let mut bad = good.clone();
+        bad[field] = value;
+        let sent = vec![entry(good.clone()), entry(bad.clone())];
+        assert_eq!(Sent::of(Some(sent)), Sent::Ignored, "{bad}");
+    }
+    assert_eq!(Sent::of(Some(vec![entry(json!({})), entry(json!({}))])), Sent::Ignored);
+}
+
+#[test]
+fn the_oldest_of_many_updaters_are_united() {
+    let mut object = config(Some(0), json!([]));
+    let mut owners = create(&object, schema(), true, &writer("m00"));
+    for number in 1..15 {
+        let before = object.clone();
+        object["metadata"]["labels"][format!("l{number}")] = "x".into();
+        let manager = format!("m{number:02}");
+        let now = writer("").now + jiff::SignedDuration::from_secs(number);
+        owners = track(&before, &owners, &object, schema(), &Writer { now, ..writer(&manager) });
+    }
+    assert_eq!(owners.len(), UPDATERS_MAX);
+    assert_eq!(owners[0].manager.as_deref(), Some(ANCIENT));
+    let ancient = fields_of(&owners[0]).paths().join(" ");
+    assert!(
+        ancient.contains(".spec.replicas") && ancient.contains(".metadata.labels.l5"),
+        "{ancient}"
+    );
+    assert_eq!(owners.last().unwrap().manager.as_deref(), Some("m14"));
+}
+
+/// A zero value that is applied sets a field back, and owns it, but changes no object without it.
+#[test]
+fn zero_values_are_applied_like_others() {
+    let mut live = config(None, json!([]));
+    live["spec"]["paused"] = true.into();
+    let owners = create(&live, schema(), true, &writer("they"));
+    let mut wanted = json!({"spec": {"paused": false}});
+    let conflicts = apply(Some(&live), &owners, &wanted, schema(), &writer("me")).unwrap_err();
+    assert_eq!(conflicts[0].field, ".spec.paused");
+    let force = Writer { force: true, ..writer("me") };
+    let forced = apply(Some(&live), &owners, &wanted, schema(), &force).unwrap();
+    assert_eq!(forced.object["spec"].get("paused"), None);
+    // Another manager agrees, with the same words or by saying nothing.
+    let agreed = apply(Some(&forced.object), &forced.owners, &wanted, schema(), &writer("third"));
+    assert_eq!(agreed.unwrap().object, forced.object);
+    let again = apply(Some(&forced.object), &forced.owners, &wanted, schema(), &force).unwrap();
+    assert_eq!((again.object, again.owners), (forced.object.clone(), forced.owners.clone()));
+    wanted["spec"]["paused"] = true.into();
+    apply(Some(&forced.object), &forced.owners, &wanted, schema(), &writer("third")).unwrap_err();
+}
+
 fn any_config() -> impl Strategy<Value = Value> {
     let container = ("[abc]", prop::option::of("[xy]"), prop::collection::vec("[pq]", 0..3))
         .prop_map(|(name, image, args)| {

@@ -10,6 +10,78 @@ pub fn find(json: &Value, row: &'static TypeRow) -> Option<String> {
     object(json, row, "")
 }
 
+/// The first value of a patched object that does not fit, in the words of the converter that
+/// Kubernetes decodes the results of strategic merge patches with: `cannot restore map from string`.
+pub fn unconverted(json: &Value, row: &'static TypeRow) -> Option<String> {
+    let members = json.as_object()?.iter().filter(|(_, value)| !value.is_null());
+    members.into_iter().find_map(|(name, value)| {
+        let field = row.field(name)?;
+        let path = FieldPath { owner: "", path: name, field };
+        unconverted_value(value, field.ty, &path)
+    })
+}
+
+fn unconverted_value(value: &Value, ty: Ty, at: &FieldPath<'_>) -> Option<String> {
+    match (ty, value) {
+        (_, Value::Null) | (Ty::Any, _) => None,
+        (Ty::Ref(_), Value::Object(_)) => unconverted(value, ty.definition()?),
+        (Ty::Map(element), Value::Object(map)) => {
+            map.values().find_map(|value| unconverted_value(value, *element, at))
+        }
+        (Ty::Array(element), Value::Array(list)) => {
+            list.iter().find_map(|value| unconverted_value(value, *element, at))
+        }
+        (Ty::Ref(_), other) => Some(format!("cannot restore struct from: {}", go_kind(other))),
+        (Ty::Map(_), other) => Some(format!("cannot restore map from {}", go_kind(other))),
+        (Ty::Array(_), other) => Some(format!("cannot restore slice from {}", go_kind(other))),
+        (Ty::Bytes, Value::String(_)) => None,
+        (Ty::Bytes, other) => Some(format!("cannot restore slice from {}", go_kind(other))),
+        // Types that decode JSON themselves.
+        (Ty::Time | Ty::MicroTime | Ty::Quantity | Ty::IntOrString, _) => of_type(value, ty, at),
+        (scalar, _) => {
+            of_type(value, scalar, at)?;
+            let (from, to) = (go_kind(value), go_type(scalar));
+            let convertible = match value {
+                Value::Number(number) if number.is_f64() => scalar != Ty::String,
+                Value::Number(_) => true,
+                _ => false,
+            };
+            Some(match convertible && scalar != Ty::Boolean {
+                true => format!("cannot convert {from} to {to}"),
+                false => format!("unrecognized type: {to}"),
+            })
+        }
+    }
+}
+
+/// Go's name for the kind of a decoded value.
+pub(crate) fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    }
+}
+
+/// A value as Go prints it: `map[metadata:map[labels:invalid]]`.
+pub fn printed(value: &Value) -> String {
+    let joined = |parts: Vec<String>| parts.join(" ");
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => format!("[{}]", joined(list.iter().map(printed).collect())),
+        Value::Object(map) => {
+            let entry = |(name, value): (&String, &Value)| format!("{name}:{}", printed(value));
+            format!("map[{}]", joined(map.iter().map(entry).collect()))
+        }
+        other => other.to_string(),
+    }
+}
+
 fn object(json: &Value, row: &'static TypeRow, path: &str) -> Option<String> {
     let short = row.name.rsplit('.').next().unwrap_or(row.name);
     json.as_object()?.iter().filter(|(_, value)| !value.is_null()).find_map(|(name, value)| {

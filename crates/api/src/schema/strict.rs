@@ -1,5 +1,6 @@
 //! What strict field validation refuses: fields that a kind does not have, and fields that occur
-//! twice in one object. One pass over the JSON along the schema finds both.
+//! twice in one object; and whether there are zero values that Go takes for unset (see
+//! [`zero`](super::zero)). One pass over the JSON along the schema finds all of it.
 //!
 //! A decoder that tracks fields (`serde_ignored`) is compiled once more for every type; this is one
 //! function for all of them.
@@ -10,13 +11,16 @@ use std::fmt::{self, Write};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{Ty, TypeRow};
+use super::zero::{is_number, is_zero_float, is_zero_text};
+use super::{Field, Ty, TypeRow};
 
 /// Paths of fields (`spec.foo`, `spec.containers[0].bar`), each once and in the order of the text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Problems {
     pub unknown: Vec<String>,
     pub duplicates: Vec<String>,
+    /// Whether some field or element has another form than the one that is kept.
+    pub zeros: bool,
 }
 
 /// The problems of an object whose definition is `row`; without one no field is unknown.
@@ -26,7 +30,7 @@ pub struct Problems {
 pub fn find(json: &[u8], row: Option<&'static TypeRow>) -> Problems {
     let mut walk = Walk::default();
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let root = Node { walk: &mut walk, ty: Ty::Any, row };
+    let root = Node { walk: &mut walk, ty: Ty::Any, row, unset: Unset::Nothing };
     if root.deserialize(&mut deserializer).is_err() {
         return Problems::default();
     }
@@ -65,40 +69,94 @@ struct Node<'a> {
     walk: &'a mut Walk,
     ty: Ty,
     row: Option<&'static TypeRow>,
+    unset: Unset,
+}
+
+/// Which values at a place are not in the form that is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unset {
+    Nothing,
+    /// Of a list or map: it has no absent elements.
+    Null,
+    /// Of a field that is not a pointer in Go.
+    Zero,
 }
 
 impl<'a> Node<'a> {
-    fn of(walk: &'a mut Walk, ty: Ty) -> Self {
-        Self { walk, ty, row: ty.definition() }
+    fn field(walk: &'a mut Walk, field: Option<&'static Field>) -> Self {
+        let ty = field.map_or(Ty::Any, |field| field.ty);
+        let optional = field.is_some_and(Field::has_zero);
+        let unset = if optional { Unset::Zero } else { Unset::Nothing };
+        Self { walk, ty, row: ty.definition(), unset }
+    }
+
+    fn element(walk: &'a mut Walk, ty: Ty) -> Self {
+        let unset = if ty == Ty::Any { Unset::Nothing } else { Unset::Null };
+        Self { walk, ty, row: ty.definition(), unset }
+    }
+
+    /// Notes a value that is or is not the zero of its type.
+    fn zero(self, is_zero: bool) -> Found {
+        self.walk.problems.zeros |= is_zero && self.unset == Unset::Zero;
+        if is_zero { Found::Zero } else { Found::Other }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = ();
+/// What was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Null,
+    /// The zero value of its type.
+    Zero,
+    Other,
+}
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-macro_rules! scalars {
-    ($($name:ident: $ty:ty),*) => { $(fn $name<E>(self, _: $ty) -> Result<(), E> { Ok(()) })* };
-}
-
 impl<'de> Visitor<'de> for Node<'_> {
-    type Value = ();
+    type Value = Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("JSON")
     }
 
-    scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
+    fn visit_bool<E>(self, flag: bool) -> Result<Found, E> {
+        let is_zero = self.ty == Ty::Boolean && !flag;
+        Ok(self.zero(is_zero))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+    fn visit_i64<E>(self, number: i64) -> Result<Found, E> {
+        let is_zero = number == 0 && is_number(self.ty);
+        Ok(self.zero(is_zero))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Found, E> {
+        let is_zero = number == 0 && is_number(self.ty);
+        Ok(self.zero(is_zero))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Found, E> {
+        let is_zero = is_zero_float(self.ty, number);
+        Ok(self.zero(is_zero))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Found, E> {
+        let is_zero = is_zero_text(self.ty, text);
+        Ok(self.zero(is_zero))
+    }
+
+    fn visit_unit<E>(self) -> Result<Found, E> {
+        self.walk.problems.zeros |= self.unset == Unset::Null;
+        Ok(Found::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Found, A::Error> {
         let ty = match self.ty {
             Ty::Array(element) => *element,
             _ => Ty::Any,
@@ -106,28 +164,27 @@ impl<'de> Visitor<'de> for Node<'_> {
         let length = self.walk.path.len();
         for index in 0_usize.. {
             write!(self.walk.path, "[{index}]").map_err(serde::de::Error::custom)?;
-            let next = elements.next_element_seed(Node::of(self.walk, ty))?;
+            let next = elements.next_element_seed(Node::element(self.walk, ty))?;
             self.walk.path.truncate(length);
             if next.is_none() {
-                break;
+                let is_zero = index == 0 && matches!(self.ty, Ty::Array(_));
+                return Ok(self.zero(is_zero));
             }
         }
-        Ok(())
+        Ok(Found::Other)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Found, A::Error> {
         let length = self.walk.path.len();
         let mut names = Names::default();
+        let mut all_zero = true;
         while let Some(name) = members.next_key_seed(Name)? {
             if length > 0 {
                 self.walk.path.push('.');
             }
             self.walk.path.push_str(&name);
-            let ty = match (self.row, self.ty) {
-                (Some(row), _) => row.field(&name).map(|field| field.ty),
-                (None, Ty::Map(value)) => Some(*value),
-                (None, _) => Some(Ty::Any),
-            };
+            let field = self.row.and_then(|row| row.field(&name));
+            let unknown = self.row.is_some() && field.is_none();
             let duplicate = !names.insert(name);
             if duplicate
                 && self.walk.has_room()
@@ -136,14 +193,23 @@ impl<'de> Visitor<'de> for Node<'_> {
                 let path = self.walk.recorded();
                 self.walk.problems.duplicates.push(path);
             }
-            if ty.is_none() && !duplicate && self.walk.has_room() {
+            if unknown && !duplicate && self.walk.has_room() {
                 let path = self.walk.recorded();
                 self.walk.problems.unknown.push(path);
             }
-            members.next_value_seed(Node::of(self.walk, ty.unwrap_or(Ty::Any)))?;
+            let found = members.next_value_seed(match self.ty {
+                Ty::Map(value) => Node::element(self.walk, *value),
+                _ => Node::field(self.walk, field),
+            })?;
+            all_zero &= match found {
+                Found::Null => field.is_some(),
+                Found::Zero => field.is_some_and(|field| !field.pointer),
+                Found::Other => false,
+            };
             self.walk.path.truncate(length);
         }
-        Ok(())
+        let is_zero = all_zero && matches!(self.ty, Ty::Ref(_) | Ty::Map(_));
+        Ok(self.zero(is_zero))
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     RETAIN_KEYS, identity, objects,
 };
 use crate::schema::Patch;
+use crate::schema::mismatch::{go_kind, printed};
 
 type Object = Map<String, Value>;
 
@@ -23,13 +24,13 @@ pub(super) fn object(
         Some(Value::String(directive)) if directive == "replace" => return strip(patch),
         Some(Value::String(directive)) if directive == "delete" => return Ok(Object::new()),
         Some(Value::String(directive)) if directive == "merge" => {}
-        Some(other) => return Err(PatchError::UnknownDirective(other.to_string())),
+        Some(directive) => return Err(unknown_directive(directive, patch)),
     }
     if let Some(keys) = patch.remove(RETAIN_KEYS) {
         retain_keys(&mut original, &patch, keys)?;
     }
-    let orders = take_directives(&mut patch, ELEMENT_ORDER)?;
-    let deletes = take_directives(&mut patch, DELETE_PRIMITIVES)?;
+    let orders = take_directives(&mut patch, ELEMENT_ORDER, PatchError::ElementOrder)?;
+    let deletes = take_directives(&mut patch, DELETE_PRIMITIVES, PatchError::PrimitiveList)?;
     for (name, values) in deletes {
         if let Some(Value::Array(list)) = original.get_mut(&name) {
             let deleted_values = ElementIndex::of(&values, None);
@@ -51,14 +52,13 @@ pub(super) fn object(
 
 fn retain_keys(original: &mut Object, patch: &Object, keys: Value) -> Result<(), PatchError> {
     let Value::Array(keys) = keys else {
-        return Err(PatchError::DirectiveNotList(RETAIN_KEYS.to_owned()));
+        return Err(PatchError::RetainKeysFormat);
     };
     let named = |name: &str| keys.iter().any(|key| key.as_str() == Some(name));
-    let stray = patch
-        .iter()
-        .find(|(name, value)| !value.is_null() && !name.starts_with('$') && !named(name));
-    if let Some((name, _)) = stray {
-        return Err(PatchError::RetainKeys(name.clone()));
+    // The directives of lists name no field of their own.
+    let own = |name: &str| !name.starts_with(DELETE_PRIMITIVES) && !name.starts_with(ELEMENT_ORDER);
+    if patch.iter().any(|(name, value)| !value.is_null() && own(name) && !named(name)) {
+        return Err(PatchError::RetainKeysFormat);
     }
     original.retain(|name, _| named(name));
     Ok(())
@@ -68,6 +68,7 @@ fn retain_keys(original: &mut Object, patch: &Object, keys: Value) -> Result<(),
 fn take_directives(
     patch: &mut Object,
     prefix: &str,
+    malformed: PatchError,
 ) -> Result<Vec<(String, Vec<Value>)>, PatchError> {
     let names: Vec<String> = patch.keys().filter(|key| key.starts_with(prefix)).cloned().collect();
     let mut found = Vec::new();
@@ -75,7 +76,7 @@ fn take_directives(
         match patch.remove(&name) {
             Some(Value::Array(values)) => found.push((name[prefix.len()..].to_owned(), values)),
             Some(Value::Null) | None => {}
-            Some(_) => return Err(PatchError::DirectiveNotList(name)),
+            Some(_) => return Err(malformed),
         }
     }
     Ok(found)
@@ -154,8 +155,8 @@ fn check_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<()
             Some(at) if at >= last => last = at,
             _ => {
                 return Err(PatchError::Order {
-                    patch: Value::from(patch.to_vec()).to_string(),
-                    order: Value::from(order.to_vec()).to_string(),
+                    patch: printed(&patch.to_vec().into()),
+                    order: printed(&order.to_vec().into()),
                 });
             }
         }
@@ -173,6 +174,15 @@ fn list(old: Vec<Value>, new: Vec<Value>, schema: FieldSchema) -> Result<Vec<Val
 
 /// Merges elements by key, or primitives as a set; applies the directives among the elements.
 fn merge(old: Vec<Value>, new: Vec<Value>, schema: FieldSchema) -> Result<Vec<Value>, PatchError> {
+    let mut kinds = old.iter().chain(&new).map(go_kind);
+    if let Some(first) = kinds.next() {
+        if first == "slice" {
+            return Err(PatchError::ListOfLists);
+        }
+        if kinds.any(|kind| kind != first) {
+            return Err(PatchError::MixedElements(printed(&vec![old, new].into())));
+        }
+    }
     if !objects(&old) && !objects(&new) {
         let mut merged = old;
         let mut seen: HashSet<String> = merged.iter().map(Value::to_string).collect();
@@ -191,16 +201,16 @@ fn merge(old: Vec<Value>, new: Vec<Value>, schema: FieldSchema) -> Result<Vec<Va
     let (mut replace, mut deleted) = (false, Vec::new());
     for element in new {
         let Value::Object(element) = element else {
-            return Err(PatchError::MixedElements(key.to_owned()));
+            return Err(PatchError::NotAnObject);
         };
-        match element.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
+        match element.get(DIRECTIVE) {
             None => kept.push(element),
-            Some("replace") => replace = true,
-            Some("delete") => {
+            Some(Value::String(directive)) if directive == "replace" => replace = true,
+            Some(Value::String(directive)) if directive == "delete" => {
                 id_of(&element, key)?;
                 deleted.push(Value::Object(element));
             }
-            Some(other) => return Err(PatchError::UnknownDirective(other.to_owned())),
+            Some(other) => return Err(unknown_directive(other.clone(), element)),
         }
     }
     if replace {
@@ -214,7 +224,7 @@ fn merge(old: Vec<Value>, new: Vec<Value>, schema: FieldSchema) -> Result<Vec<Va
         match index.get(&id) {
             Some(at) => {
                 let Value::Object(old) = merged[at].take() else {
-                    return Err(PatchError::MixedElements(key.to_owned()));
+                    return Err(PatchError::NotAnObject);
                 };
                 merged[at] = Value::Object(object(old, element, schema.element())?);
             }
@@ -227,9 +237,16 @@ fn merge(old: Vec<Value>, new: Vec<Value>, schema: FieldSchema) -> Result<Vec<Va
     Ok(merged)
 }
 
+/// `map` is the patch of which the directive is part.
+fn unknown_directive(directive: Value, mut map: Object) -> PatchError {
+    let text = printed(&directive);
+    map.insert(DIRECTIVE.to_owned(), directive);
+    PatchError::UnknownDirective { directive: text, map: printed(&map.into()) }
+}
+
 fn id_of(element: &Object, key: &'static str) -> Result<Value, PatchError> {
     element.get(key).cloned().ok_or_else(|| PatchError::MissingMergeKey {
-        element: Value::Object(element.clone()).to_string(),
+        element: printed(&element.clone().into()),
         key,
     })
 }
@@ -248,7 +265,8 @@ fn arrange(merged: Vec<Value>, order: &[Value], server: &[Value], key: Option<&s
     while let (Some(left), Some(right)) = (named.peek(), others.peek()) {
         let first = match (rank(&server, left), rank(&server, right)) {
             (Some(left), Some(right)) => left < right,
-            _ => false,
+            // What the patch adds goes before what only the server has.
+            _ => true,
         };
         arranged.extend(if first { named.next() } else { others.next() });
     }

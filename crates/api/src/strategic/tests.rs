@@ -45,7 +45,7 @@ fn directives_are_obeyed() {
         pod(),
         json!({"metadata": {"finalizers": ["a/a", "b/b", "c/c"]}}),
         json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b/b"], "finalizers": ["d/d"]}}),
-        json!({"metadata": {"finalizers": ["a/a", "c/c", "d/d"]}}),
+        json!({"metadata": {"finalizers": ["d/d", "a/a", "c/c"]}}),
     );
     check(
         deployment(),
@@ -62,15 +62,130 @@ fn directives_are_obeyed() {
     let mut patch = json!({"spec": {"containers": [{"image": "x"}]}});
     let original = json!({"spec": {"containers": [{"name": "a"}]}});
     let error = apply(original.clone(), patch.clone(), pod()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        r#"map: {"image":"x"} does not contain declared merge key: name"#
-    );
+    assert_eq!(error.to_string(), "map: map[image:x] does not contain declared merge key: name");
     patch["spec"]["containers"] = json!([{"name": "a", "$patch": "nonsense"}]);
     assert_eq!(
         apply(original, patch, pod()).unwrap_err(),
-        PatchError::UnknownDirective("nonsense".into())
+        PatchError::UnknownDirective {
+            directive: "nonsense".into(),
+            map: "map[$patch:nonsense name:a]".into()
+        }
     );
+}
+
+/// Upstream's documented cases: `original`, `patch` and the result, as names of a merged list
+/// (the containers of a pod) or as elements of a set (finalizers).
+#[test]
+fn lists_get_upstreams_order() {
+    // Directives: `-a` deletes, `!` replaces the list; the order is `$setElementOrder`.
+    let cases: &[(&str, &str, Option<&str>, &str)] = &[
+        // What the patch adds goes before what only the server has.
+        ("a", "b", None, "b a"),
+        ("a b c", "d", None, "d a b c"),
+        ("a b c", "b d", None, "a b d c"),
+        ("a b c", "d b", None, "d a b c"),
+        ("a b c", "c a", None, "b c a"),
+        ("a b c", "c", None, "a b c"),
+        ("", "b a", None, "b a"),
+        ("a b", "", None, "a b"),
+        ("a b c", "-b", None, "a c"),
+        ("a b c", "-b d", None, "d a c"),
+        ("a b", "! d c", None, "d c"),
+        ("a b", "!", None, ""),
+        // With an order.
+        ("a b", "", Some("b a"), "b a"),
+        ("a b c", "", Some("c a"), "b c a"),
+        ("a b", "c", Some("a c b"), "a c b"),
+        ("a b", "c", Some("c a b"), "c a b"),
+        ("a s b", "c", Some("b c a"), "s b c a"),
+        ("s a", "c", Some("a c"), "s a c"),
+        ("a s", "c", Some("a c"), "a c s"),
+        ("a b c", "-b", Some("c a"), "c a"),
+        ("", "b a", Some("b a"), "b a"),
+    ];
+    let names = |text: &str, with_directives: bool| -> Value {
+        let element = |name: &str| match (name, name.strip_prefix('-')) {
+            ("!", _) => json!({"$patch": "replace"}),
+            (_, Some(gone)) => json!({"name": gone, "$patch": "delete"}),
+            _ => json!({"name": name}),
+        };
+        let all = text.split_whitespace();
+        assert!(with_directives || !text.contains(['-', '!']));
+        all.map(element).collect()
+    };
+    for (original, patch, order, expected) in cases {
+        let mut patched = json!({"spec": {"containers": names(patch, true)}});
+        if patch.is_empty() {
+            patched = json!({"spec": {}});
+        }
+        if let Some(order) = order {
+            patched["spec"]["$setElementOrder/containers"] = names(order, false);
+        }
+        let original = json!({"spec": {"containers": names(original, false)}});
+        let found = apply(original, patched, pod()).unwrap();
+        assert_eq!(found["spec"]["containers"], names(expected, false), "{patch} {order:?}");
+    }
+    let primitives: &[(&str, &str, Option<&str>, &str, &str)] = &[
+        ("a b", "c", None, "", "c a b"),
+        ("a b", "b c", None, "", "a b c"),
+        ("a b c", "d", None, "b", "d a c"),
+        ("a b", "c", Some("b c a"), "", "b c a"),
+        ("a b", "", Some("b a"), "", "b a"),
+        ("a s b", "c", Some("b c a"), "", "s b c a"),
+    ];
+    let words = |text: &str| -> Value { text.split_whitespace().collect() };
+    for (original, patch, order, deleted, expected) in primitives {
+        let mut metadata = json!({"finalizers": words(patch)});
+        if let Some(order) = order {
+            metadata["$setElementOrder/finalizers"] = words(order);
+        }
+        if !deleted.is_empty() {
+            metadata["$deleteFromPrimitiveList/finalizers"] = words(deleted);
+        }
+        let original = json!({"metadata": {"finalizers": words(original)}});
+        let found = apply(original, json!({"metadata": metadata}), pod()).unwrap();
+        assert_eq!(found["metadata"]["finalizers"], words(expected), "{patch} {order:?} {deleted}");
+    }
+}
+
+#[test]
+fn malformed_patches_are_refused_in_upstreams_words() {
+    let original = json!({"metadata": {"finalizers": ["a"]}, "spec": {"containers": [{"name": "a"}], "volumes": [{"name": "v"}]}});
+    for (patch, text) in [
+        (json!({"spec": {"$patch": 5}}), "unknown patch type: 5 in map: map[$patch:5]"),
+        (
+            json!({"spec": {"containers": [{"name": "a", "$patch": "x"}]}}),
+            "unknown patch type: x in map: map[$patch:x name:a]",
+        ),
+        (
+            json!({"spec": {"containers": [{"image": "x", "args": ["b", 1, null]}]}}),
+            "map: map[args:[b 1 <nil>] image:x] does not contain declared merge key: name",
+        ),
+        (
+            json!({"spec": {"$setElementOrder/containers": "a"}}),
+            "invalid patch format of setElementOrder list",
+        ),
+        (
+            json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}),
+            "invalid patch format of primitive list",
+        ),
+        (json!({"spec": {"$retainKeys": "volumes"}}), "invalid patch format of retainKeys"),
+        (
+            json!({"spec": {"$retainKeys": ["volumes"], "hostname": "x"}}),
+            "invalid patch format of retainKeys",
+        ),
+        (
+            json!({"spec": {"$setElementOrder/containers": [{"name": "a"}], "containers": [{"name": "b"}]}}),
+            "The order in patch list:\n[map[name:b]]\n doesn't match $setElementOrder list:\n[map[name:a]]\n",
+        ),
+        (
+            json!({"metadata": {"finalizers": ["b", ["a"], 1]}}),
+            "list element types are not identical: [[a] [b [a] 1]]",
+        ),
+    ] {
+        let error = apply(original.clone(), patch.clone(), pod()).unwrap_err();
+        assert_eq!(error.to_string(), text, "{patch}");
+    }
 }
 
 #[test]

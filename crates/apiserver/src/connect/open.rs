@@ -136,9 +136,7 @@ fn log_limits(call: Call<'_>) -> Result<[Option<i64>; 3], ApiError> {
         if text.is_empty() {
             return Ok(None);
         }
-        let number: i64 = text.parse().map_err(|_| {
-            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?;
+        let number = crate::options::integer(text)?;
         if number < min {
             errors.push(FieldError::invalid(name, number, problem));
         }

@@ -45,6 +45,7 @@ impl Strategy for Rules {
         fill::missing(&mut spec.suspend, false);
         fill::missing(&mut spec.successful_jobs_history_limit, 3);
         fill::missing(&mut spec.failed_jobs_history_limit, 1);
+        spec.job_template.metadata.get_or_insert_default();
         defaults::template(&mut spec.job_template.spec.get_or_insert_default().template);
     }
 

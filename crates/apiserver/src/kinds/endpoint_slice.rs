@@ -36,6 +36,9 @@ impl Strategy for Rules {
     type Object = EndpointSlice;
 
     fn default(&self, slice: &mut EndpointSlice) {
+        for endpoint in slice.endpoints.iter_mut().flatten() {
+            endpoint.conditions.get_or_insert_default();
+        }
         for port in slice.ports.iter_mut().flatten() {
             fill::missing(&mut port.name, "");
             fill::text(&mut port.protocol, "TCP");

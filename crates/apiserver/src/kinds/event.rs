@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::check::{self, Errors};
 use super::path::Path;
-use super::{Column, Strategy, columns};
+use super::{Column, Dependents, Strategy, columns};
 
 /// Longest reporting instance, action and reason of an Event with an `eventTime`.
 const MAX_TEXT: usize = 128;
@@ -55,6 +55,14 @@ impl Strategy for NewerRules {
 
 impl Strategy for Rules {
     type Object = Event;
+
+    fn default(&self, event: &mut Event) {
+        event.source.get_or_insert_default();
+    }
+
+    fn dependents(&self) -> Dependents {
+        Dependents::Unsupported
+    }
 
     fn allow_create_on_update(&self) -> bool {
         true

@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 
 use super::pod_spec::{defaults, warnings};
 use super::rules::generation_of_spec;
-use super::{Column, Context, Strategy, fill};
+use super::{Column, Context, Dependents, Strategy, fill};
 
 /// Labels that tie pods to their Job, with their legacy names.
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
@@ -26,6 +26,9 @@ const NAME_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 
 /// Longest `managedBy`, in bytes.
 const MAX_MANAGER: usize = 63;
+
+/// Upstream's warning.
+const PRESERVED: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 /// The strategy of Jobs.
 pub struct Rules;
@@ -43,6 +46,10 @@ static COLUMNS: &[Column] = &[
 
 impl Strategy for Rules {
     type Object = Job;
+
+    fn dependents(&self) -> Dependents {
+        Dependents::Orphaned { warning: Some(PRESERVED) }
+    }
 
     generation_of_spec!();
 

@@ -25,6 +25,7 @@ impl Strategy for Rules {
 
     fn default(&self, policy: &mut NetworkPolicy) {
         let spec = policy.spec.get_or_insert_default();
+        spec.pod_selector.get_or_insert_default();
         let ingress =
             spec.ingress.iter_mut().flatten().flat_map(|rule| rule.ports.iter_mut().flatten());
         let egress =

@@ -21,10 +21,9 @@ pub struct Rules;
 /// `SetDefaults_PersistentVolumeClaimSpec`.
 pub fn default_spec(spec: &mut PersistentVolumeClaimSpec) {
     fill::text(&mut spec.volume_mode, "Filesystem");
-    if let Some(resources) = &mut spec.resources {
-        fill::amounts(&mut resources.requests);
-        fill::amounts(&mut resources.limits);
-    }
+    let resources = spec.resources.get_or_insert_default();
+    fill::amounts(&mut resources.requests);
+    fill::amounts(&mut resources.limits);
 }
 
 /// Defaults of a claim, also inside a StatefulSet.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::pod_spec::{defaults, warnings};
 use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy, fill, status};
+use super::{Column, Dependents, Strategy, fill, status};
 
 /// The strategy of ReplicationControllers.
 pub struct Rules;
@@ -29,6 +29,10 @@ static COLUMNS: &[Column] = &[
 
 impl Strategy for Rules {
     type Object = ReplicationController;
+
+    fn dependents(&self) -> Dependents {
+        Dependents::Orphaned { warning: None }
+    }
 
     status_apart!();
     generation_of_spec!();

@@ -40,6 +40,7 @@ pub fn defaults(volume: &mut Volume) {
     if let Some(template) =
         volume.ephemeral.as_mut().and_then(|source| source.volume_claim_template.as_mut())
     {
+        template.metadata.get_or_insert_default();
         persistent_volume_claim::default_spec(&mut template.spec);
     }
     if let Some(source) = &mut volume.iscsi {

@@ -50,8 +50,9 @@ pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
             accept: accept.raw.clone(),
         },
     };
-    if let Subject::Resource { verb, .. } = subject {
-        options = options::of_verb(verb, options)?;
+    match subject {
+        Subject::Resource { verb, .. } => options = options::of_verb(verb, options)?,
+        Subject::Path { .. } => options::check_timeout(&options)?,
     }
     Ok(Routed { subject, options })
 }

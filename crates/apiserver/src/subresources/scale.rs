@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use serde_json::json;
 
 use super::{decode, json};
+use crate::body::decode_as;
 use crate::cache::Version;
 use crate::core::{self, Call};
-use crate::request::{PatchType, Request, Target};
+use crate::request::{Options, PatchType, Request, Target};
 use crate::response::Response;
 use crate::verbs::apply;
 use crate::verbs::patch::Patch;
@@ -48,7 +49,7 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     let patch = Patch::read(call, request)?;
     write(call, |scale| {
         let json = patch.apply(Scale::ROW, &Kind::encode(scale))?;
-        Scale::decode(&json).map_err(|error| ApiError::bad_request(error.source.to_string()))
+        decode_as(&json).map_err(ApiError::bad_request)
     })
     .await
 }
@@ -71,8 +72,7 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
         )));
     }
     let text = serde_json::to_vec(&wanted).map_err(ApiError::internal)?;
-    let scale =
-        Scale::decode(&text).map_err(|error| ApiError::bad_request(error.source.to_string()))?;
+    let scale: Scale = decode_as(&text).map_err(ApiError::bad_request)?;
     check_name(call, &scale)?;
     let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas);
     check_replicas(call, replicas.unwrap_or_default())?;
@@ -83,16 +83,19 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
     if let Some(replicas) = replicas {
         config["spec"] = json!({"replicas": replicas});
     }
-    let target = itself(call);
-    let call = Call { target: &target, ..call };
+    let (target, options) = itself(call);
+    let call = Call { target: &target, options: &options, ..call };
     let answer = apply::apply_config(call, request, &config, "scale").await?;
     let object = core::decode(call.row(), &answer.version)?;
     Ok(json(200, &scale_of(&*object)?))
 }
 
 /// The object itself is what changes; the right to update its scale has been checked.
-fn itself(call: Call<'_>) -> Target {
-    Target { subresource: String::new(), ..call.target.clone() }
+fn itself(call: Call<'_>) -> (Target, Options) {
+    (
+        Target { subresource: String::new(), ..call.target.clone() },
+        Options { written_through: "scale", ..call.options.clone() },
+    )
 }
 
 fn check_name(call: Call<'_>, scale: &Scale) -> Result<(), ApiError> {
@@ -120,8 +123,8 @@ async fn write(
     call: Call<'_>,
     mut change: impl FnMut(&Scale) -> Result<Scale, ApiError> + Send,
 ) -> Result<Response, ApiError> {
-    let target = itself(call);
-    let call = Call { target: &target, ..call };
+    let (target, options) = itself(call);
+    let call = Call { target: &target, options: &options, ..call };
     let answer = update_with(call, |object, version: &Version| {
         let scale = change(&scale_of(object)?)?;
         check_name(call, &scale)?;

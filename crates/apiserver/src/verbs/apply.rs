@@ -1,12 +1,15 @@
 //! Server-side apply: the body is a manager's configuration; the server merges it and tracks who
 //! owns which field.
 
-use api::apply::{Conflict, Writer};
+use std::collections::BTreeMap;
+
+use api::apply::{Conflict, Sent, Writer};
 use api::object::Object;
 use api::status::FieldError;
 use api::{ApiError, schema};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, StatusCause};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::create::create_object;
 use super::update::update_with;
@@ -20,6 +23,8 @@ use crate::response::{ObjectAnswer, Response};
 
 /// Longest name of a manager, in bytes.
 const MANAGER_MAX: usize = 128;
+/// Longest subresource that an entry of managed fields names, in bytes.
+const SUBRESOURCE_MAX: usize = 256;
 /// Manager of writes that name none.
 const UNKNOWN_MANAGER: &str = "unknown";
 
@@ -57,7 +62,7 @@ pub fn read(call: Call<'_>, request: &Request) -> Result<Value, ApiError> {
     if !config.is_object() {
         return Err(ApiError::bad_request("error decoding YAML: not an object"));
     }
-    if config["metadata"]["managedFields"].as_array().is_some_and(|fields| !fields.is_empty()) {
+    if config["metadata"]["managedFields"].is_array() {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
     Ok(config)
@@ -110,13 +115,15 @@ pub async fn apply_config(
 fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiError> {
     let row = call.row();
     let decoded = body::decode(row, json, FieldValidation::Warn)?;
-    let unknown: Vec<String> = decoded
+    let mut problems: Vec<String> = decoded
         .warnings
         .iter()
         .filter_map(|warning| warning.strip_prefix("unknown field \"")?.strip_suffix('"'))
         .map(|field| format!(".{field}: field not declared in schema"))
         .collect();
-    if unknown.is_empty() {
+    let schema = schema::kind(row.group, row.version, row.kind);
+    problems.extend(api::apply::duplicate(config, schema));
+    if problems.is_empty() {
         return Ok(());
     }
     let name = config["metadata"]["name"].as_str();
@@ -126,33 +133,99 @@ fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiEr
         name.unwrap_or(&call.target.name),
         row.api_version(),
         row.kind,
-        match unknown.as_slice() {
+        match problems.as_slice() {
             [only] => only.clone(),
             all => format!("errors:\n  {}", all.join("\n  ")),
         }
     )))
 }
 
+/// Makes the writer the owner of a new object's fields. Called before admission, whose additions
+/// nobody owns.
+pub fn record(call: Call<'_>, new: &mut dyn Object) -> Result<(), ApiError> {
+    if call.options.patch_type == Some(PatchType::Apply) {
+        return Ok(());
+    }
+    new.metadata_mut().managed_fields = None;
+    let row = call.row();
+    let json: Value = serde_json::from_slice(&new.encode()).map_err(ApiError::internal)?;
+    let schema = schema::kind(row.group, row.version, row.kind);
+    let has_status = row.has_subresource("status");
+    let api_version = row.api_version();
+    let owners = api::apply::create(&json, schema, has_status, &writer(call, &api_version));
+    new.metadata_mut().managed_fields = Some(owners).filter(|owners| !owners.is_empty());
+    Ok(())
+}
+
 /// Tracks the owners of the fields that an update changed. Called with the object as it is about to
-/// be stored; objects that were never applied have no owners.
+/// be stored, with the managed fields that the client sent.
 pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
     if call.options.patch_type == Some(PatchType::Apply) {
         return Ok(());
     }
-    let Some(owners) = old.metadata().managed_fields.clone().filter(|owners| !owners.is_empty())
-    else {
-        new.metadata_mut().managed_fields = None;
+    let sent = Sent::of(new.metadata_mut().managed_fields.take());
+    let owners = match sent {
+        // A subresource is not the place to change them.
+        _ if !call.target.subresource.is_empty() => old.metadata().managed_fields.clone(),
+        Sent::Cleared => None,
+        Sent::Taken(owners) => {
+            check_owners(call, &owners)?;
+            Some(owners)
+        }
+        Sent::Ignored => old.metadata().managed_fields.clone(),
+    };
+    let Some(owners) = owners.filter(|owners| !owners.is_empty()) else {
         return Ok(());
     };
     let row = call.row();
-    let json =
-        |object: &dyn Object| serde_json::from_slice(&object.encode()).map_err(ApiError::internal);
-    let (before, after): (Value, Value) = (json(old)?, json(new)?);
+    let (before, after) = differing(old, new)?;
     let schema = schema::kind(row.group, row.version, row.kind);
     let owners =
         api::apply::track(&before, &owners, &after, schema, &writer(call, &row.api_version()));
-    new.metadata_mut().managed_fields = Some(owners);
+    new.metadata_mut().managed_fields = Some(owners).filter(|owners| !owners.is_empty());
     Ok(())
+}
+
+/// The members in which two versions of an object differ, usually few of a large object.
+fn differing(old: &dyn Object, new: &dyn Object) -> Result<(Value, Value), ApiError> {
+    type Members<'a> = BTreeMap<&'a str, &'a RawValue>;
+    let (old, new) = (old.encode(), new.encode());
+    let before: Members<'_> = serde_json::from_slice(&old).map_err(ApiError::internal)?;
+    let after: Members<'_> = serde_json::from_slice(&new).map_err(ApiError::internal)?;
+    let only = |own: &Members<'_>, other: &Members<'_>| {
+        let differs = own.iter().filter(|(name, value)| {
+            other.get(*name).is_none_or(|other| other.get() != value.get())
+        });
+        let parsed = differs
+            .map(|(name, value)| Ok(((*name).to_owned(), serde_json::from_str(value.get())?)));
+        let members: Result<serde_json::Map<_, _>, serde_json::Error> = parsed.collect();
+        members.map(Value::Object).map_err(ApiError::internal)
+    };
+    Ok((only(&before, &after)?, only(&after, &before)?))
+}
+
+/// What is wrong with managed fields that a client sent (`ValidateManagedFields`).
+fn check_owners(call: Call<'_>, owners: &[ManagedFieldsEntry]) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    for (index, owner) in owners.iter().enumerate() {
+        let path = format!("metadata.managedFields[{index}]");
+        let manager = owner.manager.as_deref().unwrap_or_default();
+        if manager.len() > MANAGER_MAX {
+            errors.push(FieldError::too_long(format!("{path}.manager"), MANAGER_MAX));
+        }
+        if manager.chars().any(char::is_control) {
+            let problem = "should only contain printable characters";
+            errors.push(FieldError::invalid(format!("{path}.manager"), manager, problem));
+        }
+        let subresource = owner.subresource.as_deref().unwrap_or_default();
+        if subresource.len() > SUBRESOURCE_MAX {
+            errors.push(FieldError::too_long(format!("{path}.subresource"), SUBRESOURCE_MAX));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(call.row(), &call.target.name, &errors))
 }
 
 fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
@@ -161,7 +234,10 @@ fn writer<'a>(call: Call<'a>, api_version: &'a str) -> Writer<'a> {
     Writer {
         manager: candidates.into_iter().find(|name| !name.is_empty()).unwrap_or(UNKNOWN_MANAGER),
         api_version,
-        subresource: &call.target.subresource,
+        subresource: match call.target.subresource.as_str() {
+            "" => call.options.written_through,
+            own => own,
+        },
         now: meta::whole_seconds(call.now()),
         force: call.options.force,
     }

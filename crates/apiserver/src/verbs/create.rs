@@ -32,8 +32,7 @@ const NAME_ATTEMPTS: usize = 8;
 /// 400, 403, 409 and 422 as Kubernetes.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
-    let mut decoded = body::decode(call.row(), &json, call.options.field_validation)?;
-    decoded.object.metadata_mut().managed_fields = None;
+    let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut answer = create_object(call, decoded.object).await?;
     answer.warnings.extend(decoded.warnings);
     Ok(Response::Object(answer))
@@ -75,6 +74,7 @@ async fn create_once(
     let strategy = strategy(call.row());
     meta::fill_new(object.metadata_mut(), call.now())?;
     strategy.default(&mut *object);
+    super::apply::record(call, &mut *object)?;
     call.core.admission.mutate(call, &mut *object, None).await?;
     let context = Context { now: call.now(), subresource: "" };
     strategy.prepare_create(&mut *object, &context);

@@ -17,11 +17,11 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
 use crate::error::WriteError;
-use crate::kinds::strategy;
+use crate::kinds::{Dependents, strategy};
 use crate::meta;
-use crate::options;
+use crate::options::{self, integer};
 use crate::request::{Request, Verb};
-use crate::response::Response;
+use crate::response::{ObjectAnswer, Response};
 use crate::{keys, scan, stored};
 
 /// Parses `DeleteOptions` from the body and the query.
@@ -44,10 +44,7 @@ pub fn options(verb: Verb, request: &Request) -> Result<DeleteOptions, ApiError>
         })?
     };
     if let Some(text) = request.options.parameter("gracePeriodSeconds") {
-        let seconds = text.parse().map_err(|_| {
-            ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?;
-        options.grace_period_seconds = Some(seconds);
+        options.grace_period_seconds = Some(integer(text)?);
     }
     if let Some(policy) = request.options.parameter("propagationPolicy") {
         options.propagation_policy = Some(policy.to_owned());
@@ -95,15 +92,27 @@ pub async fn delete(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     call_options.dry_run |= is_dry_run(&options);
     let call = Call { options: &call_options, ..call };
     let deleted = delete_object(call, &options).await?;
+    let warnings = warning(call.row(), &options).map(str::to_owned).into_iter().collect();
     Ok(match deleted {
-        Deletion::Now(version) if call.row() == Pod::ROW => {
-            Response::Object(answer(call.row(), 200, version))
+        Deletion::Now(version) if call.row() != Pod::ROW => {
+            Response::Json { code: 200, json: success(call, &version), warnings }
         }
-        Deletion::Now(version) => {
-            Response::Json { code: 200, json: success(call, &version), warnings: Vec::new() }
+        Deletion::Now(version) | Deletion::Later(version) => {
+            Response::Object(ObjectAnswer { warnings, ..answer(call.row(), 200, version) })
         }
-        Deletion::Later(version) => Response::Object(answer(call.row(), 200, version)),
     })
+}
+
+/// What the client may not expect of the kind's default, if it named no policy itself.
+fn warning(row: &api::KindRow, options: &DeleteOptions) -> Option<&'static str> {
+    match strategy(row).dependents() {
+        Dependents::Orphaned { warning }
+            if options.propagation_policy.is_none() && options.orphan_dependents.is_none() =>
+        {
+            warning
+        }
+        _ => None,
+    }
 }
 
 /// The result of a deletion.
@@ -232,7 +241,7 @@ fn plan(
     now: Timestamp,
 ) -> Plan {
     let mut marked = object.clone_object();
-    let finalizers_changed = propagate(marked.metadata_mut(), options);
+    let finalizers_changed = propagate(marked.metadata_mut(), options, strategy(row).dependents());
     let grace = grace_seconds(row, object, options);
     let metadata = marked.metadata_mut();
     let pending = meta::has_finalizers(metadata) || namespace_is_in_use(object);
@@ -272,15 +281,23 @@ fn plan(
 }
 
 /// Sets the finalizers of the propagation policy. True: they changed.
-fn propagate(metadata: &mut api::ObjectMeta, options: &DeleteOptions) -> bool {
+fn propagate(
+    metadata: &mut api::ObjectMeta,
+    options: &DeleteOptions,
+    dependents: Dependents,
+) -> bool {
     let before = metadata.finalizers.clone();
+    let mut finalizers = before.clone().unwrap_or_default();
+    let asked = finalizers.iter().any(|name| name == meta::FOREGROUND || name == meta::ORPHAN);
     let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
+        _ if dependents == Dependents::Unsupported => "Background",
         (Some(policy), _) => policy,
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
+        (None, None) if asked => return false,
+        (None, None) if matches!(dependents, Dependents::Orphaned { .. }) => "Orphan",
         (None, None) => return false,
     };
-    let mut finalizers = before.clone().unwrap_or_default();
     finalizers.retain(|name| name != meta::FOREGROUND && name != meta::ORPHAN);
     match policy {
         "Foreground" => finalizers.push(meta::FOREGROUND.to_owned()),

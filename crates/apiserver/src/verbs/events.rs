@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use api::object::Object;
+use api::schema::zero::is_zero_time;
 use api::status::FieldError;
 use api::{ApiError, Kind, KindRow};
 use k8s_openapi::api::core::v1::Event as CoreEvent;
@@ -115,7 +116,8 @@ async fn patch(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Resp
     let mut answer = update_with(core, |_, version| {
         let json = patch.apply(Event::ROW, &newer(version)?.json)?;
         let validation = call.options.field_validation;
-        let decoded = body::decode_patched(Event::ROW, &json, validation, &problems)?;
+        let decoded =
+            body::decode_patched(Event::ROW, &json, validation, &problems, patch.strategic())?;
         warnings = decoded.warnings;
         let event = core_value(&*decoded.object)?;
         let json = serde_json::to_vec(&event).map_err(ApiError::internal)?;
@@ -164,7 +166,8 @@ fn check(event: &Value, name: Option<&str>) -> Result<(), ApiError> {
             let problem = "should be at least 2";
             errors.push(FieldError::invalid("series.count", "", problem));
         }
-        if series.get("lastObservedTime").is_none_or(Value::is_null) {
+        let observed = series.get("lastObservedTime").and_then(Value::as_str);
+        if observed.is_none_or(is_zero_time) {
             errors.push(FieldError::required("series.lastObservedTime", ""));
         }
     }

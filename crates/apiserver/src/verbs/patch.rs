@@ -31,7 +31,7 @@ pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     let mut answer = update_with(call, |_, version: &Version| {
         let json = patch.apply(row, &version.json)?;
         let validation = call.options.field_validation;
-        let decoded = body::decode_patched(row, &json, validation, &problems)?;
+        let decoded = body::decode_patched(row, &json, validation, &problems, patch.strategic())?;
         warnings = decoded.warnings;
         let mut object: Box<dyn Object> = decoded.object;
         crate::meta::place(object.metadata_mut(), call.target)?;
@@ -83,6 +83,14 @@ pub enum Patch {
 }
 
 impl Patch {
+    /// A strategic merge patch, which errors show.
+    pub fn strategic(&self) -> Option<&Value> {
+        match self {
+            Self::Strategic(patch) => Some(patch),
+            _ => None,
+        }
+    }
+
     /// Parses the request's body as the patch type that it declares.
     ///
     /// # Errors
@@ -97,16 +105,14 @@ impl Patch {
                 // Parsed as a value first: of duplicate members, the last one counts.
                 let operations: Value =
                     body::decode_patch(&request.body, b'[', "[]handlers.jsonPatchOp")?;
-                let patch: json_patch::Patch =
-                    serde_json::from_value(operations).map_err(|error| {
-                        ApiError::bad_request(format!("error decoding patch: {error}"))
-                    })?;
-                if patch.0.len() > MAX_OPERATIONS {
+                let operations = operations.as_array().map(Vec::as_slice).unwrap_or_default();
+                if operations.len() > MAX_OPERATIONS {
                     return Err(ApiError::too_large(format!(
                         "Request entity too large: The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
-                        patch.0.len()
+                        operations.len()
                     )));
                 }
+                let patch = json::parse(operations)?;
                 Ok(Self::Json(patch))
             }
             Some(PatchType::Merge) => Ok(Self::Merge(document()?)),
@@ -125,15 +131,9 @@ impl Patch {
     pub fn apply(&self, row: &KindRow, json: &[u8]) -> Result<Vec<u8>, ApiError> {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {
-            Self::Json(patch) => json::apply(&mut value, patch).map_err(|error| {
-                ApiError::new(
-                    422,
-                    "Invalid",
-                    format!(
-                        "the server rejected our request due to an error in our request: {error}"
-                    ),
-                )
-            })?,
+            Self::Json(patch) => {
+                json::apply(&mut value, patch).map_err(|error| json::rejected(&error))?;
+            }
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => {
                 let schema = api::schema::kind(row.group, row.version, row.kind);

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
+use api::ApiError;
 use api::object::Object;
 use api::status::FieldError;
-use api::{ApiError, KindRow};
 use store::{Outcome, Revision};
 
 use super::current::{ATTEMPTS, Attempt, Current};
@@ -19,7 +19,7 @@ use crate::core::{Call, decode, version_of};
 use crate::error::WriteError;
 use crate::kinds::{Context, strategy};
 use crate::meta;
-use crate::request::Request;
+use crate::request::{Request, Verb};
 use crate::response::{ObjectAnswer, Response};
 use crate::{keys, stored};
 
@@ -31,7 +31,6 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut object = decoded.object;
-    object.metadata_mut().managed_fields = None;
     if object.metadata().name.as_deref().unwrap_or_default().is_empty() {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({} based on URL) was undeterminable: name must be provided",
@@ -126,7 +125,7 @@ async fn attempt(
     let row = call.row();
     let mut old = decode(row, current)?;
     let mut new = change(&*old, current)?;
-    expected(row, &call.target.name, &*new, current)?;
+    expected(call, &*new, current)?;
     old.metadata_mut().resource_version = None;
     new.metadata_mut().resource_version = None;
     let mut admitted = Vec::new();
@@ -217,14 +216,11 @@ async fn store(
 }
 
 /// Checks the preconditions in the new object's metadata.
-fn expected(
-    row: &KindRow,
-    name: &str,
-    new: &dyn Object,
-    current: &Version,
-) -> Result<(), ApiError> {
-    let metadata = new.metadata();
-    if let Some(uid) = metadata.uid.as_deref().filter(|uid| !uid.is_empty())
+fn expected(call: Call<'_>, new: &dyn Object, current: &Version) -> Result<(), ApiError> {
+    let (row, name, metadata) = (call.row(), &call.target.name, new.metadata());
+    // To a patch the uid is a field like others, which may not be changed.
+    if call.verb != Verb::Patch
+        && let Some(uid) = metadata.uid.as_deref().filter(|uid| !uid.is_empty())
         && *uid != *current.uid
     {
         return Err(ApiError::conflict(

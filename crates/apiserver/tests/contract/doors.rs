@@ -115,7 +115,9 @@ async fn the_server_sets_its_own_fields() {
     assert!(name.starts_with("web-") && name.len() == 9);
     assert_ne!(metadata["uid"], "mine");
     assert_ne!(metadata["creationTimestamp"], "2001-01-01T00:00:00Z");
-    assert!(metadata.get("generation").is_none() && metadata.get("managedFields").is_none());
+    assert!(metadata.get("generation").is_none());
+    let owners = metadata["managedFields"].as_array().unwrap();
+    assert!(owners.len() == 1 && owners[0]["manager"] != "x", "{owners:?}");
     assert!(metadata.get("deletionTimestamp").is_none());
 
     let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},

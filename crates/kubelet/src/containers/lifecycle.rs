@@ -251,7 +251,8 @@ impl Inner {
     ) -> Result<()> {
         let exit = ContainerExit {
             exit_code: EXIT_CODE_START_ERROR,
-            started_at: None,
+            // It never ran; upstream shows the beginning of Unix time.
+            started_at: Some(Timestamp::UNIX_EPOCH),
             finished_at: SystemClock.now(),
             reason: ExitReason::StartError,
             message: error.to_string(),

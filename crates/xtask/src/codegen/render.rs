@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::markers::{All, Markers, TypeMarkers, key, normalize};
 use super::openapi::{Type, Types};
+use super::pointers::Pointers;
 
 /// Types that are JSON values of their own shape rather than objects with fields.
 fn scalar(name: &str) -> Option<&'static str> {
@@ -46,7 +47,7 @@ fn wanted(ty: &Type) -> bool {
 }
 
 /// Every definition reachable from the wanted ones, sorted by name.
-fn reachable(types: &Types) -> anyhow::Result<Vec<&Type>> {
+pub fn reachable(types: &Types) -> anyhow::Result<Vec<&Type>> {
     let mut todo: Vec<&Type> = types.by_name.values().filter(|ty| wanted(ty)).collect();
     let mut seen = BTreeSet::new();
     while let Some(ty) = todo.pop() {
@@ -76,7 +77,7 @@ fn references<'a>(schema: &'a Value, paths: &mut Vec<&'a str>) {
     }
 }
 
-pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
+pub fn table(types: &Types, markers: &All, pointers: &Pointers) -> anyhow::Result<String> {
     let reachable = reachable(types)?;
     let index: BTreeMap<&str, usize> =
         reachable.iter().enumerate().map(|(index, ty)| (ty.name.as_str(), index)).collect();
@@ -90,6 +91,9 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
         let (module, short) = module.rsplit_once('.').unwrap_or(("", &module));
         let known = markers.get(&key(module, short)).unwrap_or(&none);
         let atomic = known.own.atomic;
+        let go = pointers
+            .get(&ty.name)
+            .with_context(|| format!("{}: run `cargo xtask pointers` first", ty.name))?;
         let resource = match &ty.resource {
             Some((group, version, kind)) => format!("Some(({group:?}, {version:?}, {kind:?}))"),
             None => "None".to_owned(),
@@ -118,7 +122,8 @@ pub fn table(types: &Types, markers: &All) -> anyhow::Result<String> {
                 [] => String::new(),
                 tags => format!(".proto(&{tags:?})"),
             };
-            writeln!(out, "{line}{tags},")?;
+            let pointer = if go.contains(name) { ".pointer()" } else { "" };
+            writeln!(out, "{line}{tags}{pointer},")?;
         }
         out.push_str("]},\n");
     }

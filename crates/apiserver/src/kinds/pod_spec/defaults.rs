@@ -10,6 +10,7 @@ use super::super::volumes;
 
 /// Defaults of a template: those of every pod spec.
 pub fn template(template: &mut PodTemplateSpec) {
+    template.metadata.get_or_insert_default();
     spec(template.spec.get_or_insert_default());
 }
 

@@ -1,7 +1,9 @@
 //! JSON patches within bounds: a few copies of copies would otherwise exhaust memory, and nested
 //! paths would nest values deeper than they can be traversed.
 
+use api::ApiError;
 use json_patch::{Patch, PatchOperation};
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Maximum depth of a patched object; decoding allows no more either.
@@ -9,6 +11,55 @@ const MAX_DEPTH: usize = 128;
 /// Maximum number of values in all copies and moves of one patch. Upstream limits the bytes of
 /// copies to 3 MiB.
 const MAX_CARRIED: usize = 1 << 20;
+
+/// An operation that cannot be carried out.
+pub fn rejected(why: &str) -> ApiError {
+    ApiError::new(
+        422,
+        "Invalid",
+        format!("the server rejected our request due to an error in our request: {why}"),
+    )
+}
+
+/// Reads the operations of a patch.
+///
+/// # Errors
+/// 400 for what is no operation, 422 for one that cannot be carried out: an unknown one, or one
+/// without its paths.
+pub fn parse(operations: &[Value]) -> Result<Patch, ApiError> {
+    operations.iter().map(operation).collect::<Result<_, _>>().map(Patch)
+}
+
+fn operation(json: &Value) -> Result<PatchOperation, ApiError> {
+    let Some(members) = json.as_object() else {
+        let kind = match json {
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            _ => "array",
+        };
+        return Err(ApiError::bad_request(format!(
+            "json: cannot unmarshal {kind} into Go value of type jsonpatch.Operation"
+        )));
+    };
+    let name = members.get("op").and_then(Value::as_str).unwrap_or("unknown");
+    let needed: &[&str] = match name {
+        "add" | "replace" | "remove" | "test" => &["path"],
+        "copy" | "move" => &["from", "path"],
+        other => return Err(rejected(&format!("Unexpected kind: {other}"))),
+    };
+    if let Some(member) =
+        needed.iter().find(|member| !members.get(**member).is_some_and(Value::is_string))
+    {
+        let why = format!("{name} operation failed to decode {member}: missing value");
+        return Err(rejected(&why));
+    }
+    // What Go takes for null.
+    let mut members = members.clone();
+    members.entry("value").or_insert(Value::Null);
+    PatchOperation::deserialize(Value::Object(members))
+        .map_err(|error| rejected(&error.to_string()))
+}
 
 /// Applies the operations in order.
 ///

@@ -76,6 +76,7 @@ impl Case {
             "limit=",
             "dryRun=",
             "timeoutSeconds=",
+            "timeout=",
             "gracePeriod",
             "force=",
             "propagationPolicy=",

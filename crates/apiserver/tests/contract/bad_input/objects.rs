@@ -216,8 +216,9 @@ fn updates() -> Vec<Case> {
         Case::new(merge("v1/pods", "p"), json!({"spec": {"nodeName": "elsewhere"}}).to_string(), INVALID,
             "Pod \"p\" is invalid: spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,…")
             .causes(&[("spec", "FieldValueForbidden")]),
-        Case::new(merge("v1/configmaps", "plain"), json!({"metadata": {"uid": "other"}}).to_string(), (409, "Conflict"),
-            "Operation cannot be fulfilled on configmaps \"plain\": Precondition failed: UID in precondition: other, UID in object meta: …"),
+        Case::new(merge("v1/configmaps", "plain"), json!({"metadata": {"uid": "other"}}).to_string(), INVALID,
+            "ConfigMap \"plain\" is invalid: metadata.uid: Invalid value: \"other\": field is immutable")
+            .causes(&[("metadata.uid", "FieldValueInvalid")]),
         Case::new(merge("v1/configmaps", "plain"), json!({"metadata": {"resourceVersion": "1"}}).to_string(), (409, "Conflict"),
             "Operation cannot be fulfilled on configmaps \"plain\": the object has been modified; please apply your changes to the latest version and try again"),
         Case::new(merge("v1/configmaps", "plain"), json!({"metadata": {"resourceVersion": "x"}}).to_string(), INVALID,

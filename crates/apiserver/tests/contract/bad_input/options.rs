@@ -9,7 +9,56 @@ const BAD: (u16, &str) = (400, "BadRequest");
 const INVALID: (u16, &str) = (422, "Invalid");
 
 pub fn cases() -> Vec<Case> {
-    [reads(), writes()].concat()
+    [reads(), writes(), parsed()].concat()
+}
+
+/// Parameters that Go parses, by verb: what cannot be parsed is refused, on every verb that has
+/// the parameter.
+fn parsed() -> Vec<Case> {
+    let body = json!({"metadata": {"name": "x"}}).to_string();
+    let ask = |verb: &'static str, name: &'static str, query: &'static str, message: String| {
+        let body = if verb == "create" { body.clone() } else { String::new() };
+        let body = if verb == "merge" { "{}".to_owned() } else { body };
+        Case::new((verb, MAPS, name), body, BAD, message).query(query)
+    };
+    let mut cases = Vec::new();
+    let all = [
+        ("get", "plain"),
+        ("list", ""),
+        ("create", ""),
+        ("update", "plain"),
+        ("merge", "plain"),
+        ("delete", "plain"),
+    ];
+    for (verb, name) in all {
+        for (query, error) in [
+            ("timeout=x", "time: invalid duration \"x\""),
+            ("timeout=5", "time: missing unit in duration \"5\""),
+            ("timeout=5d", "time: unknown unit \"d\" in duration \"5d\""),
+        ] {
+            let message = format!("invalid timeout specified in the request URL - {error}");
+            cases.push(ask(verb, name, query, message));
+        }
+    }
+    let number = |text: &str, why: &str| format!("strconv.ParseInt: parsing {text:?}: {why}");
+    for (verb, name, query, text, why) in [
+        ("list", "", "limit=", "", "invalid syntax"),
+        ("list", "", "limit=0x1", "0x1", "invalid syntax"),
+        ("list", "", "timeoutSeconds=1s", "1s", "invalid syntax"),
+        ("list", "", "watch=1&timeoutSeconds=x", "x", "invalid syntax"),
+        ("delete", "plain", "gracePeriodSeconds=", "", "invalid syntax"),
+        ("delete", "plain", "gracePeriodSeconds=1.0", "1.0", "invalid syntax"),
+        (
+            "delete",
+            "plain",
+            "gracePeriodSeconds=9999999999999999999",
+            "9999999999999999999",
+            "value out of range",
+        ),
+    ] {
+        cases.push(ask(verb, name, query, number(text, why)));
+    }
+    cases
 }
 
 fn reads() -> Vec<Case> {
