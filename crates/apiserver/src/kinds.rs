@@ -8,7 +8,7 @@
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
 mod check;
-mod columns;
+pub mod columns;
 mod config_map;
 mod controller_revision;
 mod cron_job;

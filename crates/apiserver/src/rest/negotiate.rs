@@ -2,7 +2,7 @@
 
 use api::ApiError;
 use http::HeaderMap;
-use http::header::{ACCEPT, ACCEPT_ENCODING};
+use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 
 use super::media_type;
 use super::table::{IncludeObject, TableOptions};
@@ -26,6 +26,8 @@ pub struct Accept {
     /// Only for clients that accept nothing else: the cache holds JSON.
     pub protobuf: bool,
     pub gzip: bool,
+    /// JSON on lines of its own, for people.
+    pub pretty: bool,
     /// What the rows of a Table include.
     pub include: IncludeObject,
     /// The header as written, for paths that negotiate by themselves.
@@ -43,7 +45,7 @@ impl Accept {
     /// # Errors
     /// 406 when none can, 400 for invalid options of a Table.
     pub fn parse(headers: &HeaderMap, query: &str) -> Result<Self, ApiError> {
-        let mut accept = Self::of_headers(headers)?;
+        let mut accept = Self { pretty: is_pretty(headers, query), ..Self::of_headers(headers)? };
         if accept.representation == Representation::Table {
             accept.include = IncludeObject::parse(query)?;
         }
@@ -117,6 +119,16 @@ impl Accept {
              application/vnd.kubernetes.protobuf",
         ))
     }
+}
+
+/// Whether the client asked for readable JSON, or is a person's tool as far as upstream knows.
+fn is_pretty(headers: &HeaderMap, query: &str) -> bool {
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix("pretty="));
+    if let Some(asked) = asked.filter(|value| !value.is_empty()) {
+        return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");
+    }
+    let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| agent.starts_with(tool))
 }
 
 /// The encoding of the body. Of an empty one, or of a patch, it does not matter whether it is

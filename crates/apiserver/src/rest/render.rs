@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::list::{PIECE_BYTES, Pieces};
-use super::table::{partial, table};
+use super::table::{partial, scale_table, table};
 use super::{Accept, Body, BodyError, Representation, watch};
 use crate::answer::{hold, in_time};
 use crate::inflight::Seat;
@@ -96,6 +96,9 @@ impl Rendering {
                         "only the following media types are accepted: application/json, application/yaml",
                     ));
                 }
+                let table = (accept.representation == Representation::Table)
+                    .then(|| scale_table(&json, &accept.table_options(), self.clock.now()));
+                let json = table.flatten().unwrap_or(json);
                 self.json(code, json, &warnings, accept, seat).await
             }
             Response::Raw { code, content_type, body } => {
@@ -116,7 +119,7 @@ impl Rendering {
         accept: &Accept,
         seat: Seat,
     ) -> Result<http::Response<Body>, ApiError> {
-        let other = accept.protobuf || accept.yaml;
+        let other = accept.protobuf || accept.yaml || accept.pretty;
         let (body, content_type) = if other && json.len() >= LARGE_BYTES {
             let accept = accept.clone();
             self.compute(move || convert(json, &accept)).await?
@@ -158,7 +161,7 @@ impl Rendering {
         if size < LARGE_BYTES {
             return self.json(200, pieces.whole()?, &[], accept, seat).await;
         }
-        if accept.protobuf || accept.yaml {
+        if accept.protobuf || accept.yaml || accept.pretty {
             return self.converted(size, pieces, accept, seat).await;
         }
         let compressor = accept.gzip.then(|| self.compressors.clone().try_acquire_owned().ok());
@@ -320,6 +323,8 @@ fn convert(json: Bytes, accept: &Accept) -> (Bytes, &'static str) {
         to_protobuf(&json).map(|message| (message, api::protobuf::MEDIA_TYPE))
     } else if accept.yaml {
         to_yaml(&json).map(|yaml| (yaml, "application/yaml"))
+    } else if accept.pretty {
+        Some((indented(&json), JSON))
     } else {
         None
     };
@@ -334,6 +339,45 @@ fn to_protobuf(json: &[u8]) -> Option<Bytes> {
 fn to_yaml(json: &[u8]) -> Option<Bytes> {
     let value: serde_json::Value = serde_json::from_slice(json).ok()?;
     serde_saphyr::to_string(&value).ok().map(Bytes::from)
+}
+
+/// The JSON on lines of its own, indented by two spaces as Go does.
+fn indented(json: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let new_line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    let (mut depth, mut in_text, mut escaped, mut opened) = (0_usize, false, false, false);
+    for &byte in json {
+        if in_text {
+            out.push(byte);
+            in_text = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' => continue,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                if !opened {
+                    new_line(&mut out, depth);
+                }
+            }
+            _ if opened => new_line(&mut out, depth),
+            _ => {}
+        }
+        out.push(byte);
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b',' => new_line(&mut out, depth),
+            b':' => out.push(b' '),
+            b'"' => in_text = true,
+            _ => {}
+        }
+        opened = matches!(byte, b'{' | b'[');
+    }
+    out.into()
 }
 
 fn head(code: u16, content_type: HeaderValue, body: Body) -> http::Response<Body> {
@@ -364,4 +408,33 @@ fn gzip(body: &[u8]) -> Result<Bytes, ApiError> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
     encoder.write_all(body).map_err(ApiError::internal)?;
     encoder.finish().map(Bytes::from).map_err(ApiError::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_indented_as_go_does() {
+        let json = br#"{"a":{},"b":[],"c":[1,{"d":"x\\\"}{,:","e":null}],"f":[[true]]}
+"#;
+        let expected = r#"{
+  "a": {},
+  "b": [],
+  "c": [
+    1,
+    {
+      "d": "x\\\"}{,:",
+      "e": null
+    }
+  ],
+  "f": [
+    [
+      true
+    ]
+  ]
+}"#;
+        assert_eq!(String::from_utf8(indented(json).to_vec()).unwrap(), expected);
+        assert_eq!(indented(b"\"x\"\n"), &b"\"x\""[..]);
+    }
 }

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use api::{ApiError, KindRow};
+use api::{ApiError, Kind, KindRow};
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
+use k8s_openapi::api::autoscaling::v1::Scale;
 use serde_json::{Value, json};
 
 use crate::cache::Version;
 use crate::core::decode;
-use crate::kinds::strategy;
+use crate::kinds::{Column, columns, strategy};
 use crate::response::ListAnswer;
 use crate::scan;
 
@@ -73,14 +74,7 @@ pub fn table_head(
     options: &TableOptions,
     out: &mut BytesMut,
 ) {
-    let columns: Vec<Value> = strategy(row)
-        .columns()
-        .iter()
-        .map(|column| {
-            json!({"name": column.name, "type": column.kind, "format": column.format,
-                "description": column.description, "priority": column.priority})
-        })
-        .collect();
+    let columns = definitions(strategy(row).columns());
     let mut metadata = json!({});
     if let Some(list) = list {
         metadata["resourceVersion"] = list.revision.to_string().into();
@@ -98,6 +92,46 @@ pub fn table_head(
         format!("{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{metadata},\"columnDefinitions\":{columns},\"rows\":[")
             .as_bytes(),
     );
+}
+
+fn definitions(columns: &[Column]) -> Vec<Value> {
+    let definition = |column: &Column| {
+        json!({"name": column.name, "type": column.kind, "format": column.format,
+            "description": column.description, "priority": column.priority})
+    };
+    columns.iter().map(definition).collect()
+}
+
+/// The scale of an object as a Table; `None` if the JSON is something else.
+pub fn scale_table(json: &[u8], options: &TableOptions, now: Timestamp) -> Option<Bytes> {
+    const COLUMNS: [Column; 4] = [
+        columns::NAME,
+        columns::integer("Desired", "Number of pods that are wanted."),
+        columns::integer("Available", "Number of pods that there are."),
+        columns::AGE,
+    ];
+    let value: Value = serde_json::from_slice(json).ok()?;
+    let scale: Scale = (value["kind"] == Scale::KIND).then(|| Scale::decode(json).ok())??;
+    let desired = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+    let available = scale.status.as_ref().map_or(0, |status| status.replicas);
+    let metadata = &scale.metadata;
+    let object = match options.include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => json!({
+            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+            "metadata": value["metadata"],
+        }),
+        IncludeObject::Object => value["metadata"].is_object().then(|| value.clone())?,
+    };
+    let columns = if options.omit_columns { Value::Null } else { definitions(&COLUMNS).into() };
+    let cells =
+        [columns::name(metadata), desired.into(), available.into(), columns::age(metadata, now)];
+    let table = json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": metadata.resource_version},
+        "columnDefinitions": columns, "rows": [{"cells": cells, "object": object}],
+    });
+    Some(table.to_string().into())
 }
 
 /// One row of a Table.

@@ -190,3 +190,54 @@ async fn every_answer_has_an_audit_id() {
     );
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_get_readable_json() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    for (query, agent, pretty) in [
+        ("", "kubectl/v1.37.0", false),
+        ("?pretty=true", "kubectl/v1.37.0", true),
+        ("?pretty=1", "kubectl/v1.37.0", true),
+        ("?pretty=", "kubectl/v1.37.0", false),
+        ("", "curl/8.5.0", true),
+        ("", "Wget/1.21", true),
+        ("", "Mozilla/5.0 (X11)", true),
+        ("?pretty=false", "curl/8.5.0", false),
+    ] {
+        for (path, code) in [("/api/v1/namespaces/default", 200), ("/api/v1/namespaces/no", 404)] {
+            let path = format!("{path}{query}");
+            let answer = rest.ask("GET", &path, &[("user-agent", agent)], Vec::new()).await;
+            assert_eq!(answer.code, code);
+            assert_eq!(answer.text.starts_with("{\n  \"kind\": \""), pretty, "{path} {agent}");
+        }
+    }
+    let list = rest.get("/api/v1/namespaces?pretty=true").await;
+    let (start, end) = ("{\n  \"kind\": \"NamespaceList\",\n", "\n    }\n  ]\n}");
+    assert!(list.text.starts_with(start) && list.text.ends_with(end), "{}", list.text);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scale_is_printed_as_a_table() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({"app": "web"});
+    let web = json!({"metadata": {"name": "web"}, "spec": {"replicas": 2, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    rest.post(path, &web).await.expect(201);
+    let scale = format!("{path}/web/scale");
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")];
+    let table = rest.ask("GET", &scale, &accept, Vec::new()).await.expect(200);
+    let columns: Vec<_> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(columns, ["Name", "Desired", "Available", "Age"]);
+    assert_eq!(
+        table["rows"][0]["cells"].as_array().unwrap()[..3],
+        json!(["web", 2, 0]).as_array().unwrap()[..]
+    );
+    assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "web");
+    assert_eq!(rest.get(&scale).await.expect(200)["kind"], "Scale");
+    server.stop().await;
+}

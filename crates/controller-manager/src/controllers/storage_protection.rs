@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use api::Kind;
-use client::{Api, Client, PatchKind};
+use client::{Api, Client, ListOptions, PatchKind};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
@@ -20,19 +20,22 @@ use crate::wire::Wiring;
 trait Protected: Kind {
     const CONTROLLER: &'static str;
     const FINALIZER: &'static str;
-    fn is_used(&self, pods: &Cache<Pod>) -> bool;
+    /// Whether pods use it, so that all of them have to be known before it is let go.
+    const USED_BY_PODS: bool;
+    fn is_used<'a>(&self, pods: impl Iterator<Item = &'a Pod>) -> bool;
 }
 
 impl Protected for PersistentVolumeClaim {
     const CONTROLLER: &'static str = "persistentvolumeclaim-protection";
     const FINALIZER: &'static str = "kubernetes.io/pvc-protection";
 
-    fn is_used(&self, pods: &Cache<Pod>) -> bool {
+    const USED_BY_PODS: bool = true;
+
+    /// A pod that has ended still uses it: its volumes may not be unmounted yet. One without a node
+    /// does not: no kubelet starts a pod whose claim is being deleted.
+    fn is_used<'a>(&self, mut pods: impl Iterator<Item = &'a Pod>) -> bool {
         let key = Key::of(self);
-        let pods = pods.namespace(&key.namespace);
-        pods.iter()
-            .filter(|pod| !api::pod::is_terminal(pod))
-            .any(|pod| claims_of(pod).contains(&key))
+        pods.any(|pod| has_node(pod) && claims_of(pod).contains(&key))
     }
 }
 
@@ -40,10 +43,17 @@ impl Protected for PersistentVolume {
     const CONTROLLER: &'static str = "persistentvolume-protection";
     const FINALIZER: &'static str = "kubernetes.io/pv-protection";
 
-    fn is_used(&self, _: &Cache<Pod>) -> bool {
+    const USED_BY_PODS: bool = false;
+
+    fn is_used<'a>(&self, _: impl Iterator<Item = &'a Pod>) -> bool {
         let status = self.status.as_ref();
         status.and_then(|status| status.phase.as_deref()) == Some("Bound")
     }
+}
+
+fn has_node(pod: &Pod) -> bool {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.is_some_and(|node| !node.is_empty())
 }
 
 /// The claims of a pod's volumes, including ephemeral ones.
@@ -76,8 +86,7 @@ pub fn start_claims(wiring: &mut Wiring) {
         .persistent_volume_claims
         .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     informers.pods.subscribe(&trigger, |change: &Change<Pod>| {
-        let ended = change.new.as_deref().is_none_or(api::pod::is_terminal);
-        if ended { claims_of(change.last()) } else { Vec::new() }
+        if change.new.is_none() { claims_of(change.last()) } else { Vec::new() }
     });
     let claims = Protection {
         client: wiring.client.clone(),
@@ -120,7 +129,14 @@ impl<K: Protected> Controller for Protection<K> {
             return Ok(Next::Change);
         };
         let metadata = object.metadata();
-        let used = object.is_used(&self.pods);
+        let cached = self.pods.namespace(&key.namespace);
+        let mut used = object.is_used(cached.iter().map(|pod| &**pod));
+        if K::USED_BY_PODS && !used && is_deleting(metadata) {
+            let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
+            let live = pods.list(&ListOptions::default()).await;
+            let live = live.during(|| format!("list the pods that may use {} {key}", K::KIND))?;
+            used = object.is_used(live.items.iter());
+        }
         if let Some(finalizers) = plan(metadata, K::FINALIZER, used) {
             let patch = json!({"metadata": {
                 "uid": metadata.uid,
@@ -154,6 +170,26 @@ mod tests {
         assert_eq!(plan(&metadata, "f", false), Some(vec!["g".into()]));
         metadata.finalizers = None;
         assert_eq!(plan(&metadata, "f", false), None);
+    }
+
+    #[test]
+    fn a_claim_is_used_by_every_pod_that_has_a_node() {
+        let mut claim = PersistentVolumeClaim::default();
+        claim.metadata.namespace = Some("ns".into());
+        claim.metadata.name = Some("p-b".into());
+        let used = |node: Option<&str>, phase: &str| {
+            let mut pod = pod("p").phase(phase).build();
+            let spec = pod.spec.get_or_insert_default();
+            spec.node_name = node.map(Into::into);
+            let ephemeral = Some(Default::default());
+            let volume = Volume { name: "b".into(), ephemeral, ..Default::default() };
+            spec.volumes = Some(vec![volume]);
+            claim.is_used([pod].iter())
+        };
+        for phase in ["Pending", "Running", "Succeeded", "Failed"] {
+            assert!(used(Some("n1"), phase), "{phase}");
+        }
+        assert!(!used(None, "Pending") && !used(Some(""), "Pending"));
     }
 
     #[test]
