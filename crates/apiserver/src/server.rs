@@ -287,6 +287,8 @@ fn protocols() -> auto::Builder<TokioExecutor> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(WINDOW_BYTES)
         .max_concurrent_streams(MAX_STREAMS)
+        // A client that ends resets all of its streams.
+        .max_pending_accept_reset_streams(MAX_STREAMS as usize)
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buf_size(SEND_BYTES);
     builder

@@ -74,13 +74,15 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
     let text = serde_json::to_vec(&wanted).map_err(ApiError::internal)?;
     let scale: Scale = decode_as(&text).map_err(ApiError::bad_request)?;
     check_name(call, &scale)?;
-    let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas);
-    check_replicas(call, replicas.unwrap_or_default())?;
+    // A configuration without replicas leaves them alone, while zero is a wish.
+    let given = !wanted["spec"]["replicas"].is_null();
+    let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+    check_replicas(call, replicas)?;
     let row = call.row();
     let mut config = json!({
         "apiVersion": row.api_version(), "kind": row.kind, "metadata": {"name": call.target.name},
     });
-    if let Some(replicas) = replicas {
+    if given {
         config["spec"] = json!({"replicas": replicas});
     }
     let (target, options) = itself(call);

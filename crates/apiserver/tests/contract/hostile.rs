@@ -154,8 +154,9 @@ async fn large_bodies_are_answered_in_time() {
     let strict = format!("{MAPS}?fieldValidation=Strict");
     let web = format!("{deployments}/web");
     let applied = format!("{web}?fieldManager=m");
+    // With their managers, the variables are more than the store takes.
     for (method, path, kind, body, code) in [
-        ("PATCH", web.as_str(), strategic, env.clone(), 200),
+        ("PATCH", web.as_str(), strategic, env.clone(), 413),
         ("PATCH", applied.as_str(), "application/apply-patch+yaml", env, 413),
         ("POST", MAPS, json_type, unknown.clone(), 201),
         ("POST", strict.as_str(), json_type, unknown, 400),
