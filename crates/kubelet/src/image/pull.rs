@@ -282,7 +282,7 @@ impl Pull {
         let available = self.service.disk_usage().await?.available_bytes;
         if bytes > available {
             return Err(self.failed(format!(
-                "a layer needs {bytes} bytes, the node's disk has {available} available"
+                "no space left on device: a layer needs {bytes} bytes, {available} are available"
             )));
         }
         Ok(())
