@@ -11,6 +11,18 @@ use crate::discovery::Resource;
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Field manager of client-side writes.
 pub const FIELD_MANAGER: &str = "skiff-client-side-apply";
+
+/// The manifest with its namespace, as it is applied by the server.
+pub fn with_namespace(object: &Value, namespace: &str, resource: &Resource) -> Value {
+    let mut object = object.clone();
+    if resource.namespaced
+        && let Some(metadata) = object["metadata"].as_object_mut()
+    {
+        metadata.insert("namespace".to_owned(), namespace.into());
+    }
+    object
+}
+
 /// The manifest with its namespace, annotated with itself.
 pub fn with_last_applied(
     object: &Value,

@@ -1,4 +1,5 @@
-//! Which fields are pointers in Kubernetes' Go types: `pointers.txt`, a line per definition.
+//! Which fields are pointers in Kubernetes' Go types, or are written by Go even when they are zero
+//! (numbers, booleans and texts without `omitempty`): `pointers.txt`, a line per definition.
 //!
 //! Go cannot distinguish a value's zero from its absence, a pointer can, and no crate says which
 //! field is which. `xtask pointers FOLDER` reads it from the Go source: FOLDER contains `api`,
@@ -60,6 +61,16 @@ pub fn write(root: &Path, folder: &Path) -> anyhow::Result<()> {
 struct GoField {
     json: String,
     ty: String,
+    omitted: bool,
+}
+
+/// The types of fields whose zeros are kept if Go does not omit them.
+const SCALARS: [&str; 4] = ["int32", "int64", "bool", "string"];
+
+impl GoField {
+    fn keeps_zero(&self) -> bool {
+        self.ty.starts_with('*') || !self.omitted && SCALARS.contains(&&*self.ty)
+    }
 }
 
 type Package = BTreeMap<String, Vec<GoField>>;
@@ -78,7 +89,7 @@ fn collect(
     let mut embedded = Vec::new();
     for field in parsed[package].get(name).into_iter().flatten() {
         if !field.json.is_empty() {
-            found.insert(field.json.clone(), field.ty.starts_with('*'));
+            found.insert(field.json.clone(), field.keeps_zero());
         } else if let Some((alias, name)) = field.ty.split_once('.') {
             let known = PACKAGES.iter().find(|(known, _)| *known == alias);
             let (_, other) = known.with_context(|| format!("unknown package {alias}"))?;
@@ -125,7 +136,10 @@ fn go_field(line: &str) -> Option<GoField> {
         return None;
     }
     let (_, json) = tags.split_once("json:\"")?;
-    let json = json.split(['"', ',']).next()?;
+    let (name_and_options, _) = json.split_once('"')?;
+    let mut options = name_and_options.split(',');
+    let json = options.next()?;
+    let omitted = options.any(|option| matches!(option, "omitempty" | "omitzero"));
     let ty = declaration.split_whitespace().last()?;
-    (json != "-").then(|| GoField { json: json.to_owned(), ty: ty.to_owned() })
+    (json != "-").then(|| GoField { json: json.to_owned(), ty: ty.to_owned(), omitted })
 }

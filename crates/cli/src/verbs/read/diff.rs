@@ -107,7 +107,8 @@ async fn states(
     let modified = last_applied::with_last_applied(&document.object, namespace, resource)?;
     let answer = match &current {
         _ if args.server_side => {
-            let body = serde_json::to_vec(&document.object)?;
+            let object = last_applied::with_namespace(&document.object, namespace, resource);
+            let body = serde_json::to_vec(&object)?;
             client.patch_object(target, PatchKind::Apply, body, options).await?
         }
         None => {
@@ -115,6 +116,11 @@ async fn states(
             client.create_object(collection, serde_json::to_vec(&modified)?, options).await?
         }
         Some(current) => {
+            // The annotation itself is not part of what differs, as in kubectl.
+            let mut modified = modified;
+            if let Some(annotations) = modified["metadata"]["annotations"].as_object_mut() {
+                annotations.remove(last_applied::LAST_APPLIED);
+            }
             let (kind, patch) = last_applied::three_way_patch(resource, &modified, current)?;
             client.patch_object(target, kind, serde_json::to_vec(&patch)?, options).await?
         }

@@ -14,7 +14,7 @@ use crate::discovery::{Resource, Resources};
 use crate::request::Connection;
 use crate::request::failure::Failures;
 use crate::request::last_applied::{
-    FIELD_MANAGER, LAST_APPLIED, three_way_patch, with_last_applied,
+    FIELD_MANAGER, LAST_APPLIED, three_way_patch, with_last_applied, with_namespace,
 };
 use crate::request::manifest::{Document, FilenameOptions, namespace_of};
 use crate::request::selection::ObjectReference;
@@ -192,7 +192,7 @@ async fn apply_document<'a>(
     options.force = args.force_conflicts;
     let target = resource.target(&namespace, &document.name(), "");
     if args.server_side {
-        let body = serde_json::to_vec(&document.object)?;
+        let body = serde_json::to_vec(&with_namespace(&document.object, &namespace, resource))?;
         let object = client.patch_object(target, PatchKind::Apply, body, options).await?;
         let object = serde_json::from_slice(&object.json)?;
         return Ok((resource, "serverside-applied", object));

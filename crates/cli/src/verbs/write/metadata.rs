@@ -157,6 +157,10 @@ fn done(field: MetadataField, present: &Value, changes: &Map<String, Value>) -> 
     if field == MetadataField::Annotations {
         return "annotated";
     }
+    if present.is_null() {
+        // kubectl compares with an object that has a map of labels, be it empty.
+        return "labeled";
+    }
     let differs = |(key, value): (&String, &Value)| present[key] != *value;
     if !changes.iter().any(differs) {
         "not labeled"
