@@ -350,7 +350,7 @@ pub static TYPES: &[TypeRow] = &[
             f("data", Ty::Any).required().proto(&[2]),
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
-            f("revision", Ty::Int64).proto(&[3]),
+            f("revision", Ty::Int64).proto(&[3]).pointer(),
         ],
     },
     TypeRow {
@@ -593,7 +593,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.apps.v1.StatefulSetOrdinals",
         atomic: false,
         resource: None,
-        fields: &[f("start", Ty::Int32).proto(&[1])],
+        fields: &[f("start", Ty::Int32).proto(&[1]).pointer()],
     },
     TypeRow {
         name: "io.k8s.api.apps.v1.StatefulSetPersistentVolumeClaimRetentionPolicy",
@@ -616,7 +616,7 @@ pub static TYPES: &[TypeRow] = &[
             f("replicas", Ty::Int32).proto(&[1]).pointer(),
             f("revisionHistoryLimit", Ty::Int32).proto(&[8]).pointer(),
             f("selector", Ty::Ref(528)).required().proto(&[2]).pointer(),
-            f("serviceName", Ty::String).proto(&[5]),
+            f("serviceName", Ty::String).proto(&[5]).pointer(),
             f("template", Ty::Ref(282)).required().proto(&[3]),
             f("updateStrategy", Ty::Ref(53)).proto(&[7]),
             f("volumeClaimTemplates", Ty::Array(&Ty::Ref(253))).list(List::Atomic).proto(&[4]),
@@ -627,7 +627,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("availableReplicas", Ty::Int32).proto(&[11]),
+            f("availableReplicas", Ty::Int32).proto(&[11]).pointer(),
             f("collisionCount", Ty::Int32).proto(&[9]).pointer(),
             f("conditions", Ty::Array(&Ty::Ref(48)))
                 .list(List::Map(&["type"]))
@@ -708,7 +708,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("expirationTimestamp", Ty::Time).proto(&[2]),
-            f("token", Ty::String).proto(&[1]),
+            f("token", Ty::String).proto(&[1]).pointer(),
         ],
     },
     TypeRow {
@@ -2184,8 +2184,8 @@ pub static TYPES: &[TypeRow] = &[
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("reason", Ty::String).proto(&[3]),
             f("related", Ty::Ref(251)).proto(&[13]).pointer(),
-            f("reportingComponent", Ty::String).proto(&[14]),
-            f("reportingInstance", Ty::String).proto(&[15]),
+            f("reportingComponent", Ty::String).proto(&[14]).pointer(),
+            f("reportingInstance", Ty::String).proto(&[15]).pointer(),
             f("series", Ty::Ref(189)).proto(&[11]).pointer(),
             f("source", Ty::Ref(190)).proto(&[5]),
             f("type", Ty::String).proto(&[9]),
@@ -2701,7 +2701,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("features", Ty::Ref(242)).proto(&[2]).pointer(),
-            f("name", Ty::String).proto(&[1]),
+            f("name", Ty::String).proto(&[1]).pointer(),
         ],
     },
     TypeRow {
@@ -4216,7 +4216,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("distinguisherMethod", Ty::Ref(359)).proto(&[3]).pointer(),
-            f("matchingPrecedence", Ty::Int32).proto(&[2]),
+            f("matchingPrecedence", Ty::Int32).proto(&[2]).pointer(),
             f("priorityLevelConfiguration", Ty::Ref(371)).required().proto(&[1]),
             f("rules", Ty::Array(&Ty::Ref(368))).list(List::Atomic).proto(&[4]),
         ],
@@ -4329,9 +4329,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("handSize", Ty::Int32).proto(&[2]),
-            f("queueLengthLimit", Ty::Int32).proto(&[3]),
-            f("queues", Ty::Int32).proto(&[1]),
+            f("handSize", Ty::Int32).proto(&[2]).pointer(),
+            f("queueLengthLimit", Ty::Int32).proto(&[3]).pointer(),
+            f("queues", Ty::Int32).proto(&[1]).pointer(),
         ],
     },
     TypeRow {
@@ -4712,11 +4712,11 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Map(&["type"]))
                 .patch(Patch::Merge, Some("type"))
                 .proto(&[7]),
-            f("currentHealthy", Ty::Int32).proto(&[4]),
-            f("desiredHealthy", Ty::Int32).proto(&[5]),
+            f("currentHealthy", Ty::Int32).proto(&[4]).pointer(),
+            f("desiredHealthy", Ty::Int32).proto(&[5]).pointer(),
             f("disruptedPods", Ty::Map(&Ty::Time)).proto(&[2]),
-            f("disruptionsAllowed", Ty::Int32).proto(&[3]),
-            f("expectedPods", Ty::Int32).proto(&[6]),
+            f("disruptionsAllowed", Ty::Int32).proto(&[3]).pointer(),
+            f("expectedPods", Ty::Int32).proto(&[6]).pointer(),
             f("observedGeneration", Ty::Int64).proto(&[1]),
         ],
     },
@@ -4792,7 +4792,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiGroup", Ty::String).proto(&[1]),
+            f("apiGroup", Ty::String).proto(&[1]).pointer(),
             f("kind", Ty::String).required().proto(&[2]),
             f("name", Ty::String).required().proto(&[3]),
         ],
@@ -5289,7 +5289,7 @@ pub static TYPES: &[TypeRow] = &[
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("preemptionPolicy", Ty::String).proto(&[5]).pointer(),
-            f("value", Ty::Int32).proto(&[2]),
+            f("value", Ty::Int32).proto(&[2]).pointer(),
         ],
     },
     TypeRow {

@@ -111,7 +111,7 @@ pub fn scale_table(json: &[u8], options: &TableOptions, now: Timestamp) -> Optio
         columns::AGE,
     ];
     let value: Value = serde_json::from_slice(json).ok()?;
-    let scale: Scale = (value["kind"] == Scale::KIND).then(|| Scale::decode(json).ok())??;
+    let scale: Scale = (value["kind"] == Scale::ROW.kind).then(|| Scale::decode(json).ok())??;
     let desired = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
     let available = scale.status.as_ref().map_or(0, |status| status.replicas);
     let metadata = &scale.metadata;

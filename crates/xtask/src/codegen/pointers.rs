@@ -46,9 +46,17 @@ pub fn write(root: &Path, folder: &Path) -> anyhow::Result<()> {
         collect(name, folder, &mut parsed, &mut found)
             .with_context(|| format!("pointers of {name}"))?;
         let fields = schema["properties"].as_object().into_iter().flat_map(|map| map.keys());
+        let required = schema["required"].as_array();
+        let required = |field: &str| required.is_some_and(|all| all.iter().any(|one| one == field));
         // Of a field that this Go source does not have yet, no value is taken for unset.
         let pointers: Vec<&str> = fields
-            .filter(|field| found.get(*field).copied().unwrap_or(true))
+            .filter(|field| match found.get(*field) {
+                Some(Zero::Kept) => true,
+                // What is required is written in any case.
+                Some(Zero::Written) => !required(field),
+                Some(Zero::Omitted) => false,
+                None => true,
+            })
             .map(String::as_str)
             .collect();
         writeln!(text, "{}", format!("{name}: {}", pointers.join(" ")).trim_end())?;
@@ -67,9 +75,25 @@ struct GoField {
 /// The types of fields whose zeros are kept if Go does not omit them.
 const SCALARS: [&str; 4] = ["int32", "int64", "bool", "string"];
 
+/// What becomes of a field's zero value.
+#[derive(Clone, Copy)]
+enum Zero {
+    /// It is not absence: the field is a pointer.
+    Kept,
+    /// Go writes it.
+    Written,
+    Omitted,
+}
+
 impl GoField {
-    fn keeps_zero(&self) -> bool {
-        self.ty.starts_with('*') || !self.omitted && SCALARS.contains(&&*self.ty)
+    fn zero(&self) -> Zero {
+        if self.ty.starts_with('*') {
+            Zero::Kept
+        } else if !self.omitted && SCALARS.contains(&&*self.ty) {
+            Zero::Written
+        } else {
+            Zero::Omitted
+        }
     }
 }
 
@@ -79,7 +103,7 @@ fn collect(
     definition: &str,
     folder: &Path,
     parsed: &mut BTreeMap<String, Package>,
-    found: &mut BTreeMap<String, bool>,
+    found: &mut BTreeMap<String, Zero>,
 ) -> anyhow::Result<()> {
     let (package, name) = definition.rsplit_once('.').context("a definition without package")?;
     if !parsed.contains_key(package) {
@@ -89,7 +113,7 @@ fn collect(
     let mut embedded = Vec::new();
     for field in parsed[package].get(name).into_iter().flatten() {
         if !field.json.is_empty() {
-            found.insert(field.json.clone(), field.keeps_zero());
+            found.insert(field.json.clone(), field.zero());
         } else if let Some((alias, name)) = field.ty.split_once('.') {
             let known = PACKAGES.iter().find(|(known, _)| *known == alias);
             let (_, other) = known.with_context(|| format!("unknown package {alias}"))?;
