@@ -63,11 +63,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     health.set(HEALTH_RUNTIME, true);
     let facts = MachineInfo::read(&flags.root_dir, &version);
     prepare_cgroups(&cgroups, &facts).await?;
-    let verification = Verification {
-        policy: flags.image_pull_credentials_verification_policy,
-        allowlist: flags.preloaded_images_verification_allowlist.clone(),
-    };
-    let images = ImageService::new(&runtime, &flags.insecure_registry, verification)?;
+    let images = ImageService::new(&runtime, &flags.insecure_registry, verification(&flags))?;
 
     let node = registered(&client, &flags, &shutdown).await?;
     let (node_sender, node) = watch::channel(Arc::new(node));
@@ -142,6 +138,13 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     PodWorkers::new(context, pods, node, node_pressures).run(shutdown).await;
     agent.await?;
     Ok(())
+}
+
+fn verification(flags: &Flags) -> Verification {
+    Verification {
+        policy: flags.image_pull_credentials_verification_policy,
+        allowlist: flags.preloaded_images_verification_allowlist.clone(),
+    }
 }
 
 fn make_directories(directories: &Directories) -> anyhow::Result<()> {

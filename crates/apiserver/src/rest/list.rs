@@ -59,7 +59,7 @@ impl Pieces {
     ///
     /// # Errors
     /// 500 when an object of a Table cannot be decoded.
-    pub fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
+    pub fn next_piece(&mut self) -> Result<Option<Bytes>, ApiError> {
         if let Some(large) = self.large.take() {
             return Ok(Some(large));
         }
@@ -110,7 +110,7 @@ impl Pieces {
     /// As [`Self::next`].
     pub fn whole(mut self) -> Result<Bytes, ApiError> {
         let mut pieces = Vec::new();
-        while let Some(piece) = self.next()? {
+        while let Some(piece) = self.next_piece()? {
             pieces.push(piece);
         }
         match pieces.as_slice() {
@@ -209,7 +209,7 @@ mod tests {
                     let now = Timestamp::UNIX_EPOCH;
                     let mut pieces = Pieces::new(list(sizes), &accept, now);
                     let mut joined = Vec::new();
-                    while let Some(piece) = pieces.next().unwrap() {
+                    while let Some(piece) = pieces.next_piece().unwrap() {
                         assert!(piece.len() < largest + 1_000, "{}", piece.len());
                         joined.extend_from_slice(&piece);
                     }

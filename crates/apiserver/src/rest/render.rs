@@ -264,9 +264,9 @@ impl Gzip {
 
 /// The next piece of what is sent.
 fn next(pieces: &mut Pieces, gzip: &mut Option<Gzip>) -> Result<Option<Bytes>, ApiError> {
-    let Some(gzip) = gzip else { return pieces.next() };
+    let Some(gzip) = gzip else { return pieces.next_piece() };
     while let Some(encoder) = &mut gzip.encoder {
-        match pieces.next()? {
+        match pieces.next_piece()? {
             Some(piece) => {
                 encoder.write_all(&piece).map_err(ApiError::internal)?;
                 if encoder.get_ref().len() >= PIECE_BYTES {

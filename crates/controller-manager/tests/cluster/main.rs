@@ -295,7 +295,7 @@ async fn a_job_lets_go_of_its_pods_on_every_way_out() -> anyhow::Result<()> {
         let mut finalizers = pod.metadata.finalizers.iter().flatten();
         finalizers.any(|finalizer| finalizer == "batch.kubernetes.io/job-tracking")
     };
-    anyhow::ensure!(started.values().all(|pod| tracked(pod)), "all are tracked at first");
+    anyhow::ensure!(started.values().all(&tracked), "all are tracked at first");
 
     let released = started.iter().find(|(_, pod)| of(pod).as_deref() == Some("released"));
     let (released, _) = released.expect("it was waited for");

@@ -282,7 +282,7 @@ mod tests {
             ..Default::default()
         });
         let now = time("2026-03-01T10:08:00Z");
-        let first = plan(&cron, &[there.clone()], now);
+        let first = plan(&cron, std::slice::from_ref(&there), now);
         let missing = (false, "MissingJob", "Active job went missing: gone".to_owned());
         assert_eq!(first.events, [missing]);
         cron.status = Some(first.status);
