@@ -186,13 +186,14 @@ pub fn root(path: &str, accept: &str, own: SocketAddr) -> Response {
         .split(',')
         .find(|range| range.contains(AGGREGATED) && range.contains("as=APIGroupDiscoveryList"))
         .map(|range| if range.contains("v=v2beta1") { "v2beta1" } else { "v2" });
-    let Some(version) = version else {
-        let json = if apis == 0 { encode(&legacy_api(own)) } else { DOCUMENTS[0].clone() };
-        return Response::Json { code: 200, json, warnings: Vec::new() };
+    let (body, content_type) = match version {
+        None if apis == 0 => (encode(&legacy_api(own)), "application/json".to_owned()),
+        None => (DOCUMENTS[0].clone(), "application/json".to_owned()),
+        Some(version) => (
+            DOCUMENTS[if version == "v2" { 1 + apis } else { 3 + apis }].clone(),
+            format!("application/json;g={AGGREGATED};v={version};as=APIGroupDiscoveryList"),
+        ),
     };
-    let body = DOCUMENTS[if version == "v2" { 1 + apis } else { 3 + apis }].clone();
-    let content_type =
-        format!("application/json;g={AGGREGATED};v={version};as=APIGroupDiscoveryList");
     Response::Raw { code: 200, content_type, body }
 }
 
