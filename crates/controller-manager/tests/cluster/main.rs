@@ -311,7 +311,7 @@ async fn a_job_lets_go_of_its_pods_on_every_way_out() -> anyhow::Result<()> {
 
     let left = wait::until::<Pod>(client, selection(), "the pods are let go", |pods| {
         let before = pods.iter().filter(|(name, _)| started.contains_key(*name));
-        let before: Vec<&Pod> = before.map(|(_, pod)| &**pod).collect();
+        let before: Vec<&Pod> = before.map(|(_, pod)| pod).collect();
         let stays = before.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
         before.iter().all(|pod| !tracked(pod)) && stays <= 2
     })
