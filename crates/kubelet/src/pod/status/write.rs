@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use api::Kind;
+use api::{Kind, schema};
 use client::{Api, Client, PatchKind};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::{Value, json};
@@ -22,12 +22,17 @@ pub enum Written {
     Failed(client::Error),
 }
 
-/// The merge patch from the status of `base` to `status`, if they differ.
+/// The merge patch from the status of `base` to `status`, if they differ in the form that the
+/// apiserver keeps: an empty text or list is the same as none there.
 pub fn patch(base: &Pod, status: &PodStatus) -> Option<Value> {
     let wanted = Pod { status: Some(status.clone()), ..Default::default() };
     let had = Pod { status: Some(base.status_ref().clone()), ..Default::default() };
     let part = |pod: &Pod| {
-        let value: Value = serde_json::from_slice(&pod.encode()).expect("it was encoded just now");
+        let mut value: Value =
+            serde_json::from_slice(&pod.encode()).expect("it was encoded just now");
+        if let Some(row) = schema::kind(Pod::ROW.group, Pod::ROW.version, Pod::ROW.kind) {
+            schema::zero::normalize(&mut value, row);
+        }
         value.get("status").cloned().unwrap_or_else(|| json!({}))
     };
     let patch = api::strategic::two_way(&part(&had), &part(&wanted), None);
@@ -59,7 +64,7 @@ pub async fn write(client: Client, base: Arc<Pod>, patch: Value) -> Written {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::PodCondition;
+    use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 
     use super::*;
 
@@ -83,6 +88,12 @@ mod tests {
             .into_iter()
             .collect();
         assert_eq!(patch(&base, &both), Some(json!({"phase": "Running", "conditions": listed})));
+        let mut empty = base.status_ref().clone();
+        (empty.reason, empty.pod_ips) = (Some(String::new()), Some(Vec::new()));
+        let started = |started| ContainerStatus { started, ..Default::default() };
+        assert_eq!(patch(&base, &empty), None);
+        empty.container_statuses = Some(vec![started(Some(false))]);
+        assert!(patch(&base, &empty).is_some());
         let without_address = status("Pending", None, &["Ready"]);
         assert_eq!(patch(&base, &without_address), Some(json!({"podIP": null})));
         let patch = super::patch(

@@ -141,7 +141,15 @@ impl Worker {
     fn written(&mut self, written: Written) {
         self.status_busy = false;
         match written {
-            Written::Done(pod) | Written::Stale(pod) => self.adopt(Arc::new(*pod)),
+            Written::Done(pod) => {
+                // What the apiserver does not keep must not be written over and over.
+                if pod.metadata.resource_version == self.pod.metadata.resource_version {
+                    let now = self.context.clock.now();
+                    self.status_retry_at = now.saturating_add(backoff::RETRY.first).ok();
+                }
+                self.adopt(Arc::new(*pod));
+            }
+            Written::Stale(pod) => self.adopt(Arc::new(*pod)),
             Written::Gone => {
                 self.vanished = true;
                 self.state.deleted = true;
