@@ -159,7 +159,8 @@ async fn lists_that_nobody_reads_cost_little() {
     };
     let mut most = before;
     let mut held = Vec::new();
-    let mut asked = futures::stream::iter(0..LISTS).map(ask).buffer_unordered(50);
+    // All answers are held at the end; a slow machine cannot begin them all within time limits.
+    let mut asked = futures::stream::iter(0..LISTS).map(ask).buffer_unordered(8);
     while let Some(stream) = asked.next().await {
         held.push(stream);
         most = most.max(server.allocated());
