@@ -105,7 +105,7 @@ pub fn write(
     Ok(true)
 }
 
-/// Whether there has been a [`write`] to this directory.
+/// Whether there has been a [`write()`] to this directory.
 pub fn is_written(directory: &Path) -> bool {
     fs::symlink_metadata(directory.join(DATA)).is_ok()
 }
