@@ -84,6 +84,39 @@ pub struct Flags {
     /// Finished pods that are kept before the oldest are deleted; 0: no limit.
     #[arg(long, default_value_t = 12_500)]
     pub terminated_pod_gc_threshold: usize,
+
+    /// Range of the Services' cluster IPs; two, separated by a comma, for dual stack. Only checked
+    /// against other ranges.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub service_cluster_ip_range: Vec<IpNet>,
+
+    /// Pool of addresses for Services of type LoadBalancer; several ranges, separated by commas. It
+    /// must be known to the proxies, which announce the addresses.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub load_balancer_cidr: Vec<IpNet>,
+
+    /// Whose addresses Services of type LoadBalancer get without an annotation. Without a pool and
+    /// this flag, they get none.
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    pub load_balancer_addresses: Option<AddressSource>,
+}
+
+/// Whose addresses a Service of type LoadBalancer gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum AddressSource {
+    /// The pool's.
+    Pool,
+    /// The nodes' own.
+    Nodes,
+}
+
+/// The addresses for Services of type LoadBalancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadBalancerAddresses {
+    /// The pool.
+    pub ranges: Vec<IpNet>,
+    /// The default.
+    pub source: AddressSource,
 }
 
 /// The settings of the controllers.
@@ -95,6 +128,8 @@ pub struct Settings {
     pub terminated_pod_gc_threshold: usize,
     pub controllers: Vec<String>,
     pub use_service_account_credentials: bool,
+    /// `None`: Services of type LoadBalancer get no addresses.
+    pub load_balancer: Option<LoadBalancerAddresses>,
 }
 
 impl Settings {
@@ -188,8 +223,42 @@ impl Flags {
             terminated_pod_gc_threshold: self.terminated_pod_gc_threshold,
             controllers: self.controllers.clone(),
             use_service_account_credentials: self.use_service_account_credentials,
+            load_balancer: self.load_balancer()?,
         })
     }
+
+    fn load_balancer(&self) -> anyhow::Result<Option<LoadBalancerAddresses>> {
+        let source = match (self.load_balancer_addresses, self.load_balancer_cidr.is_empty()) {
+            (None, true) => return Ok(None),
+            (None, false) => AddressSource::Pool,
+            (Some(source), _) => source,
+        };
+        anyhow::ensure!(
+            source == AddressSource::Nodes || !self.load_balancer_cidr.is_empty(),
+            "--load-balancer-addresses=pool requires --load-balancer-cidr"
+        );
+        let others = [
+            ("--cluster-cidr", &self.cluster_cidr),
+            ("--service-cluster-ip-range", &self.service_cluster_ip_range),
+        ];
+        for (index, range) in self.load_balancer_cidr.iter().enumerate() {
+            for (flag, ranges) in others {
+                if let Some(other) = ranges.iter().find(|other| overlap(range, other)) {
+                    anyhow::bail!("--load-balancer-cidr {range} overlaps {flag} {other}");
+                }
+            }
+            let earlier = &self.load_balancer_cidr[..index];
+            if let Some(other) = earlier.iter().find(|other| overlap(range, other)) {
+                anyhow::bail!("--load-balancer-cidr {range} overlaps its range {other}");
+            }
+        }
+        let ranges = self.load_balancer_cidr.iter().map(IpNet::trunc).collect();
+        Ok(Some(LoadBalancerAddresses { ranges, source }))
+    }
+}
+
+fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 /// `40s`, `1m30s`, `500ms`.
@@ -242,6 +311,37 @@ mod tests {
         assert!(parse(&["--node-eviction-rate=-1"]).is_err());
         assert!(parse(&["--unhealthy-zone-threshold=1.5"]).is_err());
         assert!(parse(&["--leader-elect=false"]).is_ok() && parse(&["--leader-elect"]).is_ok());
+    }
+
+    #[test]
+    fn the_pool_overlaps_no_other_range() {
+        let pool = |flags: &[&str]| parse(flags).map(|settings| settings.load_balancer);
+        assert_eq!(pool(&[]).unwrap(), None);
+        let some = pool(&["--load-balancer-cidr=10.0.0.8/26,fd00::/120"]).unwrap().unwrap();
+        assert_eq!(some.source, AddressSource::Pool);
+        assert_eq!(some.ranges[0].to_string(), "10.0.0.0/26");
+        let nodes = pool(&["--load-balancer-addresses=nodes"]).unwrap().unwrap();
+        assert_eq!(nodes.source, AddressSource::Nodes);
+        for (flags, message) in [
+            (
+                ["--load-balancer-cidr=10.0.0.0/26", "--cluster-cidr=10.0.0.0/16"],
+                "--load-balancer-cidr 10.0.0.0/26 overlaps --cluster-cidr 10.0.0.0/16",
+            ),
+            (
+                ["--load-balancer-cidr=10.0.0.0/8", "--service-cluster-ip-range=10.96.0.0/12"],
+                "--load-balancer-cidr 10.0.0.0/8 overlaps --service-cluster-ip-range 10.96.0.0/12",
+            ),
+            (
+                ["--load-balancer-cidr=10.0.0.0/26,10.0.0.32/28", "--leader-elect=false"],
+                "--load-balancer-cidr 10.0.0.32/28 overlaps its range 10.0.0.0/26",
+            ),
+            (
+                ["--load-balancer-addresses=pool", "--leader-elect=false"],
+                "--load-balancer-addresses=pool requires --load-balancer-cidr",
+            ),
+        ] {
+            assert_eq!(pool(&flags).unwrap_err().to_string(), message);
+        }
     }
 
     #[test]

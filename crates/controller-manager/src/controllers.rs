@@ -27,6 +27,7 @@ pub mod replicaset;
 pub mod resource_quota;
 pub mod root_ca;
 pub mod service_account;
+pub mod service_load_balancer;
 pub mod statefulset;
 pub mod storage_protection;
 pub mod taint_eviction;

@@ -136,6 +136,11 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ("service-account-controller", &[
         ("", "serviceaccounts", "create"),
     ]),
+    ("service-controller", &[
+        ("", "services", READ),
+        ("", "services/status", "patch,update"),
+        ("", "nodes", "list,watch"),
+    ]),
     ("statefulset-controller", &[
         ("apps", "statefulsets", READ),
         ("apps", "statefulsets/status", "update"),

@@ -75,6 +75,9 @@ const CASES: &[Case] = &[
             .all(|pod| pod["metadata"]["deletionTimestamp"].is_string())
     } },
     Case { flags: &["pod-garbage-collector-controller"], kind: ("v1", "Pod"), done: |all| !all.contains_key("stuck") },
+    Case { flags: &["service-lb-controller", "--load-balancer-cidr=192.0.2.0/28"], kind: ("v1", "Service"), done: |all| {
+        all["balanced"]["status"]["loadBalancer"]["ingress"][0]["ip"] == "192.0.2.1" && all["balanced"]["metadata"]["finalizers"].is_array()
+    } },
     Case { flags: &["resourcequota-controller"], kind: ("v1", "ResourceQuota"), done: |all| all["room"]["status"]["used"]["services"].is_string() },
     Case { flags: &["garbage-collector-controller"], kind: ("v1", "ConfigMap"), done: |all| !all.contains_key("orphan") },
     Case { flags: &["namespace-controller"], kind: ("v1", "Namespace"), done: |all| !all.contains_key("ending") },
@@ -163,6 +166,7 @@ fn objects() -> Vec<Value> {
         }),
         service("web", json!({"selector": {"app": "set"}, "ports": [{"port": 80}]})),
         service("manual", json!({"ports": [{"port": 80}]})),
+        service("balanced", json!({"type": "LoadBalancer", "ports": [{"port": 80}]})),
         json!({
             "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "manual"},
             "subsets": [{"addresses": [{"ip": "10.9.9.9"}], "ports": [{"port": 80}]}],

@@ -1,0 +1,273 @@
+//! Gives Services of type LoadBalancer their addresses: from a pool, which the proxies announce, or
+//! the nodes' own (`k8s.io/cloud-provider/controllers/service`, and the provider behind it).
+//!
+//! Reconciliations run one at a time, and an address stays allocated until its Service is gone, so
+//! that a stale cache never causes an address to be assigned twice. A Service that gets none waits
+//! until another one gives up its own, or the request changes.
+
+mod allocations;
+mod plan;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use client::events::EventRecorder;
+use client::{Api, Client, PatchKind};
+use clock::SharedClock;
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::Error;
+use crate::config::{AddressSource, LoadBalancerAddresses};
+use crate::machinery::cache::{Cache, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::none_if_empty;
+use crate::machinery::queue::{Controller, Next, Trigger, queue};
+use crate::machinery::shared_informers::of_service;
+use crate::wire::Wiring;
+use allocations::Allocations;
+use plan::{cleaned, ensured, has_finalizer, is_available, needs_cleanup, node_addresses, wants};
+use request::{Refusal, Request};
+
+struct ServiceLoadBalancer {
+    client: Client,
+    recorder: EventRecorder,
+    clock: SharedClock,
+    services: Arc<Cache<Service>>,
+    nodes: Arc<Cache<Node>>,
+    slices: Arc<Cache<EndpointSlice>>,
+    settings: LoadBalancerAddresses,
+    /// Its own queue, for Services that waited for an address.
+    trigger: Trigger,
+    /// `None` until the addresses that Services have are known.
+    state: Mutex<Option<State>>,
+}
+
+struct State {
+    allocations: Allocations,
+    /// Services without an address that want one.
+    waiting: BTreeSet<Key>,
+}
+
+/// Adds the controller; its keys are Services.
+pub fn start(wiring: &mut Wiring, settings: LoadBalancerAddresses) {
+    let (trigger, requests) = queue();
+    let informers = &wiring.informers;
+    let services = informers.services.cache();
+    informers.services.subscribe(&trigger, |change| {
+        let concerned = change.sides().any(|service| wants(service) || has_finalizer(service));
+        concerned.then(|| Key::of(&**change.last())).into_iter().collect()
+    });
+    let (source, known) = (settings.source, services.clone());
+    informers.nodes.subscribe(&trigger, move |change| {
+        let addresses = |node: &Arc<Node>| is_available(node).then(|| plan::addresses(node));
+        let before = change.old.as_ref().and_then(addresses);
+        if before == change.new.as_ref().and_then(addresses) {
+            return Vec::new();
+        }
+        let all = known.list().into_iter().filter(|service| uses_nodes(service, source));
+        all.map(|service| Key::of(&*service)).collect()
+    });
+    let known = services.clone();
+    informers.endpoint_slices.subscribe(&trigger, move |change| {
+        let keys = change.sides().filter_map(|slice| {
+            let key = crate::controllers::endpointslice::service_of(slice)?;
+            let service = known.get(&key)?;
+            let policy = service.spec.as_ref()?.external_traffic_policy.as_deref();
+            (policy == Some("Local") && uses_nodes(&service, source)).then_some(key)
+        });
+        keys.collect()
+    });
+    let controller = ServiceLoadBalancer {
+        client: wiring.client.clone(),
+        recorder: wiring.recorder.named("service-controller"),
+        clock: wiring.clock.clone(),
+        services,
+        nodes: informers.nodes.cache(),
+        slices: informers.endpoint_slices.cache(),
+        settings,
+        trigger,
+        state: Mutex::new(None),
+    };
+    wiring.run(controller, requests);
+}
+
+/// Whether the Service gets the nodes' own addresses.
+fn uses_nodes(service: &Service, default: AddressSource) -> bool {
+    let request = Request::of(service, default);
+    wants(service) && request.is_ok_and(|request| request.source == AddressSource::Nodes)
+}
+
+/// The addresses in the status.
+fn status_addresses(service: &Service) -> Vec<IpAddr> {
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.into_iter().flat_map(|balancer| balancer.ingress.iter().flatten());
+    ingress.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
+}
+
+impl State {
+    /// Of two Services that have the same address, the older one keeps it.
+    fn new(
+        ranges: &[ipnet::IpNet],
+        source: AddressSource,
+        mut services: Vec<Arc<Service>>,
+    ) -> Self {
+        services.sort_by(|one, other| {
+            let age = |service: &Service| {
+                let created = service.metadata.creation_timestamp.as_ref().map(|time| time.0);
+                (created, service.metadata.uid.clone())
+            };
+            age(one).cmp(&age(other))
+        });
+        let mut allocations = Allocations::new(ranges.to_vec());
+        for service in services.iter().filter(|service| wants(service)) {
+            if let Ok(request) = Request::of(service, source) {
+                allocations.adopt(&Key::of(&**service), &request, &status_addresses(service));
+            }
+        }
+        Self { allocations, waiting: BTreeSet::new() }
+    }
+}
+
+impl ServiceLoadBalancer {
+    /// The addresses of the Service at `key`, and whether others may now get what it had. `None`:
+    /// it does not want any.
+    fn allocate(
+        &self,
+        key: &Key,
+        service: Option<&Service>,
+    ) -> (Option<Result<Vec<IpAddr>, Refusal>>, bool) {
+        let mut state = self.state.lock();
+        let state = state.get_or_insert_with(|| {
+            State::new(&self.settings.ranges, self.settings.source, self.services.list())
+        });
+        state.waiting.remove(key);
+        let before = state.allocations.occupied(key);
+        let outcome = service.filter(|service| wants(service)).map(|service| {
+            let request = Request::of(service, self.settings.source);
+            request.and_then(|request| {
+                let addresses = state.allocations.allocate(key, &request)?;
+                match request.source {
+                    AddressSource::Pool => Ok(addresses),
+                    AddressSource::Nodes => self.of_nodes(key, service),
+                }
+            })
+        });
+        match &outcome {
+            None | Some(Err(Refusal::Invalid(..))) => {
+                state.allocations.release(key);
+            }
+            Some(Err(_)) => {
+                state.waiting.insert(key.clone());
+            }
+            Some(Ok(_)) => {}
+        }
+        (outcome, before.is_some() && before != state.allocations.occupied(key))
+    }
+
+    fn of_nodes(&self, key: &Key, service: &Service) -> Result<Vec<IpAddr>, Refusal> {
+        let nodes = self.nodes.list();
+        let slices = self.slices.indexed(&of_service(&key.namespace, &key.name));
+        node_addresses(service, nodes.iter().map(|node| &**node), &slices)
+    }
+
+    /// Reconciles the Services that wait for an address, the oldest first.
+    async fn wake_waiting(&self) {
+        let waiting = match &mut *self.state.lock() {
+            Some(state) => std::mem::take(&mut state.waiting),
+            None => return,
+        };
+        let services = waiting.iter().filter_map(|key| self.services.get(key));
+        let mut services: Vec<Arc<Service>> = services.collect();
+        services.sort_by_key(|service| service.metadata.creation_timestamp.clone());
+        for service in services {
+            self.trigger.send(Key::of(&*service)).await;
+        }
+    }
+
+    /// Writes finalizers and status of `changed`, a copy of the Service. Both are in one write, so
+    /// that a Service never has an address without the finalizer.
+    async fn write(&self, service: &Service, changed: &Service) -> Result<(), Error> {
+        let key = Key::of(service);
+        let status = changed.status.clone().unwrap_or_default();
+        let balancer = status.load_balancer.unwrap_or_default();
+        let patch = json!({
+            "metadata": {
+                "uid": service.metadata.uid,
+                "resourceVersion": service.metadata.resource_version,
+                "finalizers": changed.metadata.finalizers.clone().and_then(none_if_empty),
+            },
+            "status": {
+                "loadBalancer": {"ingress": balancer.ingress},
+                "conditions": status.conditions.and_then(none_if_empty),
+            },
+        });
+        let services = Api::<Service>::namespaced(&self.client, &key.namespace);
+        let written = services.patch_status(&key.name, PatchKind::Merge, &patch).await;
+        written.during(|| format!("write the status of service {key}")).map(drop)
+    }
+
+    async fn ensure(
+        &self,
+        service: &Service,
+        outcome: Result<Vec<IpAddr>, Refusal>,
+    ) -> Result<(), Error> {
+        let wanted = ensured(service, &outcome, self.clock.now());
+        if wanted == *service {
+            return Ok(());
+        }
+        self.recorder.normal(service, "EnsuringLoadBalancer", "Ensuring load balancer");
+        if !self.nodes.list().iter().any(|node| is_available(node)) {
+            let message = "There are no available nodes for LoadBalancer";
+            self.recorder.warning(service, "UnAvailableLoadBalancer", message);
+        }
+        self.write(service, &wanted).await?;
+        match outcome {
+            Ok(addresses) => {
+                tracing::info!(service = %Key::of(service), ?addresses, "assigned addresses");
+                self.recorder.normal(service, "EnsuredLoadBalancer", "Ensured load balancer");
+            }
+            Err(refusal) => {
+                let message = format!(
+                    "Error syncing load balancer: failed to ensure load balancer: {refusal}"
+                );
+                self.recorder.warning(service, "SyncLoadBalancerFailed", message);
+            }
+        }
+        Ok(())
+    }
+
+    async fn clean_up(&self, service: &Service) -> Result<(), Error> {
+        self.recorder.normal(service, "DeletingLoadBalancer", "Deleting load balancer");
+        self.write(service, &cleaned(service)).await?;
+        self.recorder.normal(service, "DeletedLoadBalancer", "Deleted load balancer");
+        Ok(())
+    }
+}
+
+impl Controller for ServiceLoadBalancer {
+    const NAME: &'static str = "service-lb";
+    const CONCURRENCY: usize = 1;
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let service = self.services.get(key);
+        // The address is free for others once nobody reads it in this Service's status.
+        if let Some(service) = service.as_deref().filter(|service| needs_cleanup(service)) {
+            self.clean_up(service).await?;
+        }
+        let (outcome, freed) = self.allocate(key, service.as_deref());
+        if let Some((service, outcome)) = service.zip(outcome) {
+            self.ensure(&service, outcome).await?;
+        }
+        if freed {
+            self.wake_waiting().await;
+        }
+        Ok(Next::Change)
+    }
+}
