@@ -1,6 +1,6 @@
 //! Flags, read once and validated.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -51,6 +51,16 @@ pub struct Serve {
     /// The address of the DNS server on each node, for which no rules are created.
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,
+
+    /// Pool of addresses for Services of type LoadBalancer, as for the controller manager; several
+    /// ranges, separated by commas. One of the nodes on whose link an address is announces it.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub load_balancer_cidr: Vec<IpNet>,
+
+    /// Where the node's kubelet reports its health. While it does not run, the node announces no
+    /// addresses of load balancers.
+    #[arg(long, value_name = "ADDRESS")]
+    pub kubelet_health_address: Option<SocketAddr>,
 }
 
 impl Serve {
@@ -68,6 +78,7 @@ impl Serve {
             node_name,
             cluster_cidrs: self.cluster_cidr.clone(),
             cluster_dns: self.cluster_dns.clone(),
+            load_balancer_cidrs: self.load_balancer_cidr.iter().map(IpNet::trunc).collect(),
         })
     }
 }

@@ -10,6 +10,7 @@
 //! - [`apply`]: one transaction per round; [`conntrack`]: cleanup of stale flows after a change.
 //! - [`routes`]: routes to the pods of other nodes, through a `tunnel` if they share no link;
 //!   [`sysctl`]: kernel settings for forwarding.
+//! - [`announce`]: announces the addresses of load balancers on the links of this node.
 //! - `health_check`: reports to load balancers whether this node has endpoints.
 //! - [`monitor`]: detects changes to the tables and routes by others, so that they are repaired
 //!   immediately.
@@ -17,6 +18,7 @@
 //! It only uses its own tables (`ip skiff-proxy`, `ip6 skiff-proxy`) and leaves the rest of the
 //! ruleset alone. It must not know the container runtime, nor how pods get their addresses.
 
+pub mod announce;
 pub mod apply;
 pub mod conntrack;
 mod health_check;

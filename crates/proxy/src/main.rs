@@ -7,11 +7,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use client::Client;
+use client::events::EventRecorder;
 use proxy::apply::Applier;
 use proxy::monitor::Monitor;
 use proxy::routes;
-use proxy::{observe, sync, sysctl};
+use proxy::{announce, observe, sync, sysctl};
 use runtime::health::{self, Health};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Command, Config, Serve};
@@ -51,8 +53,27 @@ async fn serve(
     });
     let events = observe::events(&client, &settings.node_name);
     let monitor = Monitor::open().context("listen for changes to tables and routes")?;
-    let ended = sync::run(settings, events, monitor, state, shutdown).await;
-    ended.context("listen for changes to tables and routes")
+    let (announced, wanted) = watch::channel(announce::Wanted::default());
+    let announcer = announce::Settings {
+        node_name: settings.node_name.clone(),
+        kubelet: config.kubelet_health_address,
+    };
+    let recorder = EventRecorder::new(client.clone(), "kube-proxy", &settings.node_name);
+    let record: announce::Record = Box::new(move |about, kind, reason, message| {
+        recorder.record(about, kind, reason, message);
+    });
+    let mut announcer = announce::start(announcer, wanted, record, shutdown.clone())
+        .context("start the announcer")?;
+    let rules = sync::run(settings, events, monitor, announced, state, shutdown.clone());
+    tokio::select! {
+        ended = rules => ended.context("listen for changes to tables and routes")?,
+        _ = &mut announcer => {
+            anyhow::ensure!(shutdown.is_cancelled(), "the announcer has ended");
+            return Ok(());
+        }
+    }
+    // It tells the other nodes that they may take over.
+    announcer.await.context("the announcer has ended")
 }
 
 /// Removes the tables and routes of a proxy in this network namespace.

@@ -21,6 +21,9 @@ const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 /// A Service with this label is handled by another proxy.
 const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// The cluster autoscaler is about to delete a node with this taint.
+const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Service {
@@ -29,6 +32,8 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     pub external_ips: Vec<IpAddr>,
     pub load_balancer_ips: Vec<IpAddr>,
+    /// The uid, if it is of type LoadBalancer and leaves the implementation to this cluster.
+    pub load_balancer_uid: Option<Box<str>>,
     /// The sources that may use the load balancer's addresses; empty for all.
     pub source_ranges: Vec<IpNet>,
     pub ports: Vec<ServicePort>,
@@ -84,6 +89,8 @@ pub struct Node {
     pub pod_cidrs: Vec<IpNet>,
     pub internal_ips: Vec<IpAddr>,
     pub zone: Option<Box<str>>,
+    /// Load balancers must not send it traffic.
+    pub excluded_from_balancers: bool,
 }
 
 /// A pod of this node, with its host ports.
@@ -139,6 +146,10 @@ impl Service {
         service.external_ips = parse_all(spec.external_ips.as_ref());
         service.source_ranges = parse_all(spec.load_balancer_source_ranges.as_ref());
         service.load_balancer_ips = load_balancer_ips(object);
+        let balanced = spec.type_.as_deref() == Some("LoadBalancer");
+        let uid = object.metadata.uid.as_deref().filter(|_| balanced);
+        service.load_balancer_uid =
+            uid.filter(|_| spec.load_balancer_class.is_none()).map(Into::into);
         service.ports = spec.ports.iter().flatten().filter_map(service_port).collect();
         service.affinity_s = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let config = spec.session_affinity_config.as_ref();
@@ -234,8 +245,11 @@ impl Node {
         let addresses = object.status.as_ref().and_then(|status| status.addresses.as_ref());
         let internal =
             addresses.into_iter().flatten().filter(|address| address.type_ == "InternalIP");
+        let taints = spec.into_iter().flat_map(|spec| spec.taints.iter().flatten());
+        let ending = taints.into_iter().any(|taint| taint.key == TO_BE_DELETED_TAINT);
         Self {
             pod_cidrs,
+            excluded_from_balancers: ending || label(&object.metadata, EXCLUDE_LABEL).is_some(),
             internal_ips: internal.filter_map(|address| address.address.parse().ok()).collect(),
             zone: label(&object.metadata, ZONE_LABEL).map(Into::into),
         }

@@ -37,6 +37,8 @@ pub struct Context {
     pub zone: Option<Box<str>>,
     /// The address that each node's DNS server listens on, which the proxy ignores.
     pub cluster_dns: Vec<IpAddr>,
+    /// The pool of load balancers' addresses.
+    pub pool: Vec<ipnet::IpNet>,
 }
 
 /// The elements of a Service. `previous` returns the current data of an element, so that endpoints
@@ -57,7 +59,10 @@ pub fn service(
             plan.write(&mut elements);
         }
         if !service.ports.is_empty() {
-            let ips = of_family(&service.cluster_ips, *family);
+            // Addresses of a pool are nobody else's, so their other ports are refused as well.
+            let pooled = of_family(&service.load_balancer_ips, *family)
+                .filter(|ip| context.pool.iter().any(|range| range.contains(ip)));
+            let ips = of_family(&service.cluster_ips, *family).chain(pooled);
             elements.extend(
                 ips.map(|ip| element(*family, Map::ClusterIps, Key::Address(ip), Data::None)),
             );
@@ -73,6 +78,14 @@ pub fn local_endpoints(slices: &[&EndpointSlice]) -> usize {
     let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
     let local = endpoints.filter(|endpoint| endpoint.local && endpoint.ready);
     local.map(|endpoint| endpoint.ip).collect::<BTreeSet<_>>().len()
+}
+
+/// Whether this node can serve traffic that must stay on it: it has ready endpoints, or there are
+/// none anywhere, but it has one that terminates and is still serving.
+pub fn can_serve(slices: &[&EndpointSlice]) -> bool {
+    let endpoints = || slices.iter().flat_map(|slice| &slice.endpoints);
+    let serving = endpoints().any(|endpoint| endpoint.local && endpoint.serving);
+    local_endpoints(slices) > 0 || (serving && !endpoints().any(|endpoint| endpoint.ready))
 }
 
 /// The elements of the host ports of a pod on this node.

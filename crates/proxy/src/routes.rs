@@ -247,7 +247,7 @@ mod tests {
         Node {
             pod_cidrs: vec![cidr.parse().unwrap()],
             internal_ips: vec!["fd00::1".parse().unwrap(), ip.parse().unwrap()],
-            zone: None,
+            ..Node::default()
         }
     }
 

@@ -15,9 +15,11 @@ use futures::stream::{BoxStream, StreamExt};
 use ipnet::IpNet;
 use runtime::errors::cause_chain;
 use runtime::health::Health;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::backoff::Backoff;
+use crate::announce::{Candidates, Wanted};
 use crate::apply::Applier;
 use crate::health_check::HealthChecks;
 use crate::model::Node;
@@ -40,6 +42,8 @@ pub struct Settings {
     /// The ranges of all pod addresses, at most one per family.
     pub cluster_cidrs: Vec<IpNet>,
     pub cluster_dns: Vec<IpAddr>,
+    /// The pool of addresses for load balancers.
+    pub load_balancer_cidrs: Vec<IpNet>,
 }
 
 impl Settings {
@@ -77,12 +81,15 @@ struct Proxy {
     applier: Option<Applier>,
     layouts: Vec<Layout>,
     health_checks: HealthChecks,
+    candidates: Candidates,
+    /// For the announcer.
+    announced: watch::Sender<Wanted>,
     rules_backoff: Backoff,
     routes_backoff: Backoff,
 }
 
-/// Runs until `shutdown`. The tables are kept when it ends, so that the node's Services continue to
-/// work.
+/// Runs until `shutdown`; sends the addresses to announce to `announced`. The tables are kept when
+/// it ends, so that the node's Services continue to work.
 ///
 /// # Errors
 /// If the kernel no longer reports changes by others.
@@ -90,6 +97,7 @@ pub async fn run(
     settings: Settings,
     events: BoxStream<'static, Event>,
     monitor: Monitor,
+    announced: watch::Sender<Wanted>,
     health: Health,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
@@ -97,8 +105,11 @@ pub async fn run(
         families: settings.families(),
         zone: None,
         cluster_dns: settings.cluster_dns.clone(),
+        pool: settings.load_balancer_cidrs.clone(),
     };
     let mut proxy = Proxy {
+        candidates: Candidates::new(settings.load_balancer_cidrs.clone()),
+        announced,
         settings,
         state: State::default(),
         // The tables have to be created even without any node.
@@ -161,10 +172,14 @@ impl Proxy {
         }
         if !self.rules_backoff.is_waiting() {
             self.sync_health_checks().await;
+            self.candidates.update(&self.state, &self.stale.owners);
             // Netlink calls do not block, but the first one takes a while with ten thousand
             // Services.
             match tokio::task::block_in_place(|| self.sync_rules()) {
-                Ok(()) => self.rules_backoff.succeeded(),
+                Ok(()) => {
+                    self.rules_backoff.succeeded();
+                    self.announce();
+                }
                 Err(error) => {
                     let retry_in_ms = self.rules_backoff.failed().as_millis();
                     tracing::error!(
@@ -190,8 +205,21 @@ impl Proxy {
         }
     }
 
+    /// Has the addresses announced that the tables now translate.
+    fn announce(&self) {
+        let own = self.state.node(&self.settings.node_name);
+        let excluded = own.is_none_or(|node| node.excluded_from_balancers);
+        let wanted = self.candidates.wanted(excluded);
+        self.announced.send_if_modified(|announced| {
+            let changed = *announced != wanted;
+            *announced = wanted;
+            changed
+        });
+    }
+
     /// Updates the inputs of plans and rules from this node's own object.
     fn update_own_node(&mut self) {
+        self.candidates.links_changed();
         let own = self.state.node(&self.settings.node_name);
         let zone = own.and_then(|node| node.zone.clone());
         let layouts = self.settings.layouts(own);

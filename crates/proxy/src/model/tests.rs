@@ -43,6 +43,7 @@ fn services() {
             cluster_ips: ips(&["10.96.0.1", "fd00::1"]),
             external_ips: ips(&["203.0.113.1"]),
             load_balancer_ips: ips(&["203.0.113.7"]),
+            load_balancer_uid: None,
             source_ranges: vec![
                 "198.51.100.0/24".parse().unwrap(),
                 "192.0.2.0/24".parse().unwrap()
@@ -63,6 +64,29 @@ fn services() {
     );
     assert_eq!(plain.cluster_ips, ips(&["10.96.0.1"]));
     assert_eq!((plain.affinity_s, plain.external_local), (Some(10_800), false));
+}
+
+#[test]
+fn services_of_the_clusters_own_load_balancer() {
+    let balanced = |type_: &str, class: &str| {
+        let json = format!(
+            r#"{{"metadata": {{"namespace": "ns", "name": "web", "uid": "u"}}, "spec": {{
+                "type": "{type_}", "clusterIP": "10.96.0.1", {class} "ports": [{{"port": 80}}]}}}}"#
+        );
+        Service::from_object(&core::Service::decode(json.as_bytes()).unwrap()).load_balancer_uid
+    };
+    assert_eq!(balanced("LoadBalancer", "").as_deref(), Some("u"));
+    assert_eq!(balanced("LoadBalancer", r#""loadBalancerClass": "example.com/x","#), None);
+    assert_eq!(balanced("NodePort", ""), None);
+}
+
+#[test]
+fn nodes_excluded_from_load_balancers() {
+    let node = |json: &str| Node::from_object(&core::Node::decode(json.as_bytes()).unwrap());
+    let label = r#"{"metadata": {"name": "n", "labels": {"node.kubernetes.io/exclude-from-external-load-balancers": ""}}}"#;
+    let taint = r#"{"metadata": {"name": "n"}, "spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}"#;
+    assert!(node(label).excluded_from_balancers && node(taint).excluded_from_balancers);
+    assert!(!node(r#"{"metadata": {"name": "n"}}"#).excluded_from_balancers);
 }
 
 #[test]

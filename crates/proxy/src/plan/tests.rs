@@ -8,7 +8,7 @@ use crate::model::{HostPort, SliceEndpoint, SlicePort};
 use crate::table::Protocol;
 
 fn context() -> Context {
-    Context { families: vec![Family::V4], zone: Some("a".into()), cluster_dns: Vec::new() }
+    Context { families: vec![Family::V4], zone: Some("a".into()), ..Context::default() }
 }
 
 fn service(change: impl FnOnce(&mut Service)) -> Service {
@@ -355,5 +355,29 @@ proptest! {
         table.apply(&wanted.difference(&there.all().collect()));
         prop_assert_eq!(table.0, wanted.all().collect::<BTreeMap<_, _>>());
         prop_assert!(wanted.difference(&wanted.all().collect()).is_empty());
+    }
+}
+
+#[test]
+fn other_ports_of_an_address_of_the_pool_are_refused() {
+    let balanced = service(|service| {
+        service.load_balancer_ips = vec!["192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+    });
+    let context = Context { pool: vec!["192.0.2.0/28".parse().unwrap()], ..context() };
+    let elements = super::service(&context, &balanced, &[&slice("r")], &|_| None);
+    let refused = |ip: &str| {
+        let key = Key::Address(ip.parse().unwrap());
+        elements.iter().any(|(id, _)| id.map == Map::ClusterIps && id.key == key)
+    };
+    assert!(refused("10.96.0.1") && refused("192.0.2.1"));
+    assert!(!refused("10.0.0.1"), "it may be that of a node");
+}
+
+#[test]
+fn nodes_that_can_serve_local_traffic() {
+    for (states, expected) in
+        [("", false), ("r", false), ("rR", true), ("rS", false), ("sS", true), ("T", false)]
+    {
+        assert_eq!(can_serve(&[&slice(states)]), expected, "{states}");
     }
 }

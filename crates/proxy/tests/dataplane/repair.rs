@@ -23,7 +23,7 @@ fn node(cidr: &str, ip: &str) -> Node {
     Node {
         pod_cidrs: vec![cidr.parse().unwrap()],
         internal_ips: vec![ip.parse().unwrap()],
-        zone: None,
+        ..Node::default()
     }
 }
 
@@ -68,9 +68,12 @@ fn the_loop_converges_and_repairs_damage() {
                     node_name: "a".into(),
                     cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
                     cluster_dns: Vec::new(),
+                    load_balancer_cidrs: Vec::new(),
                 };
                 let health = Health::new(&["synced"]);
-                sync::run(settings, events.boxed(), Monitor::open().unwrap(), health, stop).await
+                let monitor = Monitor::open().unwrap();
+                let announced = tokio::sync::watch::Sender::default();
+                sync::run(settings, events.boxed(), monitor, announced, health, stop).await
             })
         })
     });

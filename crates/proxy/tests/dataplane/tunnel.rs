@@ -38,7 +38,7 @@ pub fn objects() -> Vec<(&'static str, Node)> {
     let object = |index: usize| Node {
         pod_cidrs: vec![format!("10.244.{index}.0/24").parse().unwrap()],
         internal_ips: vec![NODES[index].parse().unwrap()],
-        zone: None,
+        ..Node::default()
     };
     vec![("a", object(0)), ("b", object(1))]
 }

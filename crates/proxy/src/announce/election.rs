@@ -1,0 +1,181 @@
+//! Decides which addresses this node announces. Pure: the time is passed in.
+//!
+//! Every candidate for an address says so on the link, several times a second, and whether it holds
+//! the address. A candidate takes an address that nobody holds; the first in an order that differs
+//! from address to address goes first, the others wait in case it does not. A holder keeps its
+//! address as long as it is a candidate, so that an address moves only when it has to. If two hold
+//! one, which happens when a link that was cut is whole again, the later one in that order yields.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::frame::{Claim, Mac, Standing};
+
+/// How often claims are sent.
+pub const INTERVAL: Duration = Duration::from_millis(200);
+/// A candidate that was not heard for this long is gone.
+pub const SILENCE: Duration = Duration::from_millis(900);
+/// How long a new candidate listens for a holder before it takes an address.
+const LISTEN: Duration = Duration::from_millis(500);
+/// How long a candidate waits for each one that comes before it.
+const TURN: Duration = Duration::from_millis(300);
+/// Maximum number of other candidates whose turn is waited for.
+const TURNS_MAX: u32 = 8;
+/// Maximum number of other candidates that are remembered for an address.
+const PEERS_MAX: usize = 1024;
+
+/// What others have said about an address.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    heard: Instant,
+    holds: bool,
+}
+
+/// An address that this node is a candidate for.
+#[derive(Debug)]
+struct Entry {
+    since: Instant,
+    held: bool,
+    /// Since when nobody is known to hold it.
+    vacant: Option<Instant>,
+    peers: BTreeMap<Mac, Peer>,
+}
+
+/// The state of one link.
+#[derive(Debug)]
+pub struct Election {
+    own: Mac,
+    entries: BTreeMap<IpAddr, Entry>,
+}
+
+/// A decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    Take(IpAddr),
+    /// Another node, with this MAC address, holds it as well.
+    Yield(IpAddr, Mac),
+}
+
+impl Election {
+    pub fn new(own: Mac) -> Self {
+        Self { own, entries: BTreeMap::new() }
+    }
+
+    /// Sets the addresses that this node can announce. Returns what to tell the others about those
+    /// that it no longer can, and whether there are new ones.
+    pub fn set_candidate(
+        &mut self,
+        addresses: &BTreeSet<IpAddr>,
+        now: Instant,
+    ) -> (Vec<Claim>, bool) {
+        let gone = self.entries.extract_if(.., |address, _| !addresses.contains(address));
+        let withdrawn = gone.map(|(address, _)| Claim { address, standing: Standing::Withdrawn });
+        let withdrawn = withdrawn.collect();
+        let known = self.entries.len();
+        for address in addresses {
+            self.entries.entry(*address).or_insert_with(|| Entry {
+                since: now,
+                held: false,
+                vacant: None,
+                peers: BTreeMap::new(),
+            });
+        }
+        (withdrawn, self.entries.len() > known)
+    }
+
+    /// Records what another node says. Returns whether it should learn at once what this one says,
+    /// because it is new.
+    pub fn heard(&mut self, from: Mac, claims: &[Claim], now: Instant) -> bool {
+        let mut is_new = false;
+        for claim in claims {
+            let Some(entry) = self.entries.get_mut(&claim.address) else {
+                continue;
+            };
+            if claim.standing == Standing::Withdrawn {
+                entry.peers.remove(&from);
+                continue;
+            }
+            let peer = Peer { heard: now, holds: claim.standing == Standing::Holder };
+            if entry.peers.len() < PEERS_MAX || entry.peers.contains_key(&from) {
+                is_new |= entry.peers.insert(from, peer).is_none();
+            }
+        }
+        is_new
+    }
+
+    /// What is decided now.
+    pub fn decide(&mut self, now: Instant) -> Vec<Decision> {
+        let own = self.own;
+        let decide = |(address, entry): (&IpAddr, &mut Entry)| entry.decide(own, *address, now);
+        self.entries.iter_mut().filter_map(decide).collect()
+    }
+
+    /// What this node says.
+    pub fn claims(&self) -> Vec<Claim> {
+        let claim = |(address, entry): (&IpAddr, &Entry)| Claim {
+            address: *address,
+            standing: if entry.held { Standing::Holder } else { Standing::Candidate },
+        };
+        self.entries.iter().map(claim).collect()
+    }
+
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.entries.get(&address).is_some_and(|entry| entry.held)
+    }
+
+    /// Whether the MAC address is that of another candidate for the address.
+    pub fn is_peer(&self, address: IpAddr, mac: Mac) -> bool {
+        self.entries.get(&address).is_some_and(|entry| entry.peers.contains_key(&mac))
+    }
+}
+
+impl Entry {
+    fn decide(&mut self, own: Mac, address: IpAddr, now: Instant) -> Option<Decision> {
+        self.peers.retain(|_, peer| now.duration_since(peer.heard) < SILENCE);
+        let holder = self.peers.iter().filter(|(_, peer)| peer.holds).map(|(mac, _)| *mac);
+        let holder = holder.min_by_key(|mac| position(*mac, address));
+        match holder {
+            Some(other) if self.held && position(other, address) < position(own, address) => {
+                (self.held, self.vacant) = (false, None);
+                Some(Decision::Yield(address, other))
+            }
+            _ if self.held => None,
+            Some(_) => {
+                self.vacant = None;
+                None
+            }
+            None => {
+                let vacant = *self.vacant.get_or_insert(now);
+                let own = position(own, address);
+                let before = self.peers.keys().filter(|mac| position(**mac, address) < own).count();
+                let turns = u32::try_from(before).unwrap_or(TURNS_MAX).min(TURNS_MAX);
+                if now < vacant.max(self.since + LISTEN) + TURN * turns {
+                    return None;
+                }
+                (self.held, self.vacant) = (true, None);
+                Some(Decision::Take(address))
+            }
+        }
+    }
+}
+
+/// The place of a node among the candidates for an address: a hash, so that the addresses are
+/// spread over the nodes.
+fn position(mac: Mac, address: IpAddr) -> (u64, Mac) {
+    let bytes = match address {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let mixed = mac.iter().chain(&bytes).fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    // The last bytes differ least: spread them over all bits.
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (mixed ^ (mixed >> 33), mac)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// Nodes on one link that hear one another, unless they are dead or cut off.
+struct Link {
+    now: Instant,
+    nodes: Vec<Node>,
+}
+
+struct Node {
+    election: Election,
+    alive: bool,
+    /// Nodes hear only those with the same number.
+    part: u8,
+}
+
+fn ip(number: u8) -> IpAddr {
+    IpAddr::from([192, 0, 2, number])
+}
+
+fn all(count: u8) -> BTreeSet<IpAddr> {
+    (1..=count).map(ip).collect()
+}
+
+impl Link {
+    fn new(nodes: u8, addresses: u8) -> Self {
+        let now = clock::instant();
+        let node = |number| {
+            let mut election = Election::new([2, 0, 0, 0, 0, number]);
+            election.set_candidate(&all(addresses), now);
+            Node { election, alive: true, part: 0 }
+        };
+        Self { now, nodes: (0..nodes).map(node).collect() }
+    }
+
+    /// Each node that is alive says what it has to say, and decides.
+    fn tick(&mut self) -> Vec<(usize, Decision)> {
+        self.now += INTERVAL;
+        for from in 0..self.nodes.len() {
+            let claims = self.nodes[from].election.claims();
+            self.tell(from, &claims);
+        }
+        let mut made = Vec::new();
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            let decisions = if node.alive { node.election.decide(self.now) } else { Vec::new() };
+            if !decisions.is_empty() {
+                let claims = node.election.claims();
+                self.tell(at, &claims);
+            }
+            made.extend(decisions.into_iter().map(|decision| (at, decision)));
+        }
+        made
+    }
+
+    fn tell(&mut self, from: usize, claims: &[Claim]) {
+        let Node { part, alive, ref election } = self.nodes[from];
+        let mac = election.own;
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            if alive && node.alive && node.part == part && at != from {
+                node.election.heard(mac, claims, self.now);
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) -> Vec<(usize, Decision)> {
+        let ticks = time.as_millis() / INTERVAL.as_millis();
+        (0..ticks).flat_map(|_| self.tick()).collect()
+    }
+
+    fn holders(&self, address: u8) -> Vec<usize> {
+        let holds = |node: &Node| node.alive && node.election.holds(ip(address));
+        (0..self.nodes.len()).filter(|at| holds(&self.nodes[*at])).collect()
+    }
+}
+
+#[test]
+fn one_node_takes_each_address_and_they_are_spread() {
+    let mut link = Link::new(3, 60);
+    let made = link.run(Duration::from_secs(1));
+    assert_eq!(made.len(), 60, "none is taken twice");
+    for node in 0..3 {
+        let held = (1..=60).filter(|address| link.holders(*address) == [node]).count();
+        assert!((10..=32).contains(&held), "node {node} holds {held}");
+    }
+    assert!(link.run(Duration::from_secs(5)).is_empty(), "nothing moves without need");
+}
+
+#[test]
+fn an_address_moves_within_two_seconds_and_stays_there() {
+    let mut link = Link::new(3, 1);
+    link.run(Duration::from_secs(1));
+    let [first] = link.holders(1)[..] else { panic!("one holds it") };
+    link.nodes[first].alive = false;
+    let made = link.run(Duration::from_millis(1400));
+    let [second] = link.holders(1)[..] else { panic!("another holds it: {made:?}") };
+    assert_ne!(first, second);
+    // The first comes back, as a new process.
+    let mac = link.nodes[first].election.own;
+    link.nodes[first].election = Election::new(mac);
+    link.nodes[first].election.set_candidate(&all(1), link.now);
+    link.nodes[first].alive = true;
+    assert!(link.run(Duration::from_secs(5)).is_empty());
+    assert_eq!(link.holders(1), [second]);
+}
+
+#[test]
+fn a_node_that_withdraws_is_followed_at_once() {
+    let mut link = Link::new(2, 1);
+    link.run(Duration::from_secs(1));
+    let [first] = link.holders(1)[..] else { panic!("one holds it") };
+    let (withdrawn, _) = link.nodes[first].election.set_candidate(&BTreeSet::new(), link.now);
+    assert_eq!(withdrawn, [Claim { address: ip(1), standing: Standing::Withdrawn }]);
+    link.tell(first, &withdrawn);
+    assert_eq!(link.tick(), [(1 - first, Decision::Take(ip(1)))]);
+}
+
+#[test]
+fn of_two_holders_one_yields() {
+    let mut link = Link::new(2, 1);
+    link.nodes[1].part = 1;
+    link.run(Duration::from_secs(1));
+    assert_eq!(link.holders(1), [0, 1], "each side of a cut link has one");
+    link.nodes[1].part = 0;
+    let made = link.run(Duration::from_secs(2));
+    let [holder] = link.holders(1)[..] else { panic!("one holds it: {made:?}") };
+    let mac = link.nodes[holder].election.own;
+    assert_eq!(made, [(1 - holder, Decision::Yield(ip(1), mac))]);
+}
+
+#[test]
+fn a_candidate_that_does_not_act_is_passed_over() {
+    let now = clock::instant();
+    let mut election = Election::new([2, 0, 0, 0, 0, 1]);
+    election.set_candidate(&all(1), now);
+    let claim = [Claim { address: ip(1), standing: Standing::Candidate }];
+    let mut taken = None;
+    for tick in 0..40 {
+        let at = now + INTERVAL * tick;
+        // Several, so that at least one comes first.
+        for number in 2..10 {
+            election.heard([2, 0, 0, 0, 0, number], &claim, at);
+        }
+        taken = taken.or((!election.decide(at).is_empty()).then_some(at - now));
+    }
+    let last = LISTEN + TURN * TURNS_MAX + INTERVAL;
+    assert!(taken.is_some_and(|after| after > LISTEN && after <= last), "{taken:?}");
+}
+
+proptest! {
+    /// Whatever happened, once it is quiet each address has exactly one holder among the nodes that
+    /// can have it.
+    #[test]
+    fn it_converges(events in prop::collection::vec((0usize..4, 0u8..5, 1u64..8), 0..40)) {
+        let mut link = Link::new(4, 6);
+        for (node, event, ticks) in events {
+            let now = link.now;
+            let node = &mut link.nodes[node];
+            match event {
+                0 => node.alive = false,
+                1 => {
+                    node.election = Election::new(node.election.own);
+                    node.election.set_candidate(&all(6), now);
+                    node.alive = true;
+                }
+                2 => node.part = 1 - node.part,
+                3 => drop(node.election.set_candidate(&all(3), now)),
+                _ => drop(node.election.set_candidate(&all(6), now)),
+            }
+            link.run(INTERVAL * u32::try_from(ticks).unwrap());
+        }
+        for node in &mut link.nodes {
+            node.part = 0;
+        }
+        link.run(Duration::from_secs(6));
+        for address in 1..=6 {
+            let can = |node: &Node| node.alive && node.election.entries.contains_key(&ip(address));
+            let candidates = link.nodes.iter().filter(|node| can(node)).count();
+            prop_assert_eq!(link.holders(address).len(), candidates.min(1));
+        }
+    }
+}
