@@ -19,6 +19,9 @@ pub const API_PORT: u16 = 6443;
 /// The first node's address is the subnet's base plus this.
 const FIRST_NODE_OFFSET: u32 = 11;
 
+/// The number of addresses of the default pool for load balancers: a power of two.
+const POOL_DEFAULT: u32 = 64;
+
 /// What stores the cluster's objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -27,6 +30,19 @@ pub enum Store {
     Embedded,
     /// A real etcd, started and supervised with the other processes.
     Etcd,
+}
+
+/// Whose addresses Services of type LoadBalancer get, unless an annotation says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BalancerAddresses {
+    /// Addresses of a pool, which the nodes announce.
+    #[default]
+    Pool,
+    /// The nodes' own.
+    Nodes,
+    /// None: another implementation is going to be installed.
+    None,
 }
 
 /// Which cluster a command is about.
@@ -77,6 +93,13 @@ pub struct UpArgs {
     /// Range of the services' addresses
     #[arg(long, default_value = "10.96.0.0/12")]
     pub service_cidr: Ipv4Net,
+    /// Pool of addresses for services of type LoadBalancer, a part of the node subnet [default: its
+    /// last 64 addresses]
+    #[arg(long)]
+    pub load_balancer_cidr: Option<Ipv4Net>,
+    /// Whose addresses services of type LoadBalancer get
+    #[arg(long, value_enum, default_value_t = BalancerAddresses::Pool)]
+    pub load_balancer_addresses: BalancerAddresses,
     /// Registry to access without TLS, as HOST:PORT; repeatable
     #[arg(long = "insecure-registry", value_name = "HOST:PORT")]
     pub insecure_registries: Vec<String>,
@@ -104,6 +127,8 @@ impl UpArgs {
             node_cidr: self.node_cidr.trunc(),
             pod_cidr: self.pod_cidr.trunc(),
             service_cidr: self.service_cidr.trunc(),
+            load_balancer_cidr: self.load_balancer_cidr.map(|range| range.trunc()),
+            load_balancer_addresses: self.load_balancer_addresses,
             insecure_registries: self.insecure_registries,
             log_level: self.log_level,
         };
@@ -122,6 +147,11 @@ pub struct Options {
     pub node_cidr: Ipv4Net,
     pub pod_cidr: Ipv4Net,
     pub service_cidr: Ipv4Net,
+    /// `None` for the default.
+    #[serde(default)]
+    pub load_balancer_cidr: Option<Ipv4Net>,
+    #[serde(default)]
+    pub load_balancer_addresses: BalancerAddresses,
     pub insecure_registries: Vec<String>,
     pub log_level: String,
 }
@@ -170,6 +200,7 @@ impl Options {
                 ensure!(!overlap(*range, *other), "{flag} {range} overlaps {other_flag} {other}");
             }
         }
+        self.check_load_balancer()?;
         for registry in &self.insecure_registries {
             ensure!(
                 !registry.is_empty() && !registry.contains('/'),
@@ -177,6 +208,37 @@ impl Options {
             );
         }
         Ok(())
+    }
+
+    fn check_load_balancer(&self) -> anyhow::Result<()> {
+        let pool = self.load_balancer_pool();
+        for (flag, range) in [("--pod-cidr", self.pod_cidr), ("--service-cidr", self.service_cidr)]
+        {
+            ensure!(!overlap(pool, range), "--load-balancer-cidr {pool} overlaps {flag} {range}");
+        }
+        ensure!(
+            self.node_cidr.contains(&pool),
+            "--load-balancer-cidr {pool} is not in --node-cidr {}: nobody would look for its \
+             addresses on the nodes' link",
+            self.node_cidr
+        );
+        let gateway = ("this machine".to_owned(), self.gateway());
+        let nodes = self.nodes().into_iter().map(|node| (node.name, node.address));
+        for (name, address) in nodes.chain([gateway]) {
+            ensure!(
+                !pool.contains(&address),
+                "--load-balancer-cidr {pool} contains {address}, the address of {name}"
+            );
+        }
+        Ok(())
+    }
+
+    /// The pool of addresses for Services of type LoadBalancer.
+    pub fn load_balancer_pool(&self) -> Ipv4Net {
+        self.load_balancer_cidr.unwrap_or_else(|| {
+            let first = u32::from(self.node_cidr.broadcast()) - (POOL_DEFAULT - 1);
+            Ipv4Net::new(first.into(), 32 - POOL_DEFAULT.ilog2() as u8).expect("a short prefix")
+        })
     }
 
     /// The machine's address in the node subnet; the apiserver listens here.
@@ -226,6 +288,11 @@ impl Options {
                 ("--node-cidr", options.node_cidr.to_string()),
                 ("--pod-cidr", options.pod_cidr.to_string()),
                 ("--service-cidr", options.service_cidr.to_string()),
+                ("--load-balancer-cidr", options.load_balancer_pool().to_string()),
+                (
+                    "--load-balancer-addresses",
+                    format!("{:?}", options.load_balancer_addresses).to_lowercase(),
+                ),
                 ("--insecure-registry", options.insecure_registries.join(",")),
                 ("--log-level", options.log_level.clone()),
             ]
@@ -277,6 +344,8 @@ mod tests {
             node_cidr: "172.30.0.0/24".parse().unwrap(),
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
+            load_balancer_cidr: None,
+            load_balancer_addresses: BalancerAddresses::Pool,
             insecure_registries: vec![],
             log_level: "info".into(),
         }
@@ -314,6 +383,27 @@ mod tests {
             assert!(message.contains(flag), "{message}");
         }
         options().check().unwrap();
+    }
+
+    #[test]
+    fn the_pool_is_a_free_part_of_the_node_subnet() {
+        assert_eq!(options().load_balancer_pool().to_string(), "172.30.0.192/26");
+        for (pool, problem) in [
+            ("10.100.0.0/24", "overlaps --service-cidr 10.96.0.0/12"),
+            ("10.0.0.0/8", "overlaps --pod-cidr 10.244.0.0/16"),
+            ("192.0.2.0/24", "is not in --node-cidr 172.30.0.0/24"),
+            ("172.30.0.8/29", "contains 172.30.0.11, the address of node-1"),
+            ("172.30.0.0/30", "contains 172.30.0.1, the address of this machine"),
+        ] {
+            let range = Some(pool.parse().unwrap());
+            let error = Options { load_balancer_cidr: range, ..options() }.check().unwrap_err();
+            let expected = format!("--load-balancer-cidr {pool} {problem}");
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
+        // Clusters that were created before there was a pool have the default one.
+        let mut stored = serde_json::to_value(options()).unwrap();
+        stored.as_object_mut().unwrap().retain(|key, _| !key.starts_with("loadBalancer"));
+        assert_eq!(serde_json::from_value::<Options>(stored).unwrap(), options());
     }
 
     #[test]

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::layout::Layout;
-use crate::cluster::options::{API_PORT, Node, Options, Store};
+use crate::cluster::options::{API_PORT, BalancerAddresses, Node, Options, Store};
+
+/// Where a kubelet reports its health, in its node's namespace.
+const KUBELET_HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10248);
 
 /// A process that the supervisor keeps running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +201,14 @@ impl Builder<'_> {
         process.push("--node-cidr-mask-size", "24");
         process.push("--root-ca-file", &self.pki("ca.crt"));
         process.push("--leader-elect", "false");
+        process.push("--service-cluster-ip-range", &self.options.service_cidr.to_string());
+        let source = match self.options.load_balancer_addresses {
+            BalancerAddresses::Pool => "pool",
+            BalancerAddresses::Nodes => "nodes",
+            BalancerAddresses::None => return process,
+        };
+        process.push("--load-balancer-addresses", source);
+        process.push("--load-balancer-cidr", &self.options.load_balancer_pool().to_string());
         process
     }
 
@@ -208,7 +219,7 @@ impl Builder<'_> {
     }
 
     fn kubelet(&self, node: &Node) -> Process {
-        let mut process = self.own("kubelet", Some(node), (Ipv4Addr::LOCALHOST, 10248));
+        let mut process = self.own("kubelet", Some(node), KUBELET_HEALTH);
         let identity = format!("kubelet-{}", node.name);
         self.connect(&mut process, &identity);
         process.after.push(format!("containerd-{}", node.name));
@@ -246,6 +257,11 @@ impl Builder<'_> {
         process.push("--node-name", &node.name);
         process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
         process.push("--cluster-dns", &self.options.cluster_dns().to_string());
+        let (address, port) = KUBELET_HEALTH;
+        process.push("--kubelet-health-address", &format!("{address}:{port}"));
+        if self.options.load_balancer_addresses != BalancerAddresses::None {
+            process.push("--load-balancer-cidr", &self.options.load_balancer_pool().to_string());
+        }
         process
     }
 
@@ -286,6 +302,8 @@ mod tests {
             node_cidr: "172.30.0.0/24".parse().unwrap(),
             pod_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/12".parse().unwrap(),
+            load_balancer_cidr: None,
+            load_balancer_addresses: Default::default(),
             insecure_registries: vec!["127.0.0.1:5000".into()],
             log_level: "info".into(),
         }
@@ -347,6 +365,22 @@ mod tests {
         assert_eq!(alone.len(), 4);
         assert!(alone.iter().all(|process| process.namespace.is_none()));
         assert_eq!(alone[1].after, ["containerd-node-2"]);
+    }
+
+    #[test]
+    fn the_pool_is_known_to_those_who_assign_and_announce_it() {
+        let pool = "--load-balancer-cidr=172.30.0.192/26";
+        let with_pool = |addresses: BalancerAddresses| -> Vec<String> {
+            let mut options = options(Store::Embedded, 1);
+            options.load_balancer_addresses = addresses;
+            let layout = Layout::new("skiff", "/data".into());
+            let all = processes(&layout, &options, &programs()).into_iter();
+            let known = all.filter(|p| p.arguments.iter().any(|argument| argument == pool));
+            known.map(|process| process.name).collect()
+        };
+        assert_eq!(with_pool(BalancerAddresses::Pool), ["controller-manager", "proxy-node-1"]);
+        assert_eq!(with_pool(BalancerAddresses::Nodes), ["controller-manager", "proxy-node-1"]);
+        assert!(with_pool(BalancerAddresses::None).is_empty());
     }
 
     #[test]
