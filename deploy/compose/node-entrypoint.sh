@@ -57,4 +57,5 @@ setting net/ipv4/conf/default/rp_filter 0
 setting net/bridge/bridge-nf-call-iptables 1
 
 exec skiff node-run --name compose --data-dir /var/lib/skiff --node "$(hostname)" --config /etc/skiff \
-    --node-cidr "$NODE_CIDR" --pod-cidr "$POD_CIDR" --service-cidr "$SERVICE_CIDR"
+    --node-cidr "$NODE_CIDR" --pod-cidr "$POD_CIDR" --service-cidr "$SERVICE_CIDR" \
+    --load-balancer-cidr "$LOAD_BALANCER_CIDR"

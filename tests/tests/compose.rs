@@ -72,6 +72,7 @@ async fn life_cycle(docker: &Docker) -> anyhow::Result<()> {
     }
     let node_port = node_port(docker)?;
     answers(docker, &node_port).await?;
+    balanced(docker).await?;
     commands(docker)?;
     update(docker, &node_port)?;
 
@@ -113,6 +114,21 @@ async fn answers(docker: &Docker, node_port: &str) -> anyhow::Result<()> {
         .await?;
     }
     Ok(())
+}
+
+/// The address of a load balancer answers on the host of the containers.
+async fn balanced(docker: &Docker) -> anyhow::Result<()> {
+    let change = r#"{"spec": {"type": "LoadBalancer"}}"#;
+    docker.kubectl(&["patch", "service", "web", "-n", "web", "-p", change])?;
+    wait::eventually("the load balancer's address answers", async || {
+        let path = "jsonpath={.status.loadBalancer.ingress[0].ip}";
+        let address = docker.kubectl(&["get", "service", "web", "-n", "web", "-o", path])?;
+        ensure!(address.starts_with("172.29.0."), "the address is {address:?}");
+        let body = docker.test_server(&["get", &format!("http://{address}/env/GREETING")])?;
+        ensure!(body.trim() == "hello", "{address}: {body:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// A pod on the node reaches the Service at its address and by its names.

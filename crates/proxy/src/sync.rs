@@ -206,15 +206,12 @@ impl Proxy {
     }
 
     /// Has the addresses announced that the tables now translate.
-    fn announce(&self) {
+    fn announce(&mut self) {
         let own = self.state.node(&self.settings.node_name);
         let excluded = own.is_none_or(|node| node.excluded_from_balancers);
-        let wanted = self.candidates.wanted(excluded);
-        self.announced.send_if_modified(|announced| {
-            let changed = *announced != wanted;
-            *announced = wanted;
-            changed
-        });
+        if let Some(wanted) = self.candidates.take(excluded) {
+            self.announced.send_replace(wanted);
+        }
     }
 
     /// Updates the inputs of plans and rules from this node's own object.

@@ -1,6 +1,7 @@
 //! The controllers against the real apiserver and scheduler, on hollow nodes.
 
 mod alone;
+mod balancers;
 mod nodes;
 mod owners;
 mod plane;

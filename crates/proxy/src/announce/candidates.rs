@@ -35,6 +35,9 @@ pub struct Candidates {
     ranges: Vec<IpNet>,
     services: HashMap<Name, Balanced>,
     links: u64,
+    excluded: bool,
+    /// Whether the result may have changed since it was taken.
+    changed: bool,
 }
 
 impl Candidates {
@@ -49,7 +52,12 @@ impl Candidates {
                 continue;
             };
             let service = state.service(name);
-            match service.and_then(|service| self.balanced(service, &state.slices(name))) {
+            let after = service.and_then(|service| self.balanced(service, &state.slices(name)));
+            if self.services.get(name) == after.as_ref() {
+                continue;
+            }
+            self.changed = true;
+            match after {
                 Some(balanced) => drop(self.services.insert(name.clone(), balanced)),
                 None => drop(self.services.remove(name)),
             }
@@ -59,12 +67,19 @@ impl Candidates {
     /// The interfaces may have changed.
     pub fn links_changed(&mut self) {
         self.links += 1;
+        self.changed = true;
     }
 
-    /// What this node can announce; nothing if it is `excluded`.
-    pub fn wanted(&self, excluded: bool) -> Wanted {
+    /// What this node can announce, if that may have changed; nothing if it is `excluded`.
+    pub fn take(&mut self, excluded: bool) -> Option<Wanted> {
+        let changed = std::mem::take(&mut self.changed) || self.excluded != excluded;
+        self.excluded = excluded;
+        changed.then(|| self.wanted())
+    }
+
+    fn wanted(&self) -> Wanted {
         let mut addresses: BTreeMap<IpAddr, Vec<&Balanced>> = BTreeMap::new();
-        for service in self.services.values().filter(|_| !excluded) {
+        for service in self.services.values().filter(|_| !self.excluded) {
             for address in &service.addresses {
                 addresses.entry(*address).or_default().push(service);
             }
@@ -160,8 +175,9 @@ mod tests {
         let mut other = service("other", &["192.0.2.3"], false);
         other.load_balancer_uid = None;
         put(&mut candidates, other);
-        assert_eq!(shown(&candidates.wanted(false)), ["192.0.2.1 shares web"]);
-        assert!(shown(&candidates.wanted(true)).is_empty());
+        assert_eq!(shown(&candidates.take(false).unwrap()), ["192.0.2.1 shares web"]);
+        assert_eq!(candidates.take(false), None, "nothing has changed");
+        assert!(shown(&candidates.take(true).unwrap()).is_empty());
 
         let mut at = |candidates: &mut Candidates, local: bool| {
             let slice = ("ns/local-1".into(), Some(slice("local", local)));
@@ -169,11 +185,11 @@ mod tests {
             candidates.update(&state, &std::mem::take(&mut stale).owners);
         };
         at(&mut candidates, true);
-        let before = candidates.wanted(false);
+        let before = candidates.take(false).unwrap();
         assert_eq!(shown(&before), ["192.0.2.1 shares web", "192.0.2.2 local"]);
         at(&mut candidates, false);
-        assert_eq!(shown(&candidates.wanted(false)), ["192.0.2.1 shares web"]);
+        assert_eq!(shown(&candidates.take(false).unwrap()), ["192.0.2.1 shares web"]);
         candidates.links_changed();
-        assert_ne!(candidates.wanted(false).links, before.links);
+        assert_ne!(candidates.take(false).unwrap().links, before.links);
     }
 }

@@ -155,10 +155,14 @@ fn another_machine_with_an_announced_address_is_reported() {
     let other = Netns::new();
     other.ip(&format!("link add up0 type veth peer name other netns {}", machine.tid()));
     machine.ip("link set other master br0 up");
-    other.sysctl("ipv4/conf/up0/arp_notify", "1");
     other.ip(&format!("address add {ip}/24 dev up0"));
     other.ip("link set up0 up");
-    let message = announcer.event("AddressConflict");
+    // It asks for the machine, and says where it is by that.
+    let message = eventually("the conflict is reported", TIMEOUT, || {
+        assert_eq!(who(&other, MACHINE), None, "nothing is served there");
+        let mut events = announcer.events.try_iter();
+        events.find(|(reason, _)| *reason == "AddressConflict").map(|(_, message)| message)
+    });
     assert!(message.starts_with(&format!("{ip} is also used by the machine with ")), "{message}");
     other.ip("link set up0 down");
     eventually("the address is found again", TIMEOUT, || who(machine, ip));
