@@ -14,7 +14,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
 use failures::{
-    an_address_moves_when_a_process_of_its_node_fails, an_address_moves_when_its_node_loses_power,
+    an_address_moves_when_a_process_of_its_node_fails, an_address_moves_when_its_cable_is_pulled,
+    an_address_moves_when_its_node_loses_power,
 };
 use holder::holder;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -35,11 +36,13 @@ fn main() -> ExitCode {
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             an_address_is_reached_from_everywhere,
+            addresses_are_shared_and_those_of_nodes_used_on_request,
             local_traffic_follows_its_endpoints,
             an_update_behind_an_address_loses_no_request,
             deleted_rules_are_restored,
             a_pool_that_overlaps_is_refused,
             an_address_moves_when_a_process_of_its_node_fails,
+            an_address_moves_when_its_cable_is_pulled,
             an_address_moves_when_its_node_loses_power,
         ],
     )
@@ -150,7 +153,7 @@ async fn an_address_is_reached_from_everywhere(fixture: &Fixture) -> anyhow::Res
     let other = format!("{network}.5");
     elsewhere(cluster, &["ip", "address", "add", &format!("{other}/24"), "dev", "br0"])?;
     ensure!(elsewhere(cluster, &get)? == "v1", "from another machine");
-    let refused = connects(&address, 81).unwrap_err();
+    let refused = connects(&address, 81).err().context("another port is open")?;
     ensure!(refused.kind() == std::io::ErrorKind::ConnectionRefused, "another port: {refused}");
 
     patch(fixture, json!({"spec": {"loadBalancerSourceRanges": [format!("{other}/32")]}})).await?;
@@ -177,6 +180,38 @@ async fn an_address_is_reached_from_everywhere(fixture: &Fixture) -> anyhow::Res
         Ok(())
     })
     .await
+}
+
+async fn addresses_are_shared_and_those_of_nodes_used_on_request(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let cluster = &fixture.cluster;
+    let sharing = json!({"skiff.dev/allow-shared-ip": "web"});
+    let first = start(fixture, &["node-1"], "Cluster").await?;
+    patch(fixture, json!({"metadata": {"annotations": sharing}})).await?;
+    let balanced = |name: &str, annotations: Value, port: u16| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "annotations": annotations},
+            "spec": {"type": "LoadBalancer", "selector": {"app": "web"},
+                "ports": [{"port": port, "targetPort": 8080}]},
+        })
+    };
+    let own = json!({"skiff.dev/load-balancer-addresses": "nodes"});
+    for service in [balanced("second", sharing, 8081), balanced("edge", own, 8082)] {
+        manifest::create(cluster.client(), &fixture.namespace, &service.to_string()).await?;
+    }
+    let mut urls = vec![format!("http://{first}/version"), format!("http://{first}:8081/version")];
+    urls.extend(
+        cluster
+            .nodes()
+            .iter()
+            .map(|node| format!("http://{}:8082/version", cluster.node_address(node))),
+    );
+    for url in urls {
+        wait::eventually(&url, async || web::get(cluster, &url)).await?;
+    }
+    Ok(())
 }
 
 async fn local_traffic_follows_its_endpoints(fixture: &Fixture) -> anyhow::Result<()> {

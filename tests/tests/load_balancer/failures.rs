@@ -15,7 +15,7 @@ use testkit::wait::{self, Selection};
 use tests::web;
 
 use super::holder::{answering, holder};
-use super::{connects, start};
+use super::{connects, elsewhere, start};
 
 /// By then another node has to announce an address.
 const MOVED: Duration = Duration::from_secs(2);
@@ -123,6 +123,25 @@ pub async fn an_address_moves_when_a_process_of_its_node_fails(
         }
         let node = holder(cluster, &address)?;
         ensure!(node != third, "it is still on {node}");
+        Ok(())
+    })
+    .await
+}
+
+pub async fn an_address_moves_when_its_cable_is_pulled(fixture: &Fixture) -> anyhow::Result<()> {
+    let cluster = &fixture.cluster;
+    let address = start(fixture, &["node-1", "node-2", "node-3"], "Cluster").await?;
+    let victim = holder(cluster, &address)?;
+    elsewhere(cluster, &["ip", "link", "set", &victim, "down"])?;
+    let pulled = clock::monotonic();
+    let second = moved(cluster, &address, &victim).await;
+    let timely = within("a cable that is pulled", pulled);
+    elsewhere(cluster, &["ip", "link", "set", &victim, "up"])?;
+    let second = second?;
+    timely?;
+    wait::eventually("only the new node has the address", async || {
+        let nodes = answering(cluster, &address)?;
+        ensure!(nodes == [second.clone()], "{nodes:?} answer");
         Ok(())
     })
     .await

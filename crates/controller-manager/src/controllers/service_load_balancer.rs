@@ -6,6 +6,7 @@
 //! until another one gives up its own, or the request changes.
 
 mod allocations;
+mod change;
 mod plan;
 mod request;
 #[cfg(test)]
@@ -60,7 +61,14 @@ pub fn start(wiring: &mut Wiring, settings: LoadBalancerAddresses) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
     let services = informers.services.cache();
-    informers.services.subscribe(&trigger, |change| {
+    let recorder = wiring.recorder.named("service-controller");
+    let record = recorder.clone();
+    informers.services.subscribe(&trigger, move |change| {
+        if let (Some(old), Some(new)) = (&change.old, &change.new)
+            && let Some((reason, message)) = change::event(old, new)
+        {
+            record.normal(&**new, reason, message);
+        }
         let concerned = change.sides().any(|service| wants(service) || has_finalizer(service));
         concerned.then(|| Key::of(&**change.last())).into_iter().collect()
     });
@@ -86,7 +94,7 @@ pub fn start(wiring: &mut Wiring, settings: LoadBalancerAddresses) {
     });
     let controller = ServiceLoadBalancer {
         client: wiring.client.clone(),
-        recorder: wiring.recorder.named("service-controller"),
+        recorder,
         clock: wiring.clock.clone(),
         services,
         nodes: informers.nodes.cache(),

@@ -122,6 +122,7 @@ async fn addresses_are_assigned_until_there_are_none_and_then_again() -> anyhow:
         address(third).is_empty() && reason(third).is_empty() && third.metadata.finalizers.is_none()
     };
     until(&plane, "a Service of another type has none", given_up).await?;
+    event(&plane, "third", "Type", "LoadBalancer -> ClusterIP").await?;
     event(&plane, "third", "DeletedLoadBalancer", "Deleted load balancer").await?;
     end.cancel();
     task.await?;

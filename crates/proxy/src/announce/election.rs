@@ -71,9 +71,11 @@ impl Election {
         addresses: &BTreeSet<IpAddr>,
         now: Instant,
     ) -> (Vec<Claim>, bool) {
-        let gone = self.entries.extract_if(.., |address, _| !addresses.contains(address));
-        let withdrawn = gone.map(|(address, _)| Claim { address, standing: Standing::Withdrawn });
-        let withdrawn = withdrawn.collect();
+        let gone = self.entries.keys().filter(|address| !addresses.contains(address));
+        let withdrawn =
+            |address: &IpAddr| Claim { address: *address, standing: Standing::Withdrawn };
+        let withdrawn: Vec<Claim> = gone.map(withdrawn).collect();
+        self.entries.retain(|address, _| addresses.contains(address));
         let known = self.entries.len();
         for address in addresses {
             self.entries.entry(*address).or_insert_with(|| Entry {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use ipnet::IpNet;
@@ -79,7 +79,7 @@ pub fn interfaces() -> io::Result<Vec<Interface>> {
 /// The network of an address; `None` for a host's, and for IPv6 ones that every link has.
 fn network(address: &SockaddrStorage, mask: Option<&SockaddrStorage>) -> Option<IpNet> {
     let ip = |address: &SockaddrStorage| -> Option<IpAddr> {
-        let v4 = address.as_sockaddr_in().map(|v4| Ipv4Addr::from(v4.ip()).into());
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
         v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
     };
     let network = IpNet::with_netmask(ip(address)?, ip(mask?)?).ok()?;

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{
     LoadBalancerIngress, LoadBalancerStatus, NodeAddress, NodeCondition, Service, Taint,
 };
+use k8s_openapi::api::discovery::v1::Endpoint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
@@ -161,10 +162,10 @@ fn available_nodes_give_their_addresses() {
     let web = balanced("web", 80);
     assert_eq!(ips(&web, &[&a, &b, &c], &[]).unwrap(), "10.0.0.1 10.0.0.2 10.0.0.3");
     let mut slice = EndpointSlice::default();
-    slice.endpoints = Some(vec![k8s_openapi::api::discovery::v1::Endpoint {
-        node_name: Some("b".into()),
-        ..Default::default()
-    }]);
+    slice
+        .endpoints
+        .get_or_insert_default()
+        .push(Endpoint { node_name: Some("b".into()), ..Default::default() });
     let slices = [Arc::new(slice)];
     assert_eq!(ips(&local(web.clone(), "x"), &[&a, &b, &c], &slices).unwrap(), "10.0.0.2");
     b.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].status = "Unknown".into();
