@@ -3,8 +3,8 @@
 //! Every candidate for an address says so on the link, several times a second, and whether it holds
 //! the address. A candidate takes an address that nobody holds; the first in an order that differs
 //! from address to address goes first, the others wait in case it does not. A holder keeps its
-//! address as long as it is a candidate, so that an address moves only when it has to. If two hold
-//! one, which happens when a link that was cut is whole again, the later one in that order yields.
+//! address as long as it is a candidate, so that an address moves only when it has to; one whose
+//! process was restarted goes first. If two hold one, which happens when a link that was cut is whole again, the later one in that order yields.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -22,6 +22,9 @@ pub const SILENCE: Duration = Duration::from_millis(900);
 const LISTEN: Duration = Duration::from_millis(500);
 /// How long a candidate waits for each one that comes before it.
 const TURN: Duration = Duration::from_millis(300);
+/// How long one that held the address before, and is a candidate again, goes before all others: its
+/// process was restarted, and a move would break connections.
+const RETURN: Duration = Duration::from_millis(800);
 /// Maximum number of other candidates whose turn is waited for.
 const TURNS_MAX: u32 = 8;
 /// Maximum number of other candidates that are remembered for an address.
@@ -42,6 +45,8 @@ struct Entry {
     /// Since when nobody is known to hold it.
     vacant: Option<Instant>,
     peers: BTreeMap<Mac, Peer>,
+    /// The other node that held it last.
+    last_holder: Option<Mac>,
 }
 
 /// The state of one link.
@@ -83,6 +88,7 @@ impl Election {
                 held: false,
                 vacant: None,
                 peers: BTreeMap::new(),
+                last_holder: None,
             });
         }
         (withdrawn, self.entries.len() > known)
@@ -101,6 +107,9 @@ impl Election {
                 continue;
             }
             let peer = Peer { heard: now, holds: claim.standing == Standing::Holder };
+            if peer.holds {
+                entry.last_holder = Some(from);
+            }
             if entry.peers.len() < PEERS_MAX || entry.peers.contains_key(&from) {
                 is_new |= entry.peers.insert(from, peer).is_none();
             }
@@ -154,10 +163,12 @@ impl Entry {
                 let own = position(own, address);
                 let before = self.peers.keys().filter(|mac| position(**mac, address) < own).count();
                 let turns = u32::try_from(before).unwrap_or(TURNS_MAX).min(TURNS_MAX);
-                if now < vacant.max(self.since + LISTEN) + TURN * turns {
+                let returns = self.last_holder.is_some_and(|mac| self.peers.contains_key(&mac));
+                let wait = TURN * turns + if returns { RETURN } else { Duration::ZERO };
+                if now < vacant.max(self.since + LISTEN) + wait {
                     return None;
                 }
-                (self.held, self.vacant) = (true, None);
+                (self.held, self.vacant, self.last_holder) = (true, None, None);
                 Some(Decision::Take(address))
             }
         }

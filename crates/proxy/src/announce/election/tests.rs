@@ -106,6 +106,19 @@ fn an_address_moves_within_two_seconds_and_stays_there() {
 }
 
 #[test]
+fn a_process_that_is_restarted_keeps_its_addresses() {
+    let mut link = Link::new(3, 30);
+    link.run(Duration::from_secs(1));
+    let before: Vec<_> = (1..=30).map(|address| link.holders(address)).collect();
+    let mac = link.nodes[0].election.own;
+    link.nodes[0].election = Election::new(mac);
+    link.nodes[0].election.set_candidate(&all(30), link.now);
+    let made = link.run(Duration::from_secs(2));
+    assert!(made.iter().all(|(node, _)| *node == 0), "{made:?}");
+    assert_eq!((1..=30).map(|address| link.holders(address)).collect::<Vec<_>>(), before);
+}
+
+#[test]
 fn a_node_that_withdraws_is_followed_at_once() {
     let mut link = Link::new(2, 1);
     link.run(Duration::from_secs(1));
