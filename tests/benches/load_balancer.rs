@@ -2,6 +2,7 @@
 //! how long the address takes to move when its node falls silent.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tests::pods;
 const CONNECTIONS: u32 = 3000;
 /// How often the address is moved.
 const MOVES: usize = 5;
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between looks at the neighbour table.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -84,8 +86,13 @@ async fn start(cluster: &Cluster) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     Ok((format!("{pod}:8080").parse()?, format!("{balanced}:80").parse()?))
 }
 
+/// One connection with one request: without an answer, the server's queue would overflow.
 fn connect(address: &SocketAddr) -> std::io::Result<()> {
-    TcpStream::connect_timeout(address, Duration::from_secs(1)).map(drop)
+    let mut stream = TcpStream::connect_timeout(address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(b"GET /version HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map(drop)
 }
 
 /// Connections per second.
