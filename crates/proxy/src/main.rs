@@ -9,6 +9,7 @@ use clap::Parser;
 use client::Client;
 use proxy::apply::Applier;
 use proxy::monitor::Monitor;
+use proxy::policy::observe::Demand;
 use proxy::routes;
 use proxy::{observe, sync, sysctl};
 use runtime::health::{self, Health};
@@ -49,9 +50,10 @@ async fn serve(
         tracing::info!("ready");
         runtime::notify::ready();
     });
-    let events = observe::events(&client, &settings.node_name);
+    let demand = Demand::new(None);
+    let events = observe::events(&client, &settings.node_name, &demand);
     let monitor = Monitor::open().context("listen for changes to tables and routes")?;
-    let ended = sync::run(settings, events, monitor, state, shutdown).await;
+    let ended = sync::run(settings, events, demand, monitor, state, shutdown).await;
     ended.context("listen for changes to tables and routes")
 }
 

@@ -25,11 +25,16 @@ use crate::monitor::{Changed, Monitor};
 use crate::nft::{Family, NftError};
 use crate::observe::{Event, Stale, State};
 use crate::plan::{self, Changes, Context, Desired, ElementId, Owner, family_of};
+use crate::policy::cut;
+use crate::policy::observe::Demand;
 use crate::table::{Data, Layout};
 use crate::{conntrack, routes, sysctl};
 
 /// The delay between a change by others and its inspection.
 const SETTLE: Duration = Duration::from_millis(50);
+/// The delay between a change of policies and the end of the connections that it forbids: all
+/// connections are inspected, so this must not be done for every change of a burst.
+const CUT_DELAY: Duration = Duration::from_secs(1);
 /// The maximum number of events processed per round.
 const BURST: usize = 4096;
 
@@ -79,6 +84,11 @@ struct Proxy {
     health_checks: HealthChecks,
     rules_backoff: Backoff,
     routes_backoff: Backoff,
+    /// When connections that are no longer allowed are to be cut.
+    cuts: Backoff,
+    /// Whether everything has been received once. Later only policies wait for the pods that they
+    /// refer to.
+    started: bool,
 }
 
 /// Runs until `shutdown`. The tables are kept when it ends, so that the node's Services continue to
@@ -89,6 +99,7 @@ struct Proxy {
 pub async fn run(
     settings: Settings,
     events: BoxStream<'static, Event>,
+    demand: Demand,
     monitor: Monitor,
     health: Health,
     shutdown: CancellationToken,
@@ -100,9 +111,9 @@ pub async fn run(
     };
     let mut proxy = Proxy {
         settings,
-        state: State::default(),
+        state: State::new(demand),
         // The tables have to be created even without any node.
-        stale: Stale { nodes: true, ..Stale::default() },
+        stale: Stale { nodes: true, policies: true, ..Stale::default() },
         desired: Desired::default(),
         context,
         applier: None,
@@ -110,7 +121,10 @@ pub async fn run(
         health_checks: HealthChecks::default(),
         rules_backoff: Backoff::default(),
         routes_backoff: Backoff::default(),
+        cuts: Backoff::default(),
+        started: false,
     };
+    proxy.close();
     let mut bursts = events.ready_chunks(BURST);
     loop {
         let port = proxy.applier.as_ref().and_then(Applier::port);
@@ -118,6 +132,7 @@ pub async fn run(
             () = shutdown.cancelled() => return Ok(()),
             () = proxy.rules_backoff.elapsed() => {}
             () = proxy.routes_backoff.elapsed() => {}
+            () = proxy.cuts.elapsed() => {}
             changed = monitor.changed(port) => {
                 match changed {
                     Ok(Changed::Rules) => {
@@ -140,7 +155,8 @@ pub async fn run(
                 None => return Ok(()),
             },
         }
-        if !proxy.state.is_synced() {
+        proxy.started |= proxy.state.is_synced() && proxy.state.policies.is_ready();
+        if !proxy.started {
             proxy.rules_backoff.succeeded();
             proxy.routes_backoff.succeeded();
             continue;
@@ -163,7 +179,11 @@ impl Proxy {
             self.sync_health_checks().await;
             // Netlink calls do not block, but the first one takes a while with ten thousand
             // Services.
-            match tokio::task::block_in_place(|| self.sync_rules()) {
+            let result = tokio::task::block_in_place(|| {
+                self.sync_rules()?;
+                self.cut_connections()
+            });
+            match result {
                 Ok(()) => self.rules_backoff.succeeded(),
                 Err(error) => {
                     let retry_in_ms = self.rules_backoff.failed().as_millis();
@@ -187,6 +207,14 @@ impl Proxy {
                     );
                 }
             }
+        }
+    }
+
+    /// On a node without tables, whose pods may be starting already, nothing is known about policies
+    /// yet: closes it for pods.
+    fn close(&self) {
+        if let Err(error) = Applier::close(&self.settings.layouts(None)) {
+            tracing::error!(error = cause_chain(&error), "cannot close the node for pods");
         }
     }
 
@@ -227,7 +255,7 @@ impl Proxy {
 
     fn sync_rules(&mut self) -> Result<(), NftError> {
         let (changes, cleaned) = match self.applier.take() {
-            Some(mut applier) if !self.stale.owners.is_empty() => {
+            Some(mut applier) if !self.stale.owners.is_empty() || self.are_policies_due() => {
                 let mut changes = Changes::new();
                 self.replan(None, &mut changes);
                 applier.apply(&self.desired, &changes)?;
@@ -252,13 +280,41 @@ impl Proxy {
                 (changes, cleaned)
             }
         };
+        if cut::may_forbid(&changes) {
+            self.cuts.delay(CUT_DELAY);
+        }
         if !changes.is_empty() {
+            let policies = &self.state.policies.plan;
             tracing::info!(
                 changes = changes.len(),
                 elements = self.desired.element_count(),
+                policies = policies.count(),
+                isolated_pods = policies.isolated_count(),
                 cleaned,
                 "applied"
             );
+        }
+        Ok(())
+    }
+
+    /// Whether elements of policies are stale, and can be planned.
+    fn are_policies_due(&self) -> bool {
+        self.stale.policies && self.state.policies.is_ready()
+    }
+
+    /// Cuts the connections that policies no longer allow, if that is due.
+    fn cut_connections(&mut self) -> Result<(), NftError> {
+        let Some(applier) = self.applier.as_mut().filter(|_| self.cuts.is_due()) else {
+            return Ok(());
+        };
+        let own = match cut::own_addresses() {
+            Ok(own) => own,
+            Err(errno) => return Err(NftError::Addresses(errno)),
+        };
+        let cut = applier.cut_connections(&self.state.policies.plan, &own)?;
+        self.cuts.succeeded();
+        if cut > 0 {
+            tracing::info!(connections = cut, "cut connections that policies no longer allow");
         }
         Ok(())
     }
@@ -283,11 +339,18 @@ impl Proxy {
                     plan::service(&self.context, service, &self.state.slices(name), &previous)
                 }),
                 Owner::Pod(name) => self.state.pod(name).map(|pod| plan::pod(&self.context, pod)),
+                // Planned by `policy`.
+                Owner::Policy(_) => continue,
                 Owner::Node(name) => {
                     self.state.node(name).map(|node| plan::node(&self.context, node))
                 }
             };
             self.desired.replace(&owner, elements.unwrap_or_default(), changes);
+        }
+        if self.are_policies_due() {
+            let policies = &mut self.state.policies.plan;
+            policies.replan(&self.context.families, &mut self.desired, changes);
+            self.stale.policies = false;
         }
     }
 }
