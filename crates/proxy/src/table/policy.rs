@@ -113,11 +113,7 @@ impl PolicyKey {
         };
         match *self {
             PolicyKey::Link(name) => (name.0.to_vec(), KeyEnd::None),
-            PolicyKey::Guard(family) => {
-                let mut bytes = ether_type(family).to_vec();
-                bytes.extend([0, 0]);
-                (bytes, KeyEnd::None)
-            }
+            PolicyKey::Guard(family) => (ether_type(family).to_vec(), KeyEnd::None),
             PolicyKey::Peer(group, ip) => (peer(group, ip), KeyEnd::None),
             PolicyKey::Range(group, first, last) => {
                 (peer(group, first), KeyEnd::After(successor(peer(group, last))))
@@ -140,10 +136,7 @@ impl PolicyKey {
                 PolicyKey::Link(LinkName(reader.take()?))
             }
             Map::Guard => {
-                let known = reader.take::<2>()? == ether_type(family);
-                // The padding is omitted at the end of a key that is not concatenated.
-                reader.bytes = reader.bytes.get(2..).unwrap_or_default();
-                known.then_some(PolicyKey::Guard(family))?
+                (reader.take()? == ether_type(family)).then_some(PolicyKey::Guard(family))?
             }
             Map::Peers => PolicyKey::Peer(number(&mut reader)?, reader.ip()?),
             Map::PeerRanges => {
@@ -194,11 +187,13 @@ fn ether_type(family: Family) -> [u8; 2] {
 
 /// The definition of a set for policies. `ip` is nft's type of addresses, `ip_len` their length.
 pub(super) fn set(map: Map, ip: u32, ip_len: u32) -> Set {
-    // nft's types: ethertype 10, inet_proto 12, inet_service 13, mark 19, ifname 41.
+    // nft's types: integer 4, ethertype 10, mark 19, ifname 41. It cannot display intervals of
+    // concatenated keys.
     let (key_type, key_len) = match map {
         Map::Guard => (10, 2),
-        Map::Peers | Map::PeerRanges => (19 << 6 | ip, 4 + ip_len),
-        Map::PolicyPorts => (19 << 12 | 12 << 6 | 13, 12),
+        Map::Peers => (19 << 6 | ip, 4 + ip_len),
+        Map::PeerRanges => (4, 4 + ip_len),
+        Map::PolicyPorts => (4, 12),
         _ => (41, LINK_NAME_BYTES),
     };
     let data = match map {
