@@ -277,6 +277,8 @@ impl Proxy {
                 }
                 let cleaned = self.clean_conntrack(&mut applier, &changes)?;
                 self.applier = Some(applier);
+                // Earlier changes may not have been followed up.
+                self.cuts.delay(CUT_DELAY);
                 (changes, cleaned)
             }
         };
@@ -304,9 +306,14 @@ impl Proxy {
 
     /// Cuts the connections that policies no longer allow, if that is due.
     fn cut_connections(&mut self) -> Result<(), NftError> {
-        let Some(applier) = self.applier.as_mut().filter(|_| self.cuts.is_due()) else {
+        let due = self.cuts.is_due();
+        let Some(applier) = self.applier.as_mut().filter(|_| due) else {
             return Ok(());
         };
+        if self.state.policies.plan.isolated_count() == 0 {
+            self.cuts.succeeded();
+            return Ok(());
+        }
         let own = match cut::own_addresses() {
             Ok(own) => own,
             Err(errno) => return Err(NftError::Addresses(errno)),

@@ -75,6 +75,8 @@ pub struct Set {
     pub ranges: Vec<u32>,
     /// Whether the elements are intervals of whole keys, compared byte by byte.
     pub intervals: bool,
+    /// Whether the keys are text, which `nft` has to be told to display them.
+    pub text: bool,
 }
 
 /// The type of the elements' data.
@@ -219,6 +221,12 @@ impl Batch {
             }
         }
         self.message.attr_u32(10, self.sets);
+        if set.text {
+            // struct nftnl_udata of type NFTNL_UDATA_SET_KEYBYTEORDER: host byte order.
+            let mut order = vec![0, 4];
+            order.extend(1_u32.to_ne_bytes());
+            self.message.attr(13, &order);
+        }
         if !set.ranges.is_empty() {
             self.message.nest(9, |message| {
                 message.nest(2, |message| {

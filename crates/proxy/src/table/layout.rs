@@ -126,6 +126,7 @@ impl Layout {
                 _ => Vec::new(),
             },
             intervals: false,
+            text: false,
         }
     }
 

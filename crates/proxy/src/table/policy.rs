@@ -30,6 +30,8 @@ const INGRESS_PRIORITY: i32 = 1;
 /// `IFNAMSIZ`.
 const LINK_NAME_LEN: usize = 16;
 const LINK_NAME_BYTES: u32 = 16;
+/// nft's type `ifname`.
+const INTERFACE_NAME: u32 = 41;
 
 /// One chain of each kind.
 pub(super) const EXAMPLES: [Chain; 3] =
@@ -187,21 +189,22 @@ fn ether_type(family: Family) -> [u8; 2] {
 
 /// The definition of a set for policies. `ip` is nft's type of addresses, `ip_len` their length.
 pub(super) fn set(map: Map, ip: u32, ip_len: u32) -> Set {
-    // nft's types: integer 4, ethertype 10, mark 19, ifname 41. It cannot display intervals of
+    // nft's types: integer 4, ethertype 10, mark 19. It cannot display intervals of
     // concatenated keys.
     let (key_type, key_len) = match map {
         Map::Guard => (10, 2),
         Map::Peers => (19 << 6 | ip, 4 + ip_len),
         Map::PeerRanges => (4, 4 + ip_len),
         Map::PolicyPorts => (4, 12),
-        _ => (41, LINK_NAME_BYTES),
+        _ => (INTERFACE_NAME, LINK_NAME_BYTES),
     };
     let data = match map {
         Map::IsolatedLinks | Map::PolicyPorts => SetData::None,
         _ => SetData::Verdict,
     };
     let (ranges, intervals) = (Vec::new(), map.is_intervals());
-    Set { name: map.name(), key_type, key_len, data, dynamic: false, ranges, intervals }
+    let text = key_type == INTERFACE_NAME;
+    Set { name: map.name(), key_type, key_len, data, dynamic: false, ranges, intervals, text }
 }
 
 /// Accepts the protocols and ports of a set of ports.

@@ -456,6 +456,7 @@ fn tables_with_policies_are_displayed_and_repaired() {
     let node = &mut policed.cluster.nodes[0];
     let whole = node.netns.nft("list ruleset");
     println!("{whole}");
+    assert!(whole.contains("\"veth1\" : goto ingress-"), "links are displayed");
     let chain = whole.lines().find_map(|line| line.trim().strip_prefix("chain ingress-")).unwrap();
     let chain = format!("ingress-{}", chain.trim_end_matches(" {"));
     for damage in [

@@ -140,8 +140,8 @@ fn a_thousand_policies_over_five_thousand_pods() {
     let mut elements = 0;
     for n in 0..100 {
         let (namespace, number) = (n % NAMESPACES, n * 7 % PODS_PER_NAMESPACE);
-        // It becomes another app, as a peer of policies in its own namespace and in others.
-        let app = (number + 1 + n) % POLICIES_PER_NAMESPACE;
+        // It becomes a peer of a policy of pods on this node, or no longer is one.
+        let app = (namespace % LOCAL + n % 2 * 2) % POLICIES_PER_NAMESPACE + 1;
         let start = cpu();
         tables.policies.set_pod(&name(namespace, number), Some(&pod(namespace, number, app)));
         elements += tables.apply();
