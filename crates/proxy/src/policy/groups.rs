@@ -128,9 +128,10 @@ impl Groups {
 
     /// Removes the groups without pods; returns their ids.
     pub fn remove_unused(&mut self) -> Vec<u32> {
-        let unused = self.groups.extract_if(.., |_, group| group.pods == 0);
-        let unused: Vec<u32> = unused.map(|(id, _)| id).collect();
+        let unused = self.groups.iter().filter(|(_, group)| group.pods == 0);
+        let unused: Vec<u32> = unused.map(|(id, _)| *id).collect();
         for id in &unused {
+            self.groups.remove(id);
             self.ids.remove(*id);
         }
         unused

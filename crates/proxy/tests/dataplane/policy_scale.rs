@@ -172,7 +172,7 @@ fn ten_thousand_address_blocks() {
     let block = |n: u32| {
         let base = Ipv4Addr::from_bits(Ipv4Addr::new(20, 0, 0, 0).to_bits() + n * 1024);
         let except = Ipv4Addr::from_bits(base.to_bits() + 512);
-        let len = if n % 4 == 0 { 20 } else { 22 };
+        let len = if n.is_multiple_of(4) { 20 } else { 22 };
         let base = Ipv4Addr::from_bits(base.to_bits() & (u32::MAX << (32 - len)));
         json!({"ipBlock": {"cidr": format!("{base}/{len}"), "except": [format!("{except}/28")]}})
     };
