@@ -1,5 +1,9 @@
 //! Names and Services on two nodes: DNS from pods, node ports by traffic policy, session affinity,
-//! host ports, and that all of it survives when the processes that maintain it are killed.
+//! host ports, NetworkPolicies, and that all of it survives when the processes that maintain it are
+//! killed.
+
+#[path = "network/policies.rs"]
+mod policies;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -14,6 +18,11 @@ use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::web::Load;
 use tests::{pods, web};
 
+use self::policies::{
+    a_new_pod_is_isolated_from_the_start, policies_limit_what_pods_reach,
+    policies_select_by_labels_and_ports,
+};
+
 fn main() -> ExitCode {
     suite::run(
         Options { nodes: 2, ..Options::default() },
@@ -23,6 +32,9 @@ fn main() -> ExitCode {
             traffic_policies_and_affinity_are_respected,
             host_ports_reach_their_pod,
             traffic_survives_killed_processes,
+            policies_select_by_labels_and_ports,
+            policies_limit_what_pods_reach,
+            a_new_pod_is_isolated_from_the_start,
         ],
     )
 }

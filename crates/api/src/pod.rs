@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
+use sha2::{Digest, Sha256};
+
 use crate::quantity::Quantity;
 
 /// Amounts by resource name.
@@ -52,6 +54,15 @@ pub fn resources(spec: &PodSpec, side: Side) -> Resources {
         }
     }
     running
+}
+
+/// The name of the node's end of the link of a pod with a network of its own: 4 + 11 characters, the
+/// maximum length of an interface name. The kubelet creates the link, and the proxy recognizes the
+/// pod's packets by it.
+pub fn link_name(uid: &str) -> String {
+    let hash = Sha256::digest(uid.as_bytes());
+    let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("veth{}", &hex[..11])
 }
 
 /// Whether an init container is a sidecar: it keeps running beside the others.

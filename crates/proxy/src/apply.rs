@@ -6,11 +6,13 @@
 mod affinity;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 
 use crate::conntrack;
 use crate::nft::{self, Batch, Family, NewElement, NftError, Socket};
 use crate::plan::{Change, Changes, Desired, ElementId};
-use crate::table::{Chain, Data, Key, Layout, Map, TABLE};
+use crate::policy::{Policies, cut};
+use crate::table::{Chain, Data, Key, Layout, Map, PolicyKey, TABLE};
 
 /// Writes the tables in the network namespace of the thread that opened it.
 pub struct Applier {
@@ -104,11 +106,7 @@ impl Applier {
                 .collect();
             let chains = |pick: fn(&Change) -> Option<Data>| {
                 let data = changes.values().filter_map(pick);
-                let chains = data.filter_map(|data| match data {
-                    Data::Goto(chain) => Some(chain),
-                    _ => None,
-                });
-                chains.collect::<HashSet<Chain>>()
+                data.filter_map(|data| data.chain()).collect::<HashSet<Chain>>()
             };
             let needed: Vec<Chain> = chains(|change| change.after)
                 .into_iter()
@@ -143,6 +141,37 @@ impl Applier {
             cleaned += conntrack::clean(&mut self.socket, layout.family, &valid)?;
         }
         Ok(cleaned)
+    }
+
+    /// Removes the connections that policies do not allow, except those with `own` addresses of this
+    /// node; returns their number.
+    pub fn cut_connections(
+        &mut self,
+        policies: &Policies,
+        own: &HashSet<IpAddr>,
+    ) -> Result<usize, NftError> {
+        let mut count = 0;
+        for layout in &self.layouts {
+            count += cut::cut(&mut self.socket, layout.family, policies, own)?;
+        }
+        Ok(count)
+    }
+
+    /// Creates the tables that do not exist, closed for all pods.
+    pub fn close(layouts: &[Layout]) -> Result<(), NftError> {
+        let mut socket = Socket::open()?;
+        for layout in layouts {
+            if nft::table_comment(&mut socket, layout.family, TABLE)?.is_some() {
+                continue;
+            }
+            let mut batch = Batch::new(layout.family, TABLE);
+            layout.write(&mut batch);
+            let (key, end) = Key::Policy(PolicyKey::Guard(layout.family)).encode();
+            let data = Data::Drop.encode();
+            batch.add(Map::Guard.name(), [NewElement { key, end, data }]);
+            socket.apply(batch)?;
+        }
+        Ok(())
     }
 
     /// Deletes the tables.
@@ -197,7 +226,14 @@ impl Applier {
         };
         let mut elements = HashMap::new();
         for map in Map::ALL.into_iter().filter(|map| !map.is_dynamic()) {
-            for element in nft::elements(socket, family, TABLE, map.name())? {
+            let found = match map.is_intervals() {
+                false => nft::elements(socket, family, TABLE, map.name())?,
+                true => match nft::intervals(socket, family, TABLE, map.name())? {
+                    Some(found) => found,
+                    None => return Ok(None),
+                },
+            };
+            for element in found {
                 let key = Key::decode(map, family, &element);
                 let data = Data::decode(family, &element.data);
                 let (Some(key), Some(data)) = (key, data) else {
@@ -235,8 +271,8 @@ fn write(
     }
     for (map, elements) in additions {
         let elements = elements.into_iter().map(|(key, data)| {
-            let (key, key_end) = key.encode();
-            NewElement { key, key_end, data: data.encode() }
+            let (key, end) = key.encode();
+            NewElement { key, end, data: data.encode() }
         });
         batch.add(map.name(), elements);
     }

@@ -21,19 +21,20 @@ const ZONE: u16 = 18;
 
 /// One direction of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Tuple {
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    source_port: u16,
-    destination_port: u16,
+pub(crate) struct Tuple {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: u8,
+    /// Zero for protocols without ports.
+    pub source_port: u16,
+    pub destination_port: u16,
 }
 
 /// A tracked flow.
 #[derive(Clone, Debug)]
-struct Flow {
-    original: Tuple,
-    reply: Tuple,
+pub(crate) struct Flow {
+    pub original: Tuple,
+    pub reply: Tuple,
     /// The original direction as encoded by the kernel, which identifies the flow.
     bytes: Vec<u8>,
     zone: Option<Vec<u8>>,
@@ -117,29 +118,39 @@ pub fn clean(socket: &mut Socket, family: Family, valid: &ValidFlows) -> Result<
     if valid.frontends.is_empty() && valid.node_ports.is_empty() {
         return Ok(0);
     }
-    let flows = socket.dump(
-        GET,
-        family.number(),
-        |_| {},
-        |found: &mut Vec<Flow>, attributes| {
-            let udp = |flow: &Flow| flow.original.protocol == Protocol::Udp as u8;
-            found.extend(flow(&attributes).filter(udp).filter(|flow| valid.is_stale(flow)));
-        },
-    )?;
+    let flows = list(socket, family, |flow| {
+        flow.original.protocol == Protocol::Udp as u8 && valid.is_stale(flow)
+    })?;
     for flow in &flows {
-        let named = |message: &mut Message| {
-            message.nest(TUPLE_ORIGINAL, |message| message.raw(&flow.bytes));
-            if let Some(zone) = &flow.zone {
-                message.attr(ZONE, zone);
-            }
-        };
-        match socket.request(DELETE, family.number(), named) {
-            // The entry has expired in the meantime.
-            Err(NftError::Refused { source: nix::errno::Errno::ENOENT, .. }) => {}
-            result => result?,
-        }
+        delete(socket, family, flow)?;
     }
     Ok(flows.len())
+}
+
+/// All wanted flows of the family.
+pub(crate) fn list(
+    socket: &mut Socket,
+    family: Family,
+    wanted: impl Fn(&Flow) -> bool,
+) -> Result<Vec<Flow>, NftError> {
+    let collect = |found: &mut Vec<Flow>, attributes: Attributes<'_>| {
+        found.extend(flow(&attributes).filter(&wanted));
+    };
+    socket.dump(GET, family.number(), |_| {}, collect)
+}
+
+/// Deletes a flow. It is not an error if it has expired in the meantime.
+pub(crate) fn delete(socket: &mut Socket, family: Family, flow: &Flow) -> Result<(), NftError> {
+    let named = |message: &mut Message| {
+        message.nest(TUPLE_ORIGINAL, |message| message.raw(&flow.bytes));
+        if let Some(zone) = &flow.zone {
+            message.attr(ZONE, zone);
+        }
+    };
+    match socket.request(DELETE, family.number(), named) {
+        Err(NftError::Refused { source: nix::errno::Errno::ENOENT, .. }) => Ok(()),
+        result => result,
+    }
 }
 
 fn flow(attributes: &Attributes<'_>) -> Option<Flow> {
@@ -155,7 +166,10 @@ fn tuple(attributes: &Attributes<'_>) -> Option<Tuple> {
     let (addresses, protocol) = (attributes.nested(1), attributes.nested(2));
     let v4 = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(addresses.get(kind)?).ok()?).into());
     let v6 = |kind| Some(Ipv6Addr::from(<[u8; 16]>::try_from(addresses.get(kind)?).ok()?).into());
-    let port = |kind| Some(u16::from_be_bytes(protocol.get(kind)?.try_into().ok()?));
+    let port = |kind| match protocol.get(kind) {
+        Some(port) => Some(u16::from_be_bytes(port.try_into().ok()?)),
+        None => Some(0),
+    };
     Some(Tuple {
         source: v4(1).or_else(|| v6(3))?,
         destination: v4(2).or_else(|| v6(4))?,

@@ -10,6 +10,7 @@ use client::Client;
 use client::events::EventRecorder;
 use proxy::apply::Applier;
 use proxy::monitor::Monitor;
+use proxy::policy::observe::Demand;
 use proxy::routes;
 use proxy::{announce, observe, sync, sysctl};
 use runtime::health::{self, Health};
@@ -51,7 +52,8 @@ async fn serve(
         tracing::info!("ready");
         runtime::notify::ready();
     });
-    let events = observe::events(&client, &settings.node_name);
+    let demand = Demand::new(None);
+    let events = observe::events(&client, &settings.node_name, &demand);
     let monitor = Monitor::open().context("listen for changes to tables and routes")?;
     let (announced, wanted) = watch::channel(announce::Wanted::default());
     let announcer = announce::Settings {
@@ -64,7 +66,7 @@ async fn serve(
     });
     let mut announcer = announce::start(announcer, wanted, record, shutdown.clone())
         .context("start the announcer")?;
-    let rules = sync::run(settings, events, monitor, announced, state, shutdown.clone());
+    let rules = sync::run(settings, events, demand, monitor, announced, state, shutdown.clone());
     tokio::select! {
         ended = rules => ended.context("listen for changes to tables and routes")?,
         _ = &mut announcer => {

@@ -4,7 +4,9 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use client::mirror::{Name, ServiceSlice};
 use ipnet::IpNet;
@@ -13,7 +15,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::nft::Family;
-use crate::table::Protocol;
+use crate::table::{LinkName, Protocol};
 
 /// The default of `spec.sessionAffinityConfig.clientIP.timeoutSeconds`.
 const AFFINITY_DEFAULT_S: u32 = 10_800;
@@ -93,11 +95,27 @@ pub struct Node {
     pub excluded_from_balancers: bool,
 }
 
-/// A pod of this node, with its host ports.
+/// The labels of an object; shared, since those of many pods are the same.
+pub type Labels = Arc<BTreeMap<String, String>>;
+
+/// A pod with a network of its own. One that has terminated or uses its node's network has neither
+/// link nor addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
+    /// The link to its node, known before it exists.
+    pub link: Option<LinkName>,
     pub ips: Vec<IpAddr>,
+    pub labels: Labels,
     pub host_ports: Vec<HostPort>,
+    pub named_ports: Vec<NamedPort>,
+}
+
+/// A port of a container that has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NamedPort {
+    pub name: Box<str>,
+    pub protocol: Protocol,
+    pub port: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +125,10 @@ pub struct HostPort {
     pub protocol: Protocol,
     pub host_port: u16,
     pub container_port: u16,
+}
+
+pub fn labels_of(metadata: &ObjectMeta) -> Labels {
+    metadata.labels.clone().unwrap_or_default().into()
 }
 
 fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
@@ -257,12 +279,15 @@ impl Node {
 }
 
 impl Pod {
-    /// A pod that has terminated or uses the host network has no host ports to map.
+    /// A pod that has terminated or uses the host network has no host ports to map, and is nothing
+    /// to policies.
     pub fn from_object(object: &core::Pod) -> Self {
-        let (Some(spec), Some(status)) = (&object.spec, &object.status) else {
+        let Some(spec) = &object.spec else {
             return Self::default();
         };
-        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let status = object.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        let ended = matches!(phase, Some("Succeeded" | "Failed"));
         if ended || spec.host_network == Some(true) {
             return Self::default();
         }
@@ -274,12 +299,24 @@ impl Pod {
             .iter()
             .chain(sidecars)
             .flat_map(|container| container.ports.iter().flatten());
-        let ips = status.pod_ips.iter().flatten();
+        let ips = status.into_iter().flat_map(|status| status.pod_ips.iter().flatten());
+        let uid = object.metadata.uid.as_deref();
         Self {
-            host_ports: ports.filter_map(host_port).collect(),
+            link: uid.map(|uid| LinkName::new(&api::pod::link_name(uid))),
             ips: ips.filter_map(|ip| ip.ip.parse().ok()).collect(),
+            labels: labels_of(&object.metadata),
+            host_ports: ports.clone().filter_map(host_port).collect(),
+            named_ports: ports.filter_map(named_port).collect(),
         }
     }
+}
+
+fn named_port(object: &core::ContainerPort) -> Option<NamedPort> {
+    Some(NamedPort {
+        name: object.name.as_deref().filter(|name| !name.is_empty())?.into(),
+        protocol: Protocol::from_name(object.protocol.as_deref())?,
+        port: port(object.container_port)?,
+    })
 }
 
 fn host_port(object: &core::ContainerPort) -> Option<HostPort> {

@@ -17,11 +17,11 @@ mod read;
 mod socket;
 
 pub use batch::{
-    BaseChain, Batch, ChainKind, ElementData, Hook, NewElement, Set, SetData, Verdict,
+    BaseChain, Batch, ChainKind, ElementData, Hook, KeyEnd, NewElement, Set, SetData, Verdict,
 };
 pub use expr::{Expr, Reg};
 pub use message::{Attributes, Message};
-pub use read::{Data, Element, elements, names, rules_per_chain, table_comment};
+pub use read::{Data, Element, elements, intervals, names, rules_per_chain, table_comment};
 pub use socket::{NftError, Notification, Socket, notifications};
 
 /// The address family of a table.

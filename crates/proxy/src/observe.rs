@@ -12,6 +12,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 
 use crate::model::{EndpointSlice, Node, Pod, Service};
 use crate::plan::Owner;
+use crate::policy::observe::{self as policy, Demand, Observed};
 
 /// A change of an object; `None` stands for a slice that the proxy ignores.
 pub enum Event {
@@ -19,10 +20,16 @@ pub enum Event {
     Slice(informer::Event<(Name, Option<EndpointSlice>)>),
     Node(informer::Event<(Name, Node)>),
     Pod(informer::Event<(Name, Pod)>),
+    Policy(policy::Event),
 }
 
-/// All events that the proxy of `node_name` watches; the stream never ends.
-pub fn events(client: &client::Client, node_name: &str) -> BoxStream<'static, Event> {
+/// All events that the proxy of `node_name` watches; the stream never ends. `demand` is the one of
+/// the [`State`].
+pub fn events(
+    client: &client::Client,
+    node_name: &str,
+    demand: &Demand,
+) -> BoxStream<'static, Event> {
     let all = InformerOptions::default;
     let own_pods =
         InformerOptions { field_selector: format!("spec.nodeName={node_name}"), ..all() };
@@ -38,6 +45,7 @@ pub fn events(client: &client::Client, node_name: &str) -> BoxStream<'static, Ev
         slices.map(Event::Slice).boxed(),
         nodes.map(Event::Node).boxed(),
         pods.map(Event::Pod).boxed(),
+        policy::events(client, demand.subscribe()).map(Event::Policy).boxed(),
     ])
     .boxed()
 }
@@ -47,18 +55,30 @@ pub fn events(client: &client::Client, node_name: &str) -> BoxStream<'static, Ev
 pub struct Stale {
     pub owners: BTreeSet<Owner>,
     pub nodes: bool,
+    pub policies: bool,
 }
 
 /// The current state of the watched objects.
-#[derive(Default)]
 pub struct State {
     services: Mirror<Service>,
     slices: SliceMirror<EndpointSlice>,
     nodes: Mirror<Node>,
     pods: Mirror<Pod>,
+    pub policies: Observed,
 }
 
 impl State {
+    /// `demand` determines what is watched for policies.
+    pub fn new(demand: Demand) -> Self {
+        Self {
+            services: Mirror::default(),
+            slices: SliceMirror::default(),
+            nodes: Mirror::default(),
+            pods: Mirror::default(),
+            policies: Observed::new(demand),
+        }
+    }
+
     /// Applies an event and records in `stale` what it affects.
     pub fn take(&mut self, event: Event, stale: &mut Stale) {
         match event {
@@ -68,12 +88,20 @@ impl State {
             }
             Event::Pod(event) => {
                 let changed = self.pods.take(event);
-                stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Pod(name)));
+                stale.policies |= !changed.is_empty();
+                for (name, _) in changed {
+                    self.policies.plan.set_local(&name, self.pods.get(&name));
+                    stale.owners.insert(Owner::Pod(name));
+                }
             }
             Event::Node(event) => {
                 let changed = self.nodes.take(event);
                 stale.nodes |= !changed.is_empty();
                 stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Node(name)));
+            }
+            Event::Policy(event) => {
+                self.policies.take(event);
+                stale.policies = true;
             }
             Event::Slice(event) => {
                 stale.owners.extend(self.slices.take(event).into_iter().map(Owner::Service));

@@ -27,11 +27,16 @@ use crate::monitor::{Changed, Monitor};
 use crate::nft::{Family, NftError};
 use crate::observe::{Event, Stale, State};
 use crate::plan::{self, Changes, Context, Desired, ElementId, Owner, family_of};
+use crate::policy::cut;
+use crate::policy::observe::Demand;
 use crate::table::{Data, Layout};
 use crate::{conntrack, routes, sysctl};
 
 /// The delay between a change by others and its inspection.
 const SETTLE: Duration = Duration::from_millis(50);
+/// The delay between a change of policies and the end of the connections that it forbids: all
+/// connections are inspected, so this must not be done for every change of a burst.
+const CUT_DELAY: Duration = Duration::from_secs(1);
 /// The maximum number of events processed per round.
 const BURST: usize = 4096;
 
@@ -86,6 +91,11 @@ struct Proxy {
     announced: watch::Sender<Wanted>,
     rules_backoff: Backoff,
     routes_backoff: Backoff,
+    /// When connections that are no longer allowed are to be cut.
+    cuts: Backoff,
+    /// Whether everything has been received once. Later only policies wait for the pods that they
+    /// refer to.
+    started: bool,
 }
 
 /// Runs until `shutdown`; sends the addresses to announce to `announced`. The tables are kept when
@@ -96,6 +106,7 @@ struct Proxy {
 pub async fn run(
     settings: Settings,
     events: BoxStream<'static, Event>,
+    demand: Demand,
     monitor: Monitor,
     announced: watch::Sender<Wanted>,
     health: Health,
@@ -111,9 +122,9 @@ pub async fn run(
         candidates: Candidates::new(settings.load_balancer_cidrs.clone()),
         announced,
         settings,
-        state: State::default(),
+        state: State::new(demand),
         // The tables have to be created even without any node.
-        stale: Stale { nodes: true, ..Stale::default() },
+        stale: Stale { nodes: true, policies: true, ..Stale::default() },
         desired: Desired::default(),
         context,
         applier: None,
@@ -121,7 +132,10 @@ pub async fn run(
         health_checks: HealthChecks::default(),
         rules_backoff: Backoff::default(),
         routes_backoff: Backoff::default(),
+        cuts: Backoff::default(),
+        started: false,
     };
+    proxy.close();
     let mut bursts = events.ready_chunks(BURST);
     loop {
         let port = proxy.applier.as_ref().and_then(Applier::port);
@@ -129,6 +143,7 @@ pub async fn run(
             () = shutdown.cancelled() => return Ok(()),
             () = proxy.rules_backoff.elapsed() => {}
             () = proxy.routes_backoff.elapsed() => {}
+            () = proxy.cuts.elapsed() => {}
             changed = monitor.changed(port) => {
                 match changed {
                     Ok(Changed::Rules) => {
@@ -151,7 +166,8 @@ pub async fn run(
                 None => return Ok(()),
             },
         }
-        if !proxy.state.is_synced() {
+        proxy.started |= proxy.state.is_synced() && proxy.state.policies.is_ready();
+        if !proxy.started {
             proxy.rules_backoff.succeeded();
             proxy.routes_backoff.succeeded();
             continue;
@@ -175,7 +191,11 @@ impl Proxy {
             self.candidates.update(&self.state, &self.stale.owners);
             // Netlink calls do not block, but the first one takes a while with ten thousand
             // Services.
-            match tokio::task::block_in_place(|| self.sync_rules()) {
+            let result = tokio::task::block_in_place(|| {
+                self.sync_rules()?;
+                self.cut_connections()
+            });
+            match result {
                 Ok(()) => {
                     self.rules_backoff.succeeded();
                     self.announce();
@@ -211,6 +231,14 @@ impl Proxy {
         let excluded = own.is_none_or(|node| node.excluded_from_balancers);
         if let Some(wanted) = self.candidates.take(excluded) {
             self.announced.send_replace(wanted);
+        }
+    }
+
+    /// On a node without tables, whose pods may be starting already, nothing is known about policies
+    /// yet: closes it for pods.
+    fn close(&self) {
+        if let Err(error) = Applier::close(&self.settings.layouts(None)) {
+            tracing::error!(error = cause_chain(&error), "cannot close the node for pods");
         }
     }
 
@@ -252,7 +280,7 @@ impl Proxy {
 
     fn sync_rules(&mut self) -> Result<(), NftError> {
         let (changes, cleaned) = match self.applier.take() {
-            Some(mut applier) if !self.stale.owners.is_empty() => {
+            Some(mut applier) if !self.stale.owners.is_empty() || self.are_policies_due() => {
                 let mut changes = Changes::new();
                 self.replan(None, &mut changes);
                 applier.apply(&self.desired, &changes)?;
@@ -274,16 +302,51 @@ impl Proxy {
                 }
                 let cleaned = self.clean_conntrack(&mut applier, &changes)?;
                 self.applier = Some(applier);
+                // Earlier changes may not have been followed up.
+                self.cuts.delay(CUT_DELAY);
                 (changes, cleaned)
             }
         };
+        if cut::may_forbid(&changes) {
+            self.cuts.delay(CUT_DELAY);
+        }
         if !changes.is_empty() {
+            let policies = &self.state.policies.plan;
             tracing::info!(
                 changes = changes.len(),
                 elements = self.desired.element_count(),
+                policies = policies.count(),
+                isolated_pods = policies.isolated_count(),
                 cleaned,
                 "applied"
             );
+        }
+        Ok(())
+    }
+
+    /// Whether elements of policies are stale, and can be planned.
+    fn are_policies_due(&self) -> bool {
+        self.stale.policies && self.state.policies.is_ready()
+    }
+
+    /// Cuts the connections that policies no longer allow, if that is due.
+    fn cut_connections(&mut self) -> Result<(), NftError> {
+        let due = self.cuts.is_due();
+        let Some(applier) = self.applier.as_mut().filter(|_| due) else {
+            return Ok(());
+        };
+        if self.state.policies.plan.isolated_count() == 0 {
+            self.cuts.succeeded();
+            return Ok(());
+        }
+        let own = match cut::own_addresses() {
+            Ok(own) => own,
+            Err(errno) => return Err(NftError::Addresses(errno)),
+        };
+        let cut = applier.cut_connections(&self.state.policies.plan, &own)?;
+        self.cuts.succeeded();
+        if cut > 0 {
+            tracing::info!(connections = cut, "cut connections that policies no longer allow");
         }
         Ok(())
     }
@@ -308,11 +371,18 @@ impl Proxy {
                     plan::service(&self.context, service, &self.state.slices(name), &previous)
                 }),
                 Owner::Pod(name) => self.state.pod(name).map(|pod| plan::pod(&self.context, pod)),
+                // Planned by `policy`.
+                Owner::Policy(_) => continue,
                 Owner::Node(name) => {
                     self.state.node(name).map(|node| plan::node(&self.context, node))
                 }
             };
             self.desired.replace(&owner, elements.unwrap_or_default(), changes);
+        }
+        if self.are_policies_due() {
+            let policies = &mut self.state.policies.plan;
+            policies.replan(&self.context.families, &mut self.desired, changes);
+            self.stale.policies = false;
         }
     }
 }

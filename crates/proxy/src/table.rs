@@ -17,8 +17,10 @@
 
 mod element;
 mod layout;
+mod policy;
 
 pub use element::{
     Chain, Data, Endpoint, Frontend, Key, LOCAL_SLOTS, Map, Protocol, Source, Target,
 };
 pub use layout::{Layout, TABLE};
+pub use policy::{Direction, LinkName, PolicyKey};

@@ -4,8 +4,11 @@ use super::check::{self, Errors};
 use super::columns;
 use super::path::Path;
 use api::status::FieldError;
+use ipnet::IpNet;
 use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
+use k8s_openapi::api::networking::v1::{
+    IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
@@ -63,6 +66,7 @@ impl Strategy for Rules {
         if types.len() > 2 {
             let problem = "may not specify more than two policyTypes";
             errors.push(FieldError::invalid(path.child("policyTypes"), types, problem));
+            return errors;
         }
         for (index, kind) in types.iter().enumerate() {
             check::one_of(
@@ -73,6 +77,12 @@ impl Strategy for Rules {
             );
         }
         errors
+    }
+
+    fn warnings(&self, new: &NetworkPolicy, old: Option<&NetworkPolicy>) -> Vec<String> {
+        let before: Vec<&str> = old.into_iter().flat_map(cidrs).map(|(_, cidr)| cidr).collect();
+        let added = cidrs(new).into_iter().filter(|(_, cidr)| !before.contains(cidr));
+        added.filter_map(|(path, cidr)| cidr_warning(&path, cidr)).collect()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -94,23 +104,23 @@ fn validate_ports(ports: Option<&[NetworkPolicyPort]>, path: &Path, errors: &mut
         let path = path.index(index);
         check::one_of_or_unset(&port.protocol, check::PROTOCOLS, &path.child("protocol"), errors);
         match (&port.port, port.end_port) {
-            (None, Some(_)) => {
-                let problem = "must be specified when `endPort` is specified";
-                errors.push(FieldError::required(path.child("port"), problem));
+            (None, Some(end)) => {
+                let problem = "may not be specified when `port` is not specified";
+                errors.push(FieldError::invalid(path.child("endPort"), end, problem));
             }
             (Some(IntOrString::String(name)), Some(end)) => {
-                check::invalid(check::port_name(name), name, &path.child("port"), errors);
                 let problem = "may not be specified when `port` is non-numeric";
                 errors.push(FieldError::invalid(path.child("endPort"), end, problem));
+                check::invalid(check::port_name(name), name, &path.child("port"), errors);
             }
             (Some(number), end) => {
                 check::port(number, &path.child("port"), errors);
                 if let (IntOrString::Int(number), Some(end)) = (number, end) {
-                    check::port_number(end, &path.child("endPort"), errors);
                     if end < *number {
                         let problem = "must be greater than or equal to `port`";
                         errors.push(FieldError::invalid(path.child("endPort"), end, problem));
                     }
+                    check::port_number(end, &path.child("endPort"), errors);
                 }
             }
             (None, None) => {}
@@ -128,29 +138,77 @@ fn validate_peers(peers: Option<&[NetworkPolicyPeer]>, path: &Path, errors: &mut
             &path.child("namespaceSelector"),
             errors,
         );
+        if let Some(block) = &peer.ip_block {
+            validate_block(block, &path.child("ipBlock"), errors);
+        }
         match &peer.ip_block {
             None if !selects => errors.push(FieldError::required(&path, "must specify a peer")),
-            None => {}
             Some(_) if selects => {
                 let problem = "may not specify both ipBlock and another peer";
                 errors.push(FieldError::forbidden(&path, problem));
             }
-            Some(block) => {
-                let path = path.child("ipBlock");
-                check::cidr(&block.cidr, &path.child("cidr"), errors);
-                let whole = block.cidr.parse::<ipnet::IpNet>();
-                for (index, except) in block.except.iter().flatten().enumerate() {
-                    let path = path.child("except").index(index);
-                    check::cidr(except, &path, errors);
-                    if let (Ok(whole), Ok(part)) = (&whole, except.parse::<ipnet::IpNet>())
-                        && (!whole.contains(&part) || *whole == part)
-                    {
-                        let problem =
-                            format!("must be a strict subset of `cidr`: {:?}", block.cidr);
-                        errors.push(FieldError::invalid(path, except, problem));
-                    }
-                }
-            }
+            _ => {}
         }
     }
+}
+
+fn validate_block(block: &IPBlock, path: &Path, errors: &mut Errors) {
+    if block.cidr.is_empty() {
+        errors.push(FieldError::required(path.child("cidr"), ""));
+        return;
+    }
+    check::cidr(&block.cidr, &path.child("cidr"), errors);
+    let Ok(whole) = block.cidr.parse::<IpNet>() else {
+        return;
+    };
+    for (index, except) in block.except.iter().flatten().enumerate() {
+        let path = path.child("except").index(index);
+        check::cidr(except, &path, errors);
+        if let Ok(part) = except.parse::<IpNet>()
+            && (!whole.contains(&part.network()) || whole.prefix_len() >= part.prefix_len())
+        {
+            let problem = "must be a strict subset of `cidr`";
+            errors.push(FieldError::invalid(path, except, problem));
+        }
+    }
+}
+
+/// All address ranges of a policy with their paths.
+fn cidrs(policy: &NetworkPolicy) -> Vec<(Path, &str)> {
+    let path = Path::new("spec");
+    let spec = policy.spec.iter();
+    let ingress = spec.clone().flat_map(|spec| spec.ingress.iter().flatten().enumerate());
+    let ingress =
+        ingress.map(|(at, rule)| (path.child("ingress").index(at).child("from"), &rule.from));
+    let egress = spec.flat_map(|spec| spec.egress.iter().flatten().enumerate());
+    let egress = egress.map(|(at, rule)| (path.child("egress").index(at).child("to"), &rule.to));
+    let mut found = Vec::new();
+    for (path, peers) in ingress.chain(egress) {
+        for (at, peer) in peers.iter().flatten().enumerate() {
+            let Some(block) = &peer.ip_block else {
+                continue;
+            };
+            let path = path.index(at).child("ipBlock");
+            found.push((path.child("cidr"), block.cidr.as_str()));
+            let except = block.except.iter().flatten().enumerate();
+            found.extend(except.map(|(at, one)| (path.child("except").index(at), one.as_str())));
+        }
+    }
+    found
+}
+
+/// About a range that others may read differently (`GetWarningsForCIDR`).
+fn cidr_warning(path: &Path, cidr: &str) -> Option<String> {
+    let net: IpNet = cidr.parse().ok()?;
+    let (network, address) = (net.trunc(), net.addr());
+    if network.addr() != address {
+        let single = IpNet::from(address);
+        return Some(format!(
+            "{path}: CIDR value {cidr:?} is ambiguous in this context (should be \"{network}\" or \"{single}\"?)"
+        ));
+    }
+    let canonical = network.to_string();
+    (address.is_ipv6() && canonical != cidr).then(|| {
+        format!("{path}: IPv6 CIDR value {cidr:?} should be in RFC 5952 canonical format ({canonical:?})")
+    })
 }

@@ -11,7 +11,8 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteProtocol, RouteScope, RouteType};
 use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
-use sha2::{Digest, Sha256};
+
+use api::pod::link_name;
 
 use super::netns::Connection;
 use super::{NetworkError, ROUTE_PROTOCOL, sysctl};
@@ -205,14 +206,6 @@ fn link_scope(ip: IpAddr) -> RouteScope {
         IpAddr::V4(_) => RouteScope::Link,
         IpAddr::V6(_) => RouteScope::Universe,
     }
-}
-
-/// The node's end is named after the pod's uid: 4 + 11 characters, the maximum length of an
-/// interface name.
-fn link_name(uid: &str) -> String {
-    let hash = Sha256::digest(uid.as_bytes());
-    let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("veth{}", &hex[..11])
 }
 
 /// Derived from the address, so that both ends know it.

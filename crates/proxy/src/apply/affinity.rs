@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use nix::errno::Errno;
 
-use crate::nft::{self, Batch, ElementData, Family, NewElement, NftError, Socket};
+use crate::nft::{self, Batch, ElementData, Family, KeyEnd, NewElement, NftError, Socket};
 use crate::plan::Changes;
 use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Map, TABLE, Target};
 
@@ -65,11 +65,11 @@ pub(super) fn repair(
                 continue;
             };
             let mut batch = Batch::new(family, TABLE);
-            batch.delete(map.name(), [(element.key, None)]);
+            batch.delete(map.name(), [(element.key, KeyEnd::None)]);
             if let Some(to) = to {
-                let (key, key_end) = Key::Client(target, *to, client).encode();
+                let (key, end) = Key::Client(target, *to, client).encode();
                 let data = ElementData::Expires(element.timing);
-                batch.add(map.name(), [NewElement { key, key_end, data }]);
+                batch.add(map.name(), [NewElement { key, end, data }]);
             }
             match socket.apply(batch) {
                 // The entry has expired in the meantime.

@@ -21,6 +21,8 @@ const APPEND: u16 = 0x800;
 
 /// `NFT_DATA_VERDICT`.
 const VERDICT_TYPE: u32 = 0xffff_ff00;
+/// `NFT_SET_ELEM_INTERVAL_END`.
+pub(super) const INTERVAL_END: u32 = 1;
 /// The maximum size of the elements in one message, in bytes: an attribute is limited to 64 KB.
 const ELEMENTS_PER_MESSAGE: usize = 60_000;
 
@@ -45,6 +47,7 @@ pub enum ChainKind {
 #[derive(Clone, Copy, Debug)]
 pub enum Hook {
     Prerouting = 0,
+    Forward = 2,
     Output = 3,
     Postrouting = 4,
 }
@@ -68,8 +71,12 @@ pub struct Set {
     pub data: SetData,
     /// Populated by the packet path, each element with a timeout.
     pub dynamic: bool,
-    /// The lengths of the key's fields if the keys are ranges, else empty.
+    /// The lengths of the key's fields if each field is a range, else empty.
     pub ranges: Vec<u32>,
+    /// Whether the elements are intervals of whole keys, compared byte by byte.
+    pub intervals: bool,
+    /// Whether the keys are text, which `nft` has to be told to display them.
+    pub text: bool,
 }
 
 /// The type of the elements' data.
@@ -182,6 +189,7 @@ impl Batch {
 
     pub fn set(&mut self, set: &Set) {
         const MAP: u32 = 0x8;
+        const INTERVAL: u32 = 0x4;
         self.begin(NEW_SET, CREATE);
         self.sets += 1;
         let mut flags = 0;
@@ -192,7 +200,10 @@ impl Batch {
             flags |= 0x10 | 0x20; // NFT_SET_TIMEOUT, NFT_SET_EVAL
         }
         if !set.ranges.is_empty() {
-            flags |= 0x4 | 0x80; // NFT_SET_INTERVAL, NFT_SET_CONCAT
+            flags |= INTERVAL | 0x80; // NFT_SET_CONCAT
+        }
+        if set.intervals {
+            flags |= INTERVAL;
         }
         self.message.attr_str(2, set.name);
         self.message.attr_u32(3, flags);
@@ -210,6 +221,12 @@ impl Batch {
             }
         }
         self.message.attr_u32(10, self.sets);
+        if set.text {
+            // struct nftnl_udata of type NFTNL_UDATA_SET_KEYBYTEORDER: host byte order.
+            let mut order = vec![0, 4];
+            order.extend(1_u32.to_ne_bytes());
+            self.message.attr(13, &order);
+        }
         if !set.ranges.is_empty() {
             self.message.nest(9, |message| {
                 message.nest(2, |message| {
@@ -225,37 +242,26 @@ impl Batch {
     /// Adds elements.
     pub fn add(&mut self, set: &str, elements: impl IntoIterator<Item = NewElement>) {
         self.elements(NEW_ELEMENT, CREATE, set, elements, |message, element| {
-            message.nest(1, |message| message.attr(1, &element.key));
-            if let Some(end) = &element.key_end {
-                message.nest(10, |message| message.attr(1, end));
-            }
-            match element.data {
+            write_element(message, &element.key, &element.end, |message| match &element.data {
                 ElementData::None => {}
                 ElementData::Value(value) => {
-                    message.nest(2, |message| message.attr(1, &value));
+                    message.nest(2, |message| message.attr(1, value));
                 }
                 ElementData::Expires(timing) => {
                     message.attr_u64(4, timing.timeout_ms);
                     message.attr_u64(5, timing.expires_ms);
                 }
                 ElementData::Verdict(verdict) => {
-                    message.nest(2, |message| write_verdict(message, &verdict));
+                    message.nest(2, |message| write_verdict(message, verdict));
                 }
-            }
+            });
         });
     }
 
-    /// Deletes elements by key and, for ranges, the end key. They must exist.
-    pub fn delete(
-        &mut self,
-        set: &str,
-        keys: impl IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>,
-    ) {
+    /// Deletes elements by key and, for ranges, their end. They must exist.
+    pub fn delete(&mut self, set: &str, keys: impl IntoIterator<Item = (Vec<u8>, KeyEnd)>) {
         self.elements(DELETE_ELEMENT, 0, set, keys, |message, (key, end)| {
-            message.nest(1, |message| message.attr(1, &key));
-            if let Some(end) = &end {
-                message.nest(10, |message| message.attr(1, end));
-            }
+            write_element(message, &key, &end, |_| {});
         });
     }
 
@@ -273,7 +279,7 @@ impl Batch {
             self.message.attr_str(2, set);
             let list = self.message.open(3);
             for element in elements.by_ref() {
-                self.message.nest(1, |message| write(message, element));
+                write(&mut self.message, element);
                 if self.message.current_len() > ELEMENTS_PER_MESSAGE {
                     break;
                 }
@@ -287,8 +293,18 @@ impl Batch {
 /// An element for [`Batch::add`].
 pub struct NewElement {
     pub key: Vec<u8>,
-    pub key_end: Option<Vec<u8>>,
+    pub end: KeyEnd,
     pub data: ElementData,
+}
+
+/// The end of a range, if the element is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyEnd {
+    None,
+    /// The last key, field by field; for sets with [`Set::ranges`].
+    Last(Vec<u8>),
+    /// The key after the last one, an element of its own; for sets with [`Set::intervals`].
+    After(Vec<u8>),
 }
 
 /// The data of an element for [`Batch::add`].
@@ -322,4 +338,20 @@ pub(super) fn write_verdict(message: &mut Message, verdict: &Verdict) {
             message.attr_str(2, chain);
         }
     });
+}
+
+fn write_element(message: &mut Message, key: &[u8], end: &KeyEnd, data: impl Fn(&mut Message)) {
+    message.nest(1, |message| {
+        message.nest(1, |message| message.attr(1, key));
+        if let KeyEnd::Last(end) = end {
+            message.nest(10, |message| message.attr(1, end));
+        }
+        data(message);
+    });
+    if let KeyEnd::After(end) = end {
+        message.nest(1, |message| {
+            message.nest(1, |message| message.attr(1, end));
+            message.attr_u32(3, INTERVAL_END);
+        });
+    }
 }

@@ -28,6 +28,10 @@ pub enum Expr {
     Protocol(Reg),
     /// The destination port, two bytes.
     DestinationPort(Reg),
+    /// The flags of a TCP packet, one byte.
+    TcpFlags(Reg),
+    /// The network protocol as on Ethernet, two bytes.
+    NetworkProtocol(Reg),
     /// The VNI of a VXLAN packet (RFC 7348), three bytes.
     VxlanNetwork(Reg),
     /// The index of the packet's input or output interface, in host byte order.
@@ -109,6 +113,7 @@ pub enum Expr {
 // enum nft_*_attributes and their values, linux/netfilter/nf_tables.h.
 const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
+const META_PROTOCOL: u32 = 1;
 const META_IIF: u32 = 4;
 const META_OIF: u32 = 5;
 const META_IIFNAME: u32 = 6;
@@ -123,6 +128,7 @@ const FIB_DADDR: u32 = 2;
 const FIB_IIF: u32 = 8;
 /// After the UDP header: flags and reserved bits, then the VNI.
 const VXLAN_NETWORK_OFFSET: u32 = 12;
+const TCP_FLAGS_OFFSET: u32 = 13;
 const LOOKUP_INVERT: u32 = 1;
 const NUMGEN_RANDOM: u32 = 1;
 const DYNSET_UPDATE: u32 = 1;
@@ -149,8 +155,10 @@ impl Expr {
             Expr::SourceAddress(..)
             | Expr::DestinationAddress(..)
             | Expr::DestinationPort(_)
+            | Expr::TcpFlags(_)
             | Expr::VxlanNetwork(_) => "payload",
             Expr::Protocol(_)
+            | Expr::NetworkProtocol(_)
             | Expr::InputInterface(_)
             | Expr::OutputInterface(_)
             | Expr::InputInterfaceName(_)
@@ -189,10 +197,12 @@ impl Expr {
                 payload(message, *reg, PAYLOAD_NETWORK, offset, family.address_len());
             }
             Expr::DestinationPort(reg) => payload(message, *reg, PAYLOAD_TRANSPORT, 2, 2),
+            Expr::TcpFlags(reg) => payload(message, *reg, PAYLOAD_TRANSPORT, TCP_FLAGS_OFFSET, 1),
             Expr::VxlanNetwork(reg) => {
                 payload(message, *reg, PAYLOAD_TRANSPORT, VXLAN_NETWORK_OFFSET, 3);
             }
             Expr::Protocol(reg) => load(message, *reg, META_L4PROTO),
+            Expr::NetworkProtocol(reg) => load(message, *reg, META_PROTOCOL),
             Expr::InputInterface(reg) => load(message, *reg, META_IIF),
             Expr::OutputInterface(reg) => load(message, *reg, META_OIF),
             Expr::InputInterfaceName(reg) => load(message, *reg, META_IIFNAME),

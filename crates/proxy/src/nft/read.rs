@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::batch::Timing;
+use super::batch::{INTERVAL_END, Timing};
 use super::{Attributes, Family, Message, NftError, Socket};
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -17,6 +17,7 @@ const GET_ELEMENT: u16 = SUBSYSTEM | 13;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
     pub key: Vec<u8>,
+    /// The last key of a range, or the key after the last one of an interval.
     pub key_end: Option<Vec<u8>>,
     pub data: Data,
     pub timing: Timing,
@@ -101,6 +102,45 @@ pub fn elements(
     socket.dump(GET_ELEMENT, family.number(), of_set, |found: &mut Vec<Element>, attributes| {
         found.extend(attributes.nested(3).filter_map(|(_, bytes)| element(Attributes(bytes))));
     })
+}
+
+/// All intervals of a set or map with [`super::Set::intervals`], whose ends are elements of their
+/// own. `None` if one has no end, or the other way round.
+pub fn intervals(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<Option<Vec<Element>>, NftError> {
+    let in_set = |message: &mut Message| {
+        message.attr_str(1, table);
+        message.attr_str(2, set);
+    };
+    let collect = |found: &mut Vec<(bool, Element)>, attributes: Attributes<'_>| {
+        found.extend(attributes.nested(3).filter_map(|(_, bytes)| {
+            let attributes = Attributes(bytes);
+            let flags = attributes.get(3).and_then(|flags| flags.try_into().ok());
+            let starts = flags.map_or(0, u32::from_be_bytes) & INTERVAL_END == 0;
+            Some((starts, element(attributes)?))
+        }));
+    };
+    let elements = socket.dump(GET_ELEMENT, family.number(), in_set, collect)?;
+    Ok(pair(elements))
+}
+
+/// Pairs starts with ends; of an end and a start with the same key, the end comes first.
+fn pair(mut elements: Vec<(bool, Element)>) -> Option<Vec<Element>> {
+    elements.sort_by(|(a_starts, a), (b_starts, b)| (&a.key, a_starts).cmp(&(&b.key, b_starts)));
+    let mut intervals: Vec<Element> = Vec::with_capacity(elements.len() / 2);
+    for (starts, element) in elements {
+        let open = intervals.last_mut().filter(|last| last.key_end.is_none());
+        match (starts, open) {
+            (true, None) => intervals.push(element),
+            (false, Some(open)) => open.key_end = Some(element.key),
+            _ => return None,
+        }
+    }
+    intervals.last().is_none_or(|last| last.key_end.is_some()).then_some(intervals)
 }
 
 fn element(attributes: Attributes<'_>) -> Option<Element> {

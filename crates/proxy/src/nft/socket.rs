@@ -48,6 +48,8 @@ pub enum NftError {
     List(#[source] Errno),
     #[error("netfilter did not acknowledge the transaction")]
     NoAnswer,
+    #[error("list the addresses of this node")]
+    Addresses(#[source] Errno),
     #[error("the objects keep changing while they are listed")]
     Unstable,
 }

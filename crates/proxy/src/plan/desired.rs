@@ -6,6 +6,7 @@ use client::mirror::Name;
 
 use super::{ElementId, Elements, endpoints_of};
 use crate::nft::Family;
+use crate::policy::Part;
 use crate::table::{Chain, Data, Endpoint, Key, LOCAL_SLOTS, Target};
 
 /// The owner of an element. Conflicts (two Services with the same external address and port) are
@@ -15,6 +16,7 @@ pub enum Owner {
     Service(Name),
     Pod(Name),
     Node(Name),
+    Policy(Part),
 }
 
 /// A change of an element's data; `None` before if it is added, `None` after if it is removed.
@@ -71,7 +73,7 @@ impl Desired {
             return;
         }
         for (data, used) in [(before, false), (after, true)] {
-            if let Some(Data::Goto(chain)) = data {
+            if let Some(chain) = data.and_then(|data| data.chain()) {
                 let count = self.chains.entry((id.family, chain)).or_default();
                 *count = if used { *count + 1 } else { *count - 1 };
                 if *count == 0 {

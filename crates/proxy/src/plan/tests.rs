@@ -64,11 +64,14 @@ fn shown(elements: &Elements) -> Vec<String> {
             Key::Client(to, slot, ip) => format!("{} {slot} {ip}", target(to)),
             Key::Address(ip) | Key::Pair(ip) => ip.to_string(),
             Key::Range(frontend, range) => format!("{}:{} {range}", frontend.ip, frontend.port),
+            Key::Policy(key) => format!("{key:?}"),
         };
         let data = match data {
             Data::None => String::new(),
             Data::Endpoint(endpoint) => format!(" -> {}:{}", endpoint.ip, endpoint.port),
             Data::Goto(chain) => format!(" -> {chain}"),
+            Data::Jump(chain) => format!(" -> jump {chain}"),
+            Data::Accept => " -> accept".to_owned(),
             Data::Drop => " -> drop".to_owned(),
         };
         format!("{} {key}{data}", id.map.name())
@@ -232,6 +235,7 @@ fn host_ports_of_a_pod() {
     let pod = Pod {
         ips: vec!["10.244.0.9".parse().unwrap()],
         host_ports: vec![host_port(None), host_port(Some("127.0.0.1")), host_port(Some("::1"))],
+        ..Pod::default()
     };
     assert_eq!(
         shown(&super::pod(&context(), &pod)),

@@ -24,6 +24,11 @@ impl Backoff {
         self.until.is_some_and(|until| clock::instant() < until)
     }
 
+    /// Whether a delay has elapsed.
+    pub fn is_due(&self) -> bool {
+        self.until.is_some_and(|until| until <= clock::instant())
+    }
+
     pub fn succeeded(&mut self) {
         *self = Self::default();
     }

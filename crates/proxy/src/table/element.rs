@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::nft::{self, ElementData, Family, Verdict};
+use super::policy::{Direction, PolicyKey};
+use crate::nft::{self, ElementData, Family, KeyEnd, Verdict};
 
 /// A transport protocol of Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,7 +26,7 @@ impl Protocol {
         }
     }
 
-    fn from_number(number: u8) -> Option<Self> {
+    pub(super) fn from_number(number: u8) -> Option<Self> {
         [Protocol::Tcp, Protocol::Udp, Protocol::Sctp]
             .into_iter()
             .find(|protocol| *protocol as u8 == number)
@@ -81,10 +82,22 @@ pub enum Map {
     Allowed,
     /// The addresses of all nodes.
     Nodes,
+    /// The link of a pod to what its policies allow; see [`super::policy`].
+    EgressLinks,
+    IngressLinks,
+    /// The links of isolated pods.
+    IsolatedLinks,
+    /// Group of pods and peer to the ports that it may use.
+    Peers,
+    PeerRanges,
+    /// The protocols and ports of a set of ports.
+    PolicyPorts,
+    /// Drops the packets of unknown pods, if there is any policy.
+    Guard,
 }
 
 impl Map {
-    pub const ALL: [Map; 17] = [
+    pub const ALL: [Map; 24] = [
         Map::Services,
         Map::NodePorts,
         Map::ExternalLocal,
@@ -102,6 +115,13 @@ impl Map {
         Map::Firewalled,
         Map::Allowed,
         Map::Nodes,
+        Map::EgressLinks,
+        Map::IngressLinks,
+        Map::IsolatedLinks,
+        Map::Peers,
+        Map::PeerRanges,
+        Map::PolicyPorts,
+        Map::Guard,
     ];
 
     pub fn name(self) -> &'static str {
@@ -123,7 +143,24 @@ impl Map {
             Map::Firewalled => "firewalled",
             Map::Allowed => "allowed",
             Map::Nodes => "nodes",
+            Map::EgressLinks => "egress-links",
+            Map::IngressLinks => "ingress-links",
+            Map::IsolatedLinks => "isolated-links",
+            Map::Peers => "peers",
+            Map::PeerRanges => "peer-ranges",
+            Map::PolicyPorts => "policy-ports",
+            Map::Guard => "guard",
         }
+    }
+
+    /// Whether its elements are intervals of whole keys.
+    pub fn is_intervals(self) -> bool {
+        matches!(self, Map::PeerRanges | Map::PolicyPorts)
+    }
+
+    /// Whether it is about NetworkPolicies.
+    pub fn is_policy(self) -> bool {
+        self >= Map::EgressLinks
     }
 
     /// Whether the packet path populates it.
@@ -150,6 +187,7 @@ pub enum Key {
     Address(IpAddr),
     Pair(IpAddr),
     Range(Frontend, IpNet),
+    Policy(PolicyKey),
 }
 
 /// The data of an element.
@@ -158,6 +196,8 @@ pub enum Data {
     None,
     Endpoint(Endpoint),
     Goto(Chain),
+    Jump(Chain),
+    Accept,
     Drop,
 }
 
@@ -184,12 +224,19 @@ pub enum Chain {
         /// The timeout of the session affinity.
         affinity_s: Option<u32>,
     },
+    /// What a group of pods may do in a direction.
+    Group(Direction, u32),
+    /// Accepts the ports of a set.
+    Ports(u32),
 }
 
 impl std::fmt::Display for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Chain::Balance { source, count, affinity_s } = self else {
-            return f.write_str("refuse");
+        let (source, count, affinity_s) = match self {
+            Chain::Reject => return f.write_str("refuse"),
+            Chain::Group(direction, id) => return write!(f, "{direction}-{id:08x}"),
+            Chain::Ports(id) => return write!(f, "ports-{id:08x}"),
+            Chain::Balance { source, count, affinity_s } => (source, count, affinity_s),
         };
         let source = match source {
             Source::Cluster => "cluster",
@@ -210,6 +257,16 @@ impl std::str::FromStr for Chain {
     fn from_str(name: &str) -> Result<Self, ()> {
         if name == "refuse" {
             return Ok(Chain::Reject);
+        }
+        if let Some((kind, id)) = name.split_once('-')
+            && let Ok(id) = u32::from_str_radix(id, 16)
+        {
+            match kind {
+                "egress" => return Ok(Chain::Group(Direction::Egress, id)),
+                "ingress" => return Ok(Chain::Group(Direction::Ingress, id)),
+                "ports" => return Ok(Chain::Ports(id)),
+                _ => {}
+            }
         }
         let mut parts = name.splitn(3, '-');
         let source = match parts.next() {
@@ -234,7 +291,7 @@ impl std::str::FromStr for Chain {
 /// nodes.
 pub const LOCAL_SLOTS: u32 = 1 << 16;
 
-fn push_ip(bytes: &mut Vec<u8>, ip: IpAddr) {
+pub(super) fn push_ip(bytes: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(ip) => bytes.extend(ip.octets()),
         IpAddr::V6(ip) => bytes.extend(ip.octets()),
@@ -242,7 +299,7 @@ fn push_ip(bytes: &mut Vec<u8>, ip: IpAddr) {
 }
 
 /// Fields shorter than a register are padded.
-fn push_port(bytes: &mut Vec<u8>, port: u16) {
+pub(super) fn push_port(bytes: &mut Vec<u8>, port: u16) {
     bytes.extend(port.to_be_bytes());
     bytes.extend([0, 0]);
 }
@@ -264,8 +321,8 @@ fn push_target(bytes: &mut Vec<u8>, target: &Target) {
 }
 
 impl Key {
-    /// The key in the kernel's encoding, and the end key if it is a range.
-    pub fn encode(&self) -> (Vec<u8>, Option<Vec<u8>>) {
+    /// The key in the kernel's encoding, and its end if it is a range.
+    pub fn encode(&self) -> (Vec<u8>, KeyEnd) {
         let mut bytes = Vec::with_capacity(32);
         match self {
             Key::Target(target) => push_target(&mut bytes, target),
@@ -288,14 +345,18 @@ impl Key {
                 let mut end = bytes.clone();
                 push_ip(&mut bytes, range.network());
                 push_ip(&mut end, range.broadcast());
-                return (bytes, Some(end));
+                return (bytes, KeyEnd::Last(end));
             }
+            Key::Policy(key) => return key.encode(),
         }
-        (bytes, None)
+        (bytes, KeyEnd::None)
     }
 
     /// Decodes the key of an element of `map`; `None` if it does not have the format of that map.
     pub fn decode(map: Map, family: Family, element: &nft::Element) -> Option<Self> {
+        if map.is_policy() {
+            return PolicyKey::decode(map, family, element).map(Key::Policy);
+        }
         let mut reader = Reader { bytes: &element.key, family };
         let key = match map {
             Map::Services
@@ -328,6 +389,7 @@ impl Key {
                 let end = end.ip()?;
                 Key::Range(frontend, range(start, end)?)
             }
+            _ => return None,
         };
         reader.bytes.is_empty().then_some(key)
     }
@@ -357,50 +419,64 @@ impl Data {
                 ElementData::Value(bytes)
             }
             Data::Goto(chain) => ElementData::Verdict(Verdict::Goto(chain.to_string())),
+            Data::Jump(chain) => ElementData::Verdict(Verdict::Jump(chain.to_string())),
+            Data::Accept => ElementData::Verdict(Verdict::Accept),
             Data::Drop => ElementData::Verdict(Verdict::Drop),
+        }
+    }
+
+    /// The chain that it refers to.
+    pub fn chain(&self) -> Option<Chain> {
+        match self {
+            Data::Goto(chain) | Data::Jump(chain) => Some(*chain),
+            _ => None,
         }
     }
 
     /// Decodes the data of an element; `None` if it is not ours.
     pub fn decode(family: Family, data: &nft::Data) -> Option<Self> {
         const GOTO: i32 = -4;
+        const JUMP: i32 = -3;
         const DROP: i32 = 0;
+        const ACCEPT: i32 = 1;
         match data {
             nft::Data::Value(bytes) => Some(Data::Endpoint(Reader { bytes, family }.endpoint()?)),
             nft::Data::Verdict(GOTO, Some(chain)) => Some(Data::Goto(chain.parse().ok()?)),
+            nft::Data::Verdict(JUMP, Some(chain)) => Some(Data::Jump(chain.parse().ok()?)),
             nft::Data::Verdict(DROP, None) => Some(Data::Drop),
+            nft::Data::Verdict(ACCEPT, None) => Some(Data::Accept),
             nft::Data::None => Some(Data::None),
             _ => None,
         }
     }
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
-    family: Family,
+pub(super) struct Reader<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) family: Family,
 }
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (first, rest) = self.bytes.split_first_chunk::<N>()?;
         self.bytes = rest;
         Some(*first)
     }
 
-    fn ip(&mut self) -> Option<IpAddr> {
+    pub(super) fn ip(&mut self) -> Option<IpAddr> {
         Some(match self.family {
             Family::V4 => Ipv4Addr::from(self.take::<4>()?).into(),
             Family::V6 => Ipv6Addr::from(self.take::<16>()?).into(),
         })
     }
 
-    fn protocol(&mut self) -> Option<Protocol> {
+    pub(super) fn protocol(&mut self) -> Option<Protocol> {
         let [number, _, _, _] = self.take()?;
         Protocol::from_number(number)
     }
 
     /// Keys include the padding, but the kernel omits it at the end of data.
-    fn port(&mut self) -> Option<u16> {
+    pub(super) fn port(&mut self) -> Option<u16> {
         let port = u16::from_be_bytes(self.take()?);
         self.bytes = self.bytes.get(2..).unwrap_or_default();
         Some(port)
@@ -425,6 +501,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::policy::LinkName;
     use super::*;
 
     #[test]
@@ -432,6 +509,7 @@ mod tests {
         let frontend =
             Frontend { ip: "10.96.0.1".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
         let endpoint = "10.244.0.2".parse().unwrap();
+        let (first, last) = ("0.0.0.0".parse().unwrap(), "255.255.255.255".parse().unwrap());
         let target = Target::Frontend(frontend);
         let node_port = Target::NodePort(Protocol::Sctp, 30_000);
         let keys = [
@@ -447,9 +525,20 @@ mod tests {
             (Map::Allowed, Key::Range(frontend, "10.0.0.0/9".parse().unwrap())),
             (Map::Allowed, Key::Range(frontend, "10.0.0.1/32".parse().unwrap())),
             (Map::Allowed, Key::Range(frontend, "0.0.0.0/0".parse().unwrap())),
+            (Map::EgressLinks, Key::Policy(PolicyKey::Link(LinkName::new("veth0123456789a")))),
+            (Map::Guard, Key::Policy(PolicyKey::Guard(Family::V4))),
+            (Map::Peers, Key::Policy(PolicyKey::Peer(7, endpoint))),
+            (Map::PeerRanges, Key::Policy(PolicyKey::Range(7, endpoint, endpoint))),
+            (Map::PeerRanges, Key::Policy(PolicyKey::Range(0x7fff_ffff, first, last))),
+            (Map::PolicyPorts, Key::Policy(PolicyKey::Ports(7, Protocol::Tcp, 1, 65_535))),
+            (Map::PolicyPorts, Key::Policy(PolicyKey::Ports(7, Protocol::Sctp, 255, 256))),
         ];
         for (map, key) in keys {
             let (bytes, key_end) = key.encode();
+            let key_end = match key_end {
+                KeyEnd::None => None,
+                KeyEnd::Last(end) | KeyEnd::After(end) => Some(end),
+            };
             let element = nft::Element {
                 key: bytes,
                 key_end,
@@ -464,6 +553,15 @@ mod tests {
                 assert_eq!(chain.to_string().parse(), Ok(chain));
             }
         }
-        assert_eq!("prerouting".parse::<Chain>(), Err(()));
+        for chain in [
+            Chain::Group(Direction::Egress, 7),
+            Chain::Group(Direction::Ingress, 0x7fff_ffff),
+            Chain::Ports(0),
+        ] {
+            assert_eq!(chain.to_string().parse(), Ok(chain));
+        }
+        for name in ["prerouting", "ports-", "policy-ingress", "ingress-x"] {
+            assert_eq!(name.parse::<Chain>(), Err(()));
+        }
     }
 }

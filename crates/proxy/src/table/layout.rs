@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::tunnel;
 
 use super::element::{Chain, LOCAL_SLOTS, Map, Source};
+use super::policy;
 use crate::nft::{BaseChain, Batch, ChainKind, Expr, Family, Hook, Reg, Set, SetData, Verdict};
 
 /// The name of the tables.
@@ -25,9 +26,9 @@ const SOURCE_NAT_PRIORITY: i32 = 100;
 /// After destination translation: connections that have not been translated match no frontend.
 const UNKNOWN_PRIORITY: i32 = -90;
 
-const FIRST: Reg = Reg(0);
+pub(super) const FIRST: Reg = Reg(0);
 /// The register for lookup keys: after the longest endpoint (an IPv6 address and a port).
-const KEY: Reg = Reg(5);
+pub(super) const KEY: Reg = Reg(5);
 
 /// The parameters of a table's rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,22 +40,18 @@ pub struct Layout {
     pub node_ip: Option<IpAddr>,
 }
 
-type Rule = Vec<Expr>;
+pub(super) type Rule = Vec<Expr>;
 
 impl Layout {
     /// The comment of the table, which changes whenever a rule or set of the layout does.
     pub fn comment(&self) -> String {
-        let example = Chain::Balance { source: Source::Cluster, count: 1, affinity_s: Some(1) };
-        let sources = [Source::Cluster, Source::External, Source::Local];
         let chains: Vec<_> = self.base_chains().into_iter().map(|(_, _, rules)| rules).collect();
-        let balance = sources.map(|source| match example {
-            Chain::Balance { count, affinity_s, .. } => {
-                self.rules(Chain::Balance { source, count, affinity_s })
-            }
-            Chain::Reject => Vec::new(),
-        });
+        let balance = [Source::Cluster, Source::External, Source::Local]
+            .map(|source| Chain::Balance { source, count: 1, affinity_s: Some(1) });
+        let examples = balance.into_iter().chain(policy::EXAMPLES);
+        let examples: Vec<_> = examples.map(|chain| self.rules(chain)).collect();
         let sets = Map::ALL.map(|map| self.set(map));
-        let text = format!("{chains:?} {balance:?} {sets:?}");
+        let text = format!("{chains:?} {examples:?} {sets:?}");
         format!("skiff-proxy layout {:016x}", fnv1a(text.as_bytes()))
     }
 
@@ -116,6 +113,7 @@ impl Layout {
             Map::AnyHostPorts => (node_port, endpoint),
             Map::Firewalled => (frontend, SetData::None),
             Map::Allowed => ((join(&[ip, 12, 13, ip]), 2 * ip_len + 8), SetData::None),
+            _ => return policy::set(map, ip, ip_len),
         };
         Set {
             name: map.name(),
@@ -127,6 +125,8 @@ impl Layout {
                 Map::Allowed => vec![ip_len, 1, 2, ip_len],
                 _ => Vec::new(),
             },
+            intervals: false,
+            text: false,
         }
     }
 
@@ -136,7 +136,7 @@ impl Layout {
         let unknown = |hook| base(ChainKind::Filter, hook, UNKNOWN_PRIORITY);
         let nat = |hook| base(ChainKind::Nat, hook, DESTINATION_NAT_PRIORITY);
         let source_nat = base(ChainKind::Nat, Hook::Postrouting, SOURCE_NAT_PRIORITY);
-        vec![
+        let mut chains = vec![
             ("refuse", None, self.reject()),
             ("firewall", None, self.firewall()),
             ("check", None, self.check()),
@@ -147,7 +147,9 @@ impl Layout {
             ("unknown-prerouting", unknown(Hook::Prerouting), self.unknown()),
             ("unknown-output", unknown(Hook::Output), self.unknown()),
             ("postrouting", source_nat, self.postrouting()),
-        ]
+        ];
+        chains.extend(self.policy_chains());
+        chains
     }
 
     /// A reset is faster for the client than an ICMP error, and not rate-limited.
@@ -325,8 +327,11 @@ impl Layout {
 
     /// The rules of a chain that elements refer to.
     pub fn rules(&self, chain: Chain) -> Vec<Rule> {
-        let Chain::Balance { source, count, affinity_s } = chain else {
-            return self.reject();
+        let (source, count, affinity_s) = match chain {
+            Chain::Reject => return self.reject(),
+            Chain::Group(direction, id) => return self.group_rules(direction, id),
+            Chain::Ports(id) => return policy::ports_rules(id),
+            Chain::Balance { source, count, affinity_s } => (source, count, affinity_s),
         };
         let targets = [
             (self.frontend(), self.after_frontend(), Map::Endpoints, Map::Affinity),
@@ -405,7 +410,7 @@ impl Layout {
     }
 
     /// The register after an address at `reg`.
-    fn after(&self, reg: Reg) -> Reg {
+    pub(super) fn after(&self, reg: Reg) -> Reg {
         match self.family {
             Family::V4 => Reg(reg.0 + 1),
             Family::V6 => Reg(reg.0 + 4),
@@ -481,7 +486,7 @@ fn forged_sources(from: Rule) -> Rule {
 }
 
 /// Matches packets from pods: the kubelet names their links `veth...`.
-fn from_pods() -> Rule {
+pub(super) fn from_pods() -> Rule {
     vec![Expr::InputInterfaceName(FIRST), Expr::Equal(FIRST, b"veth".to_vec())]
 }
 
@@ -490,11 +495,11 @@ fn node_port() -> Rule {
     vec![Expr::Protocol(KEY), Expr::DestinationPort(Reg(KEY.0 + 1))]
 }
 
-fn and(reg: Reg, bits: u32) -> Expr {
+pub(super) fn and(reg: Reg, bits: u32) -> Expr {
     Expr::Bitwise { reg, mask: bits.to_ne_bytes().to_vec(), xor: vec![0; 4] }
 }
 
-fn in_set(map: Map, key: Reg) -> Expr {
+pub(super) fn in_set(map: Map, key: Reg) -> Expr {
     Expr::InSet { set: map.name(), key }
 }
 
@@ -506,7 +511,7 @@ fn map(map: Map, key: Reg, data: Reg) -> Expr {
     Expr::Map { set: map.name(), key, data }
 }
 
-fn verdict_map(map: Map, key: Reg) -> Expr {
+pub(super) fn verdict_map(map: Map, key: Reg) -> Expr {
     Expr::VerdictMap { set: map.name(), key }
 }
 

@@ -7,6 +7,7 @@ use proxy::Family;
 use proxy::apply::Applier;
 use proxy::model::{EndpointSlice, Pod, Service, ServicePort, SliceEndpoint, SlicePort};
 use proxy::plan::{Changes, Context, Desired, Owner};
+use proxy::policy::Policies;
 use proxy::table::{Layout, Protocol};
 
 use crate::netns::Netns;
@@ -30,6 +31,7 @@ pub struct Proxy {
     pub applier: Applier,
     pub desired: Desired,
     pub context: Context,
+    pub policies: Policies,
     node: usize,
 }
 
@@ -132,6 +134,7 @@ impl Proxy {
             applier: Applier::open(layouts(node)).unwrap(),
             desired: Desired::default(),
             context: Context { families: vec![Family::V4, Family::V6], ..Context::default() },
+            policies: Policies::default(),
             node,
         };
         proxy.applier.resync(&proxy.desired).unwrap();
@@ -156,6 +159,14 @@ impl Proxy {
     pub fn apply_node(&mut self, name: &str, node: &proxy::model::Node) {
         let elements = proxy::plan::node(&self.context, node);
         self.replace(&Owner::Node(name.into()), elements);
+    }
+
+    /// Applies changes of policies, and of the pods that they are about.
+    pub fn change_policies(&mut self, change: impl FnOnce(&mut Policies)) {
+        change(&mut self.policies);
+        let mut changes = Changes::new();
+        self.policies.replan(&self.context.families, &mut self.desired, &mut changes);
+        self.applier.apply(&self.desired, &changes).unwrap();
     }
 
     fn replace(&mut self, owner: &Owner, elements: proxy::plan::Elements) {

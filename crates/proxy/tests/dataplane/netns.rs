@@ -170,6 +170,12 @@ fn answer(mut stream: TcpStream, name: &str) {
 pub struct Connection(TcpStream);
 
 impl Connection {
+    /// Like [`Self::ask`], with less patience.
+    pub fn ask_within(&mut self, patience: Duration) -> std::io::Result<String> {
+        self.0.set_read_timeout(Some(patience))?;
+        self.ask()
+    }
+
     pub fn ask(&mut self) -> std::io::Result<String> {
         self.0.write_all(b"?")?;
         let mut line = Vec::new();

@@ -9,6 +9,8 @@ use futures::channel::mpsc;
 use proxy::model::Node;
 use proxy::monitor::Monitor;
 use proxy::observe::Event;
+use proxy::policy::observe as policy;
+use proxy::policy::observe::Demand;
 use proxy::routes;
 use proxy::sync::{self, Settings};
 use runtime::health::Health;
@@ -71,9 +73,9 @@ fn the_loop_converges_and_repairs_damage() {
                     load_balancer_cidrs: Vec::new(),
                 };
                 let health = Health::new(&["synced"]);
-                let monitor = Monitor::open().unwrap();
+                let (monitor, demand) = (Monitor::open().unwrap(), Demand::new(None));
                 let announced = tokio::sync::watch::Sender::default();
-                sync::run(settings, events.boxed(), monitor, announced, health, stop).await
+                sync::run(settings, events.boxed(), demand, monitor, announced, health, stop).await
             })
         })
     });
@@ -85,12 +87,19 @@ fn the_loop_converges_and_repairs_damage() {
     let mut all = initial(Event::Service, &[("default/web", service("web"))]);
     all.extend(initial(Event::Slice, &[("default/web-1", Some(slice))]));
     all.extend(initial(Event::Node, &nodes));
-    let complete = initial(Event::Pod, &[]);
+    let mut complete = initial(Event::Pod, &[]);
+    let none = [informer::Event::Init, informer::Event::InitDone].map(policy::Event::Policy);
+    complete.extend(none.map(Event::Policy));
     for event in all {
         send.try_send(event).unwrap();
     }
     let tables = || netns.nft("list tables");
-    assert_eq!(tables(), "", "nothing is applied before everything is synced");
+    eventually("the node is closed for pods", || {
+        tables().contains("skiff-proxy")
+            && netns.nft("list map ip skiff-proxy guard").contains("ip : drop")
+    });
+    let services = netns.nft("list map ip skiff-proxy services");
+    assert!(!services.contains("10.96"), "nothing is applied before everything is synced");
     for event in complete {
         send.try_send(event).unwrap();
     }
@@ -101,6 +110,8 @@ fn the_loop_converges_and_repairs_damage() {
     let routes = || netns.ip("route show proto 173").trim().to_owned();
     let expected = "10.244.1.0/24 via 192.168.7.12 dev up0";
     eventually("the Service is there", has_element);
+    let guard = netns.nft("list map ip skiff-proxy guard");
+    assert!(!guard.contains("drop"), "no policies: {guard}");
     eventually("the route is there", || routes() == expected);
     netns.nft("flush ruleset");
     eventually("the Service is back", has_element);

@@ -157,7 +157,8 @@ fn host_ports() {
         host_port: 54_323,
         container_port: 8080,
     };
-    let pod = |ip: &str, host_ports| Pod { ips: vec![ip.parse().unwrap()], host_ports };
+    let pod =
+        |ip: &str, host_ports| Pod { ips: vec![ip.parse().unwrap()], host_ports, ..Pod::default() };
     cluster.pod("c").serve("0.0.0.0:8080", "c");
     let node = &mut cluster.nodes[0];
     node.proxy.apply_pod(

@@ -351,13 +351,54 @@ fn policies() {
             "NetworkPolicy",
             json!({"spec": {"podSelector": {}, "ingress": [{}]}}),
         ),
-        &[(
-            "/spec/ingress/0/from",
-            json!([{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}]),
-            &[
-                "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`: \"10.0.0.0/8\"",
-            ],
-        )],
+        &[
+            (
+                "/spec/ingress/0/from",
+                json!([
+                    {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16", "10.0.0.0/8"]}},
+                    {"ipBlock": {"cidr": ""}},
+                    {"ipBlock": {"cidr": "10.0.0.0", "except": ["10.1.0.0/16"]}},
+                    {},
+                    {"podSelector": {}, "ipBlock": {"cidr": "10.0.0.0/8"}}
+                ]),
+                &[
+                    "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
+                    "spec.ingress[0].from[0].ipBlock.except[1]: Invalid value: \"10.0.0.0/8\": must be a strict subset of `cidr`",
+                    "spec.ingress[0].from[1].ipBlock.cidr: Required value",
+                    "spec.ingress[0].from[2].ipBlock.cidr: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+                    "spec.ingress[0].from[3]: Required value: must specify a peer",
+                    "spec.ingress[0].from[4]: Forbidden: may not specify both ipBlock and another peer",
+                ],
+            ),
+            (
+                "/spec/ingress/0/ports",
+                json!([
+                    {"endPort": 9},
+                    {"port": "http", "endPort": 9},
+                    {"port": 80, "endPort": 79},
+                    {"port": 0},
+                    {"port": "-", "protocol": "QUIC"},
+                    {"port": 80, "endPort": 65535},
+                    {"protocol": "SCTP"}
+                ]),
+                &[
+                    "spec.ingress[0].ports[0].endPort: Invalid value: 9: may not be specified when `port` is not specified",
+                    "spec.ingress[0].ports[1].endPort: Invalid value: 9: may not be specified when `port` is non-numeric",
+                    "spec.ingress[0].ports[2].endPort: Invalid value: 79: must be greater than or equal to `port`",
+                    "spec.ingress[0].ports[3].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+                    "spec.ingress[0].ports[4].protocol: Unsupported value: \"QUIC\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+                    "spec.ingress[0].ports[4].port: Invalid value: \"-\": must contain at least one letter (a-z)",
+                    "spec.ingress[0].ports[4].port: Invalid value: \"-\": must not begin or end with a hyphen",
+                ],
+            ),
+            (
+                "/spec/policyTypes",
+                json!(["Ingress", "Both"]),
+                &[
+                    "spec.policyTypes[1]: Unsupported value: \"Both\": supported values: \"Egress\", \"Ingress\"",
+                ],
+            ),
+        ],
     );
     check(
         &object(
