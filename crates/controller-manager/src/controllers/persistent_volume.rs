@@ -27,9 +27,9 @@ use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::machinery::status;
 use crate::wire::Wiring;
+pub use matching::class_of_claim;
 use plan::{ClaimPlan, ObservedClaim, VolumePlan, plan_claim, plan_volume};
-
-const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+pub use plan::{SELECTED_NODE, STORAGE_PROVISIONER};
 
 struct Claims {
     client: Client,
@@ -73,7 +73,10 @@ pub fn start(wiring: &mut Wiring) {
     informers.storage_classes.subscribe(&claims, move |change| {
         let name = change.last().metadata.name.clone().unwrap_or_default();
         let mut waiting = all.list();
-        waiting.retain(|claim| matching::class_of_claim(claim) == name);
+        waiting.retain(|claim| {
+            let class = class_of_claim(claim);
+            class.is_empty() || class == name
+        });
         waiting.iter().map(|claim| Key::of(&**claim)).collect()
     });
     let claim_controller = Claims {
@@ -102,7 +105,8 @@ impl Controller for Claims {
         let Some(claim) = self.claims.get(key).filter(|claim| !is_deleting(&claim.metadata)) else {
             return Ok(Next::Change);
         };
-        let class = self.classes.get(&Key::cluster(matching::class_of_claim(&claim)));
+        let class = self.classes.get(&Key::cluster(class_of_claim(&claim)));
+        let classes = self.classes.list();
         let annotations = claim.metadata.annotations.as_ref();
         let node = annotations
             .and_then(|annotations| annotations.get(plan::SELECTED_NODE))
@@ -112,6 +116,7 @@ impl Controller for Claims {
             claim: &claim,
             volumes: &volumes,
             class: class.as_deref(),
+            default_class: matching::default_class(&classes),
             node: node.as_deref(),
         });
         match plan {
@@ -133,6 +138,7 @@ impl Controller for Claims {
             ClaimPlan::Provision(provisioner) => {
                 self.request_provisioning(&claim, &provisioner).await?
             }
+            ClaimPlan::AssignClass(class) => self.assign_class(&claim, &class).await?,
             ClaimPlan::Pending => self.write_phase(&claim, "Pending", None).await?,
         }
         Ok(Next::Change)
@@ -204,6 +210,17 @@ impl Claims {
             .during(|| format!("bind persistentvolume {}", Key::of(volume)))
     }
 
+    /// Gives a claim that was created when there was no default class the one there is now.
+    async fn assign_class(&self, claim: &PersistentVolumeClaim, class: &str) -> Result<(), Error> {
+        let key = Key::of(claim);
+        let mut changed = claim.clone();
+        changed.spec.get_or_insert_default().storage_class_name = Some(class.to_owned());
+        let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
+        let replaced = claims.replace(&changed).await;
+        replaced.during(|| format!("set the class of persistentvolumeclaim {key}"))?;
+        Ok(())
+    }
+
     async fn request_provisioning(
         &self,
         claim: &PersistentVolumeClaim,
@@ -238,11 +255,17 @@ impl Claims {
         volume: Option<&PersistentVolume>,
     ) -> Result<(), Error> {
         let spec = volume.and_then(|volume| volume.spec.as_ref());
+        let was = claim.status.clone().unwrap_or_default();
+        // The size of a claim that is bound follows its volume's when the volume has been resized.
+        let capacity = match volume {
+            Some(_) if was.phase.as_deref() == Some(phase) => was.capacity.clone(),
+            _ => spec.and_then(|spec| spec.capacity.clone()),
+        };
         let status = PersistentVolumeClaimStatus {
             phase: Some(phase.into()),
             access_modes: spec.and_then(|spec| spec.access_modes.clone()),
-            capacity: spec.and_then(|spec| spec.capacity.clone()),
-            ..claim.status.clone().unwrap_or_default()
+            capacity,
+            ..was
         };
         let mut changed = claim.clone();
         changed.status = Some(status);
