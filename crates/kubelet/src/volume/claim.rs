@@ -243,8 +243,10 @@ impl VolumeManager {
         let name = claimed.volume.metadata.name.as_deref().unwrap_or_default();
         let (store, wanted) = (self.store.clone(), volume.clone());
         let grown = match blocking(move || store.grow(&wanted)).await {
-            Ok(()) => self.report_size(claimed).await.map_err(VolumeError::Api),
-            failed => failed,
+            Ok(true) => self.report_size(claimed).await.map_err(VolumeError::Api),
+            // The claim says already that it takes a new pod.
+            Ok(false) => return false,
+            Err(error) => Err(error),
         };
         if let Err(error) = grown {
             let message =

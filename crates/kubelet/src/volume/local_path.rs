@@ -115,7 +115,7 @@ impl Store {
         let contents = self.contents(volume)?;
         if volume.backing == Backing::Image && !volume.block {
             mount::make_mount_point(at)?;
-            image::mount(&contents, at, &volume.mount_options)?;
+            image::mount(&contents, at, &volume.mount_options, volume.bytes)?;
             return Ok(at.to_owned());
         }
         // What shows that the pod has the volume, also to the next process.
@@ -141,11 +141,12 @@ impl Store {
         mount::make_directory(given, MODE)
     }
 
-    /// Makes an image, and the file system and the devices on it, as large as the volume.
+    /// Makes an image, and the file system and the devices on it, as large as the volume. Returns
+    /// whether that is done, or has to wait until the file system is not mounted.
     ///
     /// # Errors
     /// When the disk is full, or a program fails.
-    pub fn grow(&self, volume: &LocalVolume) -> Result<(), VolumeError> {
+    pub fn grow(&self, volume: &LocalVolume) -> Result<bool, VolumeError> {
         image::grow(&self.contents(volume)?, volume.bytes, !volume.block)
     }
 

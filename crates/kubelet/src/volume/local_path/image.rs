@@ -5,7 +5,7 @@
 //! is unmounted, so that none is left behind, whoever is killed. That of a block volume stays until
 //! its last pod is gone.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +35,24 @@ pub fn make(path: &Path, bytes: u64, file_system: bool) -> Result<(), VolumeErro
             .option_with_value("-m", "0")
             .operand(path))?;
     }
-    file.sync_all().map_err(VolumeError::io("sync", path))
+    file.sync_all().map_err(VolumeError::io("sync", path))?;
+    record(path, bytes)
+}
+
+/// The file beside an image that tells how large the file system in it has been made.
+fn record_of(image: &Path) -> PathBuf {
+    image.with_file_name("size")
+}
+
+fn record(image: &Path, bytes: u64) -> Result<(), VolumeError> {
+    let path = record_of(image);
+    fs::write(&path, bytes.to_string()).map_err(VolumeError::io("write", path))
+}
+
+/// 0: not known.
+fn recorded(image: &Path) -> u64 {
+    let text = fs::read_to_string(record_of(image));
+    text.ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn reserve(file: &File, path: &Path, bytes: u64) -> Result<(), VolumeError> {
@@ -57,14 +74,18 @@ fn reserve(file: &File, path: &Path, bytes: u64) -> Result<(), VolumeError> {
     }
 }
 
-/// Mounts the file system of an image, once.
+/// Mounts the file system of an image, once. Before that it is made as large as the volume.
 ///
 /// # Errors
 /// When a program fails.
-pub fn mount(image: &Path, at: &Path, options: &[String]) -> Result<(), VolumeError> {
+pub fn mount(image: &Path, at: &Path, options: &[String], bytes: u64) -> Result<(), VolumeError> {
     let _alone = DEVICES.lock();
     if mounts::is_mount_point(at)? {
         return Ok(());
+    }
+    if let Err(error) = grown(image, bytes, true) {
+        // It can be used as it is. The pod is told when it is tried again.
+        tracing::warn!(image = %image.display(), %error, "cannot grow the volume");
     }
     let device = attached(image)?;
     let mut program = Program::new("mount").option_with_value("-t", FILE_SYSTEM);
@@ -125,23 +146,55 @@ pub fn devices(image: &Path) -> Result<Vec<PathBuf>, VolumeError> {
     Ok(said.lines().map(|line| PathBuf::from(line.trim())).collect())
 }
 
-/// Makes an image at least this large, and with it its devices and the file system, which is
-/// mounted.
+/// Makes an image at least this large, and with it its devices and the file system. Returns whether
+/// that is done: the kernel may not let this process change a file system that is mounted.
 ///
 /// # Errors
 /// When the disk is full, or a program fails.
-pub fn grow(image: &Path, bytes: u64, file_system: bool) -> Result<(), VolumeError> {
+pub fn grow(image: &Path, bytes: u64, file_system: bool) -> Result<bool, VolumeError> {
     let _alone = DEVICES.lock();
+    grown(image, bytes, file_system)
+}
+
+fn grown(image: &Path, bytes: u64, file_system: bool) -> Result<bool, VolumeError> {
+    if file_system && recorded(image) >= bytes {
+        return Ok(true);
+    }
     let file = File::options().write(true).open(image).map_err(VolumeError::io("open", image))?;
     reserve(&file, image, bytes)?;
-    for device in devices(image)? {
-        run(Program::new("losetup").option_with_value("--set-capacity", &device))?;
-        if file_system {
-            run(Program::new("resize2fs").operand(&device))?;
-        }
+    let devices = devices(image)?;
+    for device in &devices {
+        run(Program::new("losetup").option_with_value("--set-capacity", device))?;
     }
-    Ok(())
+    if !file_system {
+        return Ok(true);
+    }
+    if devices.is_empty() {
+        // It has to be clean before.
+        run(Program::new("e2fsck").option("-f").option("-p").operand(image))?;
+        run(Program::new("resize2fs").operand(image))?;
+    } else if !may_change_mounted() {
+        return Ok(false);
+    }
+    for device in &devices {
+        run(Program::new("resize2fs").operand(device))?;
+    }
+    record(image, bytes)?;
+    Ok(true)
 }
+
+/// Bit of CAP_SYS_RESOURCE in a capability mask; ext4 asks for it.
+const CAP_SYS_RESOURCE_BIT: u32 = 24;
+
+fn may_change_mounted() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << CAP_SYS_RESOURCE_BIT) != 0)
+}
+
+/// `e2fsck` has corrected the file system.
+const CORRECTED: i32 = 1;
 
 /// Runs a program; returns what it says.
 fn run(program: Program) -> Result<String, VolumeError> {
@@ -149,8 +202,10 @@ fn run(program: Program) -> Result<String, VolumeError> {
     let name = command.get_program().to_string_lossy().into_owned();
     let failed = |message: String| VolumeError::Program { name: name.clone(), message };
     let output = command.output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
+    let corrected = name == "e2fsck" && output.status.code() == Some(CORRECTED);
+    if output.status.success() || corrected {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(said.trim().replace('\n', "; ")))
 }
