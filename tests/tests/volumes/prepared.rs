@@ -63,6 +63,16 @@ pub async fn a_prepared_volume_is_chosen_and_used_again(fixture: &Fixture) -> an
     exec(fixture, "local", "echo local > /data/row")?;
     exec(fixture, "host", "echo host > /data/row")?;
     ensure!(fs::read_to_string(local.join("row"))? == "local\n");
+    // An unplugged disk is not replaced by an empty folder.
+    super::delete_pod(fixture, "local").await?;
+    let unplugged = folder.path().join("unplugged");
+    fs::rename(&local, &unplugged)?;
+    create(fixture, &pod("local", "on-node")).await?;
+    let why = format!("path {local:?} does not exist");
+    event(fixture, "local", "FailedMount", &why).await?;
+    fs::rename(&unplugged, &local)?;
+    pods::ready(fixture, "local").await?;
+    ensure!(exec(fixture, "local", "cat /data/row")? == "local");
 
     // Retained: the data stay, and the volume is free again when the administrator says so.
     clean_up(fixture, &[]).await?;

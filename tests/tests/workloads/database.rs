@@ -65,9 +65,15 @@ pub async fn a_database_loses_no_acknowledged_row(fixture: &Fixture) -> anyhow::
         kill_and_wait(cluster, &victim).await?;
     }
     all_ready(fixture, "they are Ready after the kills", |_| true).await?;
+    let id = |pod: &Pod| pods::container(pod, "main").and_then(|one| one.container_id.clone());
+    let found = pods::until(fixture, "app=db", "any", |_| true).await?;
+    let killed = id(&found["db-1"]).context("db-1 has no container")?;
     cluster.skiff(&["node-process", "kill", &node])?;
     cluster.skiff(&["node-process", "start", &node])?;
-    all_ready(fixture, "they are Ready after a node's death", |_| true).await?;
+    all_ready(fixture, "they are Ready after a node's death", |pod| {
+        id(pod).is_some_and(|id| id != killed)
+    })
+    .await?;
 
     let sets: Api<StatefulSet> = Api::namespaced(cluster.client(), &fixture.namespace);
     let change = json!({"spec": {"template": {"metadata": {"labels": {"version": "2"}}}}});

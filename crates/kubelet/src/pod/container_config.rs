@@ -145,7 +145,6 @@ pub async fn container_config(
             (SANDBOX_ANNOTATION.to_owned(), start.sandbox.sandbox.id.clone()),
         ]
         .into(),
-        ..Default::default()
     })
 }
 

@@ -189,7 +189,11 @@ pub(super) fn occupy(
         })
     };
     let path = match place {
-        BoundVolume::Local(path) => of_type(path, "DirectoryOrCreate")?,
+        // It may be the mount point of a disk that is not there: nothing takes its place.
+        BoundVolume::Local(path) if !path.exists() => {
+            return Err(VolumeError::NoPath(path.clone()));
+        }
+        BoundVolume::Local(path) => of_type(path, "Directory")?,
         BoundVolume::Device(path) => of_type(path, "BlockDevice")?,
         BoundVolume::HostPath(source) => directory::host_path(source)?,
         BoundVolume::Nfs { server, export, options } => {

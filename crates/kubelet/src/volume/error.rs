@@ -43,6 +43,8 @@ pub enum VolumeError {
     Mode { volume: String, mode: &'static str, field: &'static str },
     #[error("the contents of the volume are gone: {} does not exist", .0.display())]
     Vanished(PathBuf),
+    #[error("path {0:?} does not exist")]
+    NoPath(PathBuf),
     #[error("{0} is in use")]
     InUse(String),
     #[error("{name}: {message}")]
