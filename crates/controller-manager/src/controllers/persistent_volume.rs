@@ -58,16 +58,20 @@ pub fn start(wiring: &mut Wiring) {
         named.map(Key::cluster).collect()
     });
     informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
-    // Any unbound claim may be waiting for a volume that is created or becomes available.
+    // Any unbound claim may be waiting for a volume that is created or becomes available; one that
+    // is promised to a claim concerns only that.
     let all = informers.persistent_volume_claims.cache();
     informers.persistent_volumes.subscribe(&claims, move |change| {
         let name = change.last().metadata.name.clone();
-        let mut waiting = all.list();
-        waiting.retain(|claim| {
-            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
-            named.is_none() || named == name
-        });
-        waiting.iter().map(|claim| Key::of(&**claim)).collect()
+        let claims: Option<Vec<Key>> = change.sides().map(|volume| claim_key(volume)).collect();
+        claims.unwrap_or_else(|| {
+            let mut waiting = all.list();
+            waiting.retain(|claim| {
+                let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+                named.is_none() || named == name
+            });
+            waiting.iter().map(|claim| Key::of(&**claim)).collect()
+        })
     });
     let all = informers.persistent_volume_claims.cache();
     informers.storage_classes.subscribe(&claims, move |change| {
@@ -94,6 +98,12 @@ pub fn start(wiring: &mut Wiring) {
     };
     wiring.run(claim_controller, claim_requests);
     wiring.run(volume_controller, volume_requests);
+}
+
+/// The claim that a volume is bound to or reserved for.
+fn claim_key(volume: &PersistentVolume) -> Option<Key> {
+    let reference = volume.spec.as_ref()?.claim_ref.clone()?;
+    Some(Key::new(reference.namespace?, reference.name?))
 }
 
 impl Controller for Claims {
