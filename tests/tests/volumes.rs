@@ -24,6 +24,7 @@ use on_demand::{
 };
 use prepared::{
     a_prepared_volume_is_chosen_and_used_again, one_pod_at_a_time_has_an_exclusive_claim,
+    pods_find_the_nodes_of_prepared_volumes,
 };
 use serde_json::json;
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
             an_image_enforces_its_size_and_grows_while_mounted,
             a_block_device_keeps_its_bytes,
             a_prepared_volume_is_chosen_and_used_again,
+            pods_find_the_nodes_of_prepared_volumes,
             one_pod_at_a_time_has_an_exclusive_claim,
             a_claim_larger_than_the_disk_is_refused,
             a_vanished_volume_is_reported,

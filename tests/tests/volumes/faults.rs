@@ -29,9 +29,20 @@ pub async fn a_claim_larger_than_the_disk_is_refused(fixture: &Fixture) -> anyho
     let shared = claim("shared", "1Mi", &of_class).replace("ReadWriteOnce", "ReadWriteMany");
     create(fixture, &shared).await?;
     event(fixture, "shared", "ProvisioningFailed", "cannot be ReadWriteMany").await?;
+    // Less than the disk, more than is free on it: nothing is taken from the others.
+    let disk = nix::sys::statvfs::statvfs(&fixture.cluster.folder())?;
+    let free = disk.blocks_available() * disk.fragment_size();
+    let total = disk.blocks() * disk.fragment_size();
+    let between = free + (total - free) / 2;
+    let more = format!("{of_class}, volumeMode: Block");
+    create(fixture, &claim("full", &between.to_string(), &more)).await?;
+    let pod = pod("full", "full").replace("volumeMounts", "volumeDevices");
+    create(fixture, &pod.replace("mountPath", "devicePath")).await?;
+    event(fixture, "full", "FailedMount", "No space left on device").await?;
     create(fixture, &claim("small", "1Mi", &of_class)).await?;
     let volume = volume_of(fixture, "small").await?;
-    clean_up(fixture, &[name(&volume)]).await?;
+    let full = volume_of(fixture, "full").await?;
+    clean_up(fixture, &[name(&volume), name(&full)]).await?;
     fixture.cluster.skiff(&["delete", "sc", class])?;
     Ok(())
 }

@@ -105,6 +105,46 @@ pub async fn a_prepared_volume_is_chosen_and_used_again(fixture: &Fixture) -> an
     Ok(())
 }
 
+/// Two pods want a volume each that only one node has, and another one that the other has, at once.
+pub async fn pods_find_the_nodes_of_prepared_volumes(fixture: &Fixture) -> anyhow::Result<()> {
+    let class = fixture.namespace.clone();
+    let folder = tempfile::tempdir()?;
+    let late = format!(
+        "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {{name: {class}}}\n\
+         provisioner: kubernetes.io/no-provisioner\nvolumeBindingMode: WaitForFirstConsumer\n---\n"
+    );
+    let none = claim("none", "1Gi", &format!(", storageClassName: {class}"));
+    create(fixture, &(late + &none + &pod("none", "none"))).await?;
+    let why = "2 node(s) didn't find available persistent volumes to bind";
+    event(fixture, "none", "FailedScheduling", why).await?;
+    super::delete_pod(fixture, "none").await?;
+    fixture.cluster.skiff(&["delete", "-n", &fixture.namespace, "pvc", "none"])?;
+    for node in ["node-1", "node-2"] {
+        let path = folder.path().join(node);
+        fs::create_dir(&path)?;
+        let local = format!(
+            "local: {{path: {}}}, nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: \
+             [{{key: kubernetes.io/hostname, operator: In, values: [{node}]}}]}}]}}}}",
+            path.display()
+        );
+        create(fixture, &volume(fixture, node, "local", "1Gi", &local)).await?;
+    }
+    for number in [1, 2] {
+        let data = format!("data-{number}");
+        create(fixture, &claim(&data, "1Gi", &format!(", storageClassName: {class}"))).await?;
+    }
+    create(fixture, &(pod("user-1", "data-1") + "\n---\n" + &pod("user-2", "data-2"))).await?;
+    let first = pods::ready(fixture, "user-1").await?;
+    let second = pods::ready(fixture, "user-2").await?;
+    ensure!(pods::node(&first) != pods::node(&second), "both are on {}", pods::node(&first));
+    clean_up(fixture, &[]).await?;
+    for node in ["node-1", "node-2"] {
+        fixture.cluster.skiff(&["delete", "pv", &format!("{class}-{node}")])?;
+    }
+    fixture.cluster.skiff(&["delete", "sc", &class])?;
+    Ok(())
+}
+
 pub async fn one_pod_at_a_time_has_an_exclusive_claim(fixture: &Fixture) -> anyhow::Result<()> {
     let exclusive = claim("data", "1Mi", "").replace("ReadWriteOnce", "ReadWriteOncePod");
     create(fixture, &(exclusive + &pod("first", "data"))).await?;

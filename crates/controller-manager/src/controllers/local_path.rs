@@ -25,7 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use self::provision::{Observed, ProvisionPlan, plan_provision};
 use self::reclaim::{ReclaimPlan, plan_reclaim};
 use self::resize::{ResizeStep, plan_resize};
-use super::persistent_volume::{SELECTED_NODE, class_of_claim};
+use super::persistent_volume::{class_of_claim, release};
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
@@ -173,7 +173,7 @@ impl Provisioner {
     async fn release_node(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
         let key = Key::of(claim);
         let mut changed = claim.clone();
-        changed.metadata.annotations.get_or_insert_default().remove(SELECTED_NODE);
+        release(&mut changed);
         let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
         let replaced = claims.replace(&changed).await;
         replaced.during(|| format!("release the node of persistentvolumeclaim {key}"))?;

@@ -148,11 +148,22 @@ impl Controller for Claims {
             ClaimPlan::Provision(provisioner) => {
                 self.request_provisioning(&claim, &provisioner).await?
             }
-            ClaimPlan::AssignClass(class) => self.assign_class(&claim, &class).await?,
+            ClaimPlan::AssignClass(class) => {
+                let set = |claim: &mut PersistentVolumeClaim| {
+                    claim.spec.get_or_insert_default().storage_class_name = Some(class);
+                };
+                self.replace(&claim, "set the class of", set).await?;
+            }
+            ClaimPlan::ReleaseNode => self.replace(&claim, "release the node of", release).await?,
             ClaimPlan::Pending => self.write_phase(&claim, "Pending", None).await?,
         }
         Ok(Next::Change)
     }
+}
+
+/// Lets the scheduler choose another node for the claim.
+pub fn release(claim: &mut PersistentVolumeClaim) {
+    claim.metadata.annotations.get_or_insert_default().remove(SELECTED_NODE);
 }
 
 fn phase(claim: &PersistentVolumeClaim) -> &str {
@@ -220,14 +231,18 @@ impl Claims {
             .during(|| format!("bind persistentvolume {}", Key::of(volume)))
     }
 
-    /// Gives a claim that was created when there was no default class the one there is now.
-    async fn assign_class(&self, claim: &PersistentVolumeClaim, class: &str) -> Result<(), Error> {
+    async fn replace(
+        &self,
+        claim: &PersistentVolumeClaim,
+        what: &str,
+        change: impl FnOnce(&mut PersistentVolumeClaim),
+    ) -> Result<(), Error> {
         let key = Key::of(claim);
         let mut changed = claim.clone();
-        changed.spec.get_or_insert_default().storage_class_name = Some(class.to_owned());
+        change(&mut changed);
         let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
         let replaced = claims.replace(&changed).await;
-        replaced.during(|| format!("set the class of persistentvolumeclaim {key}"))?;
+        replaced.during(|| format!("{what} persistentvolumeclaim {key}"))?;
         Ok(())
     }
 
@@ -236,7 +251,6 @@ impl Claims {
         claim: &PersistentVolumeClaim,
         provisioner: &str,
     ) -> Result<(), Error> {
-        let key = Key::of(claim);
         let message = format!(
             "Waiting for a volume to be created either by the external provisioner '{provisioner}' or \
              manually by the system administrator. If volume creation is delayed, please verify that the \
@@ -245,14 +259,11 @@ impl Claims {
         let annotations = claim.metadata.annotations.as_ref();
         let requested = annotations.and_then(|annotations| annotations.get(STORAGE_PROVISIONER));
         if requested.map(String::as_str) != Some(provisioner) {
-            let mut changed = claim.clone();
-            let annotations = changed.metadata.annotations.get_or_insert_default();
-            annotations.insert(STORAGE_PROVISIONER.into(), provisioner.into());
-            let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
-            claims
-                .replace(&changed)
-                .await
-                .during(|| format!("request a volume for persistentvolumeclaim {key}"))?;
+            let set = |claim: &mut PersistentVolumeClaim| {
+                let annotations = claim.metadata.annotations.get_or_insert_default();
+                annotations.insert(STORAGE_PROVISIONER.into(), provisioner.into());
+            };
+            self.replace(claim, "request a volume for", set).await?;
             self.recorder.normal(claim, "ExternalProvisioning", message);
         }
         Ok(())

@@ -41,6 +41,8 @@ pub enum ClaimPlan {
     Provision(String),
     /// It was created when there was no default class: it gets this one.
     AssignClass(String),
+    /// The scheduler has chosen a node for a volume that another claim has got: it has to choose again.
+    ReleaseNode,
     /// No volume yet, and nothing to report.
     Pending,
 }
@@ -95,6 +97,7 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
             "ProvisioningFailed",
             format!("storageclass.storage.k8s.io {:?} not found", class_of_claim(claim)),
         ),
+        Some(_) if waits && has(SELECTED_NODE) => ClaimPlan::ReleaseNode,
         Some(_) => ClaimPlan::Pending,
     }
 }

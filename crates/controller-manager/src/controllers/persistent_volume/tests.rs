@@ -94,6 +94,19 @@ fn classes_wait_or_provision() {
         planned(&claim, &[], Some(&late)),
         ClaimPlan::Wait("WaitForFirstConsumer", _)
     ));
+    // Another claim has got the volume that the scheduler has seen.
+    claim.metadata.annotations = Some(labels(&[(SELECTED_NODE, "n")]));
+    let node = Node::default();
+    let (volumes, node) = ([], Some(&node));
+    let observed = ObservedClaim {
+        claim: &claim,
+        volumes: &volumes,
+        class: Some(&late),
+        default_class: None,
+        node,
+    };
+    assert_eq!(plan_claim(&observed), ClaimPlan::ReleaseNode);
+    claim.metadata.annotations = None;
     let external = class("Immediate", "example.com/disk");
     assert_eq!(
         planned(&claim, &[], Some(&external)),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use api::local_path::FILE_SYSTEM;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statvfs::fstatvfs;
 use parking_lot::Mutex;
 use runtime::program::Program;
 
@@ -59,6 +60,11 @@ fn reserve(file: &File, path: &Path, bytes: u64) -> Result<(), VolumeError> {
     let there = file.metadata().map_err(VolumeError::io("stat", path))?.len();
     if there >= bytes {
         return Ok(());
+    }
+    // Not even tried: what there is would be taken from everybody else meanwhile.
+    let disk = fstatvfs(file).map_err(|errno| VolumeError::io("statfs", path)(errno.into()))?;
+    if disk.blocks_available().saturating_mul(disk.fragment_size()) < bytes - there {
+        return Err(VolumeError::io("reserve space for", path)(Errno::ENOSPC.into()));
     }
     let length = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let mode = FallocateFlags::empty();
