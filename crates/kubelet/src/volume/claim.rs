@@ -91,7 +91,9 @@ impl VolumeManager {
             return Err(refuse("it is bound to another claim"));
         }
         check_mode(pod, name, spec.volume_mode.as_deref() == Some("Block"))?;
-        if !self.here(&spec) {
+        let kept_by = volume.metadata.labels.as_ref();
+        let kept_by = kept_by.and_then(|labels| labels.get(local_path::NODE_LABEL));
+        if kept_by.is_none_or(|node| **node != *self.node_name) && !self.here(&spec) {
             return Err(refuse("it is not on this node"));
         }
         let modes = spec.access_modes.clone().unwrap_or_default();

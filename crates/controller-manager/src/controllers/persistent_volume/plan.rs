@@ -41,7 +41,8 @@ pub enum ClaimPlan {
     Provision(String),
     /// It was created when there was no default class: it gets this one.
     AssignClass(String),
-    /// The scheduler has chosen a node for a volume that another claim has got: it has to choose again.
+    /// The node that the scheduler has chosen is gone, or the volume there has gone to another claim:
+    /// it has to choose again.
     ReleaseNode,
     /// No volume yet, and nothing to report.
     Pending,
@@ -75,6 +76,9 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
         == Some("WaitForFirstConsumer");
     let reserved = observed.volumes.iter().any(|volume| is_reserved_for(volume, claim));
     if waits && observed.node.is_none() && !reserved {
+        if has(SELECTED_NODE) {
+            return ClaimPlan::ReleaseNode;
+        }
         let message = "waiting for first consumer to be created before binding";
         return ClaimPlan::Wait("WaitForFirstConsumer", message.into());
     }

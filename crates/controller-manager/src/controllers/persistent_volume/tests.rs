@@ -94,8 +94,9 @@ fn classes_wait_or_provision() {
         planned(&claim, &[], Some(&late)),
         ClaimPlan::Wait("WaitForFirstConsumer", _)
     ));
-    // Another claim has got the volume that the scheduler has seen.
+    // The node is gone, or another claim has got the volume that the scheduler has seen.
     claim.metadata.annotations = Some(labels(&[(SELECTED_NODE, "n")]));
+    assert_eq!(planned(&claim, &[], Some(&late)), ClaimPlan::ReleaseNode);
     let node = Node::default();
     let (volumes, node) = ([], Some(&node));
     let observed = ObservedClaim {
