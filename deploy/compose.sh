@@ -55,7 +55,7 @@ make_base() {
     # shellcheck disable=SC2064 # expand it now
     trap "umount '$rootfs'; rmdir '$rootfs'" EXIT
     debootstrap --variant=minbase \
-        --include=ca-certificates,containerd,runc,iproute2,nftables,kmod,etcd-server,etcd-client \
+        --include=ca-certificates,containerd,runc,iproute2,nftables,kmod,mount,e2fsprogs,etcd-server,etcd-client \
         bookworm "$rootfs" "${SKIFF_MIRROR:-http://deb.debian.org/debian}" >"$target/debootstrap.log" 2>&1 ||
         { tail -5 "$target/debootstrap.log" >&2; exit 1; }
     rm -rf "$rootfs"/usr/share/{doc,man,locale,info}/* "$rootfs"/var/cache/apt/* "$rootfs"/var/lib/apt/lists/*

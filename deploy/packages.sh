@@ -27,6 +27,8 @@ for set in "$@"; do
         need runc runc
         need iproute2 ip
         need nftables nft
+        need mount losetup
+        need e2fsprogs mkfs.ext4
         ;;
     test)
         need etcd-server etcd

@@ -5,7 +5,7 @@
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, ListOptions};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use serde_json::json;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -45,6 +45,7 @@ async fn run() -> anyhow::Result<()> {
     let started = pod_starts(&cluster).await?;
     println!("container by hand (ctr), median  {by_hand:>8.0} ms");
     println!("pod, create to Ready, median     {started:>8.0} ms   {:.2} x", started / by_hand);
+    volumes(&cluster).await?;
     deployment(&cluster).await?;
     objects(&cluster).await
 }
@@ -110,6 +111,88 @@ async fn pod_starts(cluster: &Cluster) -> anyhow::Result<f64> {
         api.delete(&name, &options).await?;
     }
     Ok(median(times))
+}
+
+/// A claim and the pod that makes its node known, until the claim is bound and until the pod has the
+/// volume and is Ready, compared with the same directory or image made and mounted by hand.
+async fn volumes(cluster: &Cluster) -> anyhow::Result<()> {
+    for backing in ["directory", "image"] {
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": backing},
+            "provisioner": "skiff.dev/local-path", "volumeBindingMode": "WaitForFirstConsumer",
+            "parameters": {"backing": backing},
+        });
+        manifest::create(cluster.client(), "default", &class.to_string()).await?;
+        let by_hand = volume_by_hand(cluster, backing)?;
+        let (bound, ready) = claims(cluster, backing).await?;
+        println!("{backing:<9} by hand, median        {by_hand:>8.1} ms");
+        println!("{backing:<9} claim to bound, median {bound:>8.1} ms");
+        println!("{backing:<9} claim to pod Ready     {ready:>8.1} ms");
+    }
+    Ok(())
+}
+
+fn volume_by_hand(cluster: &Cluster, backing: &str) -> anyhow::Result<f64> {
+    let make = match backing {
+        "directory" => "mkdir v m && mount --bind v m",
+        _ => "mkdir m && fallocate -l 16M v && mkfs.ext4 -q -F v && mount -o loop v m",
+    };
+    let folder = cluster.folder().join("by-hand");
+    let mut times = Vec::new();
+    for _ in 0..PODS {
+        std::fs::create_dir(&folder)?;
+        let run = |script: &str| -> anyhow::Result<()> {
+            let mut command = Command::new("sh");
+            let status = command.args(["-c", script]).current_dir(&folder).status()?;
+            ensure!(status.success(), "{script} failed");
+            Ok(())
+        };
+        let started = clock::monotonic();
+        run(make)?;
+        times.push(millis(started));
+        run("umount m")?;
+        std::fs::remove_dir_all(&folder)?;
+    }
+    Ok(median(times))
+}
+
+async fn claims(cluster: &Cluster, class: &str) -> anyhow::Result<(f64, f64)> {
+    let client = cluster.client();
+    let (mut bound, mut ready) = (Vec::new(), Vec::new());
+    for number in 0..PODS {
+        let name = format!("{class}-{number}");
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": {"storageClassName": class, "accessModes": ["ReadWriteOnce"],
+                "resources": {"requests": {"storage": "16Mi"}}},
+        });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": name}}],
+                "containers": [{"name": "main", "image": "skiff.test/testserver:v1",
+                    "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+            },
+        });
+        let started = clock::monotonic();
+        manifest::create(client, "default", &claim.to_string()).await?;
+        manifest::create(client, "default", &pod.to_string()).await?;
+        let one = || Selection::namespace("default").name(&name);
+        let phase = |claim: &PersistentVolumeClaim| claim.status.clone().and_then(|one| one.phase);
+        wait::until::<PersistentVolumeClaim>(client, one(), "Bound", |found| {
+            found.values().any(|claim| phase(claim).as_deref() == Some("Bound"))
+        })
+        .await?;
+        bound.push(millis(started));
+        wait::until::<Pod>(client, one(), "Ready", |found| found.values().any(pods::is_ready))
+            .await?;
+        ready.push(millis(started));
+        let options = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        Api::<Pod>::namespaced(client, "default").delete(&name, &options).await?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client, "default");
+        claims.delete(&name, &DeleteOptions::default()).await?;
+    }
+    Ok((median(bound), median(ready)))
 }
 
 async fn objects(cluster: &Cluster) -> anyhow::Result<()> {

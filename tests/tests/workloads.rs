@@ -1,6 +1,8 @@
 //! A web application on three nodes: Deployment, Service, configuration, and what happens to
 //! it: scaling, updates, failures, deletion.
 
+#[path = "workloads/database.rs"]
+mod database;
 #[path = "workloads/drain.rs"]
 mod drain;
 #[path = "workloads/kills.rs"]
@@ -12,6 +14,7 @@ mod stateful;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
+use database::a_database_loses_no_acknowledged_row;
 use drain::draining_a_node_evicts_pods_one_by_one;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
             a_killed_container_is_restarted,
             a_deleted_namespace_leaves_nothing,
             a_stateful_set_keeps_names_and_volumes,
+            a_database_loses_no_acknowledged_row,
             a_job_reaches_its_completions,
             draining_a_node_evicts_pods_one_by_one,
             killing_any_process_disturbs_nothing,

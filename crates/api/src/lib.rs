@@ -9,6 +9,7 @@
 //!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) traverse JSON by it.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!   [`quota`]: what objects use of ResourceQuotas. [`address`]: what IP addresses mean.
+//!   [`local_path`]: the volumes that nodes make on demand.
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -21,6 +22,7 @@ pub mod duration;
 pub mod fields;
 pub mod kind;
 pub mod labels;
+pub mod local_path;
 pub mod names;
 pub mod object;
 pub mod options;

@@ -5,6 +5,7 @@ mod controller_roles;
 pub mod endpoints;
 mod priorities;
 mod roles;
+mod storage;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub fn system_user() -> User {
 pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     namespaces(core).await?;
     priorities::reconcile(core).await?;
+    storage::reconcile(core).await?;
     roles::reconcile(core).await?;
     core.allocator.repair(&core.cache).await
 }

@@ -14,6 +14,7 @@ mod down;
 mod files;
 mod kubeconfig;
 mod layout;
+mod loops;
 mod mounts;
 mod network;
 mod node;

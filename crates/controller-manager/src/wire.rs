@@ -152,7 +152,8 @@ const fn row(name: &'static str, account: &'static str, start: fn(&mut Wiring, &
     Row { name, account, start }
 }
 
-/// All controllers, with Kubernetes' names (`k8s.io/kubernetes/cmd/kube-controller-manager/names`).
+/// All controllers, with Kubernetes' names (`k8s.io/kubernetes/cmd/kube-controller-manager/names`); it
+/// has the local-path provisioner beside it.
 #[rustfmt::skip]
 const CONTROLLERS: &[Row] = &[
     row("serviceaccount-controller", "service-account-controller", |wiring, _| controllers::service_account::start(wiring)),
@@ -170,6 +171,8 @@ const CONTROLLERS: &[Row] = &[
     row("persistentvolumeclaim-protection-controller", "pvc-protection-controller", |wiring, _| controllers::storage_protection::start_claims(wiring)),
     row("persistentvolume-protection-controller", "pv-protection-controller", |wiring, _| controllers::storage_protection::start_volumes(wiring)),
     row("persistentvolume-binder-controller", "persistent-volume-binder", |wiring, _| controllers::persistent_volume::start(wiring)),
+    row("persistentvolume-expander-controller", "expand-controller", |wiring, _| controllers::volume_expand::start(wiring)),
+    row("local-path-provisioner-controller", "local-path-provisioner", |wiring, _| controllers::local_path::start(wiring)),
     row("ephemeral-volume-controller", "ephemeral-volume-controller", |wiring, _| controllers::ephemeral_volume::start(wiring)),
     row("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", |wiring, _| controllers::clusterrole_aggregation::start(wiring)),
     row("endpointslice-controller", "endpointslice-controller", |wiring, _| controllers::endpointslice::start(wiring)),

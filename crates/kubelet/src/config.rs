@@ -184,6 +184,11 @@ impl Directories {
         self.root.join("logs")
     }
 
+    /// The volumes on demand that this node keeps.
+    pub fn local_path(&self) -> PathBuf {
+        self.root.join("local-path")
+    }
+
     /// The pod network's allocations.
     pub fn network(&self) -> PathBuf {
         self.root.join("network")

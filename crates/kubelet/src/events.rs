@@ -70,7 +70,6 @@ mod tests {
 
     const NO_RESIZE_STATES: &str = "resizes are applied at once, or refused by the apiserver";
     const ATTACHED_ELSEWHERE: &str = "no volume has to be attached to a node";
-    const NO_VOLUME_RESIZE: &str = "volumes are not resized";
 
     /// The reasons of upstream's kubelet (`pkg/kubelet/events`).
     const REASONS: [(&str, Occurs); 55] = [
@@ -101,10 +100,10 @@ mod tests {
         ("KubeletSetupFailed", Never("a kubelet whose setup fails exits")),
         ("FailedAttachVolume", Never(ATTACHED_ELSEWHERE)),
         ("FailedMount", Here),
-        ("VolumeResizeFailed", Never(NO_VOLUME_RESIZE)),
-        ("VolumeResizeSuccessful", Never(NO_VOLUME_RESIZE)),
-        ("FileSystemResizeFailed", Never(NO_VOLUME_RESIZE)),
-        ("FileSystemResizeSuccessful", Never(NO_VOLUME_RESIZE)),
+        ("VolumeResizeFailed", Here),
+        ("VolumeResizeSuccessful", Never("the controller of the volume records it")),
+        ("FileSystemResizeFailed", Never("a volume that cannot grow is VolumeResizeFailed")),
+        ("FileSystemResizeSuccessful", Here),
         ("FailedMapVolume", Never("a block device is bound as any volume is: FailedMount")),
         ("AlreadyMountedVolume", Never("what is mounted is not mounted again")),
         ("SuccessfulAttachVolume", Never(ATTACHED_ELSEWHERE)),
@@ -121,7 +120,7 @@ mod tests {
         ),
         ("FailedCreatePodSandBox", Here),
         ("FailedPodSandBoxStatus", Never("a sandbox is files: it cannot fail to be asked")),
-        ("FailedMountOnFilesystemMismatch", Never("no file system is made on a volume")),
+        ("FailedMountOnFilesystemMismatch", Never("a file system is only made with its volume")),
         ("FailedPrepareDynamicResources", Never("no dynamic resources")),
         ("PossibleMemoryBackedVolumesOnDisk", Never("upstream's own fall-back for swap")),
         ("CgroupV1", Never("cgroup v1 is supported")),

@@ -8,6 +8,7 @@
 //!   Secrets, tokens and the downward API are in memory only, as upstream.
 //! - [`sub_path`] opens a path below a volume without following links out of it; [`tree`] walks
 //!   through a volume that containers may be changing.
+//! - [`local_path`] makes, keeps and removes the volumes on demand of this node.
 //! - Nothing that comes from an object is ever an option of a program: see [`mount`].
 //!
 //! Layout as upstream: `<root>/pods/<uid>/volumes/kubernetes.io~<plugin>/<name>`.
@@ -18,6 +19,7 @@ mod claim;
 mod content;
 mod directory;
 mod error;
+mod local_path;
 pub mod mount;
 mod once;
 mod ownership;
@@ -34,12 +36,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use client::Client;
+use client::events::EventRecorder;
 use clock::SharedClock;
 use jiff::Timestamp;
 
 use crate::config::Directories;
 use crate::objects::Objects;
 pub use error::VolumeError;
+use local_path::Store;
+use local_path::follow::Users;
 use token::Tokens;
 
 /// A volume that can be mounted into containers.
@@ -67,6 +72,9 @@ pub struct VolumeManager {
     directories: Directories,
     clock: SharedClock,
     node_name: Arc<str>,
+    recorder: EventRecorder,
+    store: Store,
+    users: Arc<Users>,
 }
 
 impl VolumeManager {
@@ -75,6 +83,7 @@ impl VolumeManager {
         objects: &Objects,
         directories: &Directories,
         node_name: &str,
+        recorder: &EventRecorder,
         clock: SharedClock,
     ) -> Self {
         Self {
@@ -84,6 +93,9 @@ impl VolumeManager {
             directories: directories.clone(),
             clock,
             node_name: node_name.into(),
+            recorder: recorder.clone(),
+            store: Store::new(directories.local_path(), directories.pods()),
+            users: Arc::default(),
         }
     }
 }

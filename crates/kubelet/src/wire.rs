@@ -70,19 +70,17 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = PodManager::default();
+    let recorder = client::events::EventRecorder::new(client.clone(), "kubelet", &flags.node_name);
     let context = Arc::new(Context {
-        recorder: EventRecorder::new(client::events::EventRecorder::new(
-            client.clone(),
-            "kubelet",
-            &flags.node_name,
-        )),
         volumes: VolumeManager::new(
             &client,
             &objects,
             &directories,
             &flags.node_name,
+            &recorder,
             Arc::clone(&clock),
         ),
+        recorder: EventRecorder::new(recorder),
         services: Services::start(client.clone()),
         prober: Prober::new(&runtime)?,
         node: NodeInfo {
@@ -109,6 +107,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
 
     let parts = ServerParts::new(&context, &pods, &flags).context("set up the server")?;
     let port = server::start(parts, shutdown.clone()).await.context("start the server")?;
+    tokio::spawn(context.volumes.clone().follow(shutdown.clone()));
     tokio::spawn(lease::keep(client.clone(), Arc::clone(&clock), node.clone()));
     let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {

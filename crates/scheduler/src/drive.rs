@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bind::{self, IN_FLIGHT, Outcome};
 use crate::engine::{Decision, Engine};
 use crate::pod::PodInfo;
+use crate::volumes::waiting::{Waiter, Waiting};
 use crate::volumes::{self, SELECTED_NODE};
 
 /// Maximum number of decisions before changes are processed again.
@@ -61,6 +62,7 @@ pub async fn run(
         binds,
         conditions,
         binding: HashMap::new(),
+        waiting: Waiting::default(),
         next_id: 0,
         unsynced: INFORMERS,
         leads: false,
@@ -83,6 +85,8 @@ struct Driver {
     conditions: mpsc::Sender<Condition>,
     /// Pods being bound, by uid, for the event that reports the binding.
     binding: HashMap<String, (Arc<PodInfo>, Arc<str>)>,
+    /// Pods whose claims are being bound.
+    waiting: Waiting,
     next_id: u64,
     /// Number of informers that are not synced yet.
     unsynced: usize,
@@ -138,12 +142,13 @@ impl Driver {
             return None;
         }
         let now = self.clock.now();
-        self.engine
-            .next_timer(now)
-            .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
+        let timers = [self.engine.next_timer(now), self.waiting.next_timer(now)];
+        let next = timers.into_iter().flatten().min();
+        next.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
     }
 
     async fn decide(&mut self) -> Result<(), mpsc::error::SendError<()>> {
+        self.bind_waiting().await?;
         for _ in 0..BATCH {
             if self.binding.len() >= IN_FLIGHT {
                 return Ok(());
@@ -156,8 +161,13 @@ impl Driver {
                     self.unschedulable(&pod, message).await?
                 }
                 Decision::Bind { pod, node, unbound_claims } => {
-                    self.select_node(&pod, &node, &unbound_claims).await;
-                    self.bind(pod, node).await?;
+                    if unbound_claims.is_empty() {
+                        self.bind(pod, node).await?;
+                    } else {
+                        let claims = self.select_node(&pod, &node, &unbound_claims).await;
+                        let waiter = Waiter { pod, node, claims };
+                        self.waiting.add(waiter, &self.engine.volumes, self.clock.now());
+                    }
                 }
             }
         }
@@ -181,15 +191,49 @@ impl Driver {
         self.binds.send(request).await.map_err(|_| mpsc::error::SendError(()))
     }
 
-    /// Records the node of the first consumer on the claims, for the volume binder.
-    async fn select_node(&self, pod: &PodInfo, node: &str, claims: &[String]) {
-        let api: Api<PersistentVolumeClaim> = Api::namespaced(&self.client, &pod.namespace);
-        for claim in claims {
-            let patch = serde_json::json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
-            if let Err(error) = api.patch(claim, PatchKind::Merge, &patch).await {
-                tracing::warn!(namespace = pod.namespace, claim, %error, "cannot set the node of the claim");
+    /// Binds the pods whose claims are bound now, and schedules those again whose claims cannot be.
+    async fn bind_waiting(&mut self) -> Result<(), mpsc::error::SendError<()>> {
+        let now = self.clock.now();
+        self.waiting.expire(now);
+        while self.binding.len() < IN_FLIGHT
+            && let Some(ended) = self.waiting.next()
+        {
+            match ended.bound {
+                Ok(()) => self.bind(ended.pod, ended.node).await?,
+                Err(why) => {
+                    self.engine.bind_failed(&ended.pod.uid, now);
+                    let message =
+                        format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}");
+                    self.unschedulable(&ended.pod, message).await?;
+                }
             }
         }
+        Ok(())
+    }
+
+    /// Records the node of the first consumer on the claims, for the volume binder; returns the keys
+    /// of the claims, and the revisions from which on they have it.
+    async fn select_node(
+        &self,
+        pod: &PodInfo,
+        node: &str,
+        claims: &[String],
+    ) -> Vec<(String, u64)> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(&self.client, &pod.namespace);
+        let mut selected = Vec::new();
+        for claim in claims {
+            let patch = serde_json::json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+            let revision = match api.patch(claim, PatchKind::Merge, &patch).await {
+                Ok(claim) => volumes::revision(&claim),
+                Err(error) => {
+                    tracing::warn!(namespace = pod.namespace, claim, %error, "cannot set the node of the claim");
+                    // As it is now, it has no node: the pod is scheduled again.
+                    0
+                }
+            };
+            selected.push((format!("{}/{claim}", pod.namespace), revision));
+        }
+        selected
     }
 
     async fn unschedulable(
@@ -231,8 +275,16 @@ impl Driver {
     fn pod(&mut self, change: Change<Pod>) {
         let now = self.clock.now();
         match change {
-            Change::Set(pod) => self.engine.set_pod(&pod, now),
-            Change::Remove(uid) => self.engine.remove_pod(&uid, now),
+            Change::Set(pod) => {
+                if api::pod::node_name(&pod).is_some() {
+                    self.waiting.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+                }
+                self.engine.set_pod(&pod, now);
+            }
+            Change::Remove(uid) => {
+                self.waiting.remove(&uid);
+                self.engine.remove_pod(&uid, now);
+            }
             Change::Synced => self.synced(),
         }
     }
@@ -240,7 +292,10 @@ impl Driver {
     fn node(&mut self, change: Change<Node>) {
         match change {
             Change::Set(node) => self.engine.set_node(&node, self.clock.now()),
-            Change::Remove(name) => self.engine.remove_node(&name, self.clock.now()),
+            Change::Remove(name) => {
+                self.waiting.node_removed(&name);
+                self.engine.remove_node(&name, self.clock.now());
+            }
             Change::Synced => self.synced(),
         }
     }
@@ -263,8 +318,12 @@ impl Driver {
                 if self.engine.volumes.set_claim(&claim) {
                     self.engine.volumes_or_namespaces_changed(self.clock.now());
                 }
+                self.waiting.claim_changed(&volumes::claim_key(&claim), &self.engine.volumes);
             }
-            Change::Remove(key) => self.engine.volumes.remove_claim(&key),
+            Change::Remove(key) => {
+                self.engine.volumes.remove_claim(&key);
+                self.waiting.claim_changed(&key, &self.engine.volumes);
+            }
             Change::Synced => self.synced(),
         }
     }

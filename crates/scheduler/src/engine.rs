@@ -169,7 +169,7 @@ impl Engine {
         }
         let needs = self
             .volumes
-            .needs(pod)
+            .needs(pod, &self.snapshot)
             .map_err(|reason| format!("0/{total} nodes are available: {reason}."))?;
         let filtered = filter(&self.snapshot, pod, &needs);
         self.turn = self.turn.wrapping_add(1);

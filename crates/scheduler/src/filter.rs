@@ -65,6 +65,11 @@ pub fn filter(snapshot: &Snapshot, pod: &PodInfo, volumes: &VolumeNeeds) -> Filt
         let allowed = any_term(snapshot, terms);
         filtered.keep(&allowed, "node(s) didn't match PersistentVolume's node affinity");
     }
+    for claim in &volumes.unbound_nodes {
+        let (found, large) = claim.filter(snapshot);
+        filtered.keep(&found, "node(s) didn't find available persistent volumes to bind");
+        filtered.keep(&large, "node(s) did not have enough free storage");
+    }
     spread::filter(snapshot, pod, &mut filtered);
     affinity::filter(snapshot, pod, &mut filtered);
     filtered

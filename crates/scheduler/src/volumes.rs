@@ -1,31 +1,71 @@
-//! VolumeBinding: where a pod can run because of its claims.
+//! VolumeBinding and VolumeRestrictions: where a pod can run because of its claims.
 
-use std::collections::HashMap;
+pub mod waiting;
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use std::collections::{BTreeMap, HashMap};
+
+use api::labels::{Requirement, Selector};
+use api::local_path;
+use api::quantity::Quantity;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm};
 use k8s_openapi::api::storage::v1::StorageClass;
+use roaring::RoaringBitmap;
 
 use crate::pod::{NodeTerm, PodInfo, node_term};
+use crate::snapshot::Snapshot;
 
 /// Annotation that tells the volume binder where the first consumer of a claim runs.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 /// The parts of claims, volumes and classes that affect scheduling.
 #[derive(Debug, Default)]
 pub struct Volumes {
-    /// By `namespace/name`.
-    claims: HashMap<String, Claim>,
-    /// Node affinity by volume name.
-    volumes: HashMap<String, Vec<NodeTerm>>,
-    /// Whether binding waits for a consumer, by class name.
-    waits: HashMap<String, bool>,
+    /// By `namespace/name`, with their revisions.
+    claims: HashMap<String, (Claim, u64)>,
+    volumes: HashMap<String, Volume>,
+    classes: HashMap<String, Class>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Claim {
+    /// Once it is bound.
     volume: Option<String>,
+    /// Bound, or to be bound, to one volume.
+    is_named: bool,
     class: String,
     deleting: bool,
+    selected_node: Option<String>,
+    /// ReadWriteOncePod.
+    exclusive: bool,
+    uid: String,
+    modes: Vec<String>,
+    block: bool,
+    size: Quantity,
+    selector: Option<Selector>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Volume {
+    terms: Vec<NodeTerm>,
+    class: String,
+    modes: Vec<String>,
+    block: bool,
+    size: Quantity,
+    labels: Option<BTreeMap<String, String>>,
+    /// The key and the uid, if known, of the claim that it is bound to or reserved for.
+    claim: Option<(String, String)>,
+    deleting: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Class {
+    /// Binding waits for a consumer.
+    waits: bool,
+    provisions: bool,
+    /// Its volumes are on the disk of their node.
+    local: bool,
+    topologies: Vec<NodeTerm>,
 }
 
 /// What a pod requires of its node because of its volumes.
@@ -35,6 +75,71 @@ pub struct VolumeNeeds {
     pub node_terms: Vec<Vec<NodeTerm>>,
     /// Claims that are bound once the pod has a node.
     pub unbound: Vec<String>,
+    /// Where each of these can be bound.
+    pub unbound_nodes: Vec<UnboundNodes>,
+}
+
+/// Where a claim that waits for its first consumer can be bound.
+#[derive(Clone, Debug, Default)]
+pub struct UnboundNodes {
+    /// It has been promised to this node, which has not been able to bind it yet.
+    selected: Option<String>,
+    /// The node affinities of the existing volumes that suit it; empty: any node.
+    volumes: Vec<Vec<NodeTerm>>,
+    /// A volume can be made.
+    provision: Option<Provision>,
+}
+
+#[derive(Clone, Debug)]
+struct Provision {
+    /// Empty: any node.
+    topologies: Vec<NodeTerm>,
+    /// What the node's own disk must have at least.
+    disk_bytes: i64,
+}
+
+impl UnboundNodes {
+    /// The nodes where a suitable volume exists or can be made, and of all nodes those whose disk
+    /// could hold one that is made.
+    pub fn filter(&self, snapshot: &Snapshot) -> (RoaringBitmap, RoaringBitmap) {
+        let terms = |terms: &[NodeTerm]| match terms.is_empty() {
+            true => snapshot.nodes().clone(),
+            false => terms
+                .iter()
+                .fold(RoaringBitmap::new(), |all, term| all | snapshot.matching_term(term)),
+        };
+        if let Some(node) = &self.selected {
+            let named = Requirement::In("metadata.name".to_owned(), vec![node.clone()]);
+            let only = NodeTerm { labels: Vec::new(), names: vec![named] };
+            return (snapshot.matching_term(&only), snapshot.nodes().clone());
+        }
+        let existing =
+            self.volumes.iter().fold(RoaringBitmap::new(), |all, volume| all | terms(volume));
+        let Some(provision) = &self.provision else {
+            return (existing, snapshot.nodes().clone());
+        };
+        let large = match snapshot.resource("ephemeral-storage") {
+            None => snapshot.nodes().clone(),
+            Some(disk) => {
+                let fits = |node: &u32| {
+                    let size = disk.allocatable[*node as usize];
+                    // A node that does not tell is asked.
+                    size == 0 || size >= provision.disk_bytes
+                };
+                snapshot.nodes().iter().filter(fits).collect()
+            }
+        };
+        (&existing | terms(&provision.topologies), large | existing)
+    }
+}
+
+/// What has become of a claim that a node was selected for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Binding {
+    Pending,
+    Bound,
+    /// Why it will not be bound on that node.
+    Failed(String),
 }
 
 impl Volumes {
@@ -42,13 +147,30 @@ impl Volumes {
     pub fn set_claim(&mut self, claim: &PersistentVolumeClaim) -> bool {
         let bound =
             claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
-        let spec = claim.spec.as_ref();
+        let spec = claim.spec.clone().unwrap_or_default();
+        let named = spec.volume_name.filter(|name| !name.is_empty());
+        let requests = spec.resources.and_then(|resources| resources.requests).unwrap_or_default();
+        let annotations = claim.metadata.annotations.as_ref();
+        let modes = spec.access_modes.unwrap_or_default();
         let value = Claim {
-            volume: spec.and_then(|spec| spec.volume_name.clone()).filter(|_| bound),
-            class: spec.and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default(),
+            is_named: named.is_some(),
+            volume: named.filter(|_| bound),
+            class: spec.storage_class_name.unwrap_or_default(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
+            selected_node: annotations.and_then(|all| all.get(SELECTED_NODE)).cloned(),
+            exclusive: modes.iter().any(|mode| mode == "ReadWriteOncePod"),
+            uid: claim.metadata.uid.clone().unwrap_or_default(),
+            modes,
+            block: spec.volume_mode.as_deref() == Some("Block"),
+            size: requests.get("storage").map(Quantity::of).unwrap_or_default(),
+            selector: spec.selector.as_ref().map(|selector| {
+                Selector::from_label_selector(Some(selector))
+                    .unwrap_or_else(|_| Selector::nothing())
+            }),
         };
-        self.claims.insert(claim_key(claim), value.clone()) != Some(value)
+        let entry = (value, revision(claim));
+        let before = self.claims.insert(claim_key(claim), entry.clone());
+        before.map(|(value, _)| value) != Some(entry.0)
     }
 
     pub fn remove_claim(&mut self, key: &str) {
@@ -57,15 +179,25 @@ impl Volumes {
 
     pub fn set_volume(&mut self, volume: &PersistentVolume) -> bool {
         let name = volume.metadata.name.clone().unwrap_or_default();
-        let required = volume
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_affinity.as_ref())
-            .and_then(|affinity| affinity.required.as_ref());
-        let terms: Vec<NodeTerm> = required
-            .map(|selector| selector.node_selector_terms.iter().map(node_term).collect())
-            .unwrap_or_default();
-        self.volumes.insert(name, terms.clone()) != Some(terms)
+        let spec = volume.spec.clone().unwrap_or_default();
+        let required = spec.node_affinity.and_then(|affinity| affinity.required);
+        let terms = required.map(|selector| selector.node_selector_terms).unwrap_or_default();
+        let capacity = spec.capacity.unwrap_or_default();
+        let value = Volume {
+            terms: terms.iter().map(node_term).collect(),
+            class: spec.storage_class_name.unwrap_or_default(),
+            modes: spec.access_modes.unwrap_or_default(),
+            block: spec.volume_mode.as_deref() == Some("Block"),
+            size: capacity.get("storage").map(Quantity::of).unwrap_or_default(),
+            labels: volume.metadata.labels.clone(),
+            claim: spec.claim_ref.map(|claim| {
+                let text = |part: Option<String>| part.unwrap_or_default();
+                let key = format!("{}/{}", text(claim.namespace), text(claim.name));
+                (key, text(claim.uid))
+            }),
+            deleting: volume.metadata.deletion_timestamp.is_some(),
+        };
+        self.volumes.insert(name, value.clone()) != Some(value)
     }
 
     pub fn remove_volume(&mut self, name: &str) {
@@ -73,41 +205,118 @@ impl Volumes {
     }
 
     pub fn set_class(&mut self, class: &StorageClass) -> bool {
-        let waits = class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer");
-        self.waits.insert(class.metadata.name.clone().unwrap_or_default(), waits) != Some(waits)
+        let value = Class {
+            waits: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
+            provisions: class.provisioner != NO_PROVISIONER,
+            local: class.provisioner == local_path::PROVISIONER,
+            topologies: class.allowed_topologies.iter().flatten().map(topology).collect(),
+        };
+        self.classes.insert(class.metadata.name.clone().unwrap_or_default(), value.clone())
+            != Some(value)
     }
 
     pub fn remove_class(&mut self, name: &str) {
-        self.waits.remove(name);
+        self.classes.remove(name);
     }
 
     /// What the pod's claims require.
     ///
     /// # Errors
     /// Why the pod is unschedulable, as upstream words it.
-    pub fn needs(&self, pod: &PodInfo) -> Result<VolumeNeeds, String> {
+    pub fn needs(&self, pod: &PodInfo, snapshot: &Snapshot) -> Result<VolumeNeeds, String> {
         let mut needs = VolumeNeeds::default();
         for name in &pod.claims {
-            let Some(claim) = self.claims.get(&format!("{}/{name}", pod.namespace)) else {
+            let key = format!("{}/{name}", pod.namespace);
+            let Some((claim, _)) = self.claims.get(&key) else {
                 return Err(format!("persistentvolumeclaim {name:?} not found"));
             };
             if claim.deleting {
                 return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
             }
+            let mut others = snapshot.pods_in(&pod.namespace);
+            if claim.exclusive
+                && others.any(|other| other.info.uid != pod.uid && other.info.claims.contains(name))
+            {
+                return Err(format!(
+                    "{} node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+                    snapshot.nodes().len()
+                ));
+            }
+            let class = self.classes.get(&claim.class).cloned().unwrap_or_default();
             match &claim.volume {
                 Some(volume) => match self.volumes.get(volume) {
                     None => return Err(format!("persistentvolume {volume:?} not found")),
-                    Some(terms) if terms.is_empty() => {}
-                    Some(terms) => needs.node_terms.push(terms.clone()),
+                    Some(volume) if volume.terms.is_empty() => {}
+                    Some(volume) => needs.node_terms.push(volume.terms.clone()),
                 },
-                None if self.waits.get(&claim.class).copied().unwrap_or(false) => {
-                    needs.unbound.push(name.clone())
+                None if class.waits && !claim.is_named => {
+                    needs.unbound.push(name.clone());
+                    needs.unbound_nodes.push(self.unbound_nodes(&key, claim, class));
                 }
                 None => return Err("pod has unbound immediate PersistentVolumeClaims".to_owned()),
             }
         }
         Ok(needs)
     }
+
+    fn unbound_nodes(&self, key: &str, claim: &Claim, class: Class) -> UnboundNodes {
+        let suitable = self.volumes.values().filter(|volume| volume.suits(key, claim));
+        let disk_bytes = if class.local { claim.size.units() } else { 0 };
+        UnboundNodes {
+            selected: claim.selected_node.clone(),
+            volumes: suitable.map(|volume| volume.terms.clone()).collect(),
+            provision: class
+                .provisions
+                .then_some(Provision { topologies: class.topologies, disk_bytes }),
+        }
+    }
+
+    /// What has become of the claim since `node` was selected for it, at this revision.
+    pub fn binding(&self, key: &str, node: &str, since: u64) -> Binding {
+        let name = key.split('/').next_back().unwrap_or_default();
+        let Some((claim, revision)) = self.claims.get(key) else {
+            return Binding::Failed(format!("persistentvolumeclaim {name:?} not found"));
+        };
+        if claim.volume.is_some() {
+            Binding::Bound
+        } else if *revision < since {
+            Binding::Pending
+        } else if claim.deleting {
+            Binding::Failed(format!("persistentvolumeclaim {name:?} is being deleted"))
+        } else if claim.selected_node.as_deref() != Some(node) && !claim.is_named {
+            Binding::Failed(format!("selectedNode annotation reset for PVC {name:?}"))
+        } else {
+            Binding::Pending
+        }
+    }
+}
+
+impl Volume {
+    /// Whether the claim can be bound to it, wherever it is.
+    fn suits(&self, key: &str, claim: &Claim) -> bool {
+        let free = self
+            .claim
+            .as_ref()
+            .is_none_or(|(reserved, uid)| reserved == key && (uid.is_empty() || *uid == claim.uid));
+        free && !self.deleting
+            && self.class == claim.class
+            && self.block == claim.block
+            && self.size >= claim.size
+            && claim.modes.iter().all(|mode| self.modes.contains(mode))
+            && claim.selector.as_ref().is_none_or(|all| all.matches(self.labels.as_ref()))
+    }
+}
+
+fn topology(term: &TopologySelectorTerm) -> NodeTerm {
+    let labels = term.match_label_expressions.iter().flatten();
+    let labels = labels.map(|one| Requirement::In(one.key.clone(), one.values.clone()));
+    NodeTerm { labels: labels.collect(), names: Vec::new() }
+}
+
+/// A claim's revision; 0 when it has none.
+pub fn revision(claim: &PersistentVolumeClaim) -> u64 {
+    let text = claim.metadata.resource_version.as_deref();
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// `namespace/name`.
@@ -115,3 +324,6 @@ pub fn claim_key(claim: &PersistentVolumeClaim) -> String {
     let part = |part: &Option<String>| part.clone().unwrap_or_default();
     format!("{}/{}", part(&claim.metadata.namespace), part(&claim.metadata.name))
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,12 @@ mod mirror;
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::Object;
-use api::{ApiError, Kind};
+use api::{ApiError, Kind, local_path};
 use k8s_openapi::api::authentication::v1::TokenRequestSpec;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
+};
 
 use crate::authz::Attributes;
 use crate::core::Call;
@@ -64,6 +66,10 @@ pub async fn check(
     if let Some(claim) = object.downcast_ref::<PersistentVolumeClaim>() {
         let old = old.and_then(|old| old.downcast_ref());
         return check_claim(own, &call.target.subresource, claim, old).map_err(refuse);
+    }
+    if let Some(volume) = object.downcast_ref::<PersistentVolume>() {
+        let old = old.and_then(|old| old.downcast_ref());
+        return check_volume(own, &call.target.subresource, volume, old).map_err(refuse);
     }
     if object.row() == Lease::ROW {
         return check_lease(call, own, name).map_err(refuse);
@@ -138,6 +144,48 @@ fn check_claim(
     if rest(new) != rest(old) {
         return Err(format!(
             "node {own:?} is not allowed to update fields other than status.capacity and status.conditions"
+        ));
+    }
+    Ok(())
+}
+
+/// A kubelet may only report of a volume that is kept on its node that it has made its contents, and
+/// of one that is being deleted that it has removed them.
+fn check_volume(
+    own: &str,
+    subresource: &str,
+    new: &PersistentVolume,
+    old: Option<&PersistentVolume>,
+) -> Result<(), String> {
+    let kept_here = |volume: &PersistentVolume| {
+        let labels = volume.metadata.labels.as_ref();
+        let node = labels.and_then(|labels| labels.get(local_path::NODE_LABEL));
+        node.is_some_and(|node| node == own)
+    };
+    let Some(old) = old.filter(|old| subresource.is_empty() && kept_here(old)) else {
+        return Err(format!("node {own:?} may only update volumes that are kept on it"));
+    };
+    let deleting = old.metadata.deletion_timestamp.is_some();
+    let rest = |volume: &PersistentVolume| {
+        let mut volume = volume.clone();
+        let metadata = &mut volume.metadata;
+        metadata.resource_version = None;
+        metadata.managed_fields = None;
+        if deleting {
+            metadata.finalizers.get_or_insert_default().retain(|one| one != local_path::FINALIZER);
+        }
+        metadata.annotations.get_or_insert_default().remove(local_path::MADE);
+        volume
+    };
+    let made = |volume: &PersistentVolume| {
+        let annotations = volume.metadata.annotations.as_ref();
+        annotations.is_some_and(|annotations| annotations.contains_key(local_path::MADE))
+    };
+    if rest(new) != rest(old) || (made(old) && !made(new)) {
+        return Err(format!(
+            "node {own:?} is not allowed to update a volume but for the annotation {} and the finalizer {}",
+            local_path::MADE,
+            local_path::FINALIZER
         ));
     }
     Ok(())

@@ -1,13 +1,14 @@
 //! The node authorizer: what a kubelet may do (`k8s.io/kubernetes/plugin/pkg/auth/authorizer/node`).
 //!
 //! It reads its own Node and the pods bound to it, and of Secrets, ConfigMaps, claims and volumes
-//! those that its pods refer to, one by one by name. What it may write, admission restricts
-//! further. For other resources the rules of the role `system:node` apply to every kubelet; the
+//! those that its pods refer to, one by one by name, and the volumes that are kept on it. What it
+//! may write, admission restricts further. For other resources the rules of the role `system:node` apply to every kubelet; the
 //! role itself is bound to nobody, since it is broader.
 
 use std::sync::LazyLock;
 
-use api::{Kind, fields};
+use api::labels::Requirement;
+use api::{Kind, fields, local_path};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
@@ -41,7 +42,10 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
         ("", "secrets" | "configmaps", "") => reads && !namespace.is_empty() && needed(),
         ("", "persistentvolumeclaims", "") => is(&["get"]) && needed(),
         ("", "persistentvolumeclaims", "status") => writes && needed(),
-        ("", "persistentvolumes", "") => is(&["get"]) && needs_volume(cache, node, name),
+        ("", "persistentvolumes", "") => {
+            let own = || keeps_volume(cache, node, name);
+            (is(&["get"]) && needs_volume(cache, node, name)) || ((writes || is(&["get"])) && own())
+        }
         ("", "serviceaccounts", "token") => is(&["create"]) && needed(),
         ("", "nodes", "") => is(&["create"]) || writes || (reads && name == node),
         ("", "nodes" | "pods", "status") => writes,
@@ -67,14 +71,23 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
     }
 }
 
-/// Whether a kubelet lists or watches pods that a field selector limits to those of its node.
+/// Whether a kubelet lists or watches what is its node's: pods that a field selector limits to
+/// those bound to it, or volumes that a label selector limits to those that are kept on it.
 pub(super) fn selects_own(request: &Request) -> bool {
     let Subject::Resource { verb: Verb::List | Verb::Watch, target } = &request.subject else {
         return false;
     };
-    let selected = request.options.fields.exact("spec.nodeName");
-    let pods = target.row == Pod::ROW && target.subresource.is_empty();
-    pods && selected.is_some() && selected == request.user.node_name()
+    let Some(node) = request.user.node_name().filter(|_| target.subresource.is_empty()) else {
+        return false;
+    };
+    if target.row == PersistentVolume::ROW {
+        let own = |one: &Requirement| {
+            matches!(one, Requirement::In(key, values)
+            if key == local_path::NODE_LABEL && *values == [node])
+        };
+        return request.options.labels.requirements().iter().any(own);
+    }
+    target.row == Pod::ROW && request.options.fields.exact("spec.nodeName") == Some(node)
 }
 
 /// Whether the pod is bound to the node.
@@ -105,6 +118,15 @@ fn needs(cache: &Cache, node: &str, resource: &str, namespace: &str, name: &str)
         (mentioned || composed)
             && serde_json::from_slice(spec)
                 .is_ok_and(|spec: Value| references::refers(&spec, &pod.name, resource, name))
+    })
+}
+
+/// Whether the volume is kept on the node, which makes its contents and removes them.
+fn keeps_volume(cache: &Cache, node: &str, name: &str) -> bool {
+    let volume = cache.resource(PersistentVolume::ROW).get(name);
+    volume.is_some_and(|volume| {
+        let labels = scan::at_path(&volume.json, "metadata.labels").unwrap_or(b"{}");
+        scan::string(labels, local_path::NODE_LABEL) == node
     })
 }
 

@@ -72,6 +72,10 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ("", "pods/finalizers", "update"),
         ("", "persistentvolumeclaims", "get,list,watch,create"),
     ]),
+    ("expand-controller", &[
+        ("", "persistentvolumes", READ),
+        ("", "persistentvolumeclaims", READ),
+    ]),
     ("generic-garbage-collector", &[
         ("*", "*", "get,list,watch,patch,update,delete"),
     ]),
@@ -80,6 +84,14 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ("batch", "jobs/status", "update"),
         ("batch", "jobs/finalizers", "update"),
         ("", "pods", "list,watch,create,delete,patch"),
+    ]),
+    // Kubernetes has it beside the cluster: the rights of the external provisioner and resizer of CSI.
+    ("local-path-provisioner", &[
+        ("", "persistentvolumes", "get,list,watch,create,update,delete"),
+        ("", "persistentvolumeclaims", "get,list,watch,update"),
+        ("", "persistentvolumeclaims/status", "update"),
+        ("storage.k8s.io", "storageclasses", READ),
+        ("", "nodes", READ),
     ]),
     ("namespace-controller", &[
         ("", "namespaces", "get,list,watch,delete"),

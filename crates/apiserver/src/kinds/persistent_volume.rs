@@ -233,6 +233,11 @@ fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) 
             errors.push(FieldError::required(path.child("nodeAffinity"), problem));
         }
     }
+    if let Some(source) = &spec.csi {
+        let path = path.child("csi");
+        check::required(&source.driver, &path.child("driver"), errors);
+        check::required(&source.volume_handle, &path.child("volumeHandle"), errors);
+    }
     if let Some(selector) =
         spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref())
     {

@@ -397,6 +397,48 @@ async fn a_kubelet_reads_what_its_pods_refer_to() {
 }
 
 #[tokio::test]
+async fn a_kubelet_reports_on_the_volumes_that_it_keeps() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let volumes = "/api/v1/persistentvolumes";
+    let volume = |name: &str, node: &str| {
+        json!({"metadata": {"name": name, "labels": {"skiff.dev/node": node}, "finalizers": ["skiff.dev/local-path"]},
+            "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "standard",
+                "csi": {"driver": "skiff.dev/local-path", "volumeHandle": name}}})
+    };
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        admin.post(volumes, &volume(name, node)).await.expect(201);
+    }
+    admin.get(volumes).await.expect(200);
+    let selected = |selector: &str| format!("{volumes}?labelSelector={selector}");
+    let listed = kubelet.get(&selected("skiff.dev/node%3Dn1")).await.expect(200);
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    for refused in [
+        volumes.to_owned(),
+        selected("skiff.dev/node%3Dn2"),
+        selected("skiff.dev/node"),
+        selected("skiff.dev/node%20in%20(n1,n2)"),
+        selected("a%3Db"),
+    ] {
+        kubelet.get(&refused).await.expect(403);
+    }
+    let made = json!({"metadata": {"annotations": {"skiff.dev/volume-made": "true"}}});
+    let done = json!({"metadata": {"finalizers": ["kubernetes.io/pv-protection"]}});
+    let larger = json!({"spec": {"capacity": {"storage": "2Gi"}}});
+    let mine = format!("{volumes}/mine");
+    kubelet.patch(&format!("{volumes}/other"), "merge", &made).await.expect(403);
+    kubelet.patch(&mine, "merge", &larger).await.expect(403);
+    kubelet.patch(&mine, "merge", &done).await.expect(403);
+    kubelet.patch(&mine, "merge", &made).await.expect(200);
+    kubelet.post(volumes, &volume("new", "n1")).await.expect(403);
+    kubelet.delete(&mine).await.expect(403);
+    admin.delete(&mine).await.expect(200);
+    kubelet.patch(&mine, "merge", &done).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_kubelet_sees_its_own_node_and_pods() {
     let server = Server::start().await;
     server.default_account("default").await;

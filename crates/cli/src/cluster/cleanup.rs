@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use crate::cluster::layout::Layout;
 use crate::cluster::supervisor::record;
-use crate::cluster::{cgroup, mounts, network, proc};
+use crate::cluster::{cgroup, loops, mounts, network, proc};
 
 /// Where containerd's shims create their sockets, regardless of containerd's own folders.
 const SHIM_SOCKETS: &str = "/run/containerd/s";
@@ -46,10 +46,12 @@ pub fn kill_node(layout: &Layout, node: &str) {
     kill_shims(&shims);
 }
 
-/// Removes what the cluster created outside its folder: mounts, network, control groups.
+/// Removes what the cluster created outside its folder: mounts, loop devices, network, control
+/// groups.
 pub fn remove_from_machine(layout: &Layout) -> anyhow::Result<()> {
     let steps = [
         mounts::unmount_below(layout.root()),
+        loops::detach_below(layout.root()),
         network::remove(layout),
         cgroup::remove(&layout.cgroup()),
     ];

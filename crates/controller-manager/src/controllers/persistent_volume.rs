@@ -27,9 +27,9 @@ use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::machinery::status;
 use crate::wire::Wiring;
+pub use matching::class_of_claim;
 use plan::{ClaimPlan, ObservedClaim, VolumePlan, plan_claim, plan_volume};
-
-const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+pub use plan::{SELECTED_NODE, STORAGE_PROVISIONER};
 
 struct Claims {
     client: Client,
@@ -58,22 +58,29 @@ pub fn start(wiring: &mut Wiring) {
         named.map(Key::cluster).collect()
     });
     informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
-    // Any unbound claim may be waiting for a volume that is created or becomes available.
+    // Any unbound claim may be waiting for a volume that is created or becomes available; one that
+    // is promised to a claim concerns only that.
     let all = informers.persistent_volume_claims.cache();
     informers.persistent_volumes.subscribe(&claims, move |change| {
         let name = change.last().metadata.name.clone();
-        let mut waiting = all.list();
-        waiting.retain(|claim| {
-            let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
-            named.is_none() || named == name
-        });
-        waiting.iter().map(|claim| Key::of(&**claim)).collect()
+        let claims: Option<Vec<Key>> = change.sides().map(|volume| claim_key(volume)).collect();
+        claims.unwrap_or_else(|| {
+            let mut waiting = all.list();
+            waiting.retain(|claim| {
+                let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+                named.is_none() || named == name
+            });
+            waiting.iter().map(|claim| Key::of(&**claim)).collect()
+        })
     });
     let all = informers.persistent_volume_claims.cache();
     informers.storage_classes.subscribe(&claims, move |change| {
         let name = change.last().metadata.name.clone().unwrap_or_default();
         let mut waiting = all.list();
-        waiting.retain(|claim| matching::class_of_claim(claim) == name);
+        waiting.retain(|claim| {
+            let class = class_of_claim(claim);
+            class.is_empty() || class == name
+        });
         waiting.iter().map(|claim| Key::of(&**claim)).collect()
     });
     let claim_controller = Claims {
@@ -93,6 +100,12 @@ pub fn start(wiring: &mut Wiring) {
     wiring.run(volume_controller, volume_requests);
 }
 
+/// The claim that a volume is bound to or reserved for.
+fn claim_key(volume: &PersistentVolume) -> Option<Key> {
+    let reference = volume.spec.as_ref()?.claim_ref.clone()?;
+    Some(Key::new(reference.namespace?, reference.name?))
+}
+
 impl Controller for Claims {
     const NAME: &'static str = "persistentvolume-binder";
     /// One at a time: two claims must not choose the same volume.
@@ -102,7 +115,8 @@ impl Controller for Claims {
         let Some(claim) = self.claims.get(key).filter(|claim| !is_deleting(&claim.metadata)) else {
             return Ok(Next::Change);
         };
-        let class = self.classes.get(&Key::cluster(matching::class_of_claim(&claim)));
+        let class = self.classes.get(&Key::cluster(class_of_claim(&claim)));
+        let classes = self.classes.list();
         let annotations = claim.metadata.annotations.as_ref();
         let node = annotations
             .and_then(|annotations| annotations.get(plan::SELECTED_NODE))
@@ -112,6 +126,7 @@ impl Controller for Claims {
             claim: &claim,
             volumes: &volumes,
             class: class.as_deref(),
+            default_class: matching::default_class(&classes),
             node: node.as_deref(),
         });
         match plan {
@@ -133,10 +148,22 @@ impl Controller for Claims {
             ClaimPlan::Provision(provisioner) => {
                 self.request_provisioning(&claim, &provisioner).await?
             }
+            ClaimPlan::AssignClass(class) => {
+                let set = |claim: &mut PersistentVolumeClaim| {
+                    claim.spec.get_or_insert_default().storage_class_name = Some(class);
+                };
+                self.replace(&claim, "set the class of", set).await?;
+            }
+            ClaimPlan::ReleaseNode => self.replace(&claim, "release the node of", release).await?,
             ClaimPlan::Pending => self.write_phase(&claim, "Pending", None).await?,
         }
         Ok(Next::Change)
     }
+}
+
+/// Lets the scheduler choose another node for the claim.
+pub fn release(claim: &mut PersistentVolumeClaim) {
+    claim.metadata.annotations.get_or_insert_default().remove(SELECTED_NODE);
 }
 
 fn phase(claim: &PersistentVolumeClaim) -> &str {
@@ -204,12 +231,26 @@ impl Claims {
             .during(|| format!("bind persistentvolume {}", Key::of(volume)))
     }
 
+    async fn replace(
+        &self,
+        claim: &PersistentVolumeClaim,
+        what: &str,
+        change: impl FnOnce(&mut PersistentVolumeClaim),
+    ) -> Result<(), Error> {
+        let key = Key::of(claim);
+        let mut changed = claim.clone();
+        change(&mut changed);
+        let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
+        let replaced = claims.replace(&changed).await;
+        replaced.during(|| format!("{what} persistentvolumeclaim {key}"))?;
+        Ok(())
+    }
+
     async fn request_provisioning(
         &self,
         claim: &PersistentVolumeClaim,
         provisioner: &str,
     ) -> Result<(), Error> {
-        let key = Key::of(claim);
         let message = format!(
             "Waiting for a volume to be created either by the external provisioner '{provisioner}' or \
              manually by the system administrator. If volume creation is delayed, please verify that the \
@@ -218,14 +259,11 @@ impl Claims {
         let annotations = claim.metadata.annotations.as_ref();
         let requested = annotations.and_then(|annotations| annotations.get(STORAGE_PROVISIONER));
         if requested.map(String::as_str) != Some(provisioner) {
-            let mut changed = claim.clone();
-            let annotations = changed.metadata.annotations.get_or_insert_default();
-            annotations.insert(STORAGE_PROVISIONER.into(), provisioner.into());
-            let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
-            claims
-                .replace(&changed)
-                .await
-                .during(|| format!("request a volume for persistentvolumeclaim {key}"))?;
+            let set = |claim: &mut PersistentVolumeClaim| {
+                let annotations = claim.metadata.annotations.get_or_insert_default();
+                annotations.insert(STORAGE_PROVISIONER.into(), provisioner.into());
+            };
+            self.replace(claim, "request a volume for", set).await?;
             self.recorder.normal(claim, "ExternalProvisioning", message);
         }
         Ok(())
@@ -238,11 +276,17 @@ impl Claims {
         volume: Option<&PersistentVolume>,
     ) -> Result<(), Error> {
         let spec = volume.and_then(|volume| volume.spec.as_ref());
+        let was = claim.status.clone().unwrap_or_default();
+        // The size of a claim that is bound follows its volume's when the volume has been resized.
+        let capacity = match volume {
+            Some(_) if was.phase.as_deref() == Some(phase) => was.capacity.clone(),
+            _ => spec.and_then(|spec| spec.capacity.clone()),
+        };
         let status = PersistentVolumeClaimStatus {
             phase: Some(phase.into()),
             access_modes: spec.and_then(|spec| spec.access_modes.clone()),
-            capacity: spec.and_then(|spec| spec.capacity.clone()),
-            ..claim.status.clone().unwrap_or_default()
+            capacity,
+            ..was
         };
         let mut changed = claim.clone();
         changed.status = Some(status);

@@ -18,7 +18,7 @@ use super::pod_ext::PodExt;
 use super::resources;
 use super::worker::handle::WorkerHandle;
 use super::worker::state::ReadySandbox;
-use crate::containers::{ContainerConfig, Mount, MountPropagation};
+use crate::containers::{ContainerConfig, Device, Mount, MountPropagation};
 use crate::logs::container_log_path;
 use crate::volume::{MountedVolumes, VolumeError, sub_path};
 use environment::{EnvironmentError, Sources, environment, references};
@@ -49,8 +49,6 @@ pub enum ConfigError {
     },
     #[error("missing value for {0:?} in subPathExpr")]
     SubPathVariable(String),
-    #[error("block devices in volumeDevices are not supported by this node")]
-    VolumeDevices,
     #[error("{operation}: {source}")]
     Io {
         operation: &'static str,
@@ -87,9 +85,6 @@ pub async fn container_config(
 ) -> Result<ContainerConfig, ConfigError> {
     let container = &start.declared.container;
     let (context, pod) = (start.context, start.pod);
-    if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(ConfigError::VolumeDevices);
-    }
     let env = environment(pod, container, &sources(start).await?)?;
     let lookup = |name: &str| {
         env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
@@ -127,6 +122,7 @@ pub async fn container_config(
         env: env.clone(),
         working_dir: container.working_dir.clone().filter(|directory| !directory.is_empty()),
         mounts,
+        devices: volume_devices(start)?,
         security: security_context::security_context(pod, container, &seccomp),
         resources: resources::container_cgroup(container.resources.as_ref()),
         oom_score_adj: resources::oom_score_adj(pod, container, context.node.memory_bytes),
@@ -149,7 +145,6 @@ pub async fn container_config(
             (SANDBOX_ANNOTATION.to_owned(), start.sandbox.sandbox.id.clone()),
         ]
         .into(),
-        ..Default::default()
     })
 }
 
@@ -232,6 +227,21 @@ fn volume_mounts(
     // A mount inside another one has to come after it.
     mounts.sort_by_key(|mount| mount.container_path.matches('/').count());
     Ok(mounts)
+}
+
+/// The volumes that are block devices.
+fn volume_devices(start: &Start<'_>) -> Result<Vec<Device>, ConfigError> {
+    let all = start.declared.container.volume_devices.iter().flatten();
+    all.map(|device| {
+        let volume = start.volumes.by_name.get(&device.name);
+        let volume = volume.ok_or_else(|| ConfigError::NoVolume(device.name.clone()))?;
+        Ok(Device {
+            host_path: volume.path.clone(),
+            container_path: absolute(&device.device_path),
+            permissions: if volume.read_only { "mr" } else { "mrw" }.to_owned(),
+        })
+    })
+    .collect()
 }
 
 fn absolute(path: &str) -> String {

@@ -39,6 +39,16 @@ pub enum VolumeError {
     Unbound(String),
     #[error("persistentvolume {volume:?} cannot be used by this pod: {why}")]
     Volume { volume: String, why: String },
+    #[error("volume {volume} has volumeMode {mode}, but is specified in {field}")]
+    Mode { volume: String, mode: &'static str, field: &'static str },
+    #[error("the contents of the volume are gone: {} does not exist", .0.display())]
+    Vanished(PathBuf),
+    #[error("path {0:?} does not exist")]
+    NoPath(PathBuf),
+    #[error("{0} is in use")]
+    InUse(String),
+    #[error("{name}: {message}")]
+    Program { name: String, message: String },
     #[error("volume plugin {0} is not supported by this node")]
     Unsupported(&'static str),
     #[error("the volume has no source")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::quantity::Quantity;
 use futures::future::join_all;
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 
 use super::directory::Medium;
@@ -23,6 +24,9 @@ use crate::pod::worker::handle::WorkerHandle;
 /// Mode of the directories that hold the volumes of a pod: containers reach them by their mounts,
 /// and nobody else has any business there.
 const PARENT_MODE: u32 = 0o750;
+
+/// Pause before a volume that could not grow is tried again.
+const GROW_RETRY: SignedDuration = SignedDuration::from_mins(1);
 
 impl VolumeManager {
     /// Mounts what is missing and updates contents, all volumes at once: one whose source is
@@ -86,6 +90,8 @@ impl VolumeManager {
             })
             .await
             .map(|mounted| (mounted, renew_at))
+        } else if let Some(claim) = claim_of(subject.pod, volume) {
+            self.claim(subject, volume, &claim, path, group).await
         } else {
             Ok((self.place(subject, volume, path, group).await?, None))
         }
@@ -115,16 +121,6 @@ impl VolumeManager {
             })
             .await;
         }
-        if let Some(source) = &volume.persistent_volume_claim {
-            let (place, read_only) = self.claimed(pod, &source.claim_name).await?;
-            let read_only = read_only || source.read_only == Some(true);
-            return self.occupy(pod, place, path, read_only, group).await;
-        }
-        if volume.ephemeral.is_some() {
-            let claim = format!("{}-{}", pod.pod_name(), volume.name);
-            let (place, read_only) = self.claimed(pod, &claim).await?;
-            return self.occupy(pod, place, path, read_only, group).await;
-        }
         if let Some(source) = volume.nfs.clone() {
             let read_only = source.read_only == Some(true);
             return blocking(move || {
@@ -148,29 +144,41 @@ impl VolumeManager {
         })
     }
 
-    async fn occupy(
+    /// A claim's volume; and when it is to be synced again, because it could not grow.
+    async fn claim(
         &self,
-        pod: &Pod,
-        place: claim::BoundVolume,
+        subject: &Subject<'_>,
+        volume: &Volume,
+        claim: &str,
         path: PathBuf,
-        read_only: bool,
         group: Option<u32>,
-    ) -> Result<Mounted, VolumeError> {
+    ) -> Result<(Mounted, Option<jiff::Timestamp>), VolumeError> {
+        let pod = subject.pod;
+        let claimed = self.claimed(pod, &volume.name, claim).await?;
+        if let claim::BoundVolume::OnDemand(local) = &claimed.place {
+            let name = claimed.volume.metadata.name.as_deref().unwrap_or_default();
+            self.users.register(name, subject.worker);
+            self.make(local, &claimed.volume, &path).await?;
+        }
+        let source = volume.persistent_volume_claim.as_ref();
+        let read_only = claimed.read_only || source.is_some_and(|one| one.read_only == Some(true));
         let security = pod.spec_ref().security_context.as_ref();
         let policy = security.and_then(|security| security.fs_group_change_policy.as_deref());
         let if_needed = policy == Some("OnRootMismatch");
-        let group = group.filter(|_| !read_only && place.is_managed());
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let set_up = self.once(pod, &name);
-        blocking(move || {
-            let mounted = claim::occupy(&place, &path, read_only)?;
+        let group = group.filter(|_| !read_only && claimed.place.is_managed());
+        let set_up = self.once(pod, &volume.name);
+        let (place, store) = (claimed.place.clone(), self.store.clone());
+        let mounted = blocking(move || {
+            let mounted = claim::occupy(&place, &store, &path, read_only)?;
             if let Some(group) = group.filter(|_| !set_up.is_done()) {
                 ownership::give_to_group(&mounted.path, group, if_needed)?;
                 set_up.done()?;
             }
             Ok(mounted)
         })
-        .await
+        .await?;
+        let again = self.grow(pod, &claimed).await;
+        Ok((mounted, again.then(|| self.clock.now() + GROW_RETRY)))
     }
 
     /// What is done once for a volume of a pod, so that files of the pod keep their group.
@@ -190,13 +198,22 @@ impl VolumeManager {
         self.tokens.release(uid);
         let (volumes, containers) =
             (self.directories.volumes(uid), self.directories.pod(uid).join("containers"));
+        let (store, uid) = (self.store.clone(), uid.to_owned());
         blocking(move || {
             mount::unmount_all(&containers)?;
             mount::unmount_all(&volumes)?;
+            store.take_back(&uid)?;
             tree::remove(&volumes).map_err(VolumeError::io("remove", &volumes))
         })
         .await
     }
+}
+
+/// The name of the claim of a pod's volume.
+fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    let named = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+    let own = volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.pod_name(), volume.name));
+    named.or(own)
 }
 
 /// Where an emptyDir is stored, and how much of the node's memory it may take: no more than the
@@ -250,7 +267,7 @@ fn plugin(volume: &Volume) -> &'static str {
 }
 
 /// Runs blocking file system work off the async threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, VolumeError> + Send + 'static,
 ) -> Result<T, VolumeError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| VolumeError::Cancelled)?

@@ -176,3 +176,50 @@ fn a_mirror_pod_refers_to_nothing() {
         assert!(error.starts_with(text) && error.contains(place.resource), "{way}: {error}");
     }
 }
+
+#[test]
+fn nodes_report_on_the_volumes_that_they_keep() {
+    let volume = |change: &dyn Fn(&mut Value)| -> PersistentVolume {
+        let mut json = json!({
+            "metadata": {"name": "v", "labels": {"skiff.dev/node": "n1"}, "finalizers": ["skiff.dev/local-path", "other"]},
+            "spec": {"capacity": {"storage": "1Gi"}},
+        });
+        change(&mut json);
+        read(&json)
+    };
+    let plain = || volume(&|_| {});
+    let deleting = |json: &mut Value| {
+        json["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    };
+    let made = |json: &mut Value| {
+        json["metadata"]["annotations"] = json!({"skiff.dev/volume-made": "true"});
+    };
+    let released = |json: &mut Value| json["metadata"]["finalizers"] = json!(["other"]);
+    let check = |new: &PersistentVolume, old: &PersistentVolume| {
+        check_volume("n1", "", new, Some(old)).is_ok()
+    };
+    assert!(check(&volume(&made), &plain()));
+    let gone = volume(&|json| {
+        deleting(json);
+        released(json);
+    });
+    assert!(check(&gone, &volume(&deleting)));
+    for refused in [
+        volume(&released),
+        volume(&deleting),
+        volume(&|json| json["spec"]["capacity"]["storage"] = json!("2Gi")),
+        volume(&|json| json["metadata"]["labels"]["skiff.dev/node"] = json!("n2")),
+        volume(&|json| json["metadata"]["annotations"] = json!({"other": "x"})),
+    ] {
+        assert!(!check(&refused, &plain()), "{refused:?}");
+    }
+    assert!(!check(&plain(), &volume(&made)), "what is made stays made");
+    let everything = volume(&|json| {
+        deleting(json);
+        json["metadata"]["finalizers"] = json!([]);
+    });
+    assert!(!check(&everything, &volume(&deleting)), "the other finalizer is not its own");
+    assert!(check_volume("n2", "", &volume(&made), Some(&plain())).is_err());
+    assert!(check_volume("n1", "status", &volume(&made), Some(&plain())).is_err());
+    assert!(check_volume("n1", "", &plain(), None).is_err());
+}

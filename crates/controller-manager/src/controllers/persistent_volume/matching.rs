@@ -7,15 +7,32 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, PersistentVolume, PersistentVolumeClaim, PodSpec,
 };
+use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::machinery::cache::Key;
 use crate::machinery::node_match::affinity_allows;
 use crate::machinery::owner::{is_deleting, uid};
 
+const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+
 /// The storage class of a claim; empty: none.
 pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
     let spec = claim.spec.as_ref();
     spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
+}
+
+/// The class annotated as the default; of several, the newest.
+pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&str> {
+    let default = classes.iter().filter(|class| {
+        let annotations = class.metadata.annotations.as_ref();
+        let value = annotations.and_then(|annotations| annotations.get(DEFAULT_CLASS));
+        value.is_some_and(|value| value == "true")
+    });
+    let newest = default.max_by_key(|class| {
+        let created = class.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (created, std::cmp::Reverse(class.metadata.name.clone()))
+    });
+    newest.and_then(|class| class.metadata.name.as_deref())
 }
 
 fn class_of_volume(volume: &PersistentVolume) -> &str {

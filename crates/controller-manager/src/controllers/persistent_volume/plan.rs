@@ -12,6 +12,10 @@ pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// Annotation of a claim: who is asked to make its volume.
+pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// Annotation that named the class before there was a field for it.
+const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub struct ObservedClaim<'a> {
     pub claim: &'a PersistentVolumeClaim,
     pub volumes: &'a [Arc<PersistentVolume>],
     pub class: Option<&'a StorageClass>,
+    /// The class of claims that name none.
+    pub default_class: Option<&'a str>,
     /// The node that the scheduler has chosen for the claim's first pod.
     pub node: Option<&'a Node>,
 }
@@ -33,6 +39,11 @@ pub enum ClaimPlan {
     Wait(&'static str, String),
     /// The external provisioner of this name must create the volume.
     Provision(String),
+    /// It was created when there was no default class: it gets this one.
+    AssignClass(String),
+    /// The node that the scheduler has chosen is gone, or the volume there has gone to another claim:
+    /// it has to choose again.
+    ReleaseNode,
     /// No volume yet, and nothing to report.
     Pending,
 }
@@ -65,11 +76,18 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
         == Some("WaitForFirstConsumer");
     let reserved = observed.volumes.iter().any(|volume| is_reserved_for(volume, claim));
     if waits && observed.node.is_none() && !reserved {
+        if has(SELECTED_NODE) {
+            return ClaimPlan::ReleaseNode;
+        }
         let message = "waiting for first consumer to be created before binding";
         return ClaimPlan::Wait("WaitForFirstConsumer", message.into());
     }
     if let Some(volume) = find(observed.volumes, claim, observed.node) {
         return ClaimPlan::Bind(volume);
+    }
+    let unclassed = spec.is_some_and(|spec| spec.storage_class_name.is_none()) && !has(OLD_CLASS);
+    if let Some(class) = observed.default_class.filter(|_| unclassed) {
+        return ClaimPlan::AssignClass(class.to_owned());
     }
     match observed.class {
         Some(class) if class.provisioner != NO_PROVISIONER => {
@@ -83,6 +101,7 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
             "ProvisioningFailed",
             format!("storageclass.storage.k8s.io {:?} not found", class_of_claim(claim)),
         ),
+        Some(_) if waits && has(SELECTED_NODE) => ClaimPlan::ReleaseNode,
         Some(_) => ClaimPlan::Pending,
     }
 }

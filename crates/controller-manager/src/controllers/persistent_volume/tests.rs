@@ -52,7 +52,7 @@ fn planned(
     class: Option<&StorageClass>,
 ) -> ClaimPlan {
     let volumes: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
-    plan_claim(&ObservedClaim { claim, volumes: &volumes, class, node: None })
+    plan_claim(&ObservedClaim { claim, volumes: &volumes, class, default_class: None, node: None })
 }
 
 fn chosen(plan: &ClaimPlan) -> Option<&str> {
@@ -94,6 +94,20 @@ fn classes_wait_or_provision() {
         planned(&claim, &[], Some(&late)),
         ClaimPlan::Wait("WaitForFirstConsumer", _)
     ));
+    // The node is gone, or another claim has got the volume that the scheduler has seen.
+    claim.metadata.annotations = Some(labels(&[(SELECTED_NODE, "n")]));
+    assert_eq!(planned(&claim, &[], Some(&late)), ClaimPlan::ReleaseNode);
+    let node = Node::default();
+    let (volumes, node) = ([], Some(&node));
+    let observed = ObservedClaim {
+        claim: &claim,
+        volumes: &volumes,
+        class: Some(&late),
+        default_class: None,
+        node,
+    };
+    assert_eq!(plan_claim(&observed), ClaimPlan::ReleaseNode);
+    claim.metadata.annotations = None;
     let external = class("Immediate", "example.com/disk");
     assert_eq!(
         planned(&claim, &[], Some(&external)),
@@ -136,4 +150,27 @@ fn volume_phases() {
     assert_eq!(phase(&of, None), "Released");
     claim.spec.as_mut().unwrap().volume_name = Some("another".into());
     assert_eq!(phase(&of, Some(&claim)), "unbind");
+}
+
+#[test]
+fn a_claim_without_a_class_gets_the_default_one_unless_a_volume_fits() {
+    let default = |name: &str, second: i64| {
+        let mut class = class("Immediate", "example.com/disk");
+        class.metadata.name = Some(name.into());
+        class.metadata.creation_timestamp = Some(Time(crate::machinery::testing::at(second)));
+        class.metadata.annotations =
+            Some(labels(&[("storageclass.kubernetes.io/is-default-class", "true")]));
+        Arc::new(class)
+    };
+    let classes = [default("old", 1), default("new", 2), Arc::new(class("Immediate", "x"))];
+    assert_eq!(matching::default_class(&classes), Some("new"));
+    let planned = |claim: &PersistentVolumeClaim, volumes: &[Arc<PersistentVolume>]| {
+        let default_class = Some("new");
+        plan_claim(&ObservedClaim { claim, volumes, class: None, default_class, node: None })
+    };
+    let mut claim = claim("1Gi");
+    assert_eq!(planned(&claim, &[]), ClaimPlan::AssignClass("new".into()));
+    assert_eq!(chosen(&planned(&claim, &[Arc::new(volume("v", "1Gi"))])), Some("v"));
+    claim.spec.as_mut().unwrap().storage_class_name = Some(String::new());
+    assert!(matches!(planned(&claim, &[]), ClaimPlan::Wait("FailedBinding", _)));
 }

@@ -23,13 +23,12 @@ pub(super) struct Devices {
 /// The devices of `config`, or every device of the node if it is privileged. The standard ones
 /// (null, zero, tty, ...) are added by the OCI runtime.
 pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
+    let privileged = config.security.privileged;
     let mut nodes = Vec::new();
-    if config.security.privileged {
+    if privileged {
         walk(Path::new("/dev"), &mut nodes);
-        let rules = vec![rule_for_all(true)];
-        return Ok(Devices { nodes, rules });
     }
-    let mut rules = vec![rule_for_all(false)];
+    let mut rules = vec![rule_for_all(privileged)];
     for device in &config.devices {
         let node = device_at(&device.host_path, &device.container_path)
             .map_err(RuntimeError::io("inspect device", &device.host_path))?
@@ -40,7 +39,10 @@ pub(super) fn list(config: &ContainerConfig) -> Result<Devices> {
         if !device.permissions.is_empty() {
             rule.set_access(Some(device.permissions.clone()));
         }
-        rules.push(rule);
+        if !privileged {
+            rules.push(rule);
+        }
+        nodes.retain(|other| other.path() != node.path());
         nodes.push(node);
     }
     Ok(Devices { nodes, rules })

@@ -1,0 +1,267 @@
+//! Volumes on demand, on the disk of the node of a claim's first pod ([`api::local_path`]): what
+//! CSI's external provisioner and resizer do beside a cluster, built in.
+//!
+//! The controllers decide, and the node acts. A volume's object is created first, under a name made
+//! of the claim's uid, and the kubelet makes its contents at the first mount; on the way back the
+//! kubelet removes the contents, then the finalizer. So there is never anything on a disk that no
+//! object stands for, whoever is killed between which steps; and a kubelet creates no volumes.
+
+mod provision;
+mod reclaim;
+mod resize;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use api::local_path::{PROVISIONED_BY, PROVISIONER, source};
+use client::events::EventRecorder;
+use client::{Api, Client, DeleteOptions};
+use clock::SharedClock;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use self::provision::{Observed, ProvisionPlan, plan_provision};
+use self::reclaim::{ReclaimPlan, plan_reclaim};
+use self::resize::{ResizeStep, plan_resize};
+use super::persistent_volume::{class_of_claim, release};
+use crate::Error;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::During;
+use crate::machinery::owner::{is_deleting, none_if_empty, uid};
+use crate::machinery::queue::{Controller, Next, queue};
+use crate::wire::Wiring;
+
+struct Provisioner {
+    client: Client,
+    recorder: EventRecorder,
+    claims: Arc<Cache<PersistentVolumeClaim>>,
+    classes: Arc<Cache<StorageClass>>,
+    nodes: Arc<Cache<Node>>,
+}
+
+struct Reclaimer {
+    client: Client,
+    recorder: EventRecorder,
+    volumes: Arc<Cache<PersistentVolume>>,
+    nodes: Arc<Cache<Node>>,
+}
+
+struct Resizer {
+    client: Client,
+    clock: SharedClock,
+    recorder: EventRecorder,
+    claims: Arc<Cache<PersistentVolumeClaim>>,
+    volumes: Arc<Cache<PersistentVolume>>,
+    nodes: Arc<Cache<Node>>,
+}
+
+/// Adds the three controllers; the keys are claims to provision for, volumes, and claims to resize.
+pub fn start(wiring: &mut Wiring) {
+    let (claims, claim_requests) = queue();
+    let (volumes, volume_requests) = queue();
+    let (sizes, size_requests) = queue();
+    let informers = &wiring.informers;
+    for trigger in [&claims, &sizes] {
+        let keys = |change: &Change<PersistentVolumeClaim>| vec![Key::of(&**change.last())];
+        informers.persistent_volume_claims.subscribe(trigger, keys);
+    }
+    let all = informers.persistent_volume_claims.cache();
+    informers.storage_classes.subscribe(&claims, move |change| {
+        let name = change.last().metadata.name.clone().unwrap_or_default();
+        let mut waiting = all.list();
+        waiting.retain(|claim| class_of_claim(claim) == name);
+        waiting.iter().map(|claim| Key::of(&**claim)).collect()
+    });
+    informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
+    informers.persistent_volumes.subscribe(&sizes, |change| {
+        let spec = change.last().spec.as_ref();
+        let claim = spec.and_then(|spec| spec.claim_ref.clone());
+        let key = claim.and_then(|claim| Some(Key::new(claim.namespace?, claim.name?)));
+        key.into_iter().collect()
+    });
+    let all = informers.persistent_volumes.cache();
+    informers.nodes.subscribe(&volumes, move |change| {
+        if change.new.is_some() {
+            return Vec::new();
+        }
+        let gone = change.last().metadata.name.clone().unwrap_or_default();
+        let mut orphans = all.list();
+        orphans.retain(|volume| reclaim::node_of(volume) == Some(&gone));
+        orphans.iter().map(|volume| Key::of(&**volume)).collect()
+    });
+    let provisioner = Provisioner {
+        client: wiring.client.clone(),
+        recorder: wiring.recorder.named(PROVISIONER),
+        claims: informers.persistent_volume_claims.cache(),
+        classes: informers.storage_classes.cache(),
+        nodes: informers.nodes.cache(),
+    };
+    let reclaimer = Reclaimer {
+        client: wiring.client.clone(),
+        recorder: wiring.recorder.named(PROVISIONER),
+        volumes: informers.persistent_volumes.cache(),
+        nodes: informers.nodes.cache(),
+    };
+    let resizer = Resizer {
+        client: wiring.client.clone(),
+        clock: wiring.clock.clone(),
+        recorder: wiring.recorder.named("external-resizer skiff.dev/local-path"),
+        claims: informers.persistent_volume_claims.cache(),
+        volumes: informers.persistent_volumes.cache(),
+        nodes: informers.nodes.cache(),
+    };
+    wiring.run(provisioner, claim_requests);
+    wiring.run(reclaimer, volume_requests);
+    wiring.run(resizer, size_requests);
+}
+
+impl Controller for Provisioner {
+    const NAME: &'static str = "local-path-provisioner";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let Some(claim) = self.claims.get(key).filter(|claim| !is_deleting(&claim.metadata)) else {
+            return Ok(Next::Change);
+        };
+        let class = self.classes.get(&Key::cluster(class_of_claim(&claim)));
+        let nodes = self.nodes.list();
+        let plan =
+            plan_provision(&Observed { claim: &claim, class: class.as_deref(), nodes: &nodes });
+        match plan {
+            ProvisionPlan::Nothing => {}
+            ProvisionPlan::Create(volume) => self.create(&claim, &volume).await?,
+            ProvisionPlan::Fail(why) => self.failed(&claim, &why),
+            ProvisionPlan::Reschedule(why) => {
+                self.failed(&claim, &why);
+                self.release_node(&claim).await?;
+            }
+        }
+        Ok(Next::Change)
+    }
+}
+
+impl Provisioner {
+    fn failed(&self, claim: &PersistentVolumeClaim, why: &str) {
+        let class = class_of_claim(claim);
+        let message = format!("failed to provision volume with StorageClass {class:?}: {why}");
+        self.recorder.warning(claim, "ProvisioningFailed", message);
+    }
+
+    async fn create(
+        &self,
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+    ) -> Result<(), Error> {
+        let (key, name) = (Key::of(claim), Key::of(volume).name);
+        match Api::<PersistentVolume>::all(&self.client).create(volume).await {
+            // An earlier attempt, whose outcome was lost or is not in the cache yet.
+            Err(error) if error.is_already_exists() => return Ok(()),
+            created => {
+                created.during(|| format!("create persistentvolume {name} for {key}"))?;
+            }
+        }
+        let message = format!("External provisioner is provisioning volume for claim \"{key}\"");
+        self.recorder.normal(claim, "Provisioning", message);
+        let message = format!("Successfully provisioned volume {name}");
+        self.recorder.normal(claim, "ProvisioningSucceeded", message);
+        tracing::info!(claim = %key, volume = name, "provisioned");
+        Ok(())
+    }
+
+    /// Lets the scheduler choose another node.
+    async fn release_node(&self, claim: &PersistentVolumeClaim) -> Result<(), Error> {
+        let key = Key::of(claim);
+        let mut changed = claim.clone();
+        release(&mut changed);
+        let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
+        let replaced = claims.replace(&changed).await;
+        replaced.during(|| format!("release the node of persistentvolumeclaim {key}"))?;
+        Ok(())
+    }
+}
+
+impl Controller for Reclaimer {
+    const NAME: &'static str = "local-path-reclaimer";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let Some(volume) = self.volumes.get(key) else {
+            return Ok(Next::Change);
+        };
+        let node = reclaim::node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
+        let volumes = Api::<PersistentVolume>::all(&self.client);
+        match plan_reclaim(&volume, node.is_some()) {
+            ReclaimPlan::Nothing => {}
+            ReclaimPlan::Delete => {
+                let deleted = volumes.delete_exactly(&*volume, &DeleteOptions::default()).await;
+                deleted.during(|| format!("delete persistentvolume {key}"))?;
+            }
+            ReclaimPlan::Forget(warning) => {
+                if let Some(warning) = warning {
+                    self.recorder.warning(&*volume, "VolumeFailedDelete", warning);
+                }
+                let mut changed = (*volume).clone();
+                let mut finalizers = changed.metadata.finalizers.take().unwrap_or_default();
+                finalizers.retain(|one| one != api::local_path::FINALIZER);
+                changed.metadata.finalizers = none_if_empty(finalizers);
+                let replaced = volumes.replace(&changed).await;
+                replaced.during(|| format!("release persistentvolume {key}"))?;
+            }
+        }
+        Ok(Next::Change)
+    }
+}
+
+impl Controller for Resizer {
+    const NAME: &'static str = "local-path-resizer";
+
+    async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
+        let Some(claim) = self.claims.get(key) else {
+            return Ok(Next::Change);
+        };
+        let name = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
+        let Some(volume) = name.and_then(|name| self.volumes.get(&Key::cluster(name))) else {
+            return Ok(Next::Change);
+        };
+        let node = reclaim::node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
+        let mut claim = (*claim).clone();
+        for step in plan_resize(&claim, &volume, node.as_deref(), &Time(self.clock.now())) {
+            match step {
+                ResizeStep::Fail(why) => {
+                    self.recorder.warning(&claim, "VolumeResizeFailed", why);
+                }
+                ResizeStep::Grow(changed) => {
+                    let message = format!("External resizer is resizing volume {}", changed.name());
+                    self.recorder.normal(&claim, "Resizing", message);
+                    let volumes = Api::<PersistentVolume>::all(&self.client);
+                    let replaced = volumes.replace(&changed.0).await;
+                    replaced.during(|| format!("resize persistentvolume {}", changed.name()))?;
+                }
+                ResizeStep::Status { status: wanted, reason, message } => {
+                    let mut changed = claim.clone();
+                    changed.status = Some(*wanted);
+                    let claims =
+                        Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
+                    let written = claims.replace_status(&changed).await;
+                    claim = written
+                        .during(|| format!("write the status of persistentvolumeclaim {key}"))?;
+                    self.recorder.normal(&claim, reason, message);
+                }
+            }
+        }
+        Ok(Next::Change)
+    }
+}
+
+/// Whether this volume was made for this very claim.
+fn is_bound_to(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    reference.is_some_and(|reference| reference.uid.as_deref() == Some(uid(&claim.metadata)))
+}
+
+/// Whether the volume is one of this provisioner's.
+fn is_ours(volume: &PersistentVolume) -> bool {
+    let annotations = volume.metadata.annotations.as_ref();
+    let by = annotations.and_then(|annotations| annotations.get(PROVISIONED_BY));
+    source(volume).is_some() && by.is_some_and(|by| by == PROVISIONER)
+}

@@ -1,0 +1,243 @@
+use api::Kind;
+use k8s_openapi::api::storage::v1::StorageClass;
+use serde_json::{Value, json};
+
+use super::resize::Resized;
+use super::*;
+use crate::machinery::testing::at;
+
+fn read<K: Kind>(json: &Value) -> K {
+    K::decode(json.to_string().as_bytes()).unwrap()
+}
+
+fn claim(spec: Value, node: Option<&str>) -> PersistentVolumeClaim {
+    let mut annotations =
+        json!({"volume.kubernetes.io/storage-provisioner": "skiff.dev/local-path"});
+    if let Some(node) = node {
+        annotations["volume.kubernetes.io/selected-node"] = json!(node);
+    }
+    let mut whole = json!({"storageClassName": "standard", "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}});
+    for (key, value) in spec.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    read(
+        &json!({"metadata": {"name": "data", "namespace": "ns", "uid": "u", "annotations": annotations},
+        "spec": whole}),
+    )
+}
+
+fn class(more: Value) -> StorageClass {
+    let mut class = json!({"metadata": {"name": "standard"}, "provisioner": "skiff.dev/local-path",
+        "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer"});
+    for (key, value) in more.as_object().unwrap() {
+        class[key] = value.clone();
+    }
+    read(&class)
+}
+
+fn nodes() -> Vec<Arc<Node>> {
+    let node = |name: &str, zone: &str, disk: &str| {
+        let labels = json!({"kubernetes.io/hostname": name, "zone": zone});
+        Arc::new(read(&json!({"metadata": {"name": name, "labels": labels},
+            "status": {"capacity": {"ephemeral-storage": disk}}})))
+    };
+    vec![node("n1", "a", "10Gi"), node("n2", "b", "100Gi")]
+}
+
+fn planned(claim: &PersistentVolumeClaim, class: &StorageClass) -> ProvisionPlan {
+    plan_provision(&Observed { claim, class: Some(class), nodes: &nodes() })
+}
+
+fn created(plan: ProvisionPlan) -> Value {
+    let ProvisionPlan::Create(volume) = plan else { panic!("{plan:?}") };
+    serde_json::from_slice(&volume.encode()).unwrap()
+}
+
+fn why(plan: &ProvisionPlan) -> &str {
+    match plan {
+        ProvisionPlan::Fail(why) | ProvisionPlan::Reschedule(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_volume_is_on_the_selected_node_and_reserved_for_its_claim() {
+    assert_eq!(planned(&claim(json!({}), None), &class(json!({}))), ProvisionPlan::Nothing);
+    let volume = created(planned(&claim(json!({}), Some("n2")), &class(json!({}))));
+    assert_eq!(volume["metadata"]["name"], "pvc-u");
+    assert_eq!(volume["metadata"]["labels"]["skiff.dev/node"], "n2");
+    assert_eq!(volume["metadata"]["finalizers"], json!(["skiff.dev/local-path"]));
+    let spec = &volume["spec"];
+    assert_eq!(spec["claimRef"]["uid"], "u");
+    assert_eq!(spec["capacity"]["storage"], "1Gi");
+    assert_eq!(spec["persistentVolumeReclaimPolicy"], "Delete");
+    assert_eq!(spec["csi"]["volumeHandle"], "pvc-u");
+    assert_eq!(spec["csi"]["volumeAttributes"], json!({"backing": "directory"}));
+    assert_eq!(spec["csi"]["fsType"], Value::Null);
+    assert_eq!(
+        spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"],
+        json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": ["n2"]}])
+    );
+}
+
+#[test]
+fn parameters_and_modes_decide_what_a_volume_is() {
+    let image = class(json!({"parameters": {"backing": "image", "fsType": "ext4"},
+        "mountOptions": ["noatime"]}));
+    let spec = |claim: Value, class: &StorageClass| {
+        created(planned(&self::claim(claim, Some("n1")), class))["spec"].clone()
+    };
+    let found = spec(json!({"resources": {"requests": {"storage": "10000k"}}}), &image);
+    assert_eq!(found["csi"]["volumeAttributes"]["backing"], "image");
+    assert_eq!(found["csi"]["fsType"], "ext4");
+    assert_eq!(found["capacity"]["storage"], "10002432", "whole blocks");
+    assert_eq!(found["mountOptions"], json!(["noatime"]));
+    let found = spec(json!({"volumeMode": "Block"}), &class(json!({})));
+    assert_eq!(found["csi"]["volumeAttributes"]["backing"], "image");
+    assert_eq!((&found["csi"]["fsType"], &found["volumeMode"]), (&Value::Null, &json!("Block")));
+}
+
+#[test]
+fn what_cannot_be_had_is_refused() {
+    let plain = || class(json!({}));
+    for (claim, class, expected) in [
+        (json!({"accessModes": ["ReadWriteMany"]}), plain(), "cannot be ReadWriteMany"),
+        (json!({"selector": {}}), plain(), "Selector is not supported"),
+        (
+            json!({"dataSource": {"kind": "PersistentVolumeClaim", "name": "x"}}),
+            plain(),
+            "data source",
+        ),
+        (json!({}), class(json!({"parameters": {"backing": "tape"}})), "unknown backing \"tape\""),
+        (json!({}), class(json!({"parameters": {"size": "1"}})), "unknown parameter \"size\""),
+        (json!({}), class(json!({"parameters": {"fsType": "xfs"}})), "\"xfs\" is not supported"),
+        (json!({}), class(json!({"mountOptions": ["noatime"]})), "mount options"),
+    ] {
+        let plan = planned(&self::claim(claim, Some("n1")), &class);
+        assert!(matches!(plan, ProvisionPlan::Fail(_)), "{plan:?}");
+        assert!(why(&plan).contains(expected), "{plan:?}");
+    }
+}
+
+#[test]
+fn another_node_is_asked_for_when_the_selected_one_cannot() {
+    let large = || json!({"resources": {"requests": {"storage": "50Gi"}}});
+    let in_b = class(
+        json!({"allowedTopologies": [{"matchLabelExpressions": [{"key": "zone", "values": ["b"]}]}]}),
+    );
+    for (claim, class, expected) in [
+        (claim(large(), Some("n1")), class(json!({})), "the disk of node \"n1\" has 10Gi"),
+        (claim(json!({}), Some("gone")), class(json!({})), "node \"gone\" not found"),
+        (claim(json!({}), Some("n1")), in_b.clone(), "not in the topology"),
+    ] {
+        let plan = planned(&claim, &class);
+        assert!(matches!(plan, ProvisionPlan::Reschedule(_)), "{plan:?}");
+        assert!(why(&plan).contains(expected), "{plan:?}");
+    }
+    created(planned(&claim(large(), Some("n2")), &in_b));
+    let at_once = class(json!({"volumeBindingMode": "Immediate"}));
+    let volume = created(planned(&claim(large(), None), &at_once));
+    assert_eq!(volume["metadata"]["labels"]["skiff.dev/node"], "n2", "the only one large enough");
+    let plan =
+        planned(&claim(json!({"resources": {"requests": {"storage": "1Ti"}}}), None), &at_once);
+    assert_eq!(why(&plan), "no node can have the volume");
+}
+
+fn volume(more: Value) -> PersistentVolume {
+    let ProvisionPlan::Create(volume) =
+        planned(&claim(json!({}), Some("n1")), &class(json!({"parameters": {"backing": "image"}})))
+    else {
+        panic!()
+    };
+    let mut json: Value = serde_json::from_slice(&volume.encode()).unwrap();
+    for (pointer, value) in more.as_object().unwrap() {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        json.pointer_mut(parent).unwrap()[key] = value.clone();
+    }
+    read(&json)
+}
+
+#[test]
+fn a_released_volume_goes_by_its_policy() {
+    let deleting = json!("2026-01-01T00:00:00Z");
+    let released = json!({"phase": "Released"});
+    for (more, node, expected) in [
+        (json!({"/status": {"phase": "Bound"}}), true, ReclaimPlan::Nothing),
+        (json!({"/status": released}), true, ReclaimPlan::Delete),
+        (
+            json!({"/status": released, "/spec/persistentVolumeReclaimPolicy": "Retain"}),
+            true,
+            ReclaimPlan::Nothing,
+        ),
+        (
+            json!({"/status": released, "/metadata/deletionTimestamp": deleting}),
+            true,
+            ReclaimPlan::Nothing,
+        ),
+        (
+            json!({"/status": released, "/metadata/deletionTimestamp": deleting, "/spec/persistentVolumeReclaimPolicy": "Retain"}),
+            true,
+            ReclaimPlan::Forget(None),
+        ),
+        (
+            json!({"/status": {"phase": "Bound"}, "/metadata/deletionTimestamp": deleting}),
+            false,
+            ReclaimPlan::Nothing,
+        ),
+        (json!({"/status": released, "/metadata/annotations": {}}), true, ReclaimPlan::Nothing),
+    ] {
+        assert_eq!(plan_reclaim(&volume(more.clone()), node), expected, "{more}");
+    }
+    let orphan = volume(json!({"/status": released, "/metadata/deletionTimestamp": deleting}));
+    assert!(matches!(plan_reclaim(&orphan, false), ReclaimPlan::Forget(Some(_))));
+}
+
+#[test]
+fn a_resize_takes_the_steps_that_are_left() {
+    let now = Time(at(0));
+    let bound = |asked: &str| {
+        let mut claim = claim(json!({"resources": {"requests": {"storage": asked}}}), Some("n1"));
+        let status = claim.status.get_or_insert_default();
+        status.phase = Some("Bound".into());
+        status.capacity = Some(
+            [(
+                "storage".to_owned(),
+                k8s_openapi::apimachinery::pkg::api::resource::Quantity("1Gi".into()),
+            )]
+            .into(),
+        );
+        claim
+    };
+    let node = nodes()[0].clone();
+    let plan = |claim: &PersistentVolumeClaim, volume: &PersistentVolume| {
+        plan_resize(claim, volume, Some(&node), &now)
+    };
+    let image = volume(json!({}));
+    assert_eq!(plan(&bound("1Gi"), &image), []);
+    let mut claim = bound("2Gi");
+    let steps = plan(&claim, &image);
+    let [ResizeStep::Status { status, reason, .. }, ResizeStep::Grow(grown)] = &steps[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(*reason, "FileSystemResizeRequired");
+    assert_eq!(status.conditions.as_ref().unwrap()[0].type_, "FileSystemResizePending");
+    // Killed after the first step, and after the second one.
+    claim.status = Some((**status).clone());
+    assert!(matches!(&plan(&claim, &image)[..], [ResizeStep::Grow(_)]));
+    let Resized(grown) = &**grown;
+    assert_eq!(plan(&claim, grown), [], "the rest is the node's");
+
+    let directory = volume(json!({"/spec/csi/volumeAttributes": {"backing": "directory"}}));
+    let mut claim = bound("2Gi");
+    let steps = plan(&claim, &directory);
+    let [ResizeStep::Grow(grown), ResizeStep::Status { status, reason, .. }] = &steps[..] else {
+        panic!("{steps:?}")
+    };
+    assert_eq!(*reason, "VolumeResizeSuccessful");
+    assert!(matches!(&plan(&claim, &grown.0)[..], [ResizeStep::Status { .. }]));
+    claim.status = Some((**status).clone());
+    assert_eq!(plan(&claim, &grown.0), []);
+    let steps = plan(&bound("20Gi"), &directory);
+    assert!(matches!(&steps[..], [ResizeStep::Fail(why)] if why.contains("has 10Gi")), "{steps:?}");
+}
