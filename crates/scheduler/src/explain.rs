@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use roaring::RoaringBitmap;
 use rpc::scheduler_v1 as pb;
 
 use crate::decide::Verdict;
@@ -27,6 +28,7 @@ pub struct Record {
     verdict: Verdict,
     /// Names of the scored nodes, by position.
     names: Vec<(usize, Arc<str>)>,
+    feasible: u64,
     node: Option<Arc<str>>,
     removals: u64,
 }
@@ -44,7 +46,8 @@ impl Record {
         let preempted = verdict.preemption.as_ref().and_then(|outcome| outcome.as_ref().ok());
         let node = verdict.chosen.or(preempted.map(|candidate| candidate.node));
         let node = node.map(|node| snapshot.name(node));
-        Self { pod, at, attempts, names, node, removals: snapshot.removals(), verdict }
+        let (feasible, removals) = (verdict.filtered.nodes.len(), snapshot.removals());
+        Self { pod, at, attempts, names, feasible, node, removals, verdict }
     }
 
     /// Drops what is not shown.
@@ -55,6 +58,10 @@ impl Record {
         }
         scored.totals = self.names.iter().map(|(at, _)| scored.totals[*at]).collect();
         scored.nodes = Vec::new();
+        self.verdict.filtered.nodes = RoaringBitmap::new();
+        for rejection in &mut self.verdict.filtered.rejections {
+            rejection.nodes.optimize();
+        }
         self.names.iter_mut().enumerate().for_each(|(at, (position, _))| *position = at);
         self
     }
@@ -99,7 +106,7 @@ impl Record {
             message: if chosen { String::new() } else { verdict.message() },
             nodes: verdict.total,
             examined: verdict.examined,
-            feasible: verdict.filtered.nodes.len(),
+            feasible: self.feasible,
             rejections: self.rejections(snapshot),
             scores: self.scores(),
             preemption,

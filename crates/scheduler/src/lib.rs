@@ -18,7 +18,7 @@ mod budgets;
 pub mod configuration;
 mod decide;
 pub mod drive;
-mod engine;
+pub mod engine;
 mod explain;
 mod filter;
 mod hint;

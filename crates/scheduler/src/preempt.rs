@@ -18,6 +18,9 @@ use crate::pod::PodInfo;
 use crate::prepare::Prepared;
 use crate::snapshot::{NodeIndex, Snapshot};
 
+/// Why a node is no candidate that has no pods of lower priority.
+const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
+
 /// A node on which the pod fits once the victims are gone.
 #[derive(Clone, Debug)]
 pub struct Candidate {
@@ -108,6 +111,11 @@ fn candidates(
 ) -> (Vec<Candidate>, Vec<(String, u64)>) {
     let lasting = filter_lasting(snapshot, prepared, nodes.clone());
     let mut failures: Vec<(String, u64)> = reasons(&lasting.rejections).collect();
+    // Mostly, all pods have the same priority.
+    if snapshot.lowest_priority().is_none_or(|lowest| lowest >= prepared.pod.priority) {
+        failures.push((NO_VICTIMS.to_owned(), lasting.nodes.len()));
+        return (Vec::new(), failures);
+    }
     let arguments = &prepared.profile.arguments;
     let enough = (nodes.len() * arguments.candidates_percentage / 100)
         .max(arguments.candidates_absolute)
@@ -143,7 +151,7 @@ pub fn victims(
     let mut lower: Vec<Arc<PodInfo>> =
         on_node.filter(|other| other.priority < pod.priority).cloned().collect();
     if lower.is_empty() {
-        return Err(vec!["No preemption victims found for incoming pod".to_owned()]);
+        return Err(vec![NO_VICTIMS.to_owned()]);
     }
     lower.sort_by(|left, right| importance(right).cmp(&importance(left)));
     for other in &lower {
@@ -174,7 +182,7 @@ pub fn victims(
     victims.sort_by(|left, right| importance(right).cmp(&importance(left)));
     if victims.is_empty() {
         // The pod fits as it is: a pod was removed since the filters ran. It is tried again.
-        return Err(vec!["No preemption victims found for incoming pod".to_owned()]);
+        return Err(vec![NO_VICTIMS.to_owned()]);
     }
     Ok(Candidate { node, victims, violations })
 }

@@ -69,6 +69,8 @@ pub struct Snapshot {
     ports: HashMap<(String, i32), Vec<(String, NodeIndex)>>,
     pods: HashMap<String, PlacedPod>,
     on_node: Vec<Vec<Arc<PodInfo>>>,
+    /// Number of placed pods of each priority.
+    priorities: BTreeMap<i32, usize>,
     by_namespace: HashMap<String, HashSet<String>>,
     disks: Vec<(Disk, NodeIndex)>,
     /// Number of pods that use a claim (`namespace/name`) by node.
@@ -231,6 +233,7 @@ impl Snapshot {
     fn place(&mut self, info: Arc<PodInfo>, node: NodeIndex) {
         self.count(&info, node, 1);
         self.by_namespace.entry(info.namespace.clone()).or_default().insert(info.uid.clone());
+        *self.priorities.entry(info.priority).or_default() += 1;
         self.on_node[node as usize].push(info.clone());
         self.pods.insert(info.uid.clone(), PlacedPod { node, info });
     }
@@ -249,6 +252,12 @@ impl Snapshot {
             uids.remove(uid);
             if uids.is_empty() {
                 self.by_namespace.remove(&info.namespace);
+            }
+        }
+        if let Some(count) = self.priorities.get_mut(&info.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&info.priority);
             }
         }
         self.on_node[node as usize].retain(|placed| placed.uid != uid);
@@ -403,6 +412,11 @@ impl Snapshot {
 
     pub fn placed(&self, uid: &str) -> Option<&PlacedPod> {
         self.pods.get(uid)
+    }
+
+    /// The lowest priority of a placed pod.
+    pub fn lowest_priority(&self) -> Option<i32> {
+        self.priorities.keys().next().copied()
     }
 
     /// Placed pods of one node.

@@ -63,18 +63,18 @@ pub fn filter(
     let lacking: Vec<NodeIndex> = match search {
         None => filtered.nodes.iter().filter(|node| !fits(*node)).collect(),
         Some(search) => {
-            let all: Vec<NodeIndex> = filtered.nodes.iter().collect();
-            let begin = all.partition_point(|node| *node < search.from);
             let (mut found, mut lacking) = (Vec::new(), Vec::new());
             search.examined = 0;
             search.next = search.from;
-            for node in all[begin..].iter().chain(&all[..begin]) {
+            // Only the part that is needed is looked at: in a large cluster, enough is found soon.
+            let nodes = &filtered.nodes;
+            for node in nodes.range(search.from..).chain(nodes.range(..search.from)) {
                 if found.len() as u64 >= search.enough {
-                    search.next = *node;
+                    search.next = node;
                     break;
                 }
                 search.examined += 1;
-                if fits(*node) { found.push(*node) } else { lacking.push(*node) }
+                if fits(node) { found.push(node) } else { lacking.push(node) }
             }
             found.sort_unstable();
             filtered.nodes = found.into_iter().collect();
