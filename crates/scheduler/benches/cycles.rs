@@ -33,6 +33,9 @@ fn main() {
             json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}})
         });
     }
+    for preempts in [true, false] {
+        unschedulable(200, 2_000, preempts);
+    }
     preemption(200, 2_000);
 }
 
@@ -47,8 +50,9 @@ fn now() -> Timestamp {
     Timestamp::UNIX_EPOCH
 }
 
-fn engine(nodes: usize, cpu: &str) -> Engine {
-    let mut engine = Engine::new(vec![Profile::new("default-scheduler")], Backoff::default());
+fn engine(nodes: usize, cpu: &str, preempts: bool) -> Engine {
+    let profile = Profile { preempts, ..Profile::new("default-scheduler") };
+    let mut engine = Engine::new(vec![profile], Backoff::default());
     for index in 0..nodes {
         let name = format!("node-{index}");
         let node = json!({
@@ -81,7 +85,7 @@ fn pod(index: usize, cpu: &str, mut spec: Value) -> Pod {
 }
 
 fn measure(what: &str, nodes: usize, count: usize, spec: impl Fn(usize) -> Value) {
-    let mut engine = engine(nodes, "64");
+    let mut engine = engine(nodes, "64", true);
     let pods: Vec<Pod> = (0..count).map(|index| pod(index, "100m", spec(index))).collect();
     let started = used();
     for pod in &pods {
@@ -102,9 +106,29 @@ fn measure(what: &str, nodes: usize, count: usize, spec: impl Fn(usize) -> Value
     assert_eq!(bound, count, "every pod fits");
 }
 
+/// No pod fits, and none may displace another: all have the same priority.
+fn unschedulable(nodes: usize, count: usize, preempts: bool) {
+    let mut engine = engine(nodes, "10", preempts);
+    for index in 0..nodes {
+        engine.set_pod(&pod(index, "9500m", json!({"nodeName": format!("node-{index}")})), now());
+    }
+    let pods: Vec<Pod> = (nodes..nodes + count).map(|index| pod(index, "1", json!({}))).collect();
+    let started = used();
+    for pod in &pods {
+        engine.set_pod(pod, now());
+    }
+    let mut refused = 0;
+    while let Some(Decision::Unschedulable { .. }) = engine.next(now()) {
+        refused += 1;
+    }
+    let with = if preempts { "on" } else { "off" };
+    report(&format!("{count} pods fit none of {nodes} nodes, preemption {with}"), started, count);
+    assert_eq!(refused, count, "no pod fits");
+}
+
 /// Every node is full of pods of low priority.
 fn preemption(nodes: usize, count: usize) {
-    let mut engine = engine(nodes, "10");
+    let mut engine = engine(nodes, "10", true);
     for index in 0..count {
         let node = format!("node-{}", index % nodes);
         engine.set_pod(&pod(index, "1", json!({"nodeName": node, "priority": 1})), now());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use crate::filter::{self, Filtered, Search, message, reasons};
-use crate::nominate::fits;
+use crate::nominate::{check, fits};
 use crate::plugin::{Plugin, Plugins};
 use crate::pod::PodInfo;
 use crate::preempt::{Candidate, Refusal, Surroundings, preempt};
@@ -147,7 +147,7 @@ fn nominated(
     }
     let lasting = filter::filter_lasting(snapshot, prepared, [node].into());
     let named = prepared.named.as_ref().is_none_or(|named| named.contains(node));
-    let fits = named && !lasting.nodes.is_empty() && fits(snapshot, prepared, node, &[]).is_ok();
+    let fits = named && !lasting.nodes.is_empty() && fits(snapshot, prepared, node, &[]);
     fits.then_some(node)
 }
 
@@ -164,7 +164,7 @@ fn taken_by_nominated(
         };
         let ahead = around.nominations.ahead_of(&prepared.pod, name);
         if !ahead.is_empty()
-            && let Err(rejections) = fits(snapshot, prepared, node, &ahead)
+            && let Err(rejections) = check(snapshot, prepared, node, &ahead)
         {
             taken.push((node, rejections));
         }

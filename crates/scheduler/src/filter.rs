@@ -40,6 +40,8 @@ pub struct Filtered {
     pub nodes: RoaringBitmap,
     /// A node may be in several of the last filter that saw it: it may lack several resources.
     pub rejections: Vec<Rejection>,
+    /// Whether only the nodes are wanted, not the reasons.
+    quiet: bool,
 }
 
 /// Whether preemption could help.
@@ -51,7 +53,7 @@ enum Cure {
 
 impl Filtered {
     fn new(nodes: RoaringBitmap) -> Self {
-        Self { nodes, rejections: Vec::new() }
+        Self { nodes, ..Self::default() }
     }
 
     /// Keeps `allowed`; the others fail for `reason`.
@@ -69,7 +71,7 @@ impl Filtered {
     }
 
     fn record(&mut self, nodes: RoaringBitmap, plugin: Plugin, reason: &str, cure: Cure) {
-        if nodes.is_empty() {
+        if nodes.is_empty() || self.quiet {
             return;
         }
         let resolvable = cure == Cure::RemovePods;
@@ -173,7 +175,16 @@ pub fn filter_lasting(snapshot: &Snapshot, prepared: &Prepared, nodes: RoaringBi
 
 /// Runs the filters that depend on pods over one node; see [`filter_lasting`].
 pub fn filter_node(snapshot: &Snapshot, prepared: &Prepared, node: u32) -> Filtered {
-    let mut filtered = Filtered::new([node].into());
+    filter_one(snapshot, prepared, Filtered::new([node].into()))
+}
+
+/// Whether the node passes the filters that depend on pods.
+pub fn passes(snapshot: &Snapshot, prepared: &Prepared, node: u32) -> bool {
+    let quiet = Filtered { quiet: true, ..Filtered::new([node].into()) };
+    !filter_one(snapshot, prepared, quiet).nodes.is_empty()
+}
+
+fn filter_one(snapshot: &Snapshot, prepared: &Prepared, mut filtered: Filtered) -> Filtered {
     let filters = prepared.profile.filters.iter();
     for plugin in filters.filter(|plugin| plugin.row().depends_on_pods) {
         if filtered.nodes.is_empty() {

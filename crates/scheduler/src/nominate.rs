@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::filter::filter_node;
+use crate::filter::{Rejection, filter_node, passes};
 use crate::pod::PodInfo;
 use crate::prepare::Prepared;
 use crate::snapshot::{NodeIndex, Snapshot};
@@ -61,27 +61,55 @@ impl Nominations {
     }
 }
 
-/// Whether the pod fits a node, both with the pods that are nominated for it and without: another
-/// pod's affinity may need a nominated pod that never comes. Returns the reason of the first
-/// filter that rejects it.
+/// Checks that the pod fits a node, both with the pods that are nominated for it and without:
+/// another pod's affinity may need a nominated pod that never comes.
+///
+/// # Errors
+/// What the first filter says that rejects it.
+pub fn check(
+    snapshot: &mut Snapshot,
+    prepared: &Prepared,
+    node: NodeIndex,
+    ahead: &[Arc<PodInfo>],
+) -> Result<(), Vec<Rejection>> {
+    let filtered =
+        with_nominated(snapshot, node, ahead, |snapshot| filter_node(snapshot, prepared, node));
+    for filtered in filtered.into_iter().chain([filter_node(snapshot, prepared, node)]) {
+        if filtered.nodes.is_empty() {
+            return Err(filtered.rejections);
+        }
+    }
+    Ok(())
+}
+
+/// Whether [`check`] succeeds; much faster when it does not.
 pub fn fits(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
     node: NodeIndex,
     ahead: &[Arc<PodInfo>],
-) -> Result<(), Vec<crate::filter::Rejection>> {
-    if !ahead.is_empty() {
-        for pod in ahead {
-            snapshot.count(pod, node, 1);
-        }
-        let filtered = filter_node(snapshot, prepared, node);
-        for pod in ahead {
-            snapshot.count(pod, node, -1);
-        }
-        if filtered.nodes.is_empty() {
-            return Err(filtered.rejections);
-        }
+) -> bool {
+    passes(snapshot, prepared, node)
+        && with_nominated(snapshot, node, ahead, |snapshot| passes(snapshot, prepared, node))
+            .unwrap_or(true)
+}
+
+/// What `ask` says if the nominated pods are on the node; `None`: there are none.
+fn with_nominated<T>(
+    snapshot: &mut Snapshot,
+    node: NodeIndex,
+    ahead: &[Arc<PodInfo>],
+    ask: impl FnOnce(&Snapshot) -> T,
+) -> Option<T> {
+    if ahead.is_empty() {
+        return None;
     }
-    let filtered = filter_node(snapshot, prepared, node);
-    if filtered.nodes.is_empty() { Err(filtered.rejections) } else { Ok(()) }
+    for pod in ahead {
+        snapshot.count(pod, node, 1);
+    }
+    let answer = ask(snapshot);
+    for pod in ahead {
+        snapshot.count(pod, node, -1);
+    }
+    Some(answer)
 }

@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 
 use crate::budgets::Budgets;
 use crate::filter::{Filtered, filter_lasting, message, reasons};
-use crate::nominate::{Nominations, fits};
+use crate::nominate::{Nominations, check, fits};
 use crate::pod::PodInfo;
 use crate::prepare::Prepared;
 use crate::snapshot::{NodeIndex, Snapshot};
@@ -153,12 +153,12 @@ pub fn victims(
     if lower.is_empty() {
         return Err(vec![NO_VICTIMS.to_owned()]);
     }
-    lower.sort_by(|left, right| importance(right).cmp(&importance(left)));
+    lower.sort_by_key(|other| Reverse(importance(other)));
     for other in &lower {
         snapshot.count(other, node, -1);
     }
     let ahead = around.nominations.ahead_of(pod, &snapshot.name(node));
-    if let Err(rejections) = fits(snapshot, prepared, node, &ahead) {
+    if let Err(rejections) = check(snapshot, prepared, node, &ahead) {
         for other in &lower {
             snapshot.count(other, node, 1);
         }
@@ -169,7 +169,7 @@ pub fn victims(
     for (others, violates) in [(violating, true), (harmless, false)] {
         for other in others {
             snapshot.count(&other, node, 1);
-            if fits(snapshot, prepared, node, &ahead).is_err() {
+            if !fits(snapshot, prepared, node, &ahead) {
                 snapshot.count(&other, node, -1);
                 violations += usize::from(violates);
                 victims.push(other);
@@ -179,7 +179,7 @@ pub fn victims(
     for victim in &victims {
         snapshot.count(victim, node, 1);
     }
-    victims.sort_by(|left, right| importance(right).cmp(&importance(left)));
+    victims.sort_by_key(|victim| Reverse(importance(victim)));
     if victims.is_empty() {
         // The pod fits as it is: a pod was removed since the filters ran. It is tried again.
         return Err(vec![NO_VICTIMS.to_owned()]);

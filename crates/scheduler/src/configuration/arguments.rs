@@ -324,7 +324,7 @@ fn balanced(args: BalancedArgs, profile: &mut Profile) -> Result<(), String> {
         if names.contains(&name) {
             return Err(format!("args.resources[{index}].name: Duplicate value: {name:?}"));
         }
-        if weight > 1 || weight < 0 {
+        if !(0..=1).contains(&weight) {
             return invalid(&format!("resources[{index}].weight"), weight, "must be 1");
         }
         names.push(name);

@@ -89,6 +89,10 @@ fn reject(requests: &[Request], lacking: &[NodeIndex], filtered: &mut Filtered) 
     if lacking.is_empty() {
         return;
     }
+    if filtered.quiet {
+        filtered.nodes -= lacking.iter().copied().collect::<RoaringBitmap>();
+        return;
+    }
     let (too_small, full): (Vec<NodeIndex>, Vec<NodeIndex>) = lacking.iter().partition(|node| {
         requests.iter().any(|request| !request.fits(**node) && request.exceeds(**node))
     });

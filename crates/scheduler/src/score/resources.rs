@@ -5,11 +5,14 @@ use crate::prepare::Prepared;
 use crate::profile::Strategy;
 use crate::snapshot::{Column, NodeIndex, Snapshot};
 
+/// Takes CPU or memory from the amounts with defaults.
+type Nonzero = fn(&(i64, i64)) -> i64;
+
 /// One resource over all nodes, as a score looks at it.
 struct Resource<'a> {
     column: &'a Column,
     /// CPU or memory with defaults for containers without requests.
-    nonzero: Option<fn(&(i64, i64)) -> i64>,
+    nonzero: Option<Nonzero>,
     /// The pod's own request.
     own: i64,
     weight: i64,
@@ -38,7 +41,7 @@ fn resources<'a>(
     let pod = &prepared.pod;
     wanted
         .filter_map(|(name, weight)| {
-            let (nonzero, own): (Option<fn(&(i64, i64)) -> i64>, i64) = match name {
+            let (nonzero, own): (Option<Nonzero>, i64) = match name {
                 "cpu" if defaults => (Some(|amounts| amounts.0), pod.nonzero_requests.0),
                 "memory" if defaults => (Some(|amounts| amounts.1), pod.nonzero_requests.1),
                 _ => (None, pod.request(name)),
