@@ -2,8 +2,11 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::path::Path::new("../../proto");
-    let files =
-        [root.join("skiff/api/v1/resources.proto"), root.join("skiff/kubelet/v1/kubelet.proto")];
+    let files = [
+        root.join("skiff/api/v1/resources.proto"),
+        root.join("skiff/kubelet/v1/kubelet.proto"),
+        root.join("skiff/scheduler/v1/scheduler.proto"),
+    ];
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     tonic_prost_build::configure()
         .bytes(".")

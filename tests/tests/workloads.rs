@@ -9,6 +9,8 @@ mod drain;
 mod kills;
 #[path = "workloads/node_death.rs"]
 mod node_death;
+#[path = "workloads/preemption.rs"]
+mod preemption;
 #[path = "workloads/stateful.rs"]
 mod stateful;
 
@@ -20,6 +22,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kills::killing_any_process_disturbs_nothing;
 use node_death::the_pods_of_a_killed_node_are_replaced;
+use preemption::a_high_priority_displaces_a_low_one;
 use serde_json::json;
 use stateful::{a_job_reaches_its_completions, a_stateful_set_keeps_names_and_volumes};
 use std::collections::BTreeSet;
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
             a_database_loses_no_acknowledged_row,
             a_job_reaches_its_completions,
             draining_a_node_evicts_pods_one_by_one,
+            a_high_priority_displaces_a_low_one,
             killing_any_process_disturbs_nothing,
             the_pods_of_a_killed_node_are_replaced,
         ],

@@ -22,6 +22,7 @@ use crate::kubelet::Kubelets;
 use crate::metrics::Metrics;
 use crate::paths::StoreProbe;
 use crate::request::{Options, Target, Verb};
+use crate::scheduler::Schedulers;
 use crate::user::User;
 
 /// The state that all requests share.
@@ -36,6 +37,7 @@ pub struct Core {
     /// Whether requests without credentials are those of the anonymous user.
     pub anonymous_auth: bool,
     pub kubelets: Kubelets,
+    pub schedulers: Schedulers,
     pub metrics: Metrics,
     /// The address at which clients in the cluster reach this server.
     pub advertised: SocketAddr,

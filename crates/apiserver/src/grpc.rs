@@ -6,13 +6,15 @@ mod gate;
 mod service;
 mod stream;
 
-use clock::SharedClock;
+use std::sync::Arc;
+
 use tonic::service::Routes;
 
 pub use gate::Gate;
 pub use service::Resources;
 
 use crate::body::MAX_BODY_BYTES;
+use crate::core::Core;
 use crate::pipeline::Pipeline;
 
 /// The largest message that is received, in bytes: the largest object and what is around it.
@@ -22,8 +24,8 @@ const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (1 << 20);
 pub type Grpc = Routes;
 
 /// Builds the services.
-pub fn routes(pipeline: Pipeline, clock: SharedClock) -> Grpc {
-    let resources = Resources::new(pipeline, clock);
+pub fn routes(pipeline: Pipeline, core: Arc<Core>) -> Grpc {
+    let resources = Resources::new(pipeline, core);
     let resources = rpc::api_v1::resources_server::ResourcesServer::new(resources)
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);

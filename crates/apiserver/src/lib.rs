@@ -42,6 +42,7 @@ mod request;
 mod response;
 pub mod rest;
 mod scan;
+mod scheduler;
 pub mod server;
 mod stored;
 mod subresources;

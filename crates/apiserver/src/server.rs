@@ -123,7 +123,7 @@ pub fn serve(
     let doors = Doors {
         certificates,
         rest: Rest::new(pipelines.whole.clone(), core.clock.clone()),
-        grpc: grpc::routes(pipelines.whole.clone(), core.clock.clone()),
+        grpc: grpc::routes(pipelines.whole.clone(), core.clone()),
         gate: Gate::new(pipelines),
         core: core.clone(),
     };

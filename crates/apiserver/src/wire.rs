@@ -23,6 +23,7 @@ use crate::kubelet::{KubeletTls, Kubelets};
 use crate::metrics::Metrics;
 use crate::paths::StoreProbe;
 use crate::pipeline::Pipelines;
+use crate::scheduler::Schedulers;
 use crate::server::{self, Running, Tls};
 
 /// Starts the server and returns once it serves.
@@ -52,6 +53,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         tokens: tokens(config)?,
         anonymous_auth: config.anonymous_auth,
         kubelets: Kubelets::new(kubelet_tls(config)?),
+        schedulers: Schedulers::new(kubelet_tls(config)?),
         metrics: Metrics::default(),
         advertised: SocketAddr::new(advertised(config)?, listener.local_addr()?.port()),
         inflight: Inflight::new(

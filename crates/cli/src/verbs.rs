@@ -19,7 +19,7 @@ use local::{completion, config, proxy};
 use node::{cordon, drain, image, taint};
 use read::{
     api_resources, auth, cluster_info, describe, diff, events, explain, get, logs, top, version,
-    wait,
+    wait, why,
 };
 use session::{cp, debug, exec, port_forward, run};
 use write::{
@@ -101,6 +101,8 @@ pub enum Command {
     Image(image::Args),
     /// Print a script that completes commands in a shell
     Completion(completion::Args),
+    /// Show why a pod is on its node, or on none
+    Why(why::Args),
     /// Document the fields of a kind
     Explain(explain::Args),
     /// List the kinds that the server serves
@@ -133,6 +135,7 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Config(args) => config::run(args, connection),
         Command::Get(args) => get::run(args, connection).await,
         Command::Describe(args) => describe::run(args, connection).await,
+        Command::Why(args) => why::run(args, connection).await,
         Command::Explain(args) => explain::run(args, connection).await,
         Command::Delete(args) => delete::run(args, connection).await,
         Command::Edit(args) => edit::run(args, connection).await,

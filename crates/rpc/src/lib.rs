@@ -1,7 +1,7 @@
 //! The gRPC layer of Skiff's components: code generated from `proto/`, TLS channels, identities
 //! from client certificates, and the mapping between Kubernetes' `Status` and gRPC's.
 //!
-//! Entry points: [`api_v1`] and [`kubelet_v1`] (generated), [`tls`], [`incoming`] and [`status`].
+//! Entry points: [`api_v1`], [`kubelet_v1`] and [`scheduler_v1`] (generated), [`tls`], [`incoming`] and [`status`].
 //! It must not know any component, the store, or a Kubernetes kind.
 
 pub mod incoming;
@@ -22,12 +22,20 @@ mod skiff {
             tonic::include_proto!("skiff.kubelet.v1");
         }
     }
+    pub mod scheduler {
+        pub mod v1 {
+            #![allow(clippy::all)]
+            tonic::include_proto!("skiff.scheduler.v1");
+        }
+    }
 }
 
 /// Messages, client and server of `skiff.api.v1`.
 pub use skiff::api::v1 as api_v1;
 /// Messages, client and server of `skiff.kubelet.v1`.
 pub use skiff::kubelet::v1 as kubelet_v1;
+/// Messages, client and server of `skiff.scheduler.v1`.
+pub use skiff::scheduler::v1 as scheduler_v1;
 
 /// The encoded `FileDescriptorSet` of all services, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skiff.bin"));

@@ -1,88 +1,135 @@
-//! Connects the engine to the cluster: informers in, bindings, conditions and events out.
+//! Connects the engine to the cluster: informers in, bindings, conditions, deletions of victims and
+//! events out.
+
+mod observe;
+mod write;
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Kind;
+use client::{Api, Client, PatchKind};
 use client::events::EventRecorder;
-use client::{Api, Change, Client, InformerOptions, PatchKind, changes};
 use clock::SharedClock;
-use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{
-    Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
-};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use rpc::api_v1::BindRequest;
+use rpc::scheduler_v1::Explanation;
 use runtime::health::Health;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::bind::{self, IN_FLIGHT, Outcome};
-use crate::engine::{Decision, Engine};
+use crate::engine::{Decision, Engine, Nomination};
 use crate::pod::PodInfo;
+use crate::profile::Profile;
+use crate::queue::Backoff;
 use crate::volumes::waiting::{Waiter, Waiting};
 use crate::volumes::{self, SELECTED_NODE};
+use observe::{INFORMERS, Informers};
+use write::{PREEMPTIONS, Preempted, Preempting, StatusWrite, WRITES};
 
 /// Maximum number of decisions before changes are processed again.
 const BATCH: usize = 64;
-/// Maximum number of conditions waiting to be written, and of concurrent writes.
-const CONDITIONS: usize = 1024;
-const WRITERS: usize = 16;
-/// Number of informers that must be synced before anything is scheduled.
-const INFORMERS: usize = 6;
 
-type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
+/// What the scheduler is asked while it runs.
+pub struct Question {
+    /// Of a pod.
+    pub uid: String,
+    pub answer: oneshot::Sender<Vec<Explanation>>,
+}
 
-/// Runs the scheduler until `shutdown`. `health` becomes ready (`synced`) when the engine has the
-/// current state of the cluster; nothing is scheduled before that, nor before `leading` reports
-/// leadership. A standby replica follows the cluster too, so that it can schedule as soon as it
-/// leads.
-pub async fn run(
-    client: Client,
-    scheduler_name: &str,
-    clock: SharedClock,
-    health: Health,
-    leading: oneshot::Receiver<()>,
-    shutdown: CancellationToken,
-) {
+/// How the scheduler works, and its surroundings.
+pub struct Setup {
+    pub profiles: Vec<Profile>,
+    pub backoff: Backoff,
+    pub clock: SharedClock,
+    /// Becomes ready (`synced`) when the engine has the current state of the cluster.
+    pub health: Health,
+    /// Reports leadership.
+    pub leading: oneshot::Receiver<()>,
+    pub questions: mpsc::Receiver<Question>,
+}
+
+impl Setup {
+    /// The default profile; nobody asks it anything.
+    pub fn unasked(clock: SharedClock, health: Health, leading: oneshot::Receiver<()>) -> Self {
+        let (profiles, backoff) = (vec![Profile::new("default-scheduler")], Backoff::default());
+        let (_, questions) = mpsc::channel(1);
+        Self { profiles, backoff, clock, health, leading, questions }
+    }
+}
+
+/// Runs the scheduler until `shutdown`. Nothing is scheduled before the state of the cluster is
+/// known, nor before leadership. A standby replica follows the cluster too, so that it can schedule
+/// as soon as it leads.
+pub async fn run(client: Client, setup: Setup, shutdown: CancellationToken) {
     let (binds, bind_queue) = mpsc::channel(IN_FLIGHT);
     let (outcome_sender, outcomes) = mpsc::channel(IN_FLIGHT);
-    let (conditions, condition_queue) = mpsc::channel(CONDITIONS);
-    let bind_task =
-        tokio::spawn(bind::run(client.clone(), bind_queue, outcome_sender, shutdown.clone()));
-    let condition_task = tokio::spawn(write_conditions(client.clone(), condition_queue));
+    let (statuses, status_queue) = mpsc::channel(WRITES);
+    let (preemptions, preemption_queue) = mpsc::channel(PREEMPTIONS);
+    let (preempted_sender, preempted) = mpsc::channel(PREEMPTIONS);
+    let recorder = EventRecorder::new(client.clone(), "default-scheduler", "");
+    let tasks = [
+        tokio::spawn(bind::run(client.clone(), bind_queue, outcome_sender, shutdown.clone())),
+        tokio::spawn(write::statuses(client.clone(), status_queue)),
+        tokio::spawn(write::preemptions(
+            client.clone(),
+            recorder.clone(),
+            preemption_queue,
+            preempted_sender,
+        )),
+    ];
     let driver = Driver {
-        engine: Engine::new(scheduler_name),
-        clock,
-        health,
-        recorder: EventRecorder::new(client.clone(), "default-scheduler", ""),
+        names: setup.profiles.iter().map(|profile| profile.scheduler_name).collect(),
+        engine: Engine::new(setup.profiles, setup.backoff),
+        clock: setup.clock,
+        health: setup.health,
+        recorder,
         client,
         binds,
-        conditions,
+        statuses,
+        preemptions,
+        preempting: 0,
         binding: HashMap::new(),
         waiting: Waiting::default(),
         next_id: 0,
         unsynced: INFORMERS,
         leads: false,
     };
-    driver.run(leading, outcomes, shutdown).await;
-    for task in [bind_task, condition_task] {
+    let sources =
+        Sources { leading: setup.leading, questions: setup.questions, outcomes, preempted };
+    driver.run(sources, shutdown).await;
+    for task in tasks {
         if let Err(error) = task.await {
             tracing::error!(%error, "a task failed");
         }
     }
 }
 
+/// What the driver listens to besides informers.
+struct Sources {
+    leading: oneshot::Receiver<()>,
+    questions: mpsc::Receiver<Question>,
+    outcomes: mpsc::Receiver<Outcome>,
+    preempted: mpsc::Receiver<Preempted>,
+}
+
+/// A task of the driver has ended: the process does.
+struct Ended;
+
 struct Driver {
     engine: Engine,
+    /// Names of the schedulers that this one is.
+    names: Vec<&'static str>,
     clock: SharedClock,
     health: Health,
     recorder: EventRecorder,
     client: Client,
     binds: mpsc::Sender<BindRequest>,
-    conditions: mpsc::Sender<Condition>,
+    statuses: mpsc::Sender<StatusWrite>,
+    preemptions: mpsc::Sender<Preempting>,
+    /// Number of preemptions in progress.
+    preempting: usize,
     /// Pods being bound, by uid, for the event that reports the binding.
     binding: HashMap<String, (Arc<PodInfo>, Arc<str>)>,
     /// Pods whose claims are being bound.
@@ -94,34 +141,21 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(
-        mut self,
-        mut leading: oneshot::Receiver<()>,
-        mut outcomes: mpsc::Receiver<Outcome>,
-        shutdown: CancellationToken,
-    ) {
-        let mut pods = self.watch(|pod: &Pod| pod.metadata.uid.clone().unwrap_or_default());
-        let mut nodes = self.watch(name::<Node>);
-        let mut namespaces = self.watch(name::<Namespace>);
-        let mut claims = self.watch(volumes::claim_key);
-        let mut volumes = self.watch(name::<PersistentVolume>);
-        let mut classes = self.watch(name::<StorageClass>);
+    async fn run(mut self, mut sources: Sources, shutdown: CancellationToken) {
+        let mut informers = Informers::new(&self.client);
         loop {
             let pause = self.pause();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                lead = &mut leading, if !self.leads => match lead {
+                lead = &mut sources.leading, if !self.leads => match lead {
                     Ok(()) => self.leads = true,
                     Err(_) => return,
                 },
-                Some(outcome) = outcomes.recv() => self.bound(outcome),
-                Some(change) = nodes.next() => self.node(change),
-                Some(change) = pods.next() => self.pod(change),
-                Some(change) = claims.next() => self.claim(change),
-                Some(change) = volumes.next() => self.volume(change),
-                Some(change) = classes.next() => self.class(change),
-                Some(change) = namespaces.next() => self.namespace(change),
+                Some(outcome) = sources.outcomes.recv() => self.bound(outcome),
+                Some(preempted) = sources.preempted.recv() => self.preempted(&preempted),
+                change = informers.next() => self.observe(change),
+                Some(question) = sources.questions.recv() => self.answer(question),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                     if self.decide().await.is_err() {
                         return;
@@ -131,14 +165,14 @@ impl Driver {
         }
     }
 
-    fn watch<K: Kind>(&self, key: fn(&K) -> String) -> Changes<K> {
-        Box::pin(changes(self.client.clone(), InformerOptions::default(), key))
+    /// Whether as much is in progress as may be: an outcome must come first.
+    fn is_busy(&self) -> bool {
+        self.binding.len() >= IN_FLIGHT || self.preempting >= PREEMPTIONS
     }
 
     /// How long until there is something to schedule; `None`: wait for changes.
     fn pause(&self) -> Option<Duration> {
-        // At the limit of bindings in flight, wait for an outcome.
-        if self.unsynced > 0 || !self.leads || self.binding.len() >= IN_FLIGHT {
+        if self.unsynced > 0 || !self.leads || self.is_busy() {
             return None;
         }
         let now = self.clock.now();
@@ -147,18 +181,18 @@ impl Driver {
         next.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default())
     }
 
-    async fn decide(&mut self) -> Result<(), mpsc::error::SendError<()>> {
+    async fn decide(&mut self) -> Result<(), Ended> {
         self.bind_waiting().await?;
         for _ in 0..BATCH {
-            if self.binding.len() >= IN_FLIGHT {
+            if self.is_busy() {
                 return Ok(());
             }
             let Some(decision) = self.engine.next(self.clock.now()) else {
                 return Ok(());
             };
             match decision {
-                Decision::Unschedulable { pod, message } => {
-                    self.unschedulable(&pod, message).await?
+                Decision::Unschedulable { pod, message, nomination } => {
+                    self.unschedulable(pod, message, nomination).await?
                 }
                 Decision::Bind { pod, node, unbound_claims } => {
                     if unbound_claims.is_empty() {
@@ -174,11 +208,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn bind(
-        &mut self,
-        pod: Arc<PodInfo>,
-        node: Arc<str>,
-    ) -> Result<(), mpsc::error::SendError<()>> {
+    async fn bind(&mut self, pod: Arc<PodInfo>, node: Arc<str>) -> Result<(), Ended> {
         self.next_id += 1;
         let request = BindRequest {
             id: self.next_id,
@@ -188,11 +218,11 @@ impl Driver {
             node: node.to_string(),
         };
         self.binding.insert(pod.uid.clone(), (pod, node));
-        self.binds.send(request).await.map_err(|_| mpsc::error::SendError(()))
+        self.binds.send(request).await.map_err(|_| Ended)
     }
 
     /// Binds the pods whose claims are bound now, and schedules those again whose claims cannot be.
-    async fn bind_waiting(&mut self) -> Result<(), mpsc::error::SendError<()>> {
+    async fn bind_waiting(&mut self) -> Result<(), Ended> {
         let now = self.clock.now();
         self.waiting.expire(now);
         while self.binding.len() < IN_FLIGHT
@@ -204,7 +234,7 @@ impl Driver {
                     self.engine.bind_failed(&ended.pod.uid, now);
                     let message =
                         format!("running PreBind plugin \"VolumeBinding\": binding volumes: {why}");
-                    self.unschedulable(&ended.pod, message).await?;
+                    self.unschedulable(ended.pod, message, Nomination::Clear).await?;
                 }
             }
         }
@@ -237,14 +267,47 @@ impl Driver {
     }
 
     async fn unschedulable(
-        &self,
-        pod: &Arc<PodInfo>,
+        &mut self,
+        pod: Arc<PodInfo>,
         message: String,
-    ) -> Result<(), mpsc::error::SendError<()>> {
+        nomination: Nomination,
+    ) -> Result<(), Ended> {
         tracing::debug!(namespace = pod.namespace, name = pod.name, %message, "unschedulable");
-        self.recorder.record(reference(pod), "Warning", "FailedScheduling", message.clone());
-        let condition = Condition { pod: pod.clone(), message, at: self.clock.now() };
-        self.conditions.send(condition).await.map_err(|_| mpsc::error::SendError(()))
+        self.recorder_of(&pod).record(
+            reference(&pod),
+            "Warning",
+            "FailedScheduling",
+            message.clone(),
+        );
+        let nominated = match &nomination {
+            Nomination::Keep => None,
+            Nomination::Clear => Some(None),
+            Nomination::Preempt(preemption) => Some(Some(preemption.node.clone())),
+        };
+        let write = StatusWrite { pod: pod.clone(), message, nominated, at: self.clock.now() };
+        if write.is_needed() {
+            self.statuses.send(write).await.map_err(|_| Ended)?;
+        }
+        if let Nomination::Preempt(preemption) = nomination
+            && !preemption.victims.is_empty()
+        {
+            tracing::info!(
+                namespace = pod.namespace,
+                name = pod.name,
+                node = %preemption.node,
+                victims = preemption.victims.len(),
+                "preempting"
+            );
+            self.preempting += 1;
+            let preempting = Preempting { pod, preemption, at: self.clock.now() };
+            self.preemptions.send(preempting).await.map_err(|_| Ended)?;
+        }
+        Ok(())
+    }
+
+    fn preempted(&mut self, preempted: &Preempted) {
+        self.preempting = self.preempting.saturating_sub(1);
+        self.engine.preempted(&preempted.uid, preempted.failed, self.clock.now());
     }
 
     fn bound(&mut self, outcome: Outcome) {
@@ -256,7 +319,7 @@ impl Driver {
                 self.engine.bound(&outcome.uid);
                 let message =
                     format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
-                self.recorder.record(reference(&pod), "Normal", "Scheduled", message);
+                self.recorder_of(&pod).record(reference(&pod), "Normal", "Scheduled", message);
             }
             Err(message) => {
                 tracing::warn!(namespace = pod.namespace, name = pod.name, %node, %message, "binding failed");
@@ -265,98 +328,21 @@ impl Driver {
         }
     }
 
-    fn synced(&mut self) {
-        self.unsynced = self.unsynced.saturating_sub(1);
-        if self.unsynced == 0 {
-            self.health.set("synced", true);
+    fn answer(&mut self, question: Question) {
+        let explanations = self.engine.explain(&question.uid, self.clock.now());
+        if question.answer.send(explanations).is_err() {
+            tracing::debug!("nobody waits for the explanation any more");
         }
     }
 
-    fn pod(&mut self, change: Change<Pod>) {
-        let now = self.clock.now();
-        match change {
-            Change::Set(pod) => {
-                if api::pod::node_name(&pod).is_some() {
-                    self.waiting.remove(pod.metadata.uid.as_deref().unwrap_or_default());
-                }
-                self.engine.set_pod(&pod, now);
-            }
-            Change::Remove(uid) => {
-                self.waiting.remove(&uid);
-                self.engine.remove_pod(&uid, now);
-            }
-            Change::Synced => self.synced(),
-        }
-    }
-
-    fn node(&mut self, change: Change<Node>) {
-        match change {
-            Change::Set(node) => self.engine.set_node(&node, self.clock.now()),
-            Change::Remove(name) => {
-                self.waiting.node_removed(&name);
-                self.engine.remove_node(&name, self.clock.now());
-            }
-            Change::Synced => self.synced(),
-        }
-    }
-
-    fn namespace(&mut self, change: Change<Namespace>) {
-        match change {
-            Change::Set(namespace) => {
-                let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                self.engine.snapshot.set_namespace(&name(&namespace), labels);
-                self.engine.volumes_or_namespaces_changed(self.clock.now());
-            }
-            Change::Remove(name) => self.engine.snapshot.remove_namespace(&name),
-            Change::Synced => self.synced(),
-        }
-    }
-
-    fn claim(&mut self, change: Change<PersistentVolumeClaim>) {
-        match change {
-            Change::Set(claim) => {
-                if self.engine.volumes.set_claim(&claim) {
-                    self.engine.volumes_or_namespaces_changed(self.clock.now());
-                }
-                self.waiting.claim_changed(&volumes::claim_key(&claim), &self.engine.volumes);
-            }
-            Change::Remove(key) => {
-                self.engine.volumes.remove_claim(&key);
-                self.waiting.claim_changed(&key, &self.engine.volumes);
-            }
-            Change::Synced => self.synced(),
-        }
-    }
-
-    fn volume(&mut self, change: Change<PersistentVolume>) {
-        match change {
-            Change::Set(volume) => {
-                if self.engine.volumes.set_volume(&volume) {
-                    self.engine.volumes_or_namespaces_changed(self.clock.now());
-                }
-            }
-            Change::Remove(name) => self.engine.volumes.remove_volume(&name),
-            Change::Synced => self.synced(),
-        }
-    }
-
-    fn class(&mut self, change: Change<StorageClass>) {
-        match change {
-            Change::Set(class) => {
-                if self.engine.volumes.set_class(&class) {
-                    self.engine.volumes_or_namespaces_changed(self.clock.now());
-                }
-            }
-            Change::Remove(name) => self.engine.volumes.remove_class(&name),
-            Change::Synced => self.synced(),
-        }
+    /// Events are recorded under the name of the pod's scheduler.
+    fn recorder_of(&self, pod: &PodInfo) -> EventRecorder {
+        let name = self.names.iter().find(|name| **name == pod.scheduler_name);
+        name.map_or_else(|| self.recorder.clone(), |name| self.recorder.named(name))
     }
 }
 
-fn name<K: Kind>(object: &K) -> String {
-    object.metadata().name.clone().unwrap_or_default()
-}
-
+/// A reference to a pod, for events.
 fn reference(pod: &PodInfo) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -366,39 +352,4 @@ fn reference(pod: &PodInfo) -> ObjectReference {
         uid: Some(pod.uid.clone()),
         ..Default::default()
     }
-}
-
-/// The condition of an unschedulable pod, to be written to its status.
-struct Condition {
-    pod: Arc<PodInfo>,
-    message: String,
-    at: jiff::Timestamp,
-}
-
-/// Writes conditions concurrently until the channel is closed. Failures are logged: the next
-/// attempt to schedule the pod writes its condition again.
-async fn write_conditions(client: Client, queue: mpsc::Receiver<Condition>) {
-    tokio_stream::wrappers::ReceiverStream::new(queue)
-        .for_each_concurrent(WRITERS, |condition| {
-            let client = &client;
-            async move {
-                let pod = &condition.pod;
-                let patch = serde_json::json!({
-                    "metadata": {"uid": pod.uid},
-                    "status": {"conditions": [{
-                        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
-                        "message": condition.message, "observedGeneration": pod.generation,
-                        "lastTransitionTime": condition.at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-                    }]},
-                });
-                let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
-                match pods.patch_status(&pod.name, PatchKind::Strategic, &patch).await {
-                    Err(error) if !error.is_not_found() => {
-                        tracing::warn!(namespace = pod.namespace, name = pod.name, %error, "cannot write PodScheduled");
-                    }
-                    Ok(_) | Err(_) => {}
-                }
-            }
-        })
-        .await;
 }

@@ -2,21 +2,28 @@
 //!
 //! One scheduling cycle is [`Engine::next`]: pop a pod, filter, score, and assume it on its node,
 //! so that the next pod is scheduled on the future state. The caller sends the binding and reports
-//! the outcome with [`Engine::bound`] or [`Engine::bind_failed`].
+//! the outcome with [`Engine::bound`] or [`Engine::bind_failed`]. If nothing fits, the decision names
+//! victims; the caller deletes them and reports [`Engine::preempted`].
+
+mod observe;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::pod::{is_terminal, node_name};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use rpc::scheduler_v1::Explanation;
 
-use crate::filter::{Reasons, filter};
+use crate::budgets::Budgets;
+use crate::decide::{Verdict, decide};
+use crate::explain::{Record, Records};
+use crate::hint::{self, Change};
+use crate::nominate::Nominations;
 use crate::pod::PodInfo;
-use crate::queue::Queue;
-use crate::score;
-use crate::snapshot::Snapshot;
-use crate::volumes::{VolumeNeeds, Volumes};
+use crate::preempt::{Refusal, Surroundings};
+use crate::profile::Profile;
+use crate::queue::{Backoff, Queue};
+use crate::snapshot::{NodeIndex, Snapshot};
+use crate::volumes::Volumes;
 
 /// What to do about one pod.
 #[derive(Debug)]
@@ -30,7 +37,26 @@ pub enum Decision {
     Unschedulable {
         pod: Arc<PodInfo>,
         message: String,
+        nomination: Nomination,
     },
+}
+
+/// What becomes of the `nominatedNodeName` of an unschedulable pod.
+#[derive(Debug)]
+pub enum Nomination {
+    Keep,
+    Clear,
+    Preempt(Preemption),
+}
+
+/// Room to be made on a node.
+#[derive(Debug)]
+pub struct Preemption {
+    pub node: Arc<str>,
+    /// Pods to delete; those that are being deleted already are not among them.
+    pub victims: Vec<Arc<PodInfo>>,
+    /// Pods of lower priority whose nomination for the node ends.
+    pub outranked: Vec<Arc<PodInfo>>,
 }
 
 /// A pod that is being bound.
@@ -40,142 +66,138 @@ struct Assumed {
     attempts: u32,
 }
 
+/// The state of the scheduler.
 #[derive(Debug)]
 pub struct Engine {
     pub snapshot: Snapshot,
     pub volumes: Volumes,
+    pub budgets: Budgets,
+    profiles: HashMap<&'static str, Arc<Profile>>,
     queue: Queue,
+    nominations: Nominations,
+    /// Pods whose victims are being deleted: they are not scheduled meanwhile. With the pod, if its
+    /// turn has come.
+    preempting: HashMap<String, Option<Arc<PodInfo>>>,
     assumed: HashMap<String, Assumed>,
-    scheduler_name: String,
+    records: Records,
     turn: u64,
+    /// Where the next search for nodes begins.
+    from: NodeIndex,
 }
 
 impl Engine {
-    /// Schedules pods whose `schedulerName` is `scheduler_name`.
-    pub fn new(scheduler_name: &str) -> Self {
+    /// Schedules pods whose `schedulerName` is that of one of the profiles.
+    pub fn new(profiles: Vec<Profile>, backoff: Backoff) -> Self {
         Self {
             snapshot: Snapshot::new(),
             volumes: Volumes::default(),
-            queue: Queue::default(),
+            budgets: Budgets::default(),
+            profiles: profiles
+                .into_iter()
+                .map(|profile| (profile.scheduler_name, Arc::new(profile)))
+                .collect(),
+            queue: Queue::new(backoff),
+            nominations: Nominations::default(),
+            preempting: HashMap::new(),
             assumed: HashMap::new(),
-            scheduler_name: scheduler_name.to_owned(),
+            records: Records::default(),
             turn: 0,
+            from: 0,
         }
-    }
-
-    /// Adds or updates a pod.
-    pub fn set_pod(&mut self, pod: &Pod, now: Timestamp) {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        if is_terminal(pod) {
-            return self.remove_pod(uid, now);
-        }
-        if let Some(node) = node_name(pod) {
-            self.assumed.remove(uid);
-            self.queue.remove(uid);
-            let placed = self.snapshot.placed(uid);
-            let before = placed
-                .filter(|placed| *self.snapshot.name(placed.node) == *node)
-                .map(|placed| placed.info.clone());
-            let info = Arc::new(PodInfo::read(pod));
-            self.snapshot.add_pod(info.clone(), node);
-            match before {
-                Some(before) if before.requests != info.requests => {
-                    self.queue.reactivate(now, |_| true)
-                }
-                Some(before)
-                    if before.labels == info.labels && before.deleting == info.deleting => {}
-                _ => self.queue.reactivate(now, PodInfo::depends_on_other_pods),
-            }
-            return;
-        }
-        if !self.is_responsible_for(pod) {
-            self.queue.remove(uid);
-        } else if !self.assumed.contains_key(uid) && !self.is_unchanged(pod) {
-            self.queue.upsert(Arc::new(PodInfo::read(pod)), now);
-        }
-    }
-
-    fn is_responsible_for(&self, pod: &Pod) -> bool {
-        let spec = pod.spec.as_ref();
-        let gated = spec
-            .and_then(|spec| spec.scheduling_gates.as_ref())
-            .is_some_and(|gates| !gates.is_empty());
-        let ours =
-            spec.and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or("default-scheduler")
-                == self.scheduler_name;
-        ours && !gated && pod.metadata.deletion_timestamp.is_none()
-    }
-
-    /// Whether the spec and the labels of a waiting pod are unchanged (its update may have been our
-    /// own condition); it keeps its place in the queue then.
-    fn is_unchanged(&self, pod: &Pod) -> bool {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.queue.get(uid).is_some_and(|known| {
-            known.generation == pod.metadata.generation.unwrap_or(0)
-                && pod
-                    .metadata
-                    .labels
-                    .as_ref()
-                    .map_or(known.labels.is_empty(), |labels| *labels == known.labels)
-        })
-    }
-
-    pub fn remove_pod(&mut self, uid: &str, now: Timestamp) {
-        self.queue.remove(uid);
-        self.assumed.remove(uid);
-        if self.snapshot.placed(uid).is_some() {
-            self.snapshot.remove_pod(uid);
-            self.queue.reactivate(now, |_| true);
-        }
-    }
-
-    pub fn set_node(&mut self, node: &Node, now: Timestamp) {
-        if self.snapshot.set_node(node) {
-            self.queue.reactivate(now, |_| true);
-        }
-    }
-
-    pub fn remove_node(&mut self, name: &str, now: Timestamp) {
-        self.snapshot.remove_node(name);
-        // A topology domain may be gone, which affects spreading.
-        self.queue.reactivate(now, PodInfo::depends_on_other_pods);
-    }
-
-    /// Reactivates the pods that depend on volumes or namespaces.
-    pub fn volumes_or_namespaces_changed(&mut self, now: Timestamp) {
-        self.queue.reactivate(now, |pod| !pod.claims.is_empty() || pod.depends_on_other_pods());
     }
 
     /// Schedules the next pod, if one is due.
     pub fn next(&mut self, now: Timestamp) -> Option<Decision> {
-        let (pod, attempts) = self.queue.pop(now)?;
-        match self.decide(&pod) {
-            Ok((node, needs)) => {
-                self.snapshot.add_pod(pod.clone(), &node);
-                self.assumed.insert(pod.uid.clone(), Assumed { info: pod.clone(), attempts });
-                Some(Decision::Bind { pod, node, unbound_claims: needs.unbound })
+        let (pod, attempts) = loop {
+            let (pod, attempts) = self.queue.pop(now)?;
+            match self.preempting.get_mut(&pod.uid) {
+                Some(waiting) => *waiting = Some(pod),
+                None => break (pod, attempts),
             }
-            Err(message) => {
-                self.queue.park(pod.clone(), attempts, now);
-                Some(Decision::Unschedulable { pod, message })
+        };
+        let verdict = self.decide(&pod)?;
+        let decision = match verdict.chosen {
+            Some(node) => self.assume(&pod, node, attempts, &verdict),
+            None => {
+                self.queue.park(pod.clone(), attempts, verdict.plugins(), now);
+                let nomination = self.nominate(&pod, &verdict);
+                Decision::Unschedulable { pod: pod.clone(), message: verdict.message(), nomination }
+            }
+        };
+        self.records.keep(Record::new(&self.snapshot, pod, now, attempts + 1, verdict));
+        Some(decision)
+    }
+
+    fn decide(&mut self, pod: &Arc<PodInfo>) -> Option<Verdict> {
+        self.turn = self.turn.wrapping_add(1);
+        let profile = self.profiles.get(pod.scheduler_name.as_str())?;
+        let around = Surroundings {
+            nominations: &self.nominations,
+            budgets: &self.budgets,
+            turn: self.turn,
+        };
+        let Self { snapshot, volumes, .. } = self;
+        let verdict = decide(snapshot, volumes, pod, profile, around, self.from);
+        self.from = verdict.next;
+        Some(verdict)
+    }
+
+    fn assume(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        node: NodeIndex,
+        attempts: u32,
+        verdict: &Verdict,
+    ) -> Decision {
+        let node = self.snapshot.name(node);
+        self.nominations.remove(&pod.uid);
+        self.snapshot.add_pod(pod.clone(), &node);
+        self.assumed.insert(pod.uid.clone(), Assumed { info: pod.clone(), attempts });
+        let unbound_claims = verdict.volumes.unbound.clone();
+        Decision::Bind { pod: pod.clone(), node, unbound_claims }
+    }
+
+    fn nominate(&mut self, pod: &Arc<PodInfo>, verdict: &Verdict) -> Nomination {
+        match &verdict.preemption {
+            Some(Ok(candidate)) => {
+                let node = self.snapshot.name(candidate.node);
+                let outranked = self.nominations.below(pod, &node);
+                for other in &outranked {
+                    self.nominations.remove(&other.uid);
+                }
+                self.nominations.set(pod.clone(), &node);
+                let victims: Vec<_> =
+                    candidate.victims.iter().filter(|victim| !victim.deleting).cloned().collect();
+                if !victims.is_empty() {
+                    self.preempting.insert(pod.uid.clone(), None);
+                }
+                Nomination::Preempt(Preemption { node, victims, outranked })
+            }
+            Some(Err(Refusal::NotEligible(_))) => Nomination::Keep,
+            Some(Err(Refusal::NotHelpful(_))) | None => {
+                let nominated = self.nominations.node_of(&pod.uid).is_some();
+                self.nominations.remove(&pod.uid);
+                if nominated || pod.nominated_node.is_some() {
+                    Nomination::Clear
+                } else {
+                    Nomination::Keep
+                }
             }
         }
     }
 
-    fn decide(&mut self, pod: &PodInfo) -> Result<(Arc<str>, VolumeNeeds), String> {
-        let total = self.snapshot.nodes().len();
-        if total == 0 {
-            return Err("no nodes available to schedule pods".to_owned());
+    /// The victims of a pod are being deleted, or could not be (`failed`), and then it is tried
+    /// again at once.
+    pub fn preempted(&mut self, uid: &str, failed: bool, now: Timestamp) {
+        let Some(waiting) = self.preempting.remove(uid) else {
+            return;
+        };
+        if failed {
+            self.nominations.remove(uid);
         }
-        let needs = self
-            .volumes
-            .needs(pod, &self.snapshot)
-            .map_err(|reason| format!("0/{total} nodes are available: {reason}."))?;
-        let filtered = filter(&self.snapshot, pod, &needs);
-        self.turn = self.turn.wrapping_add(1);
-        match score::best(&self.snapshot, pod, &filtered.nodes, self.turn) {
-            Some(node) => Ok((self.snapshot.name(node), needs)),
-            None => Err(unschedulable_message(total, &filtered.reasons)),
+        let queued = || failed.then(|| self.queue.get(uid).cloned()).flatten();
+        if let Some(pod) = waiting.or_else(queued) {
+            self.queue.upsert(pod, now);
         }
     }
 
@@ -191,22 +213,37 @@ impl Engine {
             return;
         };
         self.snapshot.remove_pod(uid);
-        self.queue.retry(info, attempts, now);
-        self.queue.reactivate(now, |_| true);
+        self.queue.retry(info.clone(), attempts, now);
+        self.changed(Change::PodRemoved(&info), now);
     }
 
     /// When [`next`](Self::next) has something to do without any further change.
     pub fn next_timer(&self, now: Timestamp) -> Option<Timestamp> {
         if self.queue.has_active() { Some(now) } else { self.queue.next_timer() }
     }
-}
 
-/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
-fn unschedulable_message(total: u64, reasons: &Reasons) -> String {
-    let mut parts: Vec<String> =
-        reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    parts.sort();
-    format!("0/{total} nodes are available: {}.", parts.join(", "))
+    /// What was decided about a pod; about one that waits, also what would be decided now.
+    pub fn explain(&mut self, uid: &str, now: Timestamp) -> Vec<Explanation> {
+        let record = self.records.get(uid);
+        let mut all: Vec<_> =
+            record.map(|record| record.explain(&self.snapshot, false)).into_iter().collect();
+        if let Some(pod) = self.queue.get(uid).cloned()
+            && let Some(verdict) = self.decide(&pod)
+        {
+            let record = Record::new(&self.snapshot, pod, now, 0, verdict);
+            all.push(record.explain(&self.snapshot, true));
+        }
+        all
+    }
+
+    /// Retries the parked pods that the change could help.
+    fn changed(&mut self, change: Change<'_>, now: Timestamp) {
+        let Self { snapshot, profiles, queue, .. } = self;
+        queue.reactivate(now, |pod, plugins| {
+            let profile = profiles.get(pod.scheduler_name.as_str());
+            profile.is_some_and(|profile| hint::helps(change, snapshot, profile, pod, plugins))
+        });
+    }
 }
 
 #[cfg(test)]

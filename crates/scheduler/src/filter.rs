@@ -1,175 +1,236 @@
 //! Filters: which nodes can run a pod, and why the others cannot.
 //!
-//! Each filter removes nodes from a bitset and counts them under upstream's reason. A node is
-//! counted by the first filter that rejects it.
+//! Each filter removes nodes from a bitset and records them under upstream's reason. A node is
+//! rejected by the first filter that does not let it through.
 
 mod affinity;
+mod nodes;
+mod resources;
 mod spread;
+mod volumes;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
 use roaring::RoaringBitmap;
 
-use crate::pod::PodInfo;
+use crate::plugin::{Plugin, Plugins};
+use crate::prepare::Prepared;
 use crate::snapshot::Snapshot;
-use crate::volumes::VolumeNeeds;
 
-pub(crate) use affinity::{domain_of as term_domain, term_matches};
-pub(crate) use spread::scores as spread_scores;
+pub(crate) use affinity::term_matches;
+pub use nodes::tolerated;
+pub use resources::Search;
+pub(crate) use resources::fits_empty_node;
+pub(crate) use spread::{domain_totals, eligible};
 
-/// How many nodes were rejected for which reason.
-pub type Reasons = BTreeMap<String, u64>;
+/// Nodes that a filter rejected.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    pub plugin: Plugin,
+    pub reason: String,
+    pub nodes: RoaringBitmap,
+    /// Whether the removal of pods could help (upstream's Unschedulable, not
+    /// UnschedulableAndUnresolvable).
+    pub resolvable: bool,
+}
 
 /// The nodes that remain, and why the others were rejected.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Filtered {
     pub nodes: RoaringBitmap,
-    pub reasons: Reasons,
+    /// A node may be in several of the last filter that saw it: it may lack several resources.
+    pub rejections: Vec<Rejection>,
+    /// Whether only the nodes are wanted, not the reasons.
+    quiet: bool,
+}
+
+/// Whether preemption could help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cure {
+    RemovePods,
+    None,
 }
 
 impl Filtered {
+    fn new(nodes: RoaringBitmap) -> Self {
+        Self { nodes, ..Self::default() }
+    }
+
     /// Keeps `allowed`; the others fail for `reason`.
-    fn keep(&mut self, allowed: &RoaringBitmap, reason: &str) {
-        let before = self.nodes.len();
+    fn keep(&mut self, allowed: &RoaringBitmap, plugin: Plugin, reason: &str, cure: Cure) {
+        let rejected = &self.nodes - allowed;
         self.nodes &= allowed;
-        self.count(reason, before - self.nodes.len());
+        self.record(rejected, plugin, reason, cure);
     }
 
     /// Removes `rejected` for `reason`.
-    fn reject(&mut self, rejected: &RoaringBitmap, reason: &str) {
-        let before = self.nodes.len();
-        self.nodes -= rejected;
-        self.count(reason, before - self.nodes.len());
+    fn reject(&mut self, rejected: &RoaringBitmap, plugin: Plugin, reason: &str, cure: Cure) {
+        let rejected = &self.nodes & rejected;
+        self.nodes -= &rejected;
+        self.record(rejected, plugin, reason, cure);
     }
 
-    fn count(&mut self, reason: &str, nodes: u64) {
-        if nodes > 0 {
-            *self.reasons.entry(reason.to_owned()).or_default() += nodes;
+    fn record(&mut self, nodes: RoaringBitmap, plugin: Plugin, reason: &str, cure: Cure) {
+        if nodes.is_empty() || self.quiet {
+            return;
         }
+        let resolvable = cure == Cure::RemovePods;
+        let same = |known: &&mut Rejection| {
+            known.plugin == plugin && known.reason == reason && known.resolvable == resolvable
+        };
+        match self.rejections.iter_mut().find(same) {
+            Some(known) => known.nodes |= nodes,
+            None => {
+                self.rejections.push(Rejection {
+                    plugin,
+                    reason: reason.to_owned(),
+                    nodes,
+                    resolvable,
+                });
+            }
+        }
+    }
+
+    /// Nodes on which the removal of pods could help.
+    pub fn resolvable(&self) -> RoaringBitmap {
+        let mut nodes = RoaringBitmap::new();
+        for rejection in self.rejections.iter().filter(|rejection| rejection.resolvable) {
+            nodes |= &rejection.nodes;
+        }
+        for rejection in self.rejections.iter().filter(|rejection| !rejection.resolvable) {
+            nodes -= &rejection.nodes;
+        }
+        nodes
+    }
+
+    /// The plugins that rejected nodes.
+    pub fn plugins(&self) -> Plugins {
+        self.rejections.iter().map(|rejection| rejection.plugin).collect()
     }
 }
 
-/// Runs every filter in upstream's order.
-pub fn filter(snapshot: &Snapshot, pod: &PodInfo, volumes: &VolumeNeeds) -> Filtered {
-    let mut filtered = Filtered { nodes: snapshot.nodes().clone(), reasons: Reasons::new() };
-    node_unschedulable(snapshot, pod, &mut filtered);
-    taint_toleration(snapshot, pod, &mut filtered);
-    node_affinity(snapshot, pod, &mut filtered);
-    if !pod.ports.is_empty() {
-        let taken = snapshot.port_conflicts(&pod.ports);
-        filtered.reject(&taken, "node(s) didn't have free ports for the requested pod ports");
+/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
+pub fn message(total: u64, counts: impl IntoIterator<Item = (String, u64)>) -> String {
+    let mut by_reason: BTreeMap<String, u64> = BTreeMap::new();
+    for (reason, count) in counts {
+        *by_reason.entry(reason).or_default() += count;
     }
-    node_resources_fit(snapshot, pod, &mut filtered);
-    for terms in &volumes.node_terms {
-        let allowed = any_term(snapshot, terms);
-        filtered.keep(&allowed, "node(s) didn't match PersistentVolume's node affinity");
+    let mut parts: Vec<String> = by_reason
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    parts.sort();
+    if parts.is_empty() {
+        return format!("0/{total} nodes are available:");
     }
-    for claim in &volumes.unbound_nodes {
-        let (found, large) = claim.filter(snapshot);
-        filtered.keep(&found, "node(s) didn't find available persistent volumes to bind");
-        filtered.keep(&large, "node(s) did not have enough free storage");
+    format!("0/{total} nodes are available: {}.", parts.join(", "))
+}
+
+/// Counts by reason, for [`message`].
+pub fn reasons(rejections: &[Rejection]) -> impl Iterator<Item = (String, u64)> {
+    rejections.iter().map(|rejection| (rejection.reason.clone(), rejection.nodes.len()))
+}
+
+/// Runs every filter of the profile in its order.
+pub fn filter(snapshot: &Snapshot, prepared: &Prepared) -> Filtered {
+    let mut filtered = begin(snapshot, prepared);
+    for plugin in &prepared.profile.filters {
+        run(*plugin, snapshot, prepared, &mut filtered);
     }
-    spread::filter(snapshot, pod, &mut filtered);
-    affinity::filter(snapshot, pod, &mut filtered);
     filtered
 }
 
-/// NodeUnschedulable: cordoned nodes, unless the pod tolerates the corresponding taint.
-fn node_unschedulable(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
-    if snapshot.unschedulable().is_empty() {
-        return;
+/// Finds nodes among `candidates`, as many as `search` asks for. The resources, which are looked
+/// at node by node, come last.
+pub fn find(
+    snapshot: &Snapshot,
+    prepared: &Prepared,
+    without: &RoaringBitmap,
+    search: &mut Search,
+) -> Filtered {
+    let mut filtered = begin(snapshot, prepared);
+    filtered.nodes -= without;
+    let filters = &prepared.profile.filters;
+    for plugin in filters.iter().filter(|plugin| **plugin != Plugin::NodeResourcesFit) {
+        run(*plugin, snapshot, prepared, &mut filtered);
     }
-    let taint = Taint {
-        key: "node.kubernetes.io/unschedulable".to_owned(),
-        effect: "NoSchedule".to_owned(),
-        ..Default::default()
-    };
-    if !tolerated(&pod.tolerations, &taint) {
-        filtered.reject(snapshot.unschedulable(), "node(s) were unschedulable");
+    if filters.contains(&Plugin::NodeResourcesFit) {
+        resources::filter(snapshot, prepared, &mut filtered, Some(search));
+    } else {
+        search.examined = filtered.nodes.len();
     }
+    filtered
 }
 
-/// TaintToleration: taints NoSchedule and NoExecute.
-fn taint_toleration(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
-    for (taint, nodes) in snapshot.taints() {
-        if taint.effect == "PreferNoSchedule" || tolerated(&pod.tolerations, taint) {
-            continue;
+/// Runs the filters that do not depend on pods over `nodes`.
+pub fn filter_lasting(snapshot: &Snapshot, prepared: &Prepared, nodes: RoaringBitmap) -> Filtered {
+    let mut filtered = Filtered::new(nodes);
+    let filters = prepared.profile.filters.iter();
+    for plugin in filters.filter(|plugin| !plugin.row().depends_on_pods) {
+        run(*plugin, snapshot, prepared, &mut filtered);
+    }
+    filtered
+}
+
+/// Runs the filters that depend on pods over one node; see [`filter_lasting`].
+pub fn filter_node(snapshot: &Snapshot, prepared: &Prepared, node: u32) -> Filtered {
+    filter_one(snapshot, prepared, Filtered::new([node].into()))
+}
+
+/// Whether the node passes the filters that depend on pods.
+pub fn passes(snapshot: &Snapshot, prepared: &Prepared, node: u32) -> bool {
+    let quiet = Filtered { quiet: true, ..Filtered::new([node].into()) };
+    !filter_one(snapshot, prepared, quiet).nodes.is_empty()
+}
+
+fn filter_one(snapshot: &Snapshot, prepared: &Prepared, mut filtered: Filtered) -> Filtered {
+    let filters = prepared.profile.filters.iter();
+    for plugin in filters.filter(|plugin| plugin.row().depends_on_pods) {
+        if filtered.nodes.is_empty() {
+            break;
         }
-        let value = taint.value.as_deref().unwrap_or_default();
-        filtered
-            .reject(nodes, &format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
+        run(*plugin, snapshot, prepared, &mut filtered);
     }
+    filtered
 }
 
-/// Whether one of the tolerations tolerates the taint (`k8s.io/component-helpers/scheduling`).
-pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| {
-        let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let (effect, key, operator) =
-            (text(&toleration.effect), text(&toleration.key), text(&toleration.operator));
-        if !effect.is_empty() && effect != taint.effect {
-            return false;
-        }
-        if !key.is_empty() && key != taint.key {
-            return false;
-        }
-        match operator.as_str() {
-            "Exists" => true,
-            "" | "Equal" => !key.is_empty() && text(&toleration.value) == text(&taint.value),
-            _ => false,
-        }
-    })
-}
-
-/// NodeAffinity: `nodeSelector` and required node affinity.
-fn node_affinity(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
-    if let Some(allowed) = affine_nodes(snapshot, pod) {
-        filtered.keep(&allowed, "node(s) didn't match Pod's node affinity/selector");
-    }
-}
-
-/// The nodes that match the pod's node selector and required node affinity; `None`: all.
-pub(crate) fn affine_nodes(snapshot: &Snapshot, pod: &PodInfo) -> Option<RoaringBitmap> {
-    if pod.node_selector.is_empty() && pod.node_terms.is_none() {
-        return None;
-    }
-    let mut allowed = match &pod.node_terms {
-        Some(terms) => any_term(snapshot, terms),
-        None => snapshot.nodes().clone(),
-    };
-    for requirement in &pod.node_selector {
-        allowed &= snapshot.matching(requirement);
-    }
-    Some(allowed)
-}
-
-fn any_term(snapshot: &Snapshot, terms: &[crate::pod::NodeTerm]) -> RoaringBitmap {
-    terms.iter().fold(RoaringBitmap::new(), |all, term| all | snapshot.matching_term(term))
-}
-
-/// NodeResourcesFit: the requested resources are free. A node may lack several resources.
-fn node_resources_fit(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
-    let mut short = RoaringBitmap::new();
-    for (name, amount) in &pod.requests {
-        let reason = || {
-            if name == "pods" { "Too many pods".to_owned() } else { format!("Insufficient {name}") }
+fn begin(snapshot: &Snapshot, prepared: &Prepared) -> Filtered {
+    let mut filtered = Filtered::new(snapshot.nodes().clone());
+    if let Some(named) = &prepared.named
+        && prepared.profile.filters.contains(&Plugin::NodeAffinity)
+    {
+        let reason = if named.is_empty() && prepared.pod.node_terms.iter().flatten().count() > 1 {
+            "pod affinity terms conflict"
+        } else {
+            "node(s) didn't satisfy plugin(s) [NodeAffinity]"
         };
-        let Some(column) = snapshot.resource(name) else {
-            filtered.count(&reason(), filtered.nodes.len());
-            short |= &filtered.nodes;
-            continue;
-        };
-        let lacking: RoaringBitmap = filtered
-            .nodes
-            .iter()
-            .filter(|node| {
-                let slot = *node as usize;
-                column.requested[slot].saturating_add(*amount) > column.allocatable[slot]
-            })
-            .collect();
-        filtered.count(&reason(), lacking.len());
-        short |= lacking;
+        filtered.keep(named, Plugin::NodeAffinity, reason, Cure::None);
     }
-    filtered.nodes -= short;
+    filtered
+}
+
+fn run(plugin: Plugin, snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
+    match plugin {
+        Plugin::NodeUnschedulable => nodes::unschedulable(snapshot, prepared, filtered),
+        Plugin::TaintToleration => nodes::taints(snapshot, prepared, filtered),
+        Plugin::NodeAffinity => nodes::affinity(snapshot, prepared, filtered),
+        Plugin::NodePorts => nodes::ports(snapshot, prepared, filtered),
+        Plugin::NodeResourcesFit => resources::filter(snapshot, prepared, filtered, None),
+        Plugin::VolumeRestrictions => volumes::restrictions(snapshot, prepared, filtered),
+        Plugin::VolumeBinding => volumes::binding(snapshot, prepared, filtered),
+        Plugin::VolumeZone => volumes::zone(snapshot, prepared, filtered),
+        Plugin::PodTopologySpread => spread::filter(snapshot, prepared, filtered),
+        Plugin::InterPodAffinity => affinity::filter(snapshot, prepared, filtered),
+        // A pod that names its node is not the scheduler's (NodeName); only CSI drivers limit volumes
+        // (NodeVolumeLimits), and none publishes a limit yet; the others do not filter.
+        Plugin::NodeName
+        | Plugin::NodeVolumeLimits
+        | Plugin::SchedulingGates
+        | Plugin::PrioritySort
+        | Plugin::DefaultPreemption
+        | Plugin::NodeResourcesBalancedAllocation
+        | Plugin::ImageLocality
+        | Plugin::DefaultBinder => {}
+    }
 }

@@ -9,8 +9,8 @@ use clap::Parser;
 use client::Client;
 use client::leader::Election;
 use runtime::health::{self, Health};
-use scheduler::drive;
-use tokio::sync::oneshot;
+use scheduler::{drive, serve};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -19,6 +19,8 @@ use crate::config::Config;
 const WORKERS: usize = 2;
 /// How long writes in progress may take to finish after the end: another may lead soon after.
 const DRAIN: Duration = Duration::from_secs(2);
+/// Questions that may wait for the engine.
+const QUESTIONS: usize = 64;
 
 fn main() -> ExitCode {
     let config = Config::parse();
@@ -28,7 +30,8 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let client = Client::new(&client::Config::from_file(&config.kubeconfig, None)?)?;
+    let settings = config.read()?;
+    let client = Client::new(&client::Config::from_file(&settings.kubeconfig, None)?)?;
     let state = Health::new(&["synced"]);
     if let Some(address) = config.common.health_bind_address {
         health::serve(address, state.clone(), shutdown.clone()).await?;
@@ -40,11 +43,24 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
         runtime::notify::ready();
     });
     let (lead, leading) = oneshot::channel();
+    let (ask, questions) = mpsc::channel(QUESTIONS);
     let end = shutdown.child_token();
+    let clock = clock::system();
+    let mut address = None;
+    if let Some(parts) = settings.server {
+        let port = serve::start(parts, ask, clock.clone(), end.clone()).await?;
+        address = Some(config.advertised(port));
+    }
+    let setup = drive::Setup {
+        profiles: settings.configuration.profiles,
+        backoff: settings.configuration.backoff,
+        clock,
+        health: state,
+        leading,
+        questions,
+    };
     let scheduling = async {
-        let clock = clock::system();
-        let driving =
-            drive::run(client.clone(), &config.scheduler_name, clock, state, leading, end.clone());
+        let driving = drive::run(client.clone(), setup, end.clone());
         let late = async {
             end.cancelled().await;
             tokio::time::sleep(DRAIN).await;
@@ -55,19 +71,25 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
         }
         end.cancel();
     };
+    let leads = async {
+        lead.send(()).ok();
+        serve::announce(&client, address.as_deref(), &end).await;
+    };
     let election = async {
-        if !config.leader_elect {
-            lead.send(()).ok();
+        if !settings.leader_elect {
+            leads.await;
             return None;
         }
         let election = Election::for_component("kube-scheduler");
         let leadership = election.acquire(&client, &end).await?;
-        lead.send(()).ok();
         let lost = leadership.lost();
-        tokio::select! {
-            () = end.cancelled() => {}
-            () = lost.cancelled() => end.cancel(),
-        }
+        let losing = async {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = lost.cancelled() => end.cancel(),
+            }
+        };
+        tokio::join!(leads, losing);
         Some(leadership)
     };
     let ((), leadership) = tokio::join!(scheduling, election);

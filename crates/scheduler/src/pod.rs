@@ -1,5 +1,7 @@
 //! What the scheduler needs to know about a pod, read once.
 
+mod volumes;
+
 use std::collections::BTreeMap;
 
 use api::labels::{Requirement, Selector};
@@ -15,6 +17,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 const DEFAULT_CPU_MILLI: i64 = 100;
 const DEFAULT_MEMORY_BYTES: i64 = 200 << 20;
 
+/// Reason of the condition `DisruptionTarget` of a victim.
+pub const PREEMPTION_BY_SCHEDULER: &str = "PreemptionByScheduler";
+
 /// A pod as the scheduler sees it.
 #[derive(Clone, Debug, Default)]
 pub struct PodInfo {
@@ -22,7 +27,16 @@ pub struct PodInfo {
     pub namespace: String,
     pub name: String,
     pub labels: BTreeMap<String, String>,
+    pub scheduler_name: String,
     pub priority: i32,
+    /// `preemptionPolicy: Never`.
+    pub never_preempts: bool,
+    /// `status.nominatedNodeName`: where room is being made for the pod.
+    pub nominated_node: Option<String>,
+    /// `status.startTime`.
+    pub started: Option<Timestamp>,
+    /// Message of the condition `PodScheduled` if it is `False` for `Unschedulable`.
+    pub unschedulable: Option<String>,
     /// `metadata.generation`.
     pub generation: i64,
     pub created: Option<Timestamp>,
@@ -46,6 +60,12 @@ pub struct PodInfo {
     pub set: Option<String>,
     /// Whether the pod is being deleted: it does not count for spreading.
     pub deleting: bool,
+    /// Whether it is being deleted because the scheduler preempted it.
+    pub preempted: bool,
+    /// Normalized names of the images of all containers.
+    pub images: Vec<String>,
+    /// Disks that the pod uses directly, not through claims.
+    pub disks: Vec<Disk>,
 }
 
 /// One term of a node selector: all its requirements must match.
@@ -64,8 +84,27 @@ pub struct HostPort {
     pub port: i32,
 }
 
+/// A disk that several pods of a node may use only if all of them read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// The kind of disk, and what identifies it.
+    pub id: (&'static str, String),
+    /// Ceph: disks are the same only if they share a monitor.
+    pub monitors: Vec<String>,
+    pub read_only: bool,
+}
+
+impl Disk {
+    /// Whether two pods on one node cannot use these.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        let shared = self.monitors.is_empty()
+            || self.monitors.iter().any(|monitor| other.monitors.contains(monitor));
+        self.id == other.id && shared && !(self.read_only && other.read_only)
+    }
+}
+
 /// One term of pod affinity: which pods, and the topology to share with them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodTerm {
     pub selector: Selector,
     pub namespaces: Vec<String>,
@@ -114,10 +153,22 @@ impl PodInfo {
         let namespace = metadata.namespace.clone().unwrap_or_default();
         let labels = metadata.labels.clone().unwrap_or_default();
         let affinity = spec.affinity.as_ref();
+        let status = pod.status.as_ref();
+        let deleting = metadata.deletion_timestamp.is_some();
         let mut info = Self {
             uid: metadata.uid.clone().unwrap_or_default(),
             name: metadata.name.clone().unwrap_or_default(),
+            scheduler_name: spec
+                .scheduler_name
+                .clone()
+                .unwrap_or_else(|| "default-scheduler".to_owned()),
             priority: spec.priority.unwrap_or(0),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            unschedulable: unschedulable(pod),
+            nominated_node: status
+                .and_then(|status| status.nominated_node_name.clone())
+                .filter(|name| !name.is_empty()),
+            started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
             generation: metadata.generation.unwrap_or(0),
             created: metadata.creation_timestamp.as_ref().map(|time| time.0),
             requests: requests(spec),
@@ -136,14 +187,14 @@ impl PodInfo {
                 .flatten()
                 .map(|constraint| spread(constraint, &labels))
                 .collect(),
-            claims: claims(spec, metadata.name.as_deref().unwrap_or_default()),
+            claims: volumes::claims(spec, metadata.name.as_deref().unwrap_or_default()),
             set: set_of(pod),
-            deleting: metadata.deletion_timestamp.is_some(),
+            deleting,
+            preempted: deleting && is_preempted(pod),
+            images: images(spec),
+            disks: volumes::disks(spec),
             ..Self::default()
         };
-        if let Some(set) = info.set.as_ref().filter(|_| info.spread.is_empty()) {
-            info.spread = default_spread(set).into();
-        }
         info.read_affinity(affinity, &namespace, &labels);
         info.namespace = namespace;
         info.labels = labels;
@@ -199,11 +250,9 @@ impl PodInfo {
         }
     }
 
-    /// Whether the placement of other pods affects this one.
-    pub fn depends_on_other_pods(&self) -> bool {
-        !self.affinity.is_empty()
-            || !self.anti_affinity.is_empty()
-            || self.spread.iter().any(|spread| spread.required)
+    /// How much of a resource the pod requests.
+    pub fn request(&self, name: &str) -> i64 {
+        self.requests.iter().find(|(known, _)| known == name).map_or(0, |(_, amount)| *amount)
     }
 }
 
@@ -222,7 +271,18 @@ fn requests(spec: &PodSpec) -> Vec<(String, i64)> {
 
 fn nonzero_requests(spec: &PodSpec) -> (i64, i64) {
     let total = resources(spec, Side::Requests);
+    let has_own = |name: &str| {
+        let whole = spec.resources.as_ref();
+        let given = |side: Option<&BTreeMap<String, _>>| {
+            side.is_some_and(|amounts| amounts.contains_key(name))
+        };
+        given(whole.and_then(|resources| resources.requests.as_ref()))
+            || given(whole.and_then(|resources| resources.limits.as_ref()))
+    };
     let without = |name: &str| {
+        if has_own(name) {
+            return 0;
+        }
         let has = |container: &&k8s_openapi::api::core::v1::Container| {
             let resources = container.resources.as_ref();
             let given = |side: Option<&BTreeMap<String, _>>| {
@@ -263,15 +323,33 @@ fn ports(spec: &PodSpec) -> Vec<HostPort> {
         .collect()
 }
 
-/// Names of the claims in the pod's namespace that must be bound before it can run.
-fn claims(spec: &PodSpec, pod_name: &str) -> Vec<String> {
-    spec.volumes
-        .iter()
-        .flatten()
-        .filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-            (Some(claim), _) => Some(claim.claim_name.clone()),
-            (None, Some(_)) => Some(format!("{pod_name}-{}", volume.name)),
-            (None, None) => None,
+fn unschedulable(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let scheduled =
+        conditions.into_iter().flatten().find(|condition| condition.type_ == "PodScheduled")?;
+    let unschedulable =
+        scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
+    unschedulable.then(|| scheduled.message.clone().unwrap_or_default())
+}
+
+/// Whether the pod is a victim of the scheduler.
+fn is_preempted(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| {
+        condition.type_ == "DisruptionTarget"
+            && condition.status == "True"
+            && condition.reason.as_deref() == Some(PREEMPTION_BY_SCHEDULER)
+    })
+}
+
+/// Images of all containers; without a tag or digest, the latest is meant.
+fn images(spec: &PodSpec) -> Vec<String> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    containers
+        .filter_map(|container| container.image.as_deref())
+        .map(|image| {
+            let name = image.rsplit('/').next().unwrap_or_default();
+            if name.contains(':') { image.to_owned() } else { format!("{image}:latest") }
         })
         .collect()
 }
@@ -337,7 +415,8 @@ fn pod_term(
     }
 }
 
-fn spread(
+/// Reads a constraint of a pod with these labels, or a default one.
+pub fn spread(
     constraint: &TopologySpreadConstraint,
     labels: &BTreeMap<String, String>,
 ) -> SpreadConstraint {
@@ -375,18 +454,4 @@ fn set_of(pod: &Pod) -> Option<String> {
     let controller = owners.find(|owner| owner.controller == Some(true))?;
     let sets = ["ReplicaSet", "ReplicationController", "StatefulSet"];
     sets.contains(&controller.kind.as_str()).then(|| controller.uid.clone())
-}
-
-/// The constraints of pods that have none, as in upstream's system defaults: only scores.
-fn default_spread(set: &str) -> [SpreadConstraint; 2] {
-    let over = |topology_key: &str, max_skew| SpreadConstraint {
-        peers: Peers::OfSet(set.to_owned()),
-        topology_key: topology_key.to_owned(),
-        max_skew,
-        min_domains: 1,
-        required: false,
-        honor_node_affinity: true,
-        honor_taints: false,
-    };
-    [over("kubernetes.io/hostname", 3), over("topology.kubernetes.io/zone", 5)]
 }

@@ -9,13 +9,32 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::plugin::Plugins;
 use crate::pod::PodInfo;
 
-/// Minimum and maximum backoff after a failed attempt, as upstream.
-const BACKOFF_MIN: SignedDuration = SignedDuration::from_secs(1);
-const BACKOFF_MAX: SignedDuration = SignedDuration::from_secs(10);
 /// Parked pods are retried after this long even if nothing has changed.
 const PARKED_MAX: SignedDuration = SignedDuration::from_mins(5);
+
+/// How long a pod waits after a failed attempt: doubled with each, within limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub initial: SignedDuration,
+    pub max: SignedDuration,
+}
+
+impl Default for Backoff {
+    /// As upstream.
+    fn default() -> Self {
+        Self { initial: SignedDuration::from_secs(1), max: SignedDuration::from_secs(10) }
+    }
+}
+
+impl Backoff {
+    fn after(&self, attempts: u32) -> SignedDuration {
+        let doubled = 2_i32.checked_pow(attempts).and_then(|times| self.initial.checked_mul(times));
+        doubled.unwrap_or(self.max).min(self.max)
+    }
+}
 
 /// Order of the active queue: PrioritySort.
 type Rank = (i64, Timestamp, u64);
@@ -25,8 +44,9 @@ enum State {
     Active(Rank),
     /// Retried at this time.
     Backoff(Timestamp),
-    /// Waits for a change; retried not before the first time, and at the second at the latest.
-    Parked(Timestamp, Timestamp),
+    /// Waits for a change that helps against these plugins; retried not before the first time, and
+    /// at the second at the latest.
+    Parked(Plugins, Timestamp, Timestamp),
 }
 
 #[derive(Debug)]
@@ -38,23 +58,37 @@ struct Entry {
 
 #[derive(Debug, Default)]
 pub struct Queue {
+    backoff: Backoff,
     pods: HashMap<String, Entry>,
     active: BTreeMap<Rank, String>,
+    /// Uids of parked pods.
+    parked: BTreeSet<String>,
     /// Backing-off and parked pods by the time at which they become active by themselves.
     timers: BTreeSet<(Timestamp, String)>,
     next: u64,
 }
 
 impl Queue {
+    pub fn new(backoff: Backoff) -> Self {
+        Self { backoff, ..Self::default() }
+    }
+
     /// Adds or updates a pod. A pod whose spec changed is retried at once.
     pub fn upsert(&mut self, info: Arc<PodInfo>, now: Timestamp) {
         let attempts = self.detach(&info.uid).map_or(0, |entry| entry.attempts);
         self.insert(info, attempts, None, now);
     }
 
+    /// Updates a waiting pod, which keeps its place.
+    pub fn refresh(&mut self, info: Arc<PodInfo>) {
+        if let Some(entry) = self.pods.get_mut(&info.uid) {
+            entry.info = info;
+        }
+    }
+
     /// A waiting pod.
-    pub fn get(&self, uid: &str) -> Option<&PodInfo> {
-        self.pods.get(uid).map(|entry| &*entry.info)
+    pub fn get(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.pods.get(uid).map(|entry| &entry.info)
     }
 
     /// Removes a pod. Returns whether it was queued.
@@ -70,25 +104,30 @@ impl Queue {
         self.pods.remove(&uid).map(|entry| (entry.info, entry.attempts))
     }
 
-    /// The pod is unschedulable: it waits for a change.
-    pub fn park(&mut self, info: Arc<PodInfo>, attempts: u32, now: Timestamp) {
-        let state = State::Parked(now + backoff(attempts), now + PARKED_MAX);
+    /// The pod was rejected by `plugins` on all nodes: it waits for a change. No plugin: there was
+    /// no node.
+    pub fn park(&mut self, info: Arc<PodInfo>, attempts: u32, plugins: Plugins, now: Timestamp) {
+        let state = State::Parked(plugins, now + self.backoff.after(attempts), now + PARKED_MAX);
         self.insert(info, attempts + 1, Some(state), now);
     }
 
     /// The attempt failed: the pod is retried after its backoff.
     pub fn retry(&mut self, info: Arc<PodInfo>, attempts: u32, now: Timestamp) {
-        let state = State::Backoff(now + backoff(attempts));
+        let state = State::Backoff(now + self.backoff.after(attempts));
         self.insert(info, attempts + 1, Some(state), now);
     }
 
-    /// After a change: retries the parked pods that it `affects`, as soon as their backoff is over.
-    pub fn reactivate(&mut self, now: Timestamp, affects: impl Fn(&PodInfo) -> bool) {
+    /// After a change: retries the parked pods that it `helps`, as soon as their backoff is over.
+    pub fn reactivate(&mut self, now: Timestamp, helps: impl Fn(&PodInfo, Plugins) -> bool) {
         let reactivated: Vec<(String, Timestamp)> = self
-            .pods
+            .parked
             .iter()
-            .filter_map(|(uid, entry)| match entry.state {
-                State::Parked(from, _) if affects(&entry.info) => Some((uid.clone(), from)),
+            .filter_map(|uid| match self.pods.get(uid) {
+                Some(Entry { info, state: State::Parked(plugins, from, _), .. })
+                    if helps(info, *plugins) =>
+                {
+                    Some((uid.clone(), *from))
+                }
                 _ => None,
             })
             .collect();
@@ -130,8 +169,12 @@ impl Queue {
             State::Active(rank) => {
                 self.active.insert(rank, uid.clone());
             }
-            State::Backoff(at) | State::Parked(_, at) => {
+            State::Backoff(at) => {
                 self.timers.insert((at, uid.clone()));
+            }
+            State::Parked(_, _, at) => {
+                self.timers.insert((at, uid.clone()));
+                self.parked.insert(uid.clone());
             }
         }
         self.pods.insert(uid, Entry { info, attempts, state });
@@ -143,16 +186,16 @@ impl Queue {
             State::Active(rank) => {
                 self.active.remove(&rank);
             }
-            State::Backoff(at) | State::Parked(_, at) => {
+            State::Backoff(at) => {
                 self.timers.remove(&(at, uid.to_owned()));
+            }
+            State::Parked(_, _, at) => {
+                self.timers.remove(&(at, uid.to_owned()));
+                self.parked.remove(uid);
             }
         }
         Some(entry)
     }
-}
-
-fn backoff(attempts: u32) -> SignedDuration {
-    BACKOFF_MIN.checked_mul(1 << attempts.min(8)).unwrap_or(BACKOFF_MAX).min(BACKOFF_MAX)
 }
 
 #[cfg(test)]
@@ -181,14 +224,14 @@ mod tests {
     #[test]
     fn parked_pods_wait_for_a_change_and_their_backoff() {
         let mut queue = Queue::default();
-        queue.park(pod("a", 0), 0, at(0));
+        queue.park(pod("a", 0), 0, Plugins::default(), at(0));
         assert!(queue.pop(at(60)).is_none());
-        queue.reactivate(at(60), |_| false);
+        queue.reactivate(at(60), |_, _| false);
         assert!(queue.pop(at(60)).is_none());
-        queue.reactivate(at(60), |_| true);
+        queue.reactivate(at(60), |_, _| true);
         let (info, attempts) = queue.pop(at(60)).unwrap();
-        queue.park(info, attempts, at(60));
-        queue.reactivate(at(60), |_| true);
+        queue.park(info, attempts, Plugins::default(), at(60));
+        queue.reactivate(at(60), |_, _| true);
         assert!(queue.pop(at(61)).is_none(), "the second attempt waits two seconds");
         assert_eq!(queue.next_timer(), Some(at(62)));
         assert!(queue.pop(at(62)).is_some());
@@ -196,9 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn the_backoff_doubles_up_to_its_maximum() {
+        let seconds = |attempts| Backoff::default().after(attempts).as_secs();
+        assert_eq!([0, 1, 3, 4, 31, 32, 99].map(seconds), [1, 2, 8, 10, 10, 10, 10]);
+    }
+
+    #[test]
     fn parked_pods_are_retried_in_the_end_and_removed_pods_are_not() {
         let mut queue = Queue::default();
-        queue.park(pod("a", 0), 0, at(0));
+        queue.park(pod("a", 0), 0, Plugins::default(), at(0));
         assert!(queue.pop(at(300)).is_some());
         queue.retry(pod("b", 0), 9, at(0));
         assert!(queue.remove("b") && !queue.remove("b"));

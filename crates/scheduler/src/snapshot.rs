@@ -1,28 +1,34 @@
 //! The cluster in columns.
 //!
 //! A node is an index; resources are arrays by index, labels and taints are bitsets of indices, so
-//! that a filter accesses memory sequentially and a selector is a few set operations. Counts are
-//! updated as pods come and go, never recomputed.
+//! that a filter accesses memory sequentially and a selector is a few set operations. Everything
+//! that depends on pods ([`groups`], requests, ports) is adjusted as pods come and go, never
+//! recomputed; [`Snapshot::count`] adjusts it alone, for "what if".
 //!
 //! Hot path (one scheduling cycle): nothing here allocates but the bitsets of a pod's own
 //! selectors.
 
+pub mod groups;
+pub mod labels;
+mod node;
+mod select;
+mod storage;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use api::labels::Requirement;
-use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, Taint};
 use roaring::RoaringBitmap;
 
-use crate::pod::{HostPort, NodeTerm, PodInfo};
+use crate::pod::{Disk, HostPort, PodInfo};
+use groups::{GroupId, GroupKey, Groups, Namespaces, PlacedTerms};
+use labels::{LabelColumn, Labels};
+pub use node::NodeChange;
+use node::NodeInfo;
+pub use storage::{Storage, StorageNeeds, TOPOLOGY_LABELS};
 
 /// A node's index in every column. Reused after the node is gone.
 pub type NodeIndex = u32;
-
-/// CPU, memory and pods come first in the columns; other resources follow as they appear.
-pub const CPU: usize = 0;
-pub const MEMORY: usize = 1;
 
 /// A pod and its node.
 #[derive(Clone, Debug)]
@@ -38,13 +44,11 @@ pub struct Column {
     pub requested: Vec<i64>,
 }
 
-/// The parts of a node that affect scheduling, kept to detect changes.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct NodeInfo {
-    labels: BTreeMap<String, String>,
-    taints: Vec<Taint>,
-    unschedulable: bool,
-    allocatable: Vec<(String, i64)>,
+/// An image, by one of its names.
+#[derive(Debug, Default)]
+pub struct Image {
+    pub size_bytes: i64,
+    pub nodes: RoaringBitmap,
 }
 
 /// The state of the cluster, including assumed pods.
@@ -59,28 +63,36 @@ pub struct Snapshot {
     columns: Vec<Column>,
     /// Requested CPU and memory with defaults, for scores.
     pub nonzero_requested: Vec<(i64, i64)>,
-    labels: HashMap<String, HashMap<String, RoaringBitmap>>,
+    labels: Labels,
     taints: Vec<(Taint, RoaringBitmap)>,
+    images: HashMap<String, Image>,
     ports: HashMap<(String, i32), Vec<(String, NodeIndex)>>,
     pods: HashMap<String, PlacedPod>,
+    on_node: Vec<Vec<Arc<PodInfo>>>,
+    /// Number of placed pods of each priority.
+    priorities: BTreeMap<i32, usize>,
     by_namespace: HashMap<String, HashSet<String>>,
-    /// Number of pods of each set, by its uid and by node, without those being deleted.
-    by_set: HashMap<String, HashMap<NodeIndex, i64>>,
-    /// Uids of placed pods whose affinity terms affect new pods.
-    anti_affine: HashSet<String>,
-    preferring: HashSet<String>,
+    disks: Vec<(Disk, NodeIndex)>,
+    /// Number of pods that use a claim (`namespace/name`) by node.
+    claim_users: HashMap<String, groups::ByNode>,
+    pub storage: Storage,
+    groups: Groups,
+    /// Required anti-affinity of placed pods.
+    pub repelling: PlacedTerms,
+    /// Required affinity of placed pods.
+    pub attracting: PlacedTerms,
+    /// Preferences of placed pods; amounts are weights.
+    pub preferring: PlacedTerms,
     /// Pods bound to nodes that are not known (yet), by node.
     on_unknown_nodes: HashMap<String, HashMap<String, Arc<PodInfo>>>,
-    namespaces: HashMap<String, BTreeMap<String, String>>,
+    namespaces: Namespaces,
+    /// How many nodes have been removed: indices that were kept from before may mean other nodes.
+    removals: u64,
 }
 
 impl Snapshot {
     pub fn new() -> Self {
-        let mut snapshot = Self::default();
-        for name in ["cpu", "memory", "pods"] {
-            snapshot.column(name);
-        }
-        snapshot
+        Self::default()
     }
 
     fn column(&mut self, name: &str) -> usize {
@@ -94,18 +106,22 @@ impl Snapshot {
         index
     }
 
-    /// Adds or updates a node. Returns whether anything that affects scheduling changed.
-    pub fn set_node(&mut self, node: &Node) -> bool {
-        let info = read_node(node);
+    /// Adds or updates a node. Returns what has changed that affects scheduling.
+    pub fn set_node(&mut self, node: &Node) -> Option<(NodeIndex, NodeChange)> {
+        let info = NodeInfo::read(node);
         let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
-        let index = match self.by_name.get(&name) {
-            Some(index) if self.info[*index as usize] == info => return false,
+        let (index, change) = match self.by_name.get(&name) {
             Some(index) => {
+                let before = &self.info[*index as usize];
+                let change = before.change_to(&info);
+                if !change.any() && before.images == info.images {
+                    return None;
+                }
                 let index = *index;
                 self.unindex(index);
-                index
+                (index, change)
             }
-            None => self.add_slot(name),
+            None => (self.add_slot(name), NodeChange::ADDED),
         };
         self.index(index, info);
         if let Some(pods) = self.on_unknown_nodes.remove(&*self.name(index)) {
@@ -113,7 +129,7 @@ impl Snapshot {
                 self.place(info, index);
             }
         }
-        true
+        change.any().then_some((index, change))
     }
 
     fn add_slot(&mut self, name: Arc<str>) -> NodeIndex {
@@ -121,6 +137,7 @@ impl Snapshot {
             self.names.push(None);
             self.info.push(NodeInfo::default());
             self.nonzero_requested.push((0, 0));
+            self.on_node.push(Vec::new());
             for column in &mut self.columns {
                 column.allocatable.push(0);
                 column.requested.push(0);
@@ -136,16 +153,9 @@ impl Snapshot {
 
     fn index(&mut self, index: NodeIndex, info: NodeInfo) {
         let slot = index as usize;
-        for (key, value) in &info.labels {
-            self.labels
-                .entry(key.clone())
-                .or_default()
-                .entry(value.clone())
-                .or_default()
-                .insert(index);
-        }
+        self.labels.insert(index, &info.labels);
         for taint in &info.taints {
-            match self.taints.iter_mut().find(|(known, _)| same_taint(known, taint)) {
+            match self.taints.iter_mut().find(|(known, _)| node::same_taint(known, taint)) {
                 Some((_, nodes)) => {
                     nodes.insert(index);
                 }
@@ -159,24 +169,17 @@ impl Snapshot {
             let column = self.column(name);
             self.columns[column].allocatable[slot] = *amount;
         }
+        for (name, size_bytes) in &info.images {
+            let image = self.images.entry(name.clone()).or_default();
+            image.size_bytes = *size_bytes;
+            image.nodes.insert(index);
+        }
         self.info[slot] = info;
     }
 
     fn unindex(&mut self, index: NodeIndex) {
         let info = std::mem::take(&mut self.info[index as usize]);
-        for (key, value) in &info.labels {
-            if let Some(values) = self.labels.get_mut(key) {
-                if let Some(nodes) = values.get_mut(value) {
-                    nodes.remove(index);
-                    if nodes.is_empty() {
-                        values.remove(value);
-                    }
-                }
-                if values.is_empty() {
-                    self.labels.remove(key);
-                }
-            }
-        }
+        self.labels.remove(index, &info.labels);
         for (_, nodes) in &mut self.taints {
             nodes.remove(index);
         }
@@ -184,6 +187,14 @@ impl Snapshot {
         self.unschedulable.remove(index);
         for column in &mut self.columns {
             column.allocatable[index as usize] = 0;
+        }
+        for (name, _) in &info.images {
+            if let Some(image) = self.images.get_mut(name) {
+                image.nodes.remove(index);
+                if image.nodes.is_empty() {
+                    self.images.remove(name);
+                }
+            }
         }
     }
 
@@ -193,13 +204,7 @@ impl Snapshot {
             return;
         };
         self.unindex(index);
-        let placed: Vec<Arc<PodInfo>> = self
-            .pods
-            .values()
-            .filter(|placed| placed.node == index)
-            .map(|placed| placed.info.clone())
-            .collect();
-        for info in placed {
+        for info in self.on_node[index as usize].clone() {
             self.remove_pod(&info.uid);
             self.on_unknown_nodes
                 .entry(name.to_owned())
@@ -208,6 +213,7 @@ impl Snapshot {
         }
         self.names[index as usize] = None;
         self.present.remove(index);
+        self.removals += 1;
     }
 
     /// Adds a bound or assumed pod to a node. Idempotent.
@@ -226,19 +232,9 @@ impl Snapshot {
 
     fn place(&mut self, info: Arc<PodInfo>, node: NodeIndex) {
         self.count(&info, node, 1);
-        for port in &info.ports {
-            self.ports
-                .entry((port.protocol.clone(), port.port))
-                .or_default()
-                .push((port.ip.clone(), node));
-        }
         self.by_namespace.entry(info.namespace.clone()).or_default().insert(info.uid.clone());
-        if !info.anti_affinity.is_empty() {
-            self.anti_affine.insert(info.uid.clone());
-        }
-        if !info.preferred_pods.is_empty() || !info.affinity.is_empty() {
-            self.preferring.insert(info.uid.clone());
-        }
+        *self.priorities.entry(info.priority).or_default() += 1;
+        self.on_node[node as usize].push(info.clone());
         self.pods.insert(info.uid.clone(), PlacedPod { node, info });
     }
 
@@ -252,57 +248,122 @@ impl Snapshot {
             return;
         };
         self.count(&info, node, -1);
-        for port in &info.ports {
-            let key = (port.protocol.clone(), port.port);
-            if let Some(users) = self.ports.get_mut(&key) {
-                if let Some(at) =
-                    users.iter().position(|(ip, user)| *user == node && *ip == port.ip)
-                {
-                    users.swap_remove(at);
-                }
-                if users.is_empty() {
-                    self.ports.remove(&key);
-                }
-            }
-        }
         if let Some(uids) = self.by_namespace.get_mut(&info.namespace) {
             uids.remove(uid);
             if uids.is_empty() {
                 self.by_namespace.remove(&info.namespace);
             }
         }
-        self.anti_affine.remove(uid);
-        self.preferring.remove(uid);
+        if let Some(count) = self.priorities.get_mut(&info.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&info.priority);
+            }
+        }
+        self.on_node[node as usize].retain(|placed| placed.uid != uid);
     }
 
-    fn count(&mut self, info: &PodInfo, node: NodeIndex, sign: i64) {
+    /// Adjusts everything that filters and scores read by a pod on a node: `sign` 1 or -1. Whoever
+    /// asks "what if" calls it, and then again with the opposite sign; the pod itself is not added.
+    pub fn count(&mut self, info: &PodInfo, node: NodeIndex, sign: i64) {
         let slot = node as usize;
         for (name, amount) in &info.requests {
             let column = self.column(name);
             let requested = &mut self.columns[column].requested[slot];
             *requested = requested.saturating_add(sign * amount);
         }
-        if let Some(set) = info.set.as_ref().filter(|_| !info.deleting) {
-            let nodes = self.by_set.entry(set.clone()).or_default();
-            *nodes.entry(node).or_default() += sign;
-            nodes.retain(|_, count| *count > 0);
-            if nodes.is_empty() {
-                self.by_set.remove(set);
-            }
-        }
         let requested = &mut self.nonzero_requested[slot];
         *requested = (
             requested.0.saturating_add(sign * info.nonzero_requests.0),
             requested.1.saturating_add(sign * info.nonzero_requests.1),
         );
+        for port in &info.ports {
+            self.count_port(port, node, sign);
+        }
+        self.count_volumes(info, node, sign);
+        self.groups.count(info, node, sign, &self.namespaces);
+        for term in &info.anti_affinity {
+            self.repelling.add(term, node, sign);
+        }
+        for term in &info.affinity {
+            self.attracting.add(term, node, sign);
+        }
+        for (weight, term) in &info.preferred_pods {
+            self.preferring.add(term, node, sign * weight);
+        }
+    }
+
+    fn count_port(&mut self, port: &HostPort, node: NodeIndex, sign: i64) {
+        let key = (port.protocol.clone(), port.port);
+        let users = self.ports.entry(key.clone()).or_default();
+        if sign > 0 {
+            users.push((port.ip.clone(), node));
+            return;
+        }
+        if let Some(at) = users.iter().position(|(ip, user)| *user == node && *ip == port.ip) {
+            users.swap_remove(at);
+        }
+        if users.is_empty() {
+            self.ports.remove(&key);
+        }
+    }
+
+    fn count_volumes(&mut self, info: &PodInfo, node: NodeIndex, sign: i64) {
+        for disk in &info.disks {
+            if sign > 0 {
+                self.disks.push((disk.clone(), node));
+            } else if let Some(at) =
+                self.disks.iter().position(|(known, on)| *on == node && known == disk)
+            {
+                self.disks.swap_remove(at);
+            }
+        }
+        for claim in &info.claims {
+            let key = format!("{}/{claim}", info.namespace);
+            let users = self.claim_users.entry(key.clone()).or_default();
+            groups::add(users, node, sign);
+            if users.is_empty() {
+                self.claim_users.remove(&key);
+            }
+        }
+    }
+
+    /// Begins a cycle; see [`Groups::begin`].
+    pub fn begin(&mut self) {
+        self.groups.begin();
+    }
+
+    /// The group of pods with this key, for this cycle.
+    pub fn group(&mut self, key: GroupKey) -> GroupId {
+        let Self { groups, namespaces, pods, by_namespace, .. } = self;
+        groups.ask(key, namespaces, |named| match named {
+            None => pods.values().map(|placed| (placed.node, &*placed.info)).collect(),
+            Some(named) => {
+                let names: HashSet<&String> = named.iter().collect();
+                let uids = names.into_iter().filter_map(|name| by_namespace.get(name)).flatten();
+                uids.filter_map(|uid| pods.get(uid))
+                    .map(|placed| (placed.node, &*placed.info))
+                    .collect()
+            }
+        })
+    }
+
+    /// How many pods of the group each node has.
+    pub fn group_counts(&self, id: GroupId) -> &groups::ByNode {
+        self.groups.counts(id)
     }
 
     pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
-        self.namespaces.insert(name.to_owned(), labels);
+        let before = self.namespaces.insert(name.to_owned(), labels);
+        if before.as_ref() != self.namespaces.get(name) {
+            self.groups.namespaces_changed();
+        }
     }
 
     pub fn remove_namespace(&mut self, name: &str) {
-        self.namespaces.remove(name);
+        if self.namespaces.remove(name).is_some() {
+            self.groups.namespaces_changed();
+        }
     }
 
     pub fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
@@ -313,6 +374,10 @@ impl Snapshot {
         &self.present
     }
 
+    pub fn removals(&self) -> u64 {
+        self.removals
+    }
+
     pub fn unschedulable(&self) -> &RoaringBitmap {
         &self.unschedulable
     }
@@ -321,9 +386,18 @@ impl Snapshot {
         &self.taints
     }
 
+    /// The taints of one node.
+    pub fn taints_of(&self, node: NodeIndex) -> &[Taint] {
+        &self.info[node as usize].taints
+    }
+
     /// The name of a node that exists.
     pub fn name(&self, node: NodeIndex) -> Arc<str> {
         self.names[node as usize].clone().expect("bitsets contain only indices of nodes that exist")
+    }
+
+    pub fn node(&self, name: &str) -> Option<NodeIndex> {
+        self.by_name.get(name).copied()
     }
 
     /// `None` if no node and no pod has ever had the resource.
@@ -331,107 +405,38 @@ impl Snapshot {
         self.resource_names.get(name).map(|index| &self.columns[*index])
     }
 
-    pub fn columns(&self) -> &[Column] {
-        &self.columns
+    /// An image that some node has, by its normalized name.
+    pub fn image(&self, name: &str) -> Option<&Image> {
+        self.images.get(name)
     }
 
     pub fn placed(&self, uid: &str) -> Option<&PlacedPod> {
         self.pods.get(uid)
     }
 
-    pub fn pods(&self) -> impl Iterator<Item = &PlacedPod> {
-        self.pods.values()
+    /// The lowest priority of a placed pod.
+    pub fn lowest_priority(&self) -> Option<i32> {
+        self.priorities.keys().next().copied()
     }
 
-    /// Placed pods of one namespace.
-    pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a PlacedPod> {
-        self.by_namespace.get(namespace).into_iter().flatten().filter_map(|uid| self.pods.get(uid))
+    /// Placed pods of one node.
+    pub fn pods_on(&self, node: NodeIndex) -> &[Arc<PodInfo>] {
+        &self.on_node[node as usize]
     }
 
-    /// The number of pods of a set on each of their nodes.
-    pub fn of_set(&self, set: &str) -> impl Iterator<Item = (NodeIndex, i64)> {
-        let nodes = self.by_set.get(set).into_iter().flatten();
-        nodes.map(|(node, count)| (*node, *count))
+    /// Disks that placed pods use directly.
+    pub fn disks(&self) -> &[(Disk, NodeIndex)] {
+        &self.disks
     }
 
-    pub fn anti_affine_pods(&self) -> impl Iterator<Item = &PlacedPod> {
-        self.anti_affine.iter().filter_map(|uid| self.pods.get(uid))
+    /// Number of pods that use a claim (`namespace/name`) by node.
+    pub fn claim_users(&self) -> &HashMap<String, groups::ByNode> {
+        &self.claim_users
     }
 
-    pub fn preferring_pods(&self) -> impl Iterator<Item = &PlacedPod> {
-        self.preferring.iter().filter_map(|uid| self.pods.get(uid))
-    }
-
-    /// The value of a node's label.
-    pub fn label(&self, node: NodeIndex, key: &str) -> Option<&str> {
-        self.info[node as usize].labels.get(key).map(String::as_str)
-    }
-
-    /// Nodes with the label.
-    pub fn labelled(&self, key: &str, value: &str) -> Option<&RoaringBitmap> {
-        self.labels.get(key)?.get(value)
-    }
-
-    /// Every value of a label key, with the nodes that have it.
-    pub fn domains(&self, key: &str) -> impl Iterator<Item = (&String, &RoaringBitmap)> {
-        self.labels.get(key).into_iter().flatten()
-    }
-
-    /// Nodes that have the label key.
-    pub fn with_label(&self, key: &str) -> RoaringBitmap {
-        self.domains(key).fold(RoaringBitmap::new(), |all, (_, nodes)| all | nodes)
-    }
-
-    /// Nodes whose labels satisfy one requirement.
-    pub fn matching(&self, requirement: &Requirement) -> RoaringBitmap {
-        let of_values = |key: &str, wanted: &dyn Fn(&str) -> bool| {
-            self.domains(key)
-                .filter(|(value, _)| wanted(value))
-                .fold(RoaringBitmap::new(), |all, (_, nodes)| all | nodes)
-        };
-        let number = |value: &str| value.parse::<i64>().ok();
-        match requirement {
-            Requirement::In(key, values) => {
-                of_values(key, &|value| values.iter().any(|wanted| wanted == value))
-            }
-            Requirement::NotIn(key, values) => {
-                &self.present - of_values(key, &|value| values.iter().any(|wanted| wanted == value))
-            }
-            Requirement::Exists(key) => self.with_label(key),
-            Requirement::NotExists(key) => &self.present - self.with_label(key),
-            Requirement::Greater(key, bound) => {
-                of_values(key, &|value| number(value).is_some_and(|value| value > *bound))
-            }
-            Requirement::Less(key, bound) => {
-                of_values(key, &|value| number(value).is_some_and(|value| value < *bound))
-            }
-        }
-    }
-
-    /// Nodes that match a term; an empty term matches none.
-    pub fn matching_term(&self, term: &NodeTerm) -> RoaringBitmap {
-        if term.labels.is_empty() && term.names.is_empty() {
-            return RoaringBitmap::new();
-        }
-        let mut nodes = self.present.clone();
-        for requirement in &term.labels {
-            nodes &= self.matching(requirement);
-        }
-        for requirement in &term.names {
-            nodes &= self.named(requirement);
-        }
-        nodes
-    }
-
-    fn named(&self, requirement: &Requirement) -> RoaringBitmap {
-        let by_names = |names: &[String]| {
-            names.iter().filter_map(|name| self.by_name.get(name.as_str()).copied()).collect()
-        };
-        match requirement {
-            Requirement::In(_, names) => by_names(names),
-            Requirement::NotIn(_, names) => &self.present - &by_names(names),
-            _ => RoaringBitmap::new(),
-        }
+    /// The column of a label key; `None` if no node has it.
+    pub fn label(&self, key: &str) -> Option<&LabelColumn> {
+        self.labels.column(key)
     }
 
     /// Nodes on which one of `ports` is taken: same protocol and port, and the same address or the
@@ -447,33 +452,5 @@ impl Snapshot {
             );
         }
         nodes
-    }
-}
-
-fn same_taint(left: &Taint, right: &Taint) -> bool {
-    (&left.key, &left.effect, &left.value) == (&right.key, &right.effect, &right.value)
-}
-
-fn read_node(node: &Node) -> NodeInfo {
-    let spec = node.spec.as_ref();
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    NodeInfo {
-        labels: node.metadata.labels.clone().unwrap_or_default(),
-        // When a taint was added is irrelevant here and must not count as a change.
-        taints: spec
-            .and_then(|spec| spec.taints.as_ref())
-            .into_iter()
-            .flatten()
-            .map(|taint| Taint { time_added: None, ..taint.clone() })
-            .collect(),
-        unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
-        allocatable: allocatable
-            .into_iter()
-            .flatten()
-            .map(|(name, amount)| {
-                let amount = Quantity::of(amount);
-                (name.clone(), if name == "cpu" { amount.millis() } else { amount.units() })
-            })
-            .collect(),
     }
 }

@@ -1,13 +1,16 @@
 //! The service: each call becomes one request to the pipeline.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
-use api::ApiError;
+use api::{ApiError, Kind};
 use bytes::Bytes;
 use clock::SharedClock;
 use futures::Stream;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use rpc::api_v1 as pb;
+use rpc::scheduler_v1::ExplainResponse;
 use rpc::status::to_grpc;
 use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
@@ -17,11 +20,13 @@ use crate::answer::in_time;
 use crate::authn;
 use crate::cache::{Change, WatchEvent, Watcher};
 use crate::connect;
+use crate::core::Core;
 use crate::inflight::Seat;
 use crate::pipeline::Pipeline;
 use crate::request::{Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
 use crate::rest::{Accept, PIECE_BYTES, Pieces, Representation, bookmark, certificate};
+use crate::scheduler;
 use crate::user::Credentials;
 
 type Reply<T> = Result<Answer<T>, Status>;
@@ -30,12 +35,12 @@ pub(super) type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + 
 /// The service.
 pub struct Resources {
     pipeline: Pipeline,
-    clock: SharedClock,
+    core: Arc<Core>,
 }
 
 impl Resources {
-    pub fn new(pipeline: Pipeline, clock: SharedClock) -> Self {
-        Self { pipeline, clock }
+    pub fn new(pipeline: Pipeline, core: Arc<Core>) -> Self {
+        Self { pipeline, core }
     }
 
     async fn ask(
@@ -74,7 +79,7 @@ impl Resources {
             _ => Vec::new(),
         };
         let object =
-            convert::object(response, &Accept::default(), self.clock.now()).map_err(refuse)?;
+            convert::object(response, &Accept::default(), self.core.clock.now()).map_err(refuse)?;
         let mut answer = Answer::new(object);
         for warning in bounded(&warnings) {
             if let Ok(value) = warning.parse() {
@@ -119,7 +124,7 @@ impl pb::resources_server::Resources for Resources {
         let subject = Subject::Resource { verb: Verb::Get, target };
         let response = self.ask(caller, subject, options, Bytes::new()).await?;
         let accept = convert::accept(message.representation);
-        let object = convert::object(response, &accept, self.clock.now()).map_err(refuse)?;
+        let object = convert::object(response, &accept, self.core.clock.now()).map_err(refuse)?;
         Ok(Answer::new(object))
     }
 
@@ -134,7 +139,7 @@ impl pb::resources_server::Resources for Resources {
             Response::List(list) => Ok(Answer::new(pages(
                 list,
                 convert::accept(message.representation),
-                self.clock.now(),
+                self.core.clock.now(),
                 seat,
             ))),
             _ => Err(refuse(ApiError::internal("a list answered with something else"))),
@@ -152,7 +157,7 @@ impl pb::resources_server::Resources for Resources {
             Response::Watch(watcher) => Ok(Answer::new(events(
                 *watcher,
                 convert::accept(message.representation),
-                self.clock.clone(),
+                self.core.clock.clone(),
                 seat,
             ))),
             _ => Err(refuse(ApiError::internal("a watch answered with something else"))),
@@ -251,6 +256,21 @@ impl pb::resources_server::Resources for Resources {
                 Ok(Answer::new(frames.map_err(refuse)?))
             }
             _ => Err(refuse(ApiError::bad_request("the target cannot be streamed"))),
+        }
+    }
+
+    async fn explain(&self, call: Call<pb::ExplainRequest>) -> Reply<ExplainResponse> {
+        let caller = caller(&call)?;
+        let pb::ExplainRequest { namespace, name } = call.into_inner();
+        let (row, subresource, subpath) = (Pod::ROW, String::new(), String::new());
+        let target = Target { row, namespace, name, subresource, subpath };
+        let subject = Subject::Resource { verb: Verb::Get, target };
+        match self.ask(caller, subject, Options::default(), Bytes::new()).await? {
+            Response::Object(pod) => {
+                let explained = scheduler::explain(&self.core, &pod.version.uid).await;
+                Ok(Answer::new(explained.map_err(refuse)?))
+            }
+            _ => Err(refuse(ApiError::internal("a pod answered with something else"))),
         }
     }
 

@@ -115,7 +115,10 @@ fn assign(
             own.get_or_insert_default().extend(more.clone());
         }
     }
-    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    let status = pod.status.get_or_insert_default();
+    // The pod has a node: no room has to be kept for it (`ClearingNominatedNodeNameAfterBinding`).
+    status.nominated_node_name = None;
+    let conditions = status.conditions.get_or_insert_default();
     conditions.retain(|condition| condition.type_ != "PodScheduled");
     conditions.push(PodCondition {
         type_: "PodScheduled".to_owned(),

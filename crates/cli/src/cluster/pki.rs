@@ -104,6 +104,12 @@ pub fn certificates(subjects: &Subjects) -> Vec<Certificate> {
         client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", masters),
         client("admin", "kubernetes-admin", masters),
         client("scheduler", "system:kube-scheduler", None),
+        server(
+            "scheduler-server",
+            CLUSTER_AUTHORITY,
+            "system:kube-scheduler",
+            vec!["kube-scheduler".to_owned()],
+        ),
         client("controller-manager", "system:kube-controller-manager", None),
         client("proxy", "system:kube-proxy", None),
         client("dns", "system:dns", None),

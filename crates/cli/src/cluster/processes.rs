@@ -188,6 +188,11 @@ impl Builder<'_> {
     fn scheduler(&self) -> Process {
         let mut process = self.own("scheduler", None, (self.options.loopback(), 10259));
         self.connect(&mut process, "scheduler");
+        process.push("--bind-address", &self.options.loopback().to_string());
+        process.push("--secure-port", "10260");
+        process.push("--tls-cert-file", &self.pki("scheduler-server.crt"));
+        process.push("--tls-private-key-file", &self.pki("scheduler-server.key"));
+        process.push("--client-ca-file", &self.pki("ca.crt"));
         // The supervisor runs a single one, which after a crash should not wait for its own lease
         // to expire.
         process.push("--leader-elect", "false");

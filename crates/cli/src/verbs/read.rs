@@ -12,3 +12,4 @@ pub mod logs;
 pub mod top;
 pub mod version;
 pub mod wait;
+pub mod why;

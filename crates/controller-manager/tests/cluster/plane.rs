@@ -85,7 +85,8 @@ impl Plane {
         tokio::spawn(async move {
             let (lead, leading) = tokio::sync::oneshot::channel();
             lead.send(()).expect("the receiver is here");
-            scheduler::drive::run(client, "default-scheduler", clock, health, leading, stop).await;
+            let setup = scheduler::drive::Setup::unasked(clock, health, leading);
+            scheduler::drive::run(client, setup, stop).await;
         });
         Ok(())
     }

@@ -2,9 +2,12 @@
 
 use roaring::RoaringBitmap;
 
-use super::Filtered;
+use super::{Cure, Filtered};
+use crate::plugin::Plugin;
 use crate::pod::{PodInfo, PodTerm};
-use crate::snapshot::{PlacedPod, Snapshot};
+use crate::prepare::Prepared;
+use crate::snapshot::Snapshot;
+use crate::snapshot::groups::ByNode;
 
 /// Whether the term selects `pod`.
 pub fn term_matches(snapshot: &Snapshot, term: &PodTerm, pod: &PodInfo) -> bool {
@@ -16,41 +19,30 @@ pub fn term_matches(snapshot: &Snapshot, term: &PodTerm, pod: &PodInfo) -> bool 
     in_namespace && term.selector.matches(Some(&pod.labels))
 }
 
-/// Placed pods that the term selects.
-fn matching_pods<'a>(
-    snapshot: &'a Snapshot,
-    term: &'a PodTerm,
-) -> Box<dyn Iterator<Item = &'a PlacedPod> + 'a> {
-    if term.namespace_selector.is_some() {
-        return Box::new(
-            snapshot.pods().filter(move |placed| term_matches(snapshot, term, &placed.info)),
-        );
+/// Nodes that share a topology with one of the counted nodes.
+pub fn domains_of(snapshot: &Snapshot, topology_key: &str, counts: &ByNode) -> RoaringBitmap {
+    let Some(column) = snapshot.label(topology_key) else {
+        return RoaringBitmap::new();
+    };
+    let mut seen = vec![false; column.domains().len()];
+    let mut nodes = RoaringBitmap::new();
+    for domain in counts.keys().filter_map(|node| column.domain_of(*node)) {
+        if !std::mem::replace(&mut seen[domain as usize], true) {
+            nodes |= column.nodes(domain);
+        }
     }
-    let named = term.namespaces.iter().flat_map(move |namespace| snapshot.pods_in(namespace));
-    Box::new(named.filter(move |placed| term.selector.matches(Some(&placed.info.labels))))
+    nodes
 }
 
-/// Nodes that share the term's topology with `node`.
-pub(crate) fn domain_of(snapshot: &Snapshot, term: &PodTerm, node: u32) -> RoaringBitmap {
-    snapshot
-        .label(node, &term.topology_key)
-        .and_then(|value| snapshot.labelled(&term.topology_key, value))
-        .cloned()
-        .unwrap_or_default()
-}
-
-fn domains(snapshot: &Snapshot, term: &PodTerm) -> RoaringBitmap {
-    matching_pods(snapshot, term)
-        .fold(RoaringBitmap::new(), |all, placed| all | domain_of(snapshot, term, placed.node))
-}
-
-pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered) {
-    if !pod.affinity.is_empty() {
+pub fn filter(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
+    let pod = &prepared.pod;
+    if let Some(group) = prepared.affinity {
+        let counts = snapshot.group_counts(group);
         let mut allowed = snapshot.nodes().clone();
-        let mut no_match = true;
         let mut labelled = snapshot.nodes().clone();
+        let mut no_match = true;
         for term in &pod.affinity {
-            let near = domains(snapshot, term);
+            let near = domains_of(snapshot, &term.topology_key, counts);
             no_match &= near.is_empty();
             labelled &= snapshot.with_label(&term.topology_key);
             allowed &= near;
@@ -59,19 +51,19 @@ pub(super) fn filter(snapshot: &Snapshot, pod: &PodInfo, filtered: &mut Filtered
         if no_match && pod.affinity.iter().all(|term| term_matches(snapshot, term, pod)) {
             allowed = labelled;
         }
-        filtered.keep(&allowed, "node(s) didn't match pod affinity rules");
+        let reason = "node(s) didn't match pod affinity rules";
+        filtered.keep(&allowed, Plugin::InterPodAffinity, reason, Cure::None);
     }
-    for term in &pod.anti_affinity {
-        let rejected = domains(snapshot, term);
-        filtered.reject(&rejected, "node(s) didn't match pod anti-affinity rules");
+    for (term, group) in pod.anti_affinity.iter().zip(&prepared.anti_affinity) {
+        let near = domains_of(snapshot, &term.topology_key, snapshot.group_counts(*group));
+        let reason = "node(s) didn't match pod anti-affinity rules";
+        filtered.reject(&near, Plugin::InterPodAffinity, reason, Cure::RemovePods);
     }
-    for placed in snapshot.anti_affine_pods() {
-        for term in &placed.info.anti_affinity {
-            if term_matches(snapshot, term, pod) {
-                let rejected = domain_of(snapshot, term, placed.node);
-                filtered
-                    .reject(&rejected, "node(s) didn't satisfy existing pods anti-affinity rules");
-            }
+    for (term, counts) in snapshot.repelling.iter() {
+        if term_matches(snapshot, term, pod) {
+            let near = domains_of(snapshot, &term.topology_key, counts);
+            let reason = "node(s) didn't satisfy existing pods anti-affinity rules";
+            filtered.reject(&near, Plugin::InterPodAffinity, reason, Cure::RemovePods);
         }
     }
 }

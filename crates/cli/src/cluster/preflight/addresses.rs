@@ -8,8 +8,8 @@ use crate::cluster::layout::Layout;
 use crate::cluster::options::{API_PORT, Options, Store, overlap};
 use crate::cluster::preflight::Problem;
 
-/// Health ports on the cluster's loopback address.
-const HEALTH_PORTS: [u16; 3] = [10255, 10257, 10259];
+/// Ports of the control plane on the cluster's loopback address: health, and the scheduler's own.
+const CONTROL_PORTS: [u16; 4] = [10255, 10257, 10259, 10260];
 const ETCD_PORTS: [u16; 2] = [2379, 2380];
 
 /// A listening TCP socket.
@@ -40,8 +40,7 @@ pub fn check(layout: &Layout, options: &Options, problems: &mut Vec<Problem>) {
 
 fn port_conflicts(listeners: &[Listener], options: &Options) -> Vec<Problem> {
     let mut wanted = vec![(options.gateway(), API_PORT, "apiserver")];
-    wanted
-        .extend(HEALTH_PORTS.map(|port| (options.loopback(), port, "health of the control plane")));
+    wanted.extend(CONTROL_PORTS.map(|port| (options.loopback(), port, "the control plane")));
     if options.store == Store::Etcd {
         wanted.extend(ETCD_PORTS.map(|port| (options.loopback(), port, "etcd")));
     }

@@ -285,6 +285,13 @@ impl Resources for FakeServer {
         absent()
     }
 
+    async fn explain(
+        &self,
+        _: Request<pb::ExplainRequest>,
+    ) -> Result<Response<rpc::scheduler_v1::ExplainResponse>, Status> {
+        absent()
+    }
+
     async fn get_path(
         &self,
         _: Request<pb::GetPathRequest>,

@@ -1,0 +1,173 @@
+//! One scheduling decision: filter, score, and preempt if nothing fits. Changes no state but what
+//! it asks the snapshot to count.
+
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use crate::filter::{self, Filtered, Search, message, reasons};
+use crate::nominate::{check, fits};
+use crate::plugin::{Plugin, Plugins};
+use crate::pod::PodInfo;
+use crate::preempt::{Candidate, Refusal, Surroundings, preempt};
+use crate::prepare::Prepared;
+use crate::profile::Profile;
+use crate::score::{self, Scored};
+use crate::snapshot::{NodeIndex, Snapshot};
+use crate::volumes::{VolumeNeeds, Volumes};
+
+/// A decision, and how it came about.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub chosen: Option<NodeIndex>,
+    pub volumes: VolumeNeeds,
+    pub filtered: Filtered,
+    /// How many nodes there were, and how many of them were looked at.
+    pub total: u64,
+    pub examined: u64,
+    /// Where the next search should begin.
+    pub next: NodeIndex,
+    pub scored: Scored,
+    /// Why no node was looked at.
+    pub refused: Option<String>,
+    pub preemption: Option<Result<Candidate, Refusal>>,
+}
+
+impl Verdict {
+    /// The plugins that rejected the pod.
+    pub fn plugins(&self) -> Plugins {
+        if self.refused.is_some() && self.total > 0 {
+            return [Plugin::VolumeBinding].into_iter().collect();
+        }
+        self.filtered.plugins()
+    }
+
+    /// Why the pod is unschedulable, in upstream's words.
+    pub fn message(&self) -> String {
+        let mut text = match &self.refused {
+            Some(reason) if self.total == 0 => return reason.clone(),
+            Some(reason) => format!("0/{} nodes are available: {reason}.", self.total),
+            None => message(self.total, reasons(&self.filtered.rejections)),
+        };
+        match &self.preemption {
+            Some(Err(Refusal::NotEligible(reason))) => {
+                text.push_str(&format!(" preemption: {reason}"));
+            }
+            Some(Err(Refusal::NotHelpful(reason))) => {
+                text.push_str(&format!(" preemption: {reason}"));
+            }
+            Some(Ok(_)) | None => {}
+        }
+        text
+    }
+}
+
+/// Decides where a pod goes. `from`: where the search for nodes begins.
+pub fn decide(
+    snapshot: &mut Snapshot,
+    volumes: &Volumes,
+    pod: &Arc<PodInfo>,
+    profile: &Arc<Profile>,
+    around: Surroundings<'_>,
+    from: NodeIndex,
+) -> Verdict {
+    let total = snapshot.nodes().len();
+    let mut verdict = Verdict { total, next: from, ..Verdict::default() };
+    if total == 0 {
+        verdict.refused = Some("no nodes available to schedule pods".to_owned());
+        return verdict;
+    }
+    let needs = match volumes.needs(pod, snapshot) {
+        Ok(needs) => needs,
+        Err(reason) => {
+            verdict.refused = Some(reason);
+            VolumeNeeds::default()
+        }
+    };
+    let prepared = Prepared::new(snapshot, pod.clone(), profile.clone(), needs);
+    if verdict.refused.is_none() {
+        place(snapshot, &prepared, around, &mut verdict);
+    }
+    if verdict.chosen.is_none() && profile.preempts {
+        verdict.preemption = Some(preempt(snapshot, &prepared, &verdict.filtered, around));
+    }
+    verdict.volumes = prepared.volumes;
+    verdict
+}
+
+/// Filters and scores.
+fn place(
+    snapshot: &mut Snapshot,
+    prepared: &Prepared,
+    around: Surroundings<'_>,
+    verdict: &mut Verdict,
+) {
+    let taken = taken_by_nominated(snapshot, prepared, around);
+    if let Some(node) = nominated(snapshot, prepared, around, &taken) {
+        verdict.examined = 1;
+        verdict.filtered.nodes.insert(node);
+        verdict.chosen = Some(node);
+        return;
+    }
+    let enough = prepared.profile.enough_nodes(verdict.total);
+    let mut search = Search { from: verdict.next, enough, examined: 0, next: verdict.next };
+    let without: RoaringBitmap = taken.iter().map(|(node, _)| *node).collect();
+    verdict.filtered = filter::find(snapshot, prepared, &without, &mut search);
+    verdict.next = search.next;
+    verdict.examined = search.examined;
+    if verdict.filtered.nodes.is_empty() {
+        // In the order of the filters, for the reasons.
+        verdict.filtered = filter::filter(snapshot, prepared);
+        verdict.examined = verdict.total;
+    }
+    for (node, rejections) in taken {
+        verdict.filtered.nodes.remove(node);
+        let known = &mut verdict.filtered.rejections;
+        if !known.iter().any(|rejection| rejection.nodes.contains(node)) {
+            known.extend(rejections);
+        }
+    }
+    verdict.scored = score::score(snapshot, prepared, &verdict.filtered.nodes);
+    let best = verdict.scored.best(around.turn);
+    verdict.chosen = best.map(|at| verdict.scored.nodes[at]);
+}
+
+/// The node that room has been made on, if the pod fits there now.
+fn nominated(
+    snapshot: &mut Snapshot,
+    prepared: &Prepared,
+    around: Surroundings<'_>,
+    taken: &[(NodeIndex, Vec<filter::Rejection>)],
+) -> Option<NodeIndex> {
+    let pod = &prepared.pod;
+    let name = around.nominations.node_of(&pod.uid)?;
+    let node = snapshot.node(name)?;
+    if taken.iter().any(|(other, _)| *other == node) {
+        return None;
+    }
+    let lasting = filter::filter_lasting(snapshot, prepared, [node].into());
+    let named = prepared.named.as_ref().is_none_or(|named| named.contains(node));
+    let fits = named && !lasting.nodes.is_empty() && fits(snapshot, prepared, node, &[]);
+    fits.then_some(node)
+}
+
+/// Nodes that the pod would fit if others of its priority or more were not nominated for them.
+fn taken_by_nominated(
+    snapshot: &mut Snapshot,
+    prepared: &Prepared,
+    around: Surroundings<'_>,
+) -> Vec<(NodeIndex, Vec<filter::Rejection>)> {
+    let mut taken = Vec::new();
+    for name in around.nominations.nodes() {
+        let Some(node) = snapshot.node(name) else {
+            continue;
+        };
+        let ahead = around.nominations.ahead_of(&prepared.pod, name);
+        if !ahead.is_empty()
+            && let Err(rejections) = check(snapshot, prepared, node, &ahead)
+        {
+            taken.push((node, rejections));
+        }
+    }
+    taken
+}

@@ -1,0 +1,138 @@
+//! The informers, and what of theirs goes to which part of the engine.
+
+use std::pin::Pin;
+
+use api::Kind;
+use client::{Change, Client, InformerOptions, changes};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use super::Driver;
+use crate::volumes;
+
+/// Number of informers that must be synced before anything is scheduled.
+pub const INFORMERS: usize = 7;
+
+type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
+
+/// A change of one of the kinds.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, to where it is taken apart")]
+pub enum Observed {
+    Node(Change<Node>),
+    Pod(Change<Pod>),
+    Claim(Change<PersistentVolumeClaim>),
+    Volume(Change<PersistentVolume>),
+    Class(Change<StorageClass>),
+    Namespace(Change<Namespace>),
+    Budget(Change<PodDisruptionBudget>),
+}
+
+/// All informers.
+pub struct Informers {
+    nodes: Changes<Node>,
+    pods: Changes<Pod>,
+    claims: Changes<PersistentVolumeClaim>,
+    volumes: Changes<PersistentVolume>,
+    classes: Changes<StorageClass>,
+    namespaces: Changes<Namespace>,
+    budgets: Changes<PodDisruptionBudget>,
+}
+
+impl Informers {
+    pub fn new(client: &Client) -> Self {
+        Self {
+            nodes: watch(client, name),
+            pods: watch(client, |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default()),
+            claims: watch(client, volumes::claim_key),
+            volumes: watch(client, name),
+            classes: watch(client, name),
+            namespaces: watch(client, name),
+            budgets: watch(client, |budget: &PodDisruptionBudget| {
+                let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
+                format!("{namespace}/{}", name(budget))
+            }),
+        }
+    }
+
+    /// The next change. Nodes come first: what is known of them decides about everything else.
+    pub async fn next(&mut self) -> Observed {
+        tokio::select! {
+            biased;
+            Some(change) = self.nodes.next() => Observed::Node(change),
+            Some(change) = self.pods.next() => Observed::Pod(change),
+            Some(change) = self.claims.next() => Observed::Claim(change),
+            Some(change) = self.volumes.next() => Observed::Volume(change),
+            Some(change) = self.classes.next() => Observed::Class(change),
+            Some(change) = self.namespaces.next() => Observed::Namespace(change),
+            Some(change) = self.budgets.next() => Observed::Budget(change),
+            else => std::future::pending().await,
+        }
+    }
+}
+
+fn watch<K: Kind>(client: &Client, key: fn(&K) -> String) -> Changes<K> {
+    Box::pin(changes(client.clone(), InformerOptions::default(), key))
+}
+
+fn name<K: Kind>(object: &K) -> String {
+    object.metadata().name.clone().unwrap_or_default()
+}
+
+impl Driver {
+    pub(super) fn observe(&mut self, observed: Observed) {
+        let now = self.clock.now();
+        let (engine, waiting) = (&mut self.engine, &mut self.waiting);
+        match observed {
+            Observed::Pod(Change::Set(pod)) => {
+                if api::pod::node_name(&pod).is_some() {
+                    waiting.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+                }
+                engine.set_pod(&pod, now);
+            }
+            Observed::Pod(Change::Remove(uid)) => {
+                waiting.remove(&uid);
+                engine.remove_pod(&uid, now);
+            }
+            Observed::Node(Change::Set(node)) => engine.set_node(&node, now),
+            Observed::Node(Change::Remove(name)) => {
+                waiting.node_removed(&name);
+                engine.remove_node(&name, now);
+            }
+            Observed::Claim(Change::Set(claim)) => {
+                engine.set_claim(&claim, now);
+                waiting.claim_changed(&volumes::claim_key(&claim), &engine.volumes);
+            }
+            Observed::Claim(Change::Remove(key)) => {
+                engine.remove_claim(&key);
+                waiting.claim_changed(&key, &engine.volumes);
+            }
+            Observed::Volume(Change::Set(volume)) => engine.set_volume(&volume, now),
+            Observed::Volume(Change::Remove(name)) => engine.remove_volume(&name),
+            Observed::Class(Change::Set(class)) => engine.set_class(&class, now),
+            Observed::Class(Change::Remove(name)) => engine.volumes.remove_class(&name),
+            Observed::Namespace(Change::Set(namespace)) => {
+                let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                engine.set_namespace(&name(&namespace), labels, now);
+            }
+            Observed::Namespace(Change::Remove(name)) => engine.snapshot.remove_namespace(&name),
+            Observed::Budget(Change::Set(budget)) => engine.budgets.set(&budget),
+            Observed::Budget(Change::Remove(key)) => engine.budgets.remove(&key),
+            Observed::Pod(Change::Synced)
+            | Observed::Node(Change::Synced)
+            | Observed::Claim(Change::Synced)
+            | Observed::Volume(Change::Synced)
+            | Observed::Class(Change::Synced)
+            | Observed::Namespace(Change::Synced)
+            | Observed::Budget(Change::Synced) => self.synced(),
+        }
+    }
+
+    fn synced(&mut self) {
+        self.unsynced = self.unsynced.saturating_sub(1);
+        if self.unsynced == 0 {
+            self.health.set("synced", true);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Filters by volumes: VolumeRestrictions, VolumeBinding, VolumeZone.
+
+use roaring::RoaringBitmap;
+
+use super::{Cure, Filtered};
+use crate::plugin::Plugin;
+use crate::prepare::Prepared;
+use crate::snapshot::{Snapshot, TOPOLOGY_LABELS};
+
+/// VolumeRestrictions: disks that pods of one node cannot share, and claims of a single pod.
+pub fn restrictions(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
+    let own = &prepared.pod.disks;
+    if !own.is_empty() {
+        let held = snapshot.disks().iter();
+        let conflicts: RoaringBitmap = held
+            .filter(|(disk, _)| own.iter().any(|own| own.conflicts_with(disk)))
+            .map(|(_, node)| *node)
+            .collect();
+        let reason = "node(s) had no available disk";
+        filtered.reject(&conflicts, Plugin::VolumeRestrictions, reason, Cure::RemovePods);
+    }
+    let in_use = |claim: &String| snapshot.claim_users().contains_key(claim);
+    if prepared.storage.exclusive.iter().any(in_use) {
+        let reason = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+        filtered.reject(snapshot.nodes(), Plugin::VolumeRestrictions, reason, Cure::RemovePods);
+    }
+}
+
+/// VolumeBinding: the node affinity of bound volumes, and where unbound claims find one.
+pub fn binding(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
+    for terms in &prepared.volumes.node_terms {
+        let allowed = snapshot.matching_any(terms);
+        let reason = "node(s) didn't match PersistentVolume's node affinity";
+        filtered.keep(&allowed, Plugin::VolumeBinding, reason, Cure::None);
+    }
+    for claim in &prepared.volumes.unbound_nodes {
+        let (found, large) = claim.filter(snapshot);
+        let reason = "node(s) didn't find available persistent volumes to bind";
+        filtered.keep(&found, Plugin::VolumeBinding, reason, Cure::None);
+        let reason = "node(s) did not have enough free storage";
+        filtered.keep(&large, Plugin::VolumeBinding, reason, Cure::None);
+    }
+}
+
+/// VolumeZone: zones and regions in the labels of bound volumes. A node without any such label is
+/// in a cluster without zones.
+pub fn zone(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
+    let zones = &prepared.storage.zones;
+    if zones.is_empty() {
+        return;
+    }
+    let mut labelled = RoaringBitmap::new();
+    for (label, _) in TOPOLOGY_LABELS {
+        labelled |= snapshot.with_label(label);
+    }
+    let mut elsewhere = RoaringBitmap::new();
+    for zone in zones {
+        let within = |label: &str| {
+            let column = snapshot.label(label);
+            zone.values
+                .iter()
+                .filter_map(|value| column?.with_value(value))
+                .fold(RoaringBitmap::new(), |all, nodes| all | nodes)
+        };
+        let own = within(zone.label) | (within(zone.or_label) - snapshot.with_label(zone.label));
+        elsewhere |= &labelled - own;
+    }
+    let reason = "node(s) had no available volume zone";
+    filtered.reject(&elsewhere, Plugin::VolumeZone, reason, Cure::None);
+}
