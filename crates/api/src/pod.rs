@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
+use crate::names;
 use crate::quantity::Quantity;
 
 /// Amounts by resource name.
@@ -52,6 +53,20 @@ pub fn resources(spec: &PodSpec, side: Side) -> Resources {
         }
     }
     running
+}
+
+/// Whether this is the name of an extended resource: of a domain that is not Kubernetes'
+/// (`IsExtendedResourceName` in `pkg/apis/core/helper`).
+pub fn is_extended_resource(name: &str) -> bool {
+    !is_native_resource(name)
+        && !name.starts_with("requests.")
+        && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Whether a resource's name is without a domain, or in Kubernetes' own.
+pub fn is_native_resource(name: &str) -> bool {
+    name.split_once('/')
+        .is_none_or(|(domain, _)| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
 }
 
 /// Whether an init container is a sidecar: it keeps running beside the others.
