@@ -1,12 +1,16 @@
 //! What a node does for its pods: environment, volumes, probes, start order, termination; and that
 //! none of it depends on the kubelet or containerd staying alive.
 
+#[path = "kubelet/devices.rs"]
+mod devices;
 #[path = "kubelet/image_volumes.rs"]
 mod image_volumes;
 #[path = "kubelet/node.rs"]
 mod node;
 #[path = "kubelet/probes.rs"]
 mod probes;
+#[path = "kubelet/resources.rs"]
+mod resources;
 #[path = "kubelet/start_failures.rs"]
 mod start_failures;
 #[path = "kubelet/volumes.rs"]
@@ -14,12 +18,17 @@ mod volumes;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
+use devices::devices_of_a_plugin_are_given_to_pods;
 use image_volumes::an_image_is_mounted_as_a_volume;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_reports_events_about_itself};
 use probes::{probes_use_grpc, probes_use_https};
+use resources::{
+    a_critical_pod_preempts_another, huge_pages_are_a_resource_and_a_volume,
+    the_limits_of_a_pod_hold_for_its_containers,
+};
 use serde_json::json;
 use start_failures::{
     a_corrected_annotation_starts_its_pod, pods_that_a_node_does_not_allow_are_rejected,
@@ -46,6 +55,10 @@ fn main() -> ExitCode {
             secrets_are_in_memory_and_outlive_the_kubelet,
             a_group_gets_the_pods_own_volumes_only,
             an_image_is_mounted_as_a_volume,
+            devices_of_a_plugin_are_given_to_pods,
+            the_limits_of_a_pod_hold_for_its_containers,
+            a_critical_pod_preempts_another,
+            huge_pages_are_a_resource_and_a_volume,
             a_pod_waits_for_missing_objects,
             init_containers_and_sidecars_run_in_order,
             probes_control_readiness_and_restarts,

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
 use crate::containers::{Runtime, RuntimeConfig};
+use crate::devices::DeviceManager;
 use crate::events::EventRecorder;
 use crate::image::{GcPolicy, ImageService, Verification};
 use crate::logs::LogConfig;
@@ -70,6 +71,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = PodManager::default();
+    let devices = DeviceManager::start(directories.device_plugins(), shutdown.clone())
+        .context("let device plugins register")?;
     let context = Arc::new(Context {
         recorder: EventRecorder::new(client::events::EventRecorder::new(
             client.clone(),
@@ -85,10 +88,12 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         ),
         services: Services::start(client.clone()),
         prober: Prober::new(&runtime)?,
+        devices: devices.clone(),
         node: NodeInfo {
             name: flags.node_name.clone(),
             ips: vec![flags.node_ip],
             memory_bytes: facts.memory_bytes,
+            huge_page_sizes: facts.huge_pages.keys().copied().collect(),
             allocatable: facts.allocatable(flags.max_pods),
             resolv_conf: flags.resolv_conf.clone(),
             dns: ClusterDns {
@@ -117,6 +122,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         clock,
         runtime,
         images,
+        devices,
         facts,
         flags: flags.clone(),
         directories,

@@ -26,7 +26,7 @@ pub async fn event(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> an
 }
 
 /// Waits until the container `main` of a pod is waiting for this reason, with this text.
-async fn waits(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
+pub async fn waits(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
     let what = format!("it is waiting: {reason}: {text}");
     pods::one(fixture, pod, &what, |pod| {
         let state = pods::container(pod, "main").and_then(|status| status.state.as_ref());
@@ -206,7 +206,7 @@ spec:
         })
         .await?;
     }
-    let users = "user namespaces (hostUsers: false) are not supported";
+    let users = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
     event(fixture, "mapped", "FailedCreatePodSandBox", users).await?;
     let missing = "absent.json: No such file or directory";
     waits(fixture, "filtered", "CreateContainerError", missing).await?;

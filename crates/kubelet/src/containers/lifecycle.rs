@@ -115,8 +115,10 @@ impl Runtime {
 
     /// Changes the limits of a running container in place.
     pub async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
-        let value = serde_json::to_vec(&linux_resources(resources))
-            .expect("numbers can be written as JSON");
+        let mut limits = linux_resources(resources);
+        // They do not change, and the machine may not have them.
+        limits.set_hugepage_limits(None);
+        let value = serde_json::to_vec(&limits).expect("numbers can be written as JSON");
         let request = UpdateTaskRequest {
             container_id: id.0.clone(),
             resources: Some(Any { type_url: RESOURCES_TYPE.to_string(), value }),

@@ -46,7 +46,7 @@ pub struct PodConfig {
 }
 
 /// A pod whose cgroup, namespaces and `/dev/shm` exist. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PodSandbox {
     /// Its configuration.
     pub config: PodConfig,

@@ -80,6 +80,9 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
     let devices = devices::list(config)?;
     let mut resources = linux_resources(&config.resources);
     resources.set_devices(Some(devices.rules));
+    if !machine.limits_huge_pages {
+        resources.set_hugepage_limits(None);
+    }
     if machine.unified_cgroups {
         // Running out of memory ends the whole container, as in Kubernetes, not one process of it.
         let group_kill = ("memory.oom.group".to_string(), "1".to_string());

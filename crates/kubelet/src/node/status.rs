@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use api::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::machine_info::MachineInfo;
 use super::pressure::Pressures;
+use crate::devices::Offer;
 
 /// Maximum number of images in the status, as upstream.
 pub const IMAGES_MAX: usize = 50;
@@ -31,6 +33,8 @@ pub struct StatusInput<'a> {
     /// Whether pods can get addresses.
     pub network_ready: bool,
     pub images: &'a [ContainerImage],
+    /// Devices of plugins, by resource name.
+    pub offers: &'a BTreeMap<String, Offer>,
 }
 
 /// The node's status. Resources, conditions and addresses in `before` that belong to others are
@@ -41,21 +45,47 @@ pub fn status(input: &StatusInput<'_>, before: &NodeStatus, at: Timestamp) -> No
     addresses.push(address("Hostname", input.hostname));
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(with(&before.capacity, input.facts.capacity(input.max_pods))),
+        capacity: Some(with(&before.capacity, capacity(input))),
         allocatable: Some(with(&before.allocatable, allocatable(input, before))),
         conditions: Some(conditions(input, before, at)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: input.port.into() }),
         }),
         node_info: Some(input.facts.info.clone()),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+        runtime_handlers: Some(vec![handler()]),
         images: (!input.images.is_empty()).then(|| input.images.to_vec()),
         ..before.clone()
     }
 }
 
-/// An extended resource in the capacity is allocatable.
+/// What pods may ask of the only handler, which has no name.
+fn handler() -> NodeRuntimeHandler {
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(true),
+        user_namespaces: Some(false),
+    };
+    NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }
+}
+
+fn capacity(input: &StatusInput<'_>) -> BTreeMap<String, Quantity> {
+    let mut own = input.facts.capacity(input.max_pods);
+    own.extend(devices(input, |offer| offer.capacity));
+    own
+}
+
+fn devices(
+    input: &StatusInput<'_>,
+    of: impl Fn(&Offer) -> usize,
+) -> impl Iterator<Item = (String, Quantity)> {
+    let number = move |offer| Quantity::from_units(i64::try_from(of(offer)).unwrap_or(i64::MAX));
+    input.offers.iter().map(move |(name, offer)| (name.clone(), number(offer)))
+}
+
+/// An extended resource in the capacity is allocatable, but for devices that are not healthy.
 fn allocatable(input: &StatusInput<'_>, before: &NodeStatus) -> BTreeMap<String, Quantity> {
     let mut own = input.facts.allocatable(input.max_pods);
+    own.extend(devices(input, |offer| offer.allocatable));
     for (name, amount) in before.capacity.iter().flatten() {
         own.entry(name.clone()).or_insert_with(|| Quantity::of(amount));
     }
@@ -165,6 +195,8 @@ fn whole(at: Timestamp) -> Time {
 mod tests {
     use super::*;
 
+    static NO_OFFERS: BTreeMap<String, Offer> = BTreeMap::new();
+
     fn input(facts: &MachineInfo) -> StatusInput<'_> {
         StatusInput {
             facts,
@@ -176,6 +208,27 @@ mod tests {
             runtime_ready: true,
             network_ready: true,
             images: &[],
+            offers: &NO_OFFERS,
+        }
+    }
+
+    #[test]
+    fn unhealthy_devices_are_capacity_and_gone_ones_count_zero() {
+        let offers: BTreeMap<String, Offer> = [
+            ("example.com/gpu".into(), Offer { capacity: 3, allocatable: 2 }),
+            ("example.com/gone".into(), Offer::default()),
+        ]
+        .into();
+        let facts = MachineInfo::default();
+        let mut before = NodeStatus::default();
+        for list in [&mut before.capacity, &mut before.allocatable] {
+            list.get_or_insert_default().insert("example.com/gone".into(), Text("4".into()));
+        }
+        let input = StatusInput { offers: &offers, ..input(&facts) };
+        let found = status(&input, &before, Timestamp::UNIX_EPOCH);
+        let (capacity, allocatable) = (found.capacity.unwrap(), found.allocatable.unwrap());
+        for (name, all, usable) in [("example.com/gpu", "3", "2"), ("example.com/gone", "0", "0")] {
+            assert_eq!((capacity[name].0.as_str(), allocatable[name].0.as_str()), (all, usable));
         }
     }
 

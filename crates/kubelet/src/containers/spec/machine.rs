@@ -23,6 +23,8 @@ pub(in crate::containers) struct Machine {
     pub(in crate::containers) oom_score_adj: i32,
     /// Whether the machine uses cgroup v2.
     pub(in crate::containers) unified_cgroups: bool,
+    /// Whether cgroups limit huge pages.
+    pub(in crate::containers) limits_huge_pages: bool,
 }
 
 impl Machine {
@@ -43,6 +45,7 @@ impl Machine {
                 .and_then(|text| text.trim().parse().ok())
                 .unwrap_or(0),
             unified_cgroups: cgroups.version() == CgroupVersion::V2,
+            limits_huge_pages: cgroups.limits_huge_pages(),
         }
     }
 }
