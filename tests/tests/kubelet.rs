@@ -13,6 +13,8 @@ mod probes;
 mod resources;
 #[path = "kubelet/start_failures.rs"]
 mod start_failures;
+#[path = "kubelet/user_namespaces.rs"]
+mod user_namespaces;
 #[path = "kubelet/volumes.rs"]
 mod volumes;
 
@@ -38,6 +40,7 @@ use std::process::ExitCode;
 use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::pods;
+use user_namespaces::a_pod_has_users_of_its_own;
 use volumes::{
     a_container_restarts_with_the_new_file_of_a_config_map, a_group_gets_the_pods_own_volumes_only,
     secrets_are_in_memory_and_outlive_the_kubelet,
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
             a_deadline_ends_a_pod,
             a_volume_over_its_limit_evicts_its_pod,
             users_and_groups_are_applied,
+            a_pod_has_users_of_its_own,
             a_pod_gets_its_grace_period,
             a_forced_deletion_frees_the_ports_of_a_pod,
             an_ephemeral_container_joins_its_pod,

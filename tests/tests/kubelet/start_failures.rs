@@ -189,6 +189,7 @@ kind: Pod
 metadata: {name: mapped}
 spec:
   hostUsers: false
+  shareProcessNamespace: true
   containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve]}]
 ---
 apiVersion: v1
@@ -206,7 +207,7 @@ spec:
         })
         .await?;
     }
-    let users = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+    let users = "shareProcessNamespace is not supported together with hostUsers: false";
     event(fixture, "mapped", "FailedCreatePodSandBox", users).await?;
     let missing = "absent.json: No such file or directory";
     waits(fixture, "filtered", "CreateContainerError", missing).await?;

@@ -22,12 +22,14 @@ pub(super) use user::{Accounts, resolve_user};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root, Spec, User,
+    Linux, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root, Spec,
+    User,
 };
 
 use super::container::{ContainerConfig, ContainerUser};
 use super::error::Result;
 use super::pod::PodSandbox;
+use super::user_namespace::IDS;
 use crate::cgroup::{CgroupPath, Resources};
 use crate::image::ImageConfig;
 
@@ -115,6 +117,16 @@ pub(super) fn assemble(
     linux: Linux,
 ) -> Spec {
     let group = (SHIM_GROUP.to_string(), sandbox.config.pod.uid.clone());
+    let mut linux = linux;
+    if let Some(namespace) = &sandbox.user_namespace {
+        let mapping = LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(namespace.first_id)
+            .size(IDS)
+            .build()
+            .expect("all members are given");
+        linux.set_uid_mappings(Some(vec![mapping])).set_gid_mappings(Some(vec![mapping]));
+    }
     let mut spec = Spec::default();
     spec.set_version(OCI_VERSION.to_string())
         .set_root(Some(root))
@@ -169,12 +181,14 @@ fn namespaces(
 
 /// The pinned namespaces that all containers of a pod join.
 pub(super) fn pod_namespaces(sandbox: &PodSandbox) -> impl Iterator<Item = LinuxNamespace> {
+    let user = sandbox.user_namespace.as_ref().map(|namespace| namespace.path.clone());
     let shared = [
-        (LinuxNamespaceType::Network, &sandbox.netns),
-        (LinuxNamespaceType::Ipc, &sandbox.ipcns),
-        (LinuxNamespaceType::Uts, &sandbox.utsns),
+        (LinuxNamespaceType::User, user),
+        (LinuxNamespaceType::Network, sandbox.netns.clone()),
+        (LinuxNamespaceType::Ipc, sandbox.ipcns.clone()),
+        (LinuxNamespaceType::Uts, sandbox.utsns.clone()),
     ];
-    shared.into_iter().filter_map(|(kind, path)| Some(namespace(kind, Some(path.clone()?))))
+    shared.into_iter().filter_map(|(kind, path)| Some(namespace(kind, Some(path?))))
 }
 
 /// Without a path: a new namespace of the container's own.

@@ -32,6 +32,8 @@ pub struct StatusInput<'a> {
     pub runtime_ready: bool,
     /// Whether pods can get addresses.
     pub network_ready: bool,
+    /// Whether pods can have user namespaces of their own.
+    pub user_namespaces: bool,
     pub images: &'a [ContainerImage],
     /// Devices of plugins, by resource name.
     pub offers: &'a BTreeMap<String, Offer>,
@@ -53,17 +55,17 @@ pub fn status(input: &StatusInput<'_>, before: &NodeStatus, at: Timestamp) -> No
         }),
         node_info: Some(input.facts.info.clone()),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
-        runtime_handlers: Some(vec![handler()]),
+        runtime_handlers: Some(vec![handler(input.user_namespaces)]),
         images: (!input.images.is_empty()).then(|| input.images.to_vec()),
         ..before.clone()
     }
 }
 
 /// What pods may ask of the only handler, which has no name.
-fn handler() -> NodeRuntimeHandler {
+fn handler(user_namespaces: bool) -> NodeRuntimeHandler {
     let features = NodeRuntimeHandlerFeatures {
         recursive_read_only_mounts: Some(true),
-        user_namespaces: Some(false),
+        user_namespaces: Some(user_namespaces),
     };
     NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }
 }
@@ -207,6 +209,7 @@ mod tests {
             pressures: Pressures::default(),
             runtime_ready: true,
             network_ready: true,
+            user_namespaces: true,
             images: &[],
             offers: &NO_OFFERS,
         }

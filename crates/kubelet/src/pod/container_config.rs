@@ -240,6 +240,7 @@ fn volume_mounts(
             container_path: absolute(&mount.mount_path),
             read_only,
             no_exec,
+            locked_options: Vec::new(),
             recursive_read_only: read_only
                 && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
             propagation: match mount.mount_propagation.as_deref() {

@@ -28,6 +28,7 @@ impl Agent {
             pressures,
             runtime_ready: self.runtime_ready,
             network_ready,
+            user_namespaces: self.parts.runtime.supports_user_namespaces(),
             images: &self.images,
             offers: &offers,
         };

@@ -26,9 +26,8 @@ impl PodActions {
     async fn sandbox(&self) -> Result<ReadySandbox, String> {
         let (context, pod) = (&self.context, &self.pod);
         let spec = pod.spec_ref();
-        if spec.host_users == Some(false) {
-            // Root file systems and volumes would have to be mounted with the pod's mapping: runc 1.1
-            // and containerd 1.6 cannot.
+        let user_namespace = spec.host_users == Some(false);
+        if user_namespace && !context.runtime.supports_user_namespaces() {
             return Err(NO_USER_NAMESPACES.to_owned());
         }
         let name = host_name(pod, &context.node.name, &context.node.dns.domain)
@@ -52,6 +51,7 @@ impl PodActions {
             host_network: pod.host_network(),
             host_ipc: spec.host_ipc.unwrap_or(false),
             host_pid: spec.host_pid.unwrap_or(false),
+            user_namespace,
             share_process_namespace: spec.share_process_namespace.unwrap_or(false),
             sysctls,
             shm_size_bytes: None,

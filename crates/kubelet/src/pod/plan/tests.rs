@@ -35,19 +35,7 @@ fn pod(init: Vec<Container>, apps: Vec<Container>) -> Pod {
 }
 
 fn sandbox() -> ReadySandbox {
-    ReadySandbox {
-        sandbox: PodSandbox {
-            config: Default::default(),
-            netns: None,
-            ipcns: None,
-            utsns: None,
-            pidns: None,
-            shm: "/shm".into(),
-            id: String::new(),
-            created: false,
-        },
-        ips: vec![],
-    }
+    ReadySandbox { sandbox: PodSandbox::default(), ips: vec![] }
 }
 
 /// A pod whose sandbox, volumes and images are there.
