@@ -73,6 +73,7 @@ fn main() -> ExitCode {
             probes_that_cannot_run_do_not_count,
             pods_that_a_node_does_not_allow_are_rejected,
             termination_messages_are_recorded,
+            the_last_words_of_a_container_are_waited_for,
             a_deadline_ends_a_pod,
             a_volume_over_its_limit_evicts_its_pod,
             users_and_groups_are_applied,
@@ -399,6 +400,31 @@ spec:
         let message = ended.message.unwrap_or_default();
         ensure!(message == expected, "{container}: {message:?}");
     }
+    Ok(())
+}
+
+/// A container that exits while its log is still being written has said all of it.
+async fn the_last_words_of_a_container_are_waited_for(fixture: &Fixture) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: talks}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    terminationMessagePolicy: FallbackToLogsOnError
+    command: [sh, -c, "seq 1 300000; echo that is all; exit 1"]
+"#;
+    create(fixture, yaml).await?;
+    let failed = |pod: &Pod| pods::phase(pod) == "Failed";
+    let pod = pods::one(fixture, "talks", "it has failed", failed).await?;
+    let state = pods::container(&pod, "main").and_then(|status| status.state.clone());
+    let ended = state.and_then(|state| state.terminated).context("it has ended")?;
+    let message = ended.message.unwrap_or_default();
+    ensure!(message.ends_with("\n299999\n300000\nthat is all\n"), "{message:?}");
+    ensure!(message.lines().count() == 80, "{message:?}");
     Ok(())
 }
 

@@ -53,17 +53,24 @@ struct Inner {
 
 impl DeviceManager {
     /// Reads what was allocated, and lets plugins register until `shutdown`. Sockets of an earlier
-    /// process are removed, which tells its plugins to register again.
-    pub fn start(directory: PathBuf, shutdown: CancellationToken) -> Result<Self, DeviceError> {
-        let state = registration::prepare(&directory)
-            .and_then(|()| checkpoint::read(&directory))
-            .map(|found| State::restored(found, clock::monotonic()))?;
+    /// process are removed, which tells its plugins to register again. A node runs without devices
+    /// rather than not at all.
+    pub fn start(directory: PathBuf, shutdown: CancellationToken) -> Self {
+        let found = checkpoint::read(&directory).unwrap_or_else(|error| {
+            tracing::error!(%error, "nobody knows which devices are allocated");
+            Default::default()
+        });
+        let state = State::restored(found, clock::monotonic());
         let (changed, _) = watch::channel(0);
         let allocating = tokio::sync::Mutex::default();
         let manager =
             Self(Arc::new(Inner { directory, state: Mutex::new(state), allocating, changed }));
-        registration::serve(manager.clone(), shutdown)?;
-        Ok(manager)
+        let serving = registration::prepare(&manager.0.directory)
+            .and_then(|()| registration::serve(manager.clone(), shutdown));
+        if let Err(error) = serving {
+            tracing::error!(%error, "device plugins cannot register");
+        }
+        manager
     }
 
     /// Changes when devices appear, disappear, or change their health.

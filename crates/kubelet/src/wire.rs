@@ -71,8 +71,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = PodManager::default();
-    let devices = DeviceManager::start(directories.device_plugins(), shutdown.clone())
-        .context("let device plugins register")?;
+    let devices = DeviceManager::start(directories.device_plugins(), shutdown.clone());
     let context = Arc::new(Context {
         recorder: EventRecorder::new(client::events::EventRecorder::new(
             client.clone(),
@@ -89,19 +88,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         services: Services::start(client.clone()),
         prober: Prober::new(&runtime)?,
         devices: devices.clone(),
-        node: NodeInfo {
-            name: flags.node_name.clone(),
-            ips: vec![flags.node_ip],
-            memory_bytes: facts.memory_bytes,
-            huge_page_sizes: facts.huge_pages.keys().copied().collect(),
-            allocatable: facts.allocatable(flags.max_pods),
-            resolv_conf: flags.resolv_conf.clone(),
-            dns: ClusterDns {
-                servers: flags.cluster_dns.clone(),
-                domain: flags.cluster_domain.clone(),
-            },
-            allowed_unsafe_sysctls: flags.allowed_unsafe_sysctls.clone(),
-        },
+        node: node_info(&flags, &facts),
         client: client.clone(),
         clock: Arc::clone(&clock),
         runtime: runtime.clone(),
@@ -144,6 +131,22 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     PodWorkers::new(context, pods, node, node_pressures).run(shutdown).await;
     agent.await?;
     Ok(())
+}
+
+fn node_info(flags: &Flags, facts: &MachineInfo) -> NodeInfo {
+    NodeInfo {
+        name: flags.node_name.clone(),
+        ips: vec![flags.node_ip],
+        memory_bytes: facts.memory_bytes,
+        huge_page_sizes: facts.huge_pages.keys().copied().collect(),
+        allocatable: facts.allocatable(flags.max_pods),
+        resolv_conf: flags.resolv_conf.clone(),
+        dns: ClusterDns {
+            servers: flags.cluster_dns.clone(),
+            domain: flags.cluster_domain.clone(),
+        },
+        allowed_unsafe_sysctls: flags.allowed_unsafe_sysctls.clone(),
+    }
 }
 
 fn verification(flags: &Flags) -> Verification {

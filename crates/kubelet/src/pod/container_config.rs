@@ -168,7 +168,6 @@ pub async fn container_config(
                 (SANDBOX_ANNOTATION.to_owned(), start.sandbox.sandbox.id.clone()),
             ])
             .collect(),
-        ..Default::default()
     })
 }
 

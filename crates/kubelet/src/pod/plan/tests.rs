@@ -153,6 +153,13 @@ fn devices_come_before_everything_else() {
     assert_eq!(words(&plan(&new, at(0))), ["devices"]);
     new.state.in_flight.insert(Work::Devices);
     assert_eq!(words(&plan(&new, at(0))), Vec::<String>::new());
+    // What is being allocated could not be freed.
+    let mut leaving = (*new.pod).clone();
+    leaving.metadata.deletion_timestamp = Some(Time(at(0)));
+    let mut gone = Observed { pod: Arc::new(leaving), ..new.clone() };
+    assert_eq!(words(&plan(&gone, at(0))), Vec::<String>::new());
+    gone.state.in_flight.clear();
+    assert_eq!(words(&plan(&gone, at(0))), ["down"]);
     // A plugin registered after the pod's start: the container gets its devices when it starts.
     new.state.in_flight.clear();
     new.containers = vec![running("a", 0)];

@@ -83,7 +83,6 @@ pub(super) fn container_status(
         stop_signal: Signal::try_from(latest.stop_signal)
             .ok()
             .map(|signal| signal.as_str().to_owned()),
-        ..Default::default()
     }
 }
 
