@@ -5,8 +5,10 @@
 //! `cargo build --workspace --bins && cargo run -p xtask -- images`, then
 //! `cargo test -p tests --test pods [SCENARIO]`, as root.
 //!
-//! Entry points for the suites: [`pods`] and [`web`], which hold what several of them share.
+//! Entry points for the suites: [`pods`] and [`web`], which hold what several of them share, and
+//! [`device_plugin`].
 //! It must not know any component's internals.
 
+pub mod device_plugin;
 pub mod pods;
 pub mod web;

@@ -1,25 +1,36 @@
 //! What a node does for its pods: environment, volumes, probes, start order, termination; and that
 //! none of it depends on the kubelet or containerd staying alive.
 
+#[path = "kubelet/devices.rs"]
+mod devices;
 #[path = "kubelet/image_volumes.rs"]
 mod image_volumes;
 #[path = "kubelet/node.rs"]
 mod node;
 #[path = "kubelet/probes.rs"]
 mod probes;
+#[path = "kubelet/resources.rs"]
+mod resources;
 #[path = "kubelet/start_failures.rs"]
 mod start_failures;
+#[path = "kubelet/user_namespaces.rs"]
+mod user_namespaces;
 #[path = "kubelet/volumes.rs"]
 mod volumes;
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, PatchKind};
+use devices::devices_of_a_plugin_are_given_to_pods;
 use image_volumes::an_image_is_mounted_as_a_volume;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_reports_events_about_itself};
 use probes::{probes_use_grpc, probes_use_https};
+use resources::{
+    a_critical_pod_preempts_another, huge_pages_are_a_resource_and_a_volume,
+    the_limits_of_a_pod_hold_for_its_containers,
+};
 use serde_json::json;
 use start_failures::{
     a_corrected_annotation_starts_its_pod, pods_that_a_node_does_not_allow_are_rejected,
@@ -29,6 +40,7 @@ use std::process::ExitCode;
 use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::pods;
+use user_namespaces::a_pod_has_users_of_its_own;
 use volumes::{
     a_container_restarts_with_the_new_file_of_a_config_map, a_group_gets_the_pods_own_volumes_only,
     secrets_are_in_memory_and_outlive_the_kubelet,
@@ -46,6 +58,10 @@ fn main() -> ExitCode {
             secrets_are_in_memory_and_outlive_the_kubelet,
             a_group_gets_the_pods_own_volumes_only,
             an_image_is_mounted_as_a_volume,
+            devices_of_a_plugin_are_given_to_pods,
+            the_limits_of_a_pod_hold_for_its_containers,
+            a_critical_pod_preempts_another,
+            huge_pages_are_a_resource_and_a_volume,
             a_pod_waits_for_missing_objects,
             init_containers_and_sidecars_run_in_order,
             probes_control_readiness_and_restarts,
@@ -57,9 +73,11 @@ fn main() -> ExitCode {
             probes_that_cannot_run_do_not_count,
             pods_that_a_node_does_not_allow_are_rejected,
             termination_messages_are_recorded,
+            the_last_words_of_a_container_are_waited_for,
             a_deadline_ends_a_pod,
             a_volume_over_its_limit_evicts_its_pod,
             users_and_groups_are_applied,
+            a_pod_has_users_of_its_own,
             a_pod_gets_its_grace_period,
             a_forced_deletion_frees_the_ports_of_a_pod,
             an_ephemeral_container_joins_its_pod,
@@ -382,6 +400,31 @@ spec:
         let message = ended.message.unwrap_or_default();
         ensure!(message == expected, "{container}: {message:?}");
     }
+    Ok(())
+}
+
+/// A container that exits while its log is still being written has said all of it.
+async fn the_last_words_of_a_container_are_waited_for(fixture: &Fixture) -> anyhow::Result<()> {
+    let yaml = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: talks}
+spec:
+  restartPolicy: Never
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    terminationMessagePolicy: FallbackToLogsOnError
+    command: [sh, -c, "seq 1 300000; echo that is all; exit 1"]
+"#;
+    create(fixture, yaml).await?;
+    let failed = |pod: &Pod| pods::phase(pod) == "Failed";
+    let pod = pods::one(fixture, "talks", "it has failed", failed).await?;
+    let state = pods::container(&pod, "main").and_then(|status| status.state.clone());
+    let ended = state.and_then(|state| state.terminated).context("it has ended")?;
+    let message = ended.message.unwrap_or_default();
+    ensure!(message.ends_with("\n299999\n300000\nthat is all\n"), "{message:?}");
+    ensure!(message.lines().count() == 80, "{message:?}");
     Ok(())
 }
 

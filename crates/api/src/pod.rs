@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use sha2::{Digest, Sha256};
 
+use crate::names;
 use crate::quantity::Quantity;
 
 /// Amounts by resource name.
@@ -63,6 +64,20 @@ pub fn link_name(uid: &str) -> String {
     let hash = Sha256::digest(uid.as_bytes());
     let hex: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("veth{}", &hex[..11])
+}
+
+/// Whether this is the name of an extended resource: of a domain that is not Kubernetes'
+/// (`IsExtendedResourceName` in `pkg/apis/core/helper`).
+pub fn is_extended_resource(name: &str) -> bool {
+    !is_native_resource(name)
+        && !name.starts_with("requests.")
+        && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// Whether a resource's name is without a domain, or in Kubernetes' own.
+pub fn is_native_resource(name: &str) -> bool {
+    name.split_once('/')
+        .is_none_or(|(domain, _)| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
 }
 
 /// Whether an init container is a sidecar: it keeps running beside the others.

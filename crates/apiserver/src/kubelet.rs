@@ -10,6 +10,9 @@ use tonic::transport::Channel;
 
 /// How long an unused channel is kept.
 const IDLE: Duration = Duration::from_secs(300);
+/// Channels that are kept: as many as Kubernetes' largest clusters have nodes. A call whose channel is
+/// no longer kept goes on.
+const CHANNELS_MAX: u64 = 5_000;
 /// Default port of a kubelet that has not published one.
 const DEFAULT_PORT: i32 = 10_250;
 
@@ -28,7 +31,8 @@ pub struct Kubelets {
 
 impl Kubelets {
     pub fn new(tls: KubeletTls) -> Self {
-        Self { tls, channels: moka::sync::Cache::builder().time_to_idle(IDLE).build() }
+        let channels = moka::sync::Cache::builder().max_capacity(CHANNELS_MAX).time_to_idle(IDLE);
+        Self { tls, channels: channels.build() }
     }
 
     /// A client of the node's kubelet.

@@ -19,7 +19,7 @@ mod tests;
 use std::io;
 use std::path::PathBuf;
 
-pub use resources::{Resources, cpu_quota_us, cpu_shares};
+pub use resources::{Resources, cpu_quota_us, cpu_shares, page_size_name};
 pub use stats::CgroupStats;
 
 /// Errors of cgroup operations.

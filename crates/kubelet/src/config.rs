@@ -189,6 +189,11 @@ impl Directories {
         self.root.join("local-path")
     }
 
+    /// Sockets of device plugins, and what they have allocated.
+    pub fn device_plugins(&self) -> PathBuf {
+        self.root.join("device-plugins")
+    }
+
     /// The pod network's allocations.
     pub fn network(&self) -> PathBuf {
         self.root.join("network")

@@ -26,6 +26,7 @@ mod events;
 mod exec;
 mod heal;
 mod id;
+mod idmap;
 mod image_volume;
 mod lifecycle;
 mod list;
@@ -44,6 +45,7 @@ mod status;
 mod stdin;
 mod stdio;
 mod task;
+mod user_namespace;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -66,6 +68,8 @@ pub use status::{
     ContainerEventKind, ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason,
     RuntimeEvent,
 };
+
+pub use user_namespace::{UserNamespace, run_if_asked};
 
 pub(crate) use client::Containerd;
 pub(crate) use error::is_unreachable;
@@ -101,6 +105,11 @@ impl Runtime {
     /// The node's images, for the image service.
     pub(crate) fn image_store(&self) -> ImageStore {
         self.inner.images.clone()
+    }
+
+    /// Whether pods can have user namespaces of their own.
+    pub fn supports_user_namespaces(&self) -> bool {
+        self.inner.machine.user_namespaces && self.inner.config.snapshotter == "overlayfs"
     }
 
     /// The kubelet's root directory.

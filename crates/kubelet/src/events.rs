@@ -78,7 +78,7 @@ mod tests {
         ("Failed", Here),
         ("Killing", Here),
         ("BackOff", Here),
-        ("Preempting", Never("a critical pod that does not fit is rejected: no preemption")),
+        ("Preempting", Here),
         ("ExceededGracePeriod", Never("containers are killed at the end of the grace period")),
         ("FailedKillPod", Here),
         ("FailedCreatePodContainer", Never("a pod's cgroup is made with its sandbox")),

@@ -5,7 +5,7 @@
 //!
 //! - [`pod`]: pod workers (observe, plan, apply), admission, container configuration, pod status.
 //! - [`node`]: the Node object, its lease, the eviction manager. [`events`]: the event recorder.
-//! - [`probe`]: the prober. [`volume`]: the volume manager. [`objects`], [`services`]: the
+//! - [`devices`]: devices that plugins offer. [`probe`]: the prober. [`volume`]: the volume manager. [`objects`], [`services`]: the
 //!   ConfigMaps, Secrets and Services that pods refer to.
 //! - [`server`]: the gRPC service that the apiserver calls.
 //! - The container layer: [`containers`] (containers and pod namespaces, through containerd's
@@ -23,6 +23,7 @@
 pub mod cgroup;
 pub mod config;
 pub mod containers;
+mod devices;
 mod events;
 pub mod image;
 pub mod logs;

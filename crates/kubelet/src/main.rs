@@ -9,8 +9,11 @@ use kubelet::config::Flags;
 const WORKER_THREADS: usize = 4;
 
 fn main() -> ExitCode {
-    // The container log writers are this same executable.
+    // The container log writers and the helpers for user namespaces are this same executable.
     if let Some(code) = kubelet::logs::run_logger_if_asked() {
+        return code;
+    }
+    if let Some(code) = kubelet::containers::run_if_asked() {
         return code;
     }
     let flags = Flags::parse();

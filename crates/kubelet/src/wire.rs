@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
 use crate::containers::{Runtime, RuntimeConfig};
+use crate::devices::DeviceManager;
 use crate::events::EventRecorder;
 use crate::image::{GcPolicy, ImageService, Verification};
 use crate::logs::LogConfig;
@@ -71,6 +72,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = PodManager::default();
     let recorder = client::events::EventRecorder::new(client.clone(), "kubelet", &flags.node_name);
+    let devices = DeviceManager::start(directories.device_plugins(), shutdown.clone());
     let context = Arc::new(Context {
         volumes: VolumeManager::new(
             &client,
@@ -83,18 +85,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         recorder: EventRecorder::new(recorder),
         services: Services::start(client.clone()),
         prober: Prober::new(&runtime)?,
-        node: NodeInfo {
-            name: flags.node_name.clone(),
-            ips: vec![flags.node_ip],
-            memory_bytes: facts.memory_bytes,
-            allocatable: facts.allocatable(flags.max_pods),
-            resolv_conf: flags.resolv_conf.clone(),
-            dns: ClusterDns {
-                servers: flags.cluster_dns.clone(),
-                domain: flags.cluster_domain.clone(),
-            },
-            allowed_unsafe_sysctls: flags.allowed_unsafe_sysctls.clone(),
-        },
+        devices: devices.clone(),
+        node: node_info(&flags, &facts),
         client: client.clone(),
         clock: Arc::clone(&clock),
         runtime: runtime.clone(),
@@ -116,6 +108,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         clock,
         runtime,
         images,
+        devices,
         facts,
         flags: flags.clone(),
         directories,
@@ -137,6 +130,22 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     PodWorkers::new(context, pods, node, node_pressures).run(shutdown).await;
     agent.await?;
     Ok(())
+}
+
+fn node_info(flags: &Flags, facts: &MachineInfo) -> NodeInfo {
+    NodeInfo {
+        name: flags.node_name.clone(),
+        ips: vec![flags.node_ip],
+        memory_bytes: facts.memory_bytes,
+        huge_page_sizes: facts.huge_pages.keys().copied().collect(),
+        allocatable: facts.allocatable(flags.max_pods),
+        resolv_conf: flags.resolv_conf.clone(),
+        dns: ClusterDns {
+            servers: flags.cluster_dns.clone(),
+            domain: flags.cluster_domain.clone(),
+        },
+        allowed_unsafe_sysctls: flags.allowed_unsafe_sysctls.clone(),
+    }
 }
 
 fn verification(flags: &Flags) -> Verification {

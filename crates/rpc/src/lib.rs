@@ -1,8 +1,8 @@
 //! The gRPC layer of Skiff's components: code generated from `proto/`, TLS channels, identities
 //! from client certificates, and the mapping between Kubernetes' `Status` and gRPC's.
 //!
-//! Entry points: [`api_v1`], [`kubelet_v1`] and [`scheduler_v1`] (generated), [`tls`], [`incoming`] and [`status`].
-//! It must not know any component, the store, or a Kubernetes kind.
+//! Entry points: [`api_v1`], [`kubelet_v1`], [`scheduler_v1`] and [`deviceplugin_v1beta1`] (generated), [`tls`],
+//! [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
 
 pub mod incoming;
 pub mod status;
@@ -36,6 +36,12 @@ pub use skiff::api::v1 as api_v1;
 pub use skiff::kubelet::v1 as kubelet_v1;
 /// Messages, client and server of `skiff.scheduler.v1`.
 pub use skiff::scheduler::v1 as scheduler_v1;
+
+/// Messages, client and server between a kubelet and device plugins.
+pub mod deviceplugin_v1beta1 {
+    #![allow(clippy::all)]
+    tonic::include_proto!("v1beta1");
+}
 
 /// The encoded `FileDescriptorSet` of all services, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/skiff.bin"));

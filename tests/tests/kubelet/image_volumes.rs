@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::Pod;
 use testkit::suite::Fixture;
 use tests::pods;
 
-use super::{create, exec, start_failures::event};
+use super::start_failures::{event, waits};
+use super::{create, exec};
 
 pub async fn an_image_is_mounted_as_a_volume(fixture: &Fixture) -> anyhow::Result<()> {
     let yaml = r#"
@@ -28,8 +29,18 @@ apiVersion: v1
 kind: Pod
 metadata: {name: unimaged}
 spec:
-  containers: [{name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}]
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", volumeMounts: [{name: none, mountPath: /none}]}
   volumes: [{name: none, image: {reference: "skiff.test/absent:1", pullPolicy: Never}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: unreachable}
+spec:
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", volumeMounts: [{name: none, mountPath: /none}]}
+  - {name: beside, image: "skiff.test/busybox:1", command: [sleep, "1000"]}
+  volumes: [{name: none, image: {reference: "127.0.0.1:1/absent:1"}}]
 "#;
     create(fixture, yaml).await?;
     pods::ready(fixture, "imaged").await?;
@@ -40,8 +51,15 @@ spec:
     let refused = sh("touch /server/x 2>&1; /programs/testserver 2>&1; true")?;
     ensure!(refused.contains("Read-only file system"), "{refused}");
     ensure!(refused.contains("Permission denied"), "{refused}");
-    let text = "is not present with pull policy of Never";
-    event(fixture, "unimaged", "FailedMount", text).await?;
+    let text = "Container image \"skiff.test/absent:1\" is not present with pull policy of Never";
+    waits(fixture, "unimaged", "ErrImageNeverPull", text).await?;
+    event(fixture, "unimaged", "ErrImageNeverPull", text).await?;
+    let back_off = "Back-off pulling image \"127.0.0.1:1/absent:1\"";
+    let text = format!("{back_off}: ErrImagePull: ");
+    let pod = waits(fixture, "unreachable", "ImagePullBackOff", &text).await?;
+    ensure!(pods::waiting_reason(&pod, "beside").is_empty(), "it does not use the volume");
+    event(fixture, "unreachable", "Failed", "Error: ErrImagePull").await?;
+    event(fixture, "unreachable", "BackOff", back_off).await?;
 
     let api = Api::<Pod>::namespaced(fixture.cluster.client(), &fixture.namespace);
     let uid = api.get("imaged").await?.metadata.uid.unwrap_or_default();

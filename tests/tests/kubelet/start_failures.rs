@@ -26,7 +26,7 @@ pub async fn event(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> an
 }
 
 /// Waits until the container `main` of a pod is waiting for this reason, with this text.
-async fn waits(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
+pub async fn waits(fixture: &Fixture, pod: &str, reason: &str, text: &str) -> anyhow::Result<Pod> {
     let what = format!("it is waiting: {reason}: {text}");
     pods::one(fixture, pod, &what, |pod| {
         let state = pods::container(pod, "main").and_then(|status| status.state.as_ref());
@@ -189,6 +189,7 @@ kind: Pod
 metadata: {name: mapped}
 spec:
   hostUsers: false
+  shareProcessNamespace: true
   containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve]}]
 ---
 apiVersion: v1
@@ -206,7 +207,7 @@ spec:
         })
         .await?;
     }
-    let users = "user namespaces (hostUsers: false) are not supported";
+    let users = "shareProcessNamespace is not supported together with hostUsers: false";
     event(fixture, "mapped", "FailedCreatePodSandBox", users).await?;
     let missing = "absent.json: No such file or directory";
     waits(fixture, "filtered", "CreateContainerError", missing).await?;

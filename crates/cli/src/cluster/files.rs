@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::Context;
@@ -17,6 +17,16 @@ pub fn make_private_dir(path: &Path) -> anyhow::Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("cannot create the folder {}", path.display()))
+}
+
+/// Lets everybody go through a folder, without seeing what is in it: the root of a pod with a user
+/// namespace is somebody else on the machine, and its root file system is below containerd's folder.
+///
+/// # Errors
+/// Names the folder.
+pub fn make_passable(path: &Path) -> anyhow::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o711))
+        .with_context(|| format!("cannot change the mode of {}", path.display()))
 }
 
 /// Replaces a file by a rename, creating its folder; `mode` is the new file's.

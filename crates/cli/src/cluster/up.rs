@@ -171,6 +171,9 @@ fn prepare_files(
         files::make_private_dir(&layout.kubelet(node))?;
         let config = containerd::config(layout, node);
         files::replace_if_changed(&layout.containerd_config(node), config.as_bytes(), 0o644)?;
+        let containerd = layout.containerd(node);
+        let folders = containerd.ancestors().take_while(|path| path.starts_with(layout.root()));
+        folders.into_iter().try_for_each(files::make_passable)?;
     }
     let list = processes(layout, options, programs);
     let json = serde_json::to_vec_pretty(&list)?;

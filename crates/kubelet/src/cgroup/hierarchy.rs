@@ -5,14 +5,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::resources::{self, Setting};
+use super::resources::{self, HUGETLB, Setting};
 use super::{CgroupError, CgroupPath, CgroupVersion, Cgroups, Resources, Result};
 
 /// v1 hierarchies that a pod's cgroup is created in, where they are mounted. (The OCI runtime
 /// creates the rest together with the container.)
-const V1_CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "cpuset"];
+const V1_CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "cpuset", HUGETLB];
 /// Controllers that v2 levels delegate to their children, where the kernel has them.
-const V2_CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
+const V2_CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", HUGETLB];
 
 impl Cgroups {
     /// Creates a cgroup with all levels above it and sets its limits. Idempotent.
@@ -31,6 +31,9 @@ impl Cgroups {
             CgroupVersion::V2 => resources::settings_v2(resources),
         };
         for Setting { controller, file, value } in settings {
+            if controller == HUGETLB && !self.limits_huge_pages() {
+                continue;
+            }
             let target = self.directory(controller, path).join(file);
             match fs::write(&target, &value) {
                 Ok(()) => {}
@@ -46,6 +49,11 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+
+    /// Whether huge pages can be limited.
+    pub fn limits_huge_pages(&self) -> bool {
+        self.has_controller(HUGETLB)
     }
 
     /// Whether the cgroup exists.

@@ -1,8 +1,11 @@
 //! Resource limits, and the arithmetic from Kubernetes' units to the kernel's.
 
+use std::collections::BTreeMap;
+
+/// The controller of huge pages, which many machines do not have.
+pub(super) const HUGETLB: &str = "hugetlb";
+
 /// Limits of one cgroup. `None` leaves the kernel's value unchanged.
-///
-/// Huge page limits are not supported: a caller must refuse a pod that asks for them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
     /// CPU weight in v1's unit (1024 is one core), from [`cpu_shares`].
@@ -19,6 +22,9 @@ pub struct Resources {
     pub cpuset_cpus: Option<String>,
     /// NUMA nodes that may be used.
     pub cpuset_mems: Option<String>,
+    /// Limits of huge pages in bytes, by page size in bytes. Not applied where the kernel's
+    /// controller for them is not mounted: then only their reservation limits them, as upstream.
+    pub huge_pages: BTreeMap<u64, u64>,
 }
 
 /// The kernel's minimum CPU weight in v1's unit.
@@ -54,15 +60,33 @@ pub(super) struct Setting {
     /// Controller: the v1 hierarchy it lives in.
     pub controller: &'static str,
     /// File name.
-    pub file: &'static str,
+    pub file: String,
     /// What to write.
     pub value: String,
 }
 
 impl Setting {
-    fn new(controller: &'static str, file: &'static str, value: impl ToString) -> Self {
-        Setting { controller, file, value: value.to_string() }
+    fn new(controller: &'static str, file: impl Into<String>, value: impl ToString) -> Self {
+        Setting { controller, file: file.into(), value: value.to_string() }
     }
+}
+
+/// A page size as the kernel names it in files: `2MB`.
+pub fn page_size_name(bytes: u64) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}GB", bytes >> 30),
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}MB", bytes >> 20),
+        _ => format!("{}KB", bytes >> 10),
+    }
+}
+
+fn huge_pages<'a>(
+    resources: &'a Resources,
+    file: &'a str,
+) -> impl Iterator<Item = Setting> + use<'a> {
+    resources.huge_pages.iter().map(move |(size, limit)| {
+        Setting::new(HUGETLB, format!("hugetlb.{}.{file}", page_size_name(*size)), limit)
+    })
 }
 
 /// The v1 files that apply `resources`.
@@ -88,6 +112,7 @@ pub(super) fn settings_v1(resources: &Resources) -> Vec<Setting> {
     if let Some(mems) = &resources.cpuset_mems {
         settings.push(Setting::new("cpuset", "cpuset.mems", mems));
     }
+    settings.extend(huge_pages(resources, "limit_in_bytes"));
     settings
 }
 
@@ -113,6 +138,7 @@ pub(super) fn settings_v2(resources: &Resources) -> Vec<Setting> {
     if let Some(mems) = &resources.cpuset_mems {
         settings.push(Setting::new("cpuset", "cpuset.mems", mems));
     }
+    settings.extend(huge_pages(resources, "max"));
     settings
 }
 

@@ -69,6 +69,8 @@ pub struct Mount {
     pub recursive_read_only: bool,
     /// `noexec`.
     pub no_exec: bool,
+    /// Options that it has on the node, and that a user namespace may not take away.
+    pub locked_options: Vec<&'static str>,
     /// `mountPropagation`.
     pub propagation: MountPropagation,
 }

@@ -1,5 +1,6 @@
 //! Creating containers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use super::signal::signal_number;
 use super::spec::{self, SpecInput};
 use super::{
     ContainerConfig, ContainerId, ContainerState, Inner, PodRef, PodSandbox, Result, Runtime,
-    RuntimeError,
+    RuntimeError, user_namespace,
 };
 use crate::image::{Contents, ImageError};
 
@@ -61,8 +62,9 @@ impl Runtime {
             Some(target) => Some(self.pid_namespace(&pod.config.pod, target).await?),
             None => None,
         };
+        let config = self.inner.mapped(&id, pod, config).await?;
         let container =
-            self.inner.describe(&id, pod, config, &contents, &mounts, pidns.as_deref()).await?;
+            self.inner.describe(&id, pod, &config, &contents, &mounts, pidns.as_deref()).await?;
         self.inner.remember(&id, &pod.config.pod.uid);
         match self.inner.create_record(container.clone()).await {
             Ok(()) => return Ok(id),
@@ -92,6 +94,25 @@ impl Runtime {
 }
 
 impl Inner {
+    /// The configuration with what the pod's user namespace, if it has one, can see.
+    async fn mapped<'a>(
+        &self,
+        id: &ContainerId,
+        pod: &PodSandbox,
+        config: &'a ContainerConfig,
+    ) -> Result<Cow<'a, ContainerConfig>> {
+        let Some(namespace) = pod.user_namespace.clone() else {
+            return Ok(Cow::Borrowed(config));
+        };
+        let paths = self.pod_paths(&pod.config.pod.uid);
+        let (id, mut config) = (id.0.clone(), config.clone());
+        let work = move || {
+            user_namespace::mounts(&paths, &namespace, &id, &mut config.mounts)?;
+            Ok(Cow::Owned(config))
+        };
+        tokio::task::spawn_blocking(work).await.expect("mounting does not panic")
+    }
+
     /// The contents of an image on this node.
     pub(super) async fn image_contents(&self, image: &str) -> Result<Arc<Contents>> {
         match self.images.find(image).await {

@@ -17,6 +17,7 @@ use super::spec::linux_resources;
 use super::status::{ContainerExit, ExitReason};
 use super::stdio::read_waiting_fifos;
 use super::task::{TaskState, is_dying_shim, is_gone};
+use super::user_namespace::{self, UserNamespace};
 use super::{ContainerId, Inner, Result, Runtime, RuntimeError, is_unreachable};
 use crate::cgroup::Resources;
 
@@ -115,8 +116,10 @@ impl Runtime {
 
     /// Changes the limits of a running container in place.
     pub async fn update(&self, id: &ContainerId, resources: &Resources) -> Result<()> {
-        let value = serde_json::to_vec(&linux_resources(resources))
-            .expect("numbers can be written as JSON");
+        let mut limits = linux_resources(resources);
+        // They do not change, and the machine may not have them.
+        limits.set_hugepage_limits(None);
+        let value = serde_json::to_vec(&limits).expect("numbers can be written as JSON");
         let request = UpdateTaskRequest {
             container_id: id.0.clone(),
             resources: Some(Any { type_url: RESOURCES_TYPE.to_string(), value }),
@@ -138,6 +141,12 @@ impl Inner {
         let record =
             record_of(container).ok_or_else(|| RuntimeError::NotFound { id: id.to_string() })?;
         let rootfs = self.snapshot_mounts(&container.snapshot_key).await?;
+        let paths = self.pod_paths(pod_uid);
+        let map = move || match UserNamespace::of(&paths)? {
+            Some(namespace) => user_namespace::rootfs(&paths, &namespace, rootfs),
+            None => Ok(rootfs),
+        };
+        let rootfs = tokio::task::spawn_blocking(map).await.expect("mounting does not panic")?;
         let mut pause = RETRY_MIN;
         loop {
             // An aborted start that waits for a reader of its FIFOs would never be cleaned up.
@@ -268,6 +277,9 @@ impl Inner {
         self.delete_record(id).await?;
         self.remove_snapshot(id).await?;
         self.remove_streams(id, pod_uid).await?;
+        let (paths, container) = (self.pod_paths(pod_uid), id.to_owned());
+        let forget = move || user_namespace::forget(&paths, &container);
+        tokio::task::spawn_blocking(forget).await.expect("unmounting does not panic")?;
         self.pod_of.lock().remove(id);
         Ok(())
     }

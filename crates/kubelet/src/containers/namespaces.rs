@@ -16,6 +16,7 @@ use nix::sys::statfs::{NSFS_MAGIC, TMPFS_MAGIC, statfs};
 
 use super::error::{Result, RuntimeError};
 use super::pod::PodConfig;
+use super::user_namespace;
 
 /// Default size of `/dev/shm`.
 const DEFAULT_SHM_BYTES: u64 = 64 << 20;
@@ -59,13 +60,16 @@ impl PodPaths {
 }
 
 /// A kind of namespace that a pod has of its own.
-struct Kind {
-    name: &'static str,
+pub(super) struct Kind {
+    pub(super) name: &'static str,
     flag: CloneFlags,
 }
 
-fn own_kinds(config: &PodConfig) -> Vec<Kind> {
+pub(super) fn own_kinds(config: &PodConfig) -> Vec<Kind> {
     let mut kinds = Vec::new();
+    if config.user_namespace {
+        kinds.push(Kind { name: "user", flag: CloneFlags::CLONE_NEWUSER });
+    }
     if !config.host_network {
         kinds.push(Kind { name: "net", flag: CloneFlags::CLONE_NEWNET });
     }
@@ -79,8 +83,9 @@ fn own_kinds(config: &PodConfig) -> Vec<Kind> {
 }
 
 /// Creates the pod's namespaces if any is missing, and returns whether they are new. All are
-/// created together: processes in old ones would see half a pod.
-pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
+/// created together: processes in old ones would see half a pod. `program` is the one of
+/// [`user_namespace::make`].
+pub(super) fn ensure(paths: &PodPaths, config: &PodConfig, program: &Path) -> Result<bool> {
     let kinds = own_kinds(config);
     if kinds.iter().all(|kind| is_pinned(&paths.namespace(kind.name))) {
         return Ok(false);
@@ -98,6 +103,10 @@ pub(super) fn ensure(paths: &PodPaths, config: &PodConfig) -> Result<bool> {
     fs::write(&id, random).map_err(RuntimeError::io("write", &id))?;
     for kind in &kinds {
         unpin(&paths.namespace(kind.name))?;
+    }
+    if config.user_namespace {
+        user_namespace::make(paths, config, program)?;
+        return Ok(true);
     }
     let (paths, config) = (paths.clone(), config.clone());
     let thread = std::thread::Builder::new()
@@ -120,25 +129,28 @@ pub(super) fn id(paths: &PodPaths) -> Result<String> {
 
 /// Moves this thread into new namespaces and pins them. The thread must exit afterwards.
 fn make_in_this_thread(paths: &PodPaths, config: &PodConfig, kinds: &[Kind]) -> Result<()> {
-    let failed = |step: String| {
-        move |errno: Errno| RuntimeError::Namespace {
-            pod: config.pod.uid.clone(),
-            step,
-            source: errno.into(),
-        }
-    };
-    let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag);
-    unshare(flags).map_err(failed("make them".to_string()))?;
-    if !config.host_uts && !config.hostname.is_empty() {
-        nix::unistd::sethostname(&config.hostname)
-            .map_err(failed(format!("set host name {:?}", config.hostname)))?;
-    }
-    set_sysctls(config)?;
+    set_up(config, kinds)?;
     for kind in kinds {
         pin(&Path::new("/proc/thread-self/ns").join(kind.name), &paths.namespace(kind.name))
-            .map_err(failed(format!("pin {}", kind.name)))?;
+            .map_err(failed(config, format!("pin {}", kind.name)))?;
     }
     Ok(())
+}
+
+fn failed(config: &PodConfig, step: String) -> impl FnOnce(Errno) -> RuntimeError {
+    let pod = config.pod.uid.clone();
+    move |errno| RuntimeError::Namespace { pod, step, source: errno.into() }
+}
+
+/// Moves this thread into new namespaces, and sets them up.
+pub(super) fn set_up(config: &PodConfig, kinds: &[Kind]) -> Result<()> {
+    let flags = kinds.iter().fold(CloneFlags::empty(), |flags, kind| flags | kind.flag);
+    unshare(flags).map_err(failed(config, "make them".to_string()))?;
+    if !config.host_uts && !config.hostname.is_empty() {
+        nix::unistd::sethostname(&config.hostname)
+            .map_err(failed(config, format!("set host name {:?}", config.hostname)))?;
+    }
+    set_sysctls(config)
 }
 
 /// `/proc/sys` shows the namespaces of the thread that opens a file.
@@ -215,6 +227,11 @@ pub(super) fn ensure_shm(paths: &PodPaths, config: &PodConfig) -> Result<PathBuf
             source: errno.into(),
         })?;
     }
+    if let Some(namespace) = user_namespace::UserNamespace::of(paths)? {
+        let owner = Some(namespace.first_id);
+        std::os::unix::fs::chown(&path, owner, owner)
+            .map_err(RuntimeError::io("give away", &path))?;
+    }
     Ok(path)
 }
 
@@ -227,7 +244,8 @@ fn is_tmpfs_mount(path: &Path) -> bool {
 
 /// Removes all pins and mounts of a pod, and its runtime directories, if there are any.
 pub(super) fn remove(paths: &PodPaths) -> Result<()> {
-    for kind in ["net", "uts", "ipc", "pid"] {
+    user_namespace::remove(paths)?;
+    for kind in ["user", "net", "uts", "ipc", "pid"] {
         unpin(&paths.namespace(kind))?;
     }
     unmount(&paths.shm())?;
@@ -259,7 +277,7 @@ pub(super) fn remove(paths: &PodPaths) -> Result<()> {
 }
 
 /// Unmounts everything mounted at `path`, which need not exist.
-fn unmount(path: &Path) -> Result<()> {
+pub(super) fn unmount(path: &Path) -> Result<()> {
     loop {
         match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}

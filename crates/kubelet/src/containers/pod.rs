@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::user_namespace::UserNamespace;
 use crate::cgroup::{CgroupPath, Resources};
 
 /// Identifies a pod on this node.
@@ -31,6 +32,8 @@ pub struct PodConfig {
     pub host_ipc: bool,
     /// `spec.hostPID`.
     pub host_pid: bool,
+    /// `spec.hostUsers: false`: a user namespace of its own.
+    pub user_namespace: bool,
     /// `spec.shareProcessNamespace`: one PID namespace, held by a pause process.
     pub share_process_namespace: bool,
     /// `spec.securityContext.sysctls`, set once when the namespaces are created.
@@ -46,7 +49,7 @@ pub struct PodConfig {
 }
 
 /// A pod whose cgroup, namespaces and `/dev/shm` exist. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PodSandbox {
     /// Its configuration.
     pub config: PodConfig,
@@ -58,6 +61,8 @@ pub struct PodSandbox {
     pub utsns: Option<PathBuf>,
     /// Path that pins the shared PID namespace; `None` unless `share_process_namespace`.
     pub pidns: Option<PathBuf>,
+    /// The user namespace that the others belong to, if it is the pod's own.
+    pub user_namespace: Option<UserNamespace>,
     /// The directory that is mounted at `/dev/shm` in each container.
     pub shm: PathBuf,
     /// Changes whenever the namespaces are created: after a reboot of the node.

@@ -16,6 +16,7 @@ use tonic::Code;
 use super::namespaces::{self, PodPaths};
 use super::record::{self, Identity};
 use super::spec::{self, Machine};
+use super::user_namespace::UserNamespace;
 use super::{
     Containerd, Inner, PodConfig, PodRef, PodSandbox, Result, Runtime, RuntimeConfig, RuntimeError,
     pause,
@@ -76,21 +77,29 @@ impl Runtime {
         let cgroups = self.inner.config.cgroups.clone();
         let (path, resources) = (config.cgroup.clone(), config.resources.clone());
         let cgroup = tokio::task::spawn_blocking(move || cgroups.ensure(&path, &resources));
+        if config.user_namespace && config.share_process_namespace {
+            let message = "shareProcessNamespace is not supported together with hostUsers: false";
+            return Err(RuntimeError::InvalidConfig { message: message.to_string() });
+        }
         let (own_paths, own_config) = (paths.clone(), config.clone());
+        let program = self.inner.config.logs.logger.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let created = namespaces::ensure(&own_paths, &own_config)?;
+            let created = namespaces::ensure(&own_paths, &own_config, &program)?;
             let shm = namespaces::ensure_shm(&own_paths, &own_config)?;
-            Ok::<_, RuntimeError>((created, shm, namespaces::id(&own_paths)?))
+            let user = UserNamespace::of(&own_paths)?;
+            Ok::<_, RuntimeError>((created, shm, namespaces::id(&own_paths)?, user))
         });
         let (cgroup, made) = tokio::join!(cgroup, made);
         cgroup.expect("creating a cgroup does not panic")?;
-        let (created, shm, id) = made.expect("creating namespaces does not panic")?;
+        let (created, shm, id, user_namespace) =
+            made.expect("creating namespaces does not panic")?;
         let pinned = |kind: &str, own: bool| own.then(|| paths.namespace(kind));
         let mut sandbox = PodSandbox {
             netns: pinned("net", !config.host_network),
             utsns: pinned("uts", !config.host_uts),
             ipcns: pinned("ipc", !config.host_ipc),
             pidns: None,
+            user_namespace,
             shm,
             id,
             created,

@@ -22,12 +22,14 @@ pub(super) use user::{Accounts, resolve_user};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
-    Linux, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root, Spec, User,
+    Linux, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType, Mount, Process, Root, Spec,
+    User,
 };
 
 use super::container::{ContainerConfig, ContainerUser};
 use super::error::Result;
 use super::pod::PodSandbox;
+use super::user_namespace::IDS;
 use crate::cgroup::{CgroupPath, Resources};
 use crate::image::ImageConfig;
 
@@ -80,6 +82,9 @@ pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
     let devices = devices::list(config)?;
     let mut resources = linux_resources(&config.resources);
     resources.set_devices(Some(devices.rules));
+    if !machine.limits_huge_pages {
+        resources.set_hugepage_limits(None);
+    }
     if machine.unified_cgroups {
         // Running out of memory ends the whole container, as in Kubernetes, not one process of it.
         let group_kill = ("memory.oom.group".to_string(), "1".to_string());
@@ -112,6 +117,16 @@ pub(super) fn assemble(
     linux: Linux,
 ) -> Spec {
     let group = (SHIM_GROUP.to_string(), sandbox.config.pod.uid.clone());
+    let mut linux = linux;
+    if let Some(namespace) = &sandbox.user_namespace {
+        let mapping = LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(namespace.first_id)
+            .size(IDS)
+            .build()
+            .expect("all members are given");
+        linux.set_uid_mappings(Some(vec![mapping])).set_gid_mappings(Some(vec![mapping]));
+    }
     let mut spec = Spec::default();
     spec.set_version(OCI_VERSION.to_string())
         .set_root(Some(root))
@@ -166,12 +181,14 @@ fn namespaces(
 
 /// The pinned namespaces that all containers of a pod join.
 pub(super) fn pod_namespaces(sandbox: &PodSandbox) -> impl Iterator<Item = LinuxNamespace> {
+    let user = sandbox.user_namespace.as_ref().map(|namespace| namespace.path.clone());
     let shared = [
-        (LinuxNamespaceType::Network, &sandbox.netns),
-        (LinuxNamespaceType::Ipc, &sandbox.ipcns),
-        (LinuxNamespaceType::Uts, &sandbox.utsns),
+        (LinuxNamespaceType::User, user),
+        (LinuxNamespaceType::Network, sandbox.netns.clone()),
+        (LinuxNamespaceType::Ipc, sandbox.ipcns.clone()),
+        (LinuxNamespaceType::Uts, sandbox.utsns.clone()),
     ];
-    shared.into_iter().filter_map(|(kind, path)| Some(namespace(kind, Some(path.clone()?))))
+    shared.into_iter().filter_map(|(kind, path)| Some(namespace(kind, Some(path?))))
 }
 
 /// Without a path: a new namespace of the container's own.

@@ -23,6 +23,7 @@ use super::pressure::Pressures;
 use super::status::IMAGES_MAX;
 use crate::config::{Directories, Flags};
 use crate::containers::Runtime;
+use crate::devices::DeviceManager;
 use crate::events::EventRecorder;
 use crate::image::{Image, ImageService};
 use crate::network::PodNetwork;
@@ -43,6 +44,7 @@ pub struct AgentParts {
     pub clock: SharedClock,
     pub runtime: Runtime,
     pub images: ImageService,
+    pub devices: DeviceManager,
     pub facts: MachineInfo,
     pub flags: Flags,
     pub directories: Directories,
@@ -90,6 +92,7 @@ impl Agent {
         };
         let mut objects = Box::pin(informer::<Node>(self.parts.client.clone(), options));
         let mut pressures = self.parts.pressures.clone();
+        let mut devices = self.parts.devices.changes();
         let mut checks = 0_u32;
         let mut timer = tokio::time::interval(CHECK_INTERVAL);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -111,6 +114,7 @@ impl Agent {
                     }
                 }
                 Ok(()) = pressures.changed() => self.write_status().await,
+                Ok(()) = devices.changed() => self.write_status().await,
                 _ = timer.tick() => {
                     self.check(checks.is_multiple_of(CHECKS_PER_IMAGE_LIST)).await;
                     checks = checks.wrapping_add(1);

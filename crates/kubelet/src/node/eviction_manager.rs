@@ -295,7 +295,7 @@ impl EvictionManager {
         );
         let recorder = &self.context.recorder;
         recorder.pod_warning(&known.pod, "Evicted", message.clone());
-        known.worker.evict(Eviction { reason: "Evicted".to_owned(), message, grace_seconds: 0 });
+        known.worker.evict(Eviction::evicted(message));
     }
 }
 

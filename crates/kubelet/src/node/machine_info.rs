@@ -20,6 +20,8 @@ pub struct MachineInfo {
     pub cpus: u64,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
+    /// Reserved huge pages: their number, by size in bytes.
+    pub huge_pages: BTreeMap<u64, u64>,
     pub info: NodeSystemInfo,
 }
 
@@ -44,6 +46,7 @@ impl MachineInfo {
             cpus: std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64),
             memory_bytes: memory("MemTotal").unwrap_or(0),
             disk_bytes,
+            huge_pages: huge_pages(Path::new("/sys/kernel/mm/hugepages")),
             info: NodeSystemInfo {
                 architecture: architecture().to_owned(),
                 boot_id: text("/proc/sys/kernel/random/boot_id"),
@@ -62,29 +65,49 @@ impl MachineInfo {
     /// Capacity by resource name.
     pub fn capacity(&self, max_pods: u32) -> BTreeMap<String, Quantity> {
         let cpus = i64::try_from(self.cpus).unwrap_or(i64::MAX);
-        [
+        let huge_pages = self.huge_pages.iter().map(|(size, number)| {
+            let size_name = Quantity::from_bytes(*size);
+            (format!("hugepages-{size_name}"), Quantity::from_bytes(size * number))
+        });
+        let mut all: BTreeMap<String, Quantity> = [
             ("cpu", Quantity::from_units(cpus)),
             ("memory", whole_ki(self.memory_bytes)),
             ("ephemeral-storage", whole_ki(self.disk_bytes)),
             ("pods", Quantity::from_units(max_pods.into())),
-            ("hugepages-1Gi", Quantity::ZERO),
-            ("hugepages-2Mi", Quantity::ZERO),
         ]
         .map(|(name, amount)| (name.to_owned(), amount))
-        .into()
+        .into();
+        all.extend(huge_pages);
+        all
     }
 
     /// The part of the capacity that pods can use, by resource name.
     pub fn allocatable(&self, max_pods: u32) -> BTreeMap<String, Quantity> {
         let mut all = self.capacity(max_pods);
+        // Huge pages are memory too, and cannot be used as anything else.
+        let huge: u64 = self.huge_pages.iter().map(|(size, number)| size * number).sum();
         let disk = self.disk_bytes - self.disk_bytes / 100 * DISK_RESERVED_PERCENT;
         all.insert(
             "memory".to_owned(),
-            whole_ki(self.memory_bytes.saturating_sub(MEMORY_RESERVED)),
+            whole_ki(self.memory_bytes.saturating_sub(MEMORY_RESERVED + huge)),
         );
         all.insert("ephemeral-storage".to_owned(), whole_ki(disk));
         all
     }
+}
+
+/// Reads `hugepages-2048kB/nr_hugepages` and its siblings.
+fn huge_pages(directory: &Path) -> BTreeMap<u64, u64> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let kilobytes = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+            let size = kilobytes.parse::<u64>().ok()? << 10;
+            let number = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?;
+            Some((size, number.trim().parse().ok()?))
+        })
+        .collect()
 }
 
 fn whole_ki(bytes: u64) -> Quantity {
@@ -131,5 +154,29 @@ pub fn architecture() -> &'static str {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_a_resource_and_no_other_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, number) in [("hugepages-2048kB", "64\n"), ("hugepages-1048576kB", "0\n")] {
+            let size = directory.path().join(name);
+            fs::create_dir(&size).unwrap();
+            fs::write(size.join("nr_hugepages"), number).unwrap();
+        }
+        let huge_pages = huge_pages(directory.path());
+        let facts = MachineInfo { memory_bytes: 1 << 30, huge_pages, ..Default::default() };
+        let (capacity, allocatable) = (facts.capacity(1), facts.allocatable(1));
+        for (name, expected) in [("hugepages-2Mi", "128Mi"), ("hugepages-1Gi", "0")] {
+            assert_eq!(capacity[name].to_string(), expected);
+            assert_eq!(allocatable[name].to_string(), expected);
+        }
+        assert_eq!(capacity["memory"].to_string(), "1Gi");
+        assert_eq!(allocatable["memory"].to_string(), "796Mi");
     }
 }

@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use api::quantity::Quantity;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::machine_info::MachineInfo;
 use super::pressure::Pressures;
+use crate::devices::Offer;
 
 /// Maximum number of images in the status, as upstream.
 pub const IMAGES_MAX: usize = 50;
@@ -30,7 +32,11 @@ pub struct StatusInput<'a> {
     pub runtime_ready: bool,
     /// Whether pods can get addresses.
     pub network_ready: bool,
+    /// Whether pods can have user namespaces of their own.
+    pub user_namespaces: bool,
     pub images: &'a [ContainerImage],
+    /// Devices of plugins, by resource name.
+    pub offers: &'a BTreeMap<String, Offer>,
 }
 
 /// The node's status. Resources, conditions and addresses in `before` that belong to others are
@@ -41,21 +47,47 @@ pub fn status(input: &StatusInput<'_>, before: &NodeStatus, at: Timestamp) -> No
     addresses.push(address("Hostname", input.hostname));
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(with(&before.capacity, input.facts.capacity(input.max_pods))),
+        capacity: Some(with(&before.capacity, capacity(input))),
         allocatable: Some(with(&before.allocatable, allocatable(input, before))),
         conditions: Some(conditions(input, before, at)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: input.port.into() }),
         }),
         node_info: Some(input.facts.info.clone()),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+        runtime_handlers: Some(vec![handler(input.user_namespaces)]),
         images: (!input.images.is_empty()).then(|| input.images.to_vec()),
         ..before.clone()
     }
 }
 
-/// An extended resource in the capacity is allocatable.
+/// What pods may ask of the only handler, which has no name.
+fn handler(user_namespaces: bool) -> NodeRuntimeHandler {
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(true),
+        user_namespaces: Some(user_namespaces),
+    };
+    NodeRuntimeHandler { name: Some(String::new()), features: Some(features) }
+}
+
+fn capacity(input: &StatusInput<'_>) -> BTreeMap<String, Quantity> {
+    let mut own = input.facts.capacity(input.max_pods);
+    own.extend(devices(input, |offer| offer.capacity));
+    own
+}
+
+fn devices(
+    input: &StatusInput<'_>,
+    of: impl Fn(&Offer) -> usize,
+) -> impl Iterator<Item = (String, Quantity)> {
+    let number = move |offer| Quantity::from_units(i64::try_from(of(offer)).unwrap_or(i64::MAX));
+    input.offers.iter().map(move |(name, offer)| (name.clone(), number(offer)))
+}
+
+/// An extended resource in the capacity is allocatable, but for devices that are not healthy.
 fn allocatable(input: &StatusInput<'_>, before: &NodeStatus) -> BTreeMap<String, Quantity> {
     let mut own = input.facts.allocatable(input.max_pods);
+    own.extend(devices(input, |offer| offer.allocatable));
     for (name, amount) in before.capacity.iter().flatten() {
         own.entry(name.clone()).or_insert_with(|| Quantity::of(amount));
     }
@@ -165,6 +197,8 @@ fn whole(at: Timestamp) -> Time {
 mod tests {
     use super::*;
 
+    static NO_OFFERS: BTreeMap<String, Offer> = BTreeMap::new();
+
     fn input(facts: &MachineInfo) -> StatusInput<'_> {
         StatusInput {
             facts,
@@ -175,7 +209,29 @@ mod tests {
             pressures: Pressures::default(),
             runtime_ready: true,
             network_ready: true,
+            user_namespaces: true,
             images: &[],
+            offers: &NO_OFFERS,
+        }
+    }
+
+    #[test]
+    fn unhealthy_devices_are_capacity_and_gone_ones_count_zero() {
+        let offers: BTreeMap<String, Offer> = [
+            ("example.com/gpu".into(), Offer { capacity: 3, allocatable: 2 }),
+            ("example.com/gone".into(), Offer::default()),
+        ]
+        .into();
+        let facts = MachineInfo::default();
+        let mut before = NodeStatus::default();
+        for list in [&mut before.capacity, &mut before.allocatable] {
+            list.get_or_insert_default().insert("example.com/gone".into(), Text("4".into()));
+        }
+        let input = StatusInput { offers: &offers, ..input(&facts) };
+        let found = status(&input, &before, Timestamp::UNIX_EPOCH);
+        let (capacity, allocatable) = (found.capacity.unwrap(), found.allocatable.unwrap());
+        for (name, all, usable) in [("example.com/gpu", "3", "2"), ("example.com/gone", "0", "0")] {
+            assert_eq!((capacity[name].0.as_str(), allocatable[name].0.as_str()), (all, usable));
         }
     }
 

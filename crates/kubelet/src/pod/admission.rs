@@ -1,6 +1,7 @@
 //! Whether the node admits a pod that was bound to it: pure. A rejected pod fails, with Kubernetes'
 //! reasons.
 
+pub mod preemption;
 mod safety;
 
 use std::collections::BTreeMap;
@@ -15,10 +16,14 @@ use crate::node::pressure::Pressures;
 
 pub use safety::permit;
 
-/// The prefix of every rejection message.
+/// The prefix of the message of a pod that was rejected.
 pub const REJECTED: &str = "Pod was rejected: ";
 /// From this priority on, a pod is critical (`system-cluster-critical`).
 pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+/// Reason of a pod that is not admitted because something failed.
+const UNEXPECTED: &str = "UnexpectedAdmissionError";
+/// What is looked at first.
+const FIRST: [&str; 4] = ["pods", "cpu", "memory", "ephemeral-storage"];
 const MEMORY_PRESSURE_TAINT: &str = "node.kubernetes.io/memory-pressure";
 
 /// Why a pod is rejected.
@@ -28,36 +33,92 @@ pub struct Rejection {
     pub message: String,
 }
 
-/// Checks `pod` against the node, its shortages, and the pods that it has admitted.
-pub fn admit(
-    node: &Node,
-    pressures: &Pressures,
-    taken: &[&Pod],
-    pod: &Pod,
-) -> Result<(), Rejection> {
+impl Rejection {
+    fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into() }
+    }
+
+    /// An allocation has failed.
+    pub fn unexpected(error: &impl std::fmt::Display) -> Self {
+        let message = format!("Allocate failed due to {error}, which is unexpected");
+        Self::new(UNEXPECTED, message)
+    }
+}
+
+/// What a pod requests and the node does not have: thousandths of cores, or units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insufficient {
+    pub resource: String,
+    pub requested: i64,
+    pub used: i64,
+    pub capacity: i64,
+}
+
+impl From<&Insufficient> for Rejection {
+    fn from(one: &Insufficient) -> Self {
+        let Insufficient { resource, requested, used, capacity } = one;
+        Self::new(
+            &format!("OutOf{resource}"),
+            format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            ),
+        )
+    }
+}
+
+/// Why a pod is not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Because of what it requests, and only of that.
+    Insufficient(Vec<Insufficient>),
+    Rejection(Rejection),
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejection(rejection)
+    }
+}
+
+/// Checks `pod` against the node, its shortages, and the pods that it has admitted. Of several
+/// reasons, the first counts (`pkg/kubelet/lifecycle/predicate.go`), but for a critical pod, which
+/// can get resources: for that, one of the others.
+pub fn admit(node: &Node, pressures: &Pressures, taken: &[&Pod], pod: &Pod) -> Result<(), Refusal> {
     bears(pressures, pod)?;
-    fits(node, taken, pod)?;
+    let missing = missing(node, taken, pod);
+    let misplaced = misplaced(node, taken, pod);
+    match (missing.first(), misplaced) {
+        (None, None) => Ok(()),
+        (Some(first), _) if !is_critical(pod) => Err(Rejection::from(first).into()),
+        (_, Some(rejection)) => Err(rejection.into()),
+        (Some(_), None) => Err(Refusal::Insufficient(missing)),
+    }
+}
+
+/// Whether the pod must run: others are preempted for it.
+pub fn is_critical(pod: &Pod) -> bool {
+    pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY
+}
+
+/// The node is not one of those that the pod can run on, or has its ports in use.
+fn misplaced(node: &Node, taken: &[&Pod], pod: &Pod) -> Option<Rejection> {
     if !selected(node, pod) {
-        return Err(Rejection {
-            reason: "NodeAffinity".to_owned(),
-            message: "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".to_owned(),
-        });
+        let text =
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        return Some(Rejection::new("NodeAffinity", text));
     }
     let used: Vec<HostPort> = taken.iter().flat_map(|other| host_ports(other)).collect();
-    if host_ports(pod).iter().any(|port| used.iter().any(|other| port.conflicts(other))) {
-        return Err(Rejection {
-            reason: "NodePorts".to_owned(),
-            message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".to_owned(),
-        });
-    }
-    Ok(())
+    let conflict = host_ports(pod).iter().any(|port| used.iter().any(|one| port.conflicts(one)));
+    let text =
+        "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    conflict.then(|| Rejection::new("NodePorts", text))
 }
 
 /// A node under pressure admits critical pods only; if only memory is short, also those that
 /// request some or tolerate the taint (`k8s.io/kubernetes/pkg/kubelet/eviction`, `Admit`).
 fn bears(pressures: &Pressures, pod: &Pod) -> Result<(), Rejection> {
     let conditions = pressures.conditions();
-    if conditions.is_empty() || pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY {
+    if conditions.is_empty() || is_critical(pod) {
         return Ok(());
     }
     let mut tolerations = pod.spec_ref().tolerations.iter().flatten();
@@ -70,50 +131,51 @@ fn bears(pressures: &Pressures, pod: &Pod) -> Result<(), Rejection> {
     if conditions == ["MemoryPressure"] && (qos::name(pod) != "BestEffort" || tolerated) {
         return Ok(());
     }
-    Err(Rejection {
-        reason: "Evicted".to_owned(),
-        message: format!("{REJECTED}The node had condition: [{}]. ", conditions.join(" ")),
-    })
+    let text = format!("The node had condition: [{}]. ", conditions.join(" "));
+    Err(Rejection::new("Evicted", text))
 }
 
-fn fits(node: &Node, taken: &[&Pod], pod: &Pod) -> Result<(), Rejection> {
-    let status = node.status.clone().unwrap_or_default();
-    let allocatable = status.allocatable.unwrap_or_default();
-    let amount = |name: &str| allocatable.get(name).map_or(Quantity::ZERO, Quantity::of);
-    let mut wanted: BTreeMap<String, Quantity> =
-        api::pod::resources(pod.spec_ref(), Side::Requests);
-    wanted.insert("pods".to_owned(), Quantity::from_units(1));
+/// The resources that the pod requests and that are not free, in upstream's order. Extended resources
+/// that the node does not have at all are none of its business.
+fn missing(node: &Node, taken: &[&Pod], pod: &Pod) -> Vec<Insufficient> {
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let capacity = |name: &str| allocatable.and_then(|all| all.get(name)).map(Quantity::of);
+    let requests = |pod: &Pod| {
+        let mut all = api::pod::resources(pod.spec_ref(), Side::Requests);
+        all.insert("pods".to_owned(), Quantity::from_units(1));
+        all
+    };
     let others: Vec<BTreeMap<String, Quantity>> =
-        taken.iter().map(|other| api::pod::resources(other.spec_ref(), Side::Requests)).collect();
-    for (name, asked) in wanted {
-        if asked.is_zero() {
+        taken.iter().map(|other| requests(other)).collect();
+    let mut wanted: Vec<(String, Quantity)> = requests(pod).into_iter().collect();
+    wanted.sort_by_key(|(name, _)| {
+        FIRST.iter().position(|first| first == name).unwrap_or(usize::MAX)
+    });
+    let mut missing = Vec::new();
+    for (resource, asked) in wanted {
+        let capacity = capacity(&resource);
+        let foreign = capacity.is_none() && api::pod::is_extended_resource(&resource);
+        if asked.is_zero() || foreign {
             continue;
         }
-        let used = if name == "pods" {
-            Quantity::from_units(i64::try_from(taken.len()).unwrap_or(i64::MAX))
-        } else {
-            others
-                .iter()
-                .filter_map(|other| other.get(&name).copied())
-                .fold(Quantity::ZERO, |sum, one| sum + one)
-        };
-        let capacity = amount(&name);
+        let capacity = capacity.unwrap_or(Quantity::ZERO);
+        let used = others.iter().filter_map(|other| other.get(&resource).copied());
+        let used = used.fold(Quantity::ZERO, |sum, one| sum + one);
         if used + asked > capacity {
-            let number = |quantity: Quantity| {
-                if name == "cpu" { quantity.millis() } else { quantity.units() }
-            };
-            return Err(Rejection {
-                reason: format!("OutOf{name}"),
-                message: format!(
-                    "Pod was rejected: Node didn't have enough resource: {name}, requested: {}, used: {}, capacity: {}",
-                    number(asked),
-                    number(used),
-                    number(capacity)
-                ),
+            missing.push(Insufficient {
+                requested: number(&resource, asked),
+                used: number(&resource, used),
+                capacity: number(&resource, capacity),
+                resource,
             });
         }
     }
-    Ok(())
+    missing
+}
+
+/// Thousandths of cores, or units.
+fn number(resource: &str, amount: Quantity) -> i64 {
+    if resource == "cpu" { amount.millis() } else { amount.units() }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,12 +316,64 @@ mod tests {
             (pod("0", 81, Some(("disk", "hdd"))), Err("NodeAffinity")),
         ];
         for (pod, expected) in cases {
-            let found = admit(&node(), &Pressures::default(), &[&there], &pod)
-                .map_err(|rejection| rejection.reason);
+            let found = admit(&node(), &Pressures::default(), &[&there], &pod).map_err(reason);
             assert_eq!(found, expected.map_err(str::to_owned));
         }
-        let full = admit(&node(), &Pressures::default(), &[&there, &there], &pod("0", 0, None));
-        assert_eq!(full.unwrap_err().reason, "OutOfpods");
+        let full = admit(&node(), &Pressures::default(), &[&there, &there], &pod("9", 0, None));
+        assert_eq!(reason(full.unwrap_err()), "OutOfpods");
+    }
+
+    fn rejection(refusal: Refusal) -> Rejection {
+        match refusal {
+            Refusal::Rejection(rejection) => rejection,
+            Refusal::Insufficient(missing) => panic!("{missing:?}"),
+        }
+    }
+
+    fn reason(refusal: Refusal) -> String {
+        rejection(refusal).reason
+    }
+
+    #[test]
+    fn extended_resources_count_where_the_node_has_them() {
+        let mut node = node();
+        let allocatable = node.status.as_mut().unwrap().allocatable.as_mut().unwrap();
+        allocatable.insert("example.com/gpu".into(), Text("1".into()));
+        let wants = |name: &str, amount: &str| {
+            let mut pod = pod("0", 0, None);
+            let resources = pod.spec.as_mut().unwrap().containers[0].resources.as_mut().unwrap();
+            let requests = resources.requests.as_mut().unwrap();
+            requests.insert(name.into(), Text(amount.into()));
+            pod
+        };
+        let there = wants("example.com/gpu", "1");
+        let admit = |taken: &[&Pod], pod: &Pod| {
+            let admitted = admit(&node, &Pressures::default(), taken, pod);
+            admitted.map_err(|refusal| rejection(refusal).message)
+        };
+        assert_eq!(admit(&[], &there), Ok(()));
+        assert_eq!(admit(&[], &wants("example.com/of-the-cluster", "9")), Ok(()));
+        let text =
+            "Node didn't have enough resource: example.com/gpu, requested: 1, used: 1, capacity: 1";
+        assert_eq!(admit(&[&there], &there), Err(text.into()));
+        let text = "Node didn't have enough resource: hugepages-2Mi, requested: 2097152, used: 0, capacity: 0";
+        assert_eq!(admit(&[], &wants("hugepages-2Mi", "2Mi")), Err(text.into()));
+    }
+
+    #[test]
+    fn a_critical_pod_is_told_what_is_missing_if_that_is_all() {
+        let there = pod("1500m", 80, None);
+        let critical = |port, selector| {
+            let mut pod = pod("900m", port, selector);
+            pod.spec.as_mut().unwrap().priority = Some(CRITICAL_PRIORITY);
+            pod
+        };
+        let admit = |pod: &Pod| admit(&node(), &Pressures::default(), &[&there], pod).unwrap_err();
+        let missing =
+            Insufficient { resource: "cpu".into(), requested: 900, used: 1500, capacity: 2000 };
+        assert_eq!(admit(&critical(0, None)), Refusal::Insufficient(vec![missing]));
+        assert_eq!(reason(admit(&critical(80, None))), "NodePorts");
+        assert_eq!(reason(admit(&critical(0, Some(("disk", "hdd"))))), "NodeAffinity");
     }
 
     #[test]
@@ -267,7 +381,7 @@ mod tests {
         use crate::node::pressure::Shortage;
         let refused = |short: &[Shortage], pod: &Pod| {
             let pressures = Pressures::default().next(short, jiff::Timestamp::UNIX_EPOCH);
-            admit(&node(), &pressures, &[], pod).err()
+            admit(&node(), &pressures, &[], pod).err().map(rejection)
         };
         let (best_effort, burstable) = (pod("0", 0, None), pod("100m", 0, None));
         let mut critical = best_effort.clone();
@@ -284,7 +398,7 @@ mod tests {
         let both = [Shortage::Memory, Shortage::Disk];
         assert_eq!(
             refused(&memory, &best_effort).unwrap().message,
-            "Pod was rejected: The node had condition: [MemoryPressure]. "
+            "The node had condition: [MemoryPressure]. "
         );
         assert_eq!(refused(&memory, &burstable), None);
         assert_eq!(refused(&memory, &tolerant), None);
@@ -294,7 +408,7 @@ mod tests {
             assert_eq!(rejection.reason, "Evicted");
             assert_eq!(
                 rejection.message,
-                "Pod was rejected: The node had condition: [MemoryPressure DiskPressure]. "
+                "The node had condition: [MemoryPressure DiskPressure]. "
             );
         }
     }

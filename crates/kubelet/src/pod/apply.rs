@@ -12,6 +12,7 @@ use client::{Api, DeleteOptions};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
+use super::admission::Rejection;
 use super::backoff::{Backoff, Policy};
 use super::context::Context;
 use super::declared::find;
@@ -42,13 +43,15 @@ impl Problem {
 /// How an action ended.
 #[derive(Debug)]
 pub enum Outcome {
+    /// Why the pod is rejected, if it is.
+    Devices(Result<(), Rejection>),
     Sandbox(Result<Box<ReadySandbox>, Problem>),
     Volumes(Result<MountedVolumes, Problem>),
     Image {
         container: String,
         attempt: u32,
-        /// The image's id.
-        result: Result<String, Problem>,
+        /// The image's id, or the name of the image that failed: its own, or that of a volume.
+        result: Result<String, (String, Problem)>,
     },
     Start {
         container: String,
@@ -72,6 +75,7 @@ impl Outcome {
     /// The work that this finishes.
     pub fn work(&self) -> Option<Work> {
         Some(match self {
+            Self::Devices(_) => Work::Devices,
             Self::Sandbox(_) => Work::Sandbox,
             Self::Volumes(_) => Work::Volumes,
             Self::Image { container, .. } => Work::Image(container.clone()),
@@ -95,13 +99,16 @@ pub struct PodActions {
 }
 
 impl PodActions {
+    pub async fn allocate_devices(self) -> Outcome {
+        let allocated = self.context.devices.allocate(&self.pod).await;
+        Outcome::Devices(allocated.map_err(|error| Rejection::unexpected(&error)))
+    }
+
     pub async fn sync_volumes(self, sandbox: Option<ReadySandbox>) -> Outcome {
-        let runtime_fields = container_config::runtime_fields(&self.context, sandbox.as_ref());
+        let runtime_fields =
+            container_config::runtime_fields(&self.context, &self.pod, sandbox.as_ref());
         let synced = self.context.volumes.sync(&self.pod, &runtime_fields, &self.worker).await;
-        Outcome::Volumes(match synced {
-            Ok(volumes) => self.mount_images(&volumes).await.map(|()| volumes),
-            Err(error) => Err(Problem::new("FailedMount", cause_chain(&error))),
-        })
+        Outcome::Volumes(synced.map_err(|error| Problem::new("FailedMount", cause_chain(&error))))
     }
 
     pub async fn remove_container(self, id: ContainerId) -> Outcome {
@@ -116,7 +123,7 @@ impl PodActions {
         let Some(declared) = declared else {
             return Outcome::Resized { id, fingerprint: String::new(), result: Ok(()) };
         };
-        let limits = resources::container_cgroup(declared.container.resources.as_ref());
+        let limits = resources::container_cgroup(&self.pod, &declared.container);
         let pod_limits = resources::pod_cgroup(&self.pod);
         let path = self.context.cgroups.pod_path(super::qos::qos_class(&self.pod), self.pod.uid());
         let cgroups = self.context.cgroups.clone();
@@ -130,7 +137,7 @@ impl PodActions {
         Outcome::Resized { id, fingerprint: resources::fingerprint(&declared.container), result }
     }
 
-    /// Tears down network and volumes.
+    /// Tears down network and volumes, and frees the devices.
     pub async fn tear_down(self) -> Outcome {
         let uid = self.pod.uid().to_owned();
         let addressed = self.pod.status_ref().pod_ip.is_some() && !self.pod.host_network();
@@ -150,7 +157,8 @@ impl PodActions {
         };
         let (network, volumes) = tokio::join!(network, volumes);
         self.context.objects.release(&self.worker);
-        let result = network.and(volumes);
+        let devices = || self.context.devices.release(&uid).map_err(|error| error.to_string());
+        let result = network.and(volumes).and_then(|()| devices());
         Outcome::TornDown(result.map_err(|message| Problem::new("FailedKillPod", message)))
     }
 

@@ -19,6 +19,7 @@ use super::resources;
 use super::worker::handle::WorkerHandle;
 use super::worker::state::ReadySandbox;
 use crate::containers::{ContainerConfig, Device, Mount, MountPropagation};
+use crate::devices::{DeviceError, Injection};
 use crate::logs::container_log_path;
 use crate::volume::{MountedVolumes, VolumeError, sub_path};
 use environment::{EnvironmentError, Sources, environment, references};
@@ -36,6 +37,8 @@ pub enum ConfigError {
     NoServices,
     #[error(transparent)]
     Api(#[from] client::Error),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("volume {0:?} is not mounted")]
     NoVolume(String),
     #[error(
@@ -70,11 +73,21 @@ pub struct Start<'a> {
 }
 
 /// The runtime fields of a pod, for its containers and volumes.
-pub fn runtime_fields(context: &Context, sandbox: Option<&ReadySandbox>) -> RuntimeFields {
+pub fn runtime_fields(
+    context: &Context,
+    pod: &Pod,
+    sandbox: Option<&ReadySandbox>,
+) -> RuntimeFields {
+    // A container without a limit can use what the pod or else the node allows.
+    let mut allocatable = context.node.allocatable.clone();
+    for (name, amount) in &mut allocatable {
+        let limit = resources::limit(pod.spec_ref().resources.as_ref(), name);
+        *amount = limit.map_or(*amount, |limit| limit.min(*amount));
+    }
     RuntimeFields {
         pod_ips: sandbox.map(|sandbox| sandbox.ips.clone()).unwrap_or_default(),
         host_ips: context.node.ips.clone(),
-        allocatable: context.node.allocatable.clone(),
+        allocatable,
     }
 }
 
@@ -85,7 +98,11 @@ pub async fn container_config(
 ) -> Result<ContainerConfig, ConfigError> {
     let container = &start.declared.container;
     let (context, pod) = (start.context, start.pod);
-    let env = environment(pod, container, &sources(start).await?)?;
+    let Injection { mut env, mounts, mut devices, annotations } =
+        context.devices.prepare(pod, &container.name).await?;
+    devices.extend(volume_devices(start)?);
+    // The pod's own variables come later, and so replace those of the devices.
+    env.extend(environment(pod, container, &sources(start).await?)?);
     let lookup = |name: &str| {
         env.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone())
     };
@@ -96,7 +113,7 @@ pub async fn container_config(
     let io = |operation| move |source| ConfigError::Io { operation, source };
     let message_file = files::make_message_file(&directory, start.attempt)
         .map_err(io("create the termination message file"))?;
-    let mut mounts = volume_mounts(start, &directory, lookup)?;
+    let mut mounts = volume_mounts(start, &directory, lookup, mounts)?;
     let message_path =
         container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     mounts.push(file_mount(&message_file, message_path, false));
@@ -122,9 +139,9 @@ pub async fn container_config(
         env: env.clone(),
         working_dir: container.working_dir.clone().filter(|directory| !directory.is_empty()),
         mounts,
-        devices: volume_devices(start)?,
+        devices,
         security: security_context::security_context(pod, container, &seccomp),
-        resources: resources::container_cgroup(container.resources.as_ref()),
+        resources: resources::container_cgroup(pod, container),
         oom_score_adj: resources::oom_score_adj(pod, container, context.node.memory_bytes),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
@@ -140,11 +157,13 @@ pub async fn container_config(
             &container.name,
             start.attempt,
         ),
-        annotations: [
-            (resources::ANNOTATION.to_owned(), fingerprint),
-            (SANDBOX_ANNOTATION.to_owned(), start.sandbox.sandbox.id.clone()),
-        ]
-        .into(),
+        annotations: annotations
+            .into_iter()
+            .chain([
+                (resources::ANNOTATION.to_owned(), fingerprint),
+                (SANDBOX_ANNOTATION.to_owned(), start.sandbox.sandbox.id.clone()),
+            ])
+            .collect(),
     })
 }
 
@@ -155,7 +174,7 @@ async fn sources(start: &Start<'_>) -> Result<Sources, ConfigError> {
     let services = context.services.variables(namespace, links).await;
     let mut sources = Sources {
         services: services.ok_or(ConfigError::NoServices)?,
-        runtime_fields: runtime_fields(context, Some(start.sandbox)),
+        runtime_fields: runtime_fields(context, pod, Some(start.sandbox)),
         ..Default::default()
     };
     let wanted = references(&start.declared.container);
@@ -185,8 +204,9 @@ fn volume_mounts(
     start: &Start<'_>,
     directory: &Path,
     lookup: impl Fn(&str) -> Option<String> + Copy,
+    of_devices: Vec<Mount>,
 ) -> Result<Vec<Mount>, ConfigError> {
-    let mut mounts = Vec::new();
+    let mut mounts = of_devices;
     let all = start.declared.container.volume_mounts.iter().flatten();
     for (index, mount) in all.enumerate() {
         let volume = start
@@ -215,6 +235,7 @@ fn volume_mounts(
             container_path: absolute(&mount.mount_path),
             read_only,
             no_exec,
+            locked_options: Vec::new(),
             recursive_read_only: read_only
                 && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
             propagation: match mount.mount_propagation.as_deref() {

@@ -14,6 +14,7 @@ use super::hosts::ClusterDns;
 use crate::cgroup::Cgroups;
 use crate::config::Directories;
 use crate::containers::Runtime;
+use crate::devices::DeviceManager;
 use crate::events::EventRecorder;
 use crate::image::ImageService;
 use crate::network::PodNetwork;
@@ -29,6 +30,8 @@ pub struct NodeInfo {
     /// Primary family first.
     pub ips: Vec<IpAddr>,
     pub memory_bytes: u64,
+    /// In bytes.
+    pub huge_page_sizes: Vec<u64>,
     /// Allocatable resources, by name.
     pub allocatable: BTreeMap<String, Quantity>,
     /// The node's own resolv.conf.
@@ -53,6 +56,7 @@ pub struct Context {
     pub services: Services,
     pub volumes: VolumeManager,
     pub prober: Prober,
+    pub devices: DeviceManager,
     pub node: NodeInfo,
 }
 

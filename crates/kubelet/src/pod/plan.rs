@@ -23,6 +23,8 @@ pub use lifecycle::{DEADLINE_EXCEEDED, Lifecycle, Termination, completed, lifecy
 /// An action of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Give the containers their devices, or reject the pod.
+    AllocateDevices,
     /// Create (or find) the namespaces and the network.
     SetUpSandbox,
     /// Mount what is missing and bring the contents up to date.

@@ -25,7 +25,7 @@ use super::plan::{Action, DEADLINE_EXCEEDED, Lifecycle, Plan, Termination, lifec
 use super::pod_ext::PodExt;
 use super::status::{self, status};
 use handle::WorkerHandle;
-use state::{Work, WorkerState};
+use state::{ImageState, Work, WorkerState};
 
 use crate::containers::{ContainerId, ContainerStatus};
 use crate::probe::ProbeKind;
@@ -247,7 +247,13 @@ impl Worker {
                     self.pod.pod_namespace(),
                     self.pod.uid()
                 ),
-                "ImagePullBackOff" => format!("Back-off pulling image \"{}\"", declared.image()),
+                "ImagePullBackOff" => {
+                    let image = match self.state.images.get(name) {
+                        Some(ImageState::Failed { image, .. }) => image,
+                        _ => declared.image(),
+                    };
+                    format!("Back-off pulling image \"{image}\"")
+                }
                 _ => continue,
             };
             let recorder = &self.context.recorder;
@@ -281,6 +287,7 @@ impl Worker {
     fn act(&mut self, action: Action) {
         let actions = self.actions();
         match action {
+            Action::AllocateDevices => self.spawn(Work::Devices, actions.allocate_devices()),
             Action::SetUpSandbox => self.spawn(Work::Sandbox, actions.set_up_sandbox()),
             Action::SyncVolumes => {
                 self.state.volumes_dirty = false;

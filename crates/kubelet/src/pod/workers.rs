@@ -1,8 +1,9 @@
 //! Starts a worker for each pod that is bound to the node, and notifies workers of events.
 
+mod admission;
 mod orphans;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{admit, permit};
 use super::context::Context;
 use super::manager::PodManager;
 use super::pod_ext::PodExt;
 use super::worker::handle::{SyncReason, WorkerHandle};
-use super::worker::state::Eviction;
 use super::worker::{Desired, Worker};
 use crate::containers::{ContainerId, ContainerState, RuntimeEvent};
 use crate::node::pressure::Pressures;
+use admission::Preemptor;
 
 /// Relist interval, in case events were lost.
 const RELIST: Duration = Duration::from_secs(60);
@@ -53,6 +53,8 @@ pub struct PodWorkers {
     begun: bool,
     /// Container states at the last relist.
     seen: HashMap<ContainerId, (String, u8)>,
+    /// Critical pods that wait until others have made room for them, by uid.
+    preemptors: BTreeMap<String, Preemptor>,
 }
 
 impl PodWorkers {
@@ -73,6 +75,7 @@ impl PodWorkers {
             initial: None,
             begun: false,
             seen: HashMap::new(),
+            preemptors: BTreeMap::new(),
         }
     }
 
@@ -89,14 +92,19 @@ impl PodWorkers {
         let mut objects = Box::pin(informer::<Pod>(self.context.client.clone(), options));
         let mut events = self.context.runtime.events();
         let mut network = self.context.network.clone();
+        let mut devices = self.context.devices.changes();
         let mut relist = tokio::time::interval(RELIST);
         relist.reset();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(event) = objects.next() => self.object(event),
+                Some(event) = objects.next() => {
+                    self.object(event);
+                    self.admit_preemptors();
+                }
                 event = receive(&mut events) => self.happened(event),
                 Ok(()) = network.changed() => self.notify_all(SyncReason::PodUpdated),
+                Ok(()) = devices.changed() => self.notify_all(SyncReason::PodUpdated),
                 _ = relist.tick() => self.relist().await,
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
                     Ok(uid) => self.gone(&uid),
@@ -122,6 +130,10 @@ impl PodWorkers {
         let uids: BTreeSet<String> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
         let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         pods.sort_by_key(|pod| (!self.survivors.contains(pod.uid()), age(pod)));
+        if let Err(error) = self.context.devices.retain(&uids) {
+            tracing::warn!(%error, "cannot free the devices of pods that are gone");
+        }
+        self.preemptors.retain(|uid, _| uids.contains(uid));
         for pod in pods {
             self.desired(pod);
         }
@@ -147,10 +159,14 @@ impl PodWorkers {
             running.handle.notify(SyncReason::PodUpdated);
             return;
         }
-        let handle = Arc::new(WorkerHandle::default());
-        let rejected = self.rejected(&pod, &handle);
-        let desired = Desired { pod, vanished: false };
-        self.start(desired, handle, rejected, Duration::ZERO);
+        if let Some(preemptor) = self.preemptors.get_mut(&uid)
+            && pod.deletion_deadline().is_none()
+        {
+            preemptor.pod = pod;
+            return;
+        }
+        self.preemptors.remove(&uid);
+        self.admit(pod);
     }
 
     fn start(
@@ -193,49 +209,9 @@ impl PodWorkers {
         }
     }
 
-    /// Rejects a new pod that the node does not admit. Returns whether it did.
-    fn rejected(&self, pod: &Pod, handle: &WorkerHandle) -> bool {
-        let decided = pod.is_terminal()
-            || pod.deletion_deadline().is_some()
-            || self.survivors.contains(pod.uid())
-            || pod.status_ref().start_time.is_some();
-        if decided {
-            return false;
-        }
-        let others: Vec<Arc<Pod>> = self
-            .workers
-            .values()
-            .filter(|running| !running.rejected)
-            .map(|running| running.desired.borrow().clone())
-            // A force-deleted pod still terminates, but no longer holds resources.
-            .filter(|desired| !desired.vanished)
-            .map(|desired| desired.pod)
-            .filter(|other| !other.is_terminal())
-            .collect();
-        let others: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
-        let pressures = *self.pressures.borrow();
-        let allowed = &self.context.node.allowed_unsafe_sysctls;
-        let permitted = permit(allowed, pod);
-        match permitted.and_then(|()| admit(&self.node.borrow(), &pressures, &others, pod)) {
-            Ok(()) => false,
-            Err(rejection) => {
-                self.context.recorder.pod_warning(
-                    pod,
-                    &rejection.reason,
-                    rejection.message.clone(),
-                );
-                handle.evict(Eviction {
-                    reason: rejection.reason,
-                    message: rejection.message,
-                    grace_seconds: 0,
-                });
-                true
-            }
-        }
-    }
-
     fn vanished(&mut self, pod: &Arc<Pod>) {
         let uid = pod.uid();
+        self.preemptors.remove(uid);
         if let Some(running) = self.workers.get(uid) {
             let pod = Arc::clone(pod);
             running.desired.send_replace(Desired { pod, vanished: true });
@@ -247,6 +223,7 @@ impl PodWorkers {
         self.workers.remove(uid);
         self.survivors.remove(uid);
         self.pods.remove(uid);
+        self.admit_preemptors();
     }
 
     fn happened(&mut self, event: RuntimeEvent) {

@@ -15,6 +15,7 @@ use super::{VolumeError, atomic, mount, ownership};
 pub enum Medium {
     Disk,
     Memory { max_bytes: Option<u64> },
+    HugePages { page_bytes: u64 },
 }
 
 /// Creates an emptyDir at `path` that any user may write to, or the group only. One that is set up
@@ -26,7 +27,11 @@ pub fn empty_dir(
     set_up: &Once,
 ) -> Result<(), VolumeError> {
     let mounted = mount::is_tmpfs(path);
-    let there = if medium == Medium::Disk { path.is_dir() } else { mounted };
+    let there = match medium {
+        Medium::Disk => path.is_dir(),
+        Medium::Memory { .. } => mounted,
+        Medium::HugePages { .. } => mount::is_mount_point(path)?,
+    };
     if there && set_up.is_done() {
         return Ok(());
     }
@@ -38,6 +43,12 @@ pub fn empty_dir(
                 mount::make_mount_point(path)?;
             }
             mount::tmpfs(path, max_bytes, 0o1777)?;
+        }
+        Medium::HugePages { page_bytes } => {
+            if !there {
+                mount::make_mount_point(path)?;
+            }
+            mount::huge_pages(path, page_bytes, 0o777)?;
         }
     }
     if let Some(group) = group {

@@ -23,6 +23,12 @@ pub enum VolumeError {
     BadPath(String),
     #[error("its files are larger than {max_bytes} bytes together")]
     TooLarge { max_bytes: u64 },
+    #[error(
+        "medium HugePages: hugePages storage requested, but there is no resource request for huge pages"
+    )]
+    NoHugePages,
+    #[error("medium HugePages can't be used if multiple huge page sizes are requested")]
+    PageSizes,
     #[error("unknown storage medium {0:?}")]
     Medium(String),
     #[error("the NFS server {server:?} {problem}")]

@@ -64,6 +64,17 @@ pub fn tmpfs(path: &Path, size_bytes: Option<u64>, mode: u32) -> Result<(), Volu
         .map_err(|errno| VolumeError::io("mount tmpfs on", path)(errno.into()))
 }
 
+/// Mounts a file system whose files are made of huge pages. An existing one is kept.
+pub fn huge_pages(path: &Path, page_bytes: u64, mode: u32) -> Result<(), VolumeError> {
+    if is_mount_point(path)? {
+        return Ok(());
+    }
+    let options = format!("pagesize={page_bytes},mode={mode:o}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("nodev"), path, Some("hugetlbfs"), flags, Some(options.as_str()))
+        .map_err(|errno| VolumeError::io("mount hugetlbfs on", path)(errno.into()))
+}
+
 /// Mounts a file system of this kind, read-only and noexec, once. `options` are specific to the
 /// kind.
 pub fn read_only(

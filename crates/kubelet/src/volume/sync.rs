@@ -233,7 +233,24 @@ fn medium(
             let limits = limits.filter_map(|limit| u64::try_from(limit).ok());
             Ok(Medium::Memory { max_bytes: limits.filter(|limit| *limit > 0).min() })
         }
-        Some(other) => Err(VolumeError::Medium(other.to_owned())),
+        Some("HugePages") => single_page_size(pod),
+        Some(other) => match other.strip_prefix("HugePages-") {
+            Some(size) => resources::page_size(&format!("hugepages-{size}"))
+                .map(|page_bytes| Medium::HugePages { page_bytes })
+                .ok_or_else(|| VolumeError::Medium(other.to_owned())),
+            None => Err(VolumeError::Medium(other.to_owned())),
+        },
+    }
+}
+
+/// Huge pages of the only size that the pod asks for.
+fn single_page_size(pod: &Pod) -> Result<Medium, VolumeError> {
+    let asked = api::pod::resources(pod.spec_ref(), api::pod::Side::Requests);
+    let mut sizes = asked.keys().filter_map(|name| resources::page_size(name));
+    match (sizes.next(), sizes.next()) {
+        (Some(page_bytes), None) => Ok(Medium::HugePages { page_bytes }),
+        (None, _) => Err(VolumeError::NoHugePages),
+        (Some(_), Some(_)) => Err(VolumeError::PageSizes),
     }
 }
 

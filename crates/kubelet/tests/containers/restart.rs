@@ -175,16 +175,8 @@ async fn a_kubelet_cut_off_anywhere_is_made_good_by_the_next() {
     for step in 0..16_u64 {
         let config = node.pod_config(&format!("cut{step}"));
         let container = {
-            let sandbox = kubelet::containers::PodSandbox {
-                config: config.clone(),
-                netns: None,
-                ipcns: None,
-                utsns: None,
-                pidns: None,
-                shm: Default::default(),
-                id: String::new(),
-                created: false,
-            };
+            let sandbox =
+                kubelet::containers::PodSandbox { config: config.clone(), ..Default::default() };
             let mut container = node.shell(&sandbox, "main", "echo ready; cat; sleep 1000");
             // Half of them with the other kind of streams.
             container.stdin = step % 2 == 1;

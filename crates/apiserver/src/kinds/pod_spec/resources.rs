@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::names;
+use api::pod::{is_extended_resource, is_native_resource};
 use api::quantity::Quantity;
 use api::status::FieldError;
 use k8s_openapi::api::core::v1::{ContainerResizePolicy, ResourceRequirements};
@@ -93,21 +93,9 @@ fn is_huge_page(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-/// Without a domain, or in Kubernetes' own.
-fn is_native(name: &str) -> bool {
-    name.split_once('/')
-        .is_none_or(|(domain, _)| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
-}
-
-fn is_extended(name: &str) -> bool {
-    !is_native(name)
-        && !name.starts_with("requests.")
-        && names::qualified_name(&format!("requests.{name}")).is_empty()
-}
-
 /// Resources whose limits may exceed their requests.
 fn overcommittable(name: &str) -> bool {
-    is_native(name) && !is_huge_page(name)
+    is_native_resource(name) && !is_huge_page(name)
 }
 
 fn is_integer(name: &str) -> bool {
@@ -122,13 +110,13 @@ fn is_integer(name: &str) -> bool {
         "services.nodeports",
         "services.loadbalancers",
     ];
-    COUNTED.contains(&name) || is_extended(name)
+    COUNTED.contains(&name) || is_extended_resource(name)
 }
 
 pub fn container_resource(name: &str, path: &Path, errors: &mut Errors) {
     check::qualified_name(name, path, errors);
     if name.contains('/') {
-        if !is_native(name) && !is_extended(name) {
+        if !is_native_resource(name) && !is_extended_resource(name) {
             errors.push(FieldError::invalid(
                 path,
                 name,

@@ -23,6 +23,10 @@ pub(in crate::containers) struct Machine {
     pub(in crate::containers) oom_score_adj: i32,
     /// Whether the machine uses cgroup v2.
     pub(in crate::containers) unified_cgroups: bool,
+    /// Whether the kernel has user namespaces, and maps the ids of every file system that pods use.
+    pub(in crate::containers) user_namespaces: bool,
+    /// Whether cgroups limit huge pages.
+    pub(in crate::containers) limits_huge_pages: bool,
 }
 
 impl Machine {
@@ -43,8 +47,20 @@ impl Machine {
                 .and_then(|text| text.trim().parse().ok())
                 .unwrap_or(0),
             unified_cgroups: cgroups.version() == CgroupVersion::V2,
+            user_namespaces: has_user_namespaces(),
+            limits_huge_pages: cgroups.limits_huge_pages(),
         }
     }
+}
+
+/// A tmpfs has been mapped since Linux 6.3, the last of them.
+fn has_user_namespaces() -> bool {
+    let read = |name: &str| fs::read_to_string(Path::new("/proc/sys").join(name));
+    let most = read("user/max_user_namespaces");
+    let release = read("kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+    most.is_ok_and(|most| most.trim() != "0") && (number(), number()) >= (6, 3)
 }
 
 /// The device at `host_path`, as a node at `path`; `None` if it is not a device.

@@ -68,6 +68,7 @@ fn bind(volume: &VolumeMount) -> Mount {
     };
     let mut options = vec!["rbind", propagation, access];
     options.extend(volume.no_exec.then_some("noexec"));
+    options.extend(&volume.locked_options);
     mount(&normal(&volume.container_path), "bind", &volume.host_path, &options)
 }
 

@@ -22,6 +22,7 @@ fn sandbox() -> PodSandbox {
         shm: "/pods/u1/shm".into(),
         id: String::new(),
         created: true,
+        user_namespace: None,
     }
 }
 

@@ -18,6 +18,7 @@ impl Agent {
         let before = object.status.clone().unwrap_or_default();
         let pressures = *self.parts.pressures.borrow();
         let network_ready = self.parts.network.borrow().is_some();
+        let offers = self.parts.devices.offers();
         let input = StatusInput {
             facts: &self.parts.facts,
             hostname: &self.parts.flags.node_name,
@@ -27,7 +28,9 @@ impl Agent {
             pressures,
             runtime_ready: self.runtime_ready,
             network_ready,
+            user_namespaces: self.parts.runtime.supports_user_namespaces(),
             images: &self.images,
+            offers: &offers,
         };
         let mut wanted = status(&input, &before, now);
         let due = self.written_at.is_none_or(|at| now.duration_since(at) >= WRITE_AT_LEAST);

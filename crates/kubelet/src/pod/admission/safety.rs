@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Pod};
 
-use super::{REJECTED, Rejection};
+use super::Rejection;
 use crate::pod::pod_ext::PodExt;
 
 /// Namespaced sysctls without effect on other pods or the node
@@ -25,9 +25,7 @@ const SAFE_SYSCTLS: [&str; 12] = [
 /// Rejects sysctls that are neither safe nor in `allowed` (names, or prefixes that end in `*`), and
 /// AppArmor profiles, which this node does not enforce.
 pub fn permit(allowed: &[String], pod: &Pod) -> Result<(), Rejection> {
-    let refuse = |reason: &str, message: String| {
-        Err(Rejection { reason: reason.to_owned(), message: format!("{REJECTED}{message}") })
-    };
+    let refuse = |reason: &str, message: String| Err(Rejection::new(reason, message));
     let security = pod.spec_ref().security_context.as_ref();
     let sysctls = security.and_then(|security| security.sysctls.as_ref());
     for sysctl in sysctls.into_iter().flatten() {
@@ -118,7 +116,7 @@ mod tests {
         }
         assert_eq!(
             permit(&[], &pod("kernel/msgmax", None)).unwrap_err().message,
-            "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted"
+            "forbidden sysctl: \"kernel.msgmax\" not allowlisted"
         );
     }
 }

@@ -1,10 +1,12 @@
-//! Ensures that a container's image is on the node, according to its pull policy.
+//! Ensures that a container's images are on the node, according to their pull policies: its own, and
+//! those of the volumes that it mounts.
 
 use std::time::Duration;
 
 use base64::Engine;
 use k8s_openapi::api::core::v1::Secret;
 
+use super::image_volume::image_volumes;
 use super::{Outcome, PodActions, Problem};
 use crate::image::{Image, ImageError, ImageService, RegistryCredential, SecretSource};
 use crate::pod::declared::{Declared, find};
@@ -15,14 +17,14 @@ pub const INSPECT_ERROR: &str = "ImageInspectError";
 
 /// `imagePullPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Policy {
+enum Policy {
     Always,
     IfNotPresent,
     Never,
 }
 
 /// The given policy, or the default for the image's name.
-pub(super) fn policy_of(asked: Option<&str>, image: &str) -> Policy {
+fn policy_of(asked: Option<&str>, image: &str) -> Policy {
     match asked {
         Some("Always") => Policy::Always,
         Some("Never") => Policy::Never,
@@ -39,7 +41,7 @@ fn is_latest(image: &str) -> bool {
 }
 
 /// Whether a pod may use what is on the node.
-pub(super) enum Usable {
+enum Usable {
     Here(Image),
     /// It is not here, or is for others only.
     MustPull,
@@ -48,7 +50,7 @@ pub(super) enum Usable {
 }
 
 /// Finds an image on the node, for a pod with these credentials.
-pub(super) async fn usable(
+async fn usable(
     images: &ImageService,
     image: &str,
     policy: Policy,
@@ -77,15 +79,37 @@ pub(super) async fn usable(
 impl PodActions {
     pub async fn ensure_image(self, container: String, attempt: u32) -> Outcome {
         let result = match find(&self.pod, &container) {
-            Some(declared) => self.image(&declared, attempt).await,
-            None => Err(Problem::new("ErrImagePull", "the container is not declared")),
+            Some(declared) => self.images(&declared, attempt).await,
+            None => {
+                let problem = Problem::new("ErrImagePull", "the container is not declared");
+                Err((String::new(), problem))
+            }
         };
         Outcome::Image { container, attempt, result: result.map(|image| image.id) }
     }
 
-    async fn image(&self, declared: &Declared, attempt: u32) -> Result<Image, Problem> {
-        let image = declared.image();
-        let policy = policy_of(declared.container.image_pull_policy.as_deref(), image);
+    /// The container's image, and those of the volumes that it mounts. Fails with the image's name.
+    async fn images(&self, declared: &Declared, attempt: u32) -> Result<Image, (String, Problem)> {
+        let (image, policy) = (declared.image(), declared.container.image_pull_policy.as_deref());
+        let failed = |image: &str, problem| (image.to_owned(), problem);
+        let found = self.image(declared, image, policy).await;
+        let found = found.map_err(|problem| failed(image, problem))?;
+        self.prepare(declared, attempt, &found).await;
+        for (_, source) in image_volumes(&self.pod, declared) {
+            let image = source.reference.as_deref().unwrap_or_default();
+            let ensured = self.image(declared, image, source.pull_policy.as_deref()).await;
+            ensured.map_err(|problem| failed(image, problem))?;
+        }
+        Ok(found)
+    }
+
+    async fn image(
+        &self,
+        declared: &Declared,
+        image: &str,
+        policy: Option<&str>,
+    ) -> Result<Image, Problem> {
+        let policy = policy_of(policy, image);
         if let Err(error) = ImageService::check_name(image) {
             let text = format!("Failed to apply default image tag \"{image}\": {error}");
             return Err(self.refused(declared, "InspectFailed", error.waiting_reason(), text));
@@ -98,10 +122,9 @@ impl PodActions {
                      the pod"
                 );
                 self.note(declared, "Pulled", text);
-                self.prepare(declared, attempt, &found).await;
                 Ok(found)
             }
-            Ok(Usable::MustPull) => self.pull(declared, attempt, &credentials).await,
+            Ok(Usable::MustPull) => self.pull(declared, image, &credentials).await,
             Ok(Usable::Never(text)) => {
                 let reason = "ErrImageNeverPull";
                 Err(self.refused(declared, reason, reason, text))
@@ -113,10 +136,9 @@ impl PodActions {
     async fn pull(
         &self,
         declared: &Declared,
-        attempt: u32,
+        image: &str,
         credentials: &[RegistryCredential],
     ) -> Result<Image, Problem> {
-        let image = declared.image();
         self.note(declared, "Pulling", format!("Pulling image \"{image}\""));
         let begun = clock::monotonic();
         match self.context.images.pull(image, credentials).await {
@@ -127,7 +149,6 @@ impl PodActions {
                     found.size_bytes
                 );
                 self.note(declared, "Pulled", text);
-                self.prepare(declared, attempt, &found).await;
                 Ok(found)
             }
             Err(error) => {
@@ -171,7 +192,7 @@ fn printed(took: Duration) -> String {
 
 /// The credentials in the pod's image pull secrets. One that is missing or unreadable is skipped,
 /// as in Kubernetes: the pull fails if it was needed.
-pub(super) async fn credentials(actions: &PodActions) -> Vec<RegistryCredential> {
+async fn credentials(actions: &PodActions) -> Vec<RegistryCredential> {
     let mut found = Vec::new();
     for reference in actions.pod.spec_ref().image_pull_secrets.iter().flatten() {
         let (objects, namespace) = (&actions.context.objects, actions.pod.pod_namespace());

@@ -8,6 +8,10 @@ use crate::pod::worker::state::ReadySandbox;
 use crate::pod::{qos, resources};
 use runtime::errors::cause_chain;
 
+/// As upstream; `status.runtimeHandlers` of the node says so too.
+const NO_USER_NAMESPACES: &str =
+    "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+
 impl PodActions {
     pub async fn set_up_sandbox(self) -> Outcome {
         let result = self.sandbox().await;
@@ -22,8 +26,9 @@ impl PodActions {
     async fn sandbox(&self) -> Result<ReadySandbox, String> {
         let (context, pod) = (&self.context, &self.pod);
         let spec = pod.spec_ref();
-        if spec.host_users == Some(false) {
-            return Err("user namespaces (hostUsers: false) are not supported by this node".into());
+        let user_namespace = spec.host_users == Some(false);
+        if user_namespace && !context.runtime.supports_user_namespaces() {
+            return Err(NO_USER_NAMESPACES.to_owned());
         }
         let name = host_name(pod, &context.node.name, &context.node.dns.domain)
             .map_err(|error| error.to_string())?;
@@ -35,6 +40,10 @@ impl PodActions {
             .flat_map(|security| security.sysctls.iter().flatten())
             .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
             .collect();
+        let mut resources = resources::pod_cgroup(pod);
+        for size in &context.node.huge_page_sizes {
+            resources.huge_pages.entry(*size).or_insert(0);
+        }
         let config = PodConfig {
             pod: pod.pod_ref(),
             host_uts: pod.host_network() && machine == name.hostname.as_str(),
@@ -42,11 +51,12 @@ impl PodActions {
             host_network: pod.host_network(),
             host_ipc: spec.host_ipc.unwrap_or(false),
             host_pid: spec.host_pid.unwrap_or(false),
+            user_namespace,
             share_process_namespace: spec.share_process_namespace.unwrap_or(false),
             sysctls,
             shm_size_bytes: None,
             cgroup: context.cgroups.pod_path(qos::qos_class(pod), pod.uid()),
-            resources: resources::pod_cgroup(pod),
+            resources,
             runtime_handler: String::new(),
         };
         let made = context.runtime.ensure_pod(&config).await;

@@ -69,6 +69,7 @@ impl PodActions {
         let config_error = |text: String| Problem::new("CreateContainerConfigError", text);
         let name = host_name(&self.pod, &context.node.name, &context.node.dns.domain)
             .map_err(|error| config_error(cause_chain(&error)))?;
+        self.mount_images(declared, &request.volumes).await?;
         let shared = files::write_shared(context, &self.pod, &request.sandbox.ips, &name)
             .map_err(|error| config_error(format!("write the pod's files: {error}")))?;
         let start = Start {

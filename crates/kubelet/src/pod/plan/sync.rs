@@ -26,6 +26,9 @@ struct Planner<'a> {
 pub(super) fn sync(observed: &Observed, now: Timestamp, plan: &mut Plan) {
     let start_taken = observed.state.in_flight.iter().any(|work| matches!(work, Work::Start(_)));
     let mut planner = Planner { observed, now, plan, start_taken };
+    if planner.devices() {
+        return;
+    }
     planner.sandbox();
     planner.volumes();
     planner.containers();
@@ -49,6 +52,16 @@ impl Planner<'_> {
             }
             _ => true,
         }
+    }
+
+    /// Returns whether everything has to wait for devices: the pod is not admitted without. Of a pod
+    /// that has containers already, those that still need devices get them when they start.
+    fn devices(&mut self) -> bool {
+        let waits = self.observed.state.devices_wanted && self.observed.containers.is_empty();
+        if waits && !self.in_flight(&Work::Devices) {
+            self.plan.actions.push(Action::AllocateDevices);
+        }
+        waits
     }
 
     fn sandbox(&mut self) {
@@ -229,9 +242,9 @@ impl Planner<'_> {
         let name = declared.name();
         match self.observed.state.images.get(name) {
             Some(ImageState::Present { attempt: present }) if *present == attempt => return true,
-            Some(ImageState::Failed(failure)) => {
+            Some(ImageState::Failed { image, failure }) => {
                 let failure = failure.clone();
-                self.wait_for_image(declared, &failure);
+                self.wait_for_image(declared, image, &failure);
                 if !self.due(Some(&failure)) {
                     return false;
                 }
@@ -244,16 +257,14 @@ impl Planner<'_> {
         false
     }
 
-    fn wait_for_image(&mut self, declared: &Declared, failure: &Failure) {
+    fn wait_for_image(&mut self, declared: &Declared, image: &str, failure: &Failure) {
         let shown_until =
             failure.backoff.since.saturating_add(PULL_ERROR_SHOWN).unwrap_or(Timestamp::MAX);
         let backs_off = failure.reason == "ErrImagePull";
         if backs_off && shown_until <= self.now {
             let text = format!(
-                "Back-off pulling image \"{}\": {}: {}",
-                declared.image(),
-                failure.reason,
-                failure.message
+                "Back-off pulling image \"{image}\": {}: {}",
+                failure.reason, failure.message
             );
             self.wait(declared.name(), "ImagePullBackOff", &text);
         } else {

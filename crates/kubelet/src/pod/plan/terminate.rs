@@ -23,7 +23,7 @@ pub(super) fn terminate(
     let busy = state
         .in_flight
         .iter()
-        .any(|work| matches!(work, Work::Start(_) | Work::Sandbox | Work::Volumes));
+        .any(|work| matches!(work, Work::Devices | Work::Start(_) | Work::Sandbox | Work::Volumes));
     if busy {
         return;
     }

@@ -35,19 +35,7 @@ fn pod(init: Vec<Container>, apps: Vec<Container>) -> Pod {
 }
 
 fn sandbox() -> ReadySandbox {
-    ReadySandbox {
-        sandbox: PodSandbox {
-            config: Default::default(),
-            netns: None,
-            ipcns: None,
-            utsns: None,
-            pidns: None,
-            shm: "/shm".into(),
-            id: String::new(),
-            created: false,
-        },
-        ips: vec![],
-    }
+    ReadySandbox { sandbox: PodSandbox::default(), ips: vec![] }
 }
 
 /// A pod whose sandbox, volumes and images are there.
@@ -122,6 +110,7 @@ fn words(plan: &Plan) -> Vec<String> {
     plan.actions
         .iter()
         .map(|action| match action {
+            Action::AllocateDevices => "devices".to_owned(),
             Action::SetUpSandbox => "sandbox".to_owned(),
             Action::SyncVolumes => "volumes".to_owned(),
             Action::EnsureImage { container, attempt } => format!("image:{container}:{attempt}"),
@@ -154,6 +143,27 @@ fn a_new_pod_prepares_everything_at_once() {
         new.state.in_flight.insert(work);
     }
     assert_eq!(super::plan(&new, at(0)), Plan::default(), "everything is in flight");
+}
+
+#[test]
+fn devices_come_before_everything_else() {
+    let mut new = observed(pod(vec![], vec![container("a")]));
+    new.state.sandbox = None;
+    new.state.devices_wanted = true;
+    assert_eq!(words(&plan(&new, at(0))), ["devices"]);
+    new.state.in_flight.insert(Work::Devices);
+    assert_eq!(words(&plan(&new, at(0))), Vec::<String>::new());
+    // What is being allocated could not be freed.
+    let mut leaving = (*new.pod).clone();
+    leaving.metadata.deletion_timestamp = Some(Time(at(0)));
+    let mut gone = Observed { pod: Arc::new(leaving), ..new.clone() };
+    assert_eq!(words(&plan(&gone, at(0))), Vec::<String>::new());
+    gone.state.in_flight.clear();
+    assert_eq!(words(&plan(&gone, at(0))), ["down"]);
+    // A plugin registered after the pod's start: the container gets its devices when it starts.
+    new.state.in_flight.clear();
+    new.containers = vec![running("a", 0)];
+    assert_eq!(words(&plan(&new, at(0))), ["sandbox"]);
 }
 
 #[test]
@@ -280,7 +290,8 @@ fn failed_pulls_are_shown_and_backed_off() {
     let backoff = Backoff { delay: RESTART.first, since: at(0) };
     let failure =
         Failure { reason: "ErrImagePull".into(), message: "no such image".into(), backoff };
-    here.state.images.insert("a".into(), ImageState::Failed(failure));
+    let failed = ImageState::Failed { image: "image:1".into(), failure };
+    here.state.images.insert("a".into(), failed);
     let early = plan(&here, at(1));
     assert_eq!(early.waiting["a"].reason, "ErrImagePull");
     assert_eq!(words(&early), ["start:b:0"], "the other one does not wait");

@@ -5,7 +5,6 @@ use k8s_openapi::api::core::v1::{PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::whole;
-use crate::pod::admission::REJECTED;
 use crate::pod::declared::{Declared, Role};
 use crate::pod::observed::{ContainerStatusExt, Observed};
 use crate::pod::pod_ext::PodExt;
@@ -74,15 +73,14 @@ pub(super) fn conditions(
     for (type_, verdict) in own {
         conditions.push(condition(type_, verdict, observed.pod.metadata.generation, before, now));
     }
-    if let Some(eviction) = &observed.state.eviction
-        && eviction.reason == "Evicted"
-        && !eviction.message.starts_with(REJECTED)
+    let eviction = observed.state.eviction.as_ref();
+    if let Some(disruption) = eviction.and_then(|eviction| eviction.disruption.clone())
         && !conditions.iter().any(|one| one.type_ == "DisruptionTarget")
     {
         let verdict = Verdict {
             holds: true,
             reason: Some("TerminationByKubelet"),
-            message: Some(eviction.message.clone()),
+            message: Some(disruption),
         };
         conditions.push(condition(
             "DisruptionTarget",

@@ -79,10 +79,10 @@ pub(super) fn container_status(
             }),
         }),
         volume_mounts: mounts(declared),
+        allocated_resources_status: observed.state.devices.get(name).cloned(),
         stop_signal: Signal::try_from(latest.stop_signal)
             .ok()
             .map(|signal| signal.as_str().to_owned()),
-        ..Default::default()
     }
 }
 
@@ -94,7 +94,8 @@ fn never_started(
 ) -> ContainerStatus {
     let initializing =
         observed.declared.iter().any(|one| matches!(one.role, Role::Init | Role::Sidecar));
-    let waiting = plan.waiting.get(declared.name());
+    let name = declared.name();
+    let waiting = plan.waiting.get(name);
     let reason = waiting.map_or_else(
         || {
             if initializing && declared.role != Role::Ephemeral {
@@ -112,9 +113,9 @@ fn never_started(
         .iter()
         .chain(&before.init_container_statuses)
         .flatten()
-        .find(|one| one.name == declared.name());
+        .find(|one| one.name == name);
     ContainerStatus {
-        name: declared.name().to_owned(),
+        name: name.to_owned(),
         image: declared.image().to_owned(),
         restart_count: known.map_or(0, |known| known.restart_count),
         started: (declared.role != Role::Ephemeral).then_some(false),
@@ -127,6 +128,7 @@ fn never_started(
         }),
         last_state: Some(State::default()),
         volume_mounts: mounts(declared),
+        allocated_resources_status: observed.state.devices.get(name).cloned(),
         ..Default::default()
     }
 }

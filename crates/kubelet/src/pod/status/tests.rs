@@ -2,15 +2,18 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, Pod, PodCondition, PodReadinessGate, PodSpec, PodStatus, Probe,
+    Container, Pod, PodCondition, PodReadinessGate, PodSpec, PodStatus, Probe, ResourceStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::*;
-use crate::containers::{ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason};
+use crate::containers::{
+    ContainerExit, ContainerId, ContainerState, ContainerStatus, ExitReason, PodSandbox,
+};
+use crate::pod::admission::Rejection;
 use crate::pod::declared::declared;
 use crate::pod::plan::plan;
-use crate::pod::worker::state::{Eviction, WorkerState};
+use crate::pod::worker::state::{Eviction, ReadySandbox, WorkerState};
 use crate::probe::ProbeView;
 
 fn at(seconds: i64) -> Timestamp {
@@ -181,11 +184,7 @@ fn a_deleted_pods_phase_depends_on_its_containers() {
 #[test]
 fn an_evicted_pod_has_reason_and_message() {
     let mut here = observed(one("Always"));
-    here.state.eviction = Some(Eviction {
-        reason: "Evicted".into(),
-        message: "The node was low on resource: memory. ".into(),
-        grace_seconds: 0,
-    });
+    here.state.eviction = Some(Eviction::evicted("The node was low on resource: memory. ".into()));
     here.containers = vec![running("a", 0)];
     let status = compute(&here, &PodStatus::default(), 1);
     assert_eq!((status.phase.as_deref(), status.reason), (Some("Running"), None));
@@ -194,6 +193,60 @@ fn an_evicted_pod_has_reason_and_message() {
     assert_eq!(status.phase.as_deref(), Some("Failed"));
     assert_eq!(status.reason.as_deref(), Some("Evicted"));
     assert!(holds(&status, "DisruptionTarget"));
+}
+
+#[test]
+fn a_preempted_pod_was_disrupted_and_a_rejected_one_was_not() {
+    let rejection = Rejection { reason: "OutOfcpu".into(), message: "too much".into() };
+    for (eviction, reason, message, disruption) in [
+        (
+            Eviction::preempted(30),
+            "Preempting",
+            "Preempted in order to admit critical pod",
+            Some("Pod was preempted by Kubelet to accommodate a critical pod."),
+        ),
+        (Eviction::rejected(rejection), "OutOfcpu", "Pod was rejected: too much", None),
+    ] {
+        let mut here = observed(one("Always"));
+        here.state.eviction = Some(eviction);
+        here.containers = vec![exited("a", 0, 137)];
+        let status = compute(&here, &PodStatus::default(), 1);
+        assert_eq!(status.reason.as_deref(), Some(reason));
+        assert_eq!(status.message.as_deref(), Some(message));
+        let mut conditions = status.conditions.iter().flatten();
+        let found = conditions.find(|condition| condition.type_ == "DisruptionTarget");
+        assert_eq!(found.and_then(|found| found.message.as_deref()), disruption);
+        assert!(found.is_none_or(|found| found.reason.as_deref() == Some("TerminationByKubelet")));
+    }
+}
+
+/// From the sandbox with its network, until that is torn down; before all others of the kubelet's.
+#[test]
+fn containers_can_be_started_while_there_is_a_sandbox() {
+    const READY: &str = "PodReadyToStartContainers";
+    let mut here = observed(one("Always"));
+    let status = compute(&here, &PodStatus::default(), 1);
+    let types: Vec<String> =
+        status.conditions.iter().flatten().map(|condition| condition.type_.clone()).collect();
+    assert_eq!(types, [READY, "Initialized", "Ready", "ContainersReady", "PodScheduled"]);
+    assert!(!holds(&status, READY));
+    here.state.sandbox = Some(ReadySandbox { sandbox: PodSandbox::default(), ips: vec![] });
+    assert!(holds(&compute(&here, &status, 2), READY));
+    here.state.torn_down = true;
+    assert!(!holds(&compute(&here, &status, 3), READY));
+}
+
+#[test]
+fn the_health_of_devices_is_in_the_status() {
+    let mut here = observed(one("Always"));
+    let gpu = ResourceStatus { name: "example.com/gpu".into(), ..Default::default() };
+    here.state.devices.insert("a".into(), vec![gpu.clone()]);
+    for containers in [vec![], vec![running("a", 0)]] {
+        here.containers = containers;
+        let status = compute(&here, &PodStatus::default(), 1);
+        let container = &status.container_statuses.unwrap()[0];
+        assert_eq!(container.allocated_resources_status, Some(vec![gpu.clone()]));
+    }
 }
 
 #[test]

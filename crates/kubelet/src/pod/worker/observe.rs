@@ -31,6 +31,8 @@ impl Worker {
             self.adopt(pod);
         }
         self.state.eviction = self.handle.eviction();
+        self.state.devices_wanted = self.context.devices.is_wanted(&self.pod);
+        self.state.devices = self.context.devices.health(self.pod.uid());
         if reasons.has(SyncReason::ReferencedObjectChanged) {
             self.state.volumes_dirty = true;
             // What was missing may exist now.
@@ -42,7 +44,7 @@ impl Worker {
             self.state.tear_down_failure = None;
             self.state.images.retain(|_, image| match image {
                 ImageState::Present { .. } => true,
-                ImageState::Failed(failure) => failure.reason != INSPECT_ERROR,
+                ImageState::Failed { failure, .. } => failure.reason != INSPECT_ERROR,
             });
         }
         self.stale |= reasons.has(SyncReason::ContainerChanged)

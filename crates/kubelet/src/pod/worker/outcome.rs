@@ -8,7 +8,7 @@ use super::Worker;
 use crate::pod::apply::{Outcome, Problem, after};
 use crate::pod::backoff::{self, Backoff};
 use crate::pod::status::Written;
-use crate::pod::worker::state::{Failure, ImageState};
+use crate::pod::worker::state::{Eviction, Failure, ImageState};
 
 impl Worker {
     pub(super) fn joined(&mut self, joined: Result<Outcome, JoinError>) {
@@ -32,6 +32,12 @@ impl Worker {
     fn record(&mut self, outcome: Outcome) {
         let now = self.context.clock.now();
         match outcome {
+            Outcome::Devices(Ok(())) => {}
+            Outcome::Devices(Err(rejection)) => {
+                let message = rejection.message.clone();
+                self.context.recorder.pod_warning(&self.pod, &rejection.reason, message);
+                self.handle.evict(Eviction::rejected(rejection));
+            }
             Outcome::Sandbox(Ok(sandbox)) => {
                 self.state.sandbox = Some(*sandbox);
                 self.state.sandbox_failure = None;
@@ -95,7 +101,12 @@ impl Worker {
         after(previous.as_ref(), problem, backoff::RETRY, self.context.clock.now())
     }
 
-    fn imaged(&mut self, container: String, attempt: u32, result: Result<String, Problem>) {
+    fn imaged(
+        &mut self,
+        container: String,
+        attempt: u32,
+        result: Result<String, (String, Problem)>,
+    ) {
         let now = self.context.clock.now();
         match result {
             Ok(id) => {
@@ -103,12 +114,12 @@ impl Worker {
                 self.image_ids.insert(container.clone(), id);
                 self.state.images.insert(container, ImageState::Present { attempt });
             }
-            Err(problem) => {
+            Err((image, problem)) => {
                 let previous = self.state.image_backoffs.get(&container).copied();
                 let backoff = Backoff::next(previous, backoff::RESTART, now);
                 self.state.image_backoffs.insert(container.clone(), backoff);
                 let failure = Failure { reason: problem.reason, message: problem.message, backoff };
-                self.state.images.insert(container, ImageState::Failed(failure));
+                self.state.images.insert(container, ImageState::Failed { image, failure });
             }
         }
     }

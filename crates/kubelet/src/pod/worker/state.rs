@@ -8,11 +8,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodStatus;
+use k8s_openapi::api::core::v1::{PodStatus, ResourceStatus};
 
 use crate::containers::{ContainerId, PodSandbox};
+use crate::pod::admission::{REJECTED, Rejection};
 use crate::pod::backoff::Backoff;
 use crate::probe::ProbeView;
+
+/// Reason of a pod that makes room for a critical one.
+pub const PREEMPTING: &str = "Preempting";
+/// Its message.
+pub const PREEMPTED: &str = "Preempted in order to admit critical pod";
 
 /// A failure, and when to try again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,15 +33,18 @@ pub struct Failure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageState {
     /// On the node, for the start of this attempt.
-    Present {
-        attempt: u32,
+    Present { attempt: u32 },
+    Failed {
+        /// The image that failed: the container's, or that of a volume.
+        image: String,
+        failure: Failure,
     },
-    Failed(Failure),
 }
 
 /// An action in flight.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
+    Devices,
     Sandbox,
     Volumes,
     Image(String),
@@ -61,6 +70,37 @@ pub struct Eviction {
     pub reason: String,
     pub message: String,
     pub grace_seconds: i64,
+    /// Message of the condition `DisruptionTarget`. `None`: nothing has been disrupted.
+    pub disruption: Option<String>,
+}
+
+impl Eviction {
+    /// A shortage of the node, or more than the pod may use.
+    pub fn evicted(message: String) -> Self {
+        let disruption = Some(message.clone());
+        Self { reason: "Evicted".to_owned(), message, grace_seconds: 0, disruption }
+    }
+
+    /// In favour of a critical pod (`pkg/kubelet/preemption`).
+    pub fn preempted(grace_seconds: i64) -> Self {
+        let text = "Pod was preempted by Kubelet to accommodate a critical pod.";
+        Self {
+            reason: PREEMPTING.to_owned(),
+            message: PREEMPTED.to_owned(),
+            grace_seconds,
+            disruption: Some(text.to_owned()),
+        }
+    }
+
+    /// The node does not admit the pod.
+    pub fn rejected(rejection: Rejection) -> Self {
+        Self {
+            reason: rejection.reason,
+            message: format!("{REJECTED}{}", rejection.message),
+            grace_seconds: 0,
+            disruption: None,
+        }
+    }
 }
 
 /// See the module documentation.
@@ -85,6 +125,10 @@ pub struct WorkerState {
     pub stops: BTreeMap<ContainerId, Timestamp>,
     pub probes: BTreeMap<ContainerId, ProbeView>,
     pub eviction: Option<Eviction>,
+    /// Devices that the pod asks for have yet to be allocated.
+    pub devices_wanted: bool,
+    /// The health of each container's devices.
+    pub devices: BTreeMap<String, Vec<ResourceStatus>>,
     /// When termination began, from which the grace period counts.
     pub terminating_since: Option<Timestamp>,
     /// Network and volumes are torn down.
