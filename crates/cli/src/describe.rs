@@ -11,7 +11,7 @@ mod pod;
 mod rbac;
 mod service;
 mod storage;
-mod text;
+pub mod text;
 mod volume;
 mod workload;
 
