@@ -51,6 +51,11 @@ pub struct Serve {
     /// The address of the DNS server on each node, for which no rules are created.
     #[arg(long, value_name = "IP", value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,
+
+    /// Unix socket at which this node's kubelet reads what the tables contain; not served if
+    /// absent.
+    #[arg(long, value_name = "PATH")]
+    pub inspect_socket: Option<PathBuf>,
 }
 
 impl Serve {

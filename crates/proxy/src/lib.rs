@@ -11,6 +11,7 @@
 //! - [`routes`]: routes to the pods of other nodes, through a `tunnel` if they share no link;
 //!   [`sysctl`]: kernel settings for forwarding.
 //! - `health_check`: reports to load balancers whether this node has endpoints.
+//! - [`inspect`]: shows what the tables actually contain, for `skiff trace`.
 //! - [`monitor`]: detects changes to the tables and routes by others, so that they are repaired
 //!   immediately.
 //!
@@ -20,6 +21,7 @@
 pub mod apply;
 pub mod conntrack;
 mod health_check;
+pub mod inspect;
 pub mod model;
 pub mod monitor;
 mod nft;

@@ -226,6 +226,7 @@ impl Builder<'_> {
         process.push("--client-ca-file", &self.pki("ca.crt"));
         process.push("--cluster-dns", &self.options.cluster_dns().to_string());
         process.push("--cluster-domain", "cluster.local");
+        process.push("--proxy-socket", &text(&self.layout.proxy_socket(&node.name)));
         process.push("--cgroup-root", &self.layout.node_cgroup(&node.name));
         process.push("--max-pods", "110");
         // The disk is shared with everything else on the machine: how full it is must not evict
@@ -246,6 +247,7 @@ impl Builder<'_> {
         process.push("--node-name", &node.name);
         process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
         process.push("--cluster-dns", &self.options.cluster_dns().to_string());
+        process.push("--inspect-socket", &text(&self.layout.proxy_socket(&node.name)));
         process
     }
 

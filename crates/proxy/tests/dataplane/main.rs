@@ -5,6 +5,7 @@
 
 mod cluster;
 mod forged;
+mod inspect;
 mod netns;
 mod policies;
 mod repair;
