@@ -10,5 +10,7 @@ pub mod explain;
 pub mod get;
 pub mod logs;
 pub mod top;
+pub mod trace;
+pub mod tree;
 pub mod version;
 pub mod wait;
