@@ -1,13 +1,16 @@
 //! Serves what this node's tables actually contain, read from the kernel for every request, on a
 //! Unix socket: `GET /tables?addresses=10.96.0.10,10.244.0.5&ports=30080` answers with the elements
-//! of all sets and maps that are about one of the addresses or ports.
+//! of all sets and maps that are about one of the addresses or ports, or about the link of an address
+//! that has one on this node.
 //!
 //! Read-only. The socket is for this machine's root only; the kubelet authenticates and authorizes
 //! everybody else. It knows no map of the proxy: fields are decoded by the types that the sets
 //! themselves state, so that maps of other versions are shown too.
 
 mod decode;
+mod links;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -41,6 +44,8 @@ const QUERY_MAX: usize = 4096;
 struct Query {
     addresses: Vec<IpAddr>,
     ports: Vec<u16>,
+    /// The links of the addresses.
+    links: BTreeMap<IpAddr, String>,
 }
 
 /// The answer.
@@ -51,6 +56,8 @@ struct Answer {
     truncated: bool,
     /// Addresses for which the proxy makes no rules, since the node itself has them.
     ignored: Vec<IpAddr>,
+    /// The names of the links through which this node reaches addresses of its own pods.
+    links: BTreeMap<IpAddr, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,10 +137,15 @@ async fn tables(State(inspector): State<Arc<Inspector>>, RawQuery(query): RawQue
     let Ok(_permit) = inspector.permits.acquire().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
+    let links = match links::of(&query.addresses).await {
+        Ok(links) => links,
+        Err(error) => return failed(&cause_chain(&error)),
+    };
+    let query = Query { links: links.clone(), ..query };
     let read = tokio::task::spawn_blocking(move || read(&query)).await;
     match read {
         Ok(Ok(answer)) => {
-            Json(Answer { ignored: inspector.ignored.clone(), ..answer }).into_response()
+            Json(Answer { ignored: inspector.ignored.clone(), links, ..answer }).into_response()
         }
         Ok(Err(error)) => failed(&cause_chain(&error)),
         Err(error) => failed(&error.to_string()),
@@ -202,8 +214,8 @@ fn read(query: &Query) -> Result<Answer, NftError> {
 }
 
 impl Query {
-    /// Whether an element's key contains one of the addresses, or leads to one; a key without any
-    /// address is compared by its ports.
+    /// Whether an element's key contains one of the addresses or links, or leads to an address; a key
+    /// without any address is compared by its ports.
     fn is_about(&self, family: Family, set: &nft::SetTypes, element: &nft::Element) -> bool {
         let key = decode::addresses(set.key_type, &element.key);
         let end = element.key_end.as_deref();
@@ -219,7 +231,9 @@ impl Query {
             false => key.iter().zip(&end).any(|(start, end)| start <= ip && ip <= end),
         };
         let ports = || decode::ports(set.key_type, &element.key);
+        let links = || decode::links(set.key_type, &element.key);
         asked.any(|ip| in_key(ip) || data.contains(ip))
+            || links().iter().any(|link| self.links.values().any(|own| own == link))
             || (key.is_empty() && ports().iter().any(|port| self.ports.contains(port)))
     }
 }

@@ -20,6 +20,7 @@ const INTERFACE_NAME: u32 = 41;
 enum Field {
     Address(IpAddr),
     Port(u16),
+    Link(String),
     Text(String),
 }
 
@@ -28,7 +29,7 @@ impl Field {
         match self {
             Field::Address(ip) => ip.to_string(),
             Field::Port(port) => port.to_string(),
-            Field::Text(text) => text,
+            Field::Link(text) | Field::Text(text) => text,
         }
     }
 }
@@ -66,6 +67,15 @@ pub(super) fn ports(kind: u32, bytes: &[u8]) -> Vec<u16> {
         _ => None,
     };
     fields(kind, bytes).into_iter().filter_map(port).collect()
+}
+
+/// The names of links in a key of that type.
+pub(super) fn links(kind: u32, bytes: &[u8]) -> Vec<String> {
+    let link = |field| match field {
+        Field::Link(name) => Some(name),
+        _ => None,
+    };
+    fields(kind, bytes).into_iter().filter_map(link).collect()
 }
 
 /// The fields of a concatenation. What follows a field of an unknown type is shown together with
@@ -111,7 +121,7 @@ fn field(kind: u32, bytes: &mut &[u8]) -> Option<Field> {
         SERVICE => Field::Port(u16::from_be_bytes(value.try_into().ok()?)),
         INTERFACE_NAME => {
             let name = value.split(|byte| *byte == 0).next().unwrap_or_default();
-            Field::Text(String::from_utf8_lossy(name).into_owned())
+            Field::Link(String::from_utf8_lossy(name).into_owned())
         }
         _ => Field::Text(native()?.to_string()),
     })

@@ -70,6 +70,14 @@ fn the_tables_are_shown_as_they_are() {
     node.nft("delete element ip skiff-proxy endpoints { 10.96.0.10 . tcp . 80 . 0x00000001 }");
     assert_eq!(endpoints(), json!([slot("0", "10.244.0.1")]));
 
+    // An element about the link of a pod, which has no address in it.
+    node.nft("add table ip skiff-links");
+    node.nft("add set ip skiff-links pods { type ifname ; elements = { veth1, veth2 } }");
+    let (_, answer) = ask(node, "addresses=10.244.0.1,10.244.1.1");
+    assert_eq!(answer["links"], json!({"10.244.0.1": "veth1"}));
+    let found = elements(node, "addresses=10.244.0.1", "skiff-links", "pods");
+    assert_eq!(found, json!([{"key": ["veth1"]}]));
+
     // By an endpoint's address, and not by others.
     let found = elements(node, "addresses=10.244.0.1", "skiff-proxy", "endpoints");
     assert_eq!(found, json!([slot("0", "10.244.0.1")]));

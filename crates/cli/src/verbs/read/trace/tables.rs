@@ -20,6 +20,9 @@ pub struct Tables {
     /// Addresses that the node has itself, without rules.
     #[serde(default)]
     pub ignored: Vec<IpAddr>,
+    /// The links of the node's own pods.
+    #[serde(default)]
+    pub links: BTreeMap<IpAddr, String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -283,8 +286,12 @@ impl Tables {
         found
     }
 
-    /// Elements about an address in maps that are not about Services: `map: element`.
+    /// Elements about an address, or its link, in maps that are not about Services: `map: element`.
     pub fn others(&self, address: &str) -> Vec<String> {
+        let link = address.parse().ok().and_then(|ip: IpAddr| self.links.get(&ip));
+        let is_about = |element: &&Element| {
+            element.is_about(address) || link.is_some_and(|link| element.is_about(link))
+        };
         let mut found = Vec::new();
         for table in &self.tables {
             for map in &table.maps {
@@ -293,7 +300,7 @@ impl Tables {
                 }
                 let of_table =
                     if table.name == TABLE { String::new() } else { format!("{} ", table.name) };
-                let elements = map.elements.iter().filter(|element| element.is_about(address));
+                let elements = map.elements.iter().filter(is_about);
                 found.extend(
                     elements.map(|element| format!("{of_table}{}: {}", map.name, element.text())),
                 );

@@ -65,7 +65,8 @@ fn tables(maps: &[(&str, &[&str])]) -> Tables {
     };
     let maps: Vec<Value> = maps.iter().map(map).collect();
     let table = json!({"name": "skiff-proxy", "family": "ip", "comment": "", "maps": maps});
-    let answer = json!({"tables": [table], "truncated": false, "ignored": ["10.96.0.2"]});
+    let answer = json!({"tables": [table], "truncated": false, "ignored": ["10.96.0.2"],
+        "links": {"10.244.0.5": "veth5"}});
     serde_json::from_value(answer).unwrap()
 }
 
@@ -289,7 +290,7 @@ fn a_pod_is_traced_backwards() {
     ];
     let first = report(&observed, "node-1", &tables(&maps));
     maps.push(("any-host-ports", &["udp 5999 = 10.244.0.5 80"]));
-    maps.push(("policy-of-tomorrow", &["10.244.0.5 : goto deny"]));
+    maps.push(("policy-of-links", &["veth5 : goto deny", "veth6 : goto deny"]));
     let second = report(&observed, "node-1", &tables(&maps));
     assert_snapshot!(text(&[("node-1", Ok(first)), ("node-2", Ok(second))]), @r"
         Service default/web
@@ -304,7 +305,7 @@ fn a_pod_is_traced_backwards() {
           10.96.0.10:80/TCP (ClusterIP of default/web:http)  services: goto cluster-2
             10.244.0.5:8080  pod web-1 on node-1  ready  policies: deny
           any-host-ports: udp . 5999 : 10.244.0.5 . 80
-          policy-of-tomorrow: 10.244.0.5 : goto deny
+          policy-of-links: veth5 : goto deny
           ! 10.96.0.99:53/UDP leads to the pod, but no Service does
         different
         ");
