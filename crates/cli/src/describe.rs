@@ -109,6 +109,13 @@ fn labels(object: &Value, out: &mut Description) {
     out.annotations(&metadata["annotations"]);
 }
 
+/// The head of a table of conditions; `checked` names when they were last looked at.
+fn conditions_head(checked: &str, out: &mut Description) {
+    out.cells(&["Type", "Status", checked, "LastTransitionTime", "Reason", "Message"]);
+    let dashes = [4, 6, 17, 18, 6, 7].map(|width| "-".repeat(width));
+    out.cells(&dashes.each_ref().map(String::as_str));
+}
+
 /// The controller that owns the object.
 fn controller(object: &Value, out: &mut Description) {
     let owners = text::items(&object["metadata"]["ownerReferences"]);

@@ -282,14 +282,9 @@ mod tests {
 
     fn options(store: Store, nodes: u8) -> Options {
         Options {
-            name: "skiff".into(),
-            nodes,
             store,
-            node_cidr: "172.30.0.0/24".parse().unwrap(),
-            pod_cidr: "10.244.0.0/16".parse().unwrap(),
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
             insecure_registries: vec!["127.0.0.1:5000".into()],
-            log_level: "info".into(),
+            ..crate::cluster::options::example(nodes)
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::describe::text::{Description, fields, items, joined, or, word};
 use crate::describe::{DescribeContext, heading, labels};
+use crate::request::selection::list_values;
 
 pub async fn describe(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
     let service = context.object;
@@ -91,7 +92,7 @@ async fn missing_endpoints(
             representation: representation.into(),
             ..Default::default()
         };
-        values(context.client.list_objects(request).await?.0)
+        list_values(context.client, request).await
     };
     let (mut pods, mut others) = (Vec::new(), Vec::new());
     if missing::has_endpoints(service) && !selector.is_empty() {
@@ -105,11 +106,6 @@ async fn missing_endpoints(
 
 fn pair(key: &str, value: &Value) -> String {
     format!("{key}={}", word(value))
-}
-
-fn values(objects: Vec<rpc::api_v1::Object>) -> anyhow::Result<Vec<Value>> {
-    let values = objects.iter().map(|object| Ok(serde_json::from_slice(&object.json)?));
-    values.collect()
 }
 
 /// At most three addresses, and how many more there are.
@@ -132,7 +128,7 @@ async fn slices(context: &DescribeContext<'_>, service: &str) -> anyhow::Result<
         label_selector: format!("kubernetes.io/service-name={service}"),
         ..Default::default()
     };
-    values(context.client.list_objects(request).await?.0)
+    list_values(context.client, request).await
 }
 
 /// Port name and address of every ready endpoint.

@@ -24,7 +24,9 @@ impl ServiceProxy {
     /// # Errors
     /// If no client can be created.
     pub(super) fn new(socket: &Path) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().unix_socket(socket).timeout(TIMEOUT).build();
+        // No idle connections: after a restart they would lead to the proxy before it.
+        let client = reqwest::Client::builder().unix_socket(socket).pool_max_idle_per_host(0);
+        let client = client.timeout(TIMEOUT).build();
         Ok(Self { client: client.context("create a client of the service proxy")? })
     }
 

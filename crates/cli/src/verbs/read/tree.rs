@@ -80,6 +80,10 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
                 print!("{}", show::render(&lines, !args.no_headers));
             }
         }
+        if !named.resource.namespaced && !args.all_namespaces {
+            let namespace = client.default_namespace();
+            eprintln!("Dependents in other namespaces than {namespace} are shown with -A.");
+        }
         for message in &gathered.unlisted {
             eprintln!("Not in the tree: {message}");
         }

@@ -14,6 +14,7 @@ use super::tables::Frontend;
 use crate::describe::text::{fields, items, or, word};
 use crate::discovery::Resources;
 use crate::request::failure::usage;
+use crate::request::selection::list_values;
 
 /// With more pods than this, elements about their own addresses are not asked for.
 const PODS_ASKED_MAX: usize = 100;
@@ -196,8 +197,7 @@ impl Reader<'_> {
     ) -> anyhow::Result<Vec<Value>> {
         let target = Some(self.resources.find(kind)?.target(namespace, "", ""));
         let request = ListRequest { target, label_selector, ..Default::default() };
-        let objects = self.client.list_objects(request).await?.0;
-        objects.iter().map(|object| Ok(serde_json::from_slice(&object.json)?)).collect()
+        list_values(self.client, request).await
     }
 
     async fn from(&self, text: &str, namespace: &str) -> anyhow::Result<From> {
