@@ -1,5 +1,7 @@
 //! The same work with both command lines: `skiff` over gRPC, and an unmodified kubectl over REST.
 
+#[path = "tools/insight.rs"]
+mod insight;
 #[path = "tools/parity.rs"]
 mod parity;
 #[path = "tools/port_forward.rs"]
@@ -10,6 +12,9 @@ mod proxies;
 mod sessions;
 
 use anyhow::{Context, ensure};
+use insight::{
+    skiff_shows_trees, skiff_tells_why_an_endpoint_is_missing, skiff_traces_connections,
+};
 use parity::{both_tools_change_the_same, both_tools_describe_the_same, both_tools_show_the_same};
 use port_forward::{
     kube_rs_forwards_ports, kubectl_forwards_ports, legacy_clients_use_spdy, skiff_forwards_ports,
@@ -43,6 +48,9 @@ fn main() -> ExitCode {
             pods_and_services_are_proxied,
             nodes_are_proxied,
             monitoring_scrapes_kubelets,
+            skiff_shows_trees,
+            skiff_traces_connections,
+            skiff_tells_why_an_endpoint_is_missing,
             skiff_holds_sessions,
             kubectl_holds_sessions,
             kubectl_runs_copies_and_debugs,

@@ -11,7 +11,7 @@ mod pod;
 mod rbac;
 mod service;
 mod storage;
-mod text;
+pub mod text;
 mod volume;
 mod workload;
 
@@ -107,6 +107,13 @@ fn labels(object: &Value, out: &mut Description) {
     let metadata = &object["metadata"];
     out.map("Labels", &metadata["labels"], "=");
     out.annotations(&metadata["annotations"]);
+}
+
+/// The head of a table of conditions; `checked` names when they were last looked at.
+fn conditions_head(checked: &str, out: &mut Description) {
+    out.cells(&["Type", "Status", checked, "LastTransitionTime", "Reason", "Message"]);
+    let dashes = [4, 6, 17, 18, 6, 7].map(|width| "-".repeat(width));
+    out.cells(&dashes.each_ref().map(String::as_str));
 }
 
 /// The controller that owns the object.

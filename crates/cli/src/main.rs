@@ -119,4 +119,21 @@ mod tests {
     fn no_flags_of_any_command_clash() {
         <Cli as clap::CommandFactory>::command().debug_assert();
     }
+
+    #[test]
+    fn every_command_is_completed() {
+        use clap_complete::Shell;
+        let command = <Cli as clap::CommandFactory>::command();
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command.clone(), "skiff", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for name in command.get_subcommands().map(clap::Command::get_name) {
+                assert!(script.contains(name), "{shell}: {name}");
+            }
+            for flag in ["from", "all-namespaces"] {
+                assert!(script.contains(flag), "{shell}: {flag}");
+            }
+        }
+    }
 }

@@ -18,8 +18,8 @@ use crate::request::Connection;
 use local::{completion, config, proxy};
 use node::{cordon, drain, image, taint};
 use read::{
-    api_resources, auth, cluster_info, describe, diff, events, explain, get, logs, top, version,
-    wait, why,
+    api_resources, auth, cluster_info, describe, diff, events, explain, get, logs, top, trace,
+    tree, version, wait, why,
 };
 use session::{cp, debug, exec, port_forward, run};
 use write::{
@@ -47,6 +47,10 @@ pub enum Command {
     Get(get::Args),
     /// Show an object in detail, with its events
     Describe(describe::Args),
+    /// Show an object with its owners and all that depends on it
+    Tree(tree::Args),
+    /// Show how the nodes' tables direct connections to a Service, a pod or an address
+    Trace(trace::Args),
     /// Delete objects by manifest, name or selector
     Delete(delete::Args),
     /// Change an object in an editor
@@ -136,6 +140,8 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Get(args) => get::run(args, connection).await,
         Command::Describe(args) => describe::run(args, connection).await,
         Command::Why(args) => why::run(args, connection).await,
+        Command::Tree(args) => tree::run(args, connection).await,
+        Command::Trace(args) => trace::run(args, connection).await,
         Command::Explain(args) => explain::run(args, connection).await,
         Command::Delete(args) => delete::run(args, connection).await,
         Command::Edit(args) => edit::run(args, connection).await,

@@ -72,6 +72,11 @@ pub struct Flags {
     #[arg(long, default_value_t = 110)]
     pub max_pods: u32,
 
+    /// Unix socket at which this node's service proxy shows what its tables contain; without it,
+    /// /serviceproxy is not served.
+    #[arg(long, value_name = "PATH")]
+    pub proxy_socket: Option<PathBuf>,
+
     /// Registry (host:port) that may be accessed without TLS (repeatable).
     #[arg(long)]
     pub insecure_registry: Vec<String>,

@@ -12,6 +12,7 @@ mod metrics;
 mod pages;
 mod port_forward;
 mod service;
+mod service_proxy;
 mod stats;
 mod system_logs;
 mod target;
@@ -33,6 +34,7 @@ use crate::pod::context::Context;
 use crate::pod::manager::PodManager;
 use crate::wire::read_pem;
 use service::Service;
+use service_proxy::ServiceProxy;
 
 /// Flow-control window of a connection, in bytes: large enough that a stream whose pod does not
 /// read never blocks the others.
@@ -59,6 +61,7 @@ impl ServerParts {
                 context: Arc::clone(context),
                 pods: pods.clone(),
                 configuration: pages::configuration(flags),
+                service_proxy: flags.proxy_socket.as_deref().map(ServiceProxy::new).transpose()?,
             }),
             address: SocketAddr::new(flags.bind_address, flags.port),
             pair: KeyPair {

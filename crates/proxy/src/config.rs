@@ -61,6 +61,11 @@ pub struct Serve {
     /// addresses of load balancers.
     #[arg(long, value_name = "ADDRESS")]
     pub kubelet_health_address: Option<SocketAddr>,
+
+    /// Unix socket at which this node's kubelet reads what the tables contain; not served if
+    /// absent.
+    #[arg(long, value_name = "PATH")]
+    pub inspect_socket: Option<PathBuf>,
 }
 
 impl Serve {

@@ -15,6 +15,7 @@
 //!   [`sysctl`]: kernel settings for forwarding.
 //! - [`announce`]: announces the addresses of load balancers on the links of this node.
 //! - `health_check`: reports to load balancers whether this node has endpoints.
+//! - [`inspect`]: shows what the tables actually contain, for `skiff trace`.
 //! - [`monitor`]: detects changes to the tables and routes by others, so that they are repaired
 //!   immediately.
 //!
@@ -27,6 +28,7 @@ pub mod announce;
 pub mod apply;
 pub mod conntrack;
 mod health_check;
+pub mod inspect;
 pub mod model;
 pub mod monitor;
 mod nft;

@@ -12,7 +12,7 @@ use proxy::apply::Applier;
 use proxy::monitor::Monitor;
 use proxy::policy::observe::Demand;
 use proxy::routes;
-use proxy::{announce, observe, sync, sysctl};
+use proxy::{announce, inspect, observe, sync, sysctl};
 use runtime::health::{self, Health};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,11 @@ async fn serve(
     let state = Health::new(&["synced"]);
     if let Some(address) = common.health_bind_address {
         health::serve(address, state.clone(), shutdown.clone()).await?;
+    }
+    if let Some(path) = &config.inspect_socket {
+        let ignored = settings.cluster_dns.clone();
+        inspect::serve(path, ignored, shutdown.clone())
+            .with_context(|| format!("listen on {}", path.display()))?;
     }
     let ready = state.clone();
     tokio::spawn(async move {

@@ -21,7 +21,10 @@ pub use batch::{
 };
 pub use expr::{Expr, Reg};
 pub use message::{Attributes, Message};
-pub use read::{Data, Element, elements, intervals, names, rules_per_chain, table_comment};
+pub use read::{
+    Data, Element, SetTypes, elements, intervals, names, rules_per_chain, sets, table_comment,
+    tables,
+};
 pub use socket::{NftError, Notification, Socket, notifications};
 
 /// The address family of a table.

@@ -182,7 +182,7 @@ describe endpointslice -l kubernetes.io/service-name=web
 describe controllerrevision -l app=ds
 describe pv parity
 describe runtimeclass parity
-describe svc,ep lone
+describe ep lone
 describe job indexed --show-events=false
 describe pod gated --show-events=false
 describe clusterrole admin

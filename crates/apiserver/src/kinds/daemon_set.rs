@@ -11,11 +11,15 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::pod_spec::{defaults, warnings};
-use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy, fill, status};
+use super::rules::generation_of_spec;
+use super::{Column, Context, Strategy, fill, status};
 
 /// The strategy of DaemonSets.
 pub struct Rules;
+
+/// How often the template has changed: a field of former versions of the API, which `apps/v1` shows
+/// as an annotation.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 static COLUMNS: &[Column] = &[
     columns::NAME,
@@ -34,8 +38,29 @@ static COLUMNS: &[Column] = &[
 impl Strategy for Rules {
     type Object = DaemonSet;
 
-    status_apart!();
     generation_of_spec!();
+
+    fn prepare_create(&self, set: &mut DaemonSet, _: &Context<'_>) {
+        set.status = Some(Default::default());
+        let generation = template_generation(set).filter(|generation| *generation > 0);
+        set_template_generation(set, Some(generation.unwrap_or(1)));
+    }
+
+    fn prepare_update(&self, new: &mut DaemonSet, old: &DaemonSet, _: &Context<'_>) {
+        new.status.clone_from(&old.status);
+        let before = template_generation(old);
+        let generation = match new.spec.template == old.spec.template {
+            true => before,
+            false => Some(before.unwrap_or(0).saturating_add(1)),
+        };
+        set_template_generation(new, generation);
+    }
+
+    fn prepare_status_update(&self, new: &mut DaemonSet, old: &DaemonSet, _: &Context<'_>) {
+        new.spec.clone_from(&old.spec);
+        new.metadata.labels.clone_from(&old.metadata.labels);
+        set_template_generation(new, template_generation(old));
+    }
 
     fn default(&self, set: &mut DaemonSet) {
         let spec = &mut set.spec;
@@ -124,6 +149,24 @@ impl Strategy for Rules {
     }
 }
 
+fn template_generation(set: &DaemonSet) -> Option<i64> {
+    set.metadata.annotations.as_ref()?.get(TEMPLATE_GENERATION)?.parse().ok()
+}
+
+/// Clients cannot change it.
+fn set_template_generation(set: &mut DaemonSet, generation: Option<i64>) {
+    let annotations = &mut set.metadata.annotations;
+    match generation {
+        Some(generation) => {
+            let annotations = annotations.get_or_insert_default();
+            annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
+        }
+        None => {
+            annotations.iter_mut().for_each(|all| drop(all.remove(TEMPLATE_GENERATION)));
+        }
+    }
+}
+
 fn validate_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &mut Errors) {
     let own = path.child("rollingUpdate");
     match (check::text(&strategy.type_), &strategy.rolling_update) {
@@ -154,5 +197,43 @@ fn validate_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &m
         (other, _) => {
             errors.push(FieldError::not_supported(path, other, &["OnDelete", "RollingUpdate"]));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::tests::context;
+
+    fn set(image: &str, generation: Option<&str>) -> DaemonSet {
+        let mut set = DaemonSet::default();
+        set.spec.template.spec.get_or_insert_default().node_name = Some(image.to_owned());
+        let annotation = generation.map(|text| (TEMPLATE_GENERATION.to_owned(), text.to_owned()));
+        set.metadata.annotations = annotation.map(|one| [one].into());
+        set
+    }
+
+    #[test]
+    fn the_generation_of_the_template_is_the_servers() {
+        for (given, expected) in [(None, 1), (Some("0"), 1), (Some("7"), 7), (Some("x"), 1)] {
+            let mut created = set("a", given);
+            Rules.prepare_create(&mut created, &context());
+            assert_eq!(template_generation(&created), Some(expected), "{given:?}");
+        }
+        for (old, new, expected) in [
+            (set("a", Some("3")), set("a", None), Some(3)),
+            (set("a", Some("3")), set("a", Some("9")), Some(3)),
+            (set("a", Some("3")), set("b", Some("3")), Some(4)),
+            // Stored by a version without it.
+            (set("a", None), set("a", Some("9")), None),
+            (set("a", None), set("b", None), Some(1)),
+        ] {
+            let mut updated = new.clone();
+            Rules.prepare_update(&mut updated, &old, &context());
+            assert_eq!(template_generation(&updated), expected, "{old:?} {new:?}");
+        }
+        let mut status = set("b", None);
+        Rules.prepare_status_update(&mut status, &set("a", Some("3")), &context());
+        assert_eq!(template_generation(&status), Some(3));
     }
 }

@@ -141,7 +141,7 @@ async fn attempt(
         Mode::Plain => None,
         Mode::Ruled => call.core.allocator.allocate_update(call, &mut *new, &*old).await?,
     };
-    if new.equals(&*old) {
+    if is_unchanged(&mut *new, &*old) {
         let mut same = answer(row, 200, current.clone());
         same.warnings = admitted;
         return Ok(Attempt::Decided(same));
@@ -179,6 +179,26 @@ async fn attempt(
         answer.warnings.extend(admitted);
     }
     outcome
+}
+
+/// Whether a write changes nothing. That an apply repeats what its manager has is no change either,
+/// although the time of its entry is another (`IgnoreManagedFieldsTimestampsTransformer`).
+fn is_unchanged(new: &mut dyn Object, old: &dyn Object) -> bool {
+    let timeless = |object: &dyn Object| {
+        let mut owners = object.metadata().managed_fields.clone();
+        owners.iter_mut().flatten().for_each(|owner| owner.time = None);
+        owners
+    };
+    if new.equals(old) || timeless(new) != timeless(old) {
+        return new.equals(old);
+    }
+    let owners = old.metadata().managed_fields.clone();
+    let fresh = std::mem::replace(&mut new.metadata_mut().managed_fields, owners);
+    let unchanged = new.equals(old);
+    if !unchanged {
+        new.metadata_mut().managed_fields = fresh;
+    }
+    unchanged
 }
 
 /// Replaces the current version, unless the call is a dry run.
@@ -293,4 +313,43 @@ fn finished(new: &dyn Object) -> bool {
         && metadata.deletion_grace_period_seconds.unwrap_or_default() == 0
         && !meta::has_finalizers(metadata)
         && !super::delete::namespace_is_in_use(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn object(json: &Value) -> Box<dyn Object> {
+        let codec = api::kind::codec(ConfigMap::ROW).unwrap();
+        codec.decode(json.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_later_time_alone_is_no_change() {
+        let config = |value: &str, field: &str, time: &str| -> Value {
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": value}, "metadata": {
+                "name": "c", "managedFields": [{"manager": "me", "operation": "Apply",
+                    "apiVersion": "v1", "fieldsType": "FieldsV1", "time": time,
+                    "fieldsV1": {"f:data": {field: {}}}}]}})
+        };
+        let (first, second) = ("2026-01-02T03:04:05Z", "2026-01-02T03:04:06Z");
+        let old = object(&config("x", "f:a", first));
+        for (value, field, time, expected) in [
+            ("x", "f:a", first, true),
+            ("x", "f:a", second, true),
+            ("y", "f:a", second, false),
+            ("x", "f:b", second, false),
+        ] {
+            let mut new = object(&config(value, field, time));
+            assert_eq!(is_unchanged(&mut *new, &*old), expected, "{value} {field} {time}");
+            // A change has its own time.
+            let owners = new.metadata().managed_fields.as_ref().unwrap();
+            let kept = if expected { first } else { time };
+            assert_eq!(owners[0].time.as_ref().unwrap().0, kept.parse().unwrap());
+        }
+    }
 }

@@ -87,6 +87,11 @@ impl Layout {
         self.node(node).join("kubelet")
     }
 
+    /// The socket through which the kubelet of a node reads its service proxy's tables.
+    pub fn proxy_socket(&self, node: &str) -> PathBuf {
+        self.node(node).join("proxy.sock")
+    }
+
     /// The pinned network namespace of one node.
     pub fn node_namespace(&self, node: &str) -> PathBuf {
         self.namespace(node)

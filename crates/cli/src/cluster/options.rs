@@ -332,23 +332,27 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The default options, for tests.
+#[cfg(test)]
+pub fn example(nodes: u8) -> Options {
+    Options {
+        name: "skiff".into(),
+        nodes,
+        store: Store::Embedded,
+        node_cidr: "172.30.0.0/24".parse().unwrap(),
+        pod_cidr: "10.244.0.0/16".parse().unwrap(),
+        service_cidr: "10.96.0.0/12".parse().unwrap(),
+        insecure_registries: vec![],
+        log_level: "info".into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn options() -> Options {
-        Options {
-            name: "skiff".into(),
-            nodes: 3,
-            store: Store::Embedded,
-            node_cidr: "172.30.0.0/24".parse().unwrap(),
-            pod_cidr: "10.244.0.0/16".parse().unwrap(),
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
-            load_balancer_cidr: None,
-            load_balancer_addresses: BalancerAddresses::Pool,
-            insecure_registries: vec![],
-            log_level: "info".into(),
-        }
+        example(3)
     }
 
     #[test]

@@ -242,6 +242,7 @@ impl Builder<'_> {
         process.push("--client-ca-file", &self.pki("ca.crt"));
         process.push("--cluster-dns", &self.options.cluster_dns().to_string());
         process.push("--cluster-domain", "cluster.local");
+        process.push("--proxy-socket", &text(&self.layout.proxy_socket(&node.name)));
         process.push("--cgroup-root", &self.layout.node_cgroup(&node.name));
         process.push("--max-pods", "110");
         // The disk is shared with everything else on the machine: how full it is must not evict
@@ -267,6 +268,7 @@ impl Builder<'_> {
         if self.options.load_balancer_addresses != BalancerAddresses::None {
             process.push("--load-balancer-cidr", &self.options.load_balancer_pool().to_string());
         }
+        process.push("--inspect-socket", &text(&self.layout.proxy_socket(&node.name)));
         process
     }
 
@@ -301,16 +303,9 @@ mod tests {
 
     fn options(store: Store, nodes: u8) -> Options {
         Options {
-            name: "skiff".into(),
-            nodes,
             store,
-            node_cidr: "172.30.0.0/24".parse().unwrap(),
-            pod_cidr: "10.244.0.0/16".parse().unwrap(),
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
-            load_balancer_cidr: None,
-            load_balancer_addresses: Default::default(),
             insecure_registries: vec!["127.0.0.1:5000".into()],
-            log_level: "info".into(),
+            ..crate::cluster::options::example(nodes)
         }
     }
 

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::describe::text::{Description, fields, items, or, word};
 use crate::describe::{DescribeContext, heading, labels};
+use crate::request::selection::list_values;
 
 pub fn config_map(object: &Value, out: &mut Description) {
     heading(object, out);
@@ -162,9 +163,5 @@ async fn list(
         target: Some(context.resources.find(kind)?.target(namespace, "", "")),
         ..Default::default()
     };
-    let objects = context.client.list_objects(request).await?.0;
-    Ok(objects
-        .iter()
-        .map(|object| serde_json::from_slice(&object.json))
-        .collect::<Result<_, _>>()?)
+    list_values(context.client, request).await
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::describe::text::{self, Description, fields, items, moment, or, word};
 use crate::describe::workload::age;
-use crate::describe::{DescribeContext, labels};
+use crate::describe::{DescribeContext, conditions_head, labels};
 
 /// What kubectl shows of `nodeInfo`.
 const SYSTEM: [(&str, &str); 10] = [
@@ -93,22 +93,7 @@ async fn lease(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::
 
 fn conditions(conditions: &Value, out: &mut Description) {
     out.section("Conditions", |out| {
-        out.cells(&[
-            "Type",
-            "Status",
-            "LastHeartbeatTime",
-            "LastTransitionTime",
-            "Reason",
-            "Message",
-        ]);
-        out.cells(&[
-            "----",
-            "------",
-            "-----------------",
-            "------------------",
-            "------",
-            "-------",
-        ]);
+        conditions_head("LastHeartbeatTime", out);
         for condition in items(conditions) {
             let kind = format!("{} ", word(&condition["type"]));
             let status = format!("{} ", word(&condition["status"]));

@@ -1,19 +1,23 @@
 //! Services, Endpoints, EndpointSlices and Ingresses.
 
-use rpc::api_v1::ListRequest;
+pub mod missing;
+
+use rpc::api_v1::{ListRequest, Representation};
 use serde_json::Value;
 
 use crate::describe::text::{Description, fields, items, joined, or, word};
 use crate::describe::{DescribeContext, heading, labels};
+use crate::request::selection::list_values;
 
 pub async fn describe(context: &DescribeContext<'_>, out: &mut Description) -> anyhow::Result<()> {
     let service = context.object;
     let spec = &service["spec"];
-    let endpoints = endpoints(context, &word(&service["metadata"]["name"])).await?;
+    let slices = slices(context, &word(&service["metadata"]["name"])).await?;
+    let endpoints = ready(&slices);
     heading(service, out);
     labels(service, out);
     let selector: Vec<String> =
-        fields(&spec["selector"]).map(|(key, value)| format!("{key}={}", word(value))).collect();
+        fields(&spec["selector"]).map(|(key, value)| pair(key, value)).collect();
     let selector = if selector.is_empty() { "<none>".to_owned() } else { selector.join(",") };
     out.line("Selector", selector);
     out.line_or("Type", &spec["type"], "ClusterIP");
@@ -64,7 +68,44 @@ pub async fn describe(context: &DescribeContext<'_>, out: &mut Description) -> a
         let ranges = joined(&spec["loadBalancerSourceRanges"], ",", "");
         out.line("LoadBalancer Source Ranges", ranges);
     }
+    let missing = missing_endpoints(context, &slices).await?;
+    if !missing.is_empty() {
+        out.section("Missing Endpoints", |out| out.table(&missing::table(&missing)));
+    }
     Ok(())
+}
+
+/// Why selected pods are not among the endpoints, as of now.
+async fn missing_endpoints(
+    context: &DescribeContext<'_>,
+    slices: &[Value],
+) -> anyhow::Result<Vec<missing::Missing>> {
+    let service = context.object;
+    let selector: Vec<String> =
+        fields(&service["spec"]["selector"]).map(|(key, value)| pair(key, value)).collect();
+    let list = async |label_selector: String, representation: Representation| {
+        let pods = context.resources.find("pods")?;
+        let namespace = service["metadata"]["namespace"].as_str().unwrap_or_default();
+        let request = ListRequest {
+            target: Some(pods.target(namespace, "", "")),
+            label_selector,
+            representation: representation.into(),
+            ..Default::default()
+        };
+        list_values(context.client, request).await
+    };
+    let (mut pods, mut others) = (Vec::new(), Vec::new());
+    if missing::has_endpoints(service) && !selector.is_empty() {
+        pods = list(selector.join(","), Representation::Full).await?;
+        if pods.is_empty() {
+            others = list(String::new(), Representation::PartialMetadata).await?;
+        }
+    }
+    Ok(missing::missing(&missing::Observed { service, pods: &pods, others: &others, slices }))
+}
+
+fn pair(key: &str, value: &Value) -> String {
+    format!("{key}={}", word(value))
 }
 
 /// At most three addresses, and how many more there are.
@@ -78,11 +119,8 @@ fn shortened(addresses: &[&str]) -> String {
     }
 }
 
-/// Port name and address of every ready endpoint.
-async fn endpoints(
-    context: &DescribeContext<'_>,
-    service: &str,
-) -> anyhow::Result<Vec<(String, String)>> {
+/// The EndpointSlices of a Service.
+async fn slices(context: &DescribeContext<'_>, service: &str) -> anyhow::Result<Vec<Value>> {
     let slices = context.resources.find("endpointslices.discovery.k8s.io")?;
     let namespace = context.object["metadata"]["namespace"].as_str().unwrap_or_default();
     let request = ListRequest {
@@ -90,9 +128,13 @@ async fn endpoints(
         label_selector: format!("kubernetes.io/service-name={service}"),
         ..Default::default()
     };
+    list_values(context.client, request).await
+}
+
+/// Port name and address of every ready endpoint.
+fn ready(slices: &[Value]) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for slice in context.client.list_objects(request).await?.0 {
-        let slice: Value = serde_json::from_slice(&slice.json)?;
+    for slice in slices {
         let ready = |endpoint: &&Value| endpoint["conditions"]["ready"] != false;
         for endpoint in items(&slice["endpoints"]).filter(ready) {
             for address in items(&endpoint["addresses"]) {
@@ -103,7 +145,7 @@ async fn endpoints(
             }
         }
     }
-    Ok(found)
+    found
 }
 
 pub fn endpoints_object(object: &Value, out: &mut Description) {
@@ -249,7 +291,7 @@ async fn backend(context: &DescribeContext<'_>, backend: &Value) -> anyhow::Resu
         .find(|one| word(&one["name"]) == port || word(&one["port"]) == port)
         .map(|one| word(&one["name"]))
         .unwrap_or_default();
-    let endpoints = endpoints(context, &name).await?;
+    let endpoints = ready(&slices(context, &name).await?);
     let addresses: Vec<&str> = endpoints
         .iter()
         .filter(|(own, _)| *own == port_name)

@@ -4,8 +4,9 @@ use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
 use crate::describe::text::{self, Description, bracketed, fields, items, truth, word};
-use crate::describe::{DescribeContext, heading, labels, volume};
+use crate::describe::{DescribeContext, conditions_head, heading, labels, volume};
 use crate::output::event::ago;
+use crate::request::selection::list_values;
 
 pub fn volume(object: &Value, out: &mut Description) {
     let (metadata, spec, status) = (&object["metadata"], &object["spec"], &object["status"]);
@@ -96,22 +97,7 @@ pub async fn claim(context: &DescribeContext<'_>, out: &mut Description) -> anyh
     if items(conditions).next().is_some() {
         out.raw("Conditions:");
         out.nested(|out| {
-            out.cells(&[
-                "Type",
-                "Status",
-                "LastProbeTime",
-                "LastTransitionTime",
-                "Reason",
-                "Message",
-            ]);
-            out.cells(&[
-                "----",
-                "------",
-                "-----------------",
-                "------------------",
-                "------",
-                "-------",
-            ]);
+            conditions_head("LastProbeTime", out);
             for one in items(conditions) {
                 let moment = |field: &str| text::moment(&one[field]);
                 let cell = |field: &str| word(&one[field]);
@@ -138,12 +124,11 @@ async fn users(context: &DescribeContext<'_>) -> anyhow::Result<Vec<String>> {
         ..Default::default()
     };
     let mut users = Vec::new();
-    for pod in context.client.list_objects(request).await?.0 {
-        let value: Value = serde_json::from_slice(&pod.json)?;
-        let mounts = items(&value["spec"]["volumes"])
+    for pod in list_values(context.client, request).await? {
+        let mounts = items(&pod["spec"]["volumes"])
             .any(|volume| volume["persistentVolumeClaim"]["claimName"] == metadata["name"]);
         if mounts {
-            users.push(pod.name);
+            users.push(word(&pod["metadata"]["name"]));
         }
     }
     Ok(users)

@@ -7,6 +7,7 @@ use crate::describe::text::{self, Description, items, moment, or, time, truth, w
 use crate::describe::{DescribeContext, controller, heading, labels, pod};
 use crate::output::event::ago;
 use crate::request::pods::{REVISION, pods_by_selector, selector_of};
+use crate::request::selection::list_values;
 
 /// Bytes of a list of indexes that are never cut off.
 const INDEXES_MAX: usize = 50;
@@ -70,8 +71,7 @@ async fn replica_sets(context: &DescribeContext<'_>, out: &mut Description) -> a
         ..Default::default()
     };
     let (mut old, mut new) = (Vec::new(), "<none>".to_owned());
-    for set in context.client.list_objects(request).await?.0 {
-        let set: Value = serde_json::from_slice(&set.json)?;
+    for set in list_values(context.client, request).await? {
         if !items(&set["metadata"]["ownerReferences"]).any(|owner| owner["uid"] == metadata["uid"])
         {
             continue;

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use api::labels::Selector;
 use client::Client;
 use serde_json::Value;
 
@@ -44,7 +45,7 @@ impl Document {
     }
 
     /// Whether a label selector matches the object.
-    pub fn matches(&self, selector: &api::labels::Selector) -> bool {
+    pub fn matches(&self, selector: &Selector) -> bool {
         let labels: BTreeMap<String, String> = self.object["metadata"]["labels"]
             .as_object()
             .into_iter()
@@ -138,6 +139,33 @@ impl FilenameOptions {
             Some(error) => Err(error),
             None => Ok(documents),
         }
+    }
+}
+
+/// Flags that name manifests, and which of their objects are meant.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Manifests {
+    #[command(flatten)]
+    pub files: FilenameOptions,
+    /// Only the manifests' objects with these labels
+    #[arg(short = 'l', long, default_value = "")]
+    pub selector: String,
+}
+
+impl Manifests {
+    pub fn selector(&self) -> anyhow::Result<Selector> {
+        Ok(Selector::parse(&self.selector)?)
+    }
+
+    /// The documents that the selector matches, and the errors of files that cannot be parsed.
+    ///
+    /// # Errors
+    /// When a path does not exist.
+    pub fn read(&self) -> anyhow::Result<(Vec<Document>, Vec<anyhow::Error>)> {
+        let selector = self.selector()?;
+        let (mut documents, errors) = self.files.read()?;
+        documents.retain(|document| document.matches(&selector));
+        Ok((documents, errors))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which objects a command line names: `TYPE`, `TYPE NAME...`, `TYPE/NAME...`, `TYPE,TYPE`, with
 //! selectors and `-A`, or a manifest.
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use client::Client;
 use rpc::api_v1::{ListRequest, Object, Representation};
+use serde_json::Value;
 
 use crate::discovery::{Resource, Resources};
 use crate::request::manifest::FilenameOptions;
@@ -15,6 +16,18 @@ Example resource specifications include:
    '--filename=rsrc.json'
    '<resource> <name>'
    '<resource>'";
+
+/// The objects of a list, as JSON.
+///
+/// # Errors
+/// When the server refuses, or sends something else.
+pub async fn list_values(client: &Client, request: ListRequest) -> anyhow::Result<Vec<Value>> {
+    let objects = client.list_objects(request).await?.0;
+    let value = |object: &Object| {
+        serde_json::from_slice(&object.json).context("the server's object is not JSON")
+    };
+    objects.iter().map(value).collect()
+}
 
 /// Arguments that select objects.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -10,6 +10,8 @@ pub mod explain;
 pub mod get;
 pub mod logs;
 pub mod top;
+pub mod trace;
+pub mod tree;
 pub mod version;
 pub mod wait;
 pub mod why;

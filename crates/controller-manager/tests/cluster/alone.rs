@@ -297,10 +297,9 @@ async fn alone(plane: &Plane, case: &Case) -> anyhow::Result<()> {
     prepare(plane, controller).await.with_context(|| format!("prepare {controller}"))?;
     let mut flags = vec!["--controllers"];
     flags.extend(case.flags);
-    let (task, end) = plane.control(&flags)?;
+    plane.control(&flags)?;
     let done = wait::eventually(controller, || done(plane, case)).await;
-    end.cancel();
-    task.await?;
+    plane.stop_controllers().await?;
     done?;
     let refused = refusals(plane).await?;
     ensure!(refused.is_empty(), "{controller}: {refused:?}");
@@ -325,9 +324,7 @@ async fn each_controller_works_alone_with_its_own_rights() -> anyhow::Result<()>
     let missing: Vec<_> =
         controller_manager::wire::names().filter(|name| !tried.contains(name)).collect();
     ensure!(missing.is_empty(), "not tried: {missing:?}");
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 /// Verb, API group, resource, and the accounts that have the right.
@@ -356,7 +353,7 @@ const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_controller_may_do_the_work_of_another() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
-    let (task, end) = plane.control(&[])?;
+    plane.control(&[])?;
     let nodes = plane.nodes(&["n1"]).await?;
     // Whoever has something to do has an account; the rights are bound to all of them.
     let bound = Api::<k8s_openapi::api::rbac::v1::ClusterRoleBinding>::all(&plane.client);
@@ -390,17 +387,13 @@ async fn no_controller_may_do_the_work_of_another() -> anyhow::Result<()> {
     let refused = sets.delete("any", &DeleteOptions::default()).await;
     let refused = refused.err().and_then(|error| error.api().map(|error| error.code()));
     ensure!(refused == Some(403), "{refused:?}");
-    end.cancel();
-    task.await?;
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deleted_service_account_is_restored_and_its_controller_goes_on() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
-    let (task, end) = plane.control(&[])?;
+    plane.control(&[])?;
     let client = &plane.client;
     let mut set =
         objects().into_iter().find(|one| one["kind"] == "ReplicaSet").context("it exists")?;
@@ -435,8 +428,5 @@ async fn a_deleted_service_account_is_restored_and_its_controller_goes_on() -> a
     ensure!(before != after, "it was created again");
     sets.patch("set", PatchKind::Merge, &json!({"spec": {"replicas": 3}})).await?;
     with_replicas(3).await?;
-    end.cancel();
-    task.await?;
-    plane.finish().await;
-    Ok(())
+    plane.finish(Vec::new()).await
 }

@@ -135,9 +135,7 @@ async fn a_rolling_update_keeps_enough_endpoints_ready() -> anyhow::Result<()> {
     let mut sizes: Vec<_> = sizes.iter().map(|set| set.spec.replicas).collect();
     sizes.sort();
     anyhow::ensure!(sizes == [Some(0), Some(5)]);
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,7 +160,7 @@ async fn controllers_killed_at_any_moment_lose_and_duplicate_nothing() -> anyhow
     // Killed after more and more pods; each successor continues from the existing state.
     for round in 1..=6 {
         let connection = plane.identity("system:kube-controller-manager")?;
-        let (task, _) = plane.control_through(connection.clone(), &[])?;
+        let task = plane.control_through(connection.clone(), &[])?;
         wait::until::<Pod>(&plane.client, selection(), "some pods", |pods| pods.len() >= round * 5)
             .await?;
         task.abort();
@@ -170,15 +168,11 @@ async fn controllers_killed_at_any_moment_lose_and_duplicate_nothing() -> anyhow
         // The successor would not count what arrives later, as no controller would.
         plane.landed(&connection).await?;
     }
-    let (task, end) = plane.control(&[])?;
+    plane.control(&[])?;
     let most = most.await??;
     anyhow::ensure!(most == 40, "{most} pods were created for 40");
     until_complete(&plane, 40).await?;
-    end.cancel();
-    task.await?;
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -263,9 +257,7 @@ async fn workloads_of_every_kind_complete() -> anyhow::Result<()> {
         Api::<Job>::namespaced(client, "default").delete(job, &options).await?;
     }
     wait::until::<Pod>(client, selection(), "no pod is left", |pods| pods.is_empty()).await?;
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -322,9 +314,7 @@ async fn a_job_lets_go_of_its_pods_on_every_way_out() -> anyhow::Result<()> {
     let mut left: Vec<_> = left.into_iter().filter_map(|(_, pod)| of(pod)).collect();
     left.sort();
     anyhow::ensure!(left == ["orphaned", "released"], "{left:?}");
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -394,9 +384,7 @@ async fn a_silent_node_loses_its_pods_and_a_namespace_its_content() -> anyhow::R
             .items
             .is_empty()
     );
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -467,8 +455,7 @@ async fn a_claim_is_bound_and_its_volume_released_and_deleted() -> anyhow::Resul
         !volumes.contains_key("exact")
     })
     .await?;
-    plane.finish().await;
-    Ok(())
+    plane.finish(Vec::new()).await
 }
 
 fn used(quota: &ResourceQuota, resource: &str) -> Option<String> {
@@ -535,9 +522,7 @@ async fn a_quota_limits_a_deployment() -> anyhow::Result<()> {
     let deployments = Api::<Deployment>::namespaced(&plane.client, "default");
     deployments.delete("web", &DeleteOptions::default()).await?;
     until_used(&plane, "0").await?;
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -571,6 +556,5 @@ async fn leadership_is_handed_over_at_once() -> anyhow::Result<()> {
     stop.cancel();
     anyhow::ensure!(first.acquire(&client, &stop).await.is_none(), "cancellation ends the wait");
     led.release().await;
-    plane.finish().await;
-    Ok(())
+    plane.finish(Vec::new()).await
 }

@@ -18,7 +18,7 @@ fn taints(node: &Node, effect: &str) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_nine_of_ten_nodes_fail_they_are_not_all_evicted() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
-    let (task, end) = plane.control(&["--node-monitor-grace-period=3s"])?;
+    plane.control(&["--node-monitor-grace-period=3s"])?;
     let names: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut nodes = plane.nodes(&names).await?;
@@ -53,9 +53,5 @@ async fn when_nine_of_ten_nodes_fail_they_are_not_all_evicted() -> anyhow::Resul
         })
     })
     .await?;
-    end.cancel();
-    task.await?;
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }

@@ -24,7 +24,7 @@ async fn an_owner_in_another_namespace_is_reported_and_counts_as_absent() -> any
         "metadata": {"name": "kept", "ownerReferences": owners}});
     let dependents = [map("kube-public", "lost", &owners), map("default", "owned", &owners), role];
     create(&plane, &dependents).await?;
-    let (task, end) = plane.control(&["--controllers=garbage-collector-controller"])?;
+    plane.control(&["--controllers=garbage-collector-controller"])?;
     let message = |namespace: &str| {
         format!(
             "ownerRef [v1/ConfigMap, namespace: {namespace}, name: owner, uid: {uid}] \
@@ -54,8 +54,5 @@ async fn an_owner_in_another_namespace_is_reported_and_counts_as_absent() -> any
     anyhow::ensure!(owned.is_some(), "its owner is in its namespace");
     let kept = Api::<ClusterRole>::all(&plane.client).get_opt("kept").await?;
     anyhow::ensure!(kept.is_some(), "its owner cannot be resolved");
-    end.cancel();
-    task.await?;
-    plane.finish().await;
-    Ok(())
+    plane.finish(Vec::new()).await
 }

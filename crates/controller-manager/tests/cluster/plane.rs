@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use apiserver::server::Running;
@@ -28,6 +29,13 @@ pub struct Plane {
     apiserver: Option<Running>,
     address: SocketAddr,
     authority: Authority,
+    controllers: Mutex<Vec<Controllers>>,
+}
+
+/// Running controllers, and the token that ends them.
+struct Controllers {
+    task: JoinHandle<()>,
+    end: CancellationToken,
 }
 
 struct Authority {
@@ -73,6 +81,7 @@ impl Plane {
             apiserver: Some(running),
             address,
             authority,
+            controllers: Mutex::default(),
         };
         plane.schedule()?;
         Ok(plane)
@@ -95,26 +104,48 @@ impl Plane {
         self.authority.client(self.folder.path(), self.address, name, None)
     }
 
-    /// Starts the controllers; they stop with the token, or at once when the task is aborted.
-    pub fn control(&self, flags: &[&str]) -> anyhow::Result<(JoinHandle<()>, CancellationToken)> {
-        self.control_through(self.identity("system:kube-controller-manager")?, flags)
+    /// Starts the controllers.
+    pub fn control(&self, flags: &[&str]) -> anyhow::Result<()> {
+        let client = self.identity("system:kube-controller-manager")?;
+        let end = self.stop.child_token();
+        let task = self.run(client, flags, end.clone())?;
+        self.controllers.lock().unwrap().push(Controllers { task, end });
+        Ok(())
     }
 
-    /// Starts the controllers on a connection.
+    /// Starts the controllers on a connection; aborting the task kills them.
     pub fn control_through(
         &self,
         client: Client,
         flags: &[&str],
-    ) -> anyhow::Result<(JoinHandle<()>, CancellationToken)> {
+    ) -> anyhow::Result<JoinHandle<()>> {
+        self.run(client, flags, self.stop.child_token())
+    }
+
+    fn run(
+        &self,
+        client: Client,
+        flags: &[&str],
+        end: CancellationToken,
+    ) -> anyhow::Result<JoinHandle<()>> {
         let ca = self.folder.path().join("ca.crt").display().to_string();
         let mut all = vec!["cm", "--kubeconfig=none", "--root-ca-file", &ca];
         all.extend(["--cluster-cidr", "10.244.0.0/16"]);
         all.extend(flags);
         let settings = Flags::try_parse_from(all)?.settings()?;
-        let end = self.stop.child_token();
-        let running = wire::run(client, settings, clock::system(), end.clone());
+        let running = wire::run(client, settings, clock::system(), end);
         let running = async { running.await.expect("no controller ends unexpectedly") };
-        Ok((tokio::spawn(running), end))
+        Ok(tokio::spawn(running))
+    }
+
+    /// Ends the controllers that [`control`](Self::control) started, and waits for them.
+    pub async fn stop_controllers(&self) -> anyhow::Result<()> {
+        let all = std::mem::take(&mut *self.controllers.lock().unwrap());
+        for Controllers { task, end } in all {
+            end.cancel();
+            task.await?;
+        }
+        Ok(())
     }
 
     /// Waits until the requests that were sent through a connection have been carried out, or
@@ -150,11 +181,18 @@ impl Plane {
         Ok(nodes)
     }
 
-    pub async fn finish(mut self) {
+    /// Ends everything: controllers, nodes, then the apiserver.
+    ///
+    /// # Errors
+    /// When a controller has failed.
+    pub async fn finish(mut self, nodes: Vec<HollowNode>) -> anyhow::Result<()> {
+        self.stop_controllers().await?;
+        drop(nodes);
         self.stop.cancel();
         if let Some(running) = self.apiserver.take() {
             running.finished().await;
         }
+        Ok(())
     }
 }
 

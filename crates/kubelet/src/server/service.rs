@@ -9,6 +9,7 @@ use rpc::kubelet_v1 as pb;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::frames::{Bytes, Frames};
+use super::service_proxy::ServiceProxy;
 
 /// Serves the apiserver's calls.
 pub(super) struct Service {
@@ -16,6 +17,8 @@ pub(super) struct Service {
     pub(super) pods: PodManager,
     /// The settings in force.
     pub(super) configuration: serde_json::Value,
+    /// The service proxy of this node, if it is known.
+    pub(super) service_proxy: Option<ServiceProxy>,
 }
 
 #[tonic::async_trait]

@@ -100,6 +100,13 @@ impl Service {
             ["containerLogs", namespace, pod, container] => {
                 self.container_log(namespace, pod, container, &request.uri).await?
             }
+            ["serviceproxy", "tables"] => match &self.service_proxy {
+                Some(proxy) => proxy.tables(request.uri.query()).await?,
+                None => {
+                    let text = "this kubelet knows no service proxy: it has no --proxy-socket";
+                    return Err((StatusCode::NOT_IMPLEMENTED, text.to_owned()));
+                }
+            },
             [first, ..] if WITHOUT.contains(&first) => {
                 let text = format!("this kubelet does not serve /{first} over HTTP");
                 return Err((StatusCode::NOT_IMPLEMENTED, text));
@@ -300,6 +307,7 @@ mod tests {
             ("/configz", &["configz", "proxy"]),
             ("/containerLogs/n/p/c", &["proxy"]),
             ("/exec/n/p/c", &["proxy"]),
+            ("/serviceproxy/tables", &["proxy"]),
             ("/", &["proxy"]),
         ] {
             assert_eq!(subresources(path), expected, "{path}");

@@ -44,13 +44,57 @@ pub fn table_comment(
         |_| {},
         |found, attributes| {
             if attributes.get_str(1) == Some(table) {
-                let comment =
-                    attributes.get(6).and_then(|bytes| bytes.get(2..)).unwrap_or_default();
-                let comment = comment.strip_suffix(&[0]).unwrap_or(comment);
-                *found = Some(String::from_utf8_lossy(comment).into_owned());
+                *found = Some(comment(&attributes));
             }
         },
     )
+}
+
+/// All tables of the family: name and comment.
+pub fn tables(socket: &mut Socket, family: Family) -> Result<Vec<(String, String)>, NftError> {
+    socket.dump(
+        GET_TABLE,
+        family.number(),
+        |_| {},
+        |found: &mut Vec<_>, attributes| {
+            if let Some(name) = attributes.get_str(1) {
+                found.push((name.to_owned(), comment(&attributes)));
+            }
+        },
+    )
+}
+
+/// The comment in a table's user data: type, length, text.
+fn comment(attributes: &Attributes<'_>) -> String {
+    let comment = attributes.get(6).and_then(|bytes| bytes.get(2..)).unwrap_or_default();
+    let comment = comment.strip_suffix(&[0]).unwrap_or(comment);
+    String::from_utf8_lossy(comment).into_owned()
+}
+
+/// A set or map: its name, and the types of its keys and data as stated by whoever made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetTypes {
+    pub name: String,
+    pub key_type: u32,
+    /// `None` for a set.
+    pub data_type: Option<u32>,
+}
+
+/// The named sets and maps of the table.
+pub fn sets(socket: &mut Socket, family: Family, table: &str) -> Result<Vec<SetTypes>, NftError> {
+    const ANONYMOUS: u32 = 1;
+    let in_table = |message: &mut Message| message.attr_str(1, table);
+    socket.dump(GET_SET, family.number(), in_table, |found: &mut Vec<_>, attributes| {
+        let number = |kind| Some(u32::from_be_bytes(attributes.get(kind)?.try_into().ok()?));
+        let named = number(3).unwrap_or_default() & ANONYMOUS == 0;
+        if let (Some(name), true) = (attributes.get_str(2), named) {
+            found.push(SetTypes {
+                name: name.to_owned(),
+                key_type: number(4).unwrap_or_default(),
+                data_type: number(6),
+            });
+        }
+    })
 }
 
 /// The names of the table's chains and of its sets.

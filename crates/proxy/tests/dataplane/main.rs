@@ -6,6 +6,7 @@
 mod announce;
 mod cluster;
 mod forged;
+mod inspect;
 mod netns;
 mod policies;
 mod policy_packets;

@@ -135,18 +135,7 @@ mod tests {
     use super::*;
 
     fn options() -> Options {
-        Options {
-            name: "skiff".into(),
-            nodes: 1,
-            store: Store::Embedded,
-            node_cidr: "172.30.0.0/24".parse().unwrap(),
-            pod_cidr: "10.244.0.0/16".parse().unwrap(),
-            service_cidr: "10.96.0.0/12".parse().unwrap(),
-            load_balancer_cidr: None,
-            load_balancer_addresses: Default::default(),
-            insecure_registries: vec![],
-            log_level: "info".into(),
-        }
+        crate::cluster::options::example(1)
     }
 
     #[test]

@@ -12,16 +12,13 @@ use crate::output::yaml;
 use crate::request::Connection;
 use crate::request::failure::report;
 use crate::request::last_applied::{self, FIELD_MANAGER};
-use crate::request::manifest::{Document, FilenameOptions, namespace_of};
+use crate::request::manifest::{Document, Manifests, namespace_of};
 use crate::request::write::{DryRun, WriteFlags};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    files: FilenameOptions,
-    /// Only the manifests' objects with these labels
-    #[arg(short = 'l', long, default_value = "")]
-    selector: String,
+    manifests: Manifests,
     /// Compare with the result of a server-side apply
     #[arg(long)]
     server_side: bool,
@@ -39,7 +36,7 @@ pub struct Args {
 const EXIT_ERROR: u8 = 2;
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    args.files.require()?;
+    args.manifests.files.require()?;
     match differences(&args, connection).await {
         Ok(code) => Ok(code),
         Err(error) => {
@@ -52,13 +49,13 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 async fn differences(args: &Args, connection: &Connection) -> anyhow::Result<ExitCode> {
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let selector = api::labels::Selector::parse(&args.selector)?;
+    let (documents, broken) = args.manifests.read()?;
+    if let Some(error) = broken.into_iter().next() {
+        return Err(error);
+    }
     let live = tempfile::Builder::new().prefix("LIVE-").tempdir()?;
     let merged = tempfile::Builder::new().prefix("MERGED-").tempdir()?;
-    for document in args.files.read_all()? {
-        if !document.matches(&selector) {
-            continue;
-        }
+    for document in documents {
         let resource = document.resource(&resources)?;
         let flag = connection.namespace.as_deref();
         let namespace = namespace_of(flag, &client, resource, &document)?;

@@ -16,7 +16,7 @@ use crate::request::failure::Failures;
 use crate::request::last_applied::{
     FIELD_MANAGER, LAST_APPLIED, three_way_patch, with_last_applied, with_namespace,
 };
-use crate::request::manifest::{Document, FilenameOptions, namespace_of};
+use crate::request::manifest::{Document, Manifests, namespace_of};
 use crate::request::selection::ObjectReference;
 use crate::request::watch::until_deleted;
 use crate::request::write::{DryRun, Report, ValidateFlag, WriteFlags};
@@ -32,10 +32,7 @@ pub struct Args {
     #[command(subcommand)]
     action: Option<last_applied::Action>,
     #[command(flatten)]
-    files: FilenameOptions,
-    /// Only the manifests' objects with these labels
-    #[arg(short = 'l', long, default_value = "")]
-    selector: String,
+    manifests: Manifests,
     /// Let the server merge
     #[arg(long)]
     server_side: bool,
@@ -68,8 +65,8 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     if let Some(action) = args.action {
         return last_applied::run(action, &args.write, connection).await;
     }
-    args.files.require()?;
-    if args.prune && args.selector.is_empty() && !args.all {
+    args.manifests.files.require()?;
+    if args.prune && args.manifests.selector.is_empty() && !args.all {
         bail!(
             "all resources selected for prune without explicitly passing --all. To prune all resources, pass the --all flag. If you did not mean to prune all resources, specify a label selector"
         );
@@ -81,13 +78,11 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     }
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
-    let selector = api::labels::Selector::parse(&args.selector)?;
     let mut failures = Failures::default();
     let mut report = args.write.report()?;
     let mut printer = args.write.print.printer()?;
     let mut done = Vec::new();
-    let (mut documents, broken) = args.files.read()?;
-    documents.retain(|document| document.matches(&selector));
+    let (documents, broken) = args.manifests.read()?;
     broken.into_iter().for_each(|error| failures.push(error));
     for document in &documents {
         match apply_document(&args, connection, &client, &resources, document).await {
@@ -154,7 +149,7 @@ async fn prune(
         let resource = resources.of_kind(version.trim_start_matches("core/"), kind)?;
         let request = rpc::api_v1::ListRequest {
             target: Some(resource.target(client.default_namespace(), "", "")),
-            label_selector: args.selector.clone(),
+            label_selector: args.manifests.selector.clone(),
             ..Default::default()
         };
         for object in client.list_objects(request).await?.0 {

@@ -21,15 +21,12 @@ use crate::request::Connection;
 use crate::request::editor::in_editor;
 use crate::request::failure::Failures;
 use crate::request::generate::{CreateFlags, create_generated, metadata};
-use crate::request::manifest::{self, Document, FilenameOptions, namespace_of};
+use crate::request::manifest::{self, Document, Manifests, namespace_of};
 
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    files: FilenameOptions,
-    /// Only the manifests' objects with these labels
-    #[arg(short = 'l', long, default_value = "")]
-    selector: String,
+    manifests: Manifests,
     /// Not supported: post the manifest to this path
     #[arg(long)]
     raw: Option<String>,
@@ -138,8 +135,8 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 }
 
 async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    args.files.require()?;
-    let (mut documents, broken) = args.files.read()?;
+    args.manifests.files.require()?;
+    let (mut documents, broken) = args.manifests.files.read()?;
     let client = connection.client()?;
     if args.raw.is_some() {
         bail!(
@@ -150,7 +147,7 @@ async fn from_files(args: &Args, connection: &Connection) -> anyhow::Result<Exit
         documents = edited(&documents)?;
     }
     let resources = Resources::discover(&client).await?;
-    let selector = api::labels::Selector::parse(&args.selector)?;
+    let selector = args.manifests.selector()?;
     let mut report = args.create.write.report()?;
     let mut failures = Failures::default();
     if documents.is_empty() && broken.is_empty() {

@@ -13,6 +13,10 @@ use crate::machinery::pod_control;
 use crate::machinery::revisions::HASH_LABEL;
 
 const NAME_FIELD: &str = "metadata.name";
+/// How often the template has changed, as counted by the apiserver, and the label of pods with it:
+/// both from before there were hashes.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+const GENERATION_LABEL: &str = "pod-template-generation";
 
 /// Taints that every daemon pod tolerates, with their effects.
 const TOLERATED: &[(&str, &str)] = &[
@@ -71,7 +75,11 @@ pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
         metadata.name.as_deref().unwrap_or_default(),
         owner::reference(set),
     );
-    pod.metadata.labels = Some(with_label(pod.metadata.labels.as_ref(), HASH_LABEL, hash));
+    let mut labels = with_label(pod.metadata.labels.as_ref(), HASH_LABEL, hash);
+    if let Some(generation) = template_generation(set) {
+        labels.insert(GENERATION_LABEL.into(), generation.to_string());
+    }
+    pod.metadata.labels = Some(labels);
     let spec = pod.spec.get_or_insert_default();
     spec.tolerations = Some(tolerations(spec));
     let affinity = spec.affinity.get_or_insert_with(Affinity::default);
@@ -88,6 +96,10 @@ pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
         }]),
     }];
     pod
+}
+
+fn template_generation(set: &DaemonSet) -> Option<i64> {
+    set.metadata.annotations.as_ref()?.get(TEMPLATE_GENERATION)?.parse().ok()
 }
 
 /// The node that a pod runs on or was created for.

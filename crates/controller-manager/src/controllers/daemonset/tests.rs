@@ -101,8 +101,11 @@ fn every_suitable_node_runs_one_pod() {
 fn a_pod_is_pinned_to_its_node_and_tolerates_the_nodes_conditions() {
     let mut set = set();
     set.spec.template.spec.get_or_insert_default().host_network = Some(true);
+    let annotations = [("deprecated.daemonset.template.generation", "4")];
+    set.metadata.annotations = Some(labels(&annotations));
     let pod = pod_for(&set, "a", "h");
     assert_eq!(target_node(&pod), Some("a"));
+    assert_eq!(pod.metadata.labels.as_ref().unwrap()["pod-template-generation"], "4");
     let tolerations = pod.spec.unwrap().tolerations.unwrap();
     assert_eq!(tolerations.len(), 7);
     let mut cordoned = tainted("a", "NoSchedule");

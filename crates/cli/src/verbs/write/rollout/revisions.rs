@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::discovery::Resources;
 use crate::request::pods::{REVISION, selector_of};
-use crate::request::selection::ObjectReference;
+use crate::request::selection::{ObjectReference, list_values};
 
 pub const CHANGE_CAUSE: &str = "kubernetes.io/change-cause";
 
@@ -40,8 +40,7 @@ pub async fn revisions(
     };
     let uid = &object["metadata"]["uid"];
     let mut found = Vec::new();
-    for item in client.list_objects(request).await?.0 {
-        let item: Value = serde_json::from_slice(&item.json)?;
+    for item in list_values(client, request).await? {
         let owners = item["metadata"]["ownerReferences"].as_array().cloned().unwrap_or_default();
         if !owners.iter().any(|owner| owner["uid"] == *uid) {
             continue;
