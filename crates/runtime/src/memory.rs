@@ -58,6 +58,12 @@ pub fn idle() {
     }
 }
 
+/// To be called by whoever has freed much without much work.
+pub fn freed_much() {
+    BUSY_US.fetch_add(u64::try_from(MUCH.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    WORKED.notify_one();
+}
+
 fn is_much(busy_us: u64) -> bool {
     u128::from(busy_us) >= MUCH.as_micros()
 }

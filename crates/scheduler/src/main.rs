@@ -33,7 +33,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     if let Some(address) = config.common.health_bind_address {
         health::serve(address, state.clone(), shutdown.clone()).await?;
     }
-    let ready = state.clone();
+    let (ready, health) = (state.clone(), state.clone());
     tokio::spawn(async move {
         ready.ready().await;
         tracing::info!("ready");
@@ -61,6 +61,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
             return None;
         }
         let election = Election::for_component("kube-scheduler");
+        health.check("leaderElection", election.is_renewed());
         let leadership = election.acquire(&client, &end).await?;
         lead.send(()).ok();
         let lost = leadership.lost();
