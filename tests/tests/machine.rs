@@ -1,7 +1,11 @@
 //! What `skiff up`, `down` and `status` do to the machine, without any pod.
 
+#[path = "machine/memory.rs"]
+mod memory;
+
 use anyhow::{Context, ensure};
 use k8s_openapi::api::core::v1::Pod;
+use memory::memory_comes_back_after_a_load;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
             up_again_starts_replaced_programs,
             up_again_rejects_other_options,
             conflicts_are_reported_before_anything_starts,
+            memory_comes_back_after_a_load,
             dead_processes_are_restarted,
             a_stopped_cluster_restarts_with_its_data,
             a_cluster_on_etcd_leaves_nothing,

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::object::Object;
-use api::{ApiError, Kind};
-use k8s_openapi::api::core::v1::{Namespace, NamespaceSpec};
+use api::{ApiError, Kind, KindRow};
+use futures::future::select_all;
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, NamespaceSpec, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use tokio_util::sync::CancellationToken;
 
 use self::endpoints::Advertised;
-use crate::cache::Version;
+use crate::cache::{Filter, Version, WatchSettings, Watcher};
 use crate::core::{Call, Core, decode};
 use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
@@ -26,11 +28,12 @@ pub use controller_roles::is_controller;
 
 pub use roles::node_rules;
 
-/// How often it is checked that what the system needs is there: Kubernetes restores it within ten
-/// seconds.
-const RESTORE_INTERVAL: Duration = Duration::from_secs(4);
-/// Every how many checks the lease of this apiserver is renewed.
-const RENEW_TURNS: u32 = 2;
+/// How often the lease of this apiserver is renewed.
+const RENEW_INTERVAL: Duration = Duration::from_secs(8);
+/// The least time between two looks at what the system needs, however often others change it.
+const RESTORE_PAUSE: Duration = Duration::from_secs(1);
+/// The system's namespaces.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
 /// The user of the apiserver's own writes.
 pub fn system_user() -> User {
@@ -51,7 +54,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
 
 /// Creates the system's namespaces where they are missing.
 async fn namespaces(core: &Core) -> Result<(), ApiError> {
-    for name in ["default", "kube-system", "kube-public", "kube-node-lease"] {
+    for name in NAMESPACES {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
         namespace.spec = Some(NamespaceSpec { finalizers: Some(vec!["kubernetes".to_owned()]) });
@@ -60,8 +63,8 @@ async fn namespaces(core: &Core) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Restores the system's namespaces and the Service `kubernetes` until `shutdown`, should somebody
-/// delete them. While they are there, that is a look into the cache.
+/// Restores the system's namespaces, the Service `kubernetes` and its endpoints until `shutdown`,
+/// as soon as somebody changes or deletes them.
 ///
 /// # Errors
 /// When the store fails at start.
@@ -71,24 +74,65 @@ pub async fn keep(
     alone: bool,
     shutdown: CancellationToken,
 ) -> Result<(), ApiError> {
-    endpoints::ensure(core, own, alone, true).await?;
+    endpoints::ensure(core, own, alone).await?;
     let core = core.clone();
-    tokio::spawn(async move {
-        for turn in 1_u32.. {
+    let keeping = async move {
+        let mut changes = Vec::new();
+        loop {
+            if changes.is_empty() {
+                changes = watch_own(&core);
+            }
+            let restored = restore(&core, own, alone).await;
+            tokio::time::sleep(RESTORE_PAUSE).await;
+            let again = restored.is_err() || changes.is_empty() || !alone;
+            let renewal = async {
+                match again {
+                    true => tokio::time::sleep(RENEW_INTERVAL).await,
+                    false => std::future::pending().await,
+                }
+            };
+            let next = changes.iter_mut().map(|watcher| Box::pin(watcher.next()));
+            let changed = async {
+                match next.len() {
+                    0 => std::future::pending().await,
+                    _ => select_all(next).await.0,
+                }
+            };
             tokio::select! {
-                () = tokio::time::sleep(RESTORE_INTERVAL) => {}
-                () = shutdown.cancelled() => return,
-            }
-            if let Err(error) = namespaces(&core).await {
-                tracing::warn!(%error, "cannot restore the system's namespaces");
-            }
-            let renew = turn.is_multiple_of(RENEW_TURNS);
-            if let Err(error) = endpoints::ensure(&core, own, alone, renew).await {
-                tracing::warn!(%error, "cannot update the kubernetes Service and its endpoints");
+                changed = changed => if !matches!(changed, Some(Ok(_))) {
+                    changes.clear();
+                },
+                () = renewal => {}
             }
         }
-    });
+    };
+    tokio::spawn(async move { shutdown.run_until_cancelled(keeping).await });
     Ok(())
+}
+
+/// Watches of everything that [`keep`] restores; none when the cache has just been reset.
+fn watch_own(core: &Core) -> Vec<Watcher> {
+    let since = core.cache.revision();
+    let namespaces = NAMESPACES.map(|name| (Namespace::ROW, "", name));
+    let own = [Service::ROW, Endpoints::ROW, EndpointSlice::ROW]
+        .map(|row| (row, "default", endpoints::NAME));
+    let watch = |(row, namespace, name): (&'static KindRow, &str, &str)| {
+        let filter = Filter::one(row, namespace, name);
+        let settings = WatchSettings { after: since, ..WatchSettings::default() };
+        core.cache.watch(filter, Some(since), settings)
+    };
+    namespaces.into_iter().chain(own).map(watch).collect::<Result<_, _>>().unwrap_or_default()
+}
+
+/// Creates or corrects what is missing or not as it should be.
+async fn restore(core: &Core, own: Advertised, alone: bool) -> Result<(), ApiError> {
+    let namespaces = namespaces(core).await.inspect_err(|error| {
+        tracing::warn!(%error, "cannot restore the system's namespaces");
+    });
+    let endpoints = endpoints::ensure(core, own, alone).await.inspect_err(|error| {
+        tracing::warn!(%error, "cannot update the kubernetes Service and its endpoints");
+    });
+    namespaces.and(endpoints)
 }
 
 /// Creates `object` as the system, unless it exists.

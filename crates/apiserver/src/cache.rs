@@ -234,7 +234,10 @@ fn too_large(requested: u64, current: u64) -> ApiError {
 async fn end_aged(cache: Arc<Cache>, shutdown: CancellationToken) {
     loop {
         tokio::select! {
-            aged = cache.window.aged() => cache.forget(aged),
+            aged = cache.window.aged() => {
+                cache.forget(aged);
+                runtime::memory::freed_much();
+            }
             () = shutdown.cancelled() => return,
         }
     }

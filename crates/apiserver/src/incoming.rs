@@ -8,10 +8,12 @@ use api::ApiError;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tower::Service;
 
 use crate::body::MAX_BODY_BYTES;
 use crate::core::Core;
+use crate::deadline;
 use crate::request::{BodyFormat, Request, Subject, Verb};
 use crate::response::Response;
 use crate::rest::Body;
@@ -70,7 +72,8 @@ where
     if takes_body(&request.subject)
         && let Some(mut unread) = request.unread.take()
     {
-        match read(&mut unread.body).await {
+        let due = deadline::of(&request).unwrap_or_else(|| clock::instant() + BODY_TIME);
+        match read(&mut unread.body, due).await {
             Ok(body) => request.body = body,
             Err(error) => {
                 request.unread.put_back(unread);
@@ -92,10 +95,8 @@ fn takes_body(subject: &Subject) -> bool {
     }
 }
 
-async fn read(body: &mut Body) -> Result<Bytes, ApiError> {
-    tokio::time::timeout(BODY_TIME, whole(body)).await.unwrap_or_else(|_| {
-        Err(ApiError::timeout("Timeout: request did not complete within the allotted timeout"))
-    })
+async fn read(body: &mut Body, due: Instant) -> Result<Bytes, ApiError> {
+    tokio::time::timeout_at(due, whole(body)).await.unwrap_or_else(|_| Err(deadline::exceeded()))
 }
 
 async fn whole(body: &mut Body) -> Result<Bytes, ApiError> {

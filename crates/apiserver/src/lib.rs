@@ -24,6 +24,7 @@ mod cache;
 pub mod config;
 mod connect;
 pub mod core;
+mod deadline;
 mod error;
 mod grpc;
 mod incoming;

@@ -8,6 +8,9 @@
 //! It must not know requests or negotiation: callers get JSON, or protobuf where they ask for it.
 
 mod descriptions;
+mod enums;
+mod operation;
+mod parameters;
 mod paths;
 mod protobuf;
 mod schemas;
@@ -89,13 +92,15 @@ fn build(group: &'static str, version: &'static str) -> Vec<u8> {
         "paths": all_paths,
         "components": {
             "schemas": schemas.finish(),
-            "securitySchemes": {"BearerToken": {
-                "type": "apiKey", "name": "authorization", "in": "header",
-                "description": "Bearer Token authentication",
-            }},
+            "securitySchemes": {"BearerToken": bearer_token()},
         },
     });
     document.to_string().into_bytes()
+}
+
+fn bearer_token() -> Value {
+    json!({"type": "apiKey", "name": "authorization", "in": "header",
+        "description": "Bearer Token authentication"})
 }
 
 /// All definitions in the format of OpenAPI v2, as JSON, for legacy clients.
@@ -121,5 +126,8 @@ fn build_swagger() -> Value {
         "info": {"title": "Kubernetes", "version": API_VERSION},
         "paths": all_paths,
         "definitions": schemas.finish(),
+        "parameters": parameters::shared(),
+        "securityDefinitions": {"BearerToken": bearer_token()},
+        "security": [{"BearerToken": []}],
     })
 }

@@ -16,9 +16,11 @@ const MANAGER_MAX: usize = 128;
 /// # Errors
 /// 400 for what cannot be parsed, 422 for unsupported values.
 pub fn of_verb(verb: Verb, options: Options) -> Result<Options, ApiError> {
-    if !matches!(verb, Verb::Watch | Verb::Connect { .. }) {
-        check_timeout(&options)?;
-    }
+    let time_limit = match verb {
+        Verb::Watch | Verb::Connect { .. } => None,
+        _ => time_limit(&options)?,
+    };
+    let options = Options { time_limit, ..options };
     match verb {
         Verb::Get => Ok(Options { resource_version: options.text("resourceVersion"), ..options }),
         Verb::List | Verb::Watch => of_list(options),
@@ -70,16 +72,16 @@ pub fn integer(text: &str) -> Result<i64, ApiError> {
     })
 }
 
-/// Checks `timeout`, which any request that is not a stream may have.
+/// Parses `timeout`, which any request that is not a stream may have.
 ///
 /// # Errors
 /// 400 for what is no duration.
-pub fn check_timeout(options: &Options) -> Result<(), ApiError> {
+pub fn time_limit(options: &Options) -> Result<Option<Duration>, ApiError> {
     let text = options.parameter("timeout").unwrap_or_default();
     if text.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    api::duration::parse(text).map(|_| ()).map_err(|error| {
+    api::duration::parse(text).map(Some).map_err(|error| {
         ApiError::bad_request(format!("invalid timeout specified in the request URL - {error}"))
     })
 }

@@ -1,6 +1,6 @@
 //! Non-resource paths: health, version, discovery, OpenAPI, metrics, token keys.
 
-mod discovery;
+pub mod discovery;
 mod probe;
 
 use api::ApiError;

@@ -1,5 +1,5 @@
 //! The one stack that both doors call: metrics, authentication, authorization, a seat, the body,
-//! then the handler.
+//! then the handler, until its time is over.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use tower::{Service, ServiceBuilder};
 use crate::core::{Call, Core};
 use crate::request::{Request, Subject};
 use crate::response::Response;
-use crate::{authn, authz, incoming, inflight, metrics, paths, verbs};
+use crate::{authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
 
 /// A stack of steps. Clone it per request.
 pub type Pipeline = BoxCloneSyncService<Request, Response, ApiError>;
@@ -36,6 +36,7 @@ impl Pipelines {
             .layer_fn(|inner| Middleware::new(core, authz::authorize, inner))
             .layer_fn(|inner| Middleware::new(core, inflight::admit, inner))
             .layer_fn(|inner| Middleware::new(core, incoming::receive, inner))
+            .layer_fn(|inner| Middleware::new(core, deadline::keep, inner))
             .service(Handler(core.clone()));
         let identify = ServiceBuilder::new()
             .layer_fn(|inner| Middleware::new(core, authn::authenticate, inner))

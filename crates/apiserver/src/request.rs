@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::{KindRow, fields, labels};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::incoming::Slot;
 use crate::inflight::Seat;
@@ -130,6 +131,8 @@ pub struct Options {
     pub allow_bookmarks: bool,
     pub send_initial_events: Option<bool>,
     pub timeout: Option<Duration>,
+    /// How long the request may take (`timeout`); zero and unset: as long as any.
+    pub time_limit: Option<Duration>,
     pub dry_run: bool,
     pub field_manager: String,
     /// Product name in the client's User-Agent: the field manager when none is named.
@@ -195,6 +198,8 @@ pub struct Request {
     /// The body until then, if the door has not received it.
     pub unread: Slot,
     pub seat: Seat,
+    /// When its head was there.
+    pub arrived: Instant,
 }
 
 impl Request {
@@ -209,6 +214,7 @@ impl Request {
             body_format: BodyFormat::Json,
             unread: Slot::default(),
             seat: Seat::default(),
+            arrived: clock::instant(),
         }
     }
 }

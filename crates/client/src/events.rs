@@ -148,12 +148,17 @@ pub fn reference<K: Kind>(object: &K) -> ObjectReference {
 #[derive(Default)]
 struct Similar(HashMap<SimilarKey, (Timestamp, HashSet<String>)>);
 
+/// Makes room for one more series.
+fn limit<K, V>(known: &mut HashMap<K, V>) {
+    if known.len() >= SERIES_MAX {
+        *known = HashMap::new();
+    }
+}
+
 impl Similar {
     /// Returns whether the event is to be combined with similar ones, and marks its message if so.
     fn combines(&mut self, event: &mut Event) -> bool {
-        if self.0.len() >= SERIES_MAX {
-            self.0.clear();
-        }
+        limit(&mut self.0);
         let key = SimilarKey::of(event);
         let (since, messages) = self.0.entry(key).or_insert_with(|| (event.at, HashSet::new()));
         if event.at.duration_since(*since) > SIMILAR_FOR {
@@ -204,9 +209,7 @@ async fn send(client: Client, mut events: mpsc::Receiver<Event>, host: String) {
         let name = object.metadata.name.clone().unwrap_or_default();
         match api.create(&object).await {
             Ok(_) => {
-                if series.len() >= SERIES_MAX {
-                    series.clear();
-                }
+                limit(&mut series);
                 series.insert(key, (name, 1));
             }
             Err(error) => tracing::debug!(%error, "event not sent"),
@@ -263,6 +266,18 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             number,
         }
+    }
+
+    #[test]
+    fn no_more_series_are_known_than_the_bound() {
+        let mut similar = Similar::default();
+        for number in 0..3 * SERIES_MAX {
+            let mut event = event("", 0);
+            event.about.name = Some(format!("n{number}"));
+            similar.combines(&mut event);
+            assert!(similar.0.len() <= SERIES_MAX);
+        }
+        assert!(similar.0.len() > SERIES_MAX / 2, "they are kept until then");
     }
 
     #[test]

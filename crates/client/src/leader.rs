@@ -43,6 +43,8 @@ pub struct Election {
     retry_period: Duration,
     /// For [`Election::holder`].
     holder: watch::Sender<String>,
+    /// When the Lease was last renewed, while this candidate leads.
+    renewed: watch::Sender<Option<Instant>>,
 }
 
 impl Election {
@@ -59,6 +61,7 @@ impl Election {
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(5),
             holder: watch::Sender::default(),
+            renewed: watch::Sender::default(),
         }
     }
 
@@ -66,6 +69,13 @@ impl Election {
     /// none.
     pub fn holder(&self) -> watch::Receiver<String> {
         self.holder.subscribe()
+    }
+
+    /// A health check: that the Lease is renewed, as long as this candidate leads. It fails when
+    /// nothing has renewed the Lease, or given it up, until long after it ended.
+    pub fn is_renewed(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let (renewed, limit) = (self.renewed.subscribe(), self.lease_duration + EXPIRED_FOR);
+        move || renewed.borrow().is_none_or(|at| clock::instant() <= at + limit)
     }
 
     /// Waits until this candidate leads. `None`: `stop` was cancelled first.
@@ -188,6 +198,8 @@ impl Election {
     }
 }
 
+/// How long a Lease may have ended before its holder counts as stuck, as upstream.
+const EXPIRED_FOR: Duration = Duration::from_secs(20);
 /// How often a Lease that others edit is renewed again at once.
 const RENEWALS: usize = 3;
 /// How long the holder waits after a failed renewal.
@@ -273,6 +285,7 @@ pub struct Leadership {
 impl Leadership {
     fn hold(election: Election, leases: impl Leases, held: Held) -> Self {
         let (lost, release) = (CancellationToken::new(), CancellationToken::new());
+        election.renewed.send_replace(Some(held.until - election.renew_deadline));
         let renewal = tokio::spawn(keep(election, leases, held, lost.clone(), release.clone()));
         Self { lost, release, renewal }
     }
@@ -309,6 +322,7 @@ async fn keep(
         let started = clock::instant();
         match timeout_at(until, election.renew(&leases, &mut lease)).await {
             Ok(Renewal::Done) => {
+                election.renewed.send_replace(Some(started));
                 until = started + election.renew_deadline;
                 next = started + election.retry_period;
             }
@@ -317,10 +331,12 @@ async fn keep(
             }
             Ok(_) | Err(_) => {
                 tracing::error!(lease = election.name, "lost the lease");
+                election.renewed.send_replace(None);
                 return lost.cancel();
             }
         }
     }
+    election.renewed.send_replace(None);
     let spec = lease.spec.get_or_insert_default();
     spec.holder_identity = Some(String::new());
     spec.lease_duration_seconds = Some(1);

@@ -5,6 +5,7 @@
 //! unchanged objects are not reported.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use api::Kind;
@@ -78,6 +79,7 @@ impl<T: PartialEq> Mirror<T> {
             Event::Apply((name, object)) => self.put(name, object).into_iter().collect(),
             Event::Delete((name, _)) => {
                 let before = self.objects.remove(&name);
+                shrink(&mut self.objects);
                 let gone = before.map(|before| (name, Some(before)));
                 gone.into_iter().collect()
             }
@@ -85,7 +87,9 @@ impl<T: PartialEq> Mirror<T> {
                 self.synced = true;
                 let received = self.receiving.take().unwrap_or_default();
                 let gone = self.objects.extract_if(|name, _| !received.contains(name));
-                gone.map(|(name, before)| (name, Some(before))).collect()
+                let gone = gone.map(|(name, before)| (name, Some(before))).collect();
+                shrink(&mut self.objects);
+                gone
             }
         }
     }
@@ -112,6 +116,13 @@ impl<T: PartialEq> Mirror<T> {
     }
 }
 
+/// Gives back the memory of a map that has become much smaller.
+pub(crate) fn shrink<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if map.len() < map.capacity() / 4 {
+        map.shrink_to(2 * map.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,5 +146,27 @@ mod tests {
         assert_eq!(changed, [("ns/b".into(), Some(1))]);
         assert_eq!(mirror.take(Event::Delete(object("ns/b", 2))), [("ns/b".into(), Some(2))]);
         assert!(mirror.take(Event::Delete(object("ns/b", 2))).is_empty());
+    }
+
+    #[test]
+    fn a_mirror_shrinks_with_its_objects() {
+        let mut mirror = Mirror::default();
+        let object = |number: u32| (Name::from(format!("ns/{number}")), number);
+        for number in 0..10_000 {
+            mirror.take(Event::Apply(object(number)));
+        }
+        for number in 10..10_000 {
+            mirror.take(Event::Delete(object(number)));
+        }
+        assert_eq!(mirror.iter().count(), 10);
+        assert!(mirror.objects.capacity() < 100, "{}", mirror.objects.capacity());
+        // The same when a watch that starts over no longer has them.
+        for number in 0..10_000 {
+            mirror.take(Event::Apply(object(number)));
+        }
+        mirror.take(Event::Init);
+        mirror.take(Event::InitApply(object(1)));
+        assert_eq!(mirror.take(Event::InitDone).len(), 9_999);
+        assert!(mirror.objects.capacity() < 100, "{}", mirror.objects.capacity());
     }
 }

@@ -27,7 +27,7 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     let client = client::Client::new(&config)?;
     let health = Health::new(&[]);
     if let Some(address) = flags.common.health_bind_address {
-        runtime::health::serve(address, health, stop.clone()).await?;
+        runtime::health::serve(address, health.clone(), stop.clone()).await?;
     }
     runtime::notify::ready();
     let clock = clock::system();
@@ -36,6 +36,7 @@ async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
         return Ok(());
     }
     let election = Election::for_component("kube-controller-manager");
+    health.check("leaderElection", election.is_renewed());
     let Some(leadership) = election.acquire(&client, &stop).await else {
         return Ok(());
     };

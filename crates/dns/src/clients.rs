@@ -16,7 +16,9 @@ const TTL: Duration = Duration::from_secs(5);
 /// The number of answers kept.
 const KNOWN_MAX: u64 = 4096;
 
-/// Decides by the kernel's routes: an address is that of this node or of one of its pods.
+/// Decides by the kernel's routes: an address is that of this node or of one of its pods. Clones share
+/// what is known.
+#[derive(Clone)]
 pub struct Clients {
     netlink: Handle,
     known: moka::sync::Cache<IpAddr, bool>,

@@ -3,16 +3,15 @@
 //! query make responses hard to forge. No client can take more than its share of the queries in
 //! flight.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::cache::Cache;
 use crate::upstream::Upstreams;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
+use runtime::shares::{Full, Shares};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -46,51 +45,8 @@ pub struct Forwarder {
     upstreams: Upstreams,
     /// The index of the server that responded last.
     preferred: AtomicUsize,
-    in_flight: Mutex<InFlight>,
+    in_flight: Shares,
     cache: Cache,
-}
-
-/// The queries in flight.
-#[derive(Default)]
-struct InFlight {
-    total: usize,
-    /// By client; those without any are removed.
-    by_client: HashMap<IpAddr, usize>,
-}
-
-/// The permission to forward a query.
-struct Permit<'a> {
-    in_flight: &'a Mutex<InFlight>,
-    client: IpAddr,
-}
-
-impl<'a> Permit<'a> {
-    fn take(in_flight: &'a Mutex<InFlight>, client: IpAddr) -> Result<Self, ForwardError> {
-        let mut counts = in_flight.lock().expect("no holder panics");
-        if counts.total >= CONCURRENCY_MAX {
-            return Err(ForwardError::Busy);
-        }
-        let of_client = counts.by_client.entry(client).or_default();
-        if *of_client >= CLIENT_CONCURRENCY_MAX {
-            return Err(ForwardError::ClientBusy);
-        }
-        *of_client += 1;
-        counts.total += 1;
-        Ok(Self { in_flight, client })
-    }
-}
-
-impl Drop for Permit<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.in_flight.lock().expect("no holder panics");
-        counts.total -= 1;
-        if let Some(of_client) = counts.by_client.get_mut(&self.client) {
-            *of_client -= 1;
-            if *of_client == 0 {
-                counts.by_client.remove(&self.client);
-            }
-        }
-    }
 }
 
 impl Forwarder {
@@ -98,7 +54,7 @@ impl Forwarder {
         Self {
             upstreams,
             preferred: AtomicUsize::new(0),
-            in_flight: Mutex::default(),
+            in_flight: Shares::new(CONCURRENCY_MAX, CLIENT_CONCURRENCY_MAX),
             cache: Cache::default(),
         }
     }
@@ -115,7 +71,10 @@ impl Forwarder {
         if let Some(response) = self.cache.get(query, dnssec) {
             return Ok(response);
         }
-        let _permit = Permit::take(&self.in_flight, client)?;
+        let _permit = self.in_flight.take(client).map_err(|full| match full {
+            Full::Whole => ForwardError::Busy,
+            Full::Share => ForwardError::ClientBusy,
+        })?;
         let response = self.ask(query, dnssec, tcp).await?;
         self.cache.insert(query, dnssec, &response);
         Ok(response)

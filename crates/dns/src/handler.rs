@@ -16,11 +16,12 @@ use crate::forward::{Forwarder, PAYLOAD_MAX};
 use crate::records::Records;
 use crate::zone::{Answer, Zone};
 
-/// Answers the server's queries.
+/// Answers the server's queries. Clones share everything.
+#[derive(Clone)]
 pub struct Handler {
-    zone: Zone,
+    zone: Arc<Zone>,
     records: Arc<ArcSwap<Records>>,
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
     clients: Clients,
 }
 
@@ -42,7 +43,7 @@ impl Handler {
         forwarder: Forwarder,
         clients: Clients,
     ) -> Self {
-        Self { zone, records, forwarder, clients }
+        Self { zone: Arc::new(zone), records, forwarder: Arc::new(forwarder), clients }
     }
 
     async fn reply(&self, request: &Request) -> Reply {

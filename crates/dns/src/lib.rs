@@ -11,6 +11,7 @@
 //! - [`forward`]: forwards queries for other names to the servers of [`upstream`], within limits, and
 //!   keeps the responses in [`cache`] for a while.
 //! - [`clients`]: who may query.
+//! - [`tcp`]: connections, of which each client has a share, as in the queries in flight.
 //! - [`handler`]: handles a query from the socket to the response, including aliases that lead out
 //!   of the zone.
 //!
@@ -25,5 +26,6 @@ pub mod handler;
 mod model;
 pub mod observe;
 pub mod records;
+pub mod tcp;
 pub mod upstream;
 pub mod zone;

@@ -4,7 +4,6 @@ mod config;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -16,6 +15,7 @@ use dns::forward::Forwarder;
 use dns::handler::Handler;
 use dns::observe;
 use dns::records::Records;
+use dns::tcp;
 use dns::zone::Zone;
 use hickory_server::Server;
 use runtime::health::{self, Health};
@@ -26,10 +26,6 @@ use crate::config::Config;
 
 /// A query takes microseconds.
 const WORKERS: usize = 2;
-/// TCP connections that are idle for this long are closed.
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// The number of responses queued per TCP client.
-const TCP_RESPONSES: usize = 64;
 
 fn main() -> ExitCode {
     let config = Config::parse();
@@ -66,13 +62,13 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     let addresses = Addresses::add(&config.listen).await?;
     let clients = Clients::new(addresses.netlink().clone());
     let handler = Handler::new(zone, records, Forwarder::new(upstreams), clients);
-    let mut server = Server::new(handler);
+    let mut server = Server::new(handler.clone());
     for ip in &config.listen {
         let at = (*ip, config.port);
         let listening = || format!("listen on {ip}, port {}", config.port);
         server.register_socket(UdpSocket::bind(at).await.with_context(listening)?);
         let listener = TcpListener::bind(at).await.with_context(listening)?;
-        server.register_listener(listener, TCP_IDLE, TCP_RESPONSES);
+        tokio::spawn(tcp::serve(listener, handler.clone(), shutdown.clone()));
     }
     tracing::info!(listen = ?config.listen, "ready");
     runtime::notify::ready();

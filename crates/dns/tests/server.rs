@@ -14,6 +14,7 @@ use dns::clients::Clients;
 use dns::forward::Forwarder;
 use dns::handler::Handler;
 use dns::records::{Backend, Entry, Records};
+use dns::tcp::{self, CLIENT_CONNECTIONS_MAX};
 use dns::upstream::Upstreams;
 use dns::zone::Zone;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -23,6 +24,7 @@ use hickory_server::Server;
 use nix::sched::{CloneFlags, unshare};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio_util::sync::CancellationToken;
 
 const LISTEN: &str = "10.96.0.10";
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,9 +69,10 @@ async fn start(records: Arc<ArcSwap<Records>>) -> (Server<Handler>, Addresses) {
     let zone = Zone::new("cluster.local", ips).unwrap();
     let clients = Clients::new(addresses.netlink().clone());
     let handler = Handler::new(zone, records, Forwarder::new(upstreams), clients);
-    let mut server = Server::new(handler);
+    let mut server = Server::new(handler.clone());
     server.register_socket(UdpSocket::bind((LISTEN, 53)).await.unwrap());
-    server.register_listener(TcpListener::bind((LISTEN, 53)).await.unwrap(), TIMEOUT, 8);
+    let listener = TcpListener::bind((LISTEN, 53)).await.unwrap();
+    tokio::spawn(tcp::serve(listener, handler, CancellationToken::new()));
     (server, addresses)
 }
 
@@ -133,13 +136,16 @@ async fn over_udp(question: &Message) -> Message {
 
 async fn over_tcp(question: &Message) -> Message {
     let mut stream = TcpStream::connect((LISTEN, 53)).await.unwrap();
-    let bytes = question.to_vec().unwrap();
-    stream.write_u16(u16::try_from(bytes.len()).unwrap()).await.unwrap();
-    stream.write_all(&bytes).await.unwrap();
-    let length = usize::from(stream.read_u16().await.unwrap());
+    ask(&mut stream, &question.to_vec().unwrap()).await.unwrap()
+}
+
+async fn ask(stream: &mut TcpStream, question: &[u8]) -> std::io::Result<Message> {
+    stream.write_u16(u16::try_from(question.len()).unwrap()).await?;
+    stream.write_all(question).await?;
+    let length = usize::from(stream.read_u16().await?);
     let mut buffer = vec![0; length];
-    stream.read_exact(&mut buffer).await.unwrap();
-    Message::from_vec(&buffer).unwrap()
+    stream.read_exact(&mut buffer).await?;
+    Ok(Message::from_vec(&buffer).unwrap())
 }
 
 fn data(message: &Message) -> Vec<String> {
@@ -239,6 +245,46 @@ fn a_client_cannot_keep_others_from_asking() {
             assert_eq!(answer(socket).await, ResponseCode::ServFail);
         }
         assert_eq!(answer(&from("127.0.0.2", &known(1)).await).await, ResponseCode::NoError);
+    });
+}
+
+#[test]
+fn a_client_has_its_share_of_the_connections() {
+    in_netns(async || {
+        let (_server, _addresses) = start(Arc::new(ArcSwap::from_pointee(records()))).await;
+        let mut held = Vec::new();
+        for _ in 0..CLIENT_CONNECTIONS_MAX {
+            held.push(TcpStream::connect((LISTEN, 53)).await.unwrap());
+        }
+        // Connections are accepted in order, so all of these are served by the time that one more
+        // is closed.
+        let mut late = TcpStream::connect((LISTEN, 53)).await.unwrap();
+        let closed = tokio::time::timeout(TIMEOUT, late.read_u16()).await.unwrap();
+        assert!(closed.is_err(), "{closed:?}");
+        // Another client has its own.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        let mut other = socket.connect(format!("{LISTEN}:53").parse().unwrap()).await.unwrap();
+        let web = question("web.default.svc.cluster.local.", RecordType::A).to_vec().unwrap();
+        let answer = ask(&mut other, &web).await.unwrap();
+        assert_eq!(data(&answer), ["10.96.0.20"]);
+        // What is not a query gets an error, and the connection goes on.
+        let answer = ask(&mut other, b"\x12\x34 is not a query").await.unwrap();
+        assert_eq!(answer.metadata.id, 0x1234);
+        assert_eq!(answer.metadata.response_code, ResponseCode::FormErr);
+        let answer = ask(&mut held[0], &web).await.unwrap();
+        assert_eq!(data(&answer), ["10.96.0.20"]);
+        // A place comes back, once the server has noticed.
+        drop(held.pop());
+        let again = async {
+            loop {
+                let mut stream = TcpStream::connect((LISTEN, 53)).await.unwrap();
+                if ask(&mut stream, &web).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(TIMEOUT, again).await.unwrap();
     });
 }
 

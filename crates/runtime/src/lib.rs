@@ -1,6 +1,6 @@
 //! What all Skiff binaries share: startup ([`start`]), common flags ([`flags`]), health endpoints
 //! ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]), error messages
-//! ([`errors`]) and running other programs ([`program`]).
+//! ([`errors`]), running other programs ([`program`]), fairness between clients ([`shares`]) and the allocator ([`memory`]).
 //!
 //! Entry point: [`start::run`], which a `main` calls with its async body.
 //! It must not know any component, the API's kinds or the store.
@@ -8,13 +8,11 @@
 pub mod errors;
 pub mod flags;
 pub mod health;
+pub mod memory;
 pub mod notify;
 pub mod program;
+pub mod shares;
 pub mod shutdown;
 pub mod start;
 
 pub use start::init;
-
-/// Small heaps with little fragmentation, for processes that run for months.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

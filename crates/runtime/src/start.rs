@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::memory;
+
 /// Installs ring as rustls' crypto provider and starts logging to standard error. May be called
 /// more than once, as tests do.
 pub fn init(log_level: &str) {
@@ -46,11 +48,15 @@ where
     init(log_level);
     raise_open_files();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = workers.clamp(1, cores.max(1));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers.clamp(1, cores.max(1)))
+        .worker_threads(workers)
+        .on_thread_unpark(memory::resumed)
+        .on_thread_park(memory::idle)
         .enable_all()
         .build()
         .expect("threads can be started at process startup");
+    runtime.spawn(memory::keep_small(workers));
     let outcome = runtime.block_on(async {
         let shutdown = crate::shutdown::on_signal()?;
         body(shutdown).await

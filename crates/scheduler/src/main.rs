@@ -36,7 +36,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
     if let Some(address) = config.common.health_bind_address {
         health::serve(address, state.clone(), shutdown.clone()).await?;
     }
-    let ready = state.clone();
+    let (ready, health) = (state.clone(), state.clone());
     tokio::spawn(async move {
         ready.ready().await;
         tracing::info!("ready");
@@ -81,6 +81,7 @@ async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()
             return None;
         }
         let election = Election::for_component("kube-scheduler");
+        health.check("leaderElection", election.is_renewed());
         let leadership = election.acquire(&client, &end).await?;
         let lost = leadership.lost();
         let losing = async {

@@ -76,7 +76,7 @@ const FILE_NAME: &str = "store.redb";
 /// The access mode of a new directory.
 const DIRECTORY_MODE: u32 = 0o700;
 /// The size of the page cache, on top of what the kernel caches.
-const CACHE_BYTES: usize = 4 << 20;
+const CACHE_BYTES: usize = 2 << 20;
 /// The maximum total size of all records; etcd recommends no more.
 const QUOTA_BYTES: u64 = 8 << 30;
 /// The interval of progress notifications to idle watches, as in etcd.
@@ -179,6 +179,8 @@ impl Embedded {
         let loading = task::spawn_blocking(move || start(&directory, place, quota_bytes));
         let engine = loading.await.map_err(|_| stopped())??;
         task::spawn(expiry::run(Arc::downgrade(&engine)));
+        let (shared, stopped) = (engine.shared.clone(), engine.stopped.clone());
+        task::spawn(async move { shared.recent.run(stopped).await });
         let urls = Arc::new(Mutex::new(Vec::new()));
         let dispatch = Dispatch::new(&engine, progress_interval, urls.clone());
         Ok(Embedded { engine, dispatch, urls })

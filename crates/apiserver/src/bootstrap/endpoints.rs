@@ -27,7 +27,7 @@ use crate::verbs::update::update_with;
 const LEASES: &str = "/registry/masterleases/";
 /// How long a lease outlives its apiserver.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
-const NAME: &str = "kubernetes";
+pub const NAME: &str = "kubernetes";
 
 /// The address of this apiserver.
 #[derive(Clone, Copy, Debug)]
@@ -36,25 +36,17 @@ pub struct Advertised {
     pub port: u16,
 }
 
-/// Creates the Service and its endpoints where they are missing, and updates the endpoints. `renew`:
-/// also renew the lease of this apiserver.
+/// Creates the Service and its endpoints where they are missing, and updates the endpoints. Where
+/// there may be other apiservers, also renews the lease of this one.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn ensure(
-    core: &Core,
-    own: Advertised,
-    alone: bool,
-    renew: bool,
-) -> Result<(), ApiError> {
+pub async fn ensure(core: &Core, own: Advertised, alone: bool) -> Result<(), ApiError> {
     create_missing(core, Box::new(service(core, own.port))).await?;
     if alone {
         return write(core, &[own.address], own.port).await;
     }
-    let missing = [Endpoints::ROW, discovery::EndpointSlice::ROW]
-        .into_iter()
-        .any(|row| core.cache.resource(row).get(&object_key(row, "default", NAME)).is_none());
-    if renew || missing { refresh(core, own).await } else { Ok(()) }
+    refresh(core, own).await
 }
 
 async fn refresh(core: &Core, own: Advertised) -> Result<(), ApiError> {

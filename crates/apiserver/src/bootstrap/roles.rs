@@ -428,6 +428,7 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         binding("system:basic-user", "Group", authenticated),
         public,
         binding("system:service-account-issuer-discovery", "Group", "system:serviceaccounts"),
+        binding(further::TRUST_BUNDLES, "Group", "system:serviceaccounts"),
         binding("system:monitoring", "Group", "system:monitoring"),
         binding("system:kube-scheduler", "User", "system:kube-scheduler"),
         binding("system:kube-controller-manager", "User", "system:kube-controller-manager"),

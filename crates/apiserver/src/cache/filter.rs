@@ -27,6 +27,17 @@ impl Filter {
         }
     }
 
+    /// One object, by name.
+    pub fn one(row: &'static KindRow, namespace: &str, name: &str) -> Self {
+        let mut filter = Self::everything(row, namespace);
+        filter.fields.0.push(fields::Requirement {
+            field: "metadata.name".to_owned(),
+            value: name.to_owned(),
+            equal: true,
+        });
+        filter
+    }
+
     pub fn matches(&self, version: &Version) -> bool {
         (self.namespace.is_empty() || *self.namespace == *version.namespace)
             && (self.labels.is_everything() || self.labels.matches(version.labels.as_ref()))

@@ -287,12 +287,7 @@ mod tests {
     fn buckets_without_watchers_go() {
         let resource = ResourceCache::new(ConfigMap::ROW);
         let watch = |number: usize| {
-            let mut filter = Filter::everything(ConfigMap::ROW, "default");
-            filter.fields.0.push(api::fields::Requirement {
-                field: "metadata.name".to_owned(),
-                value: format!("n{number}"),
-                equal: true,
-            });
+            let filter = Filter::one(ConfigMap::ROW, "default", &format!("n{number}"));
             resource.start(&filter, None).unwrap()
         };
         let held: Vec<_> = (0..100).map(watch).collect();

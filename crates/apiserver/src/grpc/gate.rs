@@ -3,10 +3,10 @@
 //! A message is decoded when all of it is there, and only then says what the call is about. So the
 //! gate looks at its beginning: small messages pass if their sender is known, large ones (writes)
 //! must begin with their target, for which the sender needs the right and a seat. Calls without
-//! credentials, such as health checks, have a few places.
+//! credentials, such as health checks, have a few places, and each address a share of them.
 
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,13 +17,14 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use prost::Message;
 use rpc::api_v1 as pb;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use runtime::shares::{Place, Shares};
 use tokio::time::Sleep;
 use tonic::Status;
 use tower::ServiceExt;
 
 use super::{MAX_REQUEST_BYTES, convert};
 use crate::authn;
+use crate::connect::PeerAddress;
 use crate::incoming::BODY_TIME;
 use crate::inflight::Seat;
 use crate::pipeline::Pipelines;
@@ -39,6 +40,8 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 const READ_BYTES: usize = 64 << 10;
 /// Messages of callers without credentials that are being received at once.
 const ANONYMOUS_CALLS: usize = 64;
+/// The share of one address in these.
+const ANONYMOUS_SHARE: usize = 16;
 /// The prefix of a message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
@@ -46,12 +49,12 @@ const PREFIX_BYTES: usize = 5;
 #[derive(Clone)]
 pub struct Gate {
     pipelines: Pipelines,
-    anonymous: Arc<Semaphore>,
+    anonymous: Shares,
 }
 
 impl Gate {
     pub fn new(pipelines: Pipelines) -> Self {
-        Self { pipelines, anonymous: Arc::new(Semaphore::new(ANONYMOUS_CALLS)) }
+        Self { pipelines, anonymous: Shares::new(ANONYMOUS_CALLS, ANONYMOUS_SHARE) }
     }
 
     /// The call with what has been received of its message, and limits for the rest.
@@ -71,7 +74,9 @@ impl Gate {
         let place = if known {
             None
         } else {
-            let place = self.anonymous.clone().try_acquire_owned();
+            let peer = parts.extensions.get::<PeerAddress>();
+            let peer = peer.map_or(IpAddr::from([0; 4]), |peer| peer.0.ip().to_canonical());
+            let place = self.anonymous.take(peer);
             Some(place.map_err(|_| {
                 ApiError::too_many_requests("Too many requests, please try again later.", 1)
             })?)
@@ -258,7 +263,7 @@ pub struct Messages {
     rest: Incoming,
     limits: Limits,
     deadline: Option<Pin<Box<Sleep>>>,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 impl Body for Messages {

@@ -1,229 +1,295 @@
-//! Paths and operations of a kind: enough for clients to see which verbs, bodies and parameters
-//! exist.
+//! Paths and operations of a kind, by rule from its row, named as upstream names them
+//! (`operationId`), which is what generators of clients make methods of.
 
 use api::KindRow;
 use api::schema;
 use serde_json::{Map, Value, json};
 
-use super::schemas::{Dialect, Schemas};
+use super::operation::{Gvk, Operation};
+use super::parameters::{self, Parameter, in_path};
+use super::schemas::Schemas;
+use crate::paths::discovery::{Subresource, subresource};
 
-const JSON: &str = "application/json";
-const PATCHES: &[&str] = &[
-    "application/apply-patch+yaml",
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-];
-const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
-const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+/// The methods that are proxied.
+const PROXIED: &[&str] = &["get", "put", "post", "delete", "options", "head", "patch"];
+const DEPRECATED: &str = "deprecated: use the 'watch' parameter with a list operation instead";
 
 /// Adds the paths and schemas of a kind and of its subresources.
 pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
     let Some(definition) = schema::kind(row.group, row.version, row.kind) else {
         return;
     };
-    let dialect = schemas.dialect();
     let object = schemas.reference(definition);
     let root = format!("/{}", super::path(row.group, row.version));
-    let collection = if row.namespaced() {
-        format!("{root}/namespaces/{{namespace}}/{}", row.plural)
-    } else {
-        format!("{root}/{}", row.plural)
-    };
-    let builder = Builder { row, namespaced: row.namespaced() };
+    let within = if row.namespaced() { "/namespaces/{namespace}" } else { "" };
+    let collection = format!("{root}{within}/{}", row.plural);
+    let mut builder = Builder { row, schemas, paths };
+    let whole = Item { named: false, namespaced: row.namespaced(), subresource: "" };
     if !row.has_objects() {
-        let create = builder.operation(schemas, "post", "create", Some(&object), &object);
-        paths.insert(collection, builder.item(dialect, false, vec![("post", create)]));
-        return;
+        let create = builder.create(&whole, &object);
+        return builder.add(collection, &whole, vec![create], &[parameters::PRETTY]);
     }
-    let list = schemas.list_reference(definition);
-    let status = definition_reference(schemas, STATUS);
-    let delete_options = definition_reference(schemas, DELETE_OPTIONS);
-    let operations = vec![
-        ("get", builder.operation(schemas, "get", "list", None, &list)),
-        ("post", builder.operation(schemas, "post", "create", Some(&object), &object)),
-        (
-            "delete",
-            builder.operation(
-                schemas,
-                "delete",
-                "deletecollection",
-                Some(&delete_options),
-                &status,
-            ),
-        ),
+    let list = builder.schemas.list_reference(definition);
+    let mut operations = vec![
+        builder.list(&whole, &list),
+        builder.create(&whole, &object),
+        builder.delete_collection(&whole),
     ];
-    if row.namespaced() {
-        let everywhere = Builder { row, namespaced: false };
-        let get = everywhere.operation(schemas, "get", "list", None, &list);
-        paths.insert(
-            format!("{root}/{}", row.plural),
-            everywhere.item(dialect, false, vec![("get", get)]),
-        );
-    }
-    paths.insert(collection.clone(), builder.item(dialect, false, operations));
-    let single = format!("{collection}/{{name}}");
-    let mut operations = read_and_write(&builder, schemas, &object);
-    operations.push((
-        "delete",
-        builder.operation(schemas, "delete", "delete", Some(&delete_options), &status),
-    ));
-    paths.insert(single.clone(), builder.item(dialect, true, operations));
-    for subresource in row.subresources {
-        let path = format!("{single}/{subresource}");
-        let operations = match *subresource {
-            "status" | "ephemeralcontainers" | "resize" => {
-                read_and_write(&builder, schemas, &object)
-            }
-            "scale" => {
-                let scale = definition_reference(schemas, "io.k8s.api.autoscaling.v1.Scale");
-                read_and_write(&builder, schemas, &scale)
-            }
-            "eviction" => create_only(&builder, schemas, "io.k8s.api.policy.v1.Eviction"),
-            "token" => create_only(&builder, schemas, "io.k8s.api.authentication.v1.TokenRequest"),
-            "binding" => create_only(&builder, schemas, "io.k8s.api.core.v1.Binding"),
-            "finalize" => {
-                vec![("put", builder.operation(schemas, "put", "put", Some(&object), &object))]
-            }
-            "log" => vec![(
-                "get",
-                builder.operation(schemas, "get", "get", None, &json!({"type": "string"})),
-            )],
-            _ => vec![(
-                "get",
-                builder.operation(schemas, "get", "connect", None, &json!({"type": "string"})),
-            )],
-        };
-        paths.insert(path, builder.item(dialect, true, operations));
-    }
-}
-
-fn definition_reference(schemas: &mut Schemas, name: &str) -> Value {
-    schema::definition(name).map_or_else(|| json!({"type": "object"}), |row| schemas.reference(row))
-}
-
-type Operations = Vec<(&'static str, Value)>;
-
-fn read_and_write(builder: &Builder, schemas: &mut Schemas, object: &Value) -> Operations {
-    vec![
-        ("get", builder.operation(schemas, "get", "get", None, object)),
-        ("put", builder.operation(schemas, "put", "put", Some(object), object)),
-        (
-            "patch",
-            builder.operation(schemas, "patch", "patch", Some(&json!({"type": "object"})), object),
-        ),
-    ]
-}
-
-fn create_only(builder: &Builder, schemas: &mut Schemas, name: &str) -> Operations {
-    let body = definition_reference(schemas, name);
-    vec![("post", builder.operation(schemas, "post", "create", Some(&body), &body))]
-}
-
-struct Builder {
-    row: &'static KindRow,
-    namespaced: bool,
-}
-
-impl Builder {
-    fn item(&self, dialect: Dialect, named: bool, operations: Operations) -> Value {
+    if row.kind == "Namespace" {
         // Namespaces are only deleted one by one.
-        let whole = !named && self.row.kind == "Namespace";
-        let mut item: Map<String, Value> = operations
-            .into_iter()
-            .filter(|(method, _)| !(whole && *method == "delete"))
-            .map(|(method, operation)| (method.to_owned(), operation))
+        operations.pop();
+    }
+    builder.add(collection.clone(), &whole, operations, &[parameters::PRETTY]);
+    let single = Item { named: true, ..whole };
+    let mut operations = builder.read_and_write(&single, &object);
+    operations.push(builder.delete(&single));
+    builder.add(format!("{collection}/{{name}}"), &single, operations, &[parameters::PRETTY]);
+    for name in row.subresources {
+        builder.subresource(&format!("{collection}/{{name}}/{name}"), name, &object);
+    }
+    if row.namespaced() {
+        let everywhere = Item { namespaced: false, ..whole };
+        let get = builder.list(&everywhere, &list);
+        let items = [parameters::LIST, &[parameters::PRETTY]].concat();
+        let get = Operation { parameters: &[], ..get };
+        builder.add(format!("{root}/{}", row.plural), &everywhere, vec![get], &items);
+    }
+    builder.watches(&root, within);
+}
+
+/// A path of a kind.
+#[derive(Clone, Copy)]
+struct Item {
+    named: bool,
+    namespaced: bool,
+    subresource: &'static str,
+}
+
+struct Builder<'a> {
+    row: &'static KindRow,
+    schemas: &'a mut Schemas,
+    paths: &'a mut Map<String, Value>,
+}
+
+impl Builder<'_> {
+    fn add(&mut self, path: String, item: &Item, operations: Vec<Operation>, own: &[Parameter]) {
+        let dialect = self.schemas.dialect();
+        let mut object: Map<String, Value> = operations
+            .iter()
+            .map(|operation| (operation.method.to_owned(), operation.render(dialect)))
             .collect();
         let mut parameters = Vec::new();
-        for (name, there) in [("name", named), ("namespace", self.namespaced)] {
-            if there {
-                let mut parameter = json!({"name": name, "in": "path", "required": true,
-                    "description": format!("{name} of the {}", self.row.kind)});
-                match dialect {
-                    Dialect::V2 => parameter["type"] = "string".into(),
-                    Dialect::V3 => parameter["schema"] = json!({"type": "string"}),
-                }
-                parameters.push(parameter);
-            }
+        if item.named {
+            parameters.push(in_path(dialect, "name", format!("name of the {}", self.row.kind)));
         }
-        if !parameters.is_empty() {
-            item.insert("parameters".to_owned(), parameters.into());
+        if item.namespaced {
+            parameters.push(in_path(dialect, "namespace", "namespace of the object".to_owned()));
         }
-        item.into()
+        if path.ends_with("{path}") {
+            parameters.push(in_path(dialect, "path", "path of the proxied request".to_owned()));
+        }
+        parameters.extend(own.iter().map(|parameter| parameter.of(dialect)));
+        object.insert("parameters".to_owned(), parameters.into());
+        self.paths.insert(path, object.into());
+    }
+
+    /// `createCoreV1NamespacedPodEviction`
+    fn id(&self, verb: &str, item: &Item, end: &str) -> String {
+        let scope = if item.namespaced { "Namespaced" } else { "" };
+        let group = camel(self.row.group);
+        let (version, kind) = (capital(self.row.version), self.row.kind);
+        let (verb, middle) = verb.split_once(' ').unwrap_or((verb, ""));
+        let subresource = capital(item.subresource);
+        format!("{verb}{group}{version}{middle}{scope}{kind}{subresource}{end}")
     }
 
     fn operation(
         &self,
-        schemas: &Schemas,
-        method: &str,
-        action: &str,
-        body: Option<&Value>,
+        (method, action): (&'static str, &'static str),
+        id: String,
+        description: String,
+        parameters: &'static [Parameter],
         answer: &Value,
-    ) -> Value {
+    ) -> Operation {
         let row = self.row;
-        let mut operation = json!({
-            "tags": [format!("{}_{}", if row.group.is_empty() { "core" } else { row.group }, row.version)],
-            "description": format!("{action} {}", row.kind),
-            "parameters": parameters(schemas.dialect(), method, action),
-            "x-kubernetes-action": action,
-            "x-kubernetes-group-version-kind": {"group": row.group, "version": row.version, "kind": row.kind},
-        });
-        if schemas.dialect() == Dialect::V2 {
-            operation["responses"] = json!({"200": {"description": "OK", "schema": answer}});
-            if method == "patch" {
-                operation["consumes"] = PATCHES.into();
+        let group = camel(row.group);
+        let mut characters = group.chars();
+        let first = characters.next().map(|first| first.to_ascii_lowercase());
+        let group: String = first.into_iter().chain(characters).collect();
+        Operation {
+            method,
+            action,
+            id,
+            description,
+            tag: format!("{group}_{}", row.version),
+            kind: (row.group, row.version, row.kind),
+            parameters,
+            body: None,
+            answer: answer.clone(),
+        }
+    }
+
+    fn meta(&mut self, name: &str) -> Value {
+        self.named(&format!("{META}.{name}"))
+    }
+
+    fn named(&mut self, name: &str) -> Value {
+        match schema::definition(name) {
+            Some(row) => self.schemas.reference(row),
+            None => json!({"type": "object"}),
+        }
+    }
+
+    fn list(&mut self, item: &Item, list: &Value) -> Operation {
+        let end = if self.row.namespaced() && !item.namespaced { "ForAllNamespaces" } else { "" };
+        let description = format!("list or watch objects of kind {}", self.row.kind);
+        let id = self.id("list", item, end);
+        self.operation(("get", "list"), id, description, parameters::LIST, list)
+    }
+
+    fn create(&mut self, item: &Item, object: &Value) -> Operation {
+        let id = self.id("create", item, "");
+        let description = match item.subresource {
+            "" => format!("create {}", self.row.kind),
+            name => format!("create {name} of {}", self.row.kind),
+        };
+        let body = Some((object.clone(), true));
+        let create = self.operation(("post", "post"), id, description, parameters::CREATE, object);
+        Operation { body, ..create }
+    }
+
+    fn delete_collection(&mut self, item: &Item) -> Operation {
+        let (status, options) = (self.meta("Status"), self.meta("DeleteOptions"));
+        let id = self.id("delete Collection", item, "");
+        let description = format!("delete all selected objects of kind {}", self.row.kind);
+        let (method, known) = (("delete", "deletecollection"), parameters::DELETE_COLLECTION);
+        let delete = self.operation(method, id, description, known, &status);
+        Operation { body: Some((options, false)), ..delete }
+    }
+
+    fn delete(&mut self, item: &Item) -> Operation {
+        let (status, options) = (self.meta("Status"), self.meta("DeleteOptions"));
+        let (id, description) = (self.id("delete", item, ""), format!("delete {}", self.row.kind));
+        let method = ("delete", "delete");
+        let delete = self.operation(method, id, description, parameters::DELETE, &status);
+        Operation { body: Some((options, false)), ..delete }
+    }
+
+    fn get(&mut self, item: &Item, object: &Value) -> Operation {
+        let id = self.id("read", item, "");
+        self.operation(("get", "get"), id, self.about("read", item), &[], object)
+    }
+
+    fn about(&self, what: &str, item: &Item) -> String {
+        let of = if item.subresource.is_empty() { "" } else { " of" };
+        format!("{what} {}{of} the specified {}", item.subresource, self.row.kind)
+            .replace("  ", " ")
+    }
+
+    fn put(&mut self, item: &Item, object: &Value) -> Operation {
+        let (id, about) = (self.id("replace", item, ""), self.about("replace", item));
+        let put = self.operation(("put", "put"), id, about, parameters::CREATE, object);
+        Operation { body: Some((object.clone(), true)), ..put }
+    }
+
+    fn read_and_write(&mut self, item: &Item, object: &Value) -> Vec<Operation> {
+        let patch = self.meta("Patch");
+        let (id, about) = (self.id("patch", item, ""), self.about("partially update", item));
+        let change = self.operation(("patch", "patch"), id, about, parameters::PATCH, object);
+        let change = Operation { body: Some((patch, true)), ..change };
+        vec![self.get(item, object), self.put(item, object), change]
+    }
+
+    fn subresource(&mut self, path: &str, name: &'static str, object: &Value) {
+        let Subresource { group, version, kind, .. } = subresource(self.row, name);
+        let gvk: Gvk = (group, version, kind);
+        let item = Item { named: true, namespaced: self.row.namespaced(), subresource: name };
+        let text = json!({"type": "string"});
+        let mut own = vec![parameters::PRETTY];
+        let mut operations = match name {
+            "log" => {
+                own = parameters::of_stream(name).to_vec();
+                vec![self.get(&item, &text)]
             }
-            return operation;
+            "exec" | "attach" | "portforward" | "proxy" => return self.streams(path, &item, gvk),
+            "finalize" => vec![self.put(&item, object)],
+            "eviction" | "binding" | "token" => {
+                let body =
+                    schema::kind(group, version, kind).map(|row| self.schemas.reference(row));
+                vec![self.create(&item, &body.unwrap_or_else(|| json!({"type": "object"})))]
+            }
+            "scale" => {
+                let scale = self.named("io.k8s.api.autoscaling.v1.Scale");
+                self.read_and_write(&item, &scale)
+            }
+            _ => self.read_and_write(&item, object),
+        };
+        operations.iter_mut().for_each(|operation| operation.kind = gvk);
+        self.add(path.to_owned(), &item, operations, &own);
+    }
+
+    /// `exec` and its like, and what follows `proxy`.
+    fn streams(&mut self, path: &str, item: &Item, kind: Gvk) {
+        let proxy = item.subresource == "proxy";
+        let methods: &[&'static str] = if proxy { PROXIED } else { &["get", "post"] };
+        let ends: &[&str] = if proxy { &["", "WithPath"] } else { &[""] };
+        for end in ends {
+            let connect = methods.iter().map(|method| {
+                let id = self.id(&format!("connect {}", capital(method)), item, end);
+                let description = format!(
+                    "connect {} requests to {} of {}",
+                    method.to_uppercase(),
+                    item.subresource,
+                    self.row.kind
+                );
+                let text = json!({"type": "string"});
+                let method = (*method, "connect");
+                Operation { kind, ..self.operation(method, id, description, &[], &text) }
+            });
+            let connect = connect.collect();
+            let path = if end.is_empty() { path.to_owned() } else { format!("{path}/{{path}}") };
+            self.add(path, item, connect, parameters::of_stream(item.subresource));
         }
-        operation["responses"] =
-            json!({"200": {"description": "OK", "content": {JSON: {"schema": answer}}}});
-        if let Some(body) = body {
-            let types: &[&str] = if method == "patch" { PATCHES } else { &[JSON] };
-            let content: Map<String, Value> =
-                types.iter().map(|media| ((*media).to_owned(), json!({"schema": body}))).collect();
-            operation["requestBody"] = json!({ "content": content });
+    }
+
+    /// The deprecated paths of watches.
+    fn watches(&mut self, root: &str, within: &str) {
+        let (row, event) = (self.row, self.schemas.watch_event());
+        let own = [parameters::LIST, &[parameters::PRETTY]].concat();
+        let whole = Item { named: false, namespaced: row.namespaced(), subresource: "" };
+        let (single, everywhere) =
+            (Item { named: true, ..whole }, Item { namespaced: false, ..whole });
+        let mut paths = vec![
+            (format!("{root}/watch{within}/{}", row.plural), whole, "List"),
+            (format!("{root}/watch{within}/{}/{{name}}", row.plural), single, ""),
+        ];
+        if row.namespaced() {
+            let all = "ListForAllNamespaces";
+            paths.push((format!("{root}/watch/{}", row.plural), everywhere, all));
         }
-        operation
+        for (path, item, end) in paths {
+            let id = self.id("watch", &item, end);
+            let (action, description) = match item.named {
+                true => ("watch", format!("watch an object of kind {}. {DEPRECATED}", row.kind)),
+                false => ("watchlist", format!("watch a list of {}. {DEPRECATED}", row.kind)),
+            };
+            let get = self.operation(("get", action), id, description, &[], &event);
+            self.add(path, &item, vec![get], &own);
+        }
     }
 }
 
-fn parameters(dialect: Dialect, method: &str, action: &str) -> Vec<Value> {
-    let names: &[(&str, &str)] = match (method, action) {
-        ("get", "list") => &[
-            ("allowWatchBookmarks", "boolean"),
-            ("continue", "string"),
-            ("fieldSelector", "string"),
-            ("labelSelector", "string"),
-            ("limit", "integer"),
-            ("resourceVersion", "string"),
-            ("resourceVersionMatch", "string"),
-            ("sendInitialEvents", "boolean"),
-            ("timeoutSeconds", "integer"),
-            ("watch", "boolean"),
-        ],
-        ("post" | "put", _) => {
-            &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")]
-        }
-        ("patch", _) => &[
-            ("dryRun", "string"),
-            ("fieldManager", "string"),
-            ("fieldValidation", "string"),
-            ("force", "boolean"),
-        ],
-        ("delete", _) => &[
-            ("dryRun", "string"),
-            ("gracePeriodSeconds", "integer"),
-            ("propagationPolicy", "string"),
-        ],
-        _ => &[],
-    };
-    names
-        .iter()
-        .map(|(name, ty)| match dialect {
-            Dialect::V2 => json!({"name": name, "in": "query", "type": ty, "uniqueItems": true}),
-            Dialect::V3 => {
-                json!({"name": name, "in": "query", "schema": {"type": ty, "uniqueItems": true}})
-            }
-        })
-        .collect()
+/// `RbacAuthorization` of `rbac.authorization.k8s.io`; `Core` of the core group.
+fn camel(group: &str) -> String {
+    match group.strip_suffix(".k8s.io").unwrap_or(group) {
+        "" => "Core".to_owned(),
+        parts => parts.split('.').map(capital).collect(),
+    }
+}
+
+fn capital(word: &str) -> String {
+    let mut characters = word.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(characters).collect()
 }

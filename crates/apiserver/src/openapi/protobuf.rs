@@ -23,6 +23,8 @@ enum FieldType {
     Flag,
     /// Any value, as YAML.
     Any,
+    /// Several of them.
+    Anys,
     /// One or more texts.
     Texts,
     One(&'static Message),
@@ -37,6 +39,7 @@ static DOCUMENT: Message = Message {
         Field("info", &[2], FieldType::One(&INFO)),
         Field("paths", &[8, 2], FieldType::Named(&[2], &PATH_ITEM)),
         Field("definitions", &[9, 1], FieldType::Named(&[2], &SCHEMA)),
+        Field("parameters", &[10, 1], FieldType::Named(&[2, 2, 3], &QUERY_PARAMETER)),
     ],
     extensions: 16,
 };
@@ -52,6 +55,8 @@ static PATH_ITEM: Message = Message {
         Field("put", &[3], FieldType::One(&OPERATION)),
         Field("post", &[4], FieldType::One(&OPERATION)),
         Field("delete", &[5], FieldType::One(&OPERATION)),
+        Field("options", &[6], FieldType::One(&OPERATION)),
+        Field("head", &[7], FieldType::One(&OPERATION)),
         Field("patch", &[8], FieldType::One(&OPERATION)),
         Field("parameters", &[9], FieldType::Parameters),
     ],
@@ -62,9 +67,12 @@ static OPERATION: Message = Message {
     fields: &[
         Field("tags", &[1], FieldType::Texts),
         Field("description", &[3], FieldType::Text),
+        Field("operationId", &[5], FieldType::Text),
+        Field("produces", &[6], FieldType::Texts),
         Field("consumes", &[7], FieldType::Texts),
         Field("parameters", &[8], FieldType::Parameters),
         Field("responses", &[9, 1], FieldType::Named(&[2, 1], &RESPONSE)),
+        Field("schemes", &[10], FieldType::Texts),
     ],
     extensions: 13,
 };
@@ -97,9 +105,25 @@ static PATH_PARAMETER: Message = Message {
         Field("description", &[3], FieldType::Text),
         Field("name", &[4], FieldType::Text),
         Field("type", &[5], FieldType::Text),
+        Field("uniqueItems", &[19], FieldType::Flag),
     ],
     extensions: 22,
 };
+
+/// The body.
+static BODY_PARAMETER: Message = Message {
+    fields: &[
+        Field("name", &[2], FieldType::Text),
+        Field("in", &[3], FieldType::Text),
+        Field("required", &[4], FieldType::Flag),
+        Field("schema", &[5], FieldType::One(&SCHEMA)),
+    ],
+    extensions: 6,
+};
+
+/// A link to a parameter of the document.
+static REFERENCE: Message =
+    Message { fields: &[Field("$ref", &[1], FieldType::Text)], extensions: 0 };
 
 static SCHEMA: Message = Message {
     fields: &[
@@ -108,6 +132,7 @@ static SCHEMA: Message = Message {
         Field("description", &[4], FieldType::Text),
         Field("default", &[5], FieldType::Any),
         Field("required", &[19], FieldType::Texts),
+        Field("enum", &[20], FieldType::Anys),
         Field("additionalProperties", &[21, 1], FieldType::One(&SCHEMA)),
         Field("type", &[22, 1], FieldType::Texts),
         Field("items", &[23, 1], FieldType::One(&SCHEMA)),
@@ -162,15 +187,22 @@ fn field(value: &Value, numbers: &[u32], field_type: &FieldType, out: &mut Vec<u
             put(&[2], value.to_string().as_bytes(), &mut any);
             put(numbers, &any, out);
         }
+        (FieldType::Anys, Value::Array(values)) => {
+            for value in values {
+                field(value, numbers, &FieldType::Any, out);
+            }
+        }
         (FieldType::One(message), Value::Object(object)) => {
             put(numbers, &encode(object, message), out)
         }
         (FieldType::Parameters, Value::Array(parameters)) => {
             for parameter in parameters.iter().filter_map(Value::as_object) {
-                let (path, message) = if parameter["in"] == "path" {
-                    (&[1, 2, 4], &PATH_PARAMETER)
-                } else {
-                    (&[1, 2, 3], &QUERY_PARAMETER)
+                let place = parameter.get("in").and_then(Value::as_str);
+                let (path, message): (&[u32], _) = match place {
+                    Some("path") => (&[1, 2, 4], &PATH_PARAMETER),
+                    Some("body") => (&[1, 1], &BODY_PARAMETER),
+                    Some(_) => (&[1, 2, 3], &QUERY_PARAMETER),
+                    None => (&[2], &REFERENCE),
                 };
                 let mut item = Vec::new();
                 put(path, &encode(parameter, message), &mut item);

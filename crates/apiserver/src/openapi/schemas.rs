@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use api::schema::{self, Field, List, Ty, TypeRow};
 use serde_json::{Map, Value, json};
 
-use super::descriptions;
+use super::{descriptions, enums};
 
 /// The version of OpenAPI.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,6 +78,22 @@ impl Schemas {
         self.link(&name)
     }
 
+    /// A reference to an event of a watch.
+    pub fn watch_event(&mut self) -> Value {
+        const NAME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+        let event = json!({
+            "description": "A change of an object.",
+            "type": "object",
+            "required": ["type", "object"],
+            "properties": {
+                "object": {"type": "object", "description": "The object after the change, or a Status."},
+                "type": {"type": "string", "description": "ADDED, MODIFIED, DELETED, BOOKMARK or ERROR."},
+            },
+        });
+        self.done.entry(NAME.to_owned()).or_insert(event);
+        self.link(NAME)
+    }
+
     /// Every schema of the document, by name.
     pub fn finish(mut self) -> BTreeMap<String, Value> {
         while let Some(row) = self.todo.pop() {
@@ -128,6 +144,13 @@ impl Schemas {
         }
         if let Some(text) = DESCRIPTIONS.get(format!("{owner}.{}", field.name).as_str()) {
             schema["description"] = text.as_str().into();
+        }
+        if let Some(values) = enums::of(owner, field.name) {
+            let values = Value::from(values.to_vec());
+            match schema.get_mut("items") {
+                Some(items) => items["enum"] = values,
+                None => schema["enum"] = values,
+            }
         }
         if let Some(default) = field.default.and_then(|json| serde_json::from_str(json).ok()) {
             schema["default"] = default;

@@ -184,3 +184,126 @@ fn v2_is_served_as_protobuf() {
     let reference = metadata.unwrap().value.clone().unwrap().reference;
     assert!(reference.ends_with("v1.ListMeta"), "{reference}");
 }
+
+#[test]
+fn operations_are_named_as_upstreams() {
+    let swagger = parsed(&swagger());
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let pod = "/api/v1/namespaces/{namespace}/pods/{name}";
+    for (path, method, id, action) in [
+        ("/api/v1/pods".to_owned(), "get", "listCoreV1PodForAllNamespaces", "list"),
+        ("/api/v1/namespaces/{namespace}/pods".into(), "get", "listCoreV1NamespacedPod", "list"),
+        ("/api/v1/namespaces/{namespace}/pods".into(), "post", "createCoreV1NamespacedPod", "post"),
+        (
+            "/api/v1/namespaces/{namespace}/pods".into(),
+            "delete",
+            "deleteCoreV1CollectionNamespacedPod",
+            "deletecollection",
+        ),
+        (pod.into(), "get", "readCoreV1NamespacedPod", "get"),
+        (pod.into(), "put", "replaceCoreV1NamespacedPod", "put"),
+        (pod.into(), "patch", "patchCoreV1NamespacedPod", "patch"),
+        (pod.into(), "delete", "deleteCoreV1NamespacedPod", "delete"),
+        (format!("{pod}/status"), "patch", "patchCoreV1NamespacedPodStatus", "patch"),
+        (format!("{pod}/log"), "get", "readCoreV1NamespacedPodLog", "get"),
+        (format!("{pod}/eviction"), "post", "createCoreV1NamespacedPodEviction", "post"),
+        (format!("{pod}/exec"), "post", "connectCoreV1PostNamespacedPodExec", "connect"),
+        (format!("{pod}/attach"), "get", "connectCoreV1GetNamespacedPodAttach", "connect"),
+        (format!("{pod}/proxy"), "head", "connectCoreV1HeadNamespacedPodProxy", "connect"),
+        (
+            format!("{pod}/proxy/{{path}}"),
+            "options",
+            "connectCoreV1OptionsNamespacedPodProxyWithPath",
+            "connect",
+        ),
+        ("/api/v1/nodes/{name}/proxy".into(), "get", "connectCoreV1GetNodeProxy", "connect"),
+        (
+            "/api/v1/namespaces/{name}/finalize".into(),
+            "put",
+            "replaceCoreV1NamespaceFinalize",
+            "put",
+        ),
+        ("/api/v1/watch/pods".into(), "get", "watchCoreV1PodListForAllNamespaces", "watchlist"),
+        (
+            "/api/v1/watch/namespaces/{namespace}/pods/{name}".into(),
+            "get",
+            "watchCoreV1NamespacedPod",
+            "watch",
+        ),
+        (
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale".into(),
+            "get",
+            "readAppsV1NamespacedDeploymentScale",
+            "get",
+        ),
+        (format!("{rbac}/clusterroles"), "get", "listRbacAuthorizationV1ClusterRole", "list"),
+        (
+            format!("{rbac}/watch/clusterroles"),
+            "get",
+            "watchRbacAuthorizationV1ClusterRoleList",
+            "watchlist",
+        ),
+        (
+            "/apis/authorization.k8s.io/v1/subjectaccessreviews".into(),
+            "post",
+            "createAuthorizationV1SubjectAccessReview",
+            "post",
+        ),
+    ] {
+        let operation = &swagger["paths"][&path][method];
+        assert_eq!(operation["operationId"], id, "{path}");
+        assert_eq!(operation["x-kubernetes-action"], action, "{path}");
+    }
+    let list = &swagger["paths"][format!("{rbac}/roles")]["get"];
+    assert_eq!(list["tags"], serde_json::json!(["rbacAuthorization_v1"]));
+    let exec = &swagger["paths"][format!("{pod}/exec")]["get"];
+    assert_eq!(exec["x-kubernetes-group-version-kind"]["kind"], "PodExecOptions");
+}
+
+/// Generators of clients refuse a document in which names repeat or parameters are missing.
+#[test]
+fn operations_and_parameters_are_whole() {
+    let mut documents = vec![parsed(&swagger())];
+    documents.extend(group_versions().iter().map(|(g, v)| parsed(&document(g, v).unwrap())));
+    for document in documents {
+        let mut ids = std::collections::BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            let named = |place: &str| -> Vec<&str> {
+                let own = item["parameters"].as_array().unwrap().iter();
+                let own = own.filter(|parameter| parameter["in"] == place);
+                own.map(|parameter| parameter["name"].as_str().unwrap()).collect()
+            };
+            let inside: Vec<&str> =
+                path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap()).collect();
+            let mut wanted = inside.clone();
+            wanted.sort_unstable();
+            let mut there = named("path");
+            there.sort_unstable();
+            assert_eq!(there, wanted, "{path}");
+            for (method, operation) in item.as_object().unwrap() {
+                if method == "parameters" {
+                    continue;
+                }
+                assert!(ids.insert(operation["operationId"].to_string()), "{path} {method}");
+                assert!(operation["responses"]["401"].is_object(), "{path} {method}");
+                for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                    let link = parameter["$ref"].as_str().map(|link| link.trim_start_matches('#'));
+                    let found = link.map_or(Some(parameter), |link| document.pointer(link));
+                    assert!(found.is_some_and(|found| found["name"].is_string()), "{parameter}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn closed_sets_of_values_are_listed() {
+    let swagger = parsed(&swagger());
+    let field = |definition: &str, name: &str| {
+        swagger["definitions"][definition]["properties"][name].clone()
+    };
+    let policy = field("io.k8s.api.core.v1.PodSpec", "restartPolicy");
+    assert_eq!(policy["enum"], serde_json::json!(["Always", "Never", "OnFailure"]));
+    let types = field("io.k8s.api.networking.v1.NetworkPolicySpec", "policyTypes");
+    assert_eq!(types["items"]["enum"], serde_json::json!(["Egress", "Ingress"]));
+}

@@ -307,14 +307,16 @@ fn verbs(row: &KindRow) -> &'static [&'static str] {
     VERBS
 }
 
-struct Subresource {
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    verbs: &'static [&'static str],
+/// A subresource as documents show it.
+pub struct Subresource {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub verbs: &'static [&'static str],
 }
 
-fn subresource(row: &KindRow, name: &str) -> Subresource {
+/// What a subresource takes and returns, and its verbs.
+pub fn subresource(row: &KindRow, name: &str) -> Subresource {
     let (group, version, kind, verbs): (_, _, _, &[&str]) = match name {
         "scale" => ("autoscaling", "v1", "Scale", &["get", "patch", "update"]),
         "eviction" => ("policy", "v1", "Eviction", &["create"]),

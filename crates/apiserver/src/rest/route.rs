@@ -52,7 +52,7 @@ pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
     };
     match subject {
         Subject::Resource { verb, .. } => options = options::of_verb(verb, options)?,
-        Subject::Path { .. } => options::check_timeout(&options)?,
+        Subject::Path { .. } => options.time_limit = options::time_limit(&options)?,
     }
     Ok(Routed { subject, options })
 }

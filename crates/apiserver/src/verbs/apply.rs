@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::create::create_object;
+use super::current::ATTEMPTS;
 use super::update::update_with;
 use crate::authz::authorize_creation;
 use crate::body;
@@ -83,7 +84,7 @@ pub async fn apply_config(
     let api_version = row.api_version();
     let schema = schema::kind(row.group, row.version, row.kind);
     let writer = Writer { subresource, ..writer(call, &api_version) };
-    let outcome = update_with(call, |old, version: &Version| {
+    let change = |old: &dyn Object, version: &Version| {
         let mut live: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
         let owners = old.metadata().managed_fields.clone().unwrap_or_default();
         if let Some(metadata) = live["metadata"].as_object_mut() {
@@ -92,23 +93,28 @@ pub async fn apply_config(
         let applied = api::apply::apply(Some(&live), &owners, config, schema, &writer)
             .map_err(|conflicts| conflict(call, &conflicts))?;
         object_of(call, &applied.object, applied.owners)
-    })
-    .await;
-    match outcome {
-        Err(error) if error.is_not_found() && subresource.is_empty() => {
-            if let Some(uid) = config["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
-                let problem = format!(
-                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
-                );
-                return Err(ApiError::conflict(row, &call.target.name, problem));
-            }
-            authorize_creation(call.core, request)?;
-            let applied = api::apply::apply(None, &[], config, schema, &writer)
-                .map_err(|conflicts| conflict(call, &conflicts))?;
-            create_object(call, object_of(call, &applied.object, applied.owners)?).await
+    };
+    for _ in 0..ATTEMPTS {
+        match update_with(call, change).await {
+            Err(error) if error.is_not_found() && subresource.is_empty() => {}
+            outcome => return outcome,
         }
-        outcome => outcome,
+        if let Some(uid) = config["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty()) {
+            let problem = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(ApiError::conflict(row, &call.target.name, problem));
+        }
+        authorize_creation(call.core, request)?;
+        let applied = api::apply::apply(None, &[], config, schema, &writer)
+            .map_err(|conflicts| conflict(call, &conflicts))?;
+        match create_object(call, object_of(call, &applied.object, applied.owners)?).await {
+            // Somebody else was faster: the configuration is applied to what they created.
+            Err(error) if error.is_already_exists() => {}
+            outcome => return outcome,
+        }
     }
+    Err(ApiError::modified(row, &call.target.name))
 }
 
 /// Whatever the field validation, nobody can own a field that the kind does not have.

@@ -207,6 +207,33 @@ async fn apply(rest: &Rest, path: &str, body: &Value) -> crate::server::Answer {
     rest.ask("PATCH", path, &headers, body.to_string().into_bytes()).await
 }
 
+/// Whoever loses the race to create an object applies to what the winner created.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_applies_of_a_missing_object_all_succeed() {
+    const MANAGERS: usize = 16;
+    let server = Server::start().await;
+    let rest = server.admin();
+    for round in 0..5 {
+        let name = format!("raced{round}");
+        let applies = (0..MANAGERS).map(|manager| {
+            let (rest, name) = (server.admin(), name.clone());
+            tokio::spawn(async move {
+                let path = format!("{MAPS}/{name}?fieldManager=m{manager}");
+                let mut config = map(json!({(format!("k{manager}")): "v"}));
+                config["metadata"]["name"] = name.into();
+                apply(&rest, &path, &config).await.code
+            })
+        });
+        let codes = futures::future::try_join_all(applies).await.unwrap();
+        let of = |code: u16| codes.iter().filter(|one| **one == code).count();
+        assert_eq!((of(201), of(200)), (1, MANAGERS - 1), "{codes:?}");
+        let applied = rest.get(&format!("{MAPS}/{name}")).await.expect(200);
+        assert_eq!(applied["data"].as_object().unwrap().len(), MANAGERS);
+        assert_eq!(applied["metadata"]["managedFields"].as_array().unwrap().len(), MANAGERS);
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn every_write_is_somebodys() {
     let server = Server::start().await;

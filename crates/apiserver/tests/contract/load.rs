@@ -247,27 +247,32 @@ async fn requests_in_flight_are_limited_by_kind() {
     server.stop().await;
 }
 
-/// A load leaves nothing behind: after the third time the server has what it had after the first.
+/// After a load the server soon has little more than before it, however often there is one. What it
+/// keeps on purpose (events, pages of the store) is within the allowance.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_comes_back_after_a_load() {
     let server = Server::spawn(&["--watch-cache-window-mib=2"]).await;
     let admin = server.admin();
+    admin.get("/readyz").await.expect(200);
     let fresh = server.allocated();
-    let mut after: Vec<usize> = Vec::new();
-    for _ in 0..3 {
+    let allowed = fresh + fresh / 2 + 10 * MIB;
+    for round in 0..3 {
         fill(&admin, 2_000, 2_000).await;
+        let most = server.allocated();
         admin.delete(MAPS).await.expect(200);
         let left = admin.get(MAPS).await.expect(200);
         assert_eq!(left["items"], Value::Array(Vec::new()));
-        after.push(server.allocated());
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut least = usize::MAX;
+        while server.allocated() > allowed {
+            least = least.min(server.allocated());
+            let shown = [fresh, most, least, allowed].map(|bytes| bytes / 1_000);
+            assert!(tokio::time::Instant::now() < until, "round {round}: {shown:?} kB");
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let shown = [fresh, most, server.allocated(), allowed].map(|bytes| bytes / 1_000);
+        eprintln!("round {round}: fresh, most, left, allowed: {shown:?} kB");
     }
-    let shown: Vec<_> = after.iter().map(|bytes| bytes / 1_000).collect();
-    assert!(
-        after[2] <= after[0] + after[0] / 2 + 5 * MIB,
-        "from {} to {shown:?} kB",
-        fresh / 1_000
-    );
-    eprintln!("fresh {} kB, then {shown:?} kB", fresh / 1_000);
 }
 
 /// An apiserver whose etcd hangs says so, and that it has returned.
@@ -312,11 +317,36 @@ async fn health_notices_a_store_that_hangs() {
     assert!(text.contains("[-]etcd failed"), "{text}");
     admin.get("/livez/ping").await.expect(200);
     admin.get("/readyz?exclude=etcd").await.expect(200);
+    requests_end_in_time(&admin).await;
     etcd.signal("CONT");
     until("/readyz", 200).await;
+    // The write that nobody waited for has been carried out.
+    until(&format!("{MAPS}/late"), 200).await;
     let text = until("/livez?verbose", 200).await;
     assert_eq!(text, "[+]ping ok\n[+]etcd ok\nlivez check passed\n");
     server.stop().await;
+}
+
+/// Requests to a server whose store hangs end when their time is over, as long as that is for them.
+async fn requests_end_in_time(admin: &Rest) {
+    let late = async |answer: crate::server::Answer, message: &str| {
+        let status = answer.expect(504);
+        assert_eq!(status["reason"], "Timeout");
+        assert_eq!(
+            status["message"],
+            format!("Timeout: request did not complete within {message}")
+        );
+    };
+    let begun = tokio::time::Instant::now();
+    let map = json!({"metadata": {"name": "late"}});
+    late(
+        admin.post(&format!("{MAPS}?timeout=300ms"), &map).await,
+        "requested timeout - context deadline exceeded",
+    )
+    .await;
+    late(admin.get(&format!("{MAPS}?timeout=300ms")).await, "the allotted timeout").await;
+    // Far from the minute that requests have by themselves, and from three seconds of a read.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
 }
 
 struct KillOnDrop(std::process::Child);

@@ -22,6 +22,7 @@ const CLUSTER_ROLES: &[&str] = &[
     "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
     "system:certificates.k8s.io:kubelet-serving-approver",
     "system:certificates.k8s.io:legacy-unknown-approver",
+    "system:cluster-trust-bundle-discovery",
     "system:discovery",
     "system:heapster",
     "system:kube-aggregator",
@@ -43,6 +44,7 @@ const CLUSTER_ROLES: &[&str] = &[
 const CLUSTER_BINDINGS: &[&str] = &[
     "cluster-admin",
     "system:basic-user",
+    "system:cluster-trust-bundle-discovery",
     "system:discovery",
     "system:kube-controller-manager",
     "system:kube-dns",
@@ -94,6 +96,17 @@ async fn the_default_roles_are_there() {
         let label = &metadata["labels"]["kubernetes.io/bootstrapping"];
         let update = &metadata["annotations"]["rbac.authorization.kubernetes.io/autoupdate"];
         assert_eq!((label, update), (&json!("rbac-defaults"), &json!("true")), "{path}");
+    }
+    // There are no others, but for the DNS server's.
+    for (kind, upstream) in
+        [("clusterroles", CLUSTER_ROLES), ("clusterrolebindings", CLUSTER_BINDINGS)]
+    {
+        let list = admin.get(&format!("{RBAC}/{kind}")).await.expect(200);
+        let names = list["items"].as_array().unwrap().iter().map(|item| &item["metadata"]["name"]);
+        let own = names
+            .map(|name| name.as_str().unwrap())
+            .filter(|name| !name.starts_with("system:controller:") && *name != "system:dns");
+        assert_eq!(own.collect::<Vec<_>>(), upstream, "{kind}");
     }
     let path = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
     let map = admin.get(path).await.expect(200);

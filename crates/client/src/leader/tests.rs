@@ -204,3 +204,26 @@ async fn a_release_that_hangs_ends_with_the_leadership() {
     leadership.release().await;
     assert_eq!(clock::instant() - renewed, election.renew_deadline);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_is_stuck_is_not_healthy() {
+    let (election, server) = (election(), Server::default());
+    let healthy = election.is_renewed();
+    assert!(healthy(), "a candidate is");
+    let leadership = lead(&election, &server).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(healthy(), "it has renewed its Lease");
+    // As if the task hung.
+    leadership.renewal.abort();
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert!(healthy(), "others may still believe the Lease");
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert!(!healthy());
+    // Who has lost the Lease, and is about to exit, is not stuck.
+    let leadership = lead(&election, &server).await;
+    assert!(healthy());
+    server.state().answers.replaces = Some(0);
+    leadership.lost().cancelled().await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(healthy());
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Mirror, Name};
+use super::{Mirror, Name, shrink};
 use crate::informer::Event;
 
 /// What a component keeps of an EndpointSlice.
@@ -48,6 +48,7 @@ impl<T: ServiceSlice> SliceMirror<T> {
             slices.remove(slice);
             if slices.is_empty() {
                 self.by_service.remove(service);
+                shrink(&mut self.by_service);
             }
         }
         if let Some(service) = after {

@@ -196,6 +196,9 @@ impl<K: Kind> Inner<K> {
                 keys.remove(key);
                 if keys.is_empty() {
                     self.indexed.remove(&value);
+                    if self.indexed.len() < self.indexed.capacity() / 4 {
+                        self.indexed.shrink_to(2 * self.indexed.len());
+                    }
                 }
             }
         }

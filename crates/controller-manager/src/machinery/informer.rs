@@ -58,7 +58,6 @@ impl<K: Kind> Informer<K> {
         let stream = client::informer::<K>(client.clone(), InformerOptions::default());
         let stripped = stream.map(move |event| {
             event.map(|mut object| {
-                object.metadata_mut().managed_fields = None;
                 strip(&mut object);
                 object
             })

@@ -13,6 +13,8 @@ const APPROVERS: &[(&str, &str)] = &[
     ("legacy-unknown-approver", "kubernetes.io/legacy-unknown"),
 ];
 const CERTIFICATES: &str = "certificates.k8s.io";
+/// The role of all ServiceAccounts to read the trust bundles that pods may mount.
+pub const TRUST_BUNDLES: &str = "system:cluster-trust-bundle-discovery";
 
 pub fn roles() -> Vec<ClusterRole> {
     let mut roles = vec![
@@ -51,6 +53,7 @@ pub fn roles() -> Vec<ClusterRole> {
                 rule("", "persistentvolumeclaims", "get,list,patch,update,watch"),
             ],
         ),
+        role(TRUST_BUNDLES, vec![rule(CERTIFICATES, "clustertrustbundles", READ)]),
         role("system:kube-aggregator", vec![rule("", "endpoints,services", READ)]),
         role("system:kube-dns", vec![rule("", "endpoints,services", "list,watch")]),
         role(

@@ -73,24 +73,27 @@ pub fn app_armor(subject: &Subject<'_>) -> Option<Violation> {
 }
 
 pub fn capabilities(subject: &Subject<'_>) -> Option<Violation> {
+    let added = added_capabilities(subject, CAPABILITIES)?;
+    Some(Violation::new("non-default capabilities", added))
+}
+
+/// Which containers add which capabilities that are not `allowed`.
+pub fn added_capabilities(subject: &Subject<'_>, allowed: &[&str]) -> Option<String> {
     let found = Found::default();
     let containers = subject.containers_that(|container| {
         let added = container.security.and_then(|context| context.capabilities.as_ref());
         let added = added.iter().flat_map(|capabilities| capabilities.add.iter().flatten());
         let bad: Vec<String> =
-            added.filter(|one| !CAPABILITIES.contains(&one.as_str())).cloned().collect();
+            added.filter(|one| !allowed.contains(&one.as_str())).cloned().collect();
         let any = !bad.is_empty();
         found.borrow_mut().extend(bad);
         any
     });
     (!containers.is_empty()).then(|| {
-        Violation::new(
-            "non-default capabilities",
-            format!(
-                "{} must not include {} in securityContext.capabilities.add",
-                containers_text(&containers),
-                quoted(found.into_inner())
-            ),
+        format!(
+            "{} must not include {} in securityContext.capabilities.add",
+            containers_text(&containers),
+            quoted(found.into_inner())
         )
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Volume;
 
-use super::baseline::{confines, seccomp as seccomp_baseline};
+use super::baseline::{added_capabilities, confines, seccomp as seccomp_baseline};
 use super::{Subject, Violation, containers_text, plural, quoted, setters};
 
 pub fn privilege_escalation(subject: &Subject<'_>) -> Option<Violation> {
@@ -25,34 +25,16 @@ pub fn privilege_escalation_25(subject: &Subject<'_>) -> Option<Violation> {
 }
 
 pub fn capabilities(subject: &Subject<'_>) -> Option<Violation> {
-    let (mut keeping, mut adding) = (Vec::new(), Vec::new());
-    let mut forbidden: BTreeSet<&str> = BTreeSet::new();
-    for container in subject.containers() {
+    let keeping = subject.containers_that(|container| {
         let own = container.security.and_then(|context| context.capabilities.as_ref());
-        let dropped = own.iter().flat_map(|own| own.drop.iter().flatten());
-        if !dropped.into_iter().any(|one| one == "ALL") {
-            keeping.push(container.name);
-        }
-        let added = own.iter().flat_map(|own| own.add.iter().flatten());
-        let bad: Vec<&str> =
-            added.map(String::as_str).filter(|one| *one != "NET_BIND_SERVICE").collect();
-        if !bad.is_empty() {
-            adding.push(container.name);
-        }
-        forbidden.extend(bad);
-    }
+        !own.iter().flat_map(|own| own.drop.iter().flatten()).any(|one| one == "ALL")
+    });
     let mut details = Vec::new();
     if !keeping.is_empty() {
         let text = "must set securityContext.capabilities.drop=[\"ALL\"]";
         details.push(format!("{} {text}", containers_text(&keeping)));
     }
-    if !adding.is_empty() {
-        details.push(format!(
-            "{} must not include {} in securityContext.capabilities.add",
-            containers_text(&adding),
-            quoted(&forbidden)
-        ));
-    }
+    details.extend(added_capabilities(subject, &["NET_BIND_SERVICE"]));
     (!details.is_empty()).then(|| Violation::new("unrestricted capabilities", details.join("; ")))
 }
 

@@ -1,0 +1,116 @@
+//! Memory goes back to the system once a process has become quiet.
+//!
+//! The allocator keeps what a thread has freed for the thread's next allocations, and returns it to
+//! the system only in the course of further ones: after a load, a process that has nothing to do
+//! would hold it for ever. So the workers of the runtime count for how long they are busy. When that
+//! has become much and is over, each of them returns what it holds.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+/// The allocator of every binary: small heaps with little fragmentation, for processes that run for
+/// months.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Work after which there may be something to return, of all workers together.
+const MUCH: Duration = Duration::from_millis(20);
+/// A process is quiet when its workers are busy for at most [`QUIET_WORK`] of such a time.
+const QUIET: Duration = Duration::from_secs(2);
+const QUIET_WORK: Duration = Duration::from_millis(100);
+/// How many tasks look for a worker that has not had its turn, for each worker, and how often each
+/// of them moves on.
+const TURNS: usize = 4;
+const MOVES: usize = 16;
+
+/// Microseconds of work since memory was returned, up to the last time that a worker had nothing to
+/// do.
+static BUSY_US: AtomicU64 = AtomicU64::new(0);
+/// There has been [`MUCH`] work.
+static WORKED: Notify = Notify::const_new();
+/// Counts how often memory has been returned.
+static ROUND: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Since when this worker has been busy.
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The last round in which this worker had its turn.
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// To be called by a worker that begins to work.
+pub fn resumed() {
+    SINCE.set(Some(clock::monotonic()));
+}
+
+/// To be called by a worker that has nothing to do.
+pub fn idle() {
+    let Some(since) = SINCE.take() else { return };
+    let busy = clock::monotonic().saturating_duration_since(since);
+    let busy_us = u64::try_from(busy.as_micros()).unwrap_or(u64::MAX);
+    let before = BUSY_US.fetch_add(busy_us, Ordering::Relaxed);
+    if !is_much(before) && is_much(before.saturating_add(busy_us)) {
+        WORKED.notify_one();
+    }
+}
+
+/// To be called by whoever has freed much without much work.
+pub fn freed_much() {
+    BUSY_US.fetch_add(u64::try_from(MUCH.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    WORKED.notify_one();
+}
+
+fn is_much(busy_us: u64) -> bool {
+    u128::from(busy_us) >= MUCH.as_micros()
+}
+
+/// Returns memory whenever much work is over, on all of so many workers. Never ends.
+pub async fn keep_small(workers: usize) {
+    loop {
+        WORKED.notified().await;
+        loop {
+            let before = BUSY_US.load(Ordering::Relaxed);
+            tokio::time::sleep(QUIET).await;
+            let worked = BUSY_US.load(Ordering::Relaxed).saturating_sub(before);
+            if u128::from(worked) <= QUIET_WORK.as_micros() {
+                break;
+            }
+        }
+        return_everywhere(workers).await;
+        BUSY_US.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Lets every worker return its memory. One that is busy all the time may miss its turn.
+async fn return_everywhere(workers: usize) {
+    let round = ROUND.fetch_add(1, Ordering::Relaxed) + 1;
+    let mut turns = JoinSet::new();
+    for _ in 0..workers * TURNS {
+        turns.spawn(async move {
+            for _ in 0..MOVES {
+                if SEEN.replace(round) != round {
+                    return_memory();
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    turns.join_all().await;
+}
+
+/// Returns what this thread has freed, and what threads that have ended have left.
+#[allow(unsafe_code)]
+fn return_memory() {
+    unsafe extern "C" {
+        /// `mimalloc.h`, of the allocator above.
+        fn mi_collect(force: bool);
+    }
+    // SAFETY: the function has this signature, may be called by any thread at any time, and frees
+    // only what has been freed.
+    unsafe { mi_collect(true) }
+}
