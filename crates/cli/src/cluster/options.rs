@@ -342,6 +342,8 @@ pub fn example(nodes: u8) -> Options {
         node_cidr: "172.30.0.0/24".parse().unwrap(),
         pod_cidr: "10.244.0.0/16".parse().unwrap(),
         service_cidr: "10.96.0.0/12".parse().unwrap(),
+        load_balancer_cidr: None,
+        load_balancer_addresses: BalancerAddresses::Pool,
         insecure_registries: vec![],
         log_level: "info".into(),
     }
