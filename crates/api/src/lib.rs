@@ -3,6 +3,7 @@
 //! - [`kind`]: the kind table. One [`KindRow`](kind::KindRow) per kind has everything that does not
 //!   depend on a Rust type (group, version, plural, scope, short names, subresources); the trait
 //!   [`Kind`](kind::Kind) ties a `k8s-openapi` type to its row and to its JSON codec.
+//! - [`custom`]: kinds and objects that CustomResourceDefinitions define.
 //! - [`object`]: objects whose type is known only at run time, for the apiserver's pipeline.
 //! - [`status`]: Kubernetes' `Status` errors with codes, reasons and causes.
 //! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
@@ -17,6 +18,7 @@
 
 pub mod address;
 pub mod apply;
+pub mod custom;
 pub mod duration;
 pub mod fields;
 pub mod kind;
@@ -31,9 +33,10 @@ pub mod quota;
 pub mod schema;
 pub mod status;
 pub mod strategic;
+pub mod structural;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-pub use kind::{Kind, KindRow};
+pub use kind::{Kind, KindRef, KindRow};
 pub use status::ApiError;
 
 /// A point in the store's history: etcd's revision, and Kubernetes' `resourceVersion`.

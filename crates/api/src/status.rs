@@ -294,7 +294,7 @@ impl ApiError {
     /// Validation found `errors` (at least one).
     pub fn invalid(row: &KindRow, name: &str, errors: &[FieldError]) -> Self {
         let mut error = Self::invalid_kind(&row.qualified_kind(), name, errors).about(row, name);
-        error.details().kind = Some(row.kind.to_owned());
+        error.details().kind = Some(row.kind.to_string());
         error
     }
 
@@ -365,8 +365,8 @@ impl ApiError {
     /// Fills `details` with the resource and name the error is about.
     pub fn about(mut self, row: &KindRow, name: &str) -> Self {
         let details = self.details();
-        details.group = (!row.group.is_empty()).then(|| row.group.to_owned());
-        details.kind = Some(row.plural.to_owned());
+        details.group = (!row.group.is_empty()).then(|| row.group.to_string());
+        details.kind = Some(row.plural.to_string());
         details.name = (!name.is_empty()).then(|| name.to_owned());
         self
     }

@@ -13,7 +13,7 @@ pub use gate::Gate;
 pub use service::Resources;
 
 use crate::body::MAX_BODY_BYTES;
-use crate::pipeline::Pipeline;
+use crate::pipeline::Pipelines;
 
 /// The largest message that is received, in bytes: the largest object and what is around it.
 const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (1 << 20);
@@ -22,8 +22,8 @@ const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (1 << 20);
 pub type Grpc = Routes;
 
 /// Builds the services.
-pub fn routes(pipeline: Pipeline, clock: SharedClock) -> Grpc {
-    let resources = Resources::new(pipeline, clock);
+pub fn routes(pipelines: &Pipelines, clock: SharedClock) -> Grpc {
+    let resources = Resources::new(pipelines, clock);
     let resources = rpc::api_v1::resources_server::ResourcesServer::new(resources)
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);

@@ -192,7 +192,7 @@ mod tests {
         }
     }
 
-    fn target(row: &'static api::KindRow, namespace: &str, name: &str) -> Target {
+    fn target(row: &api::KindRow, namespace: &str, name: &str) -> Target {
         Target {
             row,
             namespace: namespace.to_owned(),

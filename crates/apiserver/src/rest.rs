@@ -30,7 +30,8 @@ use crate::answer::hold;
 use crate::authn;
 use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Pipelines};
+use crate::registry::Registry;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::ClientCertificate;
@@ -58,12 +59,17 @@ pub fn certificate(extensions: &http::Extensions) -> ClientCertificate {
 #[derive(Clone)]
 pub struct Rest {
     pipeline: Pipeline,
+    registry: Arc<Registry>,
     rendering: Arc<Rendering>,
 }
 
 impl Rest {
-    pub fn new(pipeline: Pipeline, clock: SharedClock) -> Self {
-        Self { pipeline, rendering: Arc::new(Rendering::new(clock)) }
+    pub fn new(pipelines: &Pipelines, clock: SharedClock) -> Self {
+        Self {
+            pipeline: pipelines.whole.clone(),
+            registry: pipelines.registry.clone(),
+            rendering: Arc::new(Rendering::new(clock)),
+        }
     }
 
     /// Answers one HTTP request.
@@ -135,7 +141,7 @@ impl Rest {
         seat: Seat,
         accept: &Accept,
     ) -> Result<Answer, ApiError> {
-        let mut routed = route::route(parts, accept)?;
+        let mut routed = route::route(&self.registry.kinds(), parts, accept)?;
         routed.options.product = product(&parts.headers).to_owned();
         let deprecated = deprecation(&routed.subject);
         let verb = match &routed.subject {

@@ -12,7 +12,7 @@ pub mod update;
 
 use std::sync::Arc;
 
-use api::{ApiError, KindRow};
+use api::{ApiError, KindRef};
 
 use crate::cache::Version;
 use crate::core::Call;
@@ -20,8 +20,9 @@ use crate::request::{Request, Verb};
 use crate::response::{ObjectAnswer, Response};
 use crate::subresources;
 
-pub(crate) fn answer(row: &'static KindRow, code: u16, version: Arc<Version>) -> ObjectAnswer {
-    ObjectAnswer { code, row, version, warnings: Vec::new() }
+pub(crate) fn answer(row: &KindRef, code: u16, version: Arc<Version>) -> ObjectAnswer {
+    let version = version.served(row);
+    ObjectAnswer { code, row: row.clone(), version, warnings: Vec::new() }
 }
 
 /// Carries out an authorized request to a resource.

@@ -17,6 +17,7 @@ pub mod error;
 pub mod expectations;
 pub mod hash;
 pub mod informer;
+pub mod kinds;
 pub mod int_or_percent;
 pub mod node_match;
 pub mod owner;

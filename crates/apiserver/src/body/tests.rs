@@ -84,7 +84,7 @@ fn misfit(ty: Ty) -> Option<Value> {
 
 /// One field of a kind's schema, and how to wrap it in an object of the kind.
 struct Place {
-    row: &'static KindRow,
+    row: &KindRow,
     field: &'static Field,
     path: Vec<Step>,
     /// Whether protobuf has the field and all above it.
@@ -113,7 +113,7 @@ impl Place {
             };
         }
         inner["apiVersion"] = self.row.api_version().into();
-        inner["kind"] = self.row.kind.into();
+        inner["kind"] = self.row.kind.to_string().into();
         inner
     }
 
@@ -163,7 +163,7 @@ fn places() -> Vec<Place> {
 }
 
 /// What is stored of a body, before defaults.
-fn stored(row: &'static KindRow, body: &[u8], format: BodyFormat) -> Result<String, String> {
+fn stored(row: &KindRow, body: &[u8], format: BodyFormat) -> Result<String, String> {
     let json = object_json(row.kind, body, format).map_err(|error| error.message().to_owned())?;
     let decoded = decode(row, &json, FieldValidation::Strict);
     let decoded = decoded.map_err(|error| error.message().to_owned())?;

@@ -18,13 +18,16 @@ const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 
 /// Adds the paths and schemas of a kind and of its subresources.
-pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
-    let Some(definition) = schema::kind(row.group, row.version, row.kind) else {
-        return;
-    };
+pub fn of_kind(row: &KindRow, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
     let dialect = schemas.dialect();
-    let object = schemas.reference(definition);
-    let root = format!("/{}", super::path(row.group, row.version));
+    let (object, list) = match (row.schema(), &row.custom) {
+        (Some(definition), _) => {
+            (schemas.reference(definition), schemas.list_reference(definition))
+        }
+        (None, Some(custom)) => schemas.custom(row, custom),
+        (None, None) => return,
+    };
+    let root = format!("/{}", super::path(&row.group, &row.version));
     let collection = if row.namespaced() {
         format!("{root}/namespaces/{{namespace}}/{}", row.plural)
     } else {
@@ -36,7 +39,6 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
         paths.insert(collection, builder.item(dialect, false, vec![("post", create)]));
         return;
     }
-    let list = schemas.list_reference(definition);
     let status = definition_reference(schemas, STATUS);
     let delete_options = definition_reference(schemas, DELETE_OPTIONS);
     let operations = vec![
@@ -69,9 +71,9 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
         builder.operation(schemas, "delete", "delete", Some(&delete_options), &status),
     ));
     paths.insert(single.clone(), builder.item(dialect, true, operations));
-    for subresource in row.subresources {
+    for subresource in row.subresources.iter() {
         let path = format!("{single}/{subresource}");
-        let operations = match *subresource {
+        let operations = match &**subresource {
             "status" | "ephemeralcontainers" | "resize" => {
                 read_and_write(&builder, schemas, &object)
             }
@@ -120,12 +122,12 @@ fn create_only(builder: &Builder, schemas: &mut Schemas, name: &str) -> Operatio
     vec![("post", builder.operation(schemas, "post", "create", Some(&body), &body))]
 }
 
-struct Builder {
-    row: &'static KindRow,
+struct Builder<'a> {
+    row: &'a KindRow,
     namespaced: bool,
 }
 
-impl Builder {
+impl Builder<'_> {
     fn item(&self, dialect: Dialect, named: bool, operations: Operations) -> Value {
         // Namespaces are only deleted one by one.
         let whole = !named && self.row.kind == "Namespace";
@@ -162,7 +164,7 @@ impl Builder {
     ) -> Value {
         let row = self.row;
         let mut operation = json!({
-            "tags": [format!("{}_{}", if row.group.is_empty() { "core" } else { row.group }, row.version)],
+            "tags": [format!("{}_{}", if row.group.is_empty() { "core" } else { &row.group }, row.version)],
             "description": format!("{action} {}", row.kind),
             "parameters": parameters(schemas.dialect(), method, action),
             "x-kubernetes-action": action,

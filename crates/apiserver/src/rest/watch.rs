@@ -1,6 +1,6 @@
 //! Watches as chunked JSON or protobuf frames.
 
-use api::{ApiError, KindRow};
+use api::{ApiError, KindRef};
 use bytes::{Bytes, BytesMut};
 use clock::SharedClock;
 use futures::stream;
@@ -102,7 +102,7 @@ fn protobuf_frame(kind: &str, object: &[u8]) -> Result<Bytes, ApiError> {
 }
 
 fn encode(state: &mut State, event: &WatchEvent) -> Result<Bytes, ApiError> {
-    let row = state.watcher.row();
+    let row = &state.watcher.row().clone();
     if state.protobuf {
         return match event {
             WatchEvent::Bookmark { revision, initial_end } => {
@@ -135,7 +135,7 @@ fn encode(state: &mut State, event: &WatchEvent) -> Result<Bytes, ApiError> {
 
 fn represent(
     state: &mut State,
-    row: &'static KindRow,
+    row: &KindRef,
     version: &std::sync::Arc<Version>,
 ) -> Result<Bytes, ApiError> {
     match state.representation {
@@ -154,7 +154,7 @@ fn represent(
 
 /// An object with nothing but the revision that the watch has reached.
 pub fn bookmark(
-    row: &KindRow,
+    row: &KindRef,
     revision: u64,
     initial_end: bool,
     representation: Representation,

@@ -17,6 +17,7 @@ use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
 use crate::error::WriteError;
+use crate::definitions;
 use crate::kinds::{Dependents, strategy};
 use crate::meta;
 use crate::options::{self, integer};
@@ -129,8 +130,8 @@ fn success(call: Call<'_>, version: &Version) -> Bytes {
         status: Some("Success".to_owned()),
         details: Some(StatusDetails {
             name: Some(version.name.to_string()),
-            group: (!row.group.is_empty()).then(|| row.group.to_owned()),
-            kind: Some(row.plural.to_owned()),
+            group: (!row.group.is_empty()).then(|| row.group.to_string()),
+            kind: Some(row.plural.to_string()),
             uid: Some(version.uid.to_string()),
             ..StatusDetails::default()
         }),
@@ -235,12 +236,15 @@ enum Plan {
 }
 
 fn plan(
-    row: &'static api::KindRow,
+    row: &api::KindRow,
     object: &dyn Object,
     options: &DeleteOptions,
     now: Timestamp,
 ) -> Plan {
     let mut marked = object.clone_object();
+    if object.metadata().deletion_timestamp.is_none() {
+        definitions::mark_terminating(&mut *marked, now);
+    }
     let finalizers_changed = propagate(marked.metadata_mut(), options, strategy(row).dependents());
     let grace = grace_seconds(row, object, options);
     let metadata = marked.metadata_mut();
@@ -310,7 +314,7 @@ fn propagate(
 
 /// `None` or 0: at once. A pod that no kubelet runs needs no grace period.
 fn grace_seconds(
-    row: &'static api::KindRow,
+    row: &api::KindRow,
     object: &dyn Object,
     options: &DeleteOptions,
 ) -> Option<i64> {

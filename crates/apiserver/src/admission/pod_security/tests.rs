@@ -75,8 +75,8 @@ fn an_update_that_changes_no_container_is_not_checked() {
 #[test]
 fn every_workload_has_a_template() {
     for row in api::kind::KINDS.iter().filter(|row| row.stored) {
-        let definition = api::schema::kind(row.group, row.version, row.kind).unwrap();
-        let path = match row.kind {
+        let definition = row.schema().unwrap();
+        let path = match &*row.kind {
             "CronJob" => "/spec/jobTemplate/spec/template",
             "PodTemplate" => "/template",
             _ => "/spec/template",

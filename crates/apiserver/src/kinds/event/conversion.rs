@@ -48,7 +48,7 @@ fn renamed(
     };
     let mut out = Map::new();
     out.insert("apiVersion".to_owned(), row.api_version().into());
-    out.insert("kind".to_owned(), row.kind.into());
+    out.insert("kind".to_owned(), row.kind.to_string().into());
     for (field, value) in fields {
         if matches!(field.as_str(), "apiVersion" | "kind") {
             continue;
