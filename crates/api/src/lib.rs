@@ -7,6 +7,7 @@
 //! - [`status`]: Kubernetes' `Status` errors with codes, reasons and causes.
 //! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
 //!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) traverse JSON by it.
+//! - [`structural`]: schemas of custom resources: pruning, defaults, validation.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!   [`quota`]: what objects use of ResourceQuotas. [`address`]: what IP addresses mean.
 //!
@@ -31,6 +32,7 @@ pub mod quota;
 pub mod schema;
 pub mod status;
 pub mod strategic;
+pub mod structural;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use kind::{Kind, KindRow};
