@@ -8,6 +8,7 @@
 //! - [`status`]: Kubernetes' `Status` errors with codes, reasons and causes.
 //! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
 //!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) traverse JSON by it.
+//! - [`structural`]: schemas of custom resources: pruning, defaults, validation.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!   [`quota`]: what objects use of ResourceQuotas. [`address`]: what IP addresses mean.
 //!

@@ -157,7 +157,7 @@ impl FieldError {
             kind: FieldErrorType::TooLong,
             field: field.into(),
             value: String::new(),
-            detail: format!("may not be more than {max_bytes} bytes"),
+            detail: format!("may not be more than {max_bytes} {}", plural(max_bytes, "byte")),
         }
     }
 
@@ -166,7 +166,7 @@ impl FieldError {
             kind: FieldErrorType::TooMany,
             field: field.into(),
             value: actual.to_string(),
-            detail: format!("must have at most {max_items} items"),
+            detail: format!("must have at most {max_items} {}", plural(max_items, "item")),
         }
     }
 
@@ -189,6 +189,10 @@ impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.body())
     }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 
 fn printed(value: impl serde::Serialize) -> String {

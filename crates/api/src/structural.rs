@@ -1,0 +1,95 @@
+//! Structural schemas: what custom resources are pruned, defaulted and validated by
+//! (`k8s.io/apiextensions-apiserver`, `pkg/apiserver/schema`).
+//!
+//! Entry points: [`Structural`] for the schema of one version of a CustomResourceDefinition, and
+//! [`definition`] for the definitions themselves. Everything works on JSON and is pure; schemas
+//! are at most [`DEPTH_MAX`] levels deep, and no walk goes deeper than its schema.
+
+mod correlate;
+mod default;
+mod format;
+mod go;
+mod lists;
+mod metadata;
+mod node;
+mod numbers;
+mod path;
+mod pattern;
+mod prune;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use serde_json::Value;
+
+pub use node::{DEPTH_MAX, SchemaError};
+
+use crate::status::FieldError;
+use node::{Node, Reader};
+use path::Path;
+
+/// The schema of one version of a CustomResourceDefinition.
+#[derive(Debug)]
+pub struct Structural {
+    pub(crate) root: Node,
+}
+
+impl Structural {
+    /// Reads `openAPIV3Schema`. A schema that [`definition`] has nothing against can be read.
+    ///
+    /// # Errors
+    /// When it has parts that custom resources do not support, or is too deep.
+    pub fn new(schema: &Value) -> Result<Self, SchemaError> {
+        Ok(Self { root: Reader::default().node(schema, 0)? })
+    }
+
+    /// Removes the fields of an object that the schema does not have, and returns their paths as
+    /// strict decoding reports them: `spec.foo`, `spec.list[0].bar`. `apiVersion`, `kind` and
+    /// `metadata` of the object itself are left alone.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        prune::prune(object, &self.root, true)
+    }
+
+    /// Removes nulls that the schema does not allow, and sets defaults.
+    pub fn default(&self, object: &mut Value) {
+        default::default(object, &self.root, true);
+    }
+
+    /// What is wrong with an object but its own metadata. With the object before an update, what
+    /// the update does not change is not judged anew.
+    pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = validate::validate(&self.root, new, old, "");
+        metadata::validate(&self.root, new, &Path::ROOT, &mut errors);
+        self.unique(new, old, &mut errors);
+        errors
+    }
+
+    /// What is wrong with an object whose status is updated: only the status is judged.
+    pub fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = match (self.root.property("status"), new.get("status")) {
+            (Some(node), Some(status)) => {
+                validate::validate(node, status, old.get("status"), "status")
+            }
+            _ => Vec::new(),
+        };
+        self.unique(new, Some(old), &mut errors);
+        errors
+    }
+
+    /// Duplicates in sets and maps, unless the old object has some, too.
+    fn unique(&self, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        let mut duplicates = Vec::new();
+        lists::validate(&self.root, new, &Path::ROOT, &mut duplicates);
+        if duplicates.is_empty() {
+            return;
+        }
+        let mut before = Vec::new();
+        if let Some(old) = old {
+            lists::validate(&self.root, old, &Path::ROOT, &mut before);
+        }
+        if before.is_empty() {
+            errors.append(&mut duplicates);
+        }
+    }
+}

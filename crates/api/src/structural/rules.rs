@@ -1,0 +1,35 @@
+//! `x-kubernetes-validations`.
+
+use serde_json::{Map, Value};
+
+/// A rule as the schema has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleText {
+    pub rule: String,
+    pub message: String,
+    pub message_expression: String,
+    pub reason: String,
+    pub field_path: String,
+    pub optional_old_self: bool,
+}
+
+/// The rules of one schema.
+pub fn read(schema: &Map<String, Value>) -> Box<[RuleText]> {
+    let rules = schema.get("x-kubernetes-validations").and_then(Value::as_array);
+    rules
+        .into_iter()
+        .flatten()
+        .map(|rule| {
+            let text =
+                |name: &str| rule.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+            RuleText {
+                rule: text("rule"),
+                message: text("message"),
+                message_expression: text("messageExpression"),
+                reason: text("reason"),
+                field_path: text("fieldPath"),
+                optional_old_self: rule["optionalOldSelf"].as_bool().unwrap_or_default(),
+            }
+        })
+        .collect()
+}
