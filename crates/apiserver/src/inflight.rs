@@ -192,9 +192,9 @@ mod tests {
         }
     }
 
-    fn target(row: &api::KindRow, namespace: &str, name: &str) -> Target {
+    fn target(row: &'static api::KindRow, namespace: &str, name: &str) -> Target {
         Target {
-            row,
+            row: row.into(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: String::new(),

@@ -355,12 +355,14 @@ mod tests {
         let encoded = message.encode_to_vec();
         let length = u32::try_from(encoded.len()).unwrap();
         let begun = prefixed(length, &encoded[..HEAD_BYTES]);
-        let found = target(&self.pipelines.registry, &begun, Verb::Create).unwrap();
-        assert_eq!((found.row.plural, found.key().as_str()), ("configmaps", "default/"));
+        let registry = Registry::default();
+        let target = |begun: &[u8]| target(&registry, begun, Verb::Create);
+        let found = target(&begun).unwrap();
+        assert_eq!((&*found.row.plural, found.key().as_str()), ("configmaps", "default/"));
         let other = prefixed(length, &[0x12; HEAD_BYTES]);
-        assert_eq!(target(&other, Verb::Create).unwrap_err().code(), 413);
+        assert_eq!(target(&other).unwrap_err().code(), 413);
         // A target that does not end within the beginning.
         let endless = [&[0x0a, 0xff, 0xff, 0x7f][..], &[b'x'; HEAD_BYTES]].concat();
-        assert_eq!(target(&prefixed(length, &endless), Verb::Create).unwrap_err().code(), 413);
+        assert_eq!(target(&prefixed(length, &endless)).unwrap_err().code(), 413);
     }
 }

@@ -184,7 +184,7 @@ mod tests {
             Arc::new(Version::from_stored(ConfigMap::ROW, "d/n", json.as_bytes(), 7).unwrap())
         };
         ListAnswer {
-            row: ConfigMap::ROW,
+            row: ConfigMap::ROW.into(),
             items: sizes.iter().enumerate().map(item).collect(),
             revision: 9,
             continue_token: String::new(),

@@ -99,8 +99,7 @@ fn every_workload_has_a_template() {
             at = &mut at[part];
         }
         *at = pod;
-        let codec = api::kind::codec(row).unwrap();
-        let object = codec.decode(object.to_string().as_bytes()).unwrap();
+        let object = api::kind::decode(&(*row).into(), object.to_string().as_bytes()).unwrap();
         assert!(template(&*object).is_some(), "{}", row.kind);
     }
 }

@@ -133,8 +133,8 @@ impl Random {
     }
 }
 
-fn decoded(row: &api::KindRow, json: &Value) -> Option<Box<dyn Object>> {
-    api::kind::codec(row)?.decode(json.to_string().as_bytes()).ok()
+fn decoded(row: &'static api::KindRow, json: &Value) -> Option<Box<dyn Object>> {
+    api::kind::decode(&row.into(), json.to_string().as_bytes()).ok()
 }
 
 /// Everything that a write and a read call on a strategy.

@@ -131,14 +131,14 @@ mod tests {
     #[test]
     fn remaining_objects_are_reported() {
         let node = Node {
-            row: Deployment::ROW,
+            row: Deployment::ROW.into(),
             key: Key::new("ns", "web"),
             uid: "u".into(),
             owners: vec![],
             finalizers: vec!["example.com/hold".into()],
             deleting: true,
         };
-        let remaining = Remaining(vec![(Deployment::ROW, vec![node.clone(), node])]);
+        let remaining = Remaining(vec![(Deployment::ROW.into(), vec![node.clone(), node])]);
         let status = conditions(None, &remaining, at(5));
         assert_eq!(status.phase.as_deref(), Some("Terminating"));
         assert_eq!(
