@@ -93,6 +93,5 @@ impl Structural {
         }
     }
 }
-pub mod definition;
 impl Default for Structural { fn default() -> Self { Self::new(&serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})).expect("a schema without limits") } }
 impl Structural { pub fn to_openapi(&self, _v2: bool) -> Value { serde_json::json!({"type": "object"}) } }
