@@ -7,6 +7,7 @@
 
 mod correlate;
 mod default;
+pub mod definition;
 mod format;
 mod go;
 mod lists;
@@ -75,6 +76,11 @@ impl Structural {
         };
         self.unique(new, Some(old), &mut errors);
         errors
+    }
+
+    /// What is wrong with the validation rules of the schema at `path`.
+    fn rule_errors(&self, path: &str) -> Vec<FieldError> {
+        rules::errors(&self.root, path)
     }
 
     /// Duplicates in sets and maps, unless the old object has some, too.

@@ -2,6 +2,10 @@
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
+use super::numbers::Decoded;
+
 /// A float as `%v` prints it: the shortest text that reads back as the same number, with an
 /// exponent below `1e-4` and from `1e21` on.
 pub fn float(number: f64) -> String {
@@ -58,6 +62,16 @@ pub fn quoted(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+/// A value as errors show it.
+pub fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "\"null\"".to_owned(),
+        Value::String(text) => quoted(text),
+        Value::Number(number) => Decoded::of(number).text(),
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]

@@ -33,3 +33,17 @@ pub fn read(schema: &Map<String, Value>) -> Box<[RuleText]> {
         })
         .collect()
 }
+
+/// Rules cannot be judged, so no definition may have any.
+pub fn errors(node: &super::node::Node, path: &str) -> Vec<crate::status::FieldError> {
+    let mut found = Vec::new();
+    for (index, rule) in node.rules.iter().enumerate() {
+        let field = format!("{path}.x-kubernetes-validations[{index}].rule");
+        let detail = "compilation failed: validation rules are not supported";
+        found.push(crate::status::FieldError::invalid(field, &rule.rule, detail));
+    }
+    for child in node.children() {
+        found.extend(errors(child, path));
+    }
+    found
+}

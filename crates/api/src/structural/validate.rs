@@ -290,7 +290,7 @@ impl Validator<'_> {
             .collect();
         let texts: Vec<String> = texts.iter().map(|text| go::quoted(text)).collect();
         let detail = format!("supported values: {}", texts.join(", "));
-        out.push(self.error(FieldErrorType::NotSupported, path, printed(value), detail));
+        out.push(self.error(FieldErrorType::NotSupported, path, go::shown(value), detail));
     }
 
     fn object(
@@ -441,15 +441,5 @@ fn same(value: &Value, allowed: &Value) -> bool {
             }
         }
         _ => value == allowed,
-    }
-}
-
-/// A value as errors print it.
-fn printed(value: &Value) -> String {
-    match value {
-        Value::Null => "\"null\"".to_owned(),
-        Value::String(text) => go::quoted(text),
-        Value::Number(number) => Decoded::of(number).text(),
-        other => other.to_string(),
     }
 }
