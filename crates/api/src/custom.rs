@@ -61,9 +61,8 @@ impl KindRow {
 
     /// Whether both are of the same definition, which has not changed in between.
     pub fn is_defined_like(&self, other: &Self) -> bool {
-        let defined = |row: &Self| {
-            row.custom.as_ref().map(|custom| (custom.uid.clone(), custom.generation))
-        };
+        let defined =
+            |row: &Self| row.custom.as_ref().map(|custom| (custom.uid.clone(), custom.generation));
         self == other && defined(self) == defined(other)
     }
 

@@ -99,5 +99,16 @@ impl Structural {
         }
     }
 }
-impl Default for Structural { fn default() -> Self { Self::new(&serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})).expect("a schema without limits") } }
-impl Structural { pub fn to_openapi(&self, _v2: bool) -> Value { serde_json::json!({"type": "object"}) } }
+impl Default for Structural {
+    fn default() -> Self {
+        Self::new(
+            &serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        )
+        .expect("a schema without limits")
+    }
+}
+impl Structural {
+    pub fn to_openapi(&self, _v2: bool) -> Value {
+        serde_json::json!({"type": "object"})
+    }
+}

@@ -92,11 +92,7 @@ impl Core {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn find(
-        &self,
-        row: &KindRow,
-        key: &str,
-    ) -> Result<Option<Arc<Version>>, ApiError> {
+    pub async fn find(&self, row: &KindRow, key: &str) -> Result<Option<Arc<Version>>, ApiError> {
         match self.cache.resource(row).get(key) {
             Some(version) => Ok(Some(version)),
             None => self.stored(row, key).await,
@@ -107,11 +103,7 @@ impl Core {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn stored(
-        &self,
-        row: &KindRow,
-        key: &str,
-    ) -> Result<Option<Arc<Version>>, ApiError> {
+    pub async fn stored(&self, row: &KindRow, key: &str) -> Result<Option<Arc<Version>>, ApiError> {
         let fetched =
             self.store.get(keys::object(row, key)).await.map_err(|error| store_error(&error))?;
         fetched.entry.map(|entry| version_of(row, key, &entry)).transpose()

@@ -74,8 +74,12 @@ async fn settle(core: &Arc<Core>) -> bool {
         for (definition, action) in plan(&all, core.clock.now()) {
             let name = definition.metadata.name.as_deref().unwrap_or_default();
             let outcome = match action {
-                Action::Write(status) => write(core, definition, |new| new.status = Some(*status.clone())).await,
-                Action::Finalize => finalize(core, definition).await.map(|done| unfinished |= !done),
+                Action::Write(status) => {
+                    write(core, definition, |new| new.status = Some(*status.clone())).await
+                }
+                Action::Finalize => {
+                    finalize(core, definition).await.map(|done| unfinished |= !done)
+                }
             };
             match outcome {
                 Err(error) if error.is_conflict() || error.is_not_found() => unfinished = true,
@@ -127,7 +131,10 @@ fn target(row: KindRef, namespace: &str, name: &str, subresource: &str) -> Targe
 
 /// Deletes the objects of a definition that is being deleted, and lets it go when none is left.
 /// False: some are.
-async fn finalize(core: &Arc<Core>, definition: &CustomResourceDefinition) -> Result<bool, ApiError> {
+async fn finalize(
+    core: &Arc<Core>,
+    definition: &CustomResourceDefinition,
+) -> Result<bool, ApiError> {
     let defined = core.cache.resources();
     let found = defined.iter().find(|resource| {
         let custom = resource.row.custom.as_ref();

@@ -107,9 +107,8 @@ fn names(
 ) -> (CustomResourceDefinitionNames, Option<(&'static str, String)>) {
     let (wanted, mut names) = (&definition.spec.names, accepted_names(definition).clone());
     let mut conflict = None;
-    let free = |wanted: &str, own: &str, taken: &HashSet<&str>| {
-        wanted == own || !taken.contains(wanted)
-    };
+    let free =
+        |wanted: &str, own: &str, taken: &HashSet<&str>| wanted == own || !taken.contains(wanted);
     let in_use = |name: &str| format!("{name:?} is already in use");
     let text = |name: &Option<String>| name.clone().unwrap_or_default();
     if free(&wanted.plural, &names.plural, &taken.resources) {
@@ -165,7 +164,9 @@ fn approve(
     let annotations = definition.metadata.annotations.as_ref();
     let value = annotations.and_then(|all| all.get(APPROVAL)).map_or("", String::as_str);
     let (holds, reason, message) = if value.is_empty() {
-        let message = format!("protected groups must have approval annotation {APPROVAL:?}, see https://github.com/kubernetes/enhancements/pull/1111");
+        let message = format!(
+            "protected groups must have approval annotation {APPROVAL:?}, see https://github.com/kubernetes/enhancements/pull/1111"
+        );
         ("False", "MissingAnnotation", message)
     } else if value.starts_with("unapproved") {
         let message = format!("not approved: {value:?}");
@@ -215,7 +216,8 @@ pub fn mark_terminating(definition: &mut CustomResourceDefinition, now: Timestam
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
         finalizers.push(FINALIZER.to_owned());
     }
-    let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+    let message =
+        "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
     let status = definition.status.get_or_insert_default();
     set(status, TERMINATING, "True", "InstanceDeletionPending", message, now);
 }

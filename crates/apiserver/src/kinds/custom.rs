@@ -60,11 +60,8 @@ impl AnyStrategy for Rules {
         let revision = new.metadata.resource_version.take();
         new.body = old.body.clone();
         replace(&mut new.body, "status", status.as_ref());
-        new.metadata = ObjectMeta {
-            managed_fields,
-            resource_version: revision,
-            ..old.metadata.clone()
-        };
+        new.metadata =
+            ObjectMeta { managed_fields, resource_version: revision, ..old.metadata.clone() };
     }
 
     fn validate(&self, _: &dyn Object) -> Vec<FieldError> {

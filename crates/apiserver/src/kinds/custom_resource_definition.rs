@@ -1,7 +1,9 @@
 //! CustomResourceDefinitions (`k8s.io/apiextensions-apiserver`,
 //! `pkg/registry/customresourcedefinition`).
 
+use api::Kind;
 use api::status::FieldError;
+use api::structural::definition as rules;
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
@@ -12,6 +14,11 @@ use super::{Column, Context, Strategy, columns};
 pub struct Rules;
 
 static COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
+
+/// The rules are about JSON: a schema is data.
+fn value(definition: &CustomResourceDefinition) -> Value {
+    serde_json::from_slice(&definition.encode()).expect("what was encoded is JSON")
+}
 
 /// Objects may be in the storage version from now on.
 fn note_storage_version(definition: &mut CustomResourceDefinition) {
@@ -30,7 +37,11 @@ impl Strategy for Rules {
     type Object = CustomResourceDefinition;
 
     fn default(&self, definition: &mut CustomResourceDefinition) {
-        api::structural::definition::default(definition);
+        let mut json = value(definition);
+        rules::default(&mut json);
+        if let Ok(complete) = CustomResourceDefinition::decode(json.to_string().as_bytes()) {
+            *definition = complete;
+        }
     }
 
     fn prepare_create(&self, definition: &mut CustomResourceDefinition, _: &Context<'_>) {
@@ -58,7 +69,7 @@ impl Strategy for Rules {
     }
 
     fn validate_create(&self, definition: &CustomResourceDefinition) -> Vec<FieldError> {
-        api::structural::definition::validate(definition, None)
+        rules::validate(&value(definition), None)
     }
 
     fn validate_update(
@@ -66,7 +77,15 @@ impl Strategy for Rules {
         new: &CustomResourceDefinition,
         old: &CustomResourceDefinition,
     ) -> Vec<FieldError> {
-        api::structural::definition::validate(new, Some(old))
+        rules::validate(&value(new), Some(&value(old)))
+    }
+
+    fn validate_status_update(
+        &self,
+        new: &CustomResourceDefinition,
+        _: &CustomResourceDefinition,
+    ) -> Vec<FieldError> {
+        rules::validate_status(&value(new))
     }
 
     fn generation_changes(

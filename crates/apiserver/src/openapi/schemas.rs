@@ -89,7 +89,8 @@ impl Schemas {
         parts.reverse();
         let name = |kind: &str| format!("{}.{}.{kind}", parts.join("."), row.version);
         let (object, list) = (name(&row.kind), name(&custom.list_kind));
-        let of_kind = |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
+        let of_kind =
+            |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
         let mut schema = custom.schema.to_openapi(self.dialect == Dialect::V2);
         schema["x-kubernetes-group-version-kind"] = of_kind(&row.kind);
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {

@@ -156,7 +156,8 @@ struct GroupVersionKind {
 pub fn root(kinds: &Kinds, path: &str, accept: &str, own: SocketAddr) -> Response {
     /// The generation of the kinds that they describe, and the documents.
     static DOCUMENTS: Mutex<Option<(u64, [Bytes; 5])>> = Mutex::new(None);
-    let current = DOCUMENTS.lock().clone().filter(|(generation, _)| *generation == kinds.generation);
+    let current =
+        DOCUMENTS.lock().clone().filter(|(generation, _)| *generation == kinds.generation);
     let (_, documents) = current.unwrap_or_else(|| {
         let documents = [
             encode(&legacy_apis(kinds)),
@@ -325,8 +326,7 @@ fn subresource(row: &KindRow, name: &str) -> Subresource {
             ("", "v1", kind, &["create", "delete", "get", "patch", "update"])
         }
         _ => {
-            let (group, version, kind) =
-                (row.group.clone(), row.version.clone(), row.kind.clone());
+            let (group, version, kind) = (row.group.clone(), row.version.clone(), row.kind.clone());
             return Subresource { group, version, kind, verbs: &["get", "patch", "update"] };
         }
     };
@@ -335,8 +335,7 @@ fn subresource(row: &KindRow, name: &str) -> Subresource {
 
 /// All groups with all their resources in one document.
 fn aggregated(kinds: &Kinds, path: &str, document_version: &str) -> GroupDiscoveryList {
-    let groups =
-        kinds.groups().iter().filter(|group| group.name.is_empty() == (path == "/api"));
+    let groups = kinds.groups().iter().filter(|group| group.name.is_empty() == (path == "/api"));
     let items = groups.map(|group| {
         let version = |version: &Text| {
             let rows = kinds.of(&group.name, version);

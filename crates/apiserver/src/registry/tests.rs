@@ -5,15 +5,33 @@ use super::*;
 #[test]
 fn versions_are_in_kubernetes_order() {
     let mut versions = [
-        "foo1", "v1alpha2", "v11alpha2", "v3beta1", "v12alpha1", "foo10", "v10", "v2", "v1",
-        "v10beta3", "v11beta2",
+        "foo1",
+        "v1alpha2",
+        "v11alpha2",
+        "v3beta1",
+        "v12alpha1",
+        "foo10",
+        "v10",
+        "v2",
+        "v1",
+        "v10beta3",
+        "v11beta2",
     ];
     versions.sort_by(|one, other| version_order(one, other));
     assert_eq!(
         versions,
         [
-            "v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2",
-            "v1alpha2", "foo1", "foo10",
+            "v10",
+            "v2",
+            "v1",
+            "v11beta2",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "v1alpha2",
+            "foo1",
+            "foo10",
         ]
     );
 }

@@ -103,8 +103,7 @@ fn resource(
     if watching {
         rest.remove(0);
     }
-    let by_plural =
-        |plural: &str| kinds.by_resource(&segments.group, &segments.version, plural);
+    let by_plural = |plural: &str| kinds.by_resource(&segments.group, &segments.version, plural);
     let (mut namespace, mut rest) = ("", rest);
     if rest.first() == Some(&"namespaces")
         && rest.len() >= 3

@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use api::ApiError;
 use api::apply::{Conflict, Sent, Writer};
 use api::object::Object;
 use api::status::FieldError;
-use api::{ApiError, schema};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, StatusCause};
 use serde_json::Value;
 use serde_json::value::RawValue;

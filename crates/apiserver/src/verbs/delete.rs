@@ -16,8 +16,8 @@ use super::current::{ATTEMPTS, Attempt, Current};
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
-use crate::error::WriteError;
 use crate::definitions;
+use crate::error::WriteError;
 use crate::kinds::{Dependents, strategy};
 use crate::meta;
 use crate::options::{self, integer};
@@ -235,12 +235,7 @@ enum Plan {
     Keep,
 }
 
-fn plan(
-    row: &api::KindRow,
-    object: &dyn Object,
-    options: &DeleteOptions,
-    now: Timestamp,
-) -> Plan {
+fn plan(row: &api::KindRow, object: &dyn Object, options: &DeleteOptions, now: Timestamp) -> Plan {
     let mut marked = object.clone_object();
     if object.metadata().deletion_timestamp.is_none() {
         definitions::mark_terminating(&mut *marked, now);
@@ -313,11 +308,7 @@ fn propagate(
 }
 
 /// `None` or 0: at once. A pod that no kubelet runs needs no grace period.
-fn grace_seconds(
-    row: &api::KindRow,
-    object: &dyn Object,
-    options: &DeleteOptions,
-) -> Option<i64> {
+fn grace_seconds(row: &api::KindRow, object: &dyn Object, options: &DeleteOptions) -> Option<i64> {
     let default = strategy(row).default_grace_seconds(object)?;
     if let Some(pod) = object.downcast_ref::<Pod>() {
         let assigned = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());

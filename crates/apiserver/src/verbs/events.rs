@@ -73,7 +73,9 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
             }
             Response::List(list)
         }
-        Response::Watch(watcher) => Response::Watch(Box::new(watcher.converted(Event::ROW, Arc::new(|version| newer(version))))),
+        Response::Watch(watcher) => Response::Watch(Box::new(
+            watcher.converted(Event::ROW, Arc::new(|version| newer(version))),
+        )),
         other => other,
     })
 }

@@ -153,11 +153,7 @@ impl Namespaces {
     }
 
     /// The objects of some kinds; kinds without any are left out.
-    async fn list_all(
-        &self,
-        namespace: &str,
-        rows: Vec<KindRef>,
-    ) -> Result<Remaining, Error> {
+    async fn list_all(&self, namespace: &str, rows: Vec<KindRef>) -> Result<Remaining, Error> {
         let lists = rows.into_iter().map(async |row| {
             let nodes = self.list(namespace, &row).await?;
             Ok::<_, Error>((row, nodes))

@@ -64,7 +64,10 @@ fn names_in_use_are_refused_until_they_are_free() {
     assert_eq!(reason(&all[1], ESTABLISHED), "False NotAccepted");
     // The other group has names of its own.
     let elsewhere = definition("gadgets", |json| json["spec"]["group"] = "example.org".into());
-    assert_eq!(reason(&settled(vec![first, elsewhere])[1], ESTABLISHED), "True InitialNamesAccepted");
+    assert_eq!(
+        reason(&settled(vec![first, elsewhere])[1], ESTABLISHED),
+        "True InitialNamesAccepted"
+    );
     // The first one is gone.
     let freed = settled(vec![all[1].clone()]);
     assert_eq!(reason(&freed[0], ESTABLISHED), "True InitialNamesAccepted");
@@ -74,9 +77,13 @@ fn names_in_use_are_refused_until_they_are_free() {
 fn what_is_established_stays_so() {
     let mut all = settled(vec![definition("widgets", |_| {})]);
     all[0].spec.names.kind = "Other".to_owned();
-    all.push(settled(vec![definition("others", |json| {
-        json["spec"]["names"] = json!({"plural": "others", "kind": "Other", "listKind": "OtherList"});
-    })])[0].clone());
+    all.push(
+        settled(vec![definition("others", |json| {
+            json["spec"]["names"] =
+                json!({"plural": "others", "kind": "Other", "listKind": "OtherList"});
+        })])[0]
+            .clone(),
+    );
     let all = settled(all);
     assert_eq!(reason(&all[0], NAMES_ACCEPTED), "False KindConflict");
     assert_eq!(reason(&all[0], ESTABLISHED), "True InitialNamesAccepted");

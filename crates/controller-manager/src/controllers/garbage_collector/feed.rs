@@ -104,10 +104,8 @@ impl Feed {
     async fn follow(self, client: Client, row: KindRef, synced: watch::Sender<bool>) {
         let kind = row.clone();
         let decode = move |object: &rpc::api_v1::Object| {
-            Node::decode(&kind, &object.json).map_err(|source| api::kind::DecodeError {
-                kind: kind.kind.to_string(),
-                source,
-            })
+            Node::decode(&kind, &object.json)
+                .map_err(|source| api::kind::DecodeError { kind: kind.kind.to_string(), source })
         };
         let options = InformerOptions::default();
         let representation = Representation::PartialMetadata;
