@@ -10,7 +10,7 @@
 //!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) traverse JSON by it.
 //! - [`structural`]: schemas of custom resources: pruning, defaults, validation.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
-//!   [`quota`]: what objects use of ResourceQuotas. [`address`]: what IP addresses mean.
+//!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what IP addresses mean.
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -22,6 +22,7 @@ pub mod apply;
 pub mod custom;
 pub mod duration;
 pub mod fields;
+pub mod jsonpath;
 pub mod kind;
 pub mod labels;
 pub mod names;

@@ -5,6 +5,7 @@
 //! [`definition`] for the definitions themselves. Everything works on JSON and is pure; schemas
 //! are at most [`DEPTH_MAX`] levels deep, and no walk goes deeper than its schema.
 
+mod column;
 mod correlate;
 mod default;
 pub mod definition;
@@ -12,7 +13,7 @@ mod format;
 mod go;
 mod lists;
 mod metadata;
-mod node;
+pub(crate) mod node;
 mod numbers;
 mod path;
 mod pattern;
@@ -24,11 +25,18 @@ mod validate;
 
 use serde_json::Value;
 
+pub use column::{Column, at_path};
 pub use node::{DEPTH_MAX, SchemaError};
 
+use crate::schema::TypeRow;
 use crate::status::FieldError;
 use node::{Node, Reader};
 use path::Path;
+
+/// The definition of the metadata that every object has.
+pub(crate) fn object_meta() -> Option<&'static TypeRow> {
+    metadata::definition()
+}
 
 /// The schema of one version of a CustomResourceDefinition.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! `apiVersion`, `kind` and `metadata` of embedded objects
 //! (`k8s.io/apiextensions-apiserver`, `schema/objectmeta`).
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
 use super::node::Node;
@@ -11,7 +13,9 @@ use crate::status::FieldError;
 
 /// The definition of `ObjectMeta`.
 pub fn definition() -> Option<&'static TypeRow> {
-    schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+    static DEFINITION: LazyLock<Option<&TypeRow>> =
+        LazyLock::new(|| schema::definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"));
+    *DEFINITION
 }
 
 /// What is wrong with the embedded objects of a value.
