@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::{Map, Value};
 
+use crate::apply::Schema;
 use crate::kind::{DecodeError, KindRef, KindRow, Text};
 use crate::object::Object;
-use crate::structural::Structural;
+use crate::structural::{Column, Structural};
 
 /// What a row has only if a CustomResourceDefinition defines its kind.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Custom {
     pub scale: Option<ScalePaths>,
     /// The row's selectable fields are those of all versions; these are of its own version.
     pub selectable: Vec<Text>,
+    /// Other versions are made of the stored one by a webhook.
+    pub converted_by_webhook: bool,
     /// What a client of a deprecated version is told.
     pub deprecation: Option<String>,
     /// The definition is being deleted: no object can be created any more.
@@ -95,6 +98,14 @@ impl KindRow {
         Some(out)
     }
 
+    /// What objects of the kind are merged by.
+    pub fn merge_schema(&self) -> Schema<'_> {
+        match &self.custom {
+            Some(custom) => (&custom.schema).into(),
+            None => self.schema().into(),
+        }
+    }
+
     /// The API version in which objects are stored.
     pub fn storage_api_version(&self) -> String {
         match &self.custom {
@@ -105,7 +116,7 @@ impl KindRow {
 }
 
 /// A printer column: `additionalPrinterColumns` of a version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PrinterColumn {
     pub name: String,
     /// `string`, `integer`, `date`, `boolean`, `number`
@@ -115,13 +126,14 @@ pub struct PrinterColumn {
     pub priority: i32,
     /// `.spec.replicas`
     pub json_path: String,
+    /// The path and the type, parsed; `None` if they cannot be.
+    pub compiled: Option<Column>,
 }
 
 impl PrinterColumn {
     /// The cell of an object.
     pub fn cell(&self, object: &Value, now: Timestamp) -> Value {
-        let _ = (object, now);
-        Value::Null
+        self.compiled.as_ref().map_or(Value::Null, |column| column.cell(object, now))
     }
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 use super::{Custom, PrinterColumn, ScalePaths};
 use crate::kind::{KindRow, Scope, Text};
-use crate::structural::Structural;
+use crate::structural::{Column, Structural};
 
 /// The conditions of a definition (`apiextensions.k8s.io/v1`).
 pub const ESTABLISHED: &str = "Established";
@@ -92,7 +92,7 @@ fn row(
         status_replicas: scale.status_replicas_path.clone(),
         label_selector: scale.label_selector_path.clone(),
     });
-    let schema = version.schema.as_ref();
+    let (spec, schema) = (&definition.spec, version.schema.as_ref());
     let custom = Custom {
         definition: definition.metadata.name.clone().unwrap_or_default(),
         uid: definition.metadata.uid.clone().unwrap_or_default(),
@@ -111,6 +111,10 @@ fn row(
         columns: columns(version),
         scale,
         selectable: own_selectable(version).collect(),
+        converted_by_webhook: spec
+            .conversion
+            .as_ref()
+            .is_some_and(|conversion| conversion.strategy == "Webhook"),
         deprecation: deprecation(definition, version),
         terminating: holds(definition, TERMINATING),
     };
@@ -167,6 +171,7 @@ fn columns(version: &CustomResourceDefinitionVersion) -> Vec<PrinterColumn> {
         description: column.description.clone().unwrap_or_default(),
         priority: column.priority.unwrap_or_default(),
         json_path: column.json_path.clone(),
+        compiled: Column::new(&column.json_path, &column.type_).ok(),
     })
     .collect()
 }

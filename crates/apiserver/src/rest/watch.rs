@@ -28,12 +28,14 @@ struct State {
 
 /// A response that lasts as long as the watch.
 pub fn response(watcher: Watcher, accept: &Accept, clock: SharedClock) -> http::Response<Body> {
+    // Custom resources have no protobuf form.
+    let protobuf = accept.protobuf && watcher.row().custom.is_none();
     let state = State {
         watcher,
         clock,
         representation: accept.representation,
         include: accept.include,
-        protobuf: accept.protobuf,
+        protobuf,
         columns_sent: false,
         ended: false,
     };
@@ -43,7 +45,7 @@ pub fn response(watcher: Watcher, accept: &Accept, clock: SharedClock) -> http::
     });
     let mut response = http::Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
-    let content_type = if accept.protobuf {
+    let content_type = if protobuf {
         "application/vnd.kubernetes.protobuf;stream=watch"
     } else {
         super::render::JSON

@@ -81,7 +81,7 @@ pub async fn apply_config(
 ) -> Result<ObjectAnswer, ApiError> {
     let row = call.row();
     let api_version = row.api_version();
-    let schema = row.schema();
+    let schema = row.merge_schema();
     let writer = Writer { subresource, ..writer(call, &api_version) };
     let outcome = update_with(call, |old, version: &Version| {
         let mut live: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
@@ -121,7 +121,7 @@ fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiEr
         .filter_map(|warning| warning.strip_prefix("unknown field \"")?.strip_suffix('"'))
         .map(|field| format!(".{field}: field not declared in schema"))
         .collect();
-    let schema = row.schema();
+    let schema = row.merge_schema();
     problems.extend(api::apply::duplicate(config, schema));
     if problems.is_empty() {
         return Ok(());
@@ -149,7 +149,7 @@ pub fn record(call: Call<'_>, new: &mut dyn Object) -> Result<(), ApiError> {
     new.metadata_mut().managed_fields = None;
     let row = call.row();
     let json: Value = serde_json::from_slice(&new.encode()).map_err(ApiError::internal)?;
-    let schema = row.schema();
+    let schema = row.merge_schema();
     let has_status = row.has_subresource("status");
     let api_version = row.api_version();
     let owners = api::apply::create(&json, schema, has_status, &writer(call, &api_version));
@@ -179,7 +179,7 @@ pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(
     };
     let row = call.row();
     let (before, after) = differing(old, new)?;
-    let schema = row.schema();
+    let schema = row.merge_schema();
     let owners =
         api::apply::track(&before, &owners, &after, schema, &writer(call, &row.api_version()));
     new.metadata_mut().managed_fields = Some(owners).filter(|owners| !owners.is_empty());

@@ -230,3 +230,112 @@ async fn a_definition_takes_its_objects_with_it() {
     assert!(rest.get(WIDGETS).await.expect(200)["items"].as_array().unwrap().is_empty());
     server.stop().await;
 }
+
+async fn apply(rest: &Rest, manager: &str, spec: Value, code: u16) -> Value {
+    let path = format!("{WIDGETS}/a?fieldManager={manager}");
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let body = widget("a", spec).to_string().into_bytes();
+    rest.ask("PATCH", &path, &headers, body).await.expect(code)
+}
+
+#[tokio::test]
+async fn apply_merges_lists_by_their_keys_and_tells_owners_apart() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    define(&rest, &definition()).await;
+    let one = json!({"size": 1, "parts": [{"name": "x", "count": 1}]});
+    apply(&rest, "one", one.clone(), 201).await;
+    let both =
+        apply(&rest, "two", json!({"size": 1, "parts": [{"name": "y", "count": 2}]}), 200).await;
+    let names: Vec<_> =
+        both["spec"]["parts"].as_array().unwrap().iter().map(|part| part["name"].clone()).collect();
+    assert_eq!(names, ["x", "y"]);
+    let conflict = apply(&rest, "two", json!({"size": 2}), 409).await;
+    assert_eq!(conflict["details"]["causes"][0]["field"], ".spec.size");
+    // What a manager leaves out goes, unless it is somebody else's.
+    let less = apply(&rest, "two", json!({"size": 1}), 200).await;
+    assert_eq!(less["spec"]["parts"], json!([{"name": "x", "count": 1}]));
+    let message = apply(&rest, "one", json!({"size": 1, "nothing": 1}), 400).await;
+    let message = message["message"].as_str().unwrap();
+    assert!(message.contains(".spec.nothing: field not declared in schema"), "{message}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_get_tables_warnings_and_forms_that_there_are() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let mut definition = definition();
+    definition["spec"]["versions"][1]["deprecated"] = true.into();
+    define(&rest, &definition).await;
+    rest.post(WIDGETS, &widget("a", json!({"size": 3}))).await.expect(201);
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = rest.ask("GET", WIDGETS, &table, Vec::new()).await.expect(200);
+    let names: Vec<_> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| column["name"].clone())
+        .collect();
+    assert_eq!(names, ["Name", "Size", "Age"]);
+    assert_eq!(table["rows"][0]["cells"][0], "a");
+    assert_eq!(table["rows"][0]["cells"][1], 3);
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    rest.ask("GET", WIDGETS, &[("accept", protobuf)], Vec::new()).await.expect(406);
+    let either = format!("{protobuf}, application/json");
+    rest.ask("GET", WIDGETS, &[("accept", &either)], Vec::new()).await.expect(200);
+    rest.ask("POST", WIDGETS, &[("content-type", protobuf)], b"k8s\0".to_vec()).await.expect(415);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn definitions_are_refused_and_conflict_as_in_kubernetes() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let mut wrong = definition();
+    wrong["metadata"]["name"] = "gadgets.example.com".into();
+    let refused = rest.post(DEFINITIONS, &wrong).await.expect(422);
+    assert_eq!(refused["details"]["causes"][0]["field"], "metadata.name");
+    let mut none_stored = definition();
+    none_stored["spec"]["versions"][0]["storage"] = false.into();
+    rest.post(DEFINITIONS, &none_stored).await.expect(422);
+    define(&rest, &definition()).await;
+    let mut second = definition();
+    second["metadata"]["name"] = "gadgets.example.com".into();
+    second["spec"]["names"]["plural"] = "gadgets".into();
+    second["spec"]["names"]["singular"] = "gadget".into();
+    second["spec"]["names"]["shortNames"] = json!([]);
+    let made = rest.post(DEFINITIONS, &second).await.expect(201);
+    let version = made["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut changes = rest.watch(&format!("{DEFINITIONS}?watch=1&resourceVersion={version}")).await;
+    let event = changes.next().await.unwrap();
+    assert_eq!(condition(&event["object"], "NamesAccepted"), "False");
+    assert_eq!(condition(&event["object"], "Established"), "False");
+    rest.get("/apis/example.com/v1/namespaces/default/gadgets").await.expect(404);
+    // The first one goes, and frees its names.
+    rest.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.expect(200);
+    loop {
+        let event = changes.next().await.unwrap();
+        if event["object"]["metadata"]["name"] == "gadgets.example.com"
+            && condition(&event["object"], "Established") == "True"
+        {
+            break;
+        }
+    }
+    rest.get("/apis/example.com/v1/namespaces/default/gadgets").await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_version_that_needs_a_webhook_says_so() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let mut definition = definition();
+    definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"],
+        "clientConfig": {"url": "https://127.0.0.1:1/convert"}}});
+    define(&rest, &definition).await;
+    rest.post(WIDGETS, &widget("a", json!({"size": 3}))).await.expect(201);
+    rest.get(&WIDGETS.replace("/v1/", "/v1beta1/")).await.expect(501);
+    server.stop().await;
+}

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::custom::definition;
-use api::{Kind, KindRef};
+use api::KindRef;
 use client::{Client, Event, InformerOptions};
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -93,6 +93,8 @@ fn insert(known: &mut HashMap<String, KindRef>, definition: &CustomResourceDefin
 
 #[cfg(test)]
 mod tests {
+    use api::Kind;
+
     use super::*;
     use k8s_openapi::api::core::v1::Pod;
 

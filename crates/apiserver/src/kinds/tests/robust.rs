@@ -1,7 +1,7 @@
 //! Objects of every kind with random content: whatever a client sends, no rule panics.
 
 use api::object::Object;
-use api::schema::{self, Ty, TypeRow};
+use api::schema::{Ty, TypeRow};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
