@@ -29,7 +29,7 @@ pub use column::{Column, at_path};
 pub use node::{DEPTH_MAX, SchemaError};
 
 use crate::schema::TypeRow;
-use crate::status::FieldError;
+use crate::status::{FieldError, FieldErrorType};
 use node::{Node, Reader};
 use path::Path;
 
@@ -71,10 +71,12 @@ impl Structural {
         let mut errors = validate::validate(&self.root, new, old, "");
         metadata::validate(&self.root, new, &Path::ROOT, &mut errors);
         self.unique(new, old, &mut errors);
+        self.rules(new, old, &mut errors);
         errors
     }
 
-    /// What is wrong with an object whose status is updated: only the status is judged.
+    /// What is wrong with an object whose status is updated: only the status is judged, and the
+    /// rules of the whole object.
     pub fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = match (self.root.property("status"), new.get("status")) {
             (Some(node), Some(status)) => {
@@ -83,7 +85,33 @@ impl Structural {
             _ => Vec::new(),
         };
         self.unique(new, Some(old), &mut errors);
+        self.rules(new, Some(old), &mut errors);
         errors
+    }
+
+    /// The validation rules, which are judged only if what they read has the right form.
+    fn rules(&self, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        if !rules::has_any(&self.root) {
+            return;
+        }
+        let is_blocking = |error: &FieldError| {
+            matches!(
+                error.kind,
+                FieldErrorType::NotSupported
+                    | FieldErrorType::Required
+                    | FieldErrorType::TooLong
+                    | FieldErrorType::TooMany
+                    | FieldErrorType::TypeInvalid
+            )
+        };
+        if !errors.iter().any(is_blocking) {
+            return errors.append(&mut rules::judge(&self.root, new, old, ""));
+        }
+        let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        errors.push(FieldError {
+            value: "\"null\"".to_owned(),
+            ..FieldError::invalid(Path::ROOT.below(""), "", detail)
+        });
     }
 
     /// What is wrong with the validation rules of the schema at `path`.

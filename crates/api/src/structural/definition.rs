@@ -441,7 +441,12 @@ fn stored_versions(definition: &Value, errors: &mut Errors) {
     }
 }
 
-/// A member of an object, as an empty object if there is none.
+/// The path of a validation rule's `fieldPath`, as errors write it; `None` if it leads nowhere.
+pub(super) fn field_path(path: &str, schema: &Value) -> Option<String> {
+    columns::field_path(path, Schema(schema), true).ok().map(|(steps, _)| steps.join("."))
+}
+
+/// A member that is an object.
 fn object<'a>(value: &'a Value, name: &str) -> Option<&'a Map<String, Value>> {
     value.get(name).and_then(Value::as_object)
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::format::Format;
 use super::pattern::Pattern;
-use super::rules::RuleText;
+use super::rules::Rule;
 
 /// Deepest nesting of schemas.
 pub const DEPTH_MAX: usize = 100;
@@ -111,7 +111,7 @@ pub struct Node {
     pub items: Option<Box<Node>>,
     pub checks: Option<Box<Checks>>,
     /// `x-kubernetes-validations`
-    pub rules: Box<[RuleText]>,
+    pub rules: Box<[Rule]>,
 }
 
 /// What a schema demands of values besides their structure.

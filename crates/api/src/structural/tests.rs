@@ -382,3 +382,103 @@ fn what_is_no_schema_is_refused() {
     }
     assert_eq!(Structural::new(&deep).unwrap_err(), super::SchemaError::TooDeep);
 }
+
+/// Random schemas with random objects, most of whose fields the schema has.
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn leaf() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(json!({"type": "string", "default": "d"})),
+            Just(json!({"type": "string", "nullable": true, "enum": ["a", "b"]})),
+            Just(json!({"type": "string", "pattern": "^[a-z]*$", "maxLength": 3})),
+            Just(json!({"type": "integer", "minimum": 0, "multipleOf": 2})),
+            Just(json!({"type": "number", "maximum": 1.5})),
+            Just(json!({"type": "boolean", "default": true})),
+            Just(json!({"x-kubernetes-int-or-string": true})),
+            Just(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
+            Just(
+                json!({"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true})
+            ),
+        ]
+    }
+
+    fn schema() -> impl Strategy<Value = Value> {
+        leaf().prop_recursive(4, 24, 4, |inner| {
+            let names = proptest::sample::select(vec!["a", "b", "c", "metadata", "k"]);
+            prop_oneof![
+                (proptest::collection::btree_map(names, inner.clone(), 0..4), any::<bool>()).prop_map(
+                    |(properties, required)| {
+                        let required = if required { json!(["a"]) } else { json!([]) };
+                        json!({"type": "object", "properties": properties, "required": required,
+                            "anyOf": [{"required": ["a"]}, {"properties": {"b": {"enum": [1, "x"]}}}]})
+                    }
+                ),
+                inner.clone().prop_map(|items| json!({"type": "array", "items": items, "maxItems": 2})),
+                inner.clone().prop_map(|value| json!({"type": "object", "additionalProperties": value})),
+                inner.prop_map(|value| json!({"type": "array", "x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["k"],
+                    "items": {"type": "object", "properties": {"k": {"type": "string", "default": "key"}, "a": value}}})),
+            ]
+        })
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (-3_i64..9).prop_map(Value::from),
+            (-2.0..2.0_f64).prop_map(Value::from),
+            "[abx]{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let names =
+                proptest::sample::select(vec!["a", "b", "c", "k", "metadata", "kind", "zz"]);
+            prop_oneof![
+                proptest::collection::btree_map(names, inner.clone(), 0..4)
+                    .prop_map(|map| json!(map)),
+                proptest::collection::vec(inner, 0..4).prop_map(Value::from),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn walks_are_idempotent(schema in schema(), value in value()) {
+            let structural = of(schema);
+            let mut object = json!({"apiVersion": "a/v1", "kind": "A", "x": value, "unknown": 1});
+            structural.prune(&mut object);
+            let pruned = object.clone();
+            prop_assert!(structural.prune(&mut object).is_empty());
+            prop_assert_eq!(&object, &pruned);
+            structural.default(&mut object);
+            let defaulted = object.clone();
+            structural.default(&mut object);
+            prop_assert_eq!(&object, &defaulted);
+        }
+
+        #[test]
+        fn what_is_valid_stays_valid(schema in schema(), value in value()) {
+            let structural = of(schema);
+            let mut object = json!({"apiVersion": "a/v1", "kind": "A", "x": value});
+            structural.prune(&mut object);
+            structural.default(&mut object);
+            if structural.validate(&object, None).is_empty() {
+                prop_assert!(structural.validate(&object, Some(&object)).is_empty());
+            }
+            structural.validate(&object, Some(&Value::Null));
+            structural.validate_status(&object, &object);
+        }
+
+        #[test]
+        fn any_json_may_be_a_schema(schema in value(), value in value()) {
+            if let Ok(structural) = Structural::new(&json!({"properties": {"x": schema}, "items": value.clone()})) {
+                let mut object = json!({"x": value});
+                structural.prune(&mut object);
+                structural.default(&mut object);
+                structural.validate(&object, None);
+            }
+        }
+    }
+}

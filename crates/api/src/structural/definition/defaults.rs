@@ -9,7 +9,7 @@ use crate::status::FieldError;
 use crate::structural::node::Node;
 use crate::structural::path::Path;
 use crate::structural::prune::META_FIELDS;
-use crate::structural::{Structural, metadata, prune, validate as values};
+use crate::structural::{Structural, metadata, prune, rules, validate as values};
 
 /// Whether a schema has defaults with unknown fields.
 pub fn are_unpruned(schema: Schema<'_>) -> bool {
@@ -82,6 +82,12 @@ fn of_value(node: &Node, default: &Value, path: &str, pruned: bool, errors: &mut
     }
     if found.is_empty() {
         found = values::validate(node, default, None, path);
+    }
+    // Once as if it was there before, and once as a new value.
+    for old in [Some(default), None] {
+        if found.is_empty() {
+            found = rules::judge(node, default, old, path);
+        }
     }
     errors.append(&mut found);
 }
