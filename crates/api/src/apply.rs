@@ -3,7 +3,7 @@
 //!
 //! Entry points: [`apply`] merges a configuration and returns the new object and its managed
 //! fields, or the [`Conflict`]s; [`track`] updates the managed fields when an object is changed in
-//! any other way. Both work on JSON and the schema table.
+//! any other way. Both work on JSON and a [`Schema`]: the table's or a custom resource's.
 //!
 //! [`create`] gives a new object's fields to the manager that created it. An object without managed
 //! fields, because a client cleared them, is not tracked until it is applied. Its first apply gives
@@ -25,6 +25,8 @@ use serde_json::Value;
 pub use fields::Set;
 
 use crate::schema::{Field, List, Ty, TypeRow, zero};
+use crate::structural::Structural;
+use crate::structural::node::{ListType, Node};
 
 /// Kubectl's record of what it applied last on the client's side.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -66,23 +68,89 @@ pub struct Applied {
     pub owners: Vec<ManagedFieldsEntry>,
 }
 
-/// The schema of a value.
+/// What an object is merged by.
 #[derive(Clone, Copy)]
-struct FieldSchema {
+pub enum Schema<'a> {
+    /// A built-in kind's definition.
+    Table(&'static TypeRow),
+    /// The schema of a custom resource.
+    Structural(&'a Structural),
+    /// Maps merge and lists do not.
+    Untyped,
+}
+
+impl From<Option<&'static TypeRow>> for Schema<'_> {
+    fn from(row: Option<&'static TypeRow>) -> Self {
+        row.map_or(Self::Untyped, Self::Table)
+    }
+}
+
+impl<'a> From<&'a Structural> for Schema<'a> {
+    fn from(structural: &'a Structural) -> Self {
+        Self::Structural(structural)
+    }
+}
+
+impl<'a> Schema<'a> {
+    fn root(self) -> FieldSchema<'a> {
+        match self {
+            Self::Table(row) => FieldSchema::of_definition(Some(row)),
+            Self::Structural(structural) => {
+                FieldSchema { is_object: true, ..FieldSchema::of_node(&structural.root) }
+            }
+            Self::Untyped => FieldSchema::of_definition(None),
+        }
+    }
+}
+
+/// How a list merges.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Merge<'a> {
+    Atomic,
+    Set,
+    /// With its keys.
+    Map(Keys<'a>),
+}
+
+/// The keys of a list of type map, from either kind of schema.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys<'a> {
+    Table(&'static [&'static str]),
+    Node(&'a [String]),
+}
+
+impl<'a> Keys<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a str> {
+        let (table, node): (&[&str], &[String]) = match self {
+            Self::Table(keys) => (keys, &[]),
+            Self::Node(keys) => (&[], keys),
+        };
+        table.iter().copied().chain(node.iter().map(String::as_str))
+    }
+}
+
+/// The schema of a value: of the table, of a custom resource, or neither.
+#[derive(Clone, Copy)]
+struct FieldSchema<'a> {
     ty: Option<Ty>,
     fields: Option<&'static [Field]>,
-    list: List,
+    node: Option<&'a Node>,
+    /// An object of a custom resource, or one embedded in it, with metadata.
+    is_object: bool,
+    list: Merge<'a>,
     atomic: bool,
     /// In Go every object has it, be it empty: a struct that is no pointer, a required list.
     always: bool,
 }
 
-impl FieldSchema {
-    fn root(schema: Option<&'static TypeRow>) -> Self {
+impl<'a> FieldSchema<'a> {
+    fn of_definition(row: Option<&'static TypeRow>) -> Self {
         Self {
             ty: None,
-            fields: schema.map(|row| row.fields),
-            list: List::Atomic,
+            fields: row.map(|row| row.fields),
+            node: None,
+            is_object: false,
+            list: Merge::Atomic,
             atomic: false,
             always: false,
         }
@@ -99,17 +167,42 @@ impl FieldSchema {
 
     fn of(ty: Ty, list: Option<List>, atomic: bool) -> Self {
         let definition = ty.definition();
+        let list = match list.unwrap_or(List::Atomic) {
+            List::Atomic => Merge::Atomic,
+            List::Set => Merge::Set,
+            List::Map(keys) => Merge::Map(Keys::Table(keys)),
+        };
         Self {
             ty: Some(ty),
-            fields: definition.map(|row| row.fields),
-            list: list.unwrap_or(List::Atomic),
+            list,
             atomic: atomic || ty == Ty::Any || definition.is_some_and(|row| row.atomic),
-            always: false,
+            ..Self::of_definition(definition)
+        }
+    }
+
+    fn of_node(node: &'a Node) -> Self {
+        let list = match &node.list {
+            ListType::Atomic => Merge::Atomic,
+            ListType::Set => Merge::Set,
+            ListType::Map(keys) => Merge::Map(Keys::Node(keys)),
+        };
+        Self {
+            node: Some(node),
+            is_object: node.embedded,
+            list,
+            atomic: node.atomic,
+            ..Self::of_definition(None)
         }
     }
 
     /// The schema of a field or of a map's value. Without a schema maps merge and lists do not.
     fn child(self, name: &str) -> Self {
+        if let Some(node) = self.node {
+            if self.is_object && name == "metadata" {
+                return Self::of_definition(crate::structural::object_meta());
+            }
+            return node.member(name).map_or(Self::of_definition(None), Self::of_node);
+        }
         if let Some(Ty::Map(value)) = self.ty {
             return Self::of(*value, None, false);
         }
@@ -119,17 +212,30 @@ impl FieldSchema {
         });
         match field {
             Some(field) => Self::of_field(&field),
-            None => Self::root(None),
+            None => Self::of_definition(None),
         }
     }
 
     fn element(self) -> Self {
-        self.ty.and_then(Ty::element).map_or(Self::root(None), |ty| Self::of(ty, None, false))
+        if let Some(items) = self.node.and_then(|node| node.items.as_deref()) {
+            return Self::of_node(items);
+        }
+        let element = self.ty.and_then(Ty::element);
+        element.map_or(Self::of_definition(None), |ty| Self::of(ty, None, false))
+    }
+
+    /// The default of a field.
+    fn default(self, name: &str) -> Option<Value> {
+        if let Some(node) = self.node {
+            return node.property(name)?.default.as_deref().cloned();
+        }
+        let json = self.fields?.iter().find(|field| field.name == name)?.default;
+        serde_json::from_str(json?).ok()
     }
 
     /// Whether the members of an object here are entries of a map rather than fields of a type.
     fn is_map(self) -> bool {
-        self.fields.is_none()
+        self.fields.is_none() && !self.is_object && !self.node.is_some_and(Node::has_properties)
     }
 }
 
@@ -199,7 +305,7 @@ fn described(entry: &ManagedFieldsEntry) -> String {
 
 /// The fields of kubectl's last-applied annotation that are still unchanged: `kubectl` may take
 /// them over without force, and remove those that it leaves out.
-fn last_applied(live: &Value, schema: FieldSchema, writer: &Writer<'_>) -> Set {
+fn last_applied(live: &Value, schema: FieldSchema<'_>, writer: &Writer<'_>) -> Set {
     if writer.manager != "kubectl" || !writer.subresource.is_empty() {
         return Set::default();
     }
@@ -219,15 +325,28 @@ fn last_applied(live: &Value, schema: FieldSchema, writer: &Writer<'_>) -> Set {
 ///
 /// # Errors
 /// The conflicts, if any, unless the writer forces.
-pub fn apply(
+pub fn apply<'a>(
     live: Option<&Value>,
     owners: &[ManagedFieldsEntry],
     config: &Value,
-    schema: Option<&'static TypeRow>,
+    schema: impl Into<Schema<'a>>,
     writer: &Writer<'_>,
 ) -> Result<Applied, Vec<Conflict>> {
-    let row = schema;
-    let schema = FieldSchema::root(schema);
+    merged(live, owners, config, schema.into(), writer)
+}
+
+fn merged(
+    live: Option<&Value>,
+    owners: &[ManagedFieldsEntry],
+    config: &Value,
+    schema: Schema<'_>,
+    writer: &Writer<'_>,
+) -> Result<Applied, Vec<Conflict>> {
+    let row = match schema {
+        Schema::Table(row) => Some(row),
+        _ => None,
+    };
+    let schema = schema.root();
     let wanted = stripped(merge::set_of(config, schema));
     let Some(live) = live else {
         return Ok(Applied {
@@ -326,20 +445,20 @@ fn update_last_applied(object: &mut Value, config: &Value) {
 
 /// Where a configuration has several elements with the same keys, which cannot be applied:
 /// `.spec.containers[name="a"].env: duplicate entries for key [name="X"]`.
-pub fn duplicate(config: &Value, schema: Option<&'static TypeRow>) -> Option<String> {
-    merge::duplicate(config, FieldSchema::root(schema), "")
+pub fn duplicate<'a>(config: &Value, schema: impl Into<Schema<'a>>) -> Option<String> {
+    merge::duplicate(config, schema.into().root(), "")
 }
 
 /// The managed fields of a new object, all of which the writer owns but the `status`, if that has a
 /// subresource of its own.
-pub fn create(
+pub fn create<'a>(
     object: &Value,
-    schema: Option<&'static TypeRow>,
+    schema: impl Into<Schema<'a>>,
     has_status: bool,
     writer: &Writer<'_>,
 ) -> Vec<ManagedFieldsEntry> {
     let nothing = Value::Object(serde_json::Map::new());
-    let mut set = stripped(merge::compare(&nothing, object, FieldSchema::root(schema)).0);
+    let mut set = stripped(merge::compare(&nothing, object, schema.into().root()).0);
     if has_status {
         set.remove("f:status");
     }
@@ -428,17 +547,17 @@ fn capped(owners: Vec<ManagedFieldsEntry>) -> Vec<ManagedFieldsEntry> {
 
 /// The managed fields after a change other than an apply: the writer owns what it changed or added,
 /// other managers lose that, and nobody owns what was removed.
-pub fn track(
+pub fn track<'a>(
     old: &Value,
     owners: &[ManagedFieldsEntry],
     new: &Value,
-    schema: Option<&'static TypeRow>,
+    schema: impl Into<Schema<'a>>,
     writer: &Writer<'_>,
 ) -> Vec<ManagedFieldsEntry> {
     if owners.is_empty() {
         return Vec::new();
     }
-    let (changed, removed) = merge::compare(old, new, FieldSchema::root(schema));
+    let (changed, removed) = merge::compare(old, new, schema.into().root());
     let (changed, removed) = (stripped(changed), stripped(removed));
     if changed.is_empty() && removed.is_empty() {
         return owners.to_vec();

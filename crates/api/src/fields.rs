@@ -49,13 +49,17 @@ impl Selector {
 
     /// Refuses fields that the kind does not support in selectors.
     pub fn check(&self, row: &KindRow) -> Result<(), SelectorError> {
+        let selectable = match &row.custom {
+            Some(custom) => &custom.selectable[..],
+            None => &row.selectable,
+        };
         for requirement in &self.0 {
             let field = requirement.field.as_str();
             let known = field == "metadata.name"
                 || (field == "metadata.namespace" && row.namespaced())
-                || row.selectable.contains(&field);
+                || selectable.iter().any(|known| known == field);
             // Upstream words it differently for kinds with selectable fields of their own.
-            if !known && row.selectable.is_empty() {
+            if !known && selectable.is_empty() {
                 let fields = ["metadata.name", "metadata.namespace"];
                 return Err(SelectorError(format!(
                     "{field:?} is not a known field selector: only {:?}, {:?}",

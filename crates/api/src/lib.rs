@@ -3,13 +3,15 @@
 //! - [`kind`]: the kind table. One [`KindRow`](kind::KindRow) per kind has everything that does not
 //!   depend on a Rust type (group, version, plural, scope, short names, subresources); the trait
 //!   [`Kind`](kind::Kind) ties a `k8s-openapi` type to its row and to its JSON codec.
+//! - [`custom`]: kinds and objects that CustomResourceDefinitions define.
 //! - [`object`]: objects whose type is known only at run time, for the apiserver's pipeline.
 //! - [`status`]: Kubernetes' `Status` errors with codes, reasons and causes.
 //! - [`schema`]: every field of every kind with its type and how it merges; [`strategic`] (merge
 //!   patches), [`apply`] (server-side apply) and [`protobuf`] (bodies) traverse JSON by it.
+//! - [`structural`]: schemas of custom resources: pruning, defaults, validation.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
-//!   [`quota`]: what objects use of ResourceQuotas. [`address`]: what IP addresses mean.
-//!   [`local_path`]: the volumes that nodes make on demand.
+//!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what
+//!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand.
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -18,8 +20,10 @@
 
 pub mod address;
 pub mod apply;
+pub mod custom;
 pub mod duration;
 pub mod fields;
+pub mod jsonpath;
 pub mod kind;
 pub mod labels;
 pub mod local_path;
@@ -33,9 +37,10 @@ pub mod quota;
 pub mod schema;
 pub mod status;
 pub mod strategic;
+pub mod structural;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-pub use kind::{Kind, KindRow};
+pub use kind::{Kind, KindRef, KindRow};
 pub use status::ApiError;
 
 /// A point in the store's history: etcd's revision, and Kubernetes' `resourceVersion`.

@@ -6,12 +6,12 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use crate::kind::{DecodeError, Kind, KindRow};
+use crate::kind::{DecodeError, Kind, KindRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// An object of any kind.
 pub trait Object: Any + Debug + Send + Sync {
-    fn row(&self) -> &'static KindRow;
+    fn row(&self) -> KindRef;
     fn metadata(&self) -> &ObjectMeta;
     fn metadata_mut(&mut self) -> &mut ObjectMeta;
     /// JSON with `apiVersion` and `kind` first.
@@ -24,8 +24,8 @@ pub trait Object: Any + Debug + Send + Sync {
 }
 
 impl<K: Kind> Object for K {
-    fn row(&self) -> &'static KindRow {
-        K::ROW
+    fn row(&self) -> KindRef {
+        K::ROW.into()
     }
 
     fn metadata(&self) -> &ObjectMeta {

@@ -54,15 +54,15 @@ pub fn of_count(row: &KindRow, number: usize) -> Usage {
     let mut usage = Usage::new();
     let number = count(number);
     add(&mut usage, format!("count/{}", row.qualified_resource()), number);
-    if row.group.is_empty() && COUNTED.contains(&row.plural) {
-        add(&mut usage, row.plural, number);
+    if row.group.is_empty() && COUNTED.contains(&&*row.plural) {
+        add(&mut usage, &*row.plural, number);
     }
     usage
 }
 
 /// What an object uses, its count included.
 pub fn usage(object: &dyn Object) -> Usage {
-    let mut usage = of_count(object.row(), 1);
+    let mut usage = of_count(&object.row(), 1);
     let own = if let Some(pod) = object.downcast_ref() {
         of_pod(pod)
     } else if let Some(service) = object.downcast_ref() {
@@ -189,7 +189,7 @@ pub fn selects<'a>(
     hard: impl IntoIterator<Item = &'a String>,
     object: &dyn Object,
 ) -> bool {
-    !relevant(object.row(), hard).is_empty() && in_scope(spec, object)
+    !relevant(&object.row(), hard).is_empty() && in_scope(spec, object)
 }
 
 /// What a pod's containers leave out that a quota on `limited` resources requires of them: resource

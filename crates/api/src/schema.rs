@@ -217,7 +217,7 @@ mod tests {
             assert!(row.fields.is_sorted_by_key(|field| field.name), "{}", row.name);
         }
         for row in crate::kind::KINDS {
-            let found = kind(row.group, row.version, row.kind);
+            let found = row.schema();
             assert!(found.is_some_and(|found| found.field("metadata").is_some()), "{row}");
         }
     }

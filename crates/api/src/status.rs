@@ -157,7 +157,7 @@ impl FieldError {
             kind: FieldErrorType::TooLong,
             field: field.into(),
             value: String::new(),
-            detail: format!("may not be more than {max_bytes} bytes"),
+            detail: format!("may not be more than {max_bytes} {}", plural(max_bytes, "byte")),
         }
     }
 
@@ -166,7 +166,7 @@ impl FieldError {
             kind: FieldErrorType::TooMany,
             field: field.into(),
             value: actual.to_string(),
-            detail: format!("must have at most {max_items} items"),
+            detail: format!("must have at most {max_items} {}", plural(max_items, "item")),
         }
     }
 
@@ -189,6 +189,10 @@ impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.field, self.body())
     }
+}
+
+fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 
 fn printed(value: impl serde::Serialize) -> String {
@@ -294,7 +298,7 @@ impl ApiError {
     /// Validation found `errors` (at least one).
     pub fn invalid(row: &KindRow, name: &str, errors: &[FieldError]) -> Self {
         let mut error = Self::invalid_kind(&row.qualified_kind(), name, errors).about(row, name);
-        error.details().kind = Some(row.kind.to_owned());
+        error.details().kind = Some(row.kind.to_string());
         error
     }
 
@@ -365,8 +369,8 @@ impl ApiError {
     /// Fills `details` with the resource and name the error is about.
     pub fn about(mut self, row: &KindRow, name: &str) -> Self {
         let details = self.details();
-        details.group = (!row.group.is_empty()).then(|| row.group.to_owned());
-        details.kind = Some(row.plural.to_owned());
+        details.group = (!row.group.is_empty()).then(|| row.group.to_string());
+        details.kind = Some(row.plural.to_string());
         details.name = (!name.is_empty()).then(|| name.to_owned());
         self
     }

@@ -4,16 +4,19 @@ mod syntax;
 
 use std::borrow::Cow;
 
-use api::object::{Codec, Object};
-use api::schema::{self, TypeRow, strict, zero};
+use api::custom::{Custom, CustomObject};
+use api::object::Object;
+use api::schema::{self, strict, zero};
 use api::status::FieldError;
-use api::{ApiError, Kind, KindRow};
+use api::{ApiError, Kind, KindRef, KindRow};
 use serde::de::DeserializeOwned;
 use serde_saphyr::options::DuplicateKeyPolicy;
 
 use crate::request::{BodyFormat, FieldValidation};
 use crate::scan;
 
+/// The definition of all objects' metadata.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Largest body of a request, in bytes (`MaxRequestBodyBytes` upstream).
 pub const MAX_BODY_BYTES: usize = 3 << 20;
 /// Unknown and duplicate fields reported at a time.
@@ -96,23 +99,25 @@ fn duplicate_fields(found: strict::Problems) -> impl Iterator<Item = String> {
 /// 400 for an unreadable body, for another kind, and under `Strict` for unknown and duplicate
 /// fields.
 pub fn decode(
-    row: &'static KindRow,
+    kind: impl Into<KindRef>,
     json: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded, ApiError> {
-    decode_with(row.kind, &row.api_version(), codec(row)?, json, validation)
-}
-
-fn codec(row: &'static KindRow) -> Result<&'static Codec, ApiError> {
-    api::kind::codec(row)
-        .ok_or_else(|| ApiError::not_implemented(format!("{} has no codec", row.kind)))
+    let row = kind.into();
+    // Go decodes null into any object, as if empty.
+    let json = if json.trim_ascii() == b"null" { b"{}" } else { json };
+    check_type(&row, json)?;
+    read(&row, json, validation, &[]).map_err(|why| {
+        let wrong = || wrong_kind(&row.kind, &row.api_version(), &row.kind, &why);
+        unreadable(&row.kind, json).unwrap_or_else(wrong)
+    })
 }
 
 /// The errors of validation; upstream's decoder would already have refused an invalid quantity.
-pub fn invalid(row: &'static KindRow, name: &str, errors: &[FieldError]) -> ApiError {
+pub fn invalid(row: &KindRow, name: &str, errors: &[FieldError]) -> ApiError {
     let unread = api::quantity::ParseQuantityError.to_string();
     if errors.iter().any(|error| error.detail == unread) {
-        return wrong_kind(row.kind, &row.api_version(), row.kind, &unread);
+        return wrong_kind(&row.kind, &row.api_version(), &row.kind, &unread);
     }
     ApiError::invalid(row, name, errors)
 }
@@ -141,14 +146,9 @@ pub fn decode_patch<T: DeserializeOwned>(
 }
 
 /// The value that does not fit the kind, by the schema table.
-fn mismatch(kind: &str, api_version: &str, json: &[u8]) -> Option<String> {
+fn mismatch(row: &KindRow, json: &[u8]) -> Option<String> {
     let value = serde_json::from_slice(json).ok()?;
-    api::schema::mismatch::find(&value, schema_row(kind, api_version)?)
-}
-
-fn schema_row(kind: &str, api_version: &str) -> Option<&'static TypeRow> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    api::schema::kind(group, version, kind)
+    schema::mismatch::find(&value, row.schema()?)
 }
 
 /// Decodes the result of a patch to an object of `row`; `problems` are those of the patch itself.
@@ -157,46 +157,25 @@ fn schema_row(kind: &str, api_version: &str) -> Option<&'static TypeRow> {
 /// # Errors
 /// 422 when it is not an object of the kind, and under `Strict` for unknown and duplicate fields.
 pub fn decode_patched(
-    row: &'static KindRow,
+    kind: impl Into<KindRef>,
     json: &[u8],
     validation: FieldValidation,
     problems: &[String],
     strategic: Option<&serde_json::Value>,
 ) -> Result<Decoded, ApiError> {
-    let codec = codec(row)?;
-    let api_version = row.api_version();
-    check_type(row.kind, &api_version, json)?;
-    read(row.kind, &api_version, codec, json, validation, problems).map_err(|why| {
+    let row = kind.into();
+    check_type(&row, json)?;
+    read(&row, json, validation, problems).map_err(|why| {
         let (shown, why) = match strategic {
             None => (String::from_utf8_lossy(json).into_owned(), why),
             Some(patch) => {
                 let object = serde_json::from_slice(json).unwrap_or_default();
-                let unconverted = schema_row(row.kind, &api_version)
-                    .and_then(|row| schema::mismatch::unconverted(&object, row));
+                let unconverted =
+                    row.schema().and_then(|row| schema::mismatch::unconverted(&object, row));
                 (schema::mismatch::printed(patch), unconverted.unwrap_or(why))
             }
         };
         ApiError::invalid_patch(&[FieldError::invalid("patch", shown, why)])
-    })
-}
-
-/// Decodes a body with a codec; `kind` and `api_version` are what it must declare, if it declares
-/// any.
-///
-/// # Errors
-/// As [`decode`].
-pub fn decode_with(
-    kind: &str,
-    api_version: &str,
-    codec: &Codec,
-    json: &[u8],
-    validation: FieldValidation,
-) -> Result<Decoded, ApiError> {
-    // Go decodes null into any object, as if empty.
-    let json = if json.trim_ascii() == b"null" { b"{}" } else { json };
-    check_type(kind, api_version, json)?;
-    read(kind, api_version, codec, json, validation, &[]).map_err(|why| {
-        unreadable(kind, json).unwrap_or_else(|| wrong_kind(kind, api_version, kind, &why))
     })
 }
 
@@ -205,32 +184,77 @@ pub fn decode_with(
 /// # Errors
 /// Why it cannot be decoded.
 pub fn decode_as<K: Kind>(json: &[u8]) -> Result<K, String> {
-    let (kind, api_version) = (K::ROW.kind, K::ROW.api_version());
-    let row = schema_row(kind, &api_version);
-    let zeros = strict::find(json, row).zeros;
-    zero::read(json, row, zeros, K::decode).map_err(|error| {
-        mismatch(kind, &api_version, json).unwrap_or_else(|| error.source.to_string())
-    })
+    let schema = K::ROW.schema();
+    let zeros = strict::find(json, schema).zeros;
+    zero::read(json, schema, zeros, K::decode)
+        .map_err(|error| mismatch(K::ROW, json).unwrap_or_else(|| error.source.to_string()))
 }
 
 /// Decodes; on failure, reports why. `before` are problems that were already found.
 fn read(
-    kind: &str,
-    api_version: &str,
-    codec: &Codec,
+    row: &KindRef,
     json: &[u8],
     validation: FieldValidation,
     before: &[String],
 ) -> Result<Decoded, String> {
+    if let Some(custom) = &row.custom {
+        return read_custom(row, custom, json, validation, before);
+    }
     // The position of an error is only looked for once there is one.
     let mismatch = |error: api::kind::DecodeError| {
-        mismatch(kind, api_version, json).unwrap_or_else(|| error.source.to_string())
+        mismatch(row, json).unwrap_or_else(|| error.source.to_string())
     };
-    let row = schema_row(kind, api_version);
-    let mut found = strict::find(json, row);
-    let object = zero::read(json, row, found.zeros, |json| codec.decode(json)).map_err(mismatch)?;
+    let schema = row.schema();
+    let found = strict::find(json, schema);
+    let decode = |json: &[u8]| api::kind::decode(row, json);
+    let object = zero::read(json, schema, found.zeros, decode).map_err(mismatch)?;
+    let warnings = judged(found, validation, before)?;
+    Ok(Decoded { object, warnings })
+}
+
+/// Decodes a custom resource, without the fields that its schema does not have.
+fn read_custom(
+    row: &KindRef,
+    custom: &Custom,
+    json: &[u8],
+    validation: FieldValidation,
+    before: &[String],
+) -> Result<Decoded, String> {
+    let text = |error: serde_json::Error| error.to_string();
+    let mut value: serde_json::Value = serde_json::from_slice(json).map_err(text)?;
+    let mut found = strict::find(json, None);
+    let metadata = schema::definition(OBJECT_META);
+    if let Some(range) = scan::member(json, "metadata") {
+        let own = strict::find(&json[range], metadata);
+        found.unknown = own.unknown.iter().map(|field| format!("metadata.{field}")).collect();
+    }
+    if let (Some(own), Some(definition)) = (value.get_mut("metadata"), metadata) {
+        if let Some(why) = schema::mismatch::find(own, definition) {
+            return Err(why);
+        }
+        zero::normalize(own, definition);
+    }
+    found.unknown.extend(custom.schema.prune(&mut value));
+    let warnings = judged(found, validation, before)?;
+    let serde_json::Value::Object(members) = value else {
+        return Err("not an object".to_owned());
+    };
+    let object = CustomObject::of_members(row.clone(), members);
+    let object = Box::new(object.map_err(|error| error.source.to_string())?);
+    Ok(Decoded { object, warnings })
+}
+
+/// The warnings about unknown and duplicate fields.
+///
+/// # Errors
+/// All of them, if they are not allowed.
+fn judged(
+    mut found: strict::Problems,
+    validation: FieldValidation,
+    before: &[String],
+) -> Result<Vec<String>, String> {
     if validation == FieldValidation::Ignore {
-        return Ok(Decoded { object, warnings: Vec::new() });
+        return Ok(Vec::new());
     }
     let unknown = std::mem::take(&mut found.unknown);
     let mut problems = before.to_vec();
@@ -249,7 +273,7 @@ fn read(
         }
         return Err(format!("strict decoding error: {}", problems.join(", ")));
     }
-    Ok(Decoded { object, warnings: problems })
+    Ok(problems)
 }
 
 /// The declared kind cannot be handled as the kind of the path.
@@ -292,7 +316,8 @@ fn summary(body: &[u8]) -> String {
 }
 
 /// Checks that a body is of the path's kind, as far as it declares one.
-fn check_type(kind: &str, api_version: &str, json: &[u8]) -> Result<(), ApiError> {
+fn check_type(row: &KindRow, json: &[u8]) -> Result<(), ApiError> {
+    let (kind, api_version) = (&*row.kind, &*row.api_version());
     let or = |found: String, wanted: &str| {
         if found.is_empty() { wanted.to_owned() } else { found }
     };

@@ -194,7 +194,7 @@ async fn find(core: &Core, object: &dyn Object) -> Result<Option<Arc<Version>>, 
     let (row, metadata) = (object.row(), object.metadata());
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
-    core.find(row, &crate::request::object_key(row, namespace, name)).await
+    core.find(&row, &crate::request::object_key(&row, namespace, name)).await
 }
 
 fn target(object: &dyn Object, name: String) -> Target {

@@ -19,7 +19,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{ApiError, KindRow};
+use api::custom::definition;
+use api::{ApiError, Kind, KindRef, KindRow};
+use arc_swap::ArcSwap;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +36,7 @@ pub use watcher::{WatchEvent, WatchSettings, Watcher};
 use self::window::{Kept, Window};
 use crate::error::store_error;
 use crate::keys;
+use crate::registry::Registry;
 
 /// How long a read waits for the cache to reach a revision before it fails.
 const WAIT: Duration = Duration::from_secs(3);
@@ -43,9 +47,9 @@ const QUEUE: usize = 4_096;
 
 /// The caches of all resources. Created by [`Cache::start`].
 pub struct Cache {
-    resources: Vec<ResourceCache>,
-    /// Index of a resource by its prefix under the root, without the final slash.
-    prefixes: HashMap<String, usize>,
+    resources: ArcSwap<Resources>,
+    /// The kinds that are served; custom ones follow their definitions in the cache.
+    pub registry: Arc<Registry>,
     /// Every change up to this revision is in the caches; 0: not loaded yet.
     progress: watch::Sender<u64>,
     progress_requests: mpsc::Sender<()>,
@@ -59,21 +63,65 @@ pub struct Cache {
     shutdown: CancellationToken,
 }
 
+/// The caches at one moment: custom resources come and go.
+#[derive(Clone, Default)]
+pub struct Resources {
+    /// By plural name; several groups may have the same.
+    by_plural: HashMap<String, Vec<Arc<ResourceCache>>>,
+    /// By the prefix under the root, without the final slash.
+    by_segment: HashMap<String, Arc<ResourceCache>>,
+}
+
+impl Resources {
+    fn add(&mut self, resource: Arc<ResourceCache>) {
+        self.remove(&resource.row);
+        let same = self.by_plural.entry(resource.row.plural.to_string()).or_default();
+        same.push(resource.clone());
+        self.by_segment.insert(keys::segment(&resource.row), resource);
+    }
+
+    fn remove(&mut self, row: &KindRow) {
+        if let Some(same) = self.by_plural.get_mut(&*row.plural) {
+            same.retain(|resource| resource.row.group != row.group);
+        }
+        self.by_segment.remove(&keys::segment(row));
+    }
+
+    fn get(&self, row: &KindRow) -> Option<&Arc<ResourceCache>> {
+        let mut same = self.by_plural.get(&*row.plural)?.iter();
+        same.find(|resource| resource.row.group == row.group)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ResourceCache>> {
+        self.by_segment.values()
+    }
+
+    /// Which resource a store key belongs to, and its key there.
+    fn locate(&self, key: &[u8]) -> Option<(&Arc<ResourceCache>, String)> {
+        let rest = std::str::from_utf8(key).ok()?.strip_prefix(keys::ROOT)?;
+        let (first, tail) = rest.split_once('/')?;
+        if let Some(resource) = self.by_segment.get(first) {
+            return Some((resource, tail.to_owned()));
+        }
+        let at = first.len() + 1 + tail.find('/')?;
+        let resource = self.by_segment.get(&rest[..at])?;
+        Some((resource, rest[at + 1..].to_owned()))
+    }
+}
+
 impl Cache {
     /// Starts the tasks that keep the caches in sync with the store, until `shutdown`. Events are
     /// kept for watches up to `window_bytes`.
     pub fn start(store: Store, window_bytes: usize, shutdown: CancellationToken) -> Arc<Self> {
-        let stored: Vec<&'static KindRow> =
-            api::kind::KINDS.iter().copied().filter(|row| row.stored).collect();
+        let mut resources = Resources::default();
+        for row in api::kind::KINDS.iter().copied().filter(|row| row.stored) {
+            resources.add(Arc::new(ResourceCache::new(row)));
+        }
         let (progress_requests, requested) = mpsc::channel(1);
         let (revisions, asked) = mpsc::channel(QUEUE);
         let cache = Arc::new(Self {
-            prefixes: stored
-                .iter()
-                .enumerate()
-                .map(|(index, row)| (keys::segment(row), index))
-                .collect(),
-            resources: stored.into_iter().map(ResourceCache::new).collect(),
+            resources: ArcSwap::from_pointee(resources),
+            registry: Arc::default(),
             progress: watch::Sender::new(0),
             progress_requests,
             revisions,
@@ -110,41 +158,75 @@ impl Cache {
         *self.progress.borrow()
     }
 
-    /// The cache of a kind that is stored.
-    pub fn resource(&self, row: &KindRow) -> &ResourceCache {
-        self.resources
-            .iter()
-            .find(|resource| resource.row == row)
-            .expect("every stored kind of the table has a cache")
+    /// The cache of a kind that is stored. Of a custom kind whose definition has just gone, there
+    /// is nothing.
+    pub fn resource(&self, row: &KindRow) -> Arc<ResourceCache> {
+        let found = self.resources.load().get(row).cloned();
+        found.unwrap_or_else(|| Arc::new(ResourceCache::gone(row)))
     }
 
-    pub(crate) fn resources(&self) -> &[ResourceCache] {
-        &self.resources
-    }
-
-    /// Which resource a store key belongs to, and its key there.
-    fn locate(&self, key: &[u8]) -> Option<(usize, String)> {
-        let rest = std::str::from_utf8(key).ok()?.strip_prefix(keys::ROOT)?;
-        let (first, tail) = rest.split_once('/')?;
-        if let Some(index) = self.prefixes.get(first) {
-            return Some((*index, tail.to_owned()));
-        }
-        let at = first.len() + 1 + tail.find('/')?;
-        let index = self.prefixes.get(&rest[..at])?;
-        Some((*index, rest[at + 1..].to_owned()))
+    pub(crate) fn resources(&self) -> Arc<Resources> {
+        self.resources.load_full()
     }
 
     /// Applies one change from the store. `None`: deleted.
-    fn apply(&self, resource: usize, key: &str, revision: u64, new: Option<Arc<Version>>) {
-        if let Some(bytes) = self.resources[resource].apply(key, revision, new) {
+    fn apply(
+        &self,
+        resource: &Arc<ResourceCache>,
+        key: &str,
+        revision: u64,
+        new: Option<Arc<Version>>,
+    ) {
+        if let Some(bytes) = resource.apply(key, revision, new) {
             self.forget(self.window.add(resource, revision, bytes));
         }
     }
 
     fn forget(&self, events: Vec<Kept>) {
         for event in events {
-            self.resources[event.resource].forget(event.revision);
+            if let Some(resource) = event.resource.upgrade() {
+                resource.forget(event.revision);
+            }
         }
+    }
+
+    /// Serves what a definition defines from now on. `None`: it is deleted. Called in the store's
+    /// order, so that the cache of a custom resource is there before its first object.
+    fn define(&self, name: &str, new: Option<&Version>, revision: u64) {
+        let definition = new.and_then(|new| CustomResourceDefinition::decode(&new.json).ok());
+        let rows = definition.as_ref().map(definition::rows).unwrap_or_default();
+        let mut resources = (*self.resources.load_full()).clone();
+        match rows.stored {
+            Some(stored) => {
+                let before = resources.get(&stored).cloned();
+                let own = |resource: &ResourceCache| {
+                    resource.row.custom.as_ref().is_some_and(|custom| custom.definition == name)
+                };
+                match before {
+                    // Another definition's, or built-in: a definition of that name cannot be made.
+                    Some(before) if !own(&before) => return,
+                    Some(before) if before.row.is_defined_like(&stored) => {}
+                    Some(before) => {
+                        let after = ResourceCache::redefined(&before, stored.clone(), revision);
+                        resources.add(Arc::new(after));
+                        before.close(revision);
+                    }
+                    None => resources.add(Arc::new(ResourceCache::new(KindRef::Custom(stored)))),
+                }
+            }
+            None => {
+                let gone = resources.iter().find(|resource| {
+                    let custom = resource.row.custom.as_ref();
+                    custom.is_some_and(|custom| custom.definition == name)
+                });
+                if let Some(gone) = gone.cloned() {
+                    resources.remove(&gone.row);
+                    gone.close(revision);
+                }
+            }
+        }
+        self.resources.store(Arc::new(resources));
+        self.registry.set(name, rows.served);
     }
 
     fn advance(&self, revision: u64) {
@@ -203,7 +285,7 @@ impl Cache {
         since: Option<u64>,
         settings: WatchSettings,
     ) -> Result<Watcher, ApiError> {
-        let resource = self.resource(filter.row);
+        let resource = self.resource(&filter.row);
         let start = resource.start(&filter, since).map_err(|old| {
             ApiError::expired(format!(
                 "too old resource version: {} ({})",

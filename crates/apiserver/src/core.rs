@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::object::Object;
-use api::{ApiError, KindRow};
+use api::{ApiError, KindRef, KindRow};
 use clock::SharedClock;
 use jiff::Timestamp;
 use store::Store;
@@ -55,9 +55,9 @@ pub struct Call<'a> {
     pub options: &'a Options,
 }
 
-impl Call<'_> {
-    pub fn row(&self) -> &'static KindRow {
-        self.target.row
+impl<'a> Call<'a> {
+    pub fn row(&self) -> &'a KindRef {
+        &self.target.row
     }
 
     pub fn now(&self) -> Timestamp {
@@ -94,11 +94,7 @@ impl Core {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn find(
-        &self,
-        row: &'static KindRow,
-        key: &str,
-    ) -> Result<Option<Arc<Version>>, ApiError> {
+    pub async fn find(&self, row: &KindRow, key: &str) -> Result<Option<Arc<Version>>, ApiError> {
         match self.cache.resource(row).get(key) {
             Some(version) => Ok(Some(version)),
             None => self.stored(row, key).await,
@@ -109,11 +105,7 @@ impl Core {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn stored(
-        &self,
-        row: &'static KindRow,
-        key: &str,
-    ) -> Result<Option<Arc<Version>>, ApiError> {
+    pub async fn stored(&self, row: &KindRow, key: &str) -> Result<Option<Arc<Version>>, ApiError> {
         let fetched =
             self.store.get(keys::object(row, key)).await.map_err(|error| store_error(&error))?;
         fetched.entry.map(|entry| version_of(row, key, &entry)).transpose()
@@ -125,7 +117,7 @@ impl Core {
 /// # Errors
 /// 500 when the entry is not an object.
 pub fn version_of(
-    row: &'static KindRow,
+    row: &KindRow,
     key: &str,
     entry: &store::Entry,
 ) -> Result<Arc<Version>, ApiError> {
@@ -138,10 +130,10 @@ pub fn version_of(
 ///
 /// # Errors
 /// 500 when the stored bytes are not an object of the kind.
-pub fn decode(row: &'static KindRow, version: &Version) -> Result<Box<dyn Object>, ApiError> {
-    let codec = api::kind::codec(row).ok_or_else(|| ApiError::internal("kind without codec"))?;
-    codec.decode(&version.json).map_err(|error| {
-        tracing::error!(kind = row.kind, key = %version.key(), error = %error.source, "stored object cannot be decoded");
+pub fn decode(kind: impl Into<KindRef>, version: &Version) -> Result<Box<dyn Object>, ApiError> {
+    let kind = kind.into();
+    api::kind::decode(&kind, &version.json).map_err(|error| {
+        tracing::error!(kind = &*kind.kind, key = %version.key(), error = %error.source, "stored object cannot be decoded");
         ApiError::internal(error)
     })
 }

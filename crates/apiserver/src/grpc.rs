@@ -15,7 +15,7 @@ pub use service::Resources;
 
 use crate::body::MAX_BODY_BYTES;
 use crate::core::Core;
-use crate::pipeline::Pipeline;
+use crate::pipeline::Pipelines;
 
 /// The largest message that is received, in bytes: the largest object and what is around it.
 const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (1 << 20);
@@ -24,8 +24,8 @@ const MAX_REQUEST_BYTES: usize = MAX_BODY_BYTES + (1 << 20);
 pub type Grpc = Routes;
 
 /// Builds the services.
-pub fn routes(pipeline: Pipeline, core: Arc<Core>) -> Grpc {
-    let resources = Resources::new(pipeline, core);
+pub fn routes(pipelines: &Pipelines, core: Arc<Core>) -> Grpc {
+    let resources = Resources::new(pipelines, core);
     let resources = rpc::api_v1::resources_server::ResourcesServer::new(resources)
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(rpc::MAX_MESSAGE_BYTES);

@@ -194,7 +194,7 @@ mod tests {
 
     fn target(row: &'static api::KindRow, namespace: &str, name: &str) -> Target {
         Target {
-            row,
+            row: row.into(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             subresource: String::new(),

@@ -9,7 +9,7 @@ pub const ROOT: &str = "/registry/";
 /// `pods` or `apps/deployments`.
 pub fn segment(row: &KindRow) -> String {
     if row.group.is_empty() {
-        row.plural.to_owned()
+        row.plural.to_string()
     } else {
         format!("{}/{}", row.group, row.plural)
     }

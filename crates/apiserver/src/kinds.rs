@@ -12,6 +12,8 @@ pub mod columns;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod custom;
+mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
 mod endpoint_slice;
@@ -196,7 +198,8 @@ pub trait Strategy: Send + Sync + 'static {
 /// [`Strategy`] with the object's type erased. Panics are impossible as long as callers find the
 /// strategy by the object's own row.
 pub trait AnyStrategy: Send + Sync {
-    fn row(&self) -> &'static KindRow;
+    /// Whether objects of a kind follow this strategy.
+    fn is_of(&self, row: &KindRow) -> bool;
     fn default(&self, object: &mut dyn Object);
     fn prepare_create(&self, object: &mut dyn Object, context: &Context<'_>);
     fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
@@ -225,8 +228,8 @@ fn typed_mut<K: Kind>(object: &mut dyn Object) -> &mut K {
 }
 
 impl<S: Strategy> AnyStrategy for S {
-    fn row(&self) -> &'static KindRow {
-        S::Object::ROW
+    fn is_of(&self, row: &KindRow) -> bool {
+        S::Object::ROW == row
     }
 
     fn default(&self, object: &mut dyn Object) {
@@ -316,6 +319,7 @@ static STRATEGIES: &[&dyn AnyStrategy] = &[
     &runtime_class::Rules,
     &service_account::Rules,
     &cron_job::Rules,
+    &custom_resource_definition::Rules,
     &daemon_set::Rules,
     &deployment::Rules,
     &endpoint_slice::Rules,
@@ -344,11 +348,12 @@ static STRATEGIES: &[&dyn AnyStrategy] = &[
     &service::Rules,
     &stateful_set::Rules,
     &storage_class::Rules,
+    &custom::Rules,
 ];
 
 /// The strategy of a kind that has objects.
 pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
-    let found = STRATEGIES.iter().copied().find(|strategy| strategy.row() == row);
+    let found = STRATEGIES.iter().copied().find(|strategy| strategy.is_of(row));
     found.expect("every kind that has objects has a strategy")
 }
 

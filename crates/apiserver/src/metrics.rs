@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use api::ApiError;
+use api::kind::Text;
 use clock::monotonic;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -30,12 +31,12 @@ const BUCKETS: [f64; 23] = [
 struct Labels {
     component: &'static str,
     dry_run: &'static str,
-    group: &'static str,
-    resource: &'static str,
+    group: Text,
+    resource: Text,
     scope: &'static str,
-    subresource: &'static str,
+    subresource: Text,
     verb: &'static str,
-    version: &'static str,
+    version: Text,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,7 +62,7 @@ pub struct PodSecurityLabels {
     request_operation: &'static str,
     /// `pod` or `controller`
     resource: &'static str,
-    subresource: &'static str,
+    subresource: Text,
 }
 
 impl PodSecurityLabels {
@@ -69,7 +70,7 @@ impl PodSecurityLabels {
         let mut known = call.row().subresources.iter();
         let known = known.find(|name| **name == call.target.subresource);
         let request_operation = if call.verb == Verb::Create { "create" } else { "update" };
-        Self { request_operation, resource, subresource: known.copied().unwrap_or_default() }
+        Self { request_operation, resource, subresource: known.cloned().unwrap_or_default() }
     }
 }
 
@@ -204,7 +205,7 @@ impl Default for Metrics {
 impl Metrics {
     /// The text of `/metrics`, in OpenMetrics' format.
     pub fn encode(&self, core: &Core) -> String {
-        for resource in core.cache.resources() {
+        for resource in core.cache.resources().iter() {
             let labels = ObjectLabels { resource: resource.row.qualified_resource() };
             let count = i64::try_from(resource.len()).unwrap_or(i64::MAX);
             self.objects.get_or_create(&labels).set(count);
@@ -226,12 +227,12 @@ fn labels(request: &Request) -> (Labels, bool) {
     let labels = Labels {
         component: "apiserver",
         dry_run: if options.dry_run { "All" } else { "" },
-        group: "",
-        resource: "",
+        group: "".into(),
+        resource: "".into(),
         scope: "",
-        subresource: "",
+        subresource: "".into(),
         verb: "",
-        version: "",
+        version: "".into(),
     };
     match &request.subject {
         Subject::Path { method, .. } => {
@@ -256,10 +257,10 @@ fn labels(request: &Request) -> (Labels, bool) {
             let known = known.find(|name| **name == target.subresource);
             let long = matches!(verb, Verb::Watch | Verb::Connect { .. });
             let labels = Labels {
-                group: target.row.group,
-                version: target.row.version,
-                resource: target.row.plural,
-                subresource: known.copied().unwrap_or_default(),
+                group: target.row.group.clone(),
+                version: target.row.version.clone(),
+                resource: target.row.plural.clone(),
+                subresource: known.cloned().unwrap_or_default(),
                 scope,
                 verb: verb_name(*verb, options.patch_type),
                 ..labels

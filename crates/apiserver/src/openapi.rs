@@ -1,4 +1,4 @@
-//! OpenAPI documents of the built-in kinds, generated from the schema table.
+//! OpenAPI documents of all kinds, generated from the schema table and from CustomResourceDefinitions.
 //!
 //! Entry points: [`index`] (`/openapi/v3`), [`document`] (`/openapi/v3/<path of a group version>`)
 //! and [`swagger`] (`/openapi/v2`). kubectl takes patch strategies, merge keys, supported
@@ -18,24 +18,31 @@ mod schemas;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::LazyLock;
 
-use api::kind::KINDS;
+use api::KindRef;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use schemas::{Dialect, Schemas};
 
+use crate::registry::{Group, Kinds};
+
 /// The API version that the documents state.
 const API_VERSION: &str = "v1.37.0";
 
 /// A group and a version.
-type GroupVersion = (&'static str, &'static str);
+type GroupVersion = (String, String);
 
 /// Every group version that has kinds.
-fn group_versions() -> BTreeSet<GroupVersion> {
-    KINDS.iter().map(|row| (row.group, row.version)).collect()
+fn group_versions(kinds: &Kinds) -> BTreeSet<GroupVersion> {
+    let of = |group: &Group| {
+        let name = group.name.to_string();
+        let versions = group.versions.clone();
+        versions.into_iter().map(move |version| (name.clone(), version.into_owned()))
+    };
+    kinds.groups().iter().flat_map(of).collect()
 }
 
 /// `api/v1` or `apis/apps/v1`: the key of a group version in the index.
@@ -45,32 +52,53 @@ pub fn path(group: &str, version: &str) -> String {
 
 /// The index of documents, as JSON. Each URL has the hash of its document, so that clients may
 /// cache it for ever.
-pub fn index() -> Bytes {
-    static INDEX: OnceLock<Bytes> = OnceLock::new();
-    let build = || {
-        let paths: Map<String, Value> = group_versions()
-            .into_iter()
-            .map(|(group, version)| {
-                let path = path(group, version);
-                let url = format!("/openapi/v3/{path}?hash={}", hash(&build(group, version)));
-                (path, json!({ "serverRelativeURL": url }))
-            })
-            .collect();
-        Bytes::from(json!({ "paths": paths }).to_string())
-    };
-    INDEX.get_or_init(build).clone()
+pub fn index(kinds: &Kinds) -> Bytes {
+    let paths: Map<String, Value> = group_versions(kinds)
+        .into_iter()
+        .filter_map(|(group, version)| {
+            let Document { hash, .. } = rendered(kinds, &group, &version)?;
+            let path = path(&group, &version);
+            let url = format!("/openapi/v3/{path}?hash={hash}");
+            Some((path, json!({ "serverRelativeURL": url })))
+        })
+        .collect();
+    Bytes::from(json!({ "paths": paths }).to_string())
 }
 
 /// The document of a group version, as JSON. `None`: no such group version.
-pub fn document(group: &str, version: &str) -> Option<Bytes> {
-    static DOCUMENTS: LazyLock<Mutex<BTreeMap<GroupVersion, Bytes>>> =
+pub fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Bytes> {
+    rendered(kinds, group, version).map(|document| document.json)
+}
+
+/// A document that has been built, and what of.
+#[derive(Clone)]
+struct Document {
+    kinds: Vec<KindRef>,
+    json: Bytes,
+    hash: String,
+}
+
+/// The document of a group version, built again only if one of its kinds has been redefined.
+fn rendered(kinds: &Kinds, group: &str, version: &str) -> Option<Document> {
+    static DOCUMENTS: LazyLock<Mutex<BTreeMap<GroupVersion, Document>>> =
         LazyLock::new(Mutex::default);
-    let key = group_versions().into_iter().find(|key| *key == (group, version))?;
-    if let Some(document) = DOCUMENTS.lock().get(&key) {
+    let rows = kinds.of(group, version);
+    let key = (group.to_owned(), version.to_owned());
+    let mut known = DOCUMENTS.lock();
+    if rows.is_empty() {
+        known.remove(&key);
+        return None;
+    }
+    let same = |document: &&Document| {
+        let mut pairs = document.kinds.iter().zip(&rows);
+        document.kinds.len() == rows.len() && pairs.all(|(one, other)| one.is_same(other))
+    };
+    if let Some(document) = known.get(&key).filter(same) {
         return Some(document.clone());
     }
-    let document = Bytes::from(build(key.0, key.1));
-    DOCUMENTS.lock().insert(key, document.clone());
+    let json = Bytes::from(build(&rows));
+    let document = Document { hash: hash(&json), kinds: rows, json };
+    known.insert(key, document.clone());
     Some(document)
 }
 
@@ -80,10 +108,10 @@ pub fn hash(document: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-fn build(group: &'static str, version: &'static str) -> Vec<u8> {
+fn build(rows: &[KindRef]) -> Vec<u8> {
     let mut schemas = Schemas::new(Dialect::V3);
     let mut all_paths = Map::new();
-    for row in KINDS.iter().filter(|row| (row.group, row.version) == (group, version)) {
+    for row in rows {
         paths::of_kind(row, &mut schemas, &mut all_paths);
     }
     let document = json!({
@@ -104,22 +132,37 @@ fn bearer_token() -> Value {
 }
 
 /// All definitions in the format of OpenAPI v2, as JSON, for legacy clients.
-pub fn swagger() -> Bytes {
-    static SWAGGER: OnceLock<Bytes> = OnceLock::new();
-    SWAGGER.get_or_init(|| Bytes::from(build_swagger().to_string())).clone()
+pub fn swagger(kinds: &Kinds) -> Bytes {
+    static SWAGGER: Mutex<Option<(u64, Bytes)>> = Mutex::new(None);
+    current(&SWAGGER, kinds, |swagger| Bytes::from(swagger.to_string()))
 }
 
 /// The same as protobuf (gnostic's `openapi.v2.Document`).
-pub fn swagger_protobuf() -> Bytes {
-    static SWAGGER: OnceLock<Bytes> = OnceLock::new();
-    SWAGGER.get_or_init(|| Bytes::from(protobuf::document(&build_swagger()))).clone()
+pub fn swagger_protobuf(kinds: &Kinds) -> Bytes {
+    static SWAGGER: Mutex<Option<(u64, Bytes)>> = Mutex::new(None);
+    current(&SWAGGER, kinds, |swagger| Bytes::from(protobuf::document(&swagger)))
 }
 
-fn build_swagger() -> Value {
+/// A form of the document of all kinds, built again once a kind has changed.
+fn current(
+    known: &Mutex<Option<(u64, Bytes)>>,
+    kinds: &Kinds,
+    form: impl FnOnce(Value) -> Bytes,
+) -> Bytes {
+    let mut known = known.lock();
+    match &*known {
+        Some((generation, document)) if *generation == kinds.generation => document.clone(),
+        _ => known.insert((kinds.generation, form(build_swagger(kinds)))).1.clone(),
+    }
+}
+
+fn build_swagger(kinds: &Kinds) -> Value {
     let mut schemas = Schemas::new(Dialect::V2);
     let mut all_paths = Map::new();
-    for row in KINDS {
-        paths::of_kind(row, &mut schemas, &mut all_paths);
+    for (group, version) in group_versions(kinds) {
+        for row in kinds.of(&group, &version) {
+            paths::of_kind(&row, &mut schemas, &mut all_paths);
+        }
     }
     json!({
         "swagger": "2.0",

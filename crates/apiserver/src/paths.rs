@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::core::Core;
 use crate::openapi;
+use crate::registry::Kinds;
 use crate::request::{Request, Subject};
 use crate::response::Response;
 
@@ -17,10 +18,6 @@ pub use probe::StoreProbe;
 /// The Kubernetes version that is served.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
-
-/// Where custom resources are defined. There are none: clients that check whether a kind is a
-/// custom one get an empty list, and nothing can be added to it.
-pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// Answers a path.
 ///
@@ -36,11 +33,6 @@ pub async fn answer(
     if let Subject::Path { method, .. } = &request.subject
         && !matches!(*method, "get" | "head")
     {
-        if path == DEFINITIONS {
-            return Err(ApiError::not_implemented(
-                "custom resources are not served: CustomResourceDefinitions cannot be made",
-            ));
-        }
         return Err(ApiError::new(
             405,
             "MethodNotAllowed",
@@ -50,6 +42,7 @@ pub async fn answer(
     let json = |value: serde_json::Value| {
         Ok(Response::Json { code: 200, json: Bytes::from(value.to_string()), warnings: Vec::new() })
     };
+    let kinds = core.cache.registry.kinds();
     match trimmed {
         "/healthz" | "/livez" | "/readyz" => health(core, trimmed, request).await,
         "/version" => json(version()),
@@ -65,13 +58,9 @@ pub async fn answer(
                 body: core.metrics.encode(core).into(),
             })
         }
-        DEFINITIONS => json(json!({
-            "kind": "CustomResourceDefinitionList", "apiVersion": "apiextensions.k8s.io/v1",
-            "metadata": {"resourceVersion": core.cache.revision().to_string()}, "items": [],
-        })),
-        "/api" | "/apis" => Ok(discovery::root(trimmed, accept, core.advertised)),
-        "/openapi/v2" | "/openapi/v3" => openapi_document(trimmed, accept),
-        _ if trimmed.starts_with("/openapi/v3/") => openapi_document(trimmed, accept),
+        "/api" | "/apis" => Ok(discovery::root(&kinds, trimmed, accept, core.advertised)),
+        "/openapi/v2" | "/openapi/v3" => openapi_document(&kinds, trimmed, accept),
+        _ if trimmed.starts_with("/openapi/v3/") => openapi_document(&kinds, trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
         "" => json(json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics",
             "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
@@ -82,7 +71,7 @@ pub async fn answer(
         {
             health(core, trimmed, request).await
         }
-        _ => discovery::group_or_version(trimmed).ok_or_else(ApiError::no_such_resource),
+        _ => discovery::group_or_version(&kinds, trimmed).ok_or_else(ApiError::no_such_resource),
     }
 }
 
@@ -92,13 +81,13 @@ const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.
 
 /// OpenAPI as JSON; v2 as protobuf too. A client that accepts only the protobuf format of v3 gets
 /// 406 and falls back.
-fn openapi_document(path: &str, accept: &str) -> Result<Response, ApiError> {
+fn openapi_document(kinds: &Kinds, path: &str, accept: &str) -> Result<Response, ApiError> {
     let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     if path == "/openapi/v2" && accept.contains("com.github.proto-openapi.spec.v2") {
         return Ok(Response::Raw {
             code: 200,
             content_type: SWAGGER_PROTOBUF.to_owned(),
-            body: openapi::swagger_protobuf(),
+            body: openapi::swagger_protobuf(kinds),
         });
     }
     if accept.contains("proto-openapi") && !takes_json {
@@ -107,14 +96,14 @@ fn openapi_document(path: &str, accept: &str) -> Result<Response, ApiError> {
         ));
     }
     let body = match path.strip_prefix("/openapi/v3/") {
-        None if path == "/openapi/v2" => openapi::swagger(),
-        None => openapi::index(),
+        None if path == "/openapi/v2" => openapi::swagger(kinds),
+        None => openapi::index(kinds),
         Some(rest) => {
             let (group, version) = match rest.strip_prefix("apis/") {
                 Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
                 None => ("", rest.strip_prefix("api/").unwrap_or_default()),
             };
-            openapi::document(group, version).ok_or_else(ApiError::no_such_resource)?
+            openapi::document(kinds, group, version).ok_or_else(ApiError::no_such_resource)?
         }
     };
     Ok(Response::Raw { code: 200, content_type: "application/json".to_owned(), body })

@@ -10,6 +10,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
 use crate::core::{Call, Core};
+use crate::registry::Registry;
 use crate::request::{Request, Subject};
 use crate::response::Response;
 use crate::{authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
@@ -26,6 +27,8 @@ pub struct Pipelines {
     pub identify: Pipeline,
     /// Authentication, authorization and a seat. Answers nothing.
     pub admit: Pipeline,
+    /// What a request can be about.
+    pub registry: Arc<Registry>,
 }
 
 impl Pipelines {
@@ -50,6 +53,7 @@ impl Pipelines {
             whole: BoxCloneSyncService::new(whole),
             identify: BoxCloneSyncService::new(identify),
             admit: BoxCloneSyncService::new(admit),
+            registry: core.cache.registry.clone(),
         }
     }
 }

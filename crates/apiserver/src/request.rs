@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{KindRow, fields, labels};
+use api::{KindRef, KindRow, fields, labels};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -59,7 +59,7 @@ impl fmt::Display for Verb {
 /// A resource, or one object or subresource of it.
 #[derive(Clone, Debug)]
 pub struct Target {
-    pub row: &'static KindRow,
+    pub row: KindRef,
     /// Empty for cluster-scoped kinds, and for a list over all namespaces.
     pub namespace: String,
     /// Empty for collections.
@@ -73,7 +73,7 @@ pub struct Target {
 impl Target {
     /// `namespace/name`, or `name` for cluster-scoped kinds: the key within its resource.
     pub fn key(&self) -> String {
-        object_key(self.row, &self.namespace, &self.name)
+        object_key(&self.row, &self.namespace, &self.name)
     }
 }
 

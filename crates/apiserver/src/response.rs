@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use api::KindRow;
+use api::KindRef;
 use bytes::Bytes;
 
 use crate::cache::{Version, Watcher};
@@ -14,7 +14,7 @@ use crate::connect::Connection;
 pub struct ObjectAnswer {
     /// 200, 201 for a create, 202 for a deletion that is not finished.
     pub code: u16,
-    pub row: &'static KindRow,
+    pub row: KindRef,
     pub version: Arc<Version>,
     pub warnings: Vec<String>,
 }
@@ -56,7 +56,7 @@ pub fn bounded(warnings: &[String]) -> Vec<String> {
 /// A page of a list, or all of it.
 #[derive(Clone, Debug)]
 pub struct ListAnswer {
-    pub row: &'static KindRow,
+    pub row: KindRef,
     pub items: Vec<Arc<Version>>,
     pub revision: u64,
     pub continue_token: String,

@@ -30,7 +30,8 @@ use crate::answer::hold;
 use crate::authn;
 use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Pipelines};
+use crate::registry::Registry;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::ClientCertificate;
@@ -58,12 +59,17 @@ pub fn certificate(extensions: &http::Extensions) -> ClientCertificate {
 #[derive(Clone)]
 pub struct Rest {
     pipeline: Pipeline,
+    registry: Arc<Registry>,
     rendering: Arc<Rendering>,
 }
 
 impl Rest {
-    pub fn new(pipeline: Pipeline, clock: SharedClock) -> Self {
-        Self { pipeline, rendering: Arc::new(Rendering::new(clock)) }
+    pub fn new(pipelines: &Pipelines, clock: SharedClock) -> Self {
+        Self {
+            pipeline: pipelines.whole.clone(),
+            registry: pipelines.registry.clone(),
+            rendering: Arc::new(Rendering::new(clock)),
+        }
     }
 
     /// Answers one HTTP request.
@@ -118,8 +124,7 @@ impl Rest {
                 if let Some(hash) = hash {
                     response = documents::set_etag(parts, &hash, response);
                 }
-                if let Some(text) = deprecated {
-                    let value = HeaderValue::from_static(text);
+                if let Some(value) = deprecated {
                     response.headers_mut().append(WARNING, value);
                 }
                 response
@@ -135,16 +140,22 @@ impl Rest {
         seat: Seat,
         accept: &Accept,
     ) -> Result<Answer, ApiError> {
-        let mut routed = route::route(parts, accept)?;
+        let mut routed = route::route(&self.registry.kinds(), parts, accept)?;
         routed.options.product = product(&parts.headers).to_owned();
         let deprecated = deprecation(&routed.subject);
+        let body_format = negotiate::body_format(parts, true)?;
+        if let Subject::Resource { target, .. } = &routed.subject
+            && target.row.custom.is_some()
+        {
+            negotiate::without_protobuf(parts, accept)?;
+        }
         let verb = match &routed.subject {
             Subject::Resource { verb, .. } => Some(*verb),
             Subject::Path { .. } => None,
         };
         let request = Request {
             options: routed.options,
-            body_format: negotiate::body_format(parts, true)?,
+            body_format,
             unread,
             seat,
             ..Request::new(
@@ -162,7 +173,7 @@ struct Answer {
     response: Response,
     verb: Option<Verb>,
     /// A warning about the kind, as a header.
-    deprecated: Option<&'static str>,
+    deprecated: Option<HeaderValue>,
 }
 
 /// Whether the client is likely to be sending a body that will not be read.
@@ -172,13 +183,17 @@ fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
 }
 
 /// Kubernetes' warning with every answer about a deprecated kind.
-fn deprecation(subject: &Subject) -> Option<&'static str> {
-    match subject {
-        Subject::Resource { target, .. } if target.row == Endpoints::ROW => Some(
+fn deprecation(subject: &Subject) -> Option<HeaderValue> {
+    let Subject::Resource { target, .. } = subject else {
+        return None;
+    };
+    if target.row == Endpoints::ROW {
+        return Some(HeaderValue::from_static(
             "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"",
-        ),
-        _ => None,
+        ));
     }
+    let text = target.row.custom.as_ref()?.deprecation.as_ref()?;
+    HeaderValue::from_str(&format!("299 - {text:?}")).ok()
 }
 
 fn header<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {

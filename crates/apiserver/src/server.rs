@@ -122,8 +122,8 @@ pub fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let doors = Doors {
         certificates,
-        rest: Rest::new(pipelines.whole.clone(), core.clock.clone()),
-        grpc: grpc::routes(pipelines.whole.clone(), core.clone()),
+        rest: Rest::new(&pipelines, core.clock.clone()),
+        grpc: grpc::routes(&pipelines, core.clone()),
         gate: Gate::new(pipelines),
         core: core.clone(),
     };

@@ -45,7 +45,7 @@ fn decode<K: Kind>(request: &Request) -> Result<K, ApiError> {
         return Err(ApiError::bad_request("unable to decode an empty request body"));
     }
     crate::body::decode_as(&json).map_err(|why| {
-        let (kind, version) = (K::ROW.kind, K::ROW.version);
+        let (kind, version) = (K::KIND, K::VERSION);
         ApiError::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
         ))

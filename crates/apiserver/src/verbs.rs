@@ -12,7 +12,7 @@ pub mod update;
 
 use std::sync::Arc;
 
-use api::{ApiError, KindRow};
+use api::{ApiError, KindRef};
 
 use crate::cache::Version;
 use crate::core::Call;
@@ -20,8 +20,9 @@ use crate::request::{Request, Verb};
 use crate::response::{ObjectAnswer, Response};
 use crate::subresources;
 
-pub(crate) fn answer(row: &'static KindRow, code: u16, version: Arc<Version>) -> ObjectAnswer {
-    ObjectAnswer { code, row, version, warnings: Vec::new() }
+pub(crate) fn answer(row: &KindRef, code: u16, version: Arc<Version>) -> ObjectAnswer {
+    let version = version.served(row);
+    ObjectAnswer { code, row: row.clone(), version, warnings: Vec::new() }
 }
 
 /// Carries out an authorized request to a resource.
@@ -40,6 +41,16 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     }
     if !row.stored {
         return subresources::answer_review(call, request).await;
+    }
+    if let Some(custom) = &row.custom
+        && custom.converted_by_webhook
+        && custom.storage_version != row.version
+    {
+        return Err(ApiError::not_implemented(format!(
+            "{} are stored as {}, and conversion by webhook is not implemented",
+            row.qualified_resource(),
+            custom.storage_version
+        )));
     }
     let named = !call.target.name.is_empty();
     match (call.verb, named) {

@@ -18,6 +18,7 @@ use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::core::Core;
+use crate::definitions;
 use crate::inflight::Inflight;
 use crate::kubelet::{KubeletTls, Kubelets};
 use crate::metrics::Metrics;
@@ -74,6 +75,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     // The first request is authorized by the roles above.
     core.cache.fresh().await.context("cannot read the system's own objects")?;
     Allocator::keep_repaired(&core, shutdown.clone());
+    definitions::keep(&core, shutdown.clone());
     let pipelines = Pipelines::new(&core);
     server::serve(listener, tls, core, pipelines, embedded, shutdown)
 }

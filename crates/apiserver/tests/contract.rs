@@ -13,6 +13,8 @@ mod bad_input;
 mod certificates;
 #[path = "contract/creation.rs"]
 mod creation;
+#[path = "contract/custom.rs"]
+mod custom;
 #[path = "contract/deletion.rs"]
 mod deletion;
 #[path = "contract/doors.rs"]

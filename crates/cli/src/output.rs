@@ -4,7 +4,6 @@
 mod columns;
 pub mod event;
 mod go_template;
-pub mod jsonpath;
 pub mod table;
 pub mod tabwriter;
 mod yaml;
@@ -13,8 +12,8 @@ use anyhow::bail;
 use serde_json::{Value, json};
 
 use crate::discovery::Resource;
+use api::jsonpath::Template;
 pub use go_template::go_text;
-use jsonpath::Template;
 pub use yaml::yaml;
 
 /// Flags of every verb that prints objects.

@@ -9,9 +9,9 @@ use crate::{Client, Error};
 /// The address of a collection (`name` empty), an object, or a subresource.
 pub fn target(row: &KindRow, namespace: &str, name: &str, subresource: &str) -> pb::Target {
     pb::Target {
-        group: row.group.into(),
-        version: row.version.into(),
-        resource: row.plural.into(),
+        group: row.group.to_string(),
+        version: row.version.to_string(),
+        resource: row.plural.to_string(),
         namespace: if row.namespaced() { namespace.into() } else { String::new() },
         name: name.into(),
         subresource: subresource.into(),

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use api::kind::DecodeError;
-use api::{Kind, KindRow};
+use api::{Kind, KindRef, KindRow};
 use async_stream::stream;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use futures::Stream;
@@ -75,23 +75,24 @@ pub fn informer<K: Kind>(
 /// [`pb::Representation::PartialMetadata`] the JSON holds only metadata.
 pub fn informer_with<T: Send + 'static>(
     client: Client,
-    row: &'static KindRow,
+    row: impl Into<KindRef>,
     options: InformerOptions,
     representation: pb::Representation,
     decode: impl Fn(&pb::Object) -> Result<T, DecodeError> + Send + 'static,
 ) -> impl Stream<Item = Event<T>> + Send + 'static {
+    let row = row.into();
     stream! {
         let backoff = ExponentialBuilder::default().with_min_delay(RETRY_MIN).with_max_delay(RETRY_MAX).with_jitter().without_max_times();
         let mut delays = backoff.build();
         let mut state = WatchState::default();
         loop {
-            let request = state.request(row, &options, representation);
+            let request = state.request(&row, &options, representation);
             if state.revision.is_none() {
                 state.restart();
                 yield Event::Init;
             }
             match client.resources().watch(request).await {
-                Err(status) => state.failed(row, status.into()),
+                Err(status) => state.failed(&row, status.into()),
                 Ok(response) => {
                     let mut batches = response.into_inner();
                     loop {
@@ -99,7 +100,7 @@ pub fn informer_with<T: Send + 'static>(
                             Ok(Some(batch)) => {
                                 delays = backoff.build();
                                 for event in batch.events {
-                                    for step in state.step(row, event, &decode) {
+                                    for step in state.step(&row, event, &decode) {
                                         yield step;
                                     }
                                 }
@@ -109,7 +110,7 @@ pub fn informer_with<T: Send + 'static>(
                             }
                             Ok(None) => break,
                             Err(status) => {
-                                state.failed(row, status.into());
+                                state.failed(&row, status.into());
                                 break;
                             }
                         }

@@ -18,6 +18,7 @@ pub mod expectations;
 pub mod hash;
 pub mod informer;
 pub mod int_or_percent;
+pub mod kinds;
 pub mod node_match;
 pub mod owner;
 pub mod pod_control;

@@ -25,6 +25,7 @@ use crate::controllers::garbage_collector::feed::Feed;
 use crate::controllers::garbage_collector::graph::Graph;
 use crate::machinery::error::During;
 use crate::machinery::informer::Synced;
+use crate::machinery::kinds::Kinds;
 use crate::machinery::queue::{self, Controller, Requests, Trigger};
 use crate::machinery::shared_informers::SharedInformers;
 
@@ -44,6 +45,8 @@ pub(crate) struct Wiring {
     pub recorder: EventRecorder,
     pub clock: SharedClock,
     pub informers: SharedInformers,
+    /// The kinds that there are, once a controller needs them.
+    pub kinds: Arc<Kinds>,
     graph: Option<SharedGraph>,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
@@ -59,6 +62,7 @@ impl Wiring {
             client,
             clock,
             informers: SharedInformers::default(),
+            kinds: Arc::default(),
             graph: None,
             stop,
             ready: watch::Sender::new(false),
@@ -80,11 +84,12 @@ impl Wiring {
 
     /// The metadata graph, which is filled as soon as one controller needs it.
     fn graph(&mut self) -> &mut SharedGraph {
-        let (own, caches) = (&self.own, &mut self.caches);
+        let (own, caches, kinds) = (&self.own, &mut self.caches, &self.kinds);
         self.graph.get_or_insert_with(|| {
             let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
             let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
-            caches.extend(feed.start(own));
+            caches.push(kinds.start(own));
+            caches.extend(feed.start(own, kinds));
             SharedGraph {
                 graph: feed.graph,
                 collector: Some(collector),

@@ -4,27 +4,22 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::FieldSchema;
 use super::fields::{Set, step};
-use crate::schema::List;
+use super::{FieldSchema, Merge};
 
 /// The edge that identifies a list element; `None` for lists that are owned as a whole.
-fn edge(element: &Value, schema: FieldSchema) -> Option<String> {
+fn edge(element: &Value, schema: FieldSchema<'_>) -> Option<String> {
     match schema.list {
-        List::Atomic => None,
-        List::Set => Some(format!("v:{element}")),
-        List::Map(keys) => {
+        Merge::Atomic => None,
+        Merge::Set => Some(format!("v:{element}")),
+        Merge::Map(keys) => {
             let mut values = BTreeMap::new();
-            for key in keys {
-                let default =
-                    || schema.element().fields?.iter().find(|field| field.name == *key)?.default;
+            for key in keys.iter() {
                 let value = match element.get(key) {
                     Some(value) if !value.is_null() => value.clone(),
-                    _ => default()
-                        .and_then(|json| serde_json::from_str(json).ok())
-                        .unwrap_or_default(),
+                    _ => schema.element().default(key).unwrap_or_default(),
                 };
-                values.insert(*key, value);
+                values.insert(key, value);
             }
             let text: Vec<String> =
                 values.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
@@ -35,7 +30,10 @@ fn edge(element: &Value, schema: FieldSchema) -> Option<String> {
 
 /// The edges of a list whose elements all have one, each with its elements, in the order of the
 /// first ones. Objects may have several elements with the same keys, which are owned together.
-fn elements(list: &[Value], schema: FieldSchema) -> Option<Vec<(String, Vec<&Value>)>> {
+fn elements<'a>(
+    list: &'a [Value],
+    schema: FieldSchema<'_>,
+) -> Option<Vec<(String, Vec<&'a Value>)>> {
     let mut found: Vec<(String, Vec<&Value>)> = Vec::with_capacity(list.len());
     let mut positions = HashMap::with_capacity(list.len());
     for element in list {
@@ -55,7 +53,7 @@ fn elements(list: &[Value], schema: FieldSchema) -> Option<Vec<(String, Vec<&Val
 }
 
 /// Where a list has several elements with the same keys: what an apply may not send.
-pub(super) fn duplicate(value: &Value, schema: FieldSchema, path: &str) -> Option<String> {
+pub(super) fn duplicate(value: &Value, schema: FieldSchema<'_>, path: &str) -> Option<String> {
     match value {
         Value::Object(map) if !schema.atomic => map.iter().find_map(|(name, value)| {
             duplicate(value, schema.child(name), &format!("{path}.{name}"))
@@ -70,16 +68,16 @@ pub(super) fn duplicate(value: &Value, schema: FieldSchema, path: &str) -> Optio
     }
 }
 
-fn granular(value: &Value, schema: FieldSchema) -> bool {
+fn granular(value: &Value, schema: FieldSchema<'_>) -> bool {
     match value {
         Value::Object(map) => !schema.atomic && !map.is_empty(),
-        Value::Array(list) => !list.is_empty() && schema.list != List::Atomic,
+        Value::Array(list) => !list.is_empty() && schema.list != Merge::Atomic,
         _ => false,
     }
 }
 
 /// The fields that a configuration sets.
-pub(super) fn set_of(value: &Value, schema: FieldSchema) -> Set {
+pub(super) fn set_of(value: &Value, schema: FieldSchema<'_>) -> Set {
     let mut set = Set::default();
     match value {
         Value::Object(map) => {
@@ -101,7 +99,7 @@ pub(super) fn set_of(value: &Value, schema: FieldSchema) -> Set {
 }
 
 /// `whole`: the path itself is owned even if there is something below it.
-fn add(set: &mut Set, edge: String, value: &Value, schema: FieldSchema, whole: bool) {
+fn add(set: &mut Set, edge: String, value: &Value, schema: FieldSchema<'_>, whole: bool) {
     let below = if granular(value, schema) { set_of(value, schema) } else { Set::default() };
     if whole || below.is_empty() {
         set.insert(edge.clone());
@@ -131,7 +129,7 @@ fn add_whole(set: &mut Set, member: &Member<'_>, within: bool) {
 }
 
 /// Merges `config` into `live`.
-pub(super) fn merge(live: &Value, config: &Value, schema: FieldSchema) -> Value {
+pub(super) fn merge(live: &Value, config: &Value, schema: FieldSchema<'_>) -> Value {
     match (live, config) {
         (Value::Object(live), Value::Object(config)) if !schema.atomic => {
             let mut merged = live.clone();
@@ -159,7 +157,7 @@ type Elements<'a> = [(String, Vec<&'a Value>)];
 
 /// Elements of the configuration in its order; elements that only the live list has stay before
 /// what followed them.
-fn merge_lists(live: &Elements<'_>, config: &Elements<'_>, schema: FieldSchema) -> Vec<Value> {
+fn merge_lists(live: &Elements<'_>, config: &Elements<'_>, schema: FieldSchema<'_>) -> Vec<Value> {
     fn positions<'a>(elements: &'a Elements<'_>) -> HashMap<&'a str, usize> {
         elements.iter().enumerate().map(|(at, (edge, _))| (edge.as_str(), at)).collect()
     }
@@ -199,10 +197,10 @@ fn merge_lists(live: &Elements<'_>, config: &Elements<'_>, schema: FieldSchema) 
 struct Member<'a> {
     edge: String,
     values: Vec<&'a Value>,
-    schema: FieldSchema,
+    schema: FieldSchema<'a>,
 }
 
-fn members(value: &Value, schema: FieldSchema) -> Vec<Member<'_>> {
+fn members<'a>(value: &'a Value, schema: FieldSchema<'a>) -> Vec<Member<'a>> {
     match value {
         Value::Object(map) => map
             .iter()
@@ -243,7 +241,7 @@ impl Member<'_> {
 }
 
 /// What was changed or added in `new`, and what was removed from `old`.
-pub(super) fn compare(old: &Value, new: &Value, schema: FieldSchema) -> (Set, Set) {
+pub(super) fn compare(old: &Value, new: &Value, schema: FieldSchema<'_>) -> (Set, Set) {
     let (mut changed, mut removed) = (Set::default(), Set::default());
     let whole = matches!(new, Value::Array(_)) || schema.is_map();
     let (before, after) = (members(old, schema), members(new, schema));
@@ -275,7 +273,7 @@ pub(super) fn compare(old: &Value, new: &Value, schema: FieldSchema) -> (Set, Se
 }
 
 /// Removes the paths of a set from a value.
-pub(super) fn remove(value: &mut Value, set: &Set, schema: FieldSchema) {
+pub(super) fn remove(value: &mut Value, set: &Set, schema: FieldSchema<'_>) {
     match value {
         Value::Object(map) => {
             for (step, member, below) in set.edges() {

@@ -136,7 +136,7 @@ fn applying_the_same_again_changes_nothing() {
 fn lists_get_the_applied_order() {
     let live = json!({"spec": {"template": {"spec": {"containers": [{"name": "a"}, {"name": "s"}, {"name": "b"}]}}}});
     let wanted = json!({"spec": {"template": {"spec": {"containers": [{"name": "b"}, {"name": "n"}, {"name": "a"}]}}}});
-    let merged = merge::merge(&live, &wanted, FieldSchema::root(schema()));
+    let merged = merge::merge(&live, &wanted, FieldSchema::of_definition(schema()));
     assert_eq!(
         containers(&merged),
         &json!([{"name": "b"}, {"name": "n"}, {"name": "a"}, {"name": "s"}])
@@ -330,7 +330,7 @@ proptest! {
 
     #[test]
     fn sets_survive_encoding(config in any_config()) {
-        let set = merge::set_of(&config, FieldSchema::root(schema()));
+        let set = merge::set_of(&config, FieldSchema::of_definition(schema()));
         prop_assert_eq!(Set::from_json(&set.to_json()), set);
     }
 }
@@ -366,4 +366,60 @@ fn kubectl_takes_back_what_it_leaves_out_of_its_first_apply() {
     let next = config(None, json!([{"name": "a", "image": "x"}]));
     let left = apply(Some(&live), &[], &next, schema(), &writer("kubectl")).unwrap();
     assert_eq!(left.object["spec"]["replicas"], 5);
+}
+
+fn custom() -> Structural {
+    let list = |list_type: &str| json!({"type": "array", "x-kubernetes-list-type": list_type, "items": {"type": "string"}});
+    Structural::new(&json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "set": list("set"),
+        "atomic": list("atomic"),
+        "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "additionalProperties": {"type": "string"}},
+        "map": {"type": "object", "additionalProperties": {"type": "string"}},
+        "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"],
+            "items": {"type": "object", "properties": {"port": {"type": "integer"}, "name": {"type": "string"},
+                "protocol": {"type": "string", "default": "TCP"}}}},
+    }}}}))
+    .unwrap()
+}
+
+#[test]
+fn custom_resources_merge_by_their_schema() {
+    let schema = custom();
+    let mine = json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "a", "labels": {"l": "1"}, "finalizers": ["x/y"]},
+        "spec": {"set": ["a"], "atomic": ["a"], "whole": {"a": "1"}, "map": {"a": "1"}, "ports": [{"port": 80, "name": "web"}]}});
+    let first = apply(None, &[], &mine, &schema, &writer("me")).unwrap();
+    assert_eq!(
+        first.owners[0].fields_v1.as_ref().unwrap().0,
+        json!({
+            "f:metadata": {"f:labels": {"f:l": {}}, "f:finalizers": {"v:\"x/y\"": {}}},
+            "f:spec": {
+                "f:set": {"v:\"a\"": {}}, "f:atomic": {}, "f:whole": {}, "f:map": {"f:a": {}},
+                "f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}, "f:port": {}}},
+            },
+        })
+    );
+    let theirs = json!({"spec": {"set": ["b"], "map": {"b": "2"}, "ports": [{"port": 81}]}});
+    let second =
+        apply(Some(&first.object), &first.owners, &theirs, &schema, &writer("they")).unwrap();
+    assert_eq!(second.object["spec"]["set"], json!(["a", "b"]));
+    assert_eq!(second.object["spec"]["map"], json!({"a": "1", "b": "2"}));
+    assert_eq!(second.object["spec"]["ports"], json!([{"port": 80, "name": "web"}, {"port": 81}]));
+    for (conflicting, field) in [
+        (json!({"spec": {"atomic": ["b"]}}), ".spec.atomic"),
+        (json!({"spec": {"whole": {"b": "1"}}}), ".spec.whole"),
+        (
+            json!({"spec": {"ports": [{"port": 80, "protocol": "TCP", "name": "x"}]}}),
+            ".spec.ports[port=80,protocol=\"TCP\"].name",
+        ),
+    ] {
+        let conflicts =
+            apply(Some(&first.object), &first.owners, &conflicting, &schema, &writer("they"))
+                .unwrap_err();
+        assert_eq!(conflicts[0].field, field);
+    }
+    let twice = json!({"spec": {"ports": [{"port": 80}, {"port": 80, "protocol": "TCP"}]}});
+    assert_eq!(
+        duplicate(&twice, &schema).as_deref(),
+        Some(".spec.ports: duplicate entries for key [port=80,protocol=\"TCP\"]")
+    );
 }

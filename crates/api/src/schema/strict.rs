@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn a_field_is_known_exactly_when_the_definition_has_it() {
         for kind in KINDS {
-            let row = crate::schema::kind(kind.group, kind.version, kind.kind).unwrap();
+            let row = kind.schema().unwrap();
             let mut object: serde_json::Map<_, _> = row
                 .fields
                 .iter()

@@ -87,7 +87,7 @@ fn default_of(call: Call<'_>, row: &'static KindRow, annotation: &str) -> Option
 /// StorageObjectInUseProtection: the finalizer that keeps a claim or a volume from being removed
 /// while it is in use. Its controllers remove it.
 pub fn protection(object: &mut dyn Object) {
-    let finalizer = match object.row().plural {
+    let finalizer = match &*object.row().plural {
         "persistentvolumeclaims" => "kubernetes.io/pvc-protection",
         "persistentvolumes" => "kubernetes.io/pv-protection",
         _ => return,

@@ -178,7 +178,7 @@ impl Results<'_> {
 
 fn audit(call: Call<'_>, policy: LevelVersion, found: &[Violation], name: &str) {
     tracing::info!(
-        resource = call.row().plural,
+        resource = &*call.row().plural,
         namespace = call.target.namespace,
         name,
         user = call.user.name,

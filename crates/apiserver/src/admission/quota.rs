@@ -67,7 +67,7 @@ impl Quotas {
         old: Option<&dyn Object>,
     ) -> Result<Charges, ApiError> {
         let mut charges = Charges::default();
-        if !is_counted(call, object.row(), old.is_some()) {
+        if !is_counted(call, &object.row(), old.is_some()) {
             return Ok(charges);
         }
         let filter = Filter::everything(ResourceQuota::ROW, &call.target.namespace);
@@ -192,7 +192,7 @@ fn plan(
     if !quota::selects(spec, hard.keys(), new) {
         return Ok(None);
     }
-    let relevant = quota::relevant(new.row(), hard.keys());
+    let relevant = quota::relevant(&new.row(), hard.keys());
     if let Some(pod) = new.downcast_ref::<Pod>() {
         let missing = quota::missing_requirements(pod, &relevant);
         if !missing.is_empty() {

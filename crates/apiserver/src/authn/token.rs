@@ -312,7 +312,7 @@ async fn bound<K: Kind>(
     namespace: &str,
     object: &BoundObject,
 ) -> Result<(), TokenError> {
-    let (kind, name) = (K::ROW.kind, object.name.clone());
+    let (kind, name) = (K::KIND, object.name.clone());
     let key = crate::request::object_key(K::ROW, namespace, &object.name);
     let found = core.find(K::ROW, &key).await.ok().flatten();
     match found.filter(|version| object.uid.is_empty() || *version.uid == *object.uid) {

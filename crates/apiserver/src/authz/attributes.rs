@@ -29,8 +29,8 @@ pub fn of_request(request: &Request) -> Attributes {
     match &request.subject {
         Subject::Resource { verb, target } => Attributes::Resource {
             verb: verb.as_str().to_owned(),
-            group: target.row.group.to_owned(),
-            resource: target.row.plural.to_owned(),
+            group: target.row.group.to_string(),
+            resource: target.row.plural.to_string(),
             subresource: target.subresource.clone(),
             namespace: if target.row.kind == "Namespace" {
                 target.name.clone()

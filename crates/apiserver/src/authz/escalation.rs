@@ -113,7 +113,7 @@ fn role_write(
     rules: Option<&[PolicyRule]>,
     unchanged: bool,
 ) -> Result<(), ApiError> {
-    if unchanged || permitted(call, "escalate", call.row().plural, namespace, name) {
+    if unchanged || permitted(call, "escalate", &call.row().plural, namespace, name) {
         return Ok(());
     }
     covered(call, name, namespace, rules.unwrap_or_default())

@@ -113,7 +113,7 @@ impl Place {
             };
         }
         inner["apiVersion"] = self.row.api_version().into();
-        inner["kind"] = self.row.kind.into();
+        inner["kind"] = self.row.kind.to_string().into();
         inner
     }
 
@@ -133,7 +133,7 @@ fn places() -> Vec<Place> {
     let mut places = Vec::new();
     let mut everywhere = HashSet::new();
     for row in api::kind::KINDS {
-        let root = schema_row(row.kind, &row.api_version()).unwrap();
+        let root = row.schema().unwrap();
         let mut here = HashSet::new();
         let mut open = std::collections::VecDeque::from([(root, Vec::new(), true)]);
         while let Some((definition, path, whole)) = open.pop_front() {
@@ -164,7 +164,7 @@ fn places() -> Vec<Place> {
 
 /// What is stored of a body, before defaults.
 fn stored(row: &'static KindRow, body: &[u8], format: BodyFormat) -> Result<String, String> {
-    let json = object_json(row.kind, body, format).map_err(|error| error.message().to_owned())?;
+    let json = object_json(&row.kind, body, format).map_err(|error| error.message().to_owned())?;
     let decoded = decode(row, &json, FieldValidation::Strict);
     let decoded = decoded.map_err(|error| error.message().to_owned())?;
     Ok(String::from_utf8_lossy(&decoded.object.encode()).into_owned())

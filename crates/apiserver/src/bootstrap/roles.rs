@@ -382,7 +382,7 @@ pub(super) fn binding(role: &str, kind: &str, subject: &str) -> ClusterRoleBindi
     let mut binding = ClusterRoleBinding {
         role_ref: RoleRef {
             api_group: Some(GROUP.to_owned()),
-            kind: ClusterRole::ROW.kind.to_owned(),
+            kind: ClusterRole::ROW.kind.to_string(),
             name: role.to_owned(),
         },
         subjects: Some(vec![Subject {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use api::Kind;
 use bytes::Bytes;
 use futures::StreamExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use store::{EventKind, ListOptions, Revision, Store, WatchOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -101,19 +103,22 @@ async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
         limit: PAGE,
         ..ListOptions::default()
     };
-    let mut loaded: HashMap<usize, BTreeMap<String, Arc<Version>>> = HashMap::new();
+    // What custom resources there are has to be known before their objects are read.
+    options.revision = load_definitions(cache, store).await?;
+    let resources = cache.resources();
+    let mut loaded: HashMap<String, BTreeMap<String, Arc<Version>>> = HashMap::new();
     let revision = loop {
         let page = store.list(options.clone()).await?;
         options.from = page.next_from();
         options.revision = page.revision;
         for entry in page.entries {
-            let Some((index, key)) = cache.locate(&entry.key) else {
+            let Some((resource, key)) = resources.locate(&entry.key) else {
                 continue;
             };
-            let row = cache.resources()[index].row;
             let revision = entry.mod_revision.get();
-            if let Some(version) = parse(cache, row, &key, &entry.value, revision) {
-                loaded.entry(index).or_default().insert(key, version);
+            if let Some(version) = parse(cache, &resource.row, &key, &entry.value, revision) {
+                let segment = keys::segment(&resource.row);
+                loaded.entry(segment).or_default().insert(key, version);
             }
         }
         if options.from.is_none() {
@@ -121,25 +126,57 @@ async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
         }
     };
     cache.window.clear();
-    for (index, resource) in cache.resources().iter().enumerate() {
-        resource.reset(loaded.remove(&index).unwrap_or_default(), revision.get());
+    for resource in resources.iter() {
+        let entries = loaded.remove(&keys::segment(&resource.row)).unwrap_or_default();
+        resource.reset(entries, revision.get());
     }
     Ok(revision)
 }
 
+/// Reads all definitions, and returns the revision at which they were read.
+async fn load_definitions(cache: &Cache, store: &Store) -> store::Result<Revision> {
+    let row = CustomResourceDefinition::ROW;
+    let prefix = keys::prefix(row, "");
+    let whole = prefix.len();
+    let mut options = ListOptions { prefix, limit: PAGE, ..ListOptions::default() };
+    let mut known = cache.registry.definitions();
+    loop {
+        let page = store.list(options.clone()).await?;
+        options.from = page.next_from();
+        options.revision = page.revision;
+        for entry in page.entries {
+            let key = String::from_utf8_lossy(&entry.key[whole..]).into_owned();
+            let revision = entry.mod_revision.get();
+            known.retain(|name| *name != key);
+            let version = parse(cache, row, &key, &entry.value, revision);
+            cache.define(&key, version.as_deref(), revision);
+        }
+        if options.from.is_none() {
+            break;
+        }
+    }
+    for gone in known {
+        cache.define(&gone, None, options.revision.get());
+    }
+    Ok(options.revision)
+}
+
 fn apply(cache: &Cache, event: store::Event) {
-    let Some((index, key)) = cache.locate(&event.entry.key) else {
+    let resources = cache.resources.load();
+    let Some((resource, key)) = resources.locate(&event.entry.key) else {
         return;
     };
-    let row = cache.resources()[index].row;
     let revision = event.entry.mod_revision.get();
     let version = match event.kind {
         EventKind::Deleted => None,
         EventKind::Created | EventKind::Updated => {
-            parse(cache, row, &key, &event.entry.value, revision)
+            parse(cache, &resource.row, &key, &event.entry.value, revision)
         }
     };
-    cache.apply(index, &key, revision, version);
+    if resource.row == *CustomResourceDefinition::ROW {
+        cache.define(&key, version.as_deref(), revision);
+    }
+    cache.apply(resource, &key, revision, version);
 }
 
 /// An object's version; `None` for a value that is none. Such a value hides the object, so that

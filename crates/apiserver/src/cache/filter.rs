@@ -1,6 +1,6 @@
 //! What a list or watch is restricted to.
 
-use api::{KindRow, fields, labels};
+use api::{KindRef, fields, labels};
 
 use super::Version;
 use super::resource::{NODE_FIELD, WatchScope};
@@ -9,7 +9,7 @@ use crate::request::object_key;
 /// Namespace and selectors together.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    pub row: &'static KindRow,
+    pub row: KindRef,
     /// Empty: all.
     pub namespace: String,
     pub labels: labels::Selector,
@@ -18,9 +18,9 @@ pub struct Filter {
 
 impl Filter {
     /// Everything of a resource, or of one of its namespaces.
-    pub fn everything(row: &'static KindRow, namespace: &str) -> Self {
+    pub fn everything(row: impl Into<KindRef>, namespace: &str) -> Self {
         Self {
-            row,
+            row: row.into(),
             namespace: namespace.to_owned(),
             labels: labels::Selector::everything(),
             fields: fields::Selector::default(),
@@ -42,7 +42,7 @@ impl Filter {
         (self.namespace.is_empty() || *self.namespace == *version.namespace)
             && (self.labels.is_everything() || self.labels.matches(version.labels.as_ref()))
             && (self.fields.is_everything()
-                || self.fields.matches(|field| version.field(self.row, field)))
+                || self.fields.matches(|field| version.field(&self.row, field)))
     }
 
     /// Whether anything but the namespace is selected by.
@@ -56,7 +56,7 @@ impl Filter {
         if let Some(name) = name
             && (!self.row.namespaced() || !self.namespace.is_empty())
         {
-            return WatchScope::Object(object_key(self.row, &self.namespace, name));
+            return WatchScope::Object(object_key(&self.row, &self.namespace, name));
         }
         match self.fields.exact(NODE_FIELD).filter(|node| !node.is_empty()) {
             Some(node) => WatchScope::Node(node.to_owned()),

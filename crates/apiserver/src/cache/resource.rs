@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use api::KindRow;
+use api::{KindRef, KindRow};
 use parking_lot::RwLock;
 
 use super::bucket::{Bucket, Event};
@@ -54,7 +54,7 @@ impl State {
 
 /// The cache of one resource.
 pub struct ResourceCache {
-    pub row: &'static KindRow,
+    pub row: KindRef,
     indexed_by_node: bool,
     all: Arc<Bucket>,
     state: RwLock<State>,
@@ -79,14 +79,40 @@ pub struct TooOld {
 }
 
 impl ResourceCache {
-    pub fn new(row: &'static KindRow) -> Self {
+    pub fn new(row: impl Into<KindRef>) -> Self {
+        let row = row.into();
         Self {
+            indexed_by_node: row.selectable.iter().any(|field| field == NODE_FIELD),
             row,
-            indexed_by_node: row.selectable.contains(&NODE_FIELD),
             all: Arc::default(),
             state: RwLock::default(),
             changed: AtomicU64::new(0),
         }
+    }
+
+    /// Of a kind that is not there any more: nothing, and no watch can start.
+    pub fn gone(row: &KindRow) -> Self {
+        let gone = Self::new(row.detached());
+        gone.state.write().complete_since = u64::MAX;
+        gone
+    }
+
+    /// The cache of a custom resource whose definition has changed what its objects are read for.
+    pub fn redefined(before: &Self, row: Arc<KindRow>, revision: u64) -> Self {
+        let entries = before.state.read().entries.clone();
+        let read = |(key, version): (String, Arc<Version>)| {
+            let again = version.reread(&row).map_or(version.clone(), Arc::new);
+            (key, again)
+        };
+        let entries = entries.into_iter().map(read).collect();
+        let after = Self::new(KindRef::Custom(row.clone()));
+        after.reset(entries, revision);
+        after
+    }
+
+    /// Ends all watches: their clients have to start over.
+    pub fn close(&self, revision: u64) {
+        self.reset(BTreeMap::new(), revision);
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<Version>> {
@@ -223,7 +249,7 @@ impl ResourceCache {
             return;
         }
         let node = |version: Option<&Version>| {
-            version.map_or(String::new(), |v| v.field(self.row, NODE_FIELD).to_owned())
+            version.map_or(String::new(), |v| v.field(&self.row, NODE_FIELD).to_owned())
         };
         let (before, after) = (node(old), node(new));
         if before == after {
@@ -247,7 +273,7 @@ impl ResourceCache {
         }
         if self.indexed_by_node {
             for version in [&event.old, &event.new].into_iter().flatten() {
-                let node = WatchScope::Node(version.field(self.row, NODE_FIELD).to_owned());
+                let node = WatchScope::Node(version.field(&self.row, NODE_FIELD).to_owned());
                 if !scopes.contains(&node) {
                     scopes.push(node);
                 }

@@ -16,7 +16,8 @@ fn value(row: &KindRow, json: &[u8], path: &str) -> String {
     let fallback = |path: &str, default: &str| {
         read(path).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
     };
-    match (row.kind, path) {
+    match (&*row.kind, path) {
+        _ if row.custom.is_some() => fallback(path, ""),
         ("Pod", "spec.hostNetwork") | ("Node", "spec.unschedulable") => fallback(path, "false"),
         // Accepted, but without a value, as upstream.
         ("Pod", "status.podIPs") => String::new(),

@@ -6,6 +6,7 @@
 //! labels, the selectable fields.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::KindRow;
 use bytes::Bytes;
@@ -47,6 +48,8 @@ impl Version {
         value: &[u8],
         revision: u64,
     ) -> Result<Self, MalformedValue> {
+        let read = row.read_stored(value);
+        let value = read.as_deref().unwrap_or(value);
         let malformed = || MalformedValue { key: key.to_owned() };
         let range = scan::member(value, "metadata").ok_or_else(malformed)?;
         let metadata = value.get(range.clone()).ok_or_else(malformed)?;
@@ -90,6 +93,25 @@ impl Version {
             json,
             splice,
         }
+    }
+
+    /// The same object as another row reads and selects it.
+    ///
+    /// # Errors
+    /// When the object has no metadata.
+    pub fn reread(&self, row: &KindRow) -> Result<Self, MalformedValue> {
+        let stored = [&self.json[..self.splice.0], &self.json[self.splice.0 + self.splice.1..]];
+        Self::from_stored(row, &self.key(), &stored.concat(), self.revision)
+    }
+
+    /// A custom resource in the version of a row.
+    pub fn served(self: &Arc<Self>, row: &KindRow) -> Arc<Self> {
+        let is_served = row.custom.is_none() || {
+            let wanted = row.api_version();
+            let found = scan::string(&self.json, "apiVersion");
+            found == wanted
+        };
+        if is_served { self.clone() } else { self.reread(row).map_or(self.clone(), Arc::new) }
     }
 
     /// An answer that was never stored: a dry run.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::ApiError;
+use api::{ApiError, KindRef};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -59,11 +59,11 @@ pub struct Watcher {
     after: u64,
     shutdown: CancellationToken,
     /// How objects are converted before they are sent, and to which row.
-    conversion: Option<(&'static api::KindRow, Conversion)>,
+    conversion: Option<(KindRef, Conversion)>,
 }
 
 /// Converts a stored object to another API version.
-pub type Conversion = fn(&Version) -> Result<Arc<Version>, ApiError>;
+pub type Conversion = Arc<dyn Fn(&Arc<Version>) -> Result<Arc<Version>, ApiError> + Send + Sync>;
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -114,14 +114,14 @@ impl Watcher {
     }
 
     /// The same watch, which converts its objects before it sends them.
-    pub fn converted(mut self, row: &'static api::KindRow, conversion: Conversion) -> Self {
-        self.conversion = Some((row, conversion));
+    pub fn converted(mut self, row: impl Into<KindRef>, conversion: Conversion) -> Self {
+        self.conversion = Some((row.into(), conversion));
         self
     }
 
     /// The kind of the objects sent.
-    pub fn row(&self) -> &'static api::KindRow {
-        self.conversion.map_or(self.filter.row, |(row, _)| row)
+    pub fn row(&self) -> &KindRef {
+        self.conversion.as_ref().map_or(&self.filter.row, |(row, _)| row)
     }
 
     /// The next events, at least one; `None` when the watch has timed out.
@@ -183,7 +183,7 @@ impl Watcher {
         });
         let count = fit.count();
         let events = self.pending.drain(..count);
-        match self.conversion {
+        match &self.conversion {
             None => Ok(events.collect()),
             Some((_, conversion)) => events.map(|event| converted(event, conversion)).collect(),
         }
@@ -210,7 +210,7 @@ impl Watcher {
     }
 }
 
-fn converted(event: WatchEvent, conversion: Conversion) -> Result<WatchEvent, ApiError> {
+fn converted(event: WatchEvent, conversion: &Conversion) -> Result<WatchEvent, ApiError> {
     Ok(match event {
         WatchEvent::Initial(version) => WatchEvent::Initial(conversion(&version)?),
         WatchEvent::Changed(change, event) => {

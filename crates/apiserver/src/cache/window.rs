@@ -2,11 +2,14 @@
 //! oldest first, and not longer than anybody may reasonably be away.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use super::ResourceCache;
 
 /// How long an event is kept (upstream's `eventFreshDuration`).
 const AGE: Duration = Duration::from_secs(75);
@@ -14,10 +17,10 @@ const AGE: Duration = Duration::from_secs(75);
 /// after hours.
 const AGELESS_BYTES: usize = 1 << 20;
 
-/// An event that is kept by the resource of that index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// An event that is kept by a resource.
+#[derive(Clone)]
 pub struct Kept {
-    pub resource: usize,
+    pub resource: Weak<ResourceCache>,
     pub revision: u64,
     bytes: usize,
     since: Instant,
@@ -44,7 +47,8 @@ impl Window {
 
     /// Adds an event, and returns those that have to go for it. One event larger than the window
     /// still reaches watches that are not behind.
-    pub fn add(&self, resource: usize, revision: u64, bytes: usize) -> Vec<Kept> {
+    pub fn add(&self, resource: &Arc<ResourceCache>, revision: u64, bytes: usize) -> Vec<Kept> {
+        let resource = Arc::downgrade(resource);
         let mut kept = self.kept.lock();
         let ages = kept.bytes > AGELESS_BYTES;
         kept.queue.push_back(Kept { resource, revision, bytes, since: clock::instant() });
@@ -109,6 +113,9 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    use api::Kind;
+    use k8s_openapi::api::core::v1::{Pod, Secret};
+
     use super::*;
 
     fn revisions(events: &[Kept]) -> Vec<u64> {
@@ -118,17 +125,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_budget_is_shared_and_the_oldest_go_first() {
         let window = Window::new(10 << 20);
+        let resources = [Pod::ROW, Secret::ROW].map(|row| Arc::new(ResourceCache::new(row)));
+        let [pods, secrets] = &resources;
         for revision in 0..10 {
-            assert!(
-                window.add(usize::try_from(revision).unwrap() % 3, revision, 1 << 20).is_empty()
-            );
+            let resource = if revision % 2 == 0 { pods } else { secrets };
+            assert!(window.add(resource, revision, 1 << 20).is_empty());
         }
-        let gone = window.add(0, 10, 3 << 20);
+        let gone = window.add(pods, 10, 3 << 20);
         assert_eq!(revisions(&gone), [0, 1, 2]);
-        assert_eq!(gone[1].resource, 1);
+        assert_eq!(gone[1].resource.upgrade().unwrap().row, *Secret::ROW);
         // One that is larger than the budget takes all of it.
-        assert_eq!(window.add(0, 11, 30 << 20).len(), 8);
-        assert_eq!(revisions(&window.add(0, 12, 1)), [11]);
+        assert_eq!(window.add(pods, 11, 30 << 20).len(), 8);
+        assert_eq!(revisions(&window.add(pods, 12, 1)), [11]);
         let kept = window.kept.lock();
         assert_eq!((kept.bytes, kept.queue.len()), (1, 1));
     }
@@ -136,11 +144,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_end_by_age_but_for_a_few() {
         let window = Window::new(10 << 20);
-        window.add(0, 1, AGELESS_BYTES / 2);
+        let pods = Arc::new(ResourceCache::new(Pod::ROW));
+        window.add(&pods, 1, AGELESS_BYTES / 2);
         let none = tokio::time::timeout(10 * AGE, window.aged()).await;
         assert!(none.is_err(), "little is kept for ever");
         for revision in 2..6 {
-            window.add(0, revision, AGELESS_BYTES / 2);
+            window.add(&pods, revision, AGELESS_BYTES / 2);
             tokio::time::advance(Duration::from_secs(10)).await;
         }
         // The first is old enough by now; the second not yet.

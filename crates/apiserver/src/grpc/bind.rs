@@ -54,7 +54,7 @@ async fn bind(
     let body = serde_json::json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata,
         "target": {"kind": "Node", "name": request.node}});
     let target = Target {
-        row,
+        row: row.into(),
         namespace: request.namespace,
         name: request.name,
         subresource: "binding".to_owned(),

@@ -10,6 +10,7 @@ use rpc::api_v1 as pb;
 
 use crate::cache::Version;
 use crate::options::{self, version_match};
+use crate::registry::Registry;
 use crate::request::{Options, PatchType, Target, Verb};
 use crate::response::Response;
 use crate::rest::{Accept, IncludeObject, Representation};
@@ -18,9 +19,10 @@ use crate::rest::{Accept, IncludeObject, Representation};
 ///
 /// # Errors
 /// 404 for a resource or subresource that does not exist, 400 without a target.
-pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
+pub fn target(registry: &Registry, message: Option<pb::Target>) -> Result<Target, ApiError> {
     let message = message.ok_or_else(|| ApiError::bad_request("the request has no target"))?;
-    let row = api::kind::by_resource(&message.group, &message.version, &message.resource)
+    let row = registry
+        .by_resource(&message.group, &message.version, &message.resource)
         .ok_or_else(ApiError::no_such_resource)?;
     if !message.subresource.is_empty() && !row.has_subresource(&message.subresource) {
         return Err(ApiError::no_such_resource());
@@ -29,8 +31,8 @@ pub fn target(message: Option<pb::Target>) -> Result<Target, ApiError> {
         return Err(ApiError::bad_request("an object of a namespaced kind needs a namespace"));
     }
     Ok(Target {
-        row,
         namespace: if row.namespaced() { message.namespace } else { String::new() },
+        row,
         name: message.name,
         subresource: message.subresource,
         subpath: String::new(),
@@ -149,7 +151,7 @@ pub fn envelope(version: &Version, json: Bytes) -> pb::Object {
 /// # Errors
 /// 500 when a Table needs an object that cannot be decoded.
 pub fn represent(
-    row: &'static api::KindRow,
+    row: &api::KindRef,
     version: &Arc<Version>,
     accept: &Accept,
     now: Timestamp,
@@ -168,7 +170,7 @@ pub fn represent(
 /// 500 for any other answer.
 pub fn object(response: Response, accept: &Accept, now: Timestamp) -> Result<pb::Object, ApiError> {
     match response {
-        Response::Object(answer) => represent(answer.row, &answer.version, accept, now),
+        Response::Object(answer) => represent(&answer.row, &answer.version, accept, now),
         Response::Json { json, .. } => Ok(pb::Object { json, ..pb::Object::default() }),
         _ => Err(ApiError::internal("the answer is not an object")),
     }

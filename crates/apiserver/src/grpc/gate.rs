@@ -28,6 +28,7 @@ use crate::connect::PeerAddress;
 use crate::incoming::BODY_TIME;
 use crate::inflight::Seat;
 use crate::pipeline::Pipelines;
+use crate::registry::Registry;
 use crate::request::{Request, Subject, Target, Verb};
 use crate::rest::{BodyError, certificate};
 use crate::user::ClientCertificate;
@@ -95,7 +96,7 @@ impl Gate {
             if let (Some(length), Method::Write(verb)) = (length(&begun), method)
                 && length > HEAD_BYTES
             {
-                let target = target(&begun, verb)?;
+                let target = target(&self.pipelines.registry, &begun, verb)?;
                 let seat = Seat::default();
                 let subject = Subject::Resource { verb, target };
                 let request = Request { seat: seat.clone(), ..Request::new(subject, credentials) };
@@ -194,7 +195,7 @@ fn length(begun: &[u8]) -> Option<usize> {
 }
 
 /// The target at the beginning of a write's message.
-fn target(begun: &[u8], verb: Verb) -> Result<Target, ApiError> {
+fn target(registry: &Registry, begun: &[u8], verb: Verb) -> Result<Target, ApiError> {
     /// Of field 1, with a length.
     const TAG: u8 = 0x0a;
     let missing = || {
@@ -211,7 +212,7 @@ fn target(begun: &[u8], verb: Verb) -> Result<Target, ApiError> {
     let target = message.get(..length).ok_or_else(missing)?;
     let target = pb::Target::decode(target)
         .map_err(|error| ApiError::bad_request(format!("the target cannot be decoded: {error}")))?;
-    let mut target = convert::target(Some(target))?;
+    let mut target = convert::target(registry, Some(target))?;
     if verb == Verb::Create && target.subresource.is_empty() {
         target.name.clear();
     }
@@ -359,12 +360,14 @@ mod tests {
         let encoded = message.encode_to_vec();
         let length = u32::try_from(encoded.len()).unwrap();
         let begun = prefixed(length, &encoded[..HEAD_BYTES]);
-        let found = target(&begun, Verb::Create).unwrap();
-        assert_eq!((found.row.plural, found.key().as_str()), ("configmaps", "default/"));
+        let registry = Registry::default();
+        let target = |begun: &[u8]| target(&registry, begun, Verb::Create);
+        let found = target(&begun).unwrap();
+        assert_eq!((&*found.row.plural, found.key().as_str()), ("configmaps", "default/"));
         let other = prefixed(length, &[0x12; HEAD_BYTES]);
-        assert_eq!(target(&other, Verb::Create).unwrap_err().code(), 413);
+        assert_eq!(target(&other).unwrap_err().code(), 413);
         // A target that does not end within the beginning.
         let endless = [&[0x0a, 0xff, 0xff, 0x7f][..], &[b'x'; HEAD_BYTES]].concat();
-        assert_eq!(target(&prefixed(length, &endless), Verb::Create).unwrap_err().code(), 413);
+        assert_eq!(target(&prefixed(length, &endless)).unwrap_err().code(), 413);
     }
 }

@@ -22,7 +22,8 @@ use crate::cache::{Change, WatchEvent, Watcher};
 use crate::connect;
 use crate::core::Core;
 use crate::inflight::Seat;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Pipelines};
+use crate::registry::Registry;
 use crate::request::{Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
 use crate::rest::{Accept, PIECE_BYTES, Pieces, Representation, bookmark, certificate};
@@ -35,12 +36,18 @@ pub(super) type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + 
 /// The service.
 pub struct Resources {
     pipeline: Pipeline,
+    registry: Arc<Registry>,
     core: Arc<Core>,
 }
 
 impl Resources {
-    pub fn new(pipeline: Pipeline, core: Arc<Core>) -> Self {
-        Self { pipeline, core }
+    pub fn new(pipelines: &Pipelines, core: Arc<Core>) -> Self {
+        let registry = pipelines.registry.clone();
+        Self { pipeline: pipelines.whole.clone(), registry, core }
+    }
+
+    fn target(&self, message: Option<pb::Target>) -> Result<Target, Status> {
+        convert::target(&self.registry, message).map_err(refuse)
     }
 
     async fn ask(
@@ -119,7 +126,7 @@ impl pb::resources_server::Resources for Resources {
     async fn get(&self, call: Call<pb::GetRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
-        let target = convert::target(message.target).map_err(refuse)?;
+        let target = self.target(message.target)?;
         let options = Options { resource_version: message.resource_version, ..Options::default() };
         let subject = Subject::Resource { verb: Verb::Get, target };
         let response = self.ask(caller, subject, options, Bytes::new()).await?;
@@ -132,7 +139,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::list_options(&message).map_err(refuse)?;
-        let target = convert::target(message.target).map_err(refuse)?;
+        let target = self.target(message.target)?;
         let subject = Subject::Resource { verb: Verb::List, target };
         let seat = caller.seat.clone();
         match self.ask(caller, subject, options, Bytes::new()).await? {
@@ -150,7 +157,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::watch_options(&message).map_err(refuse)?;
-        let target = convert::target(message.target).map_err(refuse)?;
+        let target = self.target(message.target)?;
         let subject = Subject::Resource { verb: Verb::Watch, target };
         let seat = caller.seat.clone();
         match self.ask(caller, subject, options, Bytes::new()).await? {
@@ -168,7 +175,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
-        let mut target = convert::target(message.target).map_err(refuse)?;
+        let mut target = self.target(message.target)?;
         if target.subresource.is_empty() {
             // Clients that know the object's name send it; the body decides.
             target.name.clear();
@@ -180,7 +187,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::write_options(Verb::Update, message.options).map_err(refuse)?;
-        let target = convert::target(message.target).map_err(refuse)?;
+        let target = self.target(message.target)?;
         self.write(caller, Verb::Update, target, options, message.json).await
     }
 
@@ -190,7 +197,7 @@ impl pb::resources_server::Resources for Resources {
         let kind = message.r#type();
         let mut options = convert::write_options(Verb::Patch, message.options).map_err(refuse)?;
         options.patch_type = convert::patch_type(kind);
-        let target = convert::target(message.target).map_err(refuse)?;
+        let target = self.target(message.target)?;
         self.write(caller, Verb::Patch, target, options, message.patch).await
     }
 
@@ -198,7 +205,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = Options { dry_run: message.dry_run, ..Options::default() };
-        let target = convert::target(message.target).map_err(refuse)?;
+        let target = self.target(message.target)?;
         self.write(caller, Verb::Delete, target, options, message.options_json).await
     }
 
@@ -211,7 +218,7 @@ impl pb::resources_server::Resources for Resources {
         let mut options = Options { dry_run: message.dry_run, ..Options::default() };
         convert::selectors(&mut options, &message.label_selector, &message.field_selector)
             .map_err(refuse)?;
-        let target = convert::target(message.target).map_err(refuse)?;
+        let target = self.target(message.target)?;
         let subject = Subject::Resource { verb: Verb::DeleteCollection, target };
         match self.ask(caller, subject, options, message.options_json).await? {
             Response::List(list) => Ok(Answer::new(pb::ListPage {
@@ -241,9 +248,9 @@ impl pb::resources_server::Resources for Resources {
         else {
             return Err(refuse(ApiError::bad_request("a stream begins with `open`")));
         };
-        let target = convert::target(open.target).map_err(refuse)?;
+        let target = self.target(open.target)?;
         let Some(kind) = connect::Stream::of(&target) else {
-            return Err(refuse(ApiError::method_not_allowed(target.row, "stream")));
+            return Err(refuse(ApiError::method_not_allowed(&target.row, "stream")));
         };
         let authorized_as = if kind.is_session() { "create" } else { "get" };
         let subject = Subject::Resource { verb: Verb::Connect { authorized_as }, target };
@@ -336,7 +343,7 @@ fn make_pages(
                 let json = Pieces::new(part, &accept, now).whole().map_err(refuse)?;
                 vec![pb::Object { json, ..Default::default() }]
             } else {
-                let objects = page.iter().map(|item| convert::represent(list.row, item, &accept, now));
+                let objects = page.iter().map(|item| convert::represent(&list.row, item, &accept, now));
                 objects.collect::<Result<_, _>>().map_err(refuse)?
             };
             yield pb::ListPage { items: items_of_page, ..head.clone() };
@@ -356,11 +363,11 @@ fn events(
 ) -> ReplyStream<pb::WatchEvents> {
     Box::pin(async_stream::stream! {
         let _until_the_end = seat;
-        let row = watcher.row();
+        let row = watcher.row().clone();
         while let Some(events) = watcher.next().await {
             let now = clock.now();
             let batch: Result<Vec<_>, ApiError> = events
-                .and_then(|events| events.iter().map(|event| watch_event(row, event, &accept, now)).collect());
+                .and_then(|events| events.iter().map(|event| watch_event(&row, event, &accept, now)).collect());
             match batch {
                 Ok(events) => yield Ok(pb::WatchEvents { events }),
                 Err(error) => {
@@ -379,7 +386,7 @@ fn events(
 }
 
 fn watch_event(
-    row: &'static api::KindRow,
+    row: &api::KindRef,
     event: &WatchEvent,
     accept: &Accept,
     now: Timestamp,

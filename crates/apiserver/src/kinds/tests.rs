@@ -18,7 +18,7 @@ pub(crate) fn context() -> Context<'static> {
 pub(crate) fn object(json: &Value) -> (Box<dyn Object>, &'static dyn AnyStrategy) {
     let text = |key: &str| json[key].as_str().unwrap_or_default();
     let row = api::kind::by_kind(text("apiVersion"), text("kind")).unwrap();
-    let object = api::kind::codec(row).unwrap().decode(json.to_string().as_bytes()).unwrap();
+    let object = api::kind::decode(&row.into(), json.to_string().as_bytes()).unwrap();
     (object, strategy(row))
 }
 

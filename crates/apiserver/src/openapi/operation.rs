@@ -1,5 +1,6 @@
 //! One operation of a path, in either dialect.
 
+use api::kind::Text;
 use serde_json::{Map, Value, json};
 
 use super::parameters::Parameter;
@@ -16,10 +17,12 @@ const PATCHES: &[&str] = &[
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 ];
+const CUSTOM_PATCHES: &[&str] =
+    &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
 const ANY: &[&str] = &["*/*"];
 
 /// A group, version and kind.
-pub type Gvk = (&'static str, &'static str, &'static str);
+pub type Gvk = (Text, Text, Text);
 
 /// A method of a path.
 pub struct Operation {
@@ -30,6 +33,8 @@ pub struct Operation {
     pub description: String,
     pub tag: String,
     pub kind: Gvk,
+    /// Of a custom resource, which has no protobuf form and no strategic merge patch.
+    pub custom: bool,
     pub parameters: &'static [Parameter],
     /// The schema of the body, and whether there must be one.
     pub body: Option<(Value, bool)>,
@@ -39,7 +44,7 @@ pub struct Operation {
 impl Operation {
     /// As JSON.
     pub fn render(&self, dialect: Dialect) -> Value {
-        let (group, version, kind) = self.kind;
+        let (group, version, kind) = &self.kind;
         let mut operation = json!({
             "description": self.description,
             "operationId": self.id,
@@ -79,12 +84,17 @@ impl Operation {
     }
 
     fn consumed(&self) -> &'static [&'static str] {
-        if self.method == "patch" && self.action != "connect" { PATCHES } else { ANY }
+        match self.method {
+            "patch" if self.action != "connect" && self.custom => CUSTOM_PATCHES,
+            "patch" if self.action != "connect" => PATCHES,
+            _ => ANY,
+        }
     }
 
     fn produced(&self) -> Vec<&'static str> {
         match self.action {
             "connect" => ANY.to_vec(),
+            _ if self.custom => PRODUCED[..2].to_vec(),
             "list" | "watch" | "watchlist" => [PRODUCED, &[STREAMED]].concat(),
             "get" if self.id.ends_with("Log") => [&["text/plain"], PRODUCED].concat(),
             _ => PRODUCED.to_vec(),

@@ -1,8 +1,9 @@
 //! Paths and operations of a kind, by rule from its row, named as upstream names them
 //! (`operationId`), which is what generators of clients make methods of.
 
-use api::KindRow;
 use api::schema;
+use api::{Kind, KindRow};
+use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Map, Value, json};
 
 use super::operation::{Gvk, Operation};
@@ -16,12 +17,16 @@ const PROXIED: &[&str] = &["get", "put", "post", "delete", "options", "head", "p
 const DEPRECATED: &str = "deprecated: use the 'watch' parameter with a list operation instead";
 
 /// Adds the paths and schemas of a kind and of its subresources.
-pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
-    let Some(definition) = schema::kind(row.group, row.version, row.kind) else {
-        return;
+pub fn of_kind(row: &KindRow, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
+    let (object, list) = match (row.schema(), &row.custom) {
+        (Some(definition), _) if row.has_objects() => {
+            (schemas.reference(definition), schemas.list_reference(definition))
+        }
+        (Some(definition), _) => (schemas.reference(definition), Value::Null),
+        (None, Some(custom)) => schemas.custom(row, custom),
+        (None, None) => return,
     };
-    let object = schemas.reference(definition);
-    let root = format!("/{}", super::path(row.group, row.version));
+    let root = format!("/{}", super::path(&row.group, &row.version));
     let within = if row.namespaced() { "/namespaces/{namespace}" } else { "" };
     let collection = format!("{root}{within}/{}", row.plural);
     let mut builder = Builder { row, schemas, paths };
@@ -30,13 +35,12 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
         let create = builder.create(&whole, &object);
         return builder.add(collection, &whole, vec![create], &[parameters::PRETTY]);
     }
-    let list = builder.schemas.list_reference(definition);
     let mut operations = vec![
         builder.list(&whole, &list),
         builder.create(&whole, &object),
         builder.delete_collection(&whole),
     ];
-    if row.kind == "Namespace" {
+    if row == Namespace::ROW {
         // Namespaces are only deleted one by one.
         operations.pop();
     }
@@ -45,7 +49,7 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
     let mut operations = builder.read_and_write(&single, &object);
     operations.push(builder.delete(&single));
     builder.add(format!("{collection}/{{name}}"), &single, operations, &[parameters::PRETTY]);
-    for name in row.subresources {
+    for name in row.subresources.iter() {
         builder.subresource(&format!("{collection}/{{name}}/{name}"), name, &object);
     }
     if row.namespaced() {
@@ -60,20 +64,20 @@ pub fn of_kind(row: &'static KindRow, schemas: &mut Schemas, paths: &mut Map<Str
 
 /// A path of a kind.
 #[derive(Clone, Copy)]
-struct Item {
+struct Item<'a> {
     named: bool,
     namespaced: bool,
-    subresource: &'static str,
+    subresource: &'a str,
 }
 
 struct Builder<'a> {
-    row: &'static KindRow,
+    row: &'a KindRow,
     schemas: &'a mut Schemas,
     paths: &'a mut Map<String, Value>,
 }
 
 impl Builder<'_> {
-    fn add(&mut self, path: String, item: &Item, operations: Vec<Operation>, own: &[Parameter]) {
+    fn add(&mut self, path: String, item: &Item<'_>, operations: Vec<Operation>, own: &[Parameter]) {
         let dialect = self.schemas.dialect();
         let mut object: Map<String, Value> = operations
             .iter()
@@ -95,10 +99,10 @@ impl Builder<'_> {
     }
 
     /// `createCoreV1NamespacedPodEviction`
-    fn id(&self, verb: &str, item: &Item, end: &str) -> String {
+    fn id(&self, verb: &str, item: &Item<'_>, end: &str) -> String {
         let scope = if item.namespaced { "Namespaced" } else { "" };
-        let group = camel(self.row.group);
-        let (version, kind) = (capital(self.row.version), self.row.kind);
+        let group = camel(&self.row.group);
+        let (version, kind) = (capital(&self.row.version), &self.row.kind);
         let (verb, middle) = verb.split_once(' ').unwrap_or((verb, ""));
         let subresource = capital(item.subresource);
         format!("{verb}{group}{version}{middle}{scope}{kind}{subresource}{end}")
@@ -113,7 +117,7 @@ impl Builder<'_> {
         answer: &Value,
     ) -> Operation {
         let row = self.row;
-        let group = camel(row.group);
+        let group = camel(&row.group);
         let mut characters = group.chars();
         let first = characters.next().map(|first| first.to_ascii_lowercase());
         let group: String = first.into_iter().chain(characters).collect();
@@ -123,7 +127,8 @@ impl Builder<'_> {
             id,
             description,
             tag: format!("{group}_{}", row.version),
-            kind: (row.group, row.version, row.kind),
+            kind: (row.group.clone(), row.version.clone(), row.kind.clone()),
+            custom: row.custom.is_some(),
             parameters,
             body: None,
             answer: answer.clone(),
@@ -141,14 +146,14 @@ impl Builder<'_> {
         }
     }
 
-    fn list(&mut self, item: &Item, list: &Value) -> Operation {
+    fn list(&mut self, item: &Item<'_>, list: &Value) -> Operation {
         let end = if self.row.namespaced() && !item.namespaced { "ForAllNamespaces" } else { "" };
         let description = format!("list or watch objects of kind {}", self.row.kind);
         let id = self.id("list", item, end);
         self.operation(("get", "list"), id, description, parameters::LIST, list)
     }
 
-    fn create(&mut self, item: &Item, object: &Value) -> Operation {
+    fn create(&mut self, item: &Item<'_>, object: &Value) -> Operation {
         let id = self.id("create", item, "");
         let description = match item.subresource {
             "" => format!("create {}", self.row.kind),
@@ -159,7 +164,7 @@ impl Builder<'_> {
         Operation { body, ..create }
     }
 
-    fn delete_collection(&mut self, item: &Item) -> Operation {
+    fn delete_collection(&mut self, item: &Item<'_>) -> Operation {
         let (status, options) = (self.meta("Status"), self.meta("DeleteOptions"));
         let id = self.id("delete Collection", item, "");
         let description = format!("delete all selected objects of kind {}", self.row.kind);
@@ -168,7 +173,7 @@ impl Builder<'_> {
         Operation { body: Some((options, false)), ..delete }
     }
 
-    fn delete(&mut self, item: &Item) -> Operation {
+    fn delete(&mut self, item: &Item<'_>) -> Operation {
         let (status, options) = (self.meta("Status"), self.meta("DeleteOptions"));
         let (id, description) = (self.id("delete", item, ""), format!("delete {}", self.row.kind));
         let method = ("delete", "delete");
@@ -176,24 +181,24 @@ impl Builder<'_> {
         Operation { body: Some((options, false)), ..delete }
     }
 
-    fn get(&mut self, item: &Item, object: &Value) -> Operation {
+    fn get(&mut self, item: &Item<'_>, object: &Value) -> Operation {
         let id = self.id("read", item, "");
         self.operation(("get", "get"), id, self.about("read", item), &[], object)
     }
 
-    fn about(&self, what: &str, item: &Item) -> String {
+    fn about(&self, what: &str, item: &Item<'_>) -> String {
         let of = if item.subresource.is_empty() { "" } else { " of" };
         format!("{what} {}{of} the specified {}", item.subresource, self.row.kind)
             .replace("  ", " ")
     }
 
-    fn put(&mut self, item: &Item, object: &Value) -> Operation {
+    fn put(&mut self, item: &Item<'_>, object: &Value) -> Operation {
         let (id, about) = (self.id("replace", item, ""), self.about("replace", item));
         let put = self.operation(("put", "put"), id, about, parameters::CREATE, object);
         Operation { body: Some((object.clone(), true)), ..put }
     }
 
-    fn read_and_write(&mut self, item: &Item, object: &Value) -> Vec<Operation> {
+    fn read_and_write(&mut self, item: &Item<'_>, object: &Value) -> Vec<Operation> {
         let patch = self.meta("Patch");
         let (id, about) = (self.id("patch", item, ""), self.about("partially update", item));
         let change = self.operation(("patch", "patch"), id, about, parameters::PATCH, object);
@@ -201,8 +206,9 @@ impl Builder<'_> {
         vec![self.get(item, object), self.put(item, object), change]
     }
 
-    fn subresource(&mut self, path: &str, name: &'static str, object: &Value) {
+    fn subresource(&mut self, path: &str, name: &str, object: &Value) {
         let Subresource { group, version, kind, .. } = subresource(self.row, name);
+        let body = schema::kind(&group, &version, &kind);
         let gvk: Gvk = (group, version, kind);
         let item = Item { named: true, namespaced: self.row.namespaced(), subresource: name };
         let text = json!({"type": "string"});
@@ -215,8 +221,7 @@ impl Builder<'_> {
             "exec" | "attach" | "portforward" | "proxy" => return self.streams(path, &item, gvk),
             "finalize" => vec![self.put(&item, object)],
             "eviction" | "binding" | "token" => {
-                let body =
-                    schema::kind(group, version, kind).map(|row| self.schemas.reference(row));
+                let body = body.map(|row| self.schemas.reference(row));
                 vec![self.create(&item, &body.unwrap_or_else(|| json!({"type": "object"})))]
             }
             "scale" => {
@@ -225,12 +230,12 @@ impl Builder<'_> {
             }
             _ => self.read_and_write(&item, object),
         };
-        operations.iter_mut().for_each(|operation| operation.kind = gvk);
+        operations.iter_mut().for_each(|operation| operation.kind = gvk.clone());
         self.add(path.to_owned(), &item, operations, &own);
     }
 
     /// `exec` and its like, and what follows `proxy`.
-    fn streams(&mut self, path: &str, item: &Item, kind: Gvk) {
+    fn streams(&mut self, path: &str, item: &Item<'_>, kind: Gvk) {
         let proxy = item.subresource == "proxy";
         let methods: &[&'static str] = if proxy { PROXIED } else { &["get", "post"] };
         let ends: &[&str] = if proxy { &["", "WithPath"] } else { &[""] };
@@ -245,6 +250,7 @@ impl Builder<'_> {
                 );
                 let text = json!({"type": "string"});
                 let method = (*method, "connect");
+                let kind = kind.clone();
                 Operation { kind, ..self.operation(method, id, description, &[], &text) }
             });
             let connect = connect.collect();

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use api::KindRow;
+use api::custom::Custom;
 use api::schema::{self, Field, List, Ty, TypeRow};
 use serde_json::{Map, Value, json};
 
@@ -17,6 +19,9 @@ pub enum Dialect {
 
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const API_VERSION: &str = "Version of this representation of an object.";
+const KIND: &str = "What the object is.";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// The schemas of one document: those referred to, directly or indirectly.
@@ -63,8 +68,8 @@ impl Schemas {
                 "type": "object",
                 "required": ["items"],
                 "properties": {
-                    "apiVersion": {"type": "string", "description": "Version of this representation of an object."},
-                    "kind": {"type": "string", "description": "What the object is."},
+                    "apiVersion": described(API_VERSION),
+                    "kind": described(KIND),
                     "metadata": metadata,
                     "items": {"type": "array", "items": items, "description": format!("List of {}.", short(row.name))},
                 },
@@ -92,6 +97,45 @@ impl Schemas {
         });
         self.done.entry(NAME.to_owned()).or_insert(event);
         self.link(NAME)
+    }
+
+    /// References to a custom kind and to its list, by upstream's names for them.
+    pub fn custom(&mut self, row: &KindRow, custom: &Custom) -> (Value, Value) {
+        let mut parts: Vec<&str> = row.group.split('.').collect();
+        parts.reverse();
+        let name = |kind: &str| format!("{}.{}.{kind}", parts.join("."), row.version);
+        let (object, list) = (name(&row.kind), name(&custom.list_kind));
+        let of_kind =
+            |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
+        let mut schema = custom.schema.to_openapi(self.dialect == Dialect::V2);
+        schema["x-kubernetes-group-version-kind"] = of_kind(&row.kind);
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            properties.insert("apiVersion".to_owned(), described(API_VERSION));
+            properties.insert("kind".to_owned(), described(KIND));
+            let metadata = schema::definition(OBJECT_META).map(|row| self.reference(row));
+            let metadata = metadata.unwrap_or_default();
+            let metadata = match self.dialect {
+                Dialect::V2 => metadata,
+                Dialect::V3 => json!({ "allOf": [metadata] }),
+            };
+            properties.insert("metadata".to_owned(), metadata);
+        }
+        self.done.insert(object.clone(), schema);
+        let metadata = schema::definition(LIST_META).map(|row| self.reference(row));
+        let schema = json!({
+            "description": format!("{} is a list of {}", custom.list_kind, row.kind),
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "apiVersion": described(API_VERSION),
+                "kind": described(KIND),
+                "metadata": metadata,
+                "items": {"type": "array", "items": self.link(&object), "description": format!("List of {}.", row.plural)},
+            },
+            "x-kubernetes-group-version-kind": of_kind(&custom.list_kind),
+        });
+        self.done.insert(list.clone(), schema);
+        (self.link(&object), self.link(&list))
     }
 
     /// Every schema of the document, by name.
@@ -227,6 +271,10 @@ fn is_required(row: &TypeRow, field: &Field) -> bool {
 }
 
 static DESCRIPTIONS: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(descriptions::read);
+
+fn described(text: &str) -> Value {
+    json!({"type": "string", "description": text})
+}
 
 fn short(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)

@@ -2,19 +2,23 @@ use serde_json::Value;
 
 use super::*;
 
+fn built_in() -> std::sync::Arc<Kinds> {
+    crate::registry::Registry::default().kinds()
+}
+
 fn parsed(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
 #[test]
 fn every_document_is_complete() {
-    let index = parsed(&index());
+    let index = parsed(&index(&built_in()));
     for (path, entry) in index["paths"].as_object().unwrap() {
         let (group, version) = match path.strip_prefix("apis/") {
             Some(rest) => rest.split_once('/').unwrap(),
             None => ("", path.strip_prefix("api/").unwrap()),
         };
-        let bytes = document(group, version).unwrap();
+        let bytes = document(&built_in(), group, version).unwrap();
         let url = entry["serverRelativeURL"].as_str().unwrap();
         assert_eq!(url, format!("/openapi/v3/{path}?hash={}", hash(&bytes)));
         let document = parsed(&bytes);
@@ -25,12 +29,12 @@ fn every_document_is_complete() {
             assert!(schemas.get(name).is_some_and(Value::is_object), "{path}: {name}");
         }
     }
-    assert!(document("nonsense", "v1").is_none());
+    assert!(document(&built_in(), "nonsense", "v1").is_none());
 }
 
 #[test]
 fn documents_have_what_kubectl_needs() {
-    let document = parsed(&document("apps", "v1").unwrap());
+    let document = parsed(&document(&built_in(), "apps", "v1").unwrap());
     let schemas = &document["components"]["schemas"];
     let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
     assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
@@ -52,14 +56,14 @@ fn documents_have_what_kubectl_needs() {
 
 #[test]
 fn v2_has_all_definitions() {
-    let swagger = parsed(&swagger());
+    let swagger = parsed(&swagger(&built_in()));
     assert!(swagger["definitions"]["io.k8s.api.core.v1.PodList"].is_object());
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
 
 #[test]
 fn clients_have_to_set_what_upstream_requires() {
-    let swagger = parsed(&swagger());
+    let swagger = parsed(&swagger(&built_in()));
     let definitions = swagger["definitions"].as_object().unwrap();
     let required = |name: &str| -> Vec<&str> {
         let fields = definitions[name]["required"].as_array();
@@ -152,8 +156,8 @@ fn v2_is_served_as_protobuf() {
     use gnostic::{Document, Schema};
     use prost::Message;
 
-    let json = parsed(&swagger());
-    let document = Document::decode(swagger_protobuf()).unwrap();
+    let json = parsed(&swagger(&built_in()));
+    let document = Document::decode(swagger_protobuf(&built_in())).unwrap();
     assert_eq!(document.swagger, "2.0");
     let count = |of: &str| json[of].as_object().unwrap().len();
     assert_eq!(document.paths.unwrap().path.len(), count("paths"));

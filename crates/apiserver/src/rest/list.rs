@@ -128,7 +128,7 @@ impl Pieces {
             Representation::PartialMetadata => {
                 list_head(out, "PartialObjectMetadataList", "meta.k8s.io/v1", list);
             }
-            Representation::Table => table_head(list.row, Some(list), &[], &self.options, out),
+            Representation::Table => table_head(&list.row, Some(list), &[], &self.options, out),
         }
     }
 
@@ -136,7 +136,7 @@ impl Pieces {
         if self.sends_objects() && item.json.len() >= PIECE_BYTES {
             if self.representation == Representation::Table {
                 let cells = TableOptions { include: IncludeObject::None, ..self.options };
-                table_row(self.list.row, item, &cells, self.now, out)?;
+                table_row(&self.list.row, item, &cells, self.now, out)?;
                 // In place of the object that was left out.
                 out.truncate(out.len() - b"null}".len());
                 self.after = b"}";
@@ -148,7 +148,7 @@ impl Pieces {
             Representation::Object => out.put_slice(&item.json),
             Representation::PartialMetadata => out.put_slice(&partial(item)),
             Representation::Table => {
-                table_row(self.list.row, item, &self.options, self.now, out)?;
+                table_row(&self.list.row, item, &self.options, self.now, out)?;
             }
         }
         Ok(())
@@ -184,7 +184,7 @@ mod tests {
             Arc::new(Version::from_stored(ConfigMap::ROW, "d/n", json.as_bytes(), 7).unwrap())
         };
         ListAnswer {
-            row: ConfigMap::ROW,
+            row: ConfigMap::ROW.into(),
             items: sizes.iter().enumerate().map(item).collect(),
             revision: 9,
             continue_token: String::new(),

@@ -131,6 +131,26 @@ fn is_pretty(headers: &HeaderMap, query: &str) -> bool {
     ["curl", "Wget", "Mozilla/5.0"].iter().any(|tool| agent.starts_with(tool))
 }
 
+/// Custom resources have no protobuf form: clients get and send JSON or YAML.
+///
+/// # Errors
+/// 406 for a client that takes nothing else, 415 for a body in it.
+pub fn without_protobuf(parts: &http::request::Parts, accept: &Accept) -> Result<(), ApiError> {
+    let others = ["json", "yaml", "*/*", "application/*"];
+    if accept.protobuf && !others.iter().any(|other| accept.raw.contains(other)) {
+        return Err(ApiError::not_acceptable(
+            "only the following media types are accepted: application/json, application/yaml",
+        ));
+    }
+    if media_type(&parts.headers) == api::protobuf::MEDIA_TYPE {
+        return Err(ApiError::unsupported_media_type(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml",
+        ));
+    }
+    Ok(())
+}
+
 /// The encoding of the body. Of an empty one, or of a patch, it does not matter whether it is
 /// known.
 ///

@@ -79,7 +79,7 @@ impl Rendering {
                 let json = match accept.representation {
                     Representation::Object => version.json.clone(),
                     Representation::Table => {
-                        table(answer.row, version, &accept.table_options(), self.clock.now())?
+                        table(&answer.row, version, &accept.table_options(), self.clock.now())?
                     }
                     Representation::PartialMetadata => partial(version),
                 };

@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::{Accept, media_type};
 use crate::connect::Stream;
 use crate::options;
-use crate::paths;
+use crate::registry::Kinds;
 use crate::request::{Options, PatchType, Subject, Target, Verb};
 
 /// Longest path and query that are accepted, in bytes.
@@ -23,7 +23,7 @@ pub struct Routed {
 ///
 /// # Errors
 /// 404 for a path without a resource, 400 and 405 as Kubernetes.
-pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
+pub fn route(kinds: &Kinds, parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
     let query = parts.uri.query().unwrap_or_default();
     if parts.uri.path().len() + query.len() > MAX_URI_BYTES {
         return Err(ApiError::new(414, "RequestURITooLong", "the request's URI is too long"));
@@ -38,8 +38,8 @@ pub fn route(parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
     };
     let mut options = Options { parameters, patch_type, ..Options::default() };
     let path = parts.uri.path();
-    let resource = match segments(path).filter(|_| path != paths::DEFINITIONS) {
-        Some(segments) => resource(&parts.method, &segments, &options, parts)?,
+    let resource = match segments(path) {
+        Some(segments) => resource(kinds, &parts.method, &segments, &options, parts)?,
         None => None,
     };
     let subject = match resource {
@@ -92,6 +92,7 @@ fn segments(path: &str) -> Option<Segments> {
 }
 
 fn resource(
+    kinds: &Kinds,
     method: &Method,
     segments: &Segments,
     options: &Options,
@@ -102,8 +103,7 @@ fn resource(
     if watching {
         rest.remove(0);
     }
-    let by_plural =
-        |plural: &str| api::kind::by_resource(&segments.group, &segments.version, plural);
+    let by_plural = |plural: &str| kinds.by_resource(&segments.group, &segments.version, plural);
     let (mut namespace, mut rest) = ("", rest);
     if rest.first() == Some(&"namespaces")
         && rest.len() >= 3

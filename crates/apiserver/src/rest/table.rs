@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{ApiError, Kind, KindRow};
+use api::{ApiError, Kind, KindRef, KindRow};
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
@@ -54,7 +54,7 @@ pub struct TableOptions {
 /// # Errors
 /// 500 when it cannot be decoded.
 pub fn table(
-    row: &'static KindRow,
+    row: &KindRef,
     item: &Arc<Version>,
     options: &TableOptions,
     now: Timestamp,
@@ -68,13 +68,13 @@ pub fn table(
 
 /// Everything of a Table before the first row: of `list`, or of single `items`.
 pub fn table_head(
-    row: &'static KindRow,
+    row: &KindRef,
     list: Option<&ListAnswer>,
     items: &[Arc<Version>],
     options: &TableOptions,
     out: &mut BytesMut,
 ) {
-    let columns = definitions(strategy(row).columns());
+    let columns = columns_of(row);
     let mut metadata = json!({});
     if let Some(list) = list {
         metadata["resourceVersion"] = list.revision.to_string().into();
@@ -94,6 +94,27 @@ pub fn table_head(
     );
 }
 
+/// The columns of a kind: the name, and then its own.
+fn columns_of(row: &KindRow) -> Vec<Value> {
+    let Some(custom) = row.custom.as_ref().filter(|custom| !custom.columns.is_empty()) else {
+        return definitions(strategy(row).columns());
+    };
+    let mut all = definitions(&[columns::NAME]);
+    all.extend(custom.columns.iter().map(|column| {
+        let description = match column.description.as_str() {
+            // As upstream describes a column without a text.
+            "" => format!(
+                "Custom resource definition column (in JSONPath format): {}",
+                column.json_path
+            ),
+            own => own.to_owned(),
+        };
+        json!({"name": column.name, "type": column.kind, "format": column.format,
+            "description": description, "priority": column.priority})
+    }));
+    all
+}
+
 fn definitions(columns: &[Column]) -> Vec<Value> {
     let definition = |column: &Column| {
         json!({"name": column.name, "type": column.kind, "format": column.format,
@@ -111,7 +132,7 @@ pub fn scale_table(json: &[u8], options: &TableOptions, now: Timestamp) -> Optio
         columns::AGE,
     ];
     let value: Value = serde_json::from_slice(json).ok()?;
-    let scale: Scale = (value["kind"] == Scale::ROW.kind).then(|| Scale::decode(json).ok())??;
+    let scale: Scale = (value["kind"] == *Scale::ROW.kind).then(|| Scale::decode(json).ok())??;
     let desired = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
     let available = scale.status.as_ref().map_or(0, |status| status.replicas);
     let metadata = &scale.metadata;
@@ -139,7 +160,7 @@ pub fn scale_table(json: &[u8], options: &TableOptions, now: Timestamp) -> Optio
 /// # Errors
 /// 500 when the object cannot be decoded.
 pub fn table_row(
-    row: &'static KindRow,
+    row: &KindRef,
     item: &Arc<Version>,
     options: &TableOptions,
     now: Timestamp,

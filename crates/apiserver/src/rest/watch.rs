@@ -1,6 +1,6 @@
 //! Watches as chunked JSON or protobuf frames.
 
-use api::{ApiError, KindRow};
+use api::{ApiError, KindRef};
 use bytes::{Bytes, BytesMut};
 use clock::SharedClock;
 use futures::stream;
@@ -28,12 +28,14 @@ struct State {
 
 /// A response that lasts as long as the watch.
 pub fn response(watcher: Watcher, accept: &Accept, clock: SharedClock) -> http::Response<Body> {
+    // Custom resources have no protobuf form.
+    let protobuf = accept.protobuf && watcher.row().custom.is_none();
     let state = State {
         watcher,
         clock,
         representation: accept.representation,
         include: accept.include,
-        protobuf: accept.protobuf,
+        protobuf,
         columns_sent: false,
         ended: false,
     };
@@ -43,7 +45,7 @@ pub fn response(watcher: Watcher, accept: &Accept, clock: SharedClock) -> http::
     });
     let mut response = http::Response::new(StreamBody::new(frames).boxed_unsync());
     let headers = response.headers_mut();
-    let content_type = if accept.protobuf {
+    let content_type = if protobuf {
         "application/vnd.kubernetes.protobuf;stream=watch"
     } else {
         super::render::JSON
@@ -102,7 +104,7 @@ fn protobuf_frame(kind: &str, object: &[u8]) -> Result<Bytes, ApiError> {
 }
 
 fn encode(state: &mut State, event: &WatchEvent) -> Result<Bytes, ApiError> {
-    let row = state.watcher.row();
+    let row = &state.watcher.row().clone();
     if state.protobuf {
         return match event {
             WatchEvent::Bookmark { revision, initial_end } => {
@@ -135,7 +137,7 @@ fn encode(state: &mut State, event: &WatchEvent) -> Result<Bytes, ApiError> {
 
 fn represent(
     state: &mut State,
-    row: &'static KindRow,
+    row: &KindRef,
     version: &std::sync::Arc<Version>,
 ) -> Result<Bytes, ApiError> {
     match state.representation {
@@ -154,7 +156,7 @@ fn represent(
 
 /// An object with nothing but the revision that the watch has reached.
 pub fn bookmark(
-    row: &KindRow,
+    row: &KindRef,
     revision: u64,
     initial_end: bool,
     representation: Representation,

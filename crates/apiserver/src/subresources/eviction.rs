@@ -178,7 +178,7 @@ async fn spend(call: Call<'_>, pod: &Pod) -> Result<Spent, ApiError> {
         return Ok(Spent::Nothing);
     }
     let target = Target {
-        row: PodDisruptionBudget::ROW,
+        row: PodDisruptionBudget::ROW.into(),
         namespace: call.target.namespace.clone(),
         name: budget.metadata.name.clone().unwrap_or_default(),
         subresource: "status".to_owned(),

@@ -29,7 +29,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
     if call.verb != Verb::Create || !call.target.name.is_empty() {
         return Err(ApiError::method_not_allowed(call.row(), call.verb.as_str()));
     }
-    match call.row().kind {
+    match &*call.row().kind {
         TokenReview::KIND => token_review(call, decode(request)?).await,
         SelfSubjectReview::KIND => {
             let mut review: SelfSubjectReview = decode(request)?;
@@ -86,7 +86,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
 async fn bind(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let binding: Binding = decode(request)?;
     let target = Target {
-        row: k8s_openapi::api::core::v1::Pod::ROW,
+        row: k8s_openapi::api::core::v1::Pod::ROW.into(),
         namespace: call.target.namespace.clone(),
         name: Object::metadata(&binding).name.clone().unwrap_or_default(),
         subresource: "binding".to_owned(),

@@ -1,8 +1,9 @@
-//! `scale` of Deployments, ReplicaSets, ReplicationControllers and StatefulSets.
+//! `scale` of Deployments, ReplicaSets, ReplicationControllers, StatefulSets and custom resources.
 
+use api::custom::CustomObject;
 use api::object::Object;
 use api::status::FieldError;
-use api::{ApiError, Kind, ObjectMeta, labels};
+use api::{ApiError, Kind, KindRow, ObjectMeta, labels};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -83,7 +84,13 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
         "apiVersion": row.api_version(), "kind": row.kind, "metadata": {"name": call.target.name},
     });
     if given {
-        config["spec"] = json!({"replicas": replicas});
+        let path = replicas_path(row);
+        let pointer = path.split('.').filter(|part| !part.is_empty());
+        let mut at = &mut config;
+        for part in pointer {
+            at = &mut at[part];
+        }
+        *at = replicas.into();
     }
     let (target, options) = itself(call);
     let call = Call { target: &target, options: &options, ..call };
@@ -133,7 +140,7 @@ async fn write(
         let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
         check_replicas(call, replicas)?;
         let mut new = object.clone_object();
-        *replicas_mut(&mut *new)? = Some(replicas);
+        set_replicas(&mut *new, replicas)?;
         let metadata = new.metadata_mut();
         metadata.resource_version =
             scale.metadata.resource_version.filter(|version| !version.is_empty());
@@ -150,6 +157,20 @@ async fn write(
 
 fn no_scale() -> ApiError {
     ApiError::internal("the kind has no replicas to scale")
+}
+
+/// Where the wanted number is.
+fn replicas_path(row: &KindRow) -> &str {
+    let scale = row.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    scale.map_or(".spec.replicas", |scale| &scale.spec_replicas)
+}
+
+fn set_replicas(object: &mut dyn Object, replicas: i32) -> Result<(), ApiError> {
+    if let Some(custom) = object.as_any_mut().downcast_mut::<CustomObject>() {
+        return custom.set_replicas(replicas).ok_or_else(no_scale);
+    }
+    *replicas_mut(object)? = Some(replicas);
+    Ok(())
 }
 
 fn replicas_mut(object: &mut dyn Object) -> Result<&mut Option<i32>, ApiError> {
@@ -170,6 +191,14 @@ fn replicas_mut(object: &mut dyn Object) -> Result<&mut Option<i32>, ApiError> {
 }
 
 fn scale_of(object: &dyn Object) -> Result<Scale, ApiError> {
+    if let Some(custom) = object.as_any().downcast_ref::<CustomObject>() {
+        let scale = custom.scale().ok_or_else(no_scale)?;
+        let wanted = scale.wanted.ok_or_else(|| {
+            let path = replicas_path(&object.row()).to_owned();
+            ApiError::internal(format!("the spec replicas field {path:?} does not exist"))
+        })?;
+        return Ok(with_metadata(object, Some(wanted), scale.present, scale.selector));
+    }
     let text = |selector| {
         labels::Selector::from_label_selector(Some(selector)).map(|selector| selector.to_string())
     };
@@ -190,8 +219,18 @@ fn scale_of(object: &dyn Object) -> Result<Scale, ApiError> {
     } else {
         return Err(no_scale());
     };
+    let selector = selector.map_err(ApiError::internal)?;
+    Ok(with_metadata(object, wanted, present.unwrap_or_default(), Some(selector)))
+}
+
+fn with_metadata(
+    object: &dyn Object,
+    wanted: Option<i32>,
+    present: i32,
+    selector: Option<String>,
+) -> Scale {
     let own = object.metadata();
-    Ok(Scale {
+    Scale {
         metadata: ObjectMeta {
             name: own.name.clone(),
             namespace: own.namespace.clone(),
@@ -201,9 +240,6 @@ fn scale_of(object: &dyn Object) -> Result<Scale, ApiError> {
             ..ObjectMeta::default()
         },
         spec: Some(ScaleSpec { replicas: wanted }),
-        status: Some(ScaleStatus {
-            replicas: present.unwrap_or_default(),
-            selector: Some(selector.map_err(ApiError::internal)?),
-        }),
-    })
+        status: Some(ScaleStatus { replicas: present, selector }),
+    }
 }

@@ -95,7 +95,7 @@ async fn bind(
 ) -> Result<(), ApiError> {
     let name = reference.name.as_deref().unwrap_or_default();
     let kind = reference.kind.as_deref().unwrap_or_default();
-    let row: &'static KindRow = match kind {
+    let row: &KindRow = match kind {
         "Pod" => Pod::ROW,
         "Secret" => Secret::ROW,
         "Node" => Node::ROW,

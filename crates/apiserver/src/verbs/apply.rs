@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use api::ApiError;
 use api::apply::{Conflict, Sent, Writer};
 use api::object::Object;
 use api::status::FieldError;
-use api::{ApiError, schema};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, StatusCause};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -82,7 +82,7 @@ pub async fn apply_config(
 ) -> Result<ObjectAnswer, ApiError> {
     let row = call.row();
     let api_version = row.api_version();
-    let schema = schema::kind(row.group, row.version, row.kind);
+    let schema = row.merge_schema();
     let writer = Writer { subresource, ..writer(call, &api_version) };
     let change = |old: &dyn Object, version: &Version| {
         let mut live: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
@@ -127,7 +127,7 @@ fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiEr
         .filter_map(|warning| warning.strip_prefix("unknown field \"")?.strip_suffix('"'))
         .map(|field| format!(".{field}: field not declared in schema"))
         .collect();
-    let schema = schema::kind(row.group, row.version, row.kind);
+    let schema = row.merge_schema();
     problems.extend(api::apply::duplicate(config, schema));
     if problems.is_empty() {
         return Ok(());
@@ -155,7 +155,7 @@ pub fn record(call: Call<'_>, new: &mut dyn Object) -> Result<(), ApiError> {
     new.metadata_mut().managed_fields = None;
     let row = call.row();
     let json: Value = serde_json::from_slice(&new.encode()).map_err(ApiError::internal)?;
-    let schema = schema::kind(row.group, row.version, row.kind);
+    let schema = row.merge_schema();
     let has_status = row.has_subresource("status");
     let api_version = row.api_version();
     let owners = api::apply::create(&json, schema, has_status, &writer(call, &api_version));
@@ -185,7 +185,7 @@ pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(
     };
     let row = call.row();
     let (before, after) = differing(old, new)?;
-    let schema = schema::kind(row.group, row.version, row.kind);
+    let schema = row.merge_schema();
     let owners =
         api::apply::track(&before, &owners, &after, schema, &writer(call, &row.api_version()));
     new.metadata_mut().managed_fields = Some(owners).filter(|owners| !owners.is_empty());

@@ -31,7 +31,7 @@ const NAME_ATTEMPTS: usize = 8;
 /// # Errors
 /// 400, 403, 409 and 422 as Kubernetes.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
+    let json = body::object_json(&call.row().kind, &request.body, request.body_format)?;
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut answer = create_object(call, decoded.object).await?;
     answer.warnings.extend(decoded.warnings);
@@ -46,6 +46,10 @@ pub async fn create_object(
     call: Call<'_>,
     mut object: Box<dyn Object>,
 ) -> Result<ObjectAnswer, ApiError> {
+    if call.row().custom.as_ref().is_some_and(|custom| custom.terminating) {
+        let message = "create not allowed while custom resource definition is terminating";
+        return Err(ApiError::new(405, "MethodNotAllowed", message).about(call.row(), ""));
+    }
     if call.row().namespaced() && call.target.namespace.is_empty() {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
     }

@@ -16,6 +16,7 @@ use super::current::{ATTEMPTS, Attempt, Current};
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
+use crate::definitions;
 use crate::error::WriteError;
 use crate::kinds::{Dependents, strategy};
 use crate::meta;
@@ -129,8 +130,8 @@ fn success(call: Call<'_>, version: &Version) -> Bytes {
         status: Some("Success".to_owned()),
         details: Some(StatusDetails {
             name: Some(version.name.to_string()),
-            group: (!row.group.is_empty()).then(|| row.group.to_owned()),
-            kind: Some(row.plural.to_owned()),
+            group: (!row.group.is_empty()).then(|| row.group.to_string()),
+            kind: Some(row.plural.to_string()),
             uid: Some(version.uid.to_string()),
             ..StatusDetails::default()
         }),
@@ -234,13 +235,11 @@ enum Plan {
     Keep,
 }
 
-fn plan(
-    row: &'static api::KindRow,
-    object: &dyn Object,
-    options: &DeleteOptions,
-    now: Timestamp,
-) -> Plan {
+fn plan(row: &api::KindRow, object: &dyn Object, options: &DeleteOptions, now: Timestamp) -> Plan {
     let mut marked = object.clone_object();
+    if object.metadata().deletion_timestamp.is_none() {
+        definitions::mark_terminating(&mut *marked, now);
+    }
     let finalizers_changed = propagate(marked.metadata_mut(), options, strategy(row).dependents());
     let grace = grace_seconds(row, object, options);
     let metadata = marked.metadata_mut();
@@ -309,11 +308,7 @@ fn propagate(
 }
 
 /// `None` or 0: at once. A pod that no kubelet runs needs no grace period.
-fn grace_seconds(
-    row: &'static api::KindRow,
-    object: &dyn Object,
-    options: &DeleteOptions,
-) -> Option<i64> {
+fn grace_seconds(row: &api::KindRow, object: &dyn Object, options: &DeleteOptions) -> Option<i64> {
     let default = strategy(row).default_grace_seconds(object)?;
     if let Some(pod) = object.downcast_ref::<Pod>() {
         let assigned = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());

@@ -39,7 +39,7 @@ pub fn is_events_v1(row: &KindRow) -> bool {
 /// # Errors
 /// Those of the verbs; 501 for server-side apply.
 pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let target = Target { row: CoreEvent::ROW, ..call.target.clone() };
+    let target = Target { row: CoreEvent::ROW.into(), ..call.target.clone() };
     let core = Call { target: &target, ..call };
     let outcome = match call.verb {
         Verb::Create | Verb::Update => write(call, core, request).await,
@@ -62,18 +62,20 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     })?;
     Ok(match response {
         Response::Object(answer) => Response::Object(ObjectAnswer {
-            row: Event::ROW,
+            row: Event::ROW.into(),
             version: newer(&answer.version)?,
             ..answer
         }),
         Response::List(mut list) => {
-            list.row = Event::ROW;
+            list.row = Event::ROW.into();
             for item in &mut list.items {
                 *item = newer(item)?;
             }
             Response::List(list)
         }
-        Response::Watch(watcher) => Response::Watch(Box::new(watcher.converted(Event::ROW, newer))),
+        Response::Watch(watcher) => Response::Watch(Box::new(
+            watcher.converted(Event::ROW, Arc::new(|version| newer(version))),
+        )),
         other => other,
     })
 }
@@ -87,7 +89,7 @@ fn handle_core<'a>(
 }
 
 async fn write(call: Call<'_>, core: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let json = body::object_json(Event::ROW.kind, &request.body, request.body_format)?;
+    let json = body::object_json(&Event::ROW.kind, &request.body, request.body_format)?;
     let decoded = body::decode(Event::ROW, &json, call.options.field_validation)?;
     let event = core_value(&*decoded.object)?;
     if call.verb == Verb::Create {

@@ -116,6 +116,13 @@ impl Patch {
                 Ok(Self::Json(patch))
             }
             Some(PatchType::Merge) => Ok(Self::Merge(document()?)),
+            // Its rules are those of Go types, which custom resources have not.
+            Some(PatchType::Strategic) if call.row().custom.is_some() => {
+                Err(ApiError::unsupported_media_type(
+                    "the body of the request was in an unknown format - accepted media types include: \
+                     application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+                ))
+            }
             Some(PatchType::Strategic) => Ok(Self::Strategic(document()?)),
             Some(PatchType::Apply) | None => Err(ApiError::unsupported_media_type(
                 "the body of the request was in an unknown format - accepted media types include: \
@@ -136,7 +143,7 @@ impl Patch {
             }
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => {
-                let schema = api::schema::kind(row.group, row.version, row.kind);
+                let schema = row.schema();
                 value = api::strategic::apply(value, patch.clone(), schema)
                     .map_err(|error| ApiError::bad_request(error.to_string()))?;
             }

@@ -1,6 +1,7 @@
 //! Get, list and watch, answered from the cache.
 
 use std::num::{IntErrorKind, ParseIntError};
+use std::sync::Arc;
 
 use api::ApiError;
 use api::status::FieldError;
@@ -160,10 +161,10 @@ fn check_watch(options: &Options) -> Result<(), ApiError> {
 fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
     // Read first: the list then includes at least everything up to it.
     let revision = cache.revision();
-    let (mut items, changed) = cache.resource(filter.row).list_at(filter);
+    let (mut items, changed) = cache.resource(&filter.row).list_at(filter);
     let revision = revision.max(changed);
     let mut answer = ListAnswer {
-        row: filter.row,
+        row: filter.row.clone(),
         items: Vec::new(),
         revision,
         continue_token: String::new(),
@@ -179,6 +180,11 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
         answer.remaining = (!filter.selects()).then_some(remaining as u64);
     }
     answer.items = items;
+    if filter.row.custom.is_some() {
+        for item in &mut answer.items {
+            *item = item.served(&filter.row);
+        }
+    }
     answer
 }
 
@@ -267,7 +273,7 @@ async fn at_revision(
     revision: u64,
     start: Option<String>,
 ) -> Result<ListAnswer, ApiError> {
-    let row = filter.row;
+    let row = &filter.row;
     let prefix = keys::prefix(row, &filter.namespace);
     let whole = keys::prefix(row, "").len();
     let from =
@@ -280,7 +286,7 @@ async fn at_revision(
         from,
     };
     let mut answer = ListAnswer {
-        row,
+        row: row.clone(),
         items: Vec::new(),
         revision,
         continue_token: String::new(),
@@ -346,5 +352,13 @@ pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
         timeout: options.timeout,
         after: since.unwrap_or_else(|| cache.revision()),
     };
-    Ok(Response::Watch(Box::new(cache.watch(filter, since, settings)?)))
+    let watcher = cache.watch(filter, since, settings)?;
+    let row = call.row();
+    let stored = row.custom.as_ref().is_none_or(|custom| custom.storage_version == row.version);
+    Ok(Response::Watch(Box::new(if stored {
+        watcher
+    } else {
+        let served = row.clone();
+        watcher.converted(row, Arc::new(move |version| Ok(version.served(&served))))
+    })))
 }

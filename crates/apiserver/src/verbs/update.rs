@@ -28,7 +28,7 @@ use crate::{keys, stored};
 /// # Errors
 /// As Kubernetes.
 pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let json = body::object_json(call.row().kind, &request.body, request.body_format)?;
+    let json = body::object_json(&call.row().kind, &request.body, request.body_format)?;
     let decoded = body::decode(call.row(), &json, call.options.field_validation)?;
     let mut object = decoded.object;
     if object.metadata().name.as_deref().unwrap_or_default().is_empty() {

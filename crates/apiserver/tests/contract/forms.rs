@@ -609,11 +609,11 @@ fn unset(row: &api::KindRow) -> Vec<Value> {
         }
     }
     let mut found = Vec::new();
-    let definition = api::schema::kind(row.group, row.version, row.kind).unwrap();
+    let definition = row.schema().unwrap();
     below(definition, 2, &|value| value, &mut found);
     for object in &mut found {
         object["apiVersion"] = row.api_version().into();
-        object["kind"] = row.kind.into();
+        object["kind"] = row.kind.to_string().into();
         if object["metadata"]["name"].is_null() && object["metadata"].is_object()
             || object["metadata"].is_null()
         {

@@ -551,9 +551,9 @@ async fn no_grpc_call_breaks_the_server() {
         };
         let subresources = ["", "", "", "status", "scale", "binding", "token", "log", "nope"];
         let target = Some(pb::Target {
-            group: odd(&mut rng, row.group),
-            version: odd(&mut rng, row.version),
-            resource: odd(&mut rng, row.plural),
+            group: odd(&mut rng, &row.group),
+            version: odd(&mut rng, &row.version),
+            resource: odd(&mut rng, &row.plural),
             namespace: odd(&mut rng, "default"),
             name: odd(&mut rng, "x"),
             subresource: subresources[rng.random_range(0..subresources.len())].to_owned(),

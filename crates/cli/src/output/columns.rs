@@ -6,8 +6,8 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 
 use crate::output::go_template::go_text;
-use crate::output::jsonpath::Template;
 use crate::output::table::TextTable;
+use api::jsonpath::Template;
 
 /// Headers and their paths.
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::Error;
 use crate::machinery::cache::Key;
+use crate::machinery::kinds::Kinds;
 use crate::machinery::queue::{Controller, Next, Requests, Trigger};
 use crate::wire::Wiring;
 use graph::{Graph, Node, Owner};
@@ -28,6 +29,7 @@ use plan::{Dependent, Observed, OwnerState, Plan, Policy, plan};
 
 struct GarbageCollector {
     live: Live,
+    kinds: Arc<Kinds>,
     recorder: EventRecorder,
     graph: Arc<Mutex<Graph>>,
     trigger: Trigger,
@@ -41,6 +43,7 @@ pub fn start(
 ) {
     let controller = GarbageCollector {
         live: Live::new(wiring.client.clone()),
+        kinds: wiring.kinds.clone(),
         recorder: wiring.recorder.named("garbage-collector-controller"),
         graph,
         trigger,
@@ -56,7 +59,7 @@ impl Controller for GarbageCollector {
         let Some(node) = self.needs_attention(&key.name) else {
             return Ok(Next::Change);
         };
-        let Some((node, revision)) = self.live.get(node.row, &node.key, &node.uid).await? else {
+        let Some((node, revision)) = self.live.get(&node.row, &node.key, &node.uid).await? else {
             return Ok(Next::Change);
         };
         let observed = self.observe(node).await?;
@@ -96,7 +99,7 @@ impl GarbageCollector {
     }
 
     async fn owner_state(&self, node: &Node, owner: &Owner) -> Result<OwnerState, Error> {
-        let Some(row) = owner_row(owner) else {
+        let Some(row) = owner_row(&self.kinds, owner) else {
             return Ok(OwnerState::Unknown);
         };
         if row.namespaced() && !node.row.namespaced() {
@@ -112,7 +115,7 @@ impl GarbageCollector {
         }
         let namespace = if row.namespaced() { node.key.namespace.as_str() } else { "" };
         let key = Key::new(namespace, &owner.name);
-        Ok(match self.live.get(row, &key, &owner.uid).await? {
+        Ok(match self.live.get(&row, &key, &owner.uid).await? {
             None => OwnerState::Absent,
             Some((owner, _)) if owner.waits_for_dependents() => OwnerState::WaitsForDependents,
             Some(_) => OwnerState::Present,
@@ -176,7 +179,7 @@ fn summary(plan: &Plan) -> &'static str {
 fn reference(node: &Node) -> ObjectReference {
     ObjectReference {
         api_version: Some(node.row.api_version()),
-        kind: Some(node.row.kind.into()),
+        kind: Some(node.row.kind.to_string()),
         namespace: Some(node.key.namespace.clone()).filter(|namespace| !namespace.is_empty()),
         name: Some(node.key.name.clone()),
         uid: Some(node.uid.clone()),

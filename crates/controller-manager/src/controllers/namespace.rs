@@ -16,7 +16,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use api::{Kind, KindRow};
+use api::{Kind, KindRef};
 use client::dynamic::target;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
@@ -29,6 +29,7 @@ use crate::Error;
 use crate::controllers::garbage_collector::graph::Node;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
+use crate::machinery::kinds::Kinds;
 use crate::machinery::owner::{is_deleting, uid};
 use crate::machinery::queue::{Controller, Next, Requests, Trigger};
 use crate::machinery::status;
@@ -40,6 +41,7 @@ const DELETIONS: usize = 32;
 
 struct Namespaces {
     client: Client,
+    kinds: Arc<Kinds>,
     clock: SharedClock,
     namespaces: Arc<Cache<Namespace>>,
 }
@@ -53,15 +55,11 @@ pub fn start(wiring: &mut Wiring, (trigger, requests): (Trigger, Requests)) {
     });
     let controller = Namespaces {
         client: wiring.client.clone(),
+        kinds: wiring.kinds.clone(),
         clock: wiring.clock.clone(),
         namespaces: wiring.informers.namespaces.cache(),
     };
     wiring.run(controller, requests);
-}
-
-fn namespaced_rows() -> impl Iterator<Item = &'static KindRow> {
-    let rows = api::kind::KINDS.iter().copied();
-    rows.filter(|row| row.stored && row.namespaced())
 }
 
 impl Controller for Namespaces {
@@ -103,10 +101,11 @@ impl Namespaces {
     /// Deletes all objects, pods first, and returns those that remain. `None`: the namespace is
     /// gone.
     async fn empty(&self, namespace: &Namespace) -> Result<Option<Remaining>, Error> {
-        let pods = self.empty_kinds(namespace, vec![Pod::ROW]).await?;
+        let pods = self.empty_kinds(namespace, vec![Pod::ROW.into()]).await?;
         match pods {
             Some(pods) if pods.is_empty() => {
-                let others = namespaced_rows().filter(|row| *row != Pod::ROW).collect();
+                let mut others = self.kinds.stored();
+                others.retain(|row| row.namespaced() && *row != Pod::ROW);
                 self.empty_kinds(namespace, others).await
             }
             pods => Ok(pods),
@@ -118,7 +117,7 @@ impl Namespaces {
     async fn empty_kinds(
         &self,
         namespace: &Namespace,
-        rows: Vec<&'static KindRow>,
+        rows: Vec<KindRef>,
     ) -> Result<Option<Remaining>, Error> {
         let key = Key::of(namespace);
         let listed = self.list_all(&key.name, rows).await?;
@@ -136,7 +135,7 @@ impl Namespaces {
         let outcomes: Vec<_> = deletions.buffer_unordered(DELETIONS).collect().await;
         // What can be deleted is, whatever cannot.
         outcomes.into_iter().collect::<Result<(), _>>()?;
-        let rows = listed.0.iter().map(|(row, _)| *row).collect();
+        let rows = listed.0.iter().map(|(row, _)| row.clone()).collect();
         self.list_all(&key.name, rows).await.map(Some)
     }
 
@@ -146,7 +145,7 @@ impl Namespaces {
             precondition_uid: Some(node.uid.clone()),
             ..Default::default()
         };
-        let target = target(node.row, &node.key.namespace, &node.key.name, "");
+        let target = target(&node.row, &node.key.namespace, &node.key.name, "");
         match self.client.delete_object(target, &options).await {
             Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
             outcome => outcome.map(|_| ()).during(|| format!("delete {} {}", node.row, node.key)),
@@ -154,13 +153,9 @@ impl Namespaces {
     }
 
     /// The objects of some kinds; kinds without any are left out.
-    async fn list_all(
-        &self,
-        namespace: &str,
-        rows: Vec<&'static KindRow>,
-    ) -> Result<Remaining, Error> {
+    async fn list_all(&self, namespace: &str, rows: Vec<KindRef>) -> Result<Remaining, Error> {
         let lists = rows.into_iter().map(async |row| {
-            let nodes = self.list(namespace, row).await?;
+            let nodes = self.list(namespace, &row).await?;
             Ok::<_, Error>((row, nodes))
         });
         let mut all = try_join_all(lists).await?;
@@ -168,7 +163,7 @@ impl Namespaces {
         Ok(Remaining(all))
     }
 
-    async fn list(&self, namespace: &str, row: &'static KindRow) -> Result<Vec<Node>, Error> {
+    async fn list(&self, namespace: &str, row: &KindRef) -> Result<Vec<Node>, Error> {
         let request = pb::ListRequest {
             target: Some(target(row, namespace, "", "")),
             representation: pb::Representation::PartialMetadata.into(),

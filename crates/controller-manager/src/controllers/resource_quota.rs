@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::Error;
 use crate::controllers::garbage_collector::graph::Graph;
 use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::kinds::Kinds;
 use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next, Requests, Trigger};
 use crate::machinery::status;
@@ -36,6 +37,7 @@ struct Quotas {
     services: Arc<Cache<Service>>,
     claims: Arc<Cache<PersistentVolumeClaim>>,
     graph: Arc<Mutex<Graph>>,
+    kinds: Arc<Kinds>,
 }
 
 /// Adds the controller; its keys are namespaces. The metadata graph triggers it when a namespace
@@ -61,6 +63,7 @@ pub fn start(
         services: informers.services.cache(),
         claims: informers.persistent_volume_claims.cache(),
         graph,
+        kinds: wiring.kinds.clone(),
     };
     wiring.run(controller, requests);
 }
@@ -141,8 +144,10 @@ impl Quotas {
         }
         let graph = self.graph.lock();
         let excluded = ["pods", "persistentvolumeclaims"];
-        let rows = api::kind::KINDS.iter();
-        for row in rows.filter(|row| row.namespaced() && !excluded.contains(&row.plural)) {
+        for row in self.kinds.stored().iter().filter(|row| row.namespaced()) {
+            if row.group.is_empty() && excluded.contains(&&*row.plural) {
+                continue;
+            }
             for (name, amount) in quota::of_count(row, graph.count(namespace, row)) {
                 add(&mut total, name, amount);
             }

@@ -75,8 +75,8 @@ fn an_update_that_changes_no_container_is_not_checked() {
 #[test]
 fn every_workload_has_a_template() {
     for row in api::kind::KINDS.iter().filter(|row| row.stored) {
-        let definition = api::schema::kind(row.group, row.version, row.kind).unwrap();
-        let path = match row.kind {
+        let definition = row.schema().unwrap();
+        let path = match &*row.kind {
             "CronJob" => "/spec/jobTemplate/spec/template",
             "PodTemplate" => "/template",
             _ => "/spec/template",
@@ -99,8 +99,7 @@ fn every_workload_has_a_template() {
             at = &mut at[part];
         }
         *at = pod;
-        let codec = api::kind::codec(row).unwrap();
-        let object = codec.decode(object.to_string().as_bytes()).unwrap();
+        let object = api::kind::decode(&(*row).into(), object.to_string().as_bytes()).unwrap();
         assert!(template(&*object).is_some(), "{}", row.kind);
     }
 }

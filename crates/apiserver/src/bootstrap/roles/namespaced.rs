@@ -44,7 +44,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
             metadata: metadata(row.namespace, &name),
             role_ref: RoleRef {
                 api_group: Some(GROUP.to_owned()),
-                kind: Role::ROW.kind.to_owned(),
+                kind: Role::ROW.kind.to_string(),
                 name: row.name,
             },
             subjects: Some(row.subjects),

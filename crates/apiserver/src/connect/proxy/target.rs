@@ -20,7 +20,7 @@ use crate::kubelet;
 pub async fn find(call: Call<'_>) -> Result<Connection, ApiError> {
     call.core.cache.fresh().await?;
     let address = Address::parse(&call.target.name)?;
-    let backend = match call.row().kind {
+    let backend = match &*call.row().kind {
         "Pod" => pod(call, &address).await?,
         "Service" => service(call, &address).await?,
         _ => node(call, &address).await?,

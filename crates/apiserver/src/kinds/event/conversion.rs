@@ -48,7 +48,7 @@ fn renamed(
     };
     let mut out = Map::new();
     out.insert("apiVersion".to_owned(), row.api_version().into());
-    out.insert("kind".to_owned(), row.kind.into());
+    out.insert("kind".to_owned(), row.kind.to_string().into());
     for (field, value) in fields {
         if matches!(field.as_str(), "apiVersion" | "kind") {
             continue;
@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn every_selectable_field_has_one_in_the_core_group() {
-        let core = CoreEvent::ROW.selectable;
-        for field in Event::ROW.selectable {
-            assert!(core.contains(&&*field_to_core(field)), "{field}");
+        let core = &CoreEvent::ROW.selectable;
+        for field in Event::ROW.selectable.iter() {
+            assert!(core.contains(&field_to_core(field).into()), "{field}");
         }
         assert_eq!(field_to_core("regarding.fieldPath"), "involvedObject.fieldPath");
         assert_eq!(field_to_core("metadata.name"), "metadata.name");

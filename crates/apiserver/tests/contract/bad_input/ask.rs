@@ -131,9 +131,9 @@ impl Case {
         let (row, subresource) = self.row_and_subresource();
         let namespace = if row.namespaced() { "default" } else { "" };
         let target = Some(pb::Target {
-            group: row.group.into(),
-            version: row.version.into(),
-            resource: row.plural.into(),
+            group: row.group.to_string().into(),
+            version: row.version.to_string().into(),
+            resource: row.plural.to_string().into(),
             namespace: namespace.into(),
             name: self.name.into(),
             subresource: subresource.into(),

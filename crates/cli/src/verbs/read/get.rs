@@ -8,11 +8,11 @@ use rpc::api_v1::{EventType, GetRequest, Object, Representation, WatchRequest};
 use serde_json::Value;
 
 use crate::discovery::{Resource, Resources};
-use crate::output::jsonpath::{Template, print};
 use crate::output::{PrintFlags, Printer, table};
 use crate::request::failure::Failures;
 use crate::request::selection::{ObjectReference, Selected, Selection};
 use crate::request::{Connection, rest};
+use api::jsonpath::{Template, print};
 
 #[derive(clap::Args)]
 pub struct Args {

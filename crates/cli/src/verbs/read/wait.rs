@@ -8,10 +8,10 @@ use client::Client;
 use serde_json::Value;
 
 use crate::discovery::Resources;
-use crate::output::jsonpath::{Template, print};
 use crate::request::failure::Failures;
 use crate::request::selection::{ObjectReference, Selection};
 use crate::request::{Connection, duration, watch};
+use api::jsonpath::{Template, print};
 
 #[derive(clap::Args)]
 pub struct Args {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use api::KindRow;
+use api::{KindRef, KindRow};
 use client::informer::{Event, informer_with};
 use client::{Client, InformerOptions};
 use futures::StreamExt;
@@ -11,10 +11,12 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rpc::api_v1::Representation;
 use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::graph::{Affected, Graph, Node};
 use crate::machinery::cache::Key;
 use crate::machinery::informer::Synced;
+use crate::machinery::kinds::Kinds;
 use crate::machinery::queue::Trigger;
 
 /// The graph, and the controllers that its changes trigger.
@@ -39,26 +41,76 @@ impl Feed {
         Self { graph: Arc::default(), collector, namespaces, quotas }
     }
 
-    /// The futures that keep the graph up to date, one for each kind.
-    pub fn start(&self, client: &Client) -> Vec<Synced> {
+    /// The futures that keep the graph up to date: one for each built-in kind, and one for all
+    /// custom kinds.
+    pub fn start(&self, client: &Client, kinds: &Kinds) -> Vec<Synced> {
         let tracked = api::kind::KINDS.iter().copied().filter(|row| is_tracked(row));
+        let custom = self.clone().follow_custom(client.clone(), kinds.custom());
         tracked
             .map(|row| {
                 let (synced, is_synced) = watch::channel(false);
-                let future = self.clone().follow(client.clone(), row, synced);
+                let future = self.clone().follow(client.clone(), row.into(), synced);
                 (Box::pin(future) as BoxFuture<_>, is_synced)
             })
+            .chain([(Box::pin(custom) as BoxFuture<_>, watch::channel(true).1)])
             .collect()
     }
 
-    async fn follow(self, client: Client, row: &'static KindRow, synced: watch::Sender<bool>) {
+    /// Follows the objects of the custom kinds that there are, until they are defined no more.
+    async fn follow_custom(self, client: Client, mut kinds: watch::Receiver<Vec<KindRef>>) {
+        let mut tasks = JoinSet::new();
+        let mut followed: Vec<(KindRef, AbortHandle)> = Vec::new();
+        loop {
+            let wanted = kinds.borrow_and_update().clone();
+            let (kept, gone): (Vec<_>, Vec<_>) = followed
+                .into_iter()
+                .partition(|(known, _)| wanted.iter().any(|kind| kind.is_same(known)));
+            followed = kept;
+            for (kind, task) in gone {
+                task.abort();
+                let uids = self.graph.lock().uids_of(&kind);
+                for uid in uids {
+                    self.remove(&uid).await;
+                }
+            }
+            for kind in wanted {
+                if !followed.iter().any(|(known, _)| known.is_same(&kind)) {
+                    let task = self.clone().follow_new(client.clone(), kind.clone());
+                    followed.push((kind, tasks.spawn(task)));
+                }
+            }
+            // Tasks that were aborted are taken out, so that they do not add up.
+            while tasks.try_join_next().is_some() {}
+            if kinds.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Follows a kind that appeared later than objects that it may own: once its objects are
+    /// known, those whose owners are not among them are examined.
+    async fn follow_new(self, client: Client, kind: KindRef) {
+        let (synced, mut is_synced) = watch::channel(false);
+        let follow = self.clone().follow(client, kind.clone(), synced);
+        let examine = async {
+            if is_synced.wait_for(|synced| *synced).await.is_ok() {
+                let examine = self.graph.lock().without_owner_of(&kind);
+                self.trigger(Affected { examine, ..Affected::default() }).await;
+            }
+        };
+        futures::future::join(follow, examine).await;
+    }
+
+    async fn follow(self, client: Client, row: KindRef, synced: watch::Sender<bool>) {
+        let kind = row.clone();
         let decode = move |object: &rpc::api_v1::Object| {
-            Node::decode(row, &object.json)
-                .map_err(|source| api::kind::DecodeError { kind: row.kind, source })
+            Node::decode(&kind, &object.json)
+                .map_err(|source| api::kind::DecodeError { kind: kind.kind.to_string(), source })
         };
         let options = InformerOptions::default();
+        let representation = Representation::PartialMetadata;
         let mut events =
-            Box::pin(informer_with(client, row, options, Representation::PartialMetadata, decode));
+            Box::pin(informer_with(client, row.clone(), options, representation, decode));
         let mut present: HashSet<String> = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
@@ -68,7 +120,7 @@ impl Feed {
                     self.apply(node).await;
                 }
                 Event::InitDone => {
-                    let known = self.graph.lock().uids_of(row);
+                    let known = self.graph.lock().uids_of(&row);
                     for gone in known.iter().filter(|uid| !present.contains(*uid)) {
                         self.remove(gone).await;
                     }

@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use api::KindRow;
+use api::kind::Text;
+use api::{KindRef, KindRow};
 use serde::Deserialize;
 
 use crate::machinery::cache::Key;
@@ -14,7 +15,7 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 /// What the graph keeps of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
-    pub row: &'static KindRow,
+    pub row: KindRef,
     pub key: Key,
     pub uid: String,
     pub owners: Vec<Owner>,
@@ -58,11 +59,11 @@ impl Node {
     ///
     /// # Errors
     /// When the bytes are not an object.
-    pub fn decode(row: &'static KindRow, json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub fn decode(row: &KindRef, json: &[u8]) -> Result<Self, serde_json::Error> {
         let partial: Partial = serde_json::from_slice(json)?;
         let metadata = partial.metadata;
         Ok(Self {
-            row,
+            row: row.clone(),
             key: Key::new(metadata.namespace, metadata.name),
             uid: metadata.uid,
             owners: metadata.owner_references,
@@ -95,8 +96,8 @@ impl Node {
 pub struct Graph {
     nodes: HashMap<String, Node>,
     dependents: HashMap<String, HashSet<String>>,
-    by_key: HashMap<(&'static str, &'static str, Key), String>,
-    counts: HashMap<(String, &'static str, &'static str), usize>,
+    by_key: HashMap<(Text, Text, Key), String>,
+    counts: HashMap<(String, Text, Text), usize>,
 }
 
 /// What a change of the graph affects.
@@ -123,14 +124,14 @@ impl Graph {
 
     /// How many objects of the kind the namespace holds.
     pub fn count(&self, namespace: &str, row: &KindRow) -> usize {
-        let key = (namespace.to_owned(), row.group, row.plural);
+        let key = (namespace.to_owned(), row.group.clone(), row.plural.clone());
         self.counts.get(&key).copied().unwrap_or(0)
     }
 
     /// Adds or updates an object.
     pub fn apply(&mut self, node: Node) -> Affected {
         let mut affected = Affected::default();
-        let key = (node.row.group, node.row.plural, node.key.clone());
+        let key = (node.row.group.clone(), node.row.plural.clone(), node.key.clone());
         if let Some(former) = self.by_key.get(&key).filter(|uid| **uid != node.uid) {
             // Deleted and created again while the watch was interrupted.
             affected = self.remove(&former.clone());
@@ -180,7 +181,7 @@ impl Graph {
                 }
             }
         }
-        let key = (node.row.group, node.row.plural, node.key.clone());
+        let key = (node.row.group.clone(), node.row.plural.clone(), node.key.clone());
         if self.by_key.get(&key).is_some_and(|at| at == uid) {
             self.by_key.remove(&key);
         }
@@ -206,6 +207,16 @@ impl Graph {
         of_kind.map(|node| node.uid.clone()).collect()
     }
 
+    /// Uids of the objects with an owner of a kind that is not known.
+    pub fn without_owner_of(&self, row: &KindRow) -> Vec<String> {
+        let of_kind = |owner: &&Owner| {
+            let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
+            owner.kind == row.kind && group == row.group && !self.nodes.contains_key(&owner.uid)
+        };
+        let lacking = self.nodes.values().filter(|node| node.owners.iter().any(|o| of_kind(&o)));
+        lacking.map(|node| node.uid.clone()).collect()
+    }
+
     fn waits(&self, uid: &str) -> bool {
         self.nodes.get(uid).is_some_and(Node::waits_for_dependents)
     }
@@ -226,8 +237,8 @@ impl Graph {
     }
 }
 
-fn count_key(node: &Node) -> (String, &'static str, &'static str) {
-    (node.key.namespace.clone(), node.row.group, node.row.plural)
+fn count_key(node: &Node) -> (String, Text, Text) {
+    (node.key.namespace.clone(), node.row.group.clone(), node.row.plural.clone())
 }
 
 fn namespace_of(node: &Node) -> Option<String> {

@@ -1,6 +1,6 @@
 //! Reads and writes the metadata of single objects of any kind.
 
-use api::KindRow;
+use api::KindRef;
 use client::dynamic::target;
 use client::{Client, DeleteOptions, PatchKind};
 use rpc::api_v1 as pb;
@@ -11,6 +11,7 @@ use super::plan::Policy;
 use crate::Error;
 use crate::machinery::cache::Key;
 use crate::machinery::error::During;
+use crate::machinery::kinds::Kinds;
 use crate::machinery::owner::none_if_empty;
 
 /// The server, for objects of any kind.
@@ -19,10 +20,9 @@ pub struct Live {
 }
 
 /// The kind that an owner reference names, in any version; `None` when it is not served.
-pub fn owner_row(owner: &Owner) -> Option<&'static KindRow> {
+pub fn owner_row(kinds: &Kinds, owner: &Owner) -> Option<KindRef> {
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    let mut rows = api::kind::KINDS.iter().copied();
-    rows.find(|row| row.stored && row.kind == owner.kind && row.group == group)
+    kinds.stored().into_iter().find(|row| row.kind == owner.kind && row.group == group)
 }
 
 impl Live {
@@ -33,7 +33,7 @@ impl Live {
     /// The object's metadata and revision, if it exists under this uid.
     pub async fn get(
         &self,
-        row: &'static KindRow,
+        row: &KindRef,
         key: &Key,
         uid: &str,
     ) -> Result<Option<(Node, u64)>, Error> {
@@ -64,7 +64,7 @@ impl Live {
             precondition_resource_version: revision.map(|revision| revision.to_string()),
             ..Default::default()
         };
-        let target = target(node.row, &node.key.namespace, &node.key.name, "");
+        let target = target(&node.row, &node.key.namespace, &node.key.name, "");
         match self.client.delete_object(target, &options).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(|_| ()).during(|| format!("delete {} {}", node.row, node.key)),
@@ -93,7 +93,7 @@ impl Live {
 
     /// Removes the reference to `owner_uid` from a dependent in its current state.
     pub async fn orphan(&self, dependent: &Node, owner_uid: &str) -> Result<(), Error> {
-        let found = self.get(dependent.row, &dependent.key, &dependent.uid).await?;
+        let found = self.get(&dependent.row, &dependent.key, &dependent.uid).await?;
         let Some((node, revision)) = found else {
             return Ok(());
         };
@@ -109,7 +109,7 @@ impl Live {
         metadata["uid"] = node.uid.as_str().into();
         metadata["resourceVersion"] = revision.to_string().into();
         let body = json!({"metadata": metadata}).to_string().into_bytes();
-        let target = target(node.row, &node.key.namespace, &node.key.name, "");
+        let target = target(&node.row, &node.key.namespace, &node.key.name, "");
         let options = pb::WriteOptions::default();
         let patched = self.client.patch_object(target, PatchKind::Merge, body, options).await;
         match patched {

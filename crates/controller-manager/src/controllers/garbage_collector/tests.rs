@@ -18,7 +18,7 @@ fn owner(uid: &str) -> Owner {
 
 fn node(uid: &str, owners: &[&str]) -> Node {
     Node {
-        row: ConfigMap::ROW,
+        row: ConfigMap::ROW.into(),
         key: Key::new("ns", uid),
         uid: uid.into(),
         owners: owners.iter().map(|uid| owner(uid)).collect(),
@@ -118,7 +118,7 @@ fn a_change_affects_owners_and_dependents() {
 #[test]
 fn a_reference_with_the_uid_of_another_kind_is_examined() {
     let mut graph = Graph::default();
-    graph.apply(Node { row: Secret::ROW, ..node("a", &[]) });
+    graph.apply(Node { row: Secret::ROW.into(), ..node("a", &[]) });
     assert_eq!(graph.apply(node("b", &["a"])).examine, ["b"]);
 }
 
@@ -136,7 +136,7 @@ fn an_object_created_again_replaces_its_predecessor() {
 fn metadata_decodes() {
     let json = br#"{"kind":"PartialObjectMetadata","metadata":{"name":"n","uid":"u","finalizers":["f"],
         "deletionTimestamp":"2026-01-01T00:00:00Z","ownerReferences":[{"apiVersion":"v1","kind":"K","name":"o","uid":"p"}]},"data":{"x":"y"}}"#;
-    let node = Node::decode(ConfigMap::ROW, json).unwrap();
+    let node = Node::decode(&ConfigMap::ROW.into(), json).unwrap();
     assert!(node.deleting && node.has_finalizer("f"));
     assert_eq!(node.owners[0].uid, "p");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::KindRow;
+use api::{KindRef, KindRow};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{NamespaceCondition, NamespaceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -14,7 +14,7 @@ pub const FINALIZER: &str = "kubernetes";
 
 /// The objects that remain, by kind.
 #[derive(Debug, Default)]
-pub struct Remaining(pub Vec<(&'static KindRow, Vec<Node>)>);
+pub struct Remaining(pub Vec<(KindRef, Vec<Node>)>);
 
 impl Remaining {
     pub fn is_empty(&self) -> bool {
@@ -22,7 +22,7 @@ impl Remaining {
     }
 
     fn content(&self) -> String {
-        let count = |(row, nodes): &(&KindRow, Vec<Node>)| {
+        let count = |(row, nodes): &(KindRef, Vec<Node>)| {
             format!("{}. has {} resource instances", resource(row), nodes.len())
         };
         self.0.iter().map(count).collect::<Vec<_>>().join(", ")
@@ -40,7 +40,7 @@ impl Remaining {
 
 fn resource(row: &KindRow) -> String {
     if row.group.is_empty() {
-        row.plural.to_owned()
+        row.plural.to_string()
     } else {
         format!("{}.{}", row.plural, row.group)
     }
@@ -131,14 +131,14 @@ mod tests {
     #[test]
     fn remaining_objects_are_reported() {
         let node = Node {
-            row: Deployment::ROW,
+            row: Deployment::ROW.into(),
             key: Key::new("ns", "web"),
             uid: "u".into(),
             owners: vec![],
             finalizers: vec!["example.com/hold".into()],
             deleting: true,
         };
-        let remaining = Remaining(vec![(Deployment::ROW, vec![node.clone(), node])]);
+        let remaining = Remaining(vec![(Deployment::ROW.into(), vec![node.clone(), node])]);
         let status = conditions(None, &remaining, at(5));
         assert_eq!(status.phase.as_deref(), Some("Terminating"));
         assert_eq!(

@@ -31,7 +31,8 @@ async fn controller(seen: &Namespace, live: Option<&Namespace>) -> (Namespaces, 
     server.put(&map("of-x"));
     let namespaces = Arc::new(Cache::new(|_| Vec::new()));
     namespaces.apply(seen.clone());
-    (Namespaces { client, clock: clock::system(), namespaces }, server)
+    let (clock, kinds) = (clock::system(), Arc::default());
+    (Namespaces { client, clock, kinds, namespaces }, server)
 }
 
 #[tokio::test]
@@ -59,11 +60,11 @@ async fn a_namespace_that_is_replaced_between_two_steps_keeps_its_content() {
     server.put(&again);
     assert!(controller.empty(&live).await.unwrap().is_none());
     // Replaced after the second look: the uids that were listed are not those of the new content.
-    let before = Node::decode(ConfigMap::ROW, &map("of-x").encode()).unwrap();
+    let before = Node::decode(&ConfigMap::ROW.into(), &map("of-x").encode()).unwrap();
     server.put(&map("of-b"));
     controller.delete(before).await.unwrap();
     server.put(&live);
-    assert_eq!(controller.list("x", ConfigMap::ROW).await.unwrap()[0].uid, "of-b");
+    assert_eq!(controller.list("x", &ConfigMap::ROW.into()).await.unwrap()[0].uid, "of-b");
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ impl FakeServer {
     pub fn put<K: Kind>(&self, object: &K) {
         let metadata = object.metadata();
         let address = (
-            K::ROW.plural.to_owned(),
+            K::ROW.plural.to_string(),
             metadata.namespace.clone().unwrap_or_default(),
             metadata.name.clone().unwrap_or_default(),
         );

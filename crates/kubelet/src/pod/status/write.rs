@@ -30,7 +30,7 @@ pub fn patch(base: &Pod, status: &PodStatus) -> Option<Value> {
     let part = |pod: &Pod| {
         let mut value: Value =
             serde_json::from_slice(&pod.encode()).expect("it was encoded just now");
-        if let Some(row) = schema::kind(Pod::ROW.group, Pod::ROW.version, Pod::ROW.kind) {
+        if let Some(row) = Pod::ROW.schema() {
             schema::zero::normalize(&mut value, row);
         }
         value.get("status").cloned().unwrap_or_else(|| json!({}))

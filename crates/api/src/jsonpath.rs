@@ -1,8 +1,28 @@
 //! kubectl's JSONPath dialect: text with `{...}` in it, relaxed paths, `range`, filters
-//! (`k8s.io/client-go/util/jsonpath`). It is not RFC 9535.
+//! (`k8s.io/client-go/util/jsonpath`). It is not RFC 9535. Printer columns of custom resources are
+//! written in it, too.
 
-use anyhow::{Context, bail};
 use serde_json::Value;
+
+/// Filters within one path, which may be nested.
+const FILTERS_MAX: usize = 16;
+/// Values that one step finds at most.
+const FOUND_MAX: usize = 100_000;
+
+/// Why a template cannot be read or rendered.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct JsonPathError(String);
+
+type Result<T> = std::result::Result<T, JsonPathError>;
+
+macro_rules! bail {
+    ($($text:tt)*) => { return Err(JsonPathError(format!($($text)*))) };
+}
+
+fn error(text: impl Into<String>) -> JsonPathError {
+    JsonPathError(text.into())
+}
 
 /// A template: text, paths and ranges.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,14 +73,14 @@ enum Comparison {
 
 impl Template {
     /// Parses a template: anything outside braces is text.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
+    pub fn parse(text: &str) -> Result<Self> {
         if text.is_empty() {
             bail!("template format specified but no template given");
         }
         let mut parser = Parser { rest: text };
         let parts = parser
             .parts(false)
-            .map_err(|error| anyhow::anyhow!("error parsing jsonpath {text}, {error}"))?;
+            .map_err(|why| JsonPathError(format!("error parsing jsonpath {text}, {why}")))?;
         Ok(Self::new(parts, text))
     }
 
@@ -75,7 +95,7 @@ impl Template {
     }
 
     /// Parses one path, with or without braces and leading dot.
-    pub fn parse_path(text: &str) -> anyhow::Result<Self> {
+    pub fn parse_path(text: &str) -> Result<Self> {
         let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text);
         let dotted = if inner.starts_with(['.', '$', '@', '[']) {
             inner.to_owned()
@@ -89,13 +109,13 @@ impl Template {
     ///
     /// # Errors
     /// When a path names an index that is out of bounds or, if strict, a missing field.
-    pub fn render(&self, document: &Value) -> anyhow::Result<String> {
+    pub fn render(&self, document: &Value) -> Result<String> {
         let mut out = String::new();
         self.parts(&self.parts, document, document, &mut out).map_err(|why| {
-            anyhow::anyhow!(
+            error(format!(
                 "error executing jsonpath {:?}: Error executing template: {why}",
                 self.source
-            )
+            ))
         })?;
         Ok(out)
     }
@@ -114,7 +134,7 @@ impl Template {
         document: &Value,
         here: &Value,
         out: &mut String,
-    ) -> anyhow::Result<()> {
+    ) -> Result<()> {
         for part in parts {
             match part {
                 Part::Text(text) => out.push_str(text),
@@ -138,7 +158,7 @@ impl Template {
 
     /// # Errors
     /// When a path that finds nothing has an index out of bounds or, if strict, a missing field.
-    fn check(&self, steps: &[Step], document: &Value, here: &Value) -> anyhow::Result<()> {
+    fn check(&self, steps: &[Step], document: &Value, here: &Value) -> Result<()> {
         let mut found = vec![here];
         for step in steps {
             for value in &found {
@@ -172,7 +192,8 @@ pub fn print(value: &Value) -> String {
 fn walk<'a>(steps: &[Step], document: &'a Value, here: &'a Value) -> Vec<&'a Value> {
     let mut found = vec![here];
     for step in steps {
-        found = found.into_iter().flat_map(|value| advance(step, document, value)).collect();
+        let next = found.into_iter().flat_map(|value| advance(step, document, value));
+        found = next.take(FOUND_MAX).collect();
     }
     found
 }
@@ -270,7 +291,7 @@ struct Parser<'a> {
 }
 
 impl Parser<'_> {
-    fn parts(&mut self, in_range: bool) -> anyhow::Result<Vec<Part>> {
+    fn parts(&mut self, in_range: bool) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         while !self.rest.is_empty() {
             let Some(open) = self.rest.find('{') else {
@@ -281,7 +302,7 @@ impl Parser<'_> {
                 parts.push(Part::Text(self.rest[..open].to_owned()));
             }
             let after = &self.rest[open + 1..];
-            let close = outside_quotes(after, '}').context("unclosed action")?;
+            let close = outside_quotes(after, '}').ok_or_else(|| error("unclosed action"))?;
             let action = after[..close].trim();
             self.rest = &after[close + 1..];
             if action == "end" {
@@ -322,11 +343,11 @@ fn outside_quotes(text: &str, wanted: char) -> Option<usize> {
 }
 
 /// A quoted text with Go's escapes.
-fn quoted(text: &str) -> anyhow::Result<String> {
+fn quoted(text: &str) -> Result<String> {
     let quote = text.chars().next().unwrap_or('"');
     let inner = text[1..]
         .strip_suffix(quote)
-        .with_context(|| format!("unterminated quoted string {text}"))?;
+        .ok_or_else(|| JsonPathError(format!("unterminated quoted string {text}")))?;
     let mut out = String::new();
     let mut characters = inner.chars();
     while let Some(character) = characters.next() {
@@ -346,7 +367,10 @@ fn quoted(text: &str) -> anyhow::Result<String> {
 }
 
 /// `.a.b[0]['c.d']..e[*][?(@.x=="y")]`
-fn path(text: &str) -> anyhow::Result<Vec<Step>> {
+fn path(text: &str) -> Result<Vec<Step>> {
+    if text.matches("?(").count() > FILTERS_MAX {
+        bail!("more than {FILTERS_MAX} filters in one path");
+    }
     let mut steps = Vec::new();
     let mut rest = text;
     if let Some(after) = rest.strip_prefix('$') {
@@ -368,8 +392,8 @@ fn path(text: &str) -> anyhow::Result<Vec<Step>> {
                 field(after, &mut steps)?
             };
         } else if let Some(after) = rest.strip_prefix('[') {
-            let close =
-                closing_bracket(after).with_context(|| format!("unterminated array in {text}"))?;
+            let close = closing_bracket(after)
+                .ok_or_else(|| JsonPathError(format!("unterminated array in {text}")))?;
             steps.push(bracket(after[..close].trim())?);
             rest = &after[close + 1..];
         } else if steps.is_empty() || matches!(steps.last(), Some(Step::Recursive)) {
@@ -382,7 +406,7 @@ fn path(text: &str) -> anyhow::Result<Vec<Step>> {
 }
 
 /// Reads a field name (with `\.` escapes) or `*`; returns what follows.
-fn field<'a>(text: &'a str, steps: &mut Vec<Step>) -> anyhow::Result<&'a str> {
+fn field<'a>(text: &'a str, steps: &mut Vec<Step>) -> Result<&'a str> {
     let mut name = String::new();
     let mut characters = text.char_indices();
     let mut end = text.len();
@@ -418,7 +442,7 @@ fn closing_bracket(text: &str) -> Option<usize> {
     }
 }
 
-fn bracket(text: &str) -> anyhow::Result<Step> {
+fn bracket(text: &str) -> Result<Step> {
     if text == "*" {
         return Ok(Step::Wildcard);
     }
@@ -438,16 +462,20 @@ fn bracket(text: &str) -> anyhow::Result<Step> {
     if text.starts_with(['\'', '"']) {
         return Ok(Step::Field(quoted(text)?));
     }
-    let number = |text: &str| -> anyhow::Result<Option<i64>> {
+    let number = |text: &str| -> Result<Option<i64>> {
         if text.is_empty() {
             Ok(None)
         } else {
-            Ok(Some(text.parse().with_context(|| format!("invalid array index {text}"))?))
+            Ok(Some(
+                text.parse().map_err(|_| JsonPathError(format!("invalid array index {text}")))?,
+            ))
         }
     };
     let bounds: Vec<&str> = text.split(':').collect();
     match bounds.as_slice() {
-        [index] => Ok(Step::Index(number(index)?.context("an array index is missing")?)),
+        [index] => {
+            Ok(Step::Index(number(index)?.ok_or_else(|| error("an array index is missing"))?))
+        }
         [start, end] => Ok(Step::Slice(number(start)?, number(end)?, 1)),
         [start, end, stride] => {
             Ok(Step::Slice(number(start)?, number(end)?, number(stride)?.unwrap_or(1)))
@@ -456,7 +484,7 @@ fn bracket(text: &str) -> anyhow::Result<Step> {
     }
 }
 
-fn filter(text: &str) -> anyhow::Result<Step> {
+fn filter(text: &str) -> Result<Step> {
     for (sign, comparison) in [
         ("==", Comparison::Equal),
         ("!=", Comparison::NotEqual),
@@ -478,7 +506,7 @@ fn filter(text: &str) -> anyhow::Result<Step> {
     Ok(Step::Has(side(text)?))
 }
 
-fn side(text: &str) -> anyhow::Result<Operand> {
+fn side(text: &str) -> Result<Operand> {
     if text.starts_with(['@', '$', '.']) {
         return Ok(Operand::Path(path(text)?));
     }
@@ -487,7 +515,7 @@ fn side(text: &str) -> anyhow::Result<Operand> {
     }
     serde_json::from_str(text)
         .map(Operand::Literal)
-        .with_context(|| format!("cannot read {text:?} in a filter"))
+        .map_err(|_| JsonPathError(format!("cannot read {text:?} in a filter")))
 }
 
 #[cfg(test)]

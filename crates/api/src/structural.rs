@@ -1,0 +1,150 @@
+//! Structural schemas: what custom resources are pruned, defaulted and validated by
+//! (`k8s.io/apiextensions-apiserver`, `pkg/apiserver/schema`).
+//!
+//! Entry points: [`Structural`] for the schema of one version of a CustomResourceDefinition, and
+//! [`definition`] for the definitions themselves. Everything works on JSON and is pure; schemas
+//! are at most [`DEPTH_MAX`] levels deep, and no walk goes deeper than its schema.
+
+mod column;
+mod correlate;
+mod default;
+pub mod definition;
+mod format;
+mod go;
+mod lists;
+mod metadata;
+pub(crate) mod node;
+mod numbers;
+mod path;
+mod pattern;
+mod prune;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use serde_json::Value;
+
+pub use column::{Column, at_path};
+pub use node::{DEPTH_MAX, SchemaError};
+
+use crate::schema::TypeRow;
+use crate::status::{FieldError, FieldErrorType};
+use node::{Node, Reader};
+use path::Path;
+
+/// The definition of the metadata that every object has.
+pub(crate) fn object_meta() -> Option<&'static TypeRow> {
+    metadata::definition()
+}
+
+/// The schema of one version of a CustomResourceDefinition.
+#[derive(Debug)]
+pub struct Structural {
+    pub(crate) root: Node,
+}
+
+impl Structural {
+    /// Reads `openAPIV3Schema`. A schema that [`definition`] has nothing against can be read.
+    ///
+    /// # Errors
+    /// When it has parts that custom resources do not support, or is too deep.
+    pub fn new(schema: &Value) -> Result<Self, SchemaError> {
+        Ok(Self { root: Reader::default().node(schema, 0)? })
+    }
+
+    /// Removes the fields of an object that the schema does not have, and returns their paths as
+    /// strict decoding reports them: `spec.foo`, `spec.list[0].bar`. `apiVersion`, `kind` and
+    /// `metadata` of the object itself are left alone.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        prune::prune(object, &self.root, true)
+    }
+
+    /// Removes nulls that the schema does not allow, and sets defaults.
+    pub fn default(&self, object: &mut Value) {
+        default::default(object, &self.root, true);
+    }
+
+    /// What is wrong with an object but its own metadata. With the object before an update, what
+    /// the update does not change is not judged anew.
+    pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let mut errors = validate::validate(&self.root, new, old, "");
+        metadata::validate(&self.root, new, &Path::ROOT, &mut errors);
+        self.unique(new, old, &mut errors);
+        self.rules(new, old, &mut errors);
+        errors
+    }
+
+    /// What is wrong with an object whose status is updated: only the status is judged, and the
+    /// rules of the whole object.
+    pub fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = match (self.root.property("status"), new.get("status")) {
+            (Some(node), Some(status)) => {
+                validate::validate(node, status, old.get("status"), "status")
+            }
+            _ => Vec::new(),
+        };
+        self.unique(new, Some(old), &mut errors);
+        self.rules(new, Some(old), &mut errors);
+        errors
+    }
+
+    /// The validation rules, which are judged only if what they read has the right form.
+    fn rules(&self, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        if !rules::has_any(&self.root) {
+            return;
+        }
+        let is_blocking = |error: &FieldError| {
+            matches!(
+                error.kind,
+                FieldErrorType::NotSupported
+                    | FieldErrorType::Required
+                    | FieldErrorType::TooLong
+                    | FieldErrorType::TooMany
+                    | FieldErrorType::TypeInvalid
+            )
+        };
+        if !errors.iter().any(is_blocking) {
+            return errors.append(&mut rules::judge(&self.root, new, old, ""));
+        }
+        let detail = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+        errors.push(FieldError {
+            value: "\"null\"".to_owned(),
+            ..FieldError::invalid(Path::ROOT.below(""), "", detail)
+        });
+    }
+
+    /// What is wrong with the validation rules of the schema at `path`.
+    fn rule_errors(&self, path: &str) -> Vec<FieldError> {
+        rules::errors(&self.root, path)
+    }
+
+    /// Duplicates in sets and maps, unless the old object has some, too.
+    fn unique(&self, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        let mut duplicates = Vec::new();
+        lists::validate(&self.root, new, &Path::ROOT, &mut duplicates);
+        if duplicates.is_empty() {
+            return;
+        }
+        let mut before = Vec::new();
+        if let Some(old) = old {
+            lists::validate(&self.root, old, &Path::ROOT, &mut before);
+        }
+        if before.is_empty() {
+            errors.append(&mut duplicates);
+        }
+    }
+}
+impl Default for Structural {
+    fn default() -> Self {
+        Self::new(
+            &serde_json::json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        )
+        .expect("a schema without limits")
+    }
+}
+impl Structural {
+    pub fn to_openapi(&self, _v2: bool) -> Value {
+        serde_json::json!({"type": "object"})
+    }
+}

@@ -1,0 +1,184 @@
+//! What becomes of CustomResourceDefinitions: their names are accepted, then they are established;
+//! once they are deleted, so are their objects, and then they go themselves.
+//!
+//! Every apiserver runs this. Writes are bound to the revision that was looked at, so that of
+//! several that decide the same one writes it. [`plan`] decides (the controllers of
+//! `k8s.io/apiextensions-apiserver`, `pkg/controller/{status,establish,finalizer,apiapproval}`).
+
+pub mod plan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::object::Object;
+use api::{ApiError, Kind, KindRef};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::bootstrap::system_user;
+use crate::cache::{Filter, Version, WatchSettings};
+use crate::core::{Call, Core};
+use crate::request::{Options, Target, Verb};
+use crate::verbs::delete::delete_object;
+use crate::verbs::update::{swap_with, update_with};
+use plan::{Action, plan};
+
+/// How long a failed change waits for the next attempt, and objects for theirs whose deletion
+/// somebody else has to finish.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Keeps all definitions in the state that they ask for, until `shutdown`.
+pub fn keep(core: &Arc<Core>, shutdown: CancellationToken) {
+    let core = core.clone();
+    tokio::spawn(async move {
+        while !shutdown.is_cancelled() {
+            let outcome = tokio::select! {
+                outcome = follow(&core) => outcome,
+                () = shutdown.cancelled() => return,
+            };
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "the watch of CustomResourceDefinitions ended");
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    });
+}
+
+/// Acts on every change of a definition, and at intervals while something is left to do.
+async fn follow(core: &Arc<Core>) -> Result<(), ApiError> {
+    let filter = Filter::everything(CustomResourceDefinition::ROW, "");
+    let mut changes = core.cache.watch(filter, None, WatchSettings::default())?;
+    let mut unfinished = false;
+    loop {
+        if unfinished {
+            tokio::select! {
+                next = changes.next() => if next.is_none() { return Ok(()) },
+                () = tokio::time::sleep(RETRY) => {}
+            }
+        } else if let Some(next) = changes.next().await {
+            next?;
+        } else {
+            return Ok(());
+        }
+        unfinished = settle(core).await;
+    }
+}
+
+/// Does what every definition asks for; whether something is left.
+async fn settle(core: &Arc<Core>) -> bool {
+    let mut unfinished = false;
+    // A change can make another one possible: names that are freed.
+    for _ in 0..2 {
+        let all = definitions(core);
+        for (definition, action) in plan(&all, core.clock.now()) {
+            let name = definition.metadata.name.as_deref().unwrap_or_default();
+            let outcome = match action {
+                Action::Write(status) => {
+                    write(core, definition, |new| new.status = Some(*status.clone())).await
+                }
+                Action::Finalize => {
+                    finalize(core, definition).await.map(|done| unfinished |= !done)
+                }
+            };
+            match outcome {
+                Err(error) if error.is_conflict() || error.is_not_found() => unfinished = true,
+                Err(error) => {
+                    tracing::warn!(definition = name, %error, "cannot settle a CustomResourceDefinition");
+                    unfinished = true;
+                }
+                Ok(()) => {}
+            }
+        }
+    }
+    unfinished
+}
+
+fn definitions(core: &Core) -> Vec<CustomResourceDefinition> {
+    let row = CustomResourceDefinition::ROW;
+    let versions = core.cache.resource(row).list(&Filter::everything(row, ""));
+    let all = versions.iter().map(|version| CustomResourceDefinition::decode(&version.json));
+    all.filter_map(Result::ok).collect()
+}
+
+/// Writes a change to the definition as it was seen.
+async fn write(
+    core: &Core,
+    seen: &CustomResourceDefinition,
+    change: impl Fn(&mut CustomResourceDefinition),
+) -> Result<(), ApiError> {
+    let target = target(CustomResourceDefinition::ROW.into(), "", name(seen), "status");
+    let (user, options) = (system_user(), Options::default());
+    let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
+    let mut wanted = seen.clone();
+    change(&mut wanted);
+    update_with(call, |_, _: &Version| Ok(Box::new(wanted.clone()))).await.map(|_| ())
+}
+
+fn name(definition: &CustomResourceDefinition) -> &str {
+    definition.metadata.name.as_deref().unwrap_or_default()
+}
+
+fn target(row: KindRef, namespace: &str, name: &str, subresource: &str) -> Target {
+    Target {
+        row,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        subresource: subresource.to_owned(),
+        subpath: String::new(),
+    }
+}
+
+/// Deletes the objects of a definition that is being deleted, and lets it go when none is left.
+/// False: some are.
+async fn finalize(
+    core: &Arc<Core>,
+    definition: &CustomResourceDefinition,
+) -> Result<bool, ApiError> {
+    let defined = core.cache.resources();
+    let found = defined.iter().find(|resource| {
+        let custom = resource.row.custom.as_ref();
+        custom.is_some_and(|custom| custom.definition == name(definition))
+    });
+    let (user, options) = (system_user(), Options::default());
+    if let Some(resource) = found {
+        core.cache.fresh().await?;
+        let row = &resource.row;
+        for object in resource.list(&Filter::everything(row, "")) {
+            let target = target(row.clone(), &object.namespace, &object.name, "");
+            let call =
+                Call { core, user: &user, verb: Verb::Delete, target: &target, options: &options };
+            let delete = DeleteOptions::default();
+            match delete_object(call, &delete).await {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        core.cache.fresh().await?;
+        if !resource.is_empty() {
+            return Ok(false);
+        }
+    }
+    let target = target(CustomResourceDefinition::ROW.into(), "", name(definition), "");
+    let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
+    let revision = definition.metadata.resource_version.clone();
+    swap_with(call, |object, _| {
+        let mut new = object.clone_object();
+        let metadata = new.metadata_mut();
+        metadata.resource_version.clone_from(&revision);
+        if let Some(finalizers) = &mut metadata.finalizers {
+            finalizers.retain(|finalizer| finalizer != plan::FINALIZER);
+        }
+        Ok(new)
+    })
+    .await?;
+    Ok(true)
+}
+
+/// What a deletion writes into a definition that it cannot remove at once.
+pub fn mark_terminating(object: &mut dyn Object, now: jiff::Timestamp) {
+    if let Some(definition) = object.downcast_mut::<CustomResourceDefinition>() {
+        plan::mark_terminating(definition, now);
+    }
+}
