@@ -77,7 +77,7 @@ pub fn decide(
         verdict.refused = Some("no nodes available to schedule pods".to_owned());
         return verdict;
     }
-    let needs = match volumes.needs(pod, snapshot) {
+    let needs = match volumes.needs(pod) {
         Ok(needs) => needs,
         Err(reason) => {
             verdict.refused = Some(reason);

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Api, Client, PatchKind};
 use client::events::EventRecorder;
+use client::{Api, Client, PatchKind};
 use clock::SharedClock;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use rpc::api_v1::BindRequest;

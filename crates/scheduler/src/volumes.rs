@@ -36,8 +36,6 @@ struct Claim {
     class: String,
     deleting: bool,
     selected_node: Option<String>,
-    /// ReadWriteOncePod.
-    exclusive: bool,
     uid: String,
     modes: Vec<String>,
     block: bool,
@@ -158,7 +156,6 @@ impl Volumes {
             class: spec.storage_class_name.unwrap_or_default(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
             selected_node: annotations.and_then(|all| all.get(SELECTED_NODE)).cloned(),
-            exclusive: modes.iter().any(|mode| mode == "ReadWriteOncePod"),
             uid: claim.metadata.uid.clone().unwrap_or_default(),
             modes,
             block: spec.volume_mode.as_deref() == Some("Block"),
@@ -223,7 +220,7 @@ impl Volumes {
     ///
     /// # Errors
     /// Why the pod is unschedulable, as upstream words it.
-    pub fn needs(&self, pod: &PodInfo, snapshot: &Snapshot) -> Result<VolumeNeeds, String> {
+    pub fn needs(&self, pod: &PodInfo) -> Result<VolumeNeeds, String> {
         let mut needs = VolumeNeeds::default();
         for name in &pod.claims {
             let key = format!("{}/{name}", pod.namespace);
@@ -232,15 +229,6 @@ impl Volumes {
             };
             if claim.deleting {
                 return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
-            }
-            let mut others = snapshot.pods_in(&pod.namespace);
-            if claim.exclusive
-                && others.any(|other| other.info.uid != pod.uid && other.info.claims.contains(name))
-            {
-                return Err(format!(
-                    "{} node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
-                    snapshot.nodes().len()
-                ));
             }
             let class = self.classes.get(&claim.class).cloned().unwrap_or_default();
             match &claim.volume {

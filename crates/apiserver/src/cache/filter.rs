@@ -28,7 +28,7 @@ impl Filter {
     }
 
     /// One object, by name.
-    pub fn one(row: &'static KindRow, namespace: &str, name: &str) -> Self {
+    pub fn one(row: impl Into<KindRef>, namespace: &str, name: &str) -> Self {
         let mut filter = Self::everything(row, namespace);
         filter.fields.0.push(fields::Requirement {
             field: "metadata.name".to_owned(),

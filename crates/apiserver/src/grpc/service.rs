@@ -269,7 +269,7 @@ impl pb::resources_server::Resources for Resources {
     async fn explain(&self, call: Call<pb::ExplainRequest>) -> Reply<ExplainResponse> {
         let caller = caller(&call)?;
         let pb::ExplainRequest { namespace, name } = call.into_inner();
-        let (row, subresource, subpath) = (Pod::ROW, String::new(), String::new());
+        let (row, subresource, subpath) = (Pod::ROW.into(), String::new(), String::new());
         let target = Target { row, namespace, name, subresource, subpath };
         let subject = Subject::Resource { verb: Verb::Get, target };
         match self.ask(caller, subject, Options::default(), Bytes::new()).await? {

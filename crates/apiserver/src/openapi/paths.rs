@@ -77,7 +77,13 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn add(&mut self, path: String, item: &Item<'_>, operations: Vec<Operation>, own: &[Parameter]) {
+    fn add(
+        &mut self,
+        path: String,
+        item: &Item<'_>,
+        operations: Vec<Operation>,
+        own: &[Parameter],
+    ) {
         let dialect = self.schemas.dialect();
         let mut object: Map<String, Value> = operations
             .iter()

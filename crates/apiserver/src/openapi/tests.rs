@@ -191,7 +191,7 @@ fn v2_is_served_as_protobuf() {
 
 #[test]
 fn operations_are_named_as_upstreams() {
-    let swagger = parsed(&swagger());
+    let swagger = parsed(&swagger(&built_in()));
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let pod = "/api/v1/namespaces/{namespace}/pods/{name}";
     for (path, method, id, action) in [
@@ -267,8 +267,12 @@ fn operations_are_named_as_upstreams() {
 /// Generators of clients refuse a document in which names repeat or parameters are missing.
 #[test]
 fn operations_and_parameters_are_whole() {
-    let mut documents = vec![parsed(&swagger())];
-    documents.extend(group_versions().iter().map(|(g, v)| parsed(&document(g, v).unwrap())));
+    let mut documents = vec![parsed(&swagger(&built_in()))];
+    documents.extend(
+        group_versions(&built_in())
+            .iter()
+            .map(|(g, v)| parsed(&document(&built_in(), g, v).unwrap())),
+    );
     for document in documents {
         let mut ids = std::collections::BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
@@ -302,7 +306,7 @@ fn operations_and_parameters_are_whole() {
 
 #[test]
 fn closed_sets_of_values_are_listed() {
-    let swagger = parsed(&swagger());
+    let swagger = parsed(&swagger(&built_in()));
     let field = |definition: &str, name: &str| {
         swagger["definitions"][definition]["properties"][name].clone()
     };

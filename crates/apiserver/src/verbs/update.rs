@@ -324,8 +324,7 @@ mod tests {
     use super::*;
 
     fn object(json: &Value) -> Box<dyn Object> {
-        let codec = api::kind::codec(ConfigMap::ROW).unwrap();
-        codec.decode(json.to_string().as_bytes()).unwrap()
+        api::kind::decode(&ConfigMap::ROW.into(), json.to_string().as_bytes()).unwrap()
     }
 
     #[test]

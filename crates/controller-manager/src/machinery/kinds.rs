@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::custom::definition;
 use api::KindRef;
+use api::custom::definition;
 use client::{Client, Event, InformerOptions};
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -64,7 +64,7 @@ async fn addresses_are_assigned_until_there_are_none_and_then_again() -> anyhow:
     let plane = Plane::start().await?;
     let services = Api::<Service>::namespaced(&plane.client, "default");
     let flags = [CONTROLLER, "--load-balancer-cidr=192.0.2.0/30"];
-    let (task, end) = plane.control(&flags)?;
+    plane.control(&flags)?;
     let no_node = "There are no available nodes for LoadBalancer";
     create(&plane, &[balanced("first", json!({}), json!({}))]).await?;
     event(&plane, "first", "UnAvailableLoadBalancer", no_node).await?;
@@ -101,9 +101,8 @@ async fn addresses_are_assigned_until_there_are_none_and_then_again() -> anyhow:
                    no address is left in 192.0.2.0/30";
     event(&plane, "third", "SyncLoadBalancerFailed", message).await?;
     // Nor does a controller that starts anew give one twice.
-    end.cancel();
-    task.await?;
-    let (task, end) = plane.control(&flags)?;
+    plane.stop_controllers().await?;
+    plane.control(&flags)?;
 
     services.delete("first", &DeleteOptions::default()).await?;
     let next = |all: &BTreeMap<String, Service>| {
@@ -124,11 +123,7 @@ async fn addresses_are_assigned_until_there_are_none_and_then_again() -> anyhow:
     until(&plane, "a Service of another type has none", given_up).await?;
     event(&plane, "third", "Type", "LoadBalancer -> ClusterIP").await?;
     event(&plane, "third", "DeletedLoadBalancer", "Deleted load balancer").await?;
-    end.cancel();
-    task.await?;
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +135,7 @@ async fn addresses_are_shared_and_those_of_nodes_used_on_request() -> anyhow::Re
         let status = json!({"status": {"addresses": addresses}});
         Api::<Node>::all(&plane.client).patch_status(node, PatchKind::Merge, &status).await?;
     }
-    let (task, end) = plane.control(&[CONTROLLER, "--load-balancer-cidr=192.0.2.0/29"])?;
+    plane.control(&[CONTROLLER, "--load-balancer-cidr=192.0.2.0/29"])?;
     let shared = json!({"skiff.dev/allow-shared-ip": "web"});
     let own = json!({"skiff.dev/load-balancer-addresses": "nodes"});
     create(
@@ -168,9 +163,5 @@ async fn addresses_are_shared_and_those_of_nodes_used_on_request() -> anyhow::Re
         all.get("late").is_some_and(|late| reason(late) == "AddressInUse")
     };
     until(&plane, "the port is taken", refused).await?;
-    end.cancel();
-    task.await?;
-    drop(nodes);
-    plane.finish().await;
-    Ok(())
+    plane.finish(nodes).await
 }

@@ -58,7 +58,7 @@ fn pod(uid: &str) -> PodInfo {
 /// The names of the nodes where the pod's claim can be bound, and of those with room.
 fn nodes(volumes: &Volumes) -> [Vec<String>; 2] {
     let snapshot = snapshot();
-    let needs = volumes.needs(&pod("p"), &snapshot).unwrap();
+    let needs = volumes.needs(&pod("p")).unwrap();
     let (found, large) = needs.unbound_nodes[0].filter(&snapshot);
     [found, large].map(|nodes| nodes.iter().map(|node| snapshot.name(node).to_string()).collect())
 }
@@ -116,21 +116,6 @@ fn an_existing_volume_has_to_suit_the_claim() {
         json!({"claimRef": {"namespace": "ns", "name": "data"}}),
     ));
     assert_eq!(nodes(&volumes), [vec!["n1", "n2"], vec!["n1", "n2", "n3"]]);
-}
-
-#[test]
-fn only_one_pod_uses_a_claim_of_one_pod() {
-    let exclusive = json!({"accessModes": ["ReadWriteOncePod"], "volumeName": "v"});
-    let mut volumes = volumes(&claim(json!({}), exclusive, 1), &class(json!({})));
-    volumes.set_volume(&read(&json!({"metadata": {"name": "v"}, "spec": {}})));
-    let mut snapshot = snapshot();
-    assert!(volumes.needs(&pod("p"), &snapshot).is_ok());
-    snapshot.add_pod(Arc::new(pod("other")), "n1");
-    assert_eq!(
-        volumes.needs(&pod("p"), &snapshot).unwrap_err(),
-        "3 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
-    );
-    assert!(volumes.needs(&pod("other"), &snapshot).is_ok(), "itself");
 }
 
 #[test]
