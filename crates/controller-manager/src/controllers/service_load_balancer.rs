@@ -33,7 +33,10 @@ use crate::machinery::queue::{Controller, Next, Trigger, queue};
 use crate::machinery::shared_informers::of_service;
 use crate::wire::Wiring;
 use allocations::Allocations;
-use plan::{cleaned, ensured, has_finalizer, is_available, needs_cleanup, node_addresses, wants};
+use plan::{
+    cleaned, ensured, has_finalizer, is_available, needs_cleanup, node_addresses, own_addresses,
+    wants,
+};
 use request::{Refusal, Request};
 
 struct ServiceLoadBalancer {
@@ -73,14 +76,22 @@ pub fn start(wiring: &mut Wiring, settings: LoadBalancerAddresses) {
         concerned.then(|| Key::of(&**change.last())).into_iter().collect()
     });
     let (source, known) = (settings.source, services.clone());
+    let ranges = settings.ranges.clone();
     informers.nodes.subscribe(&trigger, move |change| {
         let addresses = |node: &Arc<Node>| is_available(node).then(|| plan::addresses(node));
-        let before = change.old.as_ref().and_then(addresses);
-        if before == change.new.as_ref().and_then(addresses) {
+        let pooled = |node: &Arc<Node>| -> Vec<IpAddr> {
+            let pooled = |ip: &IpAddr| ranges.iter().any(|range| range.contains(ip));
+            own_addresses(node).filter(pooled).collect()
+        };
+        let [old, new] = [&change.old, &change.new].map(Option::as_ref);
+        let available = old.and_then(addresses) != new.and_then(addresses);
+        let reserved = old.map(pooled).unwrap_or_default() != new.map(pooled).unwrap_or_default();
+        if !available && !reserved {
             return Vec::new();
         }
-        let all = known.list().into_iter().filter(|service| uses_nodes(service, source));
-        all.map(|service| Key::of(&*service)).collect()
+        let concerned =
+            |service: &Arc<Service>| (reserved && wants(service)) || uses_nodes(service, source);
+        known.list().into_iter().filter(concerned).map(|service| Key::of(&*service)).collect()
     });
     let known = services.clone();
     informers.endpoint_slices.subscribe(&trigger, move |change| {
@@ -156,6 +167,8 @@ impl ServiceLoadBalancer {
             State::new(&self.settings.ranges, self.settings.source, self.services.list())
         });
         state.waiting.remove(key);
+        let nodes = self.nodes.list();
+        state.allocations.reserve(nodes.iter().flat_map(|node| own_addresses(node)));
         let before = state.allocations.occupied(key);
         let outcome = service.filter(|service| wants(service)).map(|service| {
             let request = Request::of(service, self.settings.source);

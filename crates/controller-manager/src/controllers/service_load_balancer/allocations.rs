@@ -29,6 +29,8 @@ struct Assignment {
 #[derive(Debug)]
 pub struct Allocations {
     ranges: Vec<IpNet>,
+    /// Addresses of the ranges that nodes have.
+    reserved: BTreeSet<IpAddr>,
     holders: HashMap<Place, BTreeSet<Key>>,
     assigned: BTreeMap<Key, Assignment>,
 }
@@ -36,7 +38,19 @@ pub struct Allocations {
 impl Allocations {
     /// Addresses come from `ranges`, which do not overlap.
     pub fn new(ranges: Vec<IpNet>) -> Self {
-        Self { ranges, holders: HashMap::new(), assigned: BTreeMap::new() }
+        Self {
+            ranges,
+            reserved: BTreeSet::new(),
+            holders: HashMap::new(),
+            assigned: BTreeMap::new(),
+        }
+    }
+
+    /// Sets the nodes' own addresses, which no Service may have.
+    pub fn reserve(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        let ranges = &self.ranges;
+        let pooled = addresses.filter(|ip| ranges.iter().any(|range| range.contains(ip)));
+        self.reserved = pooled.collect();
     }
 
     /// Records addresses that a Service has been given earlier, unless it may no longer have them.
@@ -172,7 +186,9 @@ impl Allocations {
             }
         }
         let ranges = self.ranges.iter().filter(|range| range.addr().is_ipv4() == v4);
-        let free = |ip: &IpAddr| !self.holders.contains_key(&Place::Address(*ip));
+        let free = |ip: &IpAddr| {
+            !self.reserved.contains(ip) && !self.holders.contains_key(&Place::Address(*ip))
+        };
         ranges.clone().flat_map(|range| hosts(*range)).find(free).ok_or_else(|| {
             Refusal::Exhausted(ranges.map(ToString::to_string).collect::<Vec<_>>().join(", "))
         })
@@ -184,6 +200,11 @@ impl Allocations {
             && !self.ranges.iter().any(|range| is_host(*range, ip))
         {
             return Err(Refusal::NotInPool(ip));
+        }
+        if let Place::Address(ip) = place
+            && self.reserved.contains(&ip)
+        {
+            return Err(Refusal::OfNode(ip));
         }
         let others = self.holders.get(&place).into_iter().flatten().filter(|other| *other != key);
         for other in others {

@@ -128,6 +128,12 @@ pub fn is_available(node: &Node) -> bool {
     !excluded && !ending && ready
 }
 
+/// All addresses of a node.
+pub fn own_addresses(node: &Node) -> impl Iterator<Item = IpAddr> {
+    let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    all.filter_map(|address| address.address.parse().ok())
+}
+
 /// A node's addresses for clients: the external ones, or else the internal ones.
 pub fn addresses(node: &Node) -> Vec<IpAddr> {
     let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());

@@ -66,6 +66,8 @@ pub enum Refusal {
     NotInPool(IpAddr),
     #[error("the address {0} is in use by Service {1}")]
     InUse(IpAddr, Key),
+    #[error("the address {0} is a node's own")]
+    OfNode(IpAddr),
     #[error("port {1}/{0} of the nodes is in use by Service {2}")]
     PortInUse(String, i32, Key),
     #[error("there are no available nodes")]
@@ -80,7 +82,7 @@ impl Refusal {
         match self {
             Self::Exhausted(_) => "AddressPoolExhausted",
             Self::NoRange | Self::NotInPool(_) => "AddressNotInPool",
-            Self::InUse(..) | Self::PortInUse(..) => "AddressInUse",
+            Self::InUse(..) | Self::OfNode(_) | Self::PortInUse(..) => "AddressInUse",
             Self::NoNodes => "NoAvailableNodes",
             Self::Invalid(..) => "InvalidRequest",
         }
