@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::PersistentVolume;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::suite::Fixture;
+use testkit::wait;
 use tests::pods;
 
 use super::{claim, clean_up, create, delete_pod, event, exec, folder, name, pod, volume_of};
@@ -83,7 +84,11 @@ pub async fn a_killed_provisioner_makes_each_volume_once(fixture: &Fixture) -> a
     let mut wanted = BTreeSet::new();
     for number in 0..CLAIMS {
         pods::ready(fixture, &format!("user-{number}")).await?;
-        exec(fixture, &format!("user-{number}"), "echo x > /data/row")?;
+        // Its kubelet may be starting again.
+        wait::eventually("it can be written to", async || {
+            exec(fixture, &format!("user-{number}"), "echo x > /data/row")
+        })
+        .await?;
         let volume = volume_of(fixture, &format!("data-{number}")).await?;
         wanted.insert(name(&volume).to_owned());
     }
