@@ -7,8 +7,8 @@
 //!   in the tables, so that policies without pods on this node cost nothing.
 //! - All pods of the cluster with the same labels are a *class* ([`peers`]), which is matched with the
 //!   rules of the groups once. A change of a pod affects one element per group that selects it.
-//! - The address blocks of a group are split into disjoint ranges ([`ranges`]); what a peer may use is
-//!   a set of ports ([`ports`]).
+//! - A group numbers the sets of ports ([`ports`]) of its rules. What may use a set are peers and
+//!   address ranges ([`ranges`]); overlapping blocks are merged.
 //!
 //! `observe` watches what is needed, and the pods of other nodes only while there are policies;
 //! [`cut`] ends connections that are no longer allowed.
@@ -19,7 +19,7 @@ pub mod model;
 pub mod observe;
 mod peers;
 pub mod ports;
-pub mod ranges;
+mod ranges;
 
 #[cfg(test)]
 mod tests;
@@ -31,14 +31,14 @@ use std::sync::Arc;
 
 use client::mirror::Name;
 
-use self::groups::{GroupKey, Groups};
+use self::groups::{Group, GroupKey, Groups};
 use self::model::{Hashed, Policy};
-use self::peers::Peers;
-use self::ports::{Ids, PortSet};
+use self::peers::{Allowed, Peers};
+use self::ports::PortSet;
 use crate::model::{Labels, NamedPort, Pod};
 use crate::nft::Family;
 use crate::plan::{Changes, Desired, ElementId, Elements, Owner, family_of};
-use crate::table::{Chain, Data, Direction, Key, LinkName, Map, PolicyKey};
+use crate::table::{Chain, Data, Direction, Entry, Key, LinkName, Map, PolicyKey};
 
 /// A part of the tables that is computed at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,10 +48,8 @@ pub enum Part {
     Link(Name),
     /// A peer of a group.
     Peer(u32, IpAddr),
-    /// The address ranges of a group.
-    Ranges(u32),
-    /// A set of ports.
-    Ports(u32),
+    /// The address ranges and sets of ports of a group.
+    Rules(u32),
 }
 
 /// A connection between two addresses, after translation of the destination.
@@ -85,7 +83,6 @@ pub struct Policies {
     locals_by_ip: HashMap<IpAddr, Name>,
     groups: Groups,
     peers: Peers,
-    ports: Ids<PortSet>,
     stale_locals: BTreeSet<Name>,
     stale: BTreeSet<Part>,
 }
@@ -186,23 +183,11 @@ impl Policies {
         for id in self.groups.remove_unused() {
             let affected = self.peers.remove_group(id);
             self.stale_peers(affected);
-            self.stale.insert(Part::Ranges(id));
+            self.stale.insert(Part::Rules(id));
         }
-        let mut new_ports = BTreeSet::new();
         for part in std::mem::take(&mut self.stale) {
-            let elements = self.elements(families, &part, &mut new_ports);
+            let elements = self.elements(families, &part);
             desired.replace(&Owner::Policy(part), elements, changes);
-        }
-        for id in new_ports {
-            let elements = self.elements(families, &Part::Ports(id), &mut BTreeSet::new());
-            desired.replace(&Owner::Policy(Part::Ports(id)), elements, changes);
-        }
-        let used = |id| families.iter().any(|family| desired.uses(*family, Chain::Ports(id)));
-        let unused: Vec<u32> =
-            self.ports.iter().map(|(id, _)| id).filter(|id| !used(*id)).collect();
-        for id in unused {
-            self.ports.remove(id);
-            desired.replace(&Owner::Policy(Part::Ports(id)), Elements::new(), changes);
         }
     }
 
@@ -218,7 +203,7 @@ impl Policies {
             if new {
                 let affected = self.peers.add_group(id, &self.groups);
                 self.stale_peers(affected);
-                self.stale.insert(Part::Ranges(id));
+                self.stale.insert(Part::Rules(id));
             }
             Some(id)
         });
@@ -242,12 +227,7 @@ impl Policies {
         (!key.policies.is_empty()).then_some(key)
     }
 
-    fn elements(
-        &mut self,
-        families: &[Family],
-        part: &Part,
-        new_ports: &mut BTreeSet<u32>,
-    ) -> Elements {
+    fn elements(&self, families: &[Family], part: &Part) -> Elements {
         let all = |map, key: &dyn Fn(Family) -> PolicyKey, data| {
             let id = |family| ElementId { family, map, key: Key::Policy(key(family)) };
             families.iter().map(|family| (id(*family), data)).collect::<Elements>()
@@ -261,11 +241,11 @@ impl Policies {
                     let link = |_| PolicyKey::Link(local.link);
                     let mut elements = Elements::new();
                     for (direction, group) in Direction::ALL.into_iter().zip(local.groups) {
-                        let chain = group.map(|id| Data::Goto(Chain::Group(direction, id)));
+                        let data = group.and_then(|id| self.chain(direction, id));
                         elements.extend(all(
                             direction.links(),
                             &link,
-                            chain.unwrap_or(Data::Accept),
+                            data.unwrap_or(Data::Accept),
                         ));
                     }
                     if local.is_isolated() {
@@ -275,61 +255,23 @@ impl Policies {
                 }
             },
             Part::Peer(group, ip) => {
-                let ports = match self.groups.get(*group) {
-                    Some(found) => self.peers.ports(*group, found, *ip),
-                    None => PortSet::none(),
-                };
-                let key = PolicyKey::Peer(*group, *ip);
-                self.allow(families, Map::Peers, key, *ip, ports, new_ports).into_iter().collect()
+                let family = family_of(*ip);
+                let found = self.groups.get(*group).filter(|_| families.contains(&family));
+                let allowed = found.map(|found| self.peers.allowed(*group, found, *ip));
+                allowed.map_or_else(Elements::new, |allowed| {
+                    allowed.elements(*group, *ip, family).collect()
+                })
             }
-            Part::Ranges(group) => {
-                let segments = self.groups.get(*group).map(|group| group.segments.clone());
-                let segments = segments.into_iter().flatten().flatten();
-                let element = |segment: ranges::Segment| {
-                    let key = PolicyKey::Range(*group, segment.first, segment.last);
-                    let ports = segment.ports;
-                    self.allow(families, Map::PeerRanges, key, segment.first, ports, new_ports)
-                };
-                segments.filter_map(element).collect()
-            }
-            Part::Ports(id) => match self.ports.get(*id) {
-                Some(PortSet::Ranges(ranges)) => {
-                    let key = |range: &ports::PortRange| {
-                        PolicyKey::Ports(*id, range.protocol, range.first, range.last)
-                    };
-                    let elements = ranges.iter().map(key);
-                    elements.flat_map(|key| all(Map::PolicyPorts, &|_| key, Data::None)).collect()
-                }
-                _ => Elements::new(),
+            Part::Rules(group) => match self.groups.get(*group) {
+                Some(found) => rule_elements(families, *group, found),
+                None => Elements::new(),
             },
         }
     }
 
-    /// The element that allows these ports; `None` without any.
-    fn allow(
-        &mut self,
-        families: &[Family],
-        map: Map,
-        key: PolicyKey,
-        ip: IpAddr,
-        ports: PortSet,
-        new_ports: &mut BTreeSet<u32>,
-    ) -> Option<(ElementId, Data)> {
-        let family = family_of(ip);
-        if ports.is_none() || !families.contains(&family) {
-            return None;
-        }
-        let data = match &ports {
-            PortSet::All => Data::Accept,
-            PortSet::Ranges(_) => {
-                let (id, new) = self.ports.id(hash(&ports), ports);
-                if new {
-                    new_ports.insert(id);
-                }
-                Data::Jump(Chain::Ports(id))
-            }
-        };
-        Some((ElementId { family, map, key: Key::Policy(key) }, data))
+    fn chain(&self, direction: Direction, id: u32) -> Option<Data> {
+        let group = self.groups.get(id)?;
+        Some(Data::Goto(Chain::Group(direction, id, group.set_count())))
     }
 
     /// Whether the policies of this node's pods allow the connection.
@@ -343,11 +285,17 @@ impl Policies {
             let Some(group) = self.groups.get(id) else {
                 return true;
             };
-            let in_ranges = |segments: &Vec<ranges::Segment>| {
-                ranges::find(segments, peer).is_some_and(|ports| ports.contains(protocol, port))
+            let peer_may = self.peers.allowed(id, group, peer);
+            let family = family_of(peer);
+            let in_range = |set: u32| {
+                let ranges = group.ranges.get(&(family, set));
+                ranges.is_some_and(|ranges| ranges::contain(ranges, peer))
             };
-            self.peers.ports(id, group, peer).contains(protocol, port)
-                || group.segments_of(family_of(peer)).is_some_and(in_ranges)
+            peer_may.named.contains(protocol, port)
+                || (0..).zip(&group.port_sets).any(|(set, ports)| {
+                    ports.contains(protocol, port)
+                        && (peer_may.sets.contains(&set) || in_range(set))
+                })
         };
         source == destination
             || (allowed(destination, 0, source) && allowed(source, 1, destination))
@@ -358,6 +306,57 @@ impl Local {
     fn is_isolated(&self) -> bool {
         self.groups.iter().any(Option::is_some)
     }
+}
+
+impl Allowed {
+    fn elements(
+        self,
+        group: u32,
+        ip: IpAddr,
+        family: Family,
+    ) -> impl Iterator<Item = (ElementId, Data)> {
+        let element =
+            move |map, key| (ElementId { family, map, key: Key::Policy(key) }, Data::None);
+        let sets = self.sets.into_iter();
+        let peers = sets.map(move |ports| PolicyKey::Peer(Entry { group, ports }, ip));
+        let named = match self.named {
+            PortSet::All => Vec::new(),
+            PortSet::Ranges(ranges) => ranges,
+        };
+        let named = named.into_iter().flat_map(move |range| {
+            let ports = range.first..=range.last;
+            ports.map(move |port| PolicyKey::Named(group, ip, range.protocol, port))
+        });
+        let peers = peers.map(move |key| element(Map::Peers, key));
+        peers.chain(named.map(move |key| element(Map::NamedPeers, key)))
+    }
+}
+
+/// The address ranges and sets of ports of a group.
+fn rule_elements(families: &[Family], id: u32, group: &Group) -> Elements {
+    let element = |family, map, key| (ElementId { family, map, key: Key::Policy(key) }, Data::None);
+    let mut elements = Elements::new();
+    for ((family, ports), ranges) in &group.ranges {
+        if families.contains(family) {
+            let entry = Entry { group: id, ports: *ports };
+            elements.extend(ranges.iter().map(|(first, last)| {
+                let address = |number| ranges::address(*family, number);
+                let key = PolicyKey::Range(entry, address(*first), address(*last));
+                element(*family, Map::PeerRanges, key)
+            }));
+        }
+    }
+    for (ports, set) in (0..).zip(&group.port_sets) {
+        let PortSet::Ranges(ranges) = set else {
+            continue;
+        };
+        let entry = Entry { group: id, ports };
+        for range in ranges {
+            let key = PolicyKey::Ports(entry, range.protocol, range.first, range.last);
+            elements.extend(families.iter().map(|family| element(*family, Map::PolicyPorts, key)));
+        }
+    }
+    elements
 }
 
 /// A hash that is the same in every process: FNV-1a.

@@ -23,4 +23,4 @@ pub use element::{
     Chain, Data, Endpoint, Frontend, Key, LOCAL_SLOTS, Map, Protocol, Source, Target,
 };
 pub use layout::{Layout, TABLE};
-pub use policy::{Direction, LinkName, PolicyKey};
+pub use policy::{Direction, Entry, LinkName, PolicyKey};

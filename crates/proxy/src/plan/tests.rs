@@ -70,7 +70,6 @@ fn shown(elements: &Elements) -> Vec<String> {
             Data::None => String::new(),
             Data::Endpoint(endpoint) => format!(" -> {}:{}", endpoint.ip, endpoint.port),
             Data::Goto(chain) => format!(" -> {chain}"),
-            Data::Jump(chain) => format!(" -> jump {chain}"),
             Data::Accept => " -> accept".to_owned(),
             Data::Drop => " -> drop".to_owned(),
         };

@@ -5,13 +5,11 @@ use std::sync::Arc;
 
 use super::model::{Hashed, Peer, Rule};
 use super::ports::{Ids, PortSet};
-use super::ranges::{self, Range, Segment};
+use super::ranges::{self, Range};
 use crate::model::NamedPort;
 use crate::nft::Family;
+use crate::plan::family_of;
 use crate::table::Direction;
-
-/// The families, in the order of [`Group::segments`].
-const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// What determines the rules of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,8 +26,12 @@ pub struct GroupKey {
 #[derive(Debug)]
 pub struct Group {
     pub key: Arc<GroupKey>,
-    /// What is allowed with address ranges of each family.
-    pub segments: [Vec<Segment>; 2],
+    /// The sets of ports of its rules, by number: the first one is [`PortSet::All`].
+    pub port_sets: Vec<PortSet>,
+    /// The number of the set of each rule; `None` without any port.
+    pub rules: Vec<Option<u32>>,
+    /// The address ranges that may use a set.
+    pub ranges: BTreeMap<(Family, u32), Vec<Range>>,
     /// The number of pods.
     pods: usize,
 }
@@ -61,40 +63,50 @@ impl GroupKey {
     pub fn rules(&self) -> impl Iterator<Item = &Rule> {
         self.policies.iter().flat_map(|policy| policy.rules(self.direction).into_iter().flatten())
     }
-
-    /// The ports of a rule for any peer, or a peer with these named ports.
-    pub fn ports(&self, rule: &Rule, peer: &[NamedPort]) -> PortSet {
-        match self.direction {
-            Direction::Ingress => rule.resolve(&self.named_ports),
-            Direction::Egress => rule.resolve(peer),
-        }
-    }
-
-    fn segments(&self, family: Family) -> Vec<Segment> {
-        let mut allowed: Vec<(Range, PortSet)> = Vec::new();
-        for rule in self.rules() {
-            let ports = self.ports(rule, &[]);
-            let Some(peers) = &rule.peers else {
-                allowed.push((ranges::whole(family), ports));
-                continue;
-            };
-            for peer in peers {
-                let Peer::Block { cidr, except } = peer else {
-                    continue;
-                };
-                if crate::plan::family_of(cidr.addr()) == family {
-                    let parts = ranges::without(*cidr, except).into_iter();
-                    allowed.extend(parts.map(|range| (range, ports.clone())));
-                }
-            }
-        }
-        ranges::segments(family, &allowed)
-    }
 }
 
 impl Group {
-    pub fn segments_of(&self, family: Family) -> Option<&Vec<Segment>> {
-        FAMILIES.iter().zip(&self.segments).find(|(one, _)| **one == family).map(|(_, found)| found)
+    fn new(key: Arc<GroupKey>) -> Self {
+        let mut port_sets = vec![PortSet::All];
+        let mut rules = Vec::new();
+        let mut allowed: BTreeMap<(Family, u32), Vec<Range>> = BTreeMap::new();
+        for rule in key.rules() {
+            // The names in egress rules are resolved by each peer.
+            let ports = rule.resolve(&key.named_ports);
+            if ports.is_none() {
+                rules.push(None);
+                continue;
+            }
+            let known = port_sets.iter().position(|set| *set == ports);
+            let set = known.unwrap_or(port_sets.len());
+            if known.is_none() {
+                port_sets.push(ports);
+            }
+            let set = u32::try_from(set).expect("a group has fewer rules than that");
+            rules.push(Some(set));
+            match &rule.peers {
+                None => {
+                    for family in [Family::V4, Family::V6] {
+                        allowed.entry((family, set)).or_default().push(ranges::whole(family));
+                    }
+                }
+                Some(peers) => {
+                    for peer in peers {
+                        if let Peer::Block { cidr, except } = peer {
+                            let here = allowed.entry((family_of(cidr.addr()), set)).or_default();
+                            here.extend(ranges::without(*cidr, except));
+                        }
+                    }
+                }
+            }
+        }
+        let ranges = allowed.into_iter().map(|(at, ranges)| (at, ranges::merged(ranges)));
+        Self { port_sets, rules, ranges: ranges.collect(), key, pods: 0 }
+    }
+
+    /// The number of sets of ports, besides the one of all ports.
+    pub fn set_count(&self) -> u32 {
+        u32::try_from(self.port_sets.len() - 1).expect("a group has fewer rules than that")
     }
 }
 
@@ -111,11 +123,7 @@ impl Groups {
     pub fn acquire(&mut self, key: GroupKey) -> (u32, bool) {
         let key = Arc::new(key);
         let (id, new) = self.ids.id(super::hash(&key), key.clone());
-        let group = self.groups.entry(id).or_insert_with(|| {
-            let segments = FAMILIES.map(|family| key.segments(family));
-            Group { key, segments, pods: 0 }
-        });
-        group.pods += 1;
+        self.groups.entry(id).or_insert_with(|| Group::new(key)).pods += 1;
         (id, new)
     }
 

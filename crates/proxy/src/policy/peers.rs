@@ -16,6 +16,9 @@ use super::ports::PortSet;
 use crate::model::{Labels, NamedPort, Pod};
 use crate::table::Direction;
 
+/// The number of the set of all ports.
+const ALL_PORTS: u32 = 0;
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct ClassKey {
     namespace: Arc<str>,
@@ -42,6 +45,15 @@ struct PeerPod {
     class: Arc<ClassKey>,
     ips: Vec<IpAddr>,
     named_ports: Vec<NamedPort>,
+}
+
+/// What a peer of a group may use.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// Numbers of sets of ports of the group.
+    pub sets: BTreeSet<u32>,
+    /// The ports of the peer that egress rules name.
+    pub named: PortSet,
 }
 
 #[derive(Debug, Default)]
@@ -212,9 +224,10 @@ impl Peers {
         affected
     }
 
-    /// The ports that the pods with an address may use as peers of the group.
-    pub fn ports(&self, id: u32, group: &Group, ip: IpAddr) -> PortSet {
-        let mut sets = Vec::new();
+    /// What the pods with an address may use as peers of the group.
+    pub fn allowed(&self, id: u32, group: &Group, ip: IpAddr) -> Allowed {
+        let mut sets = BTreeSet::new();
+        let mut named = Vec::new();
         for pod in self.by_ip.get(&ip).into_iter().flatten().filter_map(|name| self.pods.get(name))
         {
             let matches = self.classes.get(&pod.class).and_then(|class| class.matches.get(&id));
@@ -224,15 +237,20 @@ impl Peers {
                     continue;
                 };
                 if found.selected {
-                    sets.push(group.key.ports(rule, &pod.named_ports));
-                } else if rule.peers.iter().flatten().any(|peer| peer.contains(ip))
+                    sets.extend(group.rules[position]);
+                }
+                let is_peer = found.selected
                     || rule.peers.is_none()
-                {
-                    sets.push(rule.resolve_names(&pod.named_ports));
+                    || rule.peers.iter().flatten().any(|peer| peer.contains(ip));
+                if is_peer && group.key.direction == Direction::Egress {
+                    named.push(rule.resolve_names(&pod.named_ports));
                 }
             }
         }
-        PortSet::union(&sets)
+        if sets.contains(&ALL_PORTS) {
+            return Allowed { sets: [ALL_PORTS].into(), named: PortSet::none() };
+        }
+        Allowed { sets, named: PortSet::union(&named) }
     }
 }
 

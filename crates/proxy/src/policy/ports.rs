@@ -1,4 +1,4 @@
-//! Sets of protocols and ports, and their ids in the tables.
+//! Sets of protocols and ports, and ids in the tables.
 
 use std::collections::HashMap;
 
@@ -104,16 +104,8 @@ impl<T: PartialEq> Ids<T> {
         }
     }
 
-    pub fn get(&self, id: u32) -> Option<&T> {
-        self.values.get(&id)
-    }
-
     pub fn remove(&mut self, id: u32) -> Option<T> {
         self.values.remove(&id)
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.values.iter().map(|(id, value)| (*id, value))
     }
 }
 

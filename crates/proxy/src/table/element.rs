@@ -87,17 +87,17 @@ pub enum Map {
     IngressLinks,
     /// The links of isolated pods.
     IsolatedLinks,
-    /// Group of pods and peer to the ports that it may use.
+    /// The peers of groups of pods, with the ports that they may use.
     Peers,
     PeerRanges,
-    /// The protocols and ports of a set of ports.
+    NamedPeers,
     PolicyPorts,
     /// Drops the packets of unknown pods, if there is any policy.
     Guard,
 }
 
 impl Map {
-    pub const ALL: [Map; 24] = [
+    pub const ALL: [Map; 25] = [
         Map::Services,
         Map::NodePorts,
         Map::ExternalLocal,
@@ -120,6 +120,7 @@ impl Map {
         Map::IsolatedLinks,
         Map::Peers,
         Map::PeerRanges,
+        Map::NamedPeers,
         Map::PolicyPorts,
         Map::Guard,
     ];
@@ -148,6 +149,7 @@ impl Map {
             Map::IsolatedLinks => "isolated-links",
             Map::Peers => "peers",
             Map::PeerRanges => "peer-ranges",
+            Map::NamedPeers => "named-peers",
             Map::PolicyPorts => "policy-ports",
             Map::Guard => "guard",
         }
@@ -196,7 +198,6 @@ pub enum Data {
     None,
     Endpoint(Endpoint),
     Goto(Chain),
-    Jump(Chain),
     Accept,
     Drop,
 }
@@ -224,18 +225,15 @@ pub enum Chain {
         /// The timeout of the session affinity.
         affinity_s: Option<u32>,
     },
-    /// What a group of pods may do in a direction.
-    Group(Direction, u32),
-    /// Accepts the ports of a set.
-    Ports(u32),
+    /// What a group of pods may do in a direction, with its id and number of port sets.
+    Group(Direction, u32, u32),
 }
 
 impl std::fmt::Display for Chain {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (source, count, affinity_s) = match self {
             Chain::Reject => return f.write_str("refuse"),
-            Chain::Group(direction, id) => return write!(f, "{direction}-{id:08x}"),
-            Chain::Ports(id) => return write!(f, "ports-{id:08x}"),
+            Chain::Group(direction, id, sets) => return write!(f, "{direction}-{id:08x}-{sets}"),
             Chain::Balance { source, count, affinity_s } => (source, count, affinity_s),
         };
         let source = match source {
@@ -258,17 +256,15 @@ impl std::str::FromStr for Chain {
         if name == "refuse" {
             return Ok(Chain::Reject);
         }
-        if let Some((kind, id)) = name.split_once('-')
-            && let Ok(id) = u32::from_str_radix(id, 16)
-        {
-            match kind {
-                "egress" => return Ok(Chain::Group(Direction::Egress, id)),
-                "ingress" => return Ok(Chain::Group(Direction::Ingress, id)),
-                "ports" => return Ok(Chain::Ports(id)),
-                _ => {}
-            }
-        }
         let mut parts = name.splitn(3, '-');
+        let group = Direction::ALL.into_iter().find(|direction| {
+            name.strip_prefix(&direction.to_string()).is_some_and(|rest| rest.starts_with('-'))
+        });
+        if let Some(direction) = group {
+            let (id, sets) = (parts.nth(1).unwrap_or_default(), parts.next().unwrap_or_default());
+            let id = u32::from_str_radix(id, 16).map_err(drop)?;
+            return Ok(Chain::Group(direction, id, sets.parse().map_err(drop)?));
+        }
         let source = match parts.next() {
             Some("cluster") => Source::Cluster,
             Some("external") => Source::External,
@@ -419,7 +415,6 @@ impl Data {
                 ElementData::Value(bytes)
             }
             Data::Goto(chain) => ElementData::Verdict(Verdict::Goto(chain.to_string())),
-            Data::Jump(chain) => ElementData::Verdict(Verdict::Jump(chain.to_string())),
             Data::Accept => ElementData::Verdict(Verdict::Accept),
             Data::Drop => ElementData::Verdict(Verdict::Drop),
         }
@@ -428,7 +423,7 @@ impl Data {
     /// The chain that it refers to.
     pub fn chain(&self) -> Option<Chain> {
         match self {
-            Data::Goto(chain) | Data::Jump(chain) => Some(*chain),
+            Data::Goto(chain) => Some(*chain),
             _ => None,
         }
     }
@@ -436,13 +431,11 @@ impl Data {
     /// Decodes the data of an element; `None` if it is not ours.
     pub fn decode(family: Family, data: &nft::Data) -> Option<Self> {
         const GOTO: i32 = -4;
-        const JUMP: i32 = -3;
         const DROP: i32 = 0;
         const ACCEPT: i32 = 1;
         match data {
             nft::Data::Value(bytes) => Some(Data::Endpoint(Reader { bytes, family }.endpoint()?)),
             nft::Data::Verdict(GOTO, Some(chain)) => Some(Data::Goto(chain.parse().ok()?)),
-            nft::Data::Verdict(JUMP, Some(chain)) => Some(Data::Jump(chain.parse().ok()?)),
             nft::Data::Verdict(DROP, None) => Some(Data::Drop),
             nft::Data::Verdict(ACCEPT, None) => Some(Data::Accept),
             nft::Data::None => Some(Data::None),
@@ -501,7 +494,7 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::LinkName;
+    use super::super::policy::{Entry, LinkName};
     use super::*;
 
     #[test]
@@ -509,6 +502,7 @@ mod tests {
         let frontend =
             Frontend { ip: "10.96.0.1".parse().unwrap(), protocol: Protocol::Udp, port: 53 };
         let endpoint = "10.244.0.2".parse().unwrap();
+        let entry = Entry { group: 0x7fff_ffff, ports: 0xff };
         let (first, last) = ("0.0.0.0".parse().unwrap(), "255.255.255.255".parse().unwrap());
         let target = Target::Frontend(frontend);
         let node_port = Target::NodePort(Protocol::Sctp, 30_000);
@@ -527,11 +521,12 @@ mod tests {
             (Map::Allowed, Key::Range(frontend, "0.0.0.0/0".parse().unwrap())),
             (Map::EgressLinks, Key::Policy(PolicyKey::Link(LinkName::new("veth0123456789a")))),
             (Map::Guard, Key::Policy(PolicyKey::Guard(Family::V4))),
-            (Map::Peers, Key::Policy(PolicyKey::Peer(7, endpoint))),
-            (Map::PeerRanges, Key::Policy(PolicyKey::Range(7, endpoint, endpoint))),
-            (Map::PeerRanges, Key::Policy(PolicyKey::Range(0x7fff_ffff, first, last))),
-            (Map::PolicyPorts, Key::Policy(PolicyKey::Ports(7, Protocol::Tcp, 1, 65_535))),
-            (Map::PolicyPorts, Key::Policy(PolicyKey::Ports(7, Protocol::Sctp, 255, 256))),
+            (Map::Peers, Key::Policy(PolicyKey::Peer(entry, endpoint))),
+            (Map::PeerRanges, Key::Policy(PolicyKey::Range(entry, endpoint, endpoint))),
+            (Map::PeerRanges, Key::Policy(PolicyKey::Range(entry, first, last))),
+            (Map::NamedPeers, Key::Policy(PolicyKey::Named(7, endpoint, Protocol::Udp, 53))),
+            (Map::PolicyPorts, Key::Policy(PolicyKey::Ports(entry, Protocol::Tcp, 1, 65_535))),
+            (Map::PolicyPorts, Key::Policy(PolicyKey::Ports(entry, Protocol::Sctp, 255, 256))),
         ];
         for (map, key) in keys {
             let (bytes, key_end) = key.encode();
@@ -554,13 +549,12 @@ mod tests {
             }
         }
         for chain in [
-            Chain::Group(Direction::Egress, 7),
-            Chain::Group(Direction::Ingress, 0x7fff_ffff),
-            Chain::Ports(0),
+            Chain::Group(Direction::Egress, 7, 0),
+            Chain::Group(Direction::Ingress, 0x7fff_ffff, 12),
         ] {
             assert_eq!(chain.to_string().parse(), Ok(chain));
         }
-        for name in ["prerouting", "ports-", "policy-ingress", "ingress-x"] {
+        for name in ["prerouting", "policy-ingress", "ingress-x-1", "egress-7", "egress-7-"] {
             assert_eq!(name.parse::<Chain>(), Err(()));
         }
     }

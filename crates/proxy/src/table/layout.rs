@@ -329,8 +329,7 @@ impl Layout {
     pub fn rules(&self, chain: Chain) -> Vec<Rule> {
         let (source, count, affinity_s) = match chain {
             Chain::Reject => return self.reject(),
-            Chain::Group(direction, id) => return self.group_rules(direction, id),
-            Chain::Ports(id) => return policy::ports_rules(id),
+            Chain::Group(direction, id, sets) => return self.group_rules(direction, id, sets),
             Chain::Balance { source, count, affinity_s } => (source, count, affinity_s),
         };
         let targets = [

@@ -4,13 +4,15 @@
 //! destinations and before that of sources; what a pod exchanges with its own node passes other
 //! hooks and is always allowed. `policy-egress` finds the pod by its link (`egress-links`); a pod
 //! that is isolated in that direction has the chain of its group, the pods with the same policies.
-//! There group and other address map to the ports that are allowed (`peers` for pods,
-//! `peer-ranges` for address ranges): all, or a chain that looks up protocol and port
+//! For each set of ports that the rules of the group have, it looks up the other address among the
+//! peers (`peers` for pods, `peer-ranges` for address ranges), and protocol and port in the set
 //! (`policy-ports`). `policy-ingress` does the same for the receiving pod. While there are policies,
 //! `guard` closes the links of pods that are not known yet.
 //!
-//! The number of lookups for a connection does not depend on the number of policies, and packets of
-//! established connections pass with the first rule.
+//! What a connection costs thus depends on the number of different sets of ports of a pod's
+//! policies, not on the number of policies, rules or peers, and packets of established connections
+//! pass with the first rule. Peers and ports have no verdicts: the kernel checks the whole table
+//! for loops whenever an element that refers to a chain is added.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -34,8 +36,16 @@ const LINK_NAME_BYTES: u32 = 16;
 const INTERFACE_NAME: u32 = 41;
 
 /// One chain of each kind.
-pub(super) const EXAMPLES: [Chain; 3] =
-    [Chain::Group(Direction::Egress, 0), Chain::Group(Direction::Ingress, 0), Chain::Ports(0)];
+pub(super) const EXAMPLES: [Chain; 2] =
+    [Chain::Group(Direction::Egress, 0, 1), Chain::Group(Direction::Ingress, 0, 1)];
+
+/// The peers of a group that may use a set of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Entry {
+    pub group: u32,
+    /// The number of the set of ports in the group, from 1; 0 for all ports of all protocols.
+    pub ports: u32,
+}
 
 /// The direction of a connection as seen by a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,24 +101,26 @@ pub enum PolicyKey {
     Link(LinkName),
     /// The only element of the guard.
     Guard(Family),
-    /// The group, and the address of a peer.
-    Peer(u32, IpAddr),
-    /// The group, and the first and last address of a range of peers.
-    Range(u32, IpAddr, IpAddr),
-    /// The set of ports, a protocol, and its first and last port.
-    Ports(u32, Protocol, u16, u16),
+    /// The address of a peer.
+    Peer(Entry, IpAddr),
+    /// The first and last address of a range of peers.
+    Range(Entry, IpAddr, IpAddr),
+    /// The group, a peer, and a port of that peer.
+    Named(u32, IpAddr, Protocol, u16),
+    /// A protocol, and its first and last port.
+    Ports(Entry, Protocol, u16, u16),
 }
 
 impl PolicyKey {
     /// The key in the kernel's encoding, and its end if it is a range.
     pub(super) fn encode(&self) -> (Vec<u8>, KeyEnd) {
-        let peer = |group: u32, ip| {
-            let mut bytes = group.to_be_bytes().to_vec();
+        let start = |entry: Entry| [entry.group.to_be_bytes(), entry.ports.to_be_bytes()].concat();
+        let peer = |entry, ip| {
+            let mut bytes = start(entry);
             push_ip(&mut bytes, ip);
             bytes
         };
-        let ports = |set: u32, protocol: Protocol, port| {
-            let mut bytes = set.to_be_bytes().to_vec();
+        let push = |mut bytes: Vec<u8>, protocol: Protocol, port| {
             bytes.extend([protocol as u8, 0, 0, 0]);
             push_port(&mut bytes, port);
             bytes
@@ -116,13 +128,18 @@ impl PolicyKey {
         match *self {
             PolicyKey::Link(name) => (name.0.to_vec(), KeyEnd::None),
             PolicyKey::Guard(family) => (ether_type(family).to_vec(), KeyEnd::None),
-            PolicyKey::Peer(group, ip) => (peer(group, ip), KeyEnd::None),
-            PolicyKey::Range(group, first, last) => {
-                (peer(group, first), KeyEnd::After(successor(peer(group, last))))
+            PolicyKey::Peer(entry, ip) => (peer(entry, ip), KeyEnd::None),
+            PolicyKey::Range(entry, first, last) => {
+                (peer(entry, first), KeyEnd::After(successor(peer(entry, last))))
             }
-            PolicyKey::Ports(set, protocol, first, last) => {
-                let after = successor(ports(set, protocol, last));
-                (ports(set, protocol, first), KeyEnd::After(after))
+            PolicyKey::Named(group, ip, protocol, port) => {
+                let mut bytes = group.to_be_bytes().to_vec();
+                push_ip(&mut bytes, ip);
+                (push(bytes, protocol, port), KeyEnd::None)
+            }
+            PolicyKey::Ports(entry, protocol, first, last) => {
+                let after = successor(push(start(entry), protocol, last));
+                (push(start(entry), protocol, first), KeyEnd::After(after))
             }
         }
     }
@@ -133,6 +150,9 @@ impl PolicyKey {
         let mut reader = Reader { bytes: &element.key, family };
         let mut last = last.as_deref().map(|bytes| Reader { bytes, family });
         let number = |reader: &mut Reader<'_>| Some(u32::from_be_bytes(reader.take()?));
+        let entry = |reader: &mut Reader<'_>| {
+            Some(Entry { group: number(reader)?, ports: number(reader)? })
+        };
         let key = match map {
             Map::EgressLinks | Map::IngressLinks | Map::IsolatedLinks => {
                 PolicyKey::Link(LinkName(reader.take()?))
@@ -140,18 +160,22 @@ impl PolicyKey {
             Map::Guard => {
                 (reader.take()? == ether_type(family)).then_some(PolicyKey::Guard(family))?
             }
-            Map::Peers => PolicyKey::Peer(number(&mut reader)?, reader.ip()?),
+            Map::Peers => PolicyKey::Peer(entry(&mut reader)?, reader.ip()?),
             Map::PeerRanges => {
                 let last = last.as_mut()?;
-                let (group, first) = (number(&mut reader)?, reader.ip()?);
-                (number(last)? == group).then_some(PolicyKey::Range(group, first, last.ip()?))?
+                let (start, first) = (entry(&mut reader)?, reader.ip()?);
+                (entry(last)? == start).then_some(PolicyKey::Range(start, first, last.ip()?))?
+            }
+            Map::NamedPeers => {
+                let (group, ip) = (number(&mut reader)?, reader.ip()?);
+                PolicyKey::Named(group, ip, reader.protocol()?, reader.port()?)
             }
             Map::PolicyPorts => {
                 let last = last.as_mut()?;
-                let (set, protocol) = (number(&mut reader)?, reader.protocol()?);
-                let same = number(last)? == set && last.protocol()? == protocol;
+                let (start, protocol) = (entry(&mut reader)?, reader.protocol()?);
+                let same = entry(last)? == start && last.protocol()? == protocol;
                 let (first, last) = (reader.port()?, last.port()?);
-                same.then_some(PolicyKey::Ports(set, protocol, first, last))?
+                same.then_some(PolicyKey::Ports(start, protocol, first, last))?
             }
             _ => return None,
         };
@@ -159,7 +183,7 @@ impl PolicyKey {
     }
 }
 
-/// The next key in byte order. There is one: ids of groups and sets are less than `1 << 31`.
+/// The next key in byte order. There is one: ids of groups are less than `1 << 31`.
 fn successor(mut bytes: Vec<u8>) -> Vec<u8> {
     for byte in bytes.iter_mut().rev() {
         *byte = byte.wrapping_add(1);
@@ -189,33 +213,28 @@ fn ether_type(family: Family) -> [u8; 2] {
 
 /// The definition of a set for policies. `ip` is nft's type of addresses, `ip_len` their length.
 pub(super) fn set(map: Map, ip: u32, ip_len: u32) -> Set {
-    // nft's types: integer 4, ethertype 10, mark 19. It cannot display intervals of
-    // concatenated keys.
+    // nft's types: integer 4, ethertype 10, inet_proto 12, inet_service 13, mark 19. It cannot
+    // display intervals of concatenated keys.
     let (key_type, key_len) = match map {
         Map::Guard => (10, 2),
-        Map::Peers => (19 << 6 | ip, 4 + ip_len),
-        Map::PeerRanges => (4, 4 + ip_len),
-        Map::PolicyPorts => (4, 12),
+        Map::Peers => (19 << 12 | 19 << 6 | ip, 8 + ip_len),
+        Map::NamedPeers => (19 << 18 | ip << 12 | 12 << 6 | 13, 12 + ip_len),
+        Map::PeerRanges => (4, 8 + ip_len),
+        Map::PolicyPorts => (4, 16),
         _ => (INTERFACE_NAME, LINK_NAME_BYTES),
     };
     let data = match map {
-        Map::IsolatedLinks | Map::PolicyPorts => SetData::None,
-        _ => SetData::Verdict,
+        Map::EgressLinks | Map::IngressLinks | Map::Guard => SetData::Verdict,
+        _ => SetData::None,
     };
     let (ranges, intervals) = (Vec::new(), map.is_intervals());
     let text = key_type == INTERFACE_NAME;
     Set { name: map.name(), key_type, key_len, data, dynamic: false, ranges, intervals, text }
 }
 
-/// Accepts the protocols and ports of a set of ports.
-pub(super) fn ports_rules(id: u32) -> Vec<Rule> {
-    vec![vec![
-        Expr::Value(KEY, id.to_be_bytes().to_vec()),
-        Expr::Protocol(Reg(KEY.0 + 1)),
-        Expr::DestinationPort(Reg(KEY.0 + 2)),
-        in_set(Map::PolicyPorts, KEY),
-        Expr::Verdict(Verdict::Accept),
-    ]]
+/// Loads a constant.
+fn number(reg: u8, value: u32) -> Expr {
+    Expr::Value(Reg(reg), value.to_be_bytes().to_vec())
 }
 
 impl Layout {
@@ -268,16 +287,33 @@ impl Layout {
     }
 
     /// What the pods of a group may do: anything that no rule accepts is dropped.
-    pub(super) fn group_rules(&self, direction: Direction, id: u32) -> Vec<Rule> {
-        let peer = Reg(KEY.0 + 1);
-        let peer = match direction {
-            Direction::Egress => Expr::DestinationAddress(self.family, peer),
-            Direction::Ingress => Expr::SourceAddress(self.family, peer),
+    pub(super) fn group_rules(&self, direction: Direction, id: u32, sets: u32) -> Vec<Rule> {
+        let peer = |reg| match direction {
+            Direction::Egress => Expr::DestinationAddress(self.family, Reg(reg)),
+            Direction::Ingress => Expr::SourceAddress(self.family, Reg(reg)),
         };
-        let lookup = |map| {
-            let group = Expr::Value(KEY, id.to_be_bytes().to_vec());
-            vec![group, peer.clone(), verdict_map(map, KEY)]
-        };
-        vec![lookup(Map::Peers), lookup(Map::PeerRanges), vec![Expr::Verdict(Verdict::Drop)]]
+        let first = KEY.0;
+        let accept = || Expr::Verdict(Verdict::Accept);
+        let port = |reg| vec![Expr::Protocol(Reg(reg)), Expr::DestinationPort(Reg(reg + 1))];
+        let mut rules = Vec::new();
+        for set in 0..=sets {
+            let entry = || vec![number(first, id), number(first + 1, set)];
+            for peers in [Map::Peers, Map::PeerRanges] {
+                let mut rule = [entry(), vec![peer(first + 2), in_set(peers, KEY)]].concat();
+                if set > 0 {
+                    rule.extend([entry(), port(first + 2)].concat());
+                    rule.push(in_set(Map::PolicyPorts, KEY));
+                }
+                rule.push(accept());
+                rules.push(rule);
+            }
+        }
+        if direction == Direction::Egress {
+            let after = self.after(Reg(first + 1)).0;
+            let key = [vec![number(first, id), peer(first + 1)], port(after)].concat();
+            rules.push([key, vec![in_set(Map::NamedPeers, KEY), accept()]].concat());
+        }
+        rules.push(vec![Expr::Verdict(Verdict::Drop)]);
+        rules
     }
 }

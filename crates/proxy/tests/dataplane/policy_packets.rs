@@ -450,7 +450,8 @@ fn tables_with_policies_are_displayed_and_repaired() {
                 "cidr": "192.168.0.0/16", "except": ["192.168.1.0/24"]
             }}],
             "ports": [{"port": 80}, {"protocol": "UDP", "port": 1000, "endPort": 65535}]
-        }]
+        }],
+        "egress": [{"ports": [{"port": "http"}]}]
     });
     policed.set_policies(vec![policy("x", spec)]);
     let node = &mut policed.cluster.nodes[0];
@@ -462,9 +463,10 @@ fn tables_with_policies_are_displayed_and_repaired() {
     for damage in [
         "flush chain ip skiff-proxy policy-ingress".to_owned(),
         format!("flush chain ip skiff-proxy {chain}"),
-        "flush map ip skiff-proxy peers".to_owned(),
-        "flush map ip skiff-proxy peer-ranges".to_owned(),
+        "flush set ip skiff-proxy peers".to_owned(),
+        "flush set ip skiff-proxy peer-ranges".to_owned(),
         "flush set ip skiff-proxy policy-ports".to_owned(),
+        "flush set ip skiff-proxy named-peers".to_owned(),
         "flush map ip skiff-proxy guard".to_owned(),
         "flush map ip6 skiff-proxy egress-links".to_owned(),
     ] {

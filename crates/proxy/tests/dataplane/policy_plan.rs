@@ -11,7 +11,7 @@ use proxy::model::{Pod, labels_of};
 use proxy::plan::{Changes, Desired, ElementId};
 use proxy::policy::model::Policy;
 use proxy::policy::{Connection, Policies};
-use proxy::table::{Chain, Data, Direction, Key, LinkName, Map, PolicyKey, Protocol};
+use proxy::table::{Chain, Data, Direction, Entry, Key, LinkName, Map, PolicyKey, Protocol};
 
 use crate::reference::{Attempt, Random, World, ips};
 
@@ -54,46 +54,48 @@ impl Node {
     fn passes(&self, direction: Direction, link: LinkName, peer: IpAddr, at: (u8, u16)) -> bool {
         let family = family_of(peer);
         let link = self.get(family, direction.links(), PolicyKey::Link(link));
-        let id = match link {
+        let (id, sets) = match link {
             Some(Data::Accept) => return true,
-            Some(Data::Goto(Chain::Group(found, id))) if found == direction => id,
+            Some(Data::Goto(Chain::Group(found, id, sets))) if found == direction => (id, sets),
             None => return self.get(family, Map::Guard, PolicyKey::Guard(family)).is_none(),
             other => panic!("{other:?}"),
         };
-        let in_range = |key: &PolicyKey| {
-            matches!(key, PolicyKey::Range(group, first, last)
-                if *group == id && *first <= peer && peer <= *last)
+        let by_set = (0..=sets).any(|ports| {
+            let entry = Entry { group: id, ports };
+            let pod = self.get(family, Map::Peers, PolicyKey::Peer(entry, peer)).is_some();
+            let ranges = self.count(family, |key| {
+                matches!(key, PolicyKey::Range(found, first, last)
+                    if *found == entry && *first <= peer && peer <= *last)
+            });
+            assert!(ranges <= 1, "ranges overlap");
+            (pod || ranges == 1) && (ports == 0 || self.has_port(family, entry, at))
+        });
+        let named = |protocol| {
+            let key = PolicyKey::Named(id, peer, protocol, at.1);
+            self.get(family, Map::NamedPeers, key).is_some()
         };
-        let ranges: Vec<Data> = self
-            .actual
-            .iter()
-            .filter(|(id, _)| id.family == family && id.map == Map::PeerRanges)
-            .filter(|(id, _)| matches!(&id.key, Key::Policy(key) if in_range(key)))
-            .map(|(_, data)| *data)
-            .collect();
-        assert!(ranges.len() <= 1, "ranges overlap");
-        let pods = self.get(family, Map::Peers, PolicyKey::Peer(id, peer));
-        pods.into_iter().chain(ranges).any(|data| match data {
-            Data::Accept => true,
-            Data::Jump(Chain::Ports(set)) => self.has_port(family, set, at),
-            other => panic!("{other:?}"),
-        })
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+        let protocol = protocols.into_iter().find(|one| *one as u8 == at.0);
+        by_set || (direction == Direction::Egress && protocol.is_some_and(named))
     }
 
-    fn has_port(&self, family: Family, set: u32, (protocol, port): (u8, u16)) -> bool {
+    /// The number of elements with such a key.
+    fn count(&self, family: Family, wanted: impl Fn(&PolicyKey) -> bool) -> usize {
         let here = self.actual.keys().filter(|id| id.family == family);
-        let sets: Vec<(Protocol, u16, u16)> = here
-            .filter_map(|id| match id.key {
-                Key::Policy(PolicyKey::Ports(found, protocol, first, last)) if found == set => {
-                    Some((protocol, first, last))
-                }
-                _ => None,
-            })
-            .collect();
-        assert!(!sets.is_empty(), "a set of ports is missing");
-        sets.iter().any(|(found, first, last)| {
-            *found as u8 == protocol && (*first..=*last).contains(&port)
-        })
+        here.filter(|id| matches!(&id.key, Key::Policy(key) if wanted(key))).count()
+    }
+
+    fn has_port(&self, family: Family, entry: Entry, (protocol, port): (u8, u16)) -> bool {
+        let set = |key: &PolicyKey| matches!(key, PolicyKey::Ports(found, ..) if *found == entry);
+        assert!(self.count(family, set) > 0, "a set of ports is missing");
+        let found = self.count(family, |key| {
+            matches!(key, PolicyKey::Ports(found, number, first, last)
+                if *found == entry
+                    && *number as u8 == protocol
+                    && (*first..=*last).contains(&port))
+        });
+        assert!(found <= 1, "ports overlap");
+        found == 1
     }
 }
 
