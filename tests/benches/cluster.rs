@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod};
 use serde_json::json;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+use testkit::hollow::HollowNode;
 use testkit::wait::{self, Selection};
 use testkit::{Cluster, Options, manifest};
 use tests::pods;
@@ -19,6 +20,12 @@ const PODS: usize = 15;
 const REPLICAS: usize = 50;
 /// Objects that are written and listed.
 const OBJECTS: usize = 2000;
+/// Hollow nodes, and the pods that are created for them at once by so many writers.
+const HOLLOW_NODES: usize = 200;
+const SCHEDULED: usize = 2000;
+const WRITERS: usize = 50;
+/// Between renewals of the hollow nodes' Leases.
+const RENEWAL: Duration = Duration::from_secs(10);
 /// How long the idle cluster is watched.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -47,7 +54,8 @@ async fn run() -> anyhow::Result<()> {
     println!("pod, create to Ready, median     {started:>8.0} ms   {:.2} x", started / by_hand);
     volumes(&cluster).await?;
     deployment(&cluster).await?;
-    objects(&cluster).await
+    objects(&cluster).await?;
+    scheduling(&cluster).await
 }
 
 fn millis(since: Instant) -> f64 {
@@ -248,6 +256,50 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
     deployments.delete("many", &DeleteOptions::default()).await?;
     wait::until::<Pod>(client, selection(), "all gone", |found| found.is_empty()).await?;
     println!("the same deleted, to all gone    {:>8.0} ms", millis(started));
+    Ok(())
+}
+
+/// Times many pods from the first create until all have a node.
+async fn scheduling(cluster: &Cluster) -> anyhow::Result<()> {
+    let client = cluster.client();
+    let mut nodes = Vec::new();
+    for number in 0..HOLLOW_NODES {
+        let name = format!("hollow-{number}");
+        nodes.push(HollowNode::start(client, clock::system(), &name, RENEWAL).await?);
+    }
+    let scheduler = cluster.pid("scheduler")?;
+    let before = Usage::of(scheduler)?.nanoseconds;
+    let started = clock::monotonic();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let client = client.clone();
+        writers.spawn(async move {
+            for number in (writer..SCHEDULED).step_by(WRITERS) {
+                let pod = json!({
+                    "apiVersion": "v1", "kind": "Pod",
+                    "metadata": {"name": format!("scheduled-{number}"), "labels": {"app": "scheduled"}},
+                    "spec": {"containers": [{"name": "main", "image": "skiff.test/testserver:v1",
+                        "resources": {"requests": {"cpu": "10m"}}}]},
+                });
+                manifest::create(&client, "default", &pod.to_string()).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written??;
+    }
+    let selection = Selection::namespace("default").labels("app=scheduled");
+    wait::until::<Pod>(client, selection, "all have a node", |found| {
+        found.values().filter(|pod| !pods::node(pod).is_empty()).count() == SCHEDULED
+    })
+    .await?;
+    let rate = SCHEDULED as f64 / started.elapsed().as_secs_f64();
+    let spent = (Usage::of(scheduler)?.nanoseconds - before) as f64 / 1e3 / SCHEDULED as f64;
+    println!(
+        "{SCHEDULED} pods on {HOLLOW_NODES} nodes, scheduled {rate:>8.0} /s   {spent:.0} us of the scheduler each"
+    );
+    nodes.into_iter().for_each(HollowNode::stop);
     Ok(())
 }
 

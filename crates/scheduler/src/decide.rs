@@ -102,8 +102,7 @@ fn place(
     around: Surroundings<'_>,
     verdict: &mut Verdict,
 ) {
-    let taken = taken_by_nominated(snapshot, prepared, around);
-    if let Some(node) = nominated(snapshot, prepared, around, &taken) {
+    if let Some(node) = nominated(snapshot, prepared, around) {
         verdict.examined = 1;
         verdict.filtered.nodes.insert(node);
         verdict.chosen = Some(node);
@@ -111,22 +110,29 @@ fn place(
     }
     let enough = prepared.profile.enough_nodes(verdict.total);
     let mut search = Search { from: verdict.next, enough, examined: 0, next: verdict.next };
-    let without: RoaringBitmap = taken.iter().map(|(node, _)| *node).collect();
-    verdict.filtered = filter::find(snapshot, prepared, &without, &mut search);
+    let mut without = RoaringBitmap::new();
+    let mut taken = Vec::new();
+    // Each round excludes at least one more node.
+    loop {
+        verdict.filtered = filter::find(snapshot, prepared, &without, &mut search);
+        let newly = taken_by_nominated(snapshot, prepared, around, &verdict.filtered.nodes);
+        without.extend(newly.iter().map(|(node, _)| *node));
+        verdict.filtered.nodes -= &without;
+        let done = newly.is_empty() || !verdict.filtered.nodes.is_empty();
+        taken.extend(newly);
+        if done {
+            break;
+        }
+    }
     verdict.next = search.next;
     verdict.examined = search.examined;
     if verdict.filtered.nodes.is_empty() {
         // In the order of the filters, for the reasons.
         verdict.filtered = filter::filter(snapshot, prepared);
+        verdict.filtered.nodes -= &without;
         verdict.examined = verdict.total;
     }
-    for (node, rejections) in taken {
-        verdict.filtered.nodes.remove(node);
-        let known = &mut verdict.filtered.rejections;
-        if !known.iter().any(|rejection| rejection.nodes.contains(node)) {
-            known.extend(rejections);
-        }
-    }
+    verdict.filtered.rejections.extend(taken.into_iter().flat_map(|(_, rejections)| rejections));
     verdict.scored = score::score(snapshot, prepared, &verdict.filtered.nodes);
     let best = verdict.scored.best(around.turn);
     verdict.chosen = best.map(|at| verdict.scored.nodes[at]);
@@ -137,29 +143,29 @@ fn nominated(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
     around: Surroundings<'_>,
-    taken: &[(NodeIndex, Vec<filter::Rejection>)],
 ) -> Option<NodeIndex> {
     let pod = &prepared.pod;
     let name = around.nominations.node_of(&pod.uid)?;
     let node = snapshot.node(name)?;
-    if taken.iter().any(|(other, _)| *other == node) {
+    if prepared.named.as_ref().is_some_and(|named| !named.contains(node)) {
         return None;
     }
     let lasting = filter::filter_lasting(snapshot, prepared, [node].into());
-    let named = prepared.named.as_ref().is_none_or(|named| named.contains(node));
-    let fits = named && !lasting.nodes.is_empty() && fits(snapshot, prepared, node, &[]);
-    fits.then_some(node)
+    let ahead = around.nominations.ahead_of(pod, name);
+    (!lasting.nodes.is_empty() && fits(snapshot, prepared, node, &ahead)).then_some(node)
 }
 
-/// Nodes that the pod would fit if others of its priority or more were not nominated for them.
+/// Those of `nodes` that the pod fits only because others of its priority or more, which are
+/// nominated for them, are not there yet; and why it would not fit.
 fn taken_by_nominated(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
     around: Surroundings<'_>,
+    nodes: &RoaringBitmap,
 ) -> Vec<(NodeIndex, Vec<filter::Rejection>)> {
     let mut taken = Vec::new();
     for name in around.nominations.nodes() {
-        let Some(node) = snapshot.node(name) else {
+        let Some(node) = snapshot.node(name).filter(|node| nodes.contains(*node)) else {
             continue;
         };
         let ahead = around.nominations.ahead_of(&prepared.pod, name);

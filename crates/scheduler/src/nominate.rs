@@ -94,6 +94,32 @@ pub fn fits(
             .unwrap_or(true)
 }
 
+/// [`fits`] for a node on which the nominated pods are counted already. Filters only get stricter with
+/// more pods on the node, but for required affinity and spreading: only then it is asked twice.
+pub fn fits_beside(
+    snapshot: &mut Snapshot,
+    prepared: &Prepared,
+    node: NodeIndex,
+    ahead: &[Arc<PodInfo>],
+) -> bool {
+    let needs_pods = prepared.affinity.is_some()
+        || prepared.spread.iter().any(|(constraint, _)| constraint.required);
+    if !passes(snapshot, prepared, node) {
+        return false;
+    }
+    if ahead.is_empty() || !needs_pods {
+        return true;
+    }
+    for pod in ahead {
+        snapshot.count(pod, node, -1);
+    }
+    let alone = passes(snapshot, prepared, node);
+    for pod in ahead {
+        snapshot.count(pod, node, 1);
+    }
+    alone
+}
+
 /// What `ask` says if the nominated pods are on the node; `None`: there are none.
 fn with_nominated<T>(
     snapshot: &mut Snapshot,

@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 
 use crate::budgets::Budgets;
 use crate::filter::{Filtered, filter_lasting, message, reasons};
-use crate::nominate::{Nominations, check, fits};
+use crate::nominate::{Nominations, check, fits_beside};
 use crate::pod::PodInfo;
 use crate::prepare::Prepared;
 use crate::snapshot::{NodeIndex, Snapshot};
@@ -166,15 +166,21 @@ pub fn victims(
     }
     let (violating, harmless) = around.budgets.violations(lower);
     let (mut victims, mut violations) = (Vec::new(), 0);
+    for nominated in &ahead {
+        snapshot.count(nominated, node, 1);
+    }
     for (others, violates) in [(violating, true), (harmless, false)] {
         for other in others {
             snapshot.count(&other, node, 1);
-            if !fits(snapshot, prepared, node, &ahead) {
+            if !fits_beside(snapshot, prepared, node, &ahead) {
                 snapshot.count(&other, node, -1);
                 violations += usize::from(violates);
                 victims.push(other);
             }
         }
+    }
+    for nominated in &ahead {
+        snapshot.count(nominated, node, -1);
     }
     for victim in &victims {
         snapshot.count(victim, node, 1);

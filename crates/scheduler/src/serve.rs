@@ -149,3 +149,18 @@ async fn annotate(leases: &Api<Lease>, address: Option<&str>) -> Result<(), clie
     lease.metadata.annotations = Some([(ADDRESS.to_owned(), address.to_owned())].into());
     leases.create(&lease).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_caller_without_a_certificate_learns_nothing() {
+        let (questions, mut asked) = mpsc::channel(1);
+        let service = Service { questions, clock: clock::system() };
+        let request = Request::new(ExplainRequest { uid: "u".to_owned() });
+        let refused = service.explain(request).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::Unauthenticated);
+        assert!(asked.try_recv().is_err(), "the engine is not asked");
+    }
+}
