@@ -13,7 +13,8 @@ mod sessions;
 
 use anyhow::{Context, ensure};
 use insight::{
-    skiff_shows_trees, skiff_tells_why_an_endpoint_is_missing, skiff_traces_connections,
+    skiff_migrates_to_server_side_apply, skiff_shows_trees, skiff_tells_why_an_endpoint_is_missing,
+    skiff_traces_connections,
 };
 use parity::{both_tools_change_the_same, both_tools_describe_the_same, both_tools_show_the_same};
 use port_forward::{
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
             skiff_shows_trees,
             skiff_traces_connections,
             skiff_tells_why_an_endpoint_is_missing,
+            skiff_migrates_to_server_side_apply,
             skiff_holds_sessions,
             kubectl_holds_sessions,
             kubectl_runs_copies_and_debugs,

@@ -23,7 +23,7 @@ pub use list::{PIECE_BYTES, Pieces};
 pub use negotiate::{Accept, Representation};
 pub use render::{Rendering, error as render_error, full};
 pub use route::{parse_query, percent_decode};
-pub use table::{IncludeObject, partial, table};
+pub use table::{IncludeObject, partial, scale_table, table};
 pub use watch::bookmark;
 
 use crate::answer::hold;

@@ -128,3 +128,42 @@ pub async fn skiff_tells_why_an_endpoint_is_missing(fixture: &Fixture) -> anyhow
     let described = change(r#"{"selector":{"app":"web","tier":"front"}}"#)?;
     has(&described, &["no pod is labelled app=web,tier=front; but for tier=front, 2 pods are"])
 }
+
+/// Objects that `skiff apply` wrote before, applied by the server.
+pub async fn skiff_migrates_to_server_side_apply(fixture: &Fixture) -> anyhow::Result<()> {
+    let map = |data: &str| -> anyhow::Result<String> {
+        file(
+            fixture,
+            &format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: t}}\ndata: {data}\n"),
+        )
+    };
+    let data = || skiff(fixture, "get cm t -o jsonpath={.data}");
+    skiff(fixture, &format!("apply -f {}", map("{key: v, legacy: x}")?))?;
+    let applied = skiff(fixture, &format!("apply --server-side -f {}", map("{key: v, a: c}")?))?;
+    has(&applied, &["configmap/t serverside-applied"])?;
+    ensure!(data()? == r#"{"a":"c","key":"v"}"#, "{}", data()?);
+    let conflict = failing(
+        fixture,
+        &format!("apply --server-side --field-manager=me -f {}", map("{key: w}")?),
+    )?;
+    has(&conflict, &["error: Apply failed with 1 conflict", ".data.key\n", "--force-conflicts"])?;
+    skiff(fixture, &format!("apply -f {}", map("{key: v, b: z}")?))?;
+    ensure!(data()? == r#"{"b":"z","key":"v"}"#, "{}", data()?);
+    let patched = Tool::Skiff.run(
+        fixture,
+        &[
+            "patch",
+            "cm",
+            "t",
+            "--type=json",
+            "-p",
+            r#"[{"op":"replace","path":"/metadata/managedFields","value":[{}]}]"#,
+        ],
+    )?;
+    ensure!(patched == "configmap/t patched\n", "{patched}");
+    skiff(fixture, "create deployment scaled --image=x --replicas=0")?;
+    has(
+        &skiff(fixture, "get deploy scaled --subresource=scale")?,
+        &["NAME     DESIRED   AVAILABLE   AGE\n", "scaled   0         0           "],
+    )
+}

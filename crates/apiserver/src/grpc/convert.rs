@@ -171,7 +171,12 @@ pub fn represent(
 pub fn object(response: Response, accept: &Accept, now: Timestamp) -> Result<pb::Object, ApiError> {
     match response {
         Response::Object(answer) => represent(&answer.row, &answer.version, accept, now),
-        Response::Json { json, .. } => Ok(pb::Object { json, ..pb::Object::default() }),
+        Response::Json { json, .. } => {
+            let table = (accept.representation == Representation::Table)
+                .then(|| crate::rest::scale_table(&json, &accept.table_options(), now));
+            let json = table.flatten().unwrap_or(json);
+            Ok(pb::Object { json, ..pb::Object::default() })
+        }
         _ => Err(ApiError::internal("the answer is not an object")),
     }
 }

@@ -109,7 +109,7 @@ impl Plane {
         let client = self.identity("system:kube-controller-manager")?;
         let end = self.stop.child_token();
         let task = self.run(client, flags, end.clone())?;
-        self.controllers.lock().unwrap().push(Controllers { task, end });
+        self.started().push(Controllers { task, end });
         Ok(())
     }
 
@@ -138,9 +138,13 @@ impl Plane {
         Ok(tokio::spawn(running))
     }
 
+    fn started(&self) -> std::sync::MutexGuard<'_, Vec<Controllers>> {
+        self.controllers.lock().expect("nothing panics while it holds the lock")
+    }
+
     /// Ends the controllers that [`control`](Self::control) started, and waits for them.
     pub async fn stop_controllers(&self) -> anyhow::Result<()> {
-        let all = std::mem::take(&mut *self.controllers.lock().unwrap());
+        let all = std::mem::take(&mut *self.started());
         for Controllers { task, end } in all {
             end.cancel();
             task.await?;

@@ -2,11 +2,12 @@
 //! and the live object. With `--server-side` the server merges.
 
 mod last_applied;
+mod server_side;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use client::{Client, PatchKind};
+use client::Client;
 use rpc::api_v1::WriteOptions;
 use serde_json::Value;
 
@@ -187,9 +188,8 @@ async fn apply_document<'a>(
     options.force = args.force_conflicts;
     let target = resource.target(&namespace, &document.name(), "");
     if args.server_side {
-        let body = serde_json::to_vec(&with_namespace(&document.object, &namespace, resource))?;
-        let object = client.patch_object(target, PatchKind::Apply, body, options).await?;
-        let object = serde_json::from_slice(&object.json)?;
+        let config = with_namespace(&document.object, &namespace, resource);
+        let object = server_side::apply(client, target, &config, options).await?;
         return Ok((resource, "serverside-applied", object));
     }
     let modified = with_last_applied(&document.object, &namespace, resource)?;

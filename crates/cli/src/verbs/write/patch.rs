@@ -89,15 +89,6 @@ async fn patch(
     options.dry_run = args.write.dry_run != DryRun::None;
     let after = client.patch_object(target, kind, body.to_vec(), options).await?;
     let after: Value = serde_json::from_slice(&after.json)?;
-    let changed = without_bookkeeping(&before) != without_bookkeeping(&after);
+    let changed = before != after;
     Ok((after, changed))
-}
-
-fn without_bookkeeping(object: &Value) -> Value {
-    let mut object = object.clone();
-    if let Some(metadata) = object["metadata"].as_object_mut() {
-        metadata.remove("managedFields");
-        metadata.remove("resourceVersion");
-    }
-    object
 }
