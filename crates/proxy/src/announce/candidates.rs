@@ -119,6 +119,7 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::observe::Demand;
     use crate::model::SliceEndpoint;
     use crate::nft::Family;
     use crate::observe::{Event, Stale};
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_node_can_announce_what_it_can_serve() {
-        let (mut state, mut stale) = (State::default(), Stale::default());
+        let (mut state, mut stale) = (State::new(Demand::new(None)), Stale::default());
         let mut candidates = Candidates::new(vec!["192.0.2.0/24".parse().unwrap()]);
         let mut put = |candidates: &mut Candidates, service: Service| {
             let name: Name = format!("ns/{}", service.name).into();

@@ -156,7 +156,7 @@ fn verdict(code: i32, chain: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::Data;
+    use crate::nft::{Data, KeyEnd};
     use crate::table::{Chain, Frontend, Key, Protocol, Source, Target};
 
     fn decode(
@@ -165,7 +165,11 @@ mod tests {
         data: Data,
         data_type: Option<u32>,
     ) -> super::super::Element {
-        let (bytes, key_end) = key.encode();
+        let (bytes, end) = key.encode();
+        let key_end = match end {
+            KeyEnd::None => None,
+            KeyEnd::Last(end) | KeyEnd::After(end) => Some(end),
+        };
         let set = SetTypes { name: "x".into(), key_type, data_type };
         element(&set, &nft::Element { key: bytes, key_end, data, timing: Default::default() })
     }
