@@ -15,6 +15,7 @@ mod lists;
 mod metadata;
 pub(crate) mod node;
 mod numbers;
+pub mod openapi;
 mod path;
 mod pattern;
 mod prune;
