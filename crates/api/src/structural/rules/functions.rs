@@ -127,6 +127,9 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
     ("orValue", ""),
 ];
 
+/// Functions that belong together; `None` if there is none of that name for such values.
+type Family<'a> = fn(&mut Evaluation<'a>, &str, &[Val<'a>]) -> Option<Outcome<'a>>;
+
 /// Limit of `lists.range`.
 const RANGE_MAX: i64 = 100_000;
 
@@ -186,7 +189,7 @@ impl<'a> Evaluation<'a> {
                 self.charge(value.weight())?;
             }
         }
-        let families: [fn(&mut Self, &str, &[Val<'a>]) -> Option<Outcome<'a>>; 7] = [
+        let families: [Family<'a>; 7] = [
             Self::standard,
             Self::conversion,
             Self::strings,
