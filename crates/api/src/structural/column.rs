@@ -50,7 +50,7 @@ impl Column {
             return Value::Null;
         };
         match (self.ty, value) {
-            (ColumnType::Text, Value::Null) => "<nil>".into(),
+            (ColumnType::Text, Value::Null) => "<no value>".into(),
             (ColumnType::Text, value) => print(value).into(),
             (ColumnType::Boolean, Value::Bool(_)) => value.clone(),
             (ColumnType::Number, Value::Number(_)) => value.clone(),
