@@ -572,6 +572,15 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_bounded() {
+        let nested = format!("{{.a{}@.b{}}}", "[?(@.x".repeat(5000), ")]".repeat(5000));
+        assert!(Template::parse(&nested).is_err());
+        let wide = json!({"a": vec![vec![1; 400]; 400]});
+        let path = Template::parse_path(".a[*][*]").unwrap();
+        assert_eq!(path.find(&wide).len(), FOUND_MAX);
+    }
+
+    #[test]
     fn errors_are_reported() {
         for template in [
             "",

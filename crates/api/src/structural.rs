@@ -2,8 +2,14 @@
 //! (`k8s.io/apiextensions-apiserver`, `pkg/apiserver/schema`).
 //!
 //! Entry points: [`Structural`] for the schema of one version of a CustomResourceDefinition, and
-//! [`definition`] for the definitions themselves. Everything works on JSON and is pure; schemas
-//! are at most [`DEPTH_MAX`] levels deep, and no walk goes deeper than its schema.
+//! [`definition`] for the definitions themselves. A request's object is pruned, then defaulted;
+//! after admission it is pruned and defaulted again, and validated. What is stored is pruned and
+//! defaulted when it is read, since the schema may have changed. [`Column`], [`at_path`] and
+//! [`validate_scale`] serve tables, selectable fields and the scale subresource; [`openapi`] what is
+//! published.
+//!
+//! Everything works on JSON and is pure; schemas are at most [`DEPTH_MAX`] levels deep, and no walk
+//! goes deeper than its schema.
 
 mod column;
 mod correlate;
@@ -15,6 +21,7 @@ mod lists;
 mod metadata;
 pub(crate) mod node;
 mod numbers;
+pub mod openapi;
 mod path;
 mod pattern;
 mod prune;
@@ -25,7 +32,7 @@ mod validate;
 
 use serde_json::Value;
 
-pub use column::{Column, at_path};
+pub use column::{Column, ScalePaths, at_path, validate_scale};
 pub use node::{DEPTH_MAX, SchemaError};
 
 use crate::schema::TypeRow;

@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::duration;
 use crate::jsonpath::{JsonPathError, Template, print};
+use crate::schema::mismatch;
+use crate::status::FieldError;
 
 /// A column of `additionalPrinterColumns`.
 #[derive(Clone, Debug)]
@@ -48,7 +50,7 @@ impl Column {
             return Value::Null;
         };
         match (self.ty, value) {
-            (ColumnType::Text, Value::Null) => "<nil>".into(),
+            (ColumnType::Text, Value::Null) => "<no value>".into(),
             (ColumnType::Text, value) => print(value).into(),
             (ColumnType::Boolean, Value::Bool(_)) => value.clone(),
             (ColumnType::Number, Value::Number(_)) => value.clone(),
@@ -72,6 +74,55 @@ pub fn at_path<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
         .unwrap_or(path)
         .split('.')
         .try_fold(object, |value, name| value.get(name))
+}
+
+/// The paths of a scale subresource.
+#[derive(Clone, Copy, Debug)]
+pub struct ScalePaths<'a> {
+    /// `None` where only the status is judged.
+    pub spec_replicas: Option<&'a str>,
+    pub status_replicas: &'a str,
+    pub label_selector: Option<&'a str>,
+}
+
+/// What is wrong with the replicas and the selector of an object that can be scaled.
+pub fn validate_scale(object: &Value, paths: &ScalePaths<'_>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for path in paths.spec_replicas.into_iter().chain([paths.status_replicas]) {
+        let Some(value) = at_path(object, path) else {
+            continue;
+        };
+        let detail = match value.as_i64() {
+            None => accessor_error(path, value, "int64"),
+            Some(..0) => "should be a non-negative integer".to_owned(),
+            Some(replicas) if replicas > i64::from(i32::MAX) => {
+                format!("should be less than or equal to {}", i32::MAX)
+            }
+            Some(_) => continue,
+        };
+        errors.push(FieldError::invalid(path, value.as_i64().unwrap_or_default(), detail));
+    }
+    if let Some(path) = paths.label_selector
+        && let Some(value) = at_path(object, path)
+        && !value.is_string()
+    {
+        errors.push(FieldError::invalid(path, "", accessor_error(path, value, "string")));
+    }
+    errors
+}
+
+fn accessor_error(path: &str, value: &Value, expected: &str) -> String {
+    let found = match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    };
+    let shown = mismatch::printed(value);
+    format!("{path} accessor error: {shown} is of the type {found}, expected {expected}")
 }
 
 #[cfg(test)]
@@ -108,5 +159,38 @@ mod tests {
         }
         assert_eq!(at_path(&object, ".spec.o.k"), Some(&json!(1)));
         assert_eq!(at_path(&object, ".spec.o.z"), None);
+    }
+
+    #[test]
+    fn replicas_are_counts() {
+        let paths = ScalePaths {
+            spec_replicas: Some(".spec.replicas"),
+            status_replicas: ".status.replicas",
+            label_selector: Some(".status.selector"),
+        };
+        let of = |object: Value| -> Vec<String> {
+            validate_scale(&object, &paths).iter().map(ToString::to_string).collect()
+        };
+        assert!(
+            of(json!({"spec": {"replicas": 3}, "status": {"replicas": 0, "selector": "a=b"}}))
+                .is_empty()
+        );
+        assert!(of(json!({})).is_empty());
+        assert_eq!(
+            of(
+                json!({"spec": {"replicas": -1}, "status": {"replicas": 3_000_000_000_i64, "selector": 5}})
+            ),
+            [
+                ".spec.replicas: Invalid value: -1: should be a non-negative integer",
+                ".status.replicas: Invalid value: 3000000000: should be less than or equal to 2147483647",
+                ".status.selector: Invalid value: \"\": .status.selector accessor error: 5 is of the type int64, expected string",
+            ]
+        );
+        assert_eq!(
+            of(json!({"spec": {"replicas": "x"}})),
+            [
+                ".spec.replicas: Invalid value: 0: .spec.replicas accessor error: x is of the type string, expected int64"
+            ]
+        );
     }
 }

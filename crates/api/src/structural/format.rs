@@ -267,7 +267,7 @@ fn is_isbn10(text: &str) -> bool {
     let digits: Option<Vec<u32>> = text.chars().enumerate().map(digit).collect();
     digits.is_some_and(|digits| {
         let sum: u32 = digits.iter().zip(1..).map(|(digit, weight)| digit * weight).sum();
-        digits.len() == 10 && sum % 11 == 0
+        digits.len() == 10 && sum.is_multiple_of(11)
     })
 }
 
@@ -277,7 +277,7 @@ fn is_isbn13(text: &str) -> bool {
     digits.is_some_and(|digits| {
         let weights = [1, 3].into_iter().cycle();
         let sum: u32 = digits.iter().zip(weights).map(|(digit, weight)| digit * weight).sum();
-        digits.len() == 13 && sum % 10 == 0
+        digits.len() == 13 && sum.is_multiple_of(10)
     })
 }
 
@@ -294,7 +294,7 @@ fn is_credit_card(text: &str) -> bool {
     };
     let sum: u32 =
         digits.chars().rev().filter_map(|digit| digit.to_digit(10)).enumerate().map(doubled).sum();
-    CARD.is_match(&digits) && sum % 10 == 0
+    CARD.is_match(&digits) && sum.is_multiple_of(10)
 }
 
 /// `123-45-6789`, also with spaces or without separators.
@@ -323,7 +323,7 @@ fn is_rgb(text: &str) -> bool {
 fn is_base64(text: &str) -> bool {
     let text: String = text.chars().filter(|character| !matches!(character, '\r' | '\n')).collect();
     !text.is_empty()
-        && text.len() % 4 == 0
+        && text.len().is_multiple_of(4)
         && base64::engine::general_purpose::STANDARD.decode(text).is_ok()
 }
 

@@ -86,6 +86,9 @@ pub enum ListType {
     Map(Box<[String]>),
 }
 
+/// Schemas by name.
+type Properties = Box<[(Box<str>, Node)]>;
+
 /// What members without a schema of their own are.
 #[derive(Debug)]
 pub enum Additional {
@@ -106,7 +109,7 @@ pub struct Node {
     pub list: ListType,
     pub default: Option<Box<Value>>,
     /// Sorted by name.
-    properties: Box<[(Box<str>, Node)]>,
+    properties: Properties,
     pub additional: Option<Additional>,
     pub items: Option<Box<Node>>,
     pub checks: Option<Box<Checks>>,
@@ -230,7 +233,7 @@ impl Reader {
         &mut self,
         schema: &Map<String, Value>,
         depth: usize,
-    ) -> Result<Box<[(Box<str>, Node)]>, SchemaError> {
+    ) -> Result<Properties, SchemaError> {
         let properties = schema.get("properties").and_then(Value::as_object);
         // The map is sorted by name.
         properties

@@ -9,6 +9,7 @@ use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValu
 use regex::Regex;
 
 use super::value::{List, Object, Text, Val};
+use crate::structural::node::ListType;
 
 /// What one expression may cost.
 pub const COST_MAX: u64 = 1_000_000;
@@ -152,6 +153,7 @@ impl<'a> Evaluation<'a> {
             (Val::List(list), _) => list.len(),
             (_, keys) => keys.as_ref().map_or(0, Vec::len),
         };
+        self.charge(length as u64 / 10)?;
         let base = self.variables.len();
         self.variables.push((&loop_.accu_var, init));
         let outcome = self.iterate(loop_, &range, keys.as_deref(), length, base);
@@ -331,6 +333,7 @@ impl<'a> Evaluation<'a> {
                 .collect(),
             _ => return Err(Failure::NoOverload),
         };
+        self.charge(entries.len() as u64 / 10)?;
         let (mut failure, mut count) = (None, 0);
         for (one, other) in entries {
             match self.with(vec![(key, one), (value, other)], body) {
@@ -418,7 +421,7 @@ impl<'a> Evaluation<'a> {
         };
         Some(match (name, values) {
             (operators::EQUALS | operators::NOT_EQUALS, [left, right]) => {
-                if let Err(why) = self.charge(left.weight().min(right.weight())) {
+                if let Err(why) = self.charge(left.cost_of_comparison(right)) {
                     return Some(Err(why));
                 }
                 Ok(Val::Bool(left.equals(right) == (name == operators::EQUALS)))
@@ -469,6 +472,12 @@ impl<'a> Evaluation<'a> {
             }
             (Val::Timestamp(time), Val::Duration(nanos))
             | (Val::Duration(nanos), Val::Timestamp(time)) => moved(time, nanos),
+            (Val::List(left @ List::Json(_, Some(node))), Val::List(right))
+                if node.list != ListType::Atomic =>
+            {
+                self.charge((left.len() + right.len()) as u64)?;
+                Ok(Val::list(left.merged(&right, &node.list)))
+            }
             (Val::List(List::Owned(mut left)), Val::List(right)) => {
                 let copied = if Arc::get_mut(&mut left).is_some() { 0 } else { left.len() };
                 self.charge((copied + right.len()) as u64)?;

@@ -6,6 +6,8 @@ fn schema(rule: Value) -> Value {
     json!({"type": "object", "x-kubernetes-validations": [rule], "properties": {
         "s": {"type": "string"}, "n": {"type": "integer"}, "f": {"type": "number"}, "b": {"type": "boolean"},
         "list": {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}, "v": {"type": "integer"}}}},
+        "keyed": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+            "items": {"type": "object", "required": ["k"], "properties": {"k": {"type": "string"}, "v": {"type": "integer"}}}},
         "strings": {"type": "array", "items": {"type": "string"}},
         "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
         "map": {"type": "object", "additionalProperties": {"type": "string"}},
@@ -22,7 +24,7 @@ fn errors(rule: Value, new: &Value, old: Option<&Value>) -> Vec<String> {
 
 fn object() -> Value {
     json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"name": "x"}, "s": "héllo", "n": 3, "f": 2, "b": true,
-        "list": [{"name": "a", "v": 1}, {"name": "b", "v": 2}], "strings": ["a", "b", "a"], "set": ["x", "y"],
+        "list": [{"name": "a", "v": 1}, {"name": "b", "v": 2}], "keyed": [{"k": "a", "v": 1}, {"k": "b", "v": 2}], "strings": ["a", "b", "a"], "set": ["x", "y"],
         "map": {"k.1": "v"}, "a-b": "dash", "namespace": "ns", "time": "2026-11-30T12:30:00Z", "wait": "1h30m", "port": "http"})
 }
 
@@ -38,6 +40,8 @@ fn expressions_are_true() {
         "self.list.all(i, x, x.v == i + 1) && self.map.exists(k, v, k == 'k.1' && v == 'v')",
         "has(self.s) && !has(self.list[0].name) == false && 'k.1' in self.map && self.map['k.1'] == 'v'",
         "self.set == ['y', 'x'] || sets.equivalent(self.set, ['y', 'x'])",
+        "self.set + ['y', 'z'] == ['x', 'y', 'z'] && self.strings + ['a'] == ['a', 'b', 'a', 'a']",
+        "self.keyed + [{'k': 'a', 'v': 9}, {'k': 'c', 'v': 3}] == [{'k': 'a', 'v': 9}, {'k': 'b', 'v': 2}, {'k': 'c', 'v': 3}]",
         "self.strings.isSorted() == false && [1, 2].sum() == 3 && [3, 1].min() == 1 && self.strings.lastIndexOf('a') == 2",
         "self.a__dash__b == 'dash' && self.__namespace__ == 'ns'",
         "self.metadata.name == 'x' && self.kind == 'A'",

@@ -2,6 +2,8 @@
 //! when they are read, so that a rule pays for what it looks at.
 
 use std::cmp::Ordering;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use serde_json::{Map as Json, Value};
 use super::library::Semver;
 use crate::quantity::Quantity;
 use crate::structural::format::Format;
+use crate::structural::go;
 use crate::structural::node::{ListType, Node, Type};
 
 /// A value.
@@ -85,9 +88,37 @@ impl<'a> List<'a> {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// Whether the order of the elements is of no account.
-    fn is_set(&self) -> bool {
-        matches!(self, Self::Json(_, Some(node)) if node.list == ListType::Set)
+    /// The list with another one added, as its type merges: what a set has already is not added, and
+    /// of elements with the same keys the other list's stays.
+    pub fn merged(&self, other: &Self, list_type: &ListType) -> Vec<Val<'a>> {
+        let key = |element: &Val<'a>| match (list_type, element) {
+            (ListType::Map(keys), Val::Map(map)) => {
+                let part = |key: &String| map.field(key).map(|value| value.canonical());
+                keys.iter().map(|key| part(key).unwrap_or_default()).collect::<Vec<_>>().join(",")
+            }
+            (_, element) => element.canonical(),
+        };
+        let mut merged: Vec<Val<'a>> = self.iter().collect();
+        let mut positions: HashMap<String, usize> =
+            merged.iter().enumerate().map(|(at, element)| (key(element), at)).collect();
+        for element in other.iter() {
+            match positions.entry(key(&element)) {
+                Entry::Occupied(known) => merged[*known.get()] = element,
+                Entry::Vacant(free) => {
+                    free.insert(merged.len());
+                    merged.push(element);
+                }
+            }
+        }
+        merged
+    }
+
+    /// The elements of a list whose order is of no account.
+    fn unordered(&self) -> Option<&'a [Value]> {
+        match self {
+            Self::Json(list, Some(node)) if node.list != ListType::Atomic => Some(list),
+            _ => None,
+        }
     }
 }
 
@@ -291,6 +322,17 @@ impl<'a> Val<'a> {
         1 + size as u64
     }
 
+    /// What it costs to compare two values: as much as the first one has, unless their sizes differ.
+    pub fn cost_of_comparison(&self, other: &Self) -> u64 {
+        match (self, other) {
+            (Self::List(one), Self::List(other)) if one.len() != other.len() => 1,
+            (Self::Map(one), Self::Map(other)) if one.len() != other.len() => 1,
+            (Self::List(_), Self::List(_)) | (Self::Map(_), Self::Map(_)) => self.weight(),
+            (Self::Text(_), Self::Text(_)) | (Self::Bytes(_), Self::Bytes(_)) => self.weight(),
+            _ => 1,
+        }
+    }
+
     pub fn equals(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Null, Self::Null) => true,
@@ -340,6 +382,29 @@ impl<'a> Val<'a> {
         }
     }
 
+    /// A text that equal values share.
+    fn canonical(&self) -> String {
+        match self {
+            Self::Text(text) => go::quoted(text.as_str()),
+            Self::List(list) => {
+                let parts: Vec<String> = list.iter().map(|element| element.canonical()).collect();
+                format!("[{}]", parts.join(","))
+            }
+            Self::Map(map) => {
+                let value = |key: &Self| map.entry(key).map(|value| value.canonical());
+                let part =
+                    |key: &Self| format!("{}:{}", key.canonical(), value(key).unwrap_or_default());
+                let mut parts: Vec<String> = map.keys().iter().map(part).collect();
+                parts.sort_unstable();
+                format!("{{{}}}", parts.join(","))
+            }
+            other => match other.as_double() {
+                Some(number) => go::float(number),
+                None => format!("{other:?}"),
+            },
+        }
+    }
+
     /// A number as a double.
     pub fn as_double(&self) -> Option<f64> {
         match self {
@@ -355,8 +420,9 @@ fn lists_equal(one: &List<'_>, other: &List<'_>) -> bool {
     if one.len() != other.len() {
         return false;
     }
-    if one.is_set() && other.is_set() {
-        return one.iter().all(|element| other.iter().any(|same| same.equals(&element)));
+    if let (Some(one), Some(other)) = (one.unordered(), other.unordered()) {
+        let texts: HashSet<String> = one.iter().map(Value::to_string).collect();
+        return other.iter().all(|element| texts.contains(&element.to_string()));
     }
     one.iter().zip(other.iter()).all(|(one, other)| one.equals(&other))
 }
