@@ -32,6 +32,9 @@ use crate::registry::{Group, Kinds};
 /// The API version that the documents state.
 const API_VERSION: &str = "v1.37.0";
 
+/// CustomResourceDefinitions by name, as JSON: kinds keep no descriptions.
+pub type Definitions<'a> = &'a dyn Fn(&str) -> Option<Value>;
+
 /// A group and a version.
 type GroupVersion = (String, String);
 
@@ -52,11 +55,11 @@ pub fn path(group: &str, version: &str) -> String {
 
 /// The index of documents, as JSON. Each URL has the hash of its document, so that clients may
 /// cache it for ever.
-pub fn index(kinds: &Kinds) -> Bytes {
+pub fn index(kinds: &Kinds, definitions: Definitions<'_>) -> Bytes {
     let paths: Map<String, Value> = group_versions(kinds)
         .into_iter()
         .filter_map(|(group, version)| {
-            let Document { hash, .. } = rendered(kinds, &group, &version)?;
+            let Document { hash, .. } = rendered(kinds, definitions, &group, &version)?;
             let path = path(&group, &version);
             let url = format!("/openapi/v3/{path}?hash={hash}");
             Some((path, json!({ "serverRelativeURL": url })))
@@ -66,8 +69,13 @@ pub fn index(kinds: &Kinds) -> Bytes {
 }
 
 /// The document of a group version, as JSON. `None`: no such group version.
-pub fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Bytes> {
-    rendered(kinds, group, version).map(|document| document.json)
+pub fn document(
+    kinds: &Kinds,
+    definitions: Definitions<'_>,
+    group: &str,
+    version: &str,
+) -> Option<Bytes> {
+    rendered(kinds, definitions, group, version).map(|document| document.json)
 }
 
 /// A document that has been built, and what of.
@@ -79,7 +87,12 @@ struct Document {
 }
 
 /// The document of a group version, built again only if one of its kinds has been redefined.
-fn rendered(kinds: &Kinds, group: &str, version: &str) -> Option<Document> {
+fn rendered(
+    kinds: &Kinds,
+    definitions: Definitions<'_>,
+    group: &str,
+    version: &str,
+) -> Option<Document> {
     static DOCUMENTS: LazyLock<Mutex<BTreeMap<GroupVersion, Document>>> =
         LazyLock::new(Mutex::default);
     let rows = kinds.of(group, version);
@@ -96,7 +109,7 @@ fn rendered(kinds: &Kinds, group: &str, version: &str) -> Option<Document> {
     if let Some(document) = known.get(&key).filter(same) {
         return Some(document.clone());
     }
-    let json = Bytes::from(build(&rows));
+    let json = Bytes::from(build(&rows, definitions));
     let document = Document { hash: hash(&json), kinds: rows, json };
     known.insert(key, document.clone());
     Some(document)
@@ -108,8 +121,8 @@ pub fn hash(document: &[u8]) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-fn build(rows: &[KindRef]) -> Vec<u8> {
-    let mut schemas = Schemas::new(Dialect::V3);
+fn build(rows: &[KindRef], definitions: Definitions<'_>) -> Vec<u8> {
+    let mut schemas = Schemas::new(Dialect::V3, definitions);
     let mut all_paths = Map::new();
     for row in rows {
         paths::of_kind(row, &mut schemas, &mut all_paths);
@@ -132,32 +145,33 @@ fn bearer_token() -> Value {
 }
 
 /// All definitions in the format of OpenAPI v2, as JSON, for legacy clients.
-pub fn swagger(kinds: &Kinds) -> Bytes {
+pub fn swagger(kinds: &Kinds, definitions: Definitions<'_>) -> Bytes {
     static SWAGGER: Mutex<Option<(u64, Bytes)>> = Mutex::new(None);
-    current(&SWAGGER, kinds, |swagger| Bytes::from(swagger.to_string()))
+    current(&SWAGGER, kinds, definitions, |swagger| Bytes::from(swagger.to_string()))
 }
 
 /// The same as protobuf (gnostic's `openapi.v2.Document`).
-pub fn swagger_protobuf(kinds: &Kinds) -> Bytes {
+pub fn swagger_protobuf(kinds: &Kinds, definitions: Definitions<'_>) -> Bytes {
     static SWAGGER: Mutex<Option<(u64, Bytes)>> = Mutex::new(None);
-    current(&SWAGGER, kinds, |swagger| Bytes::from(protobuf::document(&swagger)))
+    current(&SWAGGER, kinds, definitions, |swagger| Bytes::from(protobuf::document(&swagger)))
 }
 
 /// A form of the document of all kinds, built again once a kind has changed.
 fn current(
     known: &Mutex<Option<(u64, Bytes)>>,
     kinds: &Kinds,
+    definitions: Definitions<'_>,
     form: impl FnOnce(Value) -> Bytes,
 ) -> Bytes {
     let mut known = known.lock();
     match &*known {
         Some((generation, document)) if *generation == kinds.generation => document.clone(),
-        _ => known.insert((kinds.generation, form(build_swagger(kinds)))).1.clone(),
+        _ => known.insert((kinds.generation, form(build_swagger(kinds, definitions)))).1.clone(),
     }
 }
 
-fn build_swagger(kinds: &Kinds) -> Value {
-    let mut schemas = Schemas::new(Dialect::V2);
+fn build_swagger(kinds: &Kinds, definitions: Definitions<'_>) -> Value {
+    let mut schemas = Schemas::new(Dialect::V2, definitions);
     let mut all_paths = Map::new();
     for (group, version) in group_versions(kinds) {
         for row in kinds.of(&group, &version) {

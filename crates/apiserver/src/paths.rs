@@ -3,8 +3,9 @@
 pub mod discovery;
 mod probe;
 
-use api::ApiError;
+use api::{ApiError, Kind};
 use bytes::Bytes;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::json;
 
 use crate::core::Core;
@@ -59,8 +60,8 @@ pub async fn answer(
             })
         }
         "/api" | "/apis" => Ok(discovery::root(&kinds, trimmed, accept, core.advertised)),
-        "/openapi/v2" | "/openapi/v3" => openapi_document(&kinds, trimmed, accept),
-        _ if trimmed.starts_with("/openapi/v3/") => openapi_document(&kinds, trimmed, accept),
+        "/openapi/v2" | "/openapi/v3" => openapi_document(core, &kinds, trimmed, accept),
+        _ if trimmed.starts_with("/openapi/v3/") => openapi_document(core, &kinds, trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
         "" => json(json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics",
             "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
@@ -81,13 +82,22 @@ const SWAGGER_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.
 
 /// OpenAPI as JSON; v2 as protobuf too. A client that accepts only the protobuf format of v3 gets
 /// 406 and falls back.
-fn openapi_document(kinds: &Kinds, path: &str, accept: &str) -> Result<Response, ApiError> {
+fn openapi_document(
+    core: &Core,
+    kinds: &Kinds,
+    path: &str,
+    accept: &str,
+) -> Result<Response, ApiError> {
+    let definitions = |name: &str| {
+        let found = core.cache.resource(CustomResourceDefinition::ROW).get(name)?;
+        serde_json::from_slice(&found.json).ok()
+    };
     let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     if path == "/openapi/v2" && accept.contains("com.github.proto-openapi.spec.v2") {
         return Ok(Response::Raw {
             code: 200,
             content_type: SWAGGER_PROTOBUF.to_owned(),
-            body: openapi::swagger_protobuf(kinds),
+            body: openapi::swagger_protobuf(kinds, &definitions),
         });
     }
     if accept.contains("proto-openapi") && !takes_json {
@@ -96,14 +106,15 @@ fn openapi_document(kinds: &Kinds, path: &str, accept: &str) -> Result<Response,
         ));
     }
     let body = match path.strip_prefix("/openapi/v3/") {
-        None if path == "/openapi/v2" => openapi::swagger(kinds),
-        None => openapi::index(kinds),
+        None if path == "/openapi/v2" => openapi::swagger(kinds, &definitions),
+        None => openapi::index(kinds, &definitions),
         Some(rest) => {
             let (group, version) = match rest.strip_prefix("apis/") {
                 Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
                 None => ("", rest.strip_prefix("api/").unwrap_or_default()),
             };
-            openapi::document(kinds, group, version).ok_or_else(ApiError::no_such_resource)?
+            openapi::document(kinds, &definitions, group, version)
+                .ok_or_else(ApiError::no_such_resource)?
         }
     };
     Ok(Response::Raw { code: 200, content_type: "application/json".to_owned(), body })

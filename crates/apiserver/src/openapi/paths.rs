@@ -17,7 +17,7 @@ const PROXIED: &[&str] = &["get", "put", "post", "delete", "options", "head", "p
 const DEPRECATED: &str = "deprecated: use the 'watch' parameter with a list operation instead";
 
 /// Adds the paths and schemas of a kind and of its subresources.
-pub fn of_kind(row: &KindRow, schemas: &mut Schemas, paths: &mut Map<String, Value>) {
+pub fn of_kind(row: &KindRow, schemas: &mut Schemas<'_>, paths: &mut Map<String, Value>) {
     let (object, list) = match (row.schema(), &row.custom) {
         (Some(definition), _) if row.has_objects() => {
             (schemas.reference(definition), schemas.list_reference(definition))
@@ -70,13 +70,13 @@ struct Item<'a> {
     subresource: &'a str,
 }
 
-struct Builder<'a> {
+struct Builder<'a, 'b> {
     row: &'a KindRow,
-    schemas: &'a mut Schemas,
+    schemas: &'a mut Schemas<'b>,
     paths: &'a mut Map<String, Value>,
 }
 
-impl Builder<'_> {
+impl Builder<'_, '_> {
     fn add(
         &mut self,
         path: String,

@@ -6,8 +6,10 @@ use std::sync::LazyLock;
 use api::KindRow;
 use api::custom::Custom;
 use api::schema::{self, Field, List, Ty, TypeRow};
+use api::structural::openapi::{self as structural, Descriptions};
 use serde_json::{Map, Value, json};
 
+use super::Definitions;
 use super::{descriptions, enums};
 
 /// The version of OpenAPI.
@@ -22,18 +24,20 @@ const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const API_VERSION: &str = "Version of this representation of an object.";
 const KIND: &str = "What the object is.";
+const METADATA: &str = "Metadata of the object.";
 const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// The schemas of one document: those referred to, directly or indirectly.
-pub struct Schemas {
+pub struct Schemas<'a> {
     dialect: Dialect,
+    definitions: Definitions<'a>,
     done: BTreeMap<String, Value>,
     todo: Vec<&'static TypeRow>,
 }
 
-impl Schemas {
-    pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, done: BTreeMap::new(), todo: Vec::new() }
+impl<'a> Schemas<'a> {
+    pub fn new(dialect: Dialect, definitions: Definitions<'a>) -> Self {
+        Self { dialect, definitions, done: BTreeMap::new(), todo: Vec::new() }
     }
 
     pub fn dialect(&self) -> Dialect {
@@ -107,19 +111,20 @@ impl Schemas {
         let (object, list) = (name(&row.kind), name(&custom.list_kind));
         let of_kind =
             |kind: &str| json!([{"group": row.group, "version": row.version, "kind": kind}]);
-        let mut schema = custom.schema.to_openapi(self.dialect == Dialect::V2);
-        schema["x-kubernetes-group-version-kind"] = of_kind(&row.kind);
-        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
-            properties.insert("apiVersion".to_owned(), described(API_VERSION));
-            properties.insert("kind".to_owned(), described(KIND));
-            let metadata = schema::definition(OBJECT_META).map(|row| self.reference(row));
-            let metadata = metadata.unwrap_or_default();
-            let metadata = match self.dialect {
-                Dialect::V2 => metadata,
-                Dialect::V3 => json!({ "allOf": [metadata] }),
-            };
-            properties.insert("metadata".to_owned(), metadata);
-        }
+        let definition = (self.definitions)(&custom.definition).unwrap_or_default();
+        let mut versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+        let version = versions.find(|version| version["name"] == *row.version);
+        let schema = structural::document(
+            version.and_then(|version| version.pointer("/schema/openAPIV3Schema")),
+            (&row.group, &row.version, &row.kind),
+            match self.dialect {
+                Dialect::V2 => structural::Dialect::V2,
+                Dialect::V3 => structural::Dialect::V3,
+            },
+            &Descriptions { api_version: API_VERSION, kind: KIND, metadata: METADATA },
+        );
+        // Every schema refers to it.
+        schema::definition(OBJECT_META).map(|row| self.reference(row));
         self.done.insert(object.clone(), schema);
         let metadata = schema::definition(LIST_META).map(|row| self.reference(row));
         let schema = json!({

@@ -12,13 +12,13 @@ fn parsed(bytes: &[u8]) -> Value {
 
 #[test]
 fn every_document_is_complete() {
-    let index = parsed(&index(&built_in()));
+    let index = parsed(&index(&built_in(), &|_| None));
     for (path, entry) in index["paths"].as_object().unwrap() {
         let (group, version) = match path.strip_prefix("apis/") {
             Some(rest) => rest.split_once('/').unwrap(),
             None => ("", path.strip_prefix("api/").unwrap()),
         };
-        let bytes = document(&built_in(), group, version).unwrap();
+        let bytes = document(&built_in(), &|_| None, group, version).unwrap();
         let url = entry["serverRelativeURL"].as_str().unwrap();
         assert_eq!(url, format!("/openapi/v3/{path}?hash={}", hash(&bytes)));
         let document = parsed(&bytes);
@@ -29,12 +29,12 @@ fn every_document_is_complete() {
             assert!(schemas.get(name).is_some_and(Value::is_object), "{path}: {name}");
         }
     }
-    assert!(document(&built_in(), "nonsense", "v1").is_none());
+    assert!(document(&built_in(), &|_| None, "nonsense", "v1").is_none());
 }
 
 #[test]
 fn documents_have_what_kubectl_needs() {
-    let document = parsed(&document(&built_in(), "apps", "v1").unwrap());
+    let document = parsed(&document(&built_in(), &|_| None, "apps", "v1").unwrap());
     let schemas = &document["components"]["schemas"];
     let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
     assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
@@ -56,14 +56,14 @@ fn documents_have_what_kubectl_needs() {
 
 #[test]
 fn v2_has_all_definitions() {
-    let swagger = parsed(&swagger(&built_in()));
+    let swagger = parsed(&swagger(&built_in(), &|_| None));
     assert!(swagger["definitions"]["io.k8s.api.core.v1.PodList"].is_object());
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
 
 #[test]
 fn clients_have_to_set_what_upstream_requires() {
-    let swagger = parsed(&swagger(&built_in()));
+    let swagger = parsed(&swagger(&built_in(), &|_| None));
     let definitions = swagger["definitions"].as_object().unwrap();
     let required = |name: &str| -> Vec<&str> {
         let fields = definitions[name]["required"].as_array();
@@ -156,8 +156,8 @@ fn v2_is_served_as_protobuf() {
     use gnostic::{Document, Schema};
     use prost::Message;
 
-    let json = parsed(&swagger(&built_in()));
-    let document = Document::decode(swagger_protobuf(&built_in())).unwrap();
+    let json = parsed(&swagger(&built_in(), &|_| None));
+    let document = Document::decode(swagger_protobuf(&built_in(), &|_| None)).unwrap();
     assert_eq!(document.swagger, "2.0");
     let count = |of: &str| json[of].as_object().unwrap().len();
     assert_eq!(document.paths.unwrap().path.len(), count("paths"));
@@ -191,7 +191,7 @@ fn v2_is_served_as_protobuf() {
 
 #[test]
 fn operations_are_named_as_upstreams() {
-    let swagger = parsed(&swagger(&built_in()));
+    let swagger = parsed(&swagger(&built_in(), &|_| None));
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let pod = "/api/v1/namespaces/{namespace}/pods/{name}";
     for (path, method, id, action) in [
@@ -267,11 +267,11 @@ fn operations_are_named_as_upstreams() {
 /// Generators of clients refuse a document in which names repeat or parameters are missing.
 #[test]
 fn operations_and_parameters_are_whole() {
-    let mut documents = vec![parsed(&swagger(&built_in()))];
+    let mut documents = vec![parsed(&swagger(&built_in(), &|_| None))];
     documents.extend(
         group_versions(&built_in())
             .iter()
-            .map(|(g, v)| parsed(&document(&built_in(), g, v).unwrap())),
+            .map(|(g, v)| parsed(&document(&built_in(), &|_| None, g, v).unwrap())),
     );
     for document in documents {
         let mut ids = std::collections::BTreeSet::new();
@@ -306,7 +306,7 @@ fn operations_and_parameters_are_whole() {
 
 #[test]
 fn closed_sets_of_values_are_listed() {
-    let swagger = parsed(&swagger(&built_in()));
+    let swagger = parsed(&swagger(&built_in(), &|_| None));
     let field = |definition: &str, name: &str| {
         swagger["definitions"][definition]["properties"][name].clone()
     };

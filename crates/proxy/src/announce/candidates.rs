@@ -119,10 +119,10 @@ impl Candidates {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::observe::Demand;
     use crate::model::SliceEndpoint;
     use crate::nft::Family;
     use crate::observe::{Event, Stale};
+    use crate::policy::observe::Demand;
     use client::informer;
 
     fn service(name: &str, ips: &[&str], local: bool) -> Service {
