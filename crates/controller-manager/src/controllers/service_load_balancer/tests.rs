@@ -93,7 +93,7 @@ fn addresses_of_nodes_are_left_alone() {
     let mut pool = pool(&["192.0.2.0/29"]);
     assert_eq!(allocate(&mut pool, &balanced("a", 80)), "192.0.2.1");
     let nodes = [node("n", "192.0.2.1"), node("m", "192.0.2.2"), node("o", "10.0.0.1")];
-    pool.reserve(nodes.iter().flat_map(|node| plan::own_addresses(node)));
+    pool.reserve(nodes.iter().flat_map(plan::own_addresses));
     let mut wants = balanced("b", 80);
     wants.spec.as_mut().unwrap().load_balancer_ip = Some("192.0.2.2".into());
     let refused = "AddressInUse: the address 192.0.2.2 is a node's own";
