@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, ensure};
 use api::quantity::Quantity;
-use client::Api;
+use client::{Api, ListOptions};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -77,12 +77,26 @@ fn of_pod(controller: &str, v1: &str, v2: &str, uid: &str) -> anyhow::Result<Str
     Ok(text.trim().to_owned())
 }
 
-/// A critical pod that does not fit takes the place of one that is not.
-pub async fn a_critical_pod_preempts_another(fixture: &Fixture) -> anyhow::Result<()> {
+/// The node's CPUs that no pod of this or another scenario requests, in thousandths, and all of them.
+async fn free_cpu(fixture: &Fixture) -> anyhow::Result<(i64, i64)> {
     let nodes: Api<Node> = Api::all(fixture.cluster.client());
     let status = nodes.get("node-1").await?.status.context("it has a status")?;
-    let cpu = status.allocatable.and_then(|all| all.get("cpu").map(Quantity::of));
-    let cpu = cpu.context("it has cpus")?.millis();
+    let all = status.allocatable.and_then(|all| all.get("cpu").map(Quantity::of));
+    let all = all.context("it has cpus")?.millis();
+    let pods: Api<Pod> = Api::all(fixture.cluster.client());
+    let requests = |pod: &Pod| {
+        let spec = pod.spec.as_ref().filter(|_| !api::pod::is_terminal(pod))?;
+        let all = api::pod::resources(spec, api::pod::Side::Requests);
+        all.get("cpu").map(|amount| amount.millis())
+    };
+    let pods = pods.list(&ListOptions::default()).await?.items;
+    let used: i64 = pods.iter().filter_map(requests).sum();
+    Ok((all - used, all))
+}
+
+/// A critical pod that does not fit takes the place of one that is not.
+pub async fn a_critical_pod_preempts_another(fixture: &Fixture) -> anyhow::Result<()> {
+    let (free, all) = free_cpu(fixture).await?;
     let pod = |name: &str, more: &str, cpu: i64| {
         format!(
             r#"
@@ -98,7 +112,8 @@ spec:
         )
     };
     let small = 50;
-    create(fixture, &pod("filler", "", cpu - 2 * small)).await?;
+    let most = free - 2 * small;
+    create(fixture, &pod("filler", "", most)).await?;
     create(fixture, &pod("bystander", "", small)).await?;
     pods::ready(fixture, "filler").await?;
     pods::ready(fixture, "bystander").await?;
@@ -109,7 +124,7 @@ spec:
     ensure!(reason.as_deref() == Some("OutOfcpu"), "{reason:?}");
 
     let critical = "\n  priorityClassName: system-node-critical";
-    create(fixture, &pod("critical", critical, cpu / 2)).await?;
+    create(fixture, &pod("critical", critical, most)).await?;
     pods::ready(fixture, "critical").await?;
     let filler = pods::one(fixture, "filler", "it is preempted", failed).await?;
     let status = filler.status.context("it has a status")?;
@@ -125,7 +140,7 @@ spec:
     ensure!(pods::restarts(&bystander, "main") == 0);
 
     // Nothing is left to preempt.
-    create(fixture, &pod("too-much", critical, cpu)).await?;
+    create(fixture, &pod("too-much", critical, all)).await?;
     let rejected = pods::one(fixture, "too-much", "it is rejected", failed).await?;
     let status = rejected.status.context("it has a status")?;
     ensure!(status.reason.as_deref() == Some("UnexpectedAdmissionError"), "{:?}", status.reason);
@@ -175,7 +190,10 @@ spec:
   volumes:
   - {name: single, emptyDir: {medium: HugePages}}
   - {name: named, emptyDir: {medium: HugePages-2Mi}}
----
+"#;
+    create(fixture, yaml).await?;
+    pods::ready(fixture, "huge").await?;
+    let greedy = r#"
 apiVersion: v1
 kind: Pod
 metadata: {name: greedy}
@@ -186,8 +204,7 @@ spec:
     image: skiff.test/busybox:1
     resources: {limits: {hugepages-2Mi: 6Mi, memory: 32Mi}}
 "#;
-    create(fixture, yaml).await?;
-    pods::ready(fixture, "huge").await?;
+    create(fixture, greedy).await?;
     for path in ["/single", "/named"] {
         let mounted = exec(fixture, "huge", "main", &format!("grep ' {path} ' /proc/mounts"))?;
         ensure!(mounted.contains(" hugetlbfs rw") && mounted.contains("pagesize=2M"), "{mounted}");
