@@ -142,6 +142,7 @@ pub async fn skiff_migrates_to_server_side_apply(fixture: &Fixture) -> anyhow::R
     let applied = skiff(fixture, &format!("apply --server-side -f {}", map("{key: v, a: c}")?))?;
     has(&applied, &["configmap/t serverside-applied"])?;
     ensure!(data()? == r#"{"a":"c","key":"v"}"#, "{}", data()?);
+    has(&skiff(fixture, "apply view-last-applied cm/t")?, &["  a: c\n  key: v\n"])?;
     let conflict = failing(
         fixture,
         &format!("apply --server-side --field-manager=me -f {}", map("{key: w}")?),

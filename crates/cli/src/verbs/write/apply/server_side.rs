@@ -9,6 +9,10 @@ use crate::request::last_applied::LAST_APPLIED;
 
 /// Attempts at a migration that other clients interfere with.
 const MIGRATION_TRIES: usize = 5;
+/// The manager of server-side applies, for whom the server keeps the annotation of client-side ones.
+const DEFAULT_MANAGER: &str = "kubectl";
+/// The manager that the annotation gets, so that it stays although no manifest has it.
+const ANNOTATION_MANAGER: &str = "kubectl-last-applied";
 /// What to do about a conflict, in kubectl's words.
 const CONFLICT: &str = "\
 Please review the fields above--they currently have other managers. Here
@@ -39,6 +43,15 @@ pub async fn apply(
         return Ok(object);
     }
     for _ in 0..MIGRATION_TRIES {
+        if migrated(&object, &options.field_manager).is_none() {
+            return Ok(object);
+        }
+        // Whoever goes back to client-side applies needs the annotation.
+        if options.field_manager == DEFAULT_MANAGER {
+            let options =
+                WriteOptions { field_manager: ANNOTATION_MANAGER.to_owned(), ..options.clone() };
+            object = once(client, &target, &annotation_of(&object), &options).await?;
+        }
         let Some(owners) = migrated(&object, &options.field_manager) else {
             return Ok(object);
         };
@@ -57,6 +70,20 @@ pub async fn apply(
         }
     }
     bail!("another client changed the object at every attempt to migrate it; try again");
+}
+
+/// The object's annotation as a configuration of its own.
+fn annotation_of(object: &Value) -> Value {
+    let metadata = &object["metadata"];
+    let mut config = json!({
+        "apiVersion": object["apiVersion"], "kind": object["kind"],
+        "metadata": {"name": metadata["name"],
+            "annotations": {(LAST_APPLIED): metadata["annotations"][LAST_APPLIED]}},
+    });
+    if metadata["namespace"].is_string() {
+        config["metadata"]["namespace"] = metadata["namespace"].clone();
+    }
+    config
 }
 
 async fn once(
