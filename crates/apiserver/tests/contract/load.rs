@@ -262,12 +262,12 @@ async fn memory_comes_back_after_a_load() {
         admin.delete(MAPS).await.expect(200);
         let left = admin.get(MAPS).await.expect(200);
         assert_eq!(left["items"], Value::Array(Vec::new()));
-        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+        let until = clock::instant() + std::time::Duration::from_secs(60);
         let mut least = usize::MAX;
         while server.allocated() > allowed {
             least = least.min(server.allocated());
             let shown = [fresh, most, least, allowed].map(|bytes| bytes / 1_000);
-            assert!(tokio::time::Instant::now() < until, "round {round}: {shown:?} kB");
+            assert!(clock::instant() < until, "round {round}: {shown:?} kB");
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
         let shown = [fresh, most, server.allocated(), allowed].map(|bytes| bytes / 1_000);
@@ -337,7 +337,7 @@ async fn requests_end_in_time(admin: &Rest) {
             format!("Timeout: request did not complete within {message}")
         );
     };
-    let begun = tokio::time::Instant::now();
+    let begun = clock::instant();
     let map = json!({"metadata": {"name": "late"}});
     late(
         admin.post(&format!("{MAPS}?timeout=300ms"), &map).await,
