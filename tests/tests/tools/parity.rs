@@ -171,7 +171,6 @@ describe clusterrole view
 describe clusterrolebinding cluster-admin
 describe ing ing
 describe netpol np
-describe netpol np-both
 describe pdb pdb
 describe quota quota
 describe limits lr
