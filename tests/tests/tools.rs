@@ -1,5 +1,7 @@
 //! The same work with both command lines: `skiff` over gRPC, and an unmodified kubectl over REST.
 
+#[path = "tools/custom.rs"]
+mod custom;
 #[path = "tools/insight.rs"]
 mod insight;
 #[path = "tools/parity.rs"]
@@ -12,6 +14,7 @@ mod proxies;
 mod sessions;
 
 use anyhow::{Context, ensure};
+use custom::{kubectl_handles_custom_kinds, skiff_handles_custom_kinds};
 use insight::{
     skiff_migrates_to_server_side_apply, skiff_shows_trees, skiff_tells_why_an_endpoint_is_missing,
     skiff_traces_connections,
@@ -39,6 +42,8 @@ fn main() -> ExitCode {
         scenarios![
             skiff_runs_an_application,
             kubectl_runs_an_application,
+            skiff_handles_custom_kinds,
+            kubectl_handles_custom_kinds,
             skiff_inspects_pods,
             kubectl_inspects_pods,
             both_tools_reject_bad_input,

@@ -339,3 +339,45 @@ async fn a_version_that_needs_a_webhook_says_so() {
     rest.get(&WIDGETS.replace("/v1/", "/v1beta1/")).await.expect(501);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn schemas_are_published_and_rules_judged() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let mut definition = definition();
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        let schema = &mut version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        schema["properties"]["size"]["description"] = "How large it is.".into();
+        schema["x-kubernetes-validations"] = json!([
+            {"rule": "self.color != 'blue' || self.size > 5", "message": "blue ones are large"},
+            {"rule": "self.size >= oldSelf.size", "message": "it never shrinks"}]);
+    }
+    define(&rest, &definition).await;
+    let index = rest.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["apis/example.com/v1"]["serverRelativeURL"].as_str().unwrap();
+    let document = rest.get(url).await.expect(200);
+    let kind = &document["components"]["schemas"]["com.example.v1.Widget"];
+    let size = &kind["properties"]["spec"]["properties"]["size"];
+    assert_eq!(size["description"], "How large it is.", "{kind}");
+    assert_eq!(kind["x-kubernetes-group-version-kind"][0]["kind"], "Widget");
+    let links = document.to_string();
+    for link in links.split("#/components/schemas/").skip(1) {
+        let name = link.split('"').next().unwrap();
+        assert!(document["components"]["schemas"][name].is_object(), "{name}");
+    }
+    let refused = rest.post(WIDGETS, &widget("a", json!({"size": 2, "color": "blue"}))).await;
+    let refused = refused.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("blue ones are large"), "{refused}");
+    rest.post(WIDGETS, &widget("a", json!({"size": 7, "color": "blue"}))).await.expect(201);
+    let shrunk = rest.patch(&format!("{WIDGETS}/a"), "merge", &json!({"spec": {"size": 6}})).await;
+    assert!(shrunk.expect(422)["message"].as_str().unwrap().contains("it never shrinks"));
+    rest.delete(&format!("{DEFINITIONS}/widgets.example.com")).await.expect(200);
+    let mut gone = rest.watch(&format!("{DEFINITIONS}?watch=1&resourceVersion=0")).await;
+    let list = rest.get(DEFINITIONS).await.expect(200);
+    if !list["items"].as_array().unwrap().is_empty() {
+        while gone.next().await.unwrap()["type"] != "DELETED" {}
+    }
+    let index = rest.get("/openapi/v3").await.expect(200);
+    assert!(index["paths"]["apis/example.com/v1"].is_null());
+    server.stop().await;
+}
