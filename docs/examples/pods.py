@@ -23,11 +23,11 @@ PROTO = pathlib.Path(__file__).resolve().parents[2] / "proto"
 
 
 def load_stubs():
-    """Compiles resources.proto and imports what comes out."""
+    """Compiles resources.proto and what it refers to, and imports what comes out."""
     out = tempfile.mkdtemp()
-    file = "skiff/api/v1/resources.proto"
-    arguments = ["protoc", f"-I{PROTO}", f"--python_out={out}", f"--grpc_python_out={out}", file]
-    if grpc_tools.protoc.main(arguments) != 0:
+    files = ["skiff/api/v1/resources.proto", "skiff/scheduler/v1/scheduler.proto"]
+    arguments = ["protoc", f"-I{PROTO}", f"--python_out={out}", f"--grpc_python_out={out}"]
+    if grpc_tools.protoc.main(arguments + files) != 0:
         sys.exit("resources.proto does not compile")
     sys.path.insert(0, out)
     module = "skiff.api.v1.resources_pb2"

@@ -1,7 +1,8 @@
 //! Serves what this node's tables actually contain, read from the kernel for every request, on a
 //! Unix socket: `GET /tables?addresses=10.96.0.10,10.244.0.5&ports=30080` answers with the elements
 //! of all sets and maps that are about one of the addresses or ports, or about the link of an address
-//! that has one on this node.
+//! that has one on this node. With `&connections=10.244.1.7-10.244.0.1-TCP-8080` it also tells
+//! whether the policies in the tables let such a connection pass.
 //!
 //! Read-only. The socket is for this machine's root only; the kubelet authenticates and authorizes
 //! everybody else. It knows no map of the proxy: fields are decoded by the types that the sets
@@ -9,6 +10,7 @@
 
 mod decode;
 mod links;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,7 +30,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::nft::{self, Family, NftError, Socket};
+use crate::table::TABLE;
 use runtime::errors::cause_chain;
+use verdict::{Connection, Verdict};
 
 /// Tables with names that begin so are shown.
 const TABLES: &str = "skiff-";
@@ -44,6 +48,8 @@ const QUERY_MAX: usize = 4096;
 struct Query {
     addresses: Vec<IpAddr>,
     ports: Vec<u16>,
+    /// For which the policies are asked.
+    connections: Vec<Connection>,
     /// The links of the addresses.
     links: BTreeMap<IpAddr, String>,
 }
@@ -58,6 +64,9 @@ struct Answer {
     ignored: Vec<IpAddr>,
     /// The names of the links through which this node reaches addresses of its own pods.
     links: BTreeMap<IpAddr, String>,
+    /// What policies say about the connections that were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    verdicts: Vec<Verdict>,
 }
 
 #[derive(Debug, Serialize)]
@@ -137,7 +146,9 @@ async fn tables(State(inspector): State<Arc<Inspector>>, RawQuery(query): RawQue
     let Ok(_permit) = inspector.permits.acquire().await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
-    let links = match links::of(&query.addresses).await {
+    let ends = query.connections.iter().flat_map(|one| [one.source, one.destination]);
+    let addresses: Vec<IpAddr> = query.addresses.iter().copied().chain(ends).collect();
+    let links = match links::of(&addresses).await {
         Ok(links) => links,
         Err(error) => return failed(&cause_chain(&error)),
     };
@@ -168,6 +179,9 @@ fn parse(text: &str) -> Result<Query, String> {
             match key {
                 "addresses" => query.addresses.push(value.parse().map_err(|_| bad(()))?),
                 "ports" => query.ports.push(value.parse().map_err(|_| bad(()))?),
+                "connections" => {
+                    query.connections.push(Connection::parse(value).ok_or_else(|| bad(()))?);
+                }
                 _ => return Err(format!("unknown parameter {key:?}")),
             }
         }
@@ -202,6 +216,12 @@ fn read(query: &Query) -> Result<Answer, NftError> {
                 if !found.is_empty() {
                     maps.push(Map { name: set.name, elements: found });
                 }
+            }
+            if name == TABLE {
+                let own = query.connections.iter().copied();
+                let own = own.filter(|one| one.source.is_ipv4() == (family == Family::V4));
+                let own: Vec<Connection> = own.collect();
+                answer.verdicts.extend(verdict::judge(&mut socket, family, &own, &query.links)?);
             }
             let family = match family {
                 Family::V4 => "ip",

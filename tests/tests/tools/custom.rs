@@ -80,7 +80,11 @@ async fn handles_custom_kinds(fixture: &Fixture, tool: Tool, group: &str) -> any
     ] {
         std::fs::write(&path, engine(power, fuel))?;
         let refused = tool.attempt(fixture, &["create", "-f", &file])?;
-        ensure!(!refused.success && refused.stderr.contains(problem), "{problem}: {}", refused.stderr);
+        ensure!(
+            !refused.success && refused.stderr.contains(problem),
+            "{problem}: {}",
+            refused.stderr
+        );
     }
     std::fs::write(&path, engine("5", ""))?;
     let output = run(&format!("apply -f {file}"))?;
@@ -115,7 +119,8 @@ async fn handles_custom_kinds(fixture: &Fixture, tool: Tool, group: &str) -> any
     // A namespace takes its custom resources along.
     let other = format!("{}-engines", fixture.namespace);
     run(&format!("create namespace {other}"))?;
-    let placed = engine("5", "").replace("{name: main}", &format!("{{name: main, namespace: {other}}}"));
+    let placed =
+        engine("5", "").replace("{name: main}", &format!("{{name: main, namespace: {other}}}"));
     std::fs::write(&path, placed)?;
     let output = fixture.cluster.try_kubectl(&["create", "-f", &file])?;
     ensure!(output.success, "{}", output.stderr);

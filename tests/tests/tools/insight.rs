@@ -103,6 +103,20 @@ pub async fn skiff_traces_connections(fixture: &Fixture) -> anyhow::Result<()> {
     // Nothing is there.
     has(&skiff(fixture, &format!("trace {address}:81"))?, &["no Service has this address"])?;
 
+    // What policies say, by what is in the tables.
+    let closed = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: closed}\n\
+                  spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress]}\n";
+    let manifest = file(fixture, closed)?;
+    skiff(fixture, &format!("apply -f {manifest}"))?;
+    wait::eventually("the policy is in force", async || {
+        let trace = skiff(fixture, &format!("trace svc/web --from pod/{pod}"))?;
+        let open = "egress allowed: no policy isolates the pod";
+        let denied = "ingress denied: no policy allows it";
+        has(&trace, &[open, denied, "allowed: a pod may always connect to itself"])
+    })
+    .await?;
+    skiff(fixture, &format!("delete -f {manifest}"))?;
+
     // Only who may use the kubelet's API sees a node's tables.
     has(&failing(fixture, "trace svc/web --as=jane")?, &["forbidden"])?;
 

@@ -1,6 +1,7 @@
 //! Each controller does its work with no rights but those of its own ServiceAccount.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
 use client::dynamic::target;
@@ -51,7 +52,11 @@ const CASES: &[Case] = &[
         all.get("good").is_none_or(|job| job["metadata"]["deletionTimestamp"].is_string())
     } },
     Case { flags: &["disruption-controller"], kind: ("policy/v1", "PodDisruptionBudget"), done: |all| all["budget"]["status"]["observedGeneration"] == 1 },
-    Case { flags: &["persistentvolume-binder-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| all["claim"]["status"]["phase"] == "Bound" },
+    Case { flags: &["local-path-provisioner-controller"], kind: ("v1", "PersistentVolume"), done: |all| all.keys().any(|name| name.starts_with("pvc-")) },
+    Case { flags: &["persistentvolume-binder-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| {
+        ["claim", "demand"].iter().all(|name| all[*name]["status"]["phase"] == "Bound")
+    } },
+    Case { flags: &["persistentvolume-expander-controller"], kind: ("v1", "Event"), done: |all| all.values().any(|event| event["reason"] == "ExternalExpanding") },
     Case { flags: &["persistentvolumeclaim-protection-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| !all.contains_key("unused") },
     Case { flags: &["persistentvolume-protection-controller"], kind: ("v1", "PersistentVolume"), done: |all| !all.contains_key("unused") },
     Case { flags: &["ephemeral-volume-controller"], kind: ("v1", "PersistentVolumeClaim"), done: |all| all.contains_key("ephemeral-scratch") },
@@ -124,6 +129,12 @@ fn objects() -> Vec<Value> {
     let mut replicated = workload("v1", "ReplicationController", "old", json!({"replicas": 1}));
     replicated["spec"]["selector"] = json!({"app": "old"});
     let service = |name: &str, spec: Value| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
+    let mut demand = claim("demand");
+    demand["spec"]["storageClassName"] = "standard".into();
+    demand["metadata"]["annotations"] = json!({
+        "volume.kubernetes.io/selected-node": "n1",
+        "volume.kubernetes.io/storage-provisioner": "skiff.dev/local-path",
+    });
     let mut template = claim("data");
     template["spec"]["storageClassName"] = "none".into();
     vec![
@@ -155,6 +166,7 @@ fn objects() -> Vec<Value> {
             "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "set"}}},
         }),
         claim("claim"),
+        demand,
         volume("large", "9Gi"),
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "part", "labels": {"to": "sum"}},
@@ -269,6 +281,16 @@ async fn prepare(plane: &Plane, controller: &str) -> anyhow::Result<()> {
     }
 }
 
+/// What a controller acts on only when it happens.
+async fn happen(plane: &Plane, controller: &str, attempt: u32) -> anyhow::Result<()> {
+    if controller != "persistentvolume-expander-controller" {
+        return Ok(());
+    }
+    let size = format!("{}Gi", 2 + attempt);
+    let larger = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+    patch(plane, ("v1", "PersistentVolumeClaim"), "demand", "", larger).await
+}
+
 async fn done(plane: &Plane, case: &Case) -> anyhow::Result<()> {
     let row = api::kind::by_kind(case.kind.0, case.kind.1).context("the kind is served")?;
     let request =
@@ -298,7 +320,12 @@ async fn alone(plane: &Plane, case: &Case) -> anyhow::Result<()> {
     let mut flags = vec!["--controllers"];
     flags.extend(case.flags);
     plane.control(&flags)?;
-    let done = wait::eventually(controller, || done(plane, case)).await;
+    let attempts = AtomicU32::new(0);
+    let done = wait::eventually(controller, async || {
+        happen(plane, controller, attempts.fetch_add(1, Ordering::Relaxed)).await?;
+        done(plane, case).await
+    });
+    let done = done.await;
     plane.stop_controllers().await?;
     done?;
     let refused = refusals(plane).await?;

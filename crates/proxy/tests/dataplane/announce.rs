@@ -80,7 +80,9 @@ fn who(from: &Netns, ip: &str) -> Option<String> {
     let address = SocketAddr::new(ip.parse().unwrap(), 80);
     let connects = move || TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_ok();
     let text = address.to_string();
-    from.run(connects).then(|| from.who(&text))
+    // The address may move between the two connections.
+    let answer = from.run(connects).then(|| from.ask(&text).ok()).flatten()?;
+    answer.split(' ').next().map(str::to_owned)
 }
 
 #[allow(clippy::disallowed_methods)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::expect::{Node, Port, ServiceFrontend, SliceEndpoint, frontends, is_external_local};
-use super::tables::{Clients, Endpoint, Frontend, Outcome, Rule, Tables};
+use super::tables::{self, Clients, Endpoint, Frontend, Outcome, Rule, Tables};
 use crate::describe::text::{items, or, word};
 
 /// A Service that is traced.
@@ -83,6 +83,9 @@ pub struct NodeReport {
     pub frontends: Vec<FrontendReport>,
     /// Elements about the traced addresses that are not of Services.
     pub other_elements: Vec<String>,
+    /// Whether policies let the client's connections to the endpoints pass.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<String>,
     pub differences: Vec<String>,
 }
 
@@ -125,6 +128,7 @@ pub fn node(observed: &Observed, node: &Node, tables: &Tables, clients: bool) ->
     others.sort();
     others.dedup();
     report.other_elements = others;
+    report.verdicts = tables.verdicts.iter().flat_map(tables::Verdict::lines).collect();
     report.differences.extend(unenforced(observed, node, tables));
     if tables.truncated {
         report.differences.push("the proxy left out elements: there are too many".to_owned());

@@ -9,7 +9,7 @@ use rpc::api_v1::ListRequest;
 use serde_json::Value;
 
 use super::compare::{Observed, Traced, selecting};
-use super::expect::{Node, ServiceFrontend, without_rules};
+use super::expect::{Node, Port, ServiceFrontend, without_rules};
 use super::tables::Frontend;
 use crate::describe::text::{fields, items, or, word};
 use crate::discovery::Resources;
@@ -18,6 +18,8 @@ use crate::request::selection::list_values;
 
 /// With more pods than this, elements about their own addresses are not asked for.
 const PODS_ASKED_MAX: usize = 100;
+/// Connections whose verdict is asked for at most: they are part of the query.
+const CONNECTIONS_MAX: usize = 64;
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What is traced.
@@ -76,6 +78,8 @@ pub struct Scene {
     pub observed: Observed,
     /// The node of the client, if one was named.
     from: Option<String>,
+    /// The client's connections to the endpoints, which policies judge.
+    connections: Vec<String>,
 }
 
 impl Scene {
@@ -124,7 +128,11 @@ impl Scene {
         }
         let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-        Some(format!("addresses={}&ports={}", addresses.join(","), ports.join(",")))
+        let connections = match self.connections.as_slice() {
+            [] => String::new(),
+            some => format!("&connections={}", some.join(",")),
+        };
+        Some(format!("addresses={}&ports={}{connections}", addresses.join(","), ports.join(",")))
     }
 }
 
@@ -157,6 +165,7 @@ pub async fn observe(
         nodes,
         observed: Observed::default(),
         from: from.as_ref().map(|from| from.node.clone()),
+        connections: Vec::new(),
     };
     match target {
         Target::Service { name, port } => {
@@ -173,6 +182,7 @@ pub async fn observe(
         if let Some(pod) = from.pod {
             let metadata = &pod["metadata"];
             let name = format!("{}/{}", word(&metadata["namespace"]), word(&metadata["name"]));
+            scene.connections = connections(&pod, &scene.observed.services);
             scene.observed.pods.insert(name, pod);
         }
     }
@@ -180,6 +190,30 @@ pub async fn observe(
     let traced = &scene.observed.services;
     scene.notes.extend(traced.iter().filter_map(|traced| without_rules(&traced.service)));
     Ok(scene)
+}
+
+/// The connections of a pod to the endpoints of Services, as the proxy takes them. A pod with the
+/// network of its node is none that policies select.
+fn connections(pod: &Value, services: &[Traced]) -> Vec<String> {
+    if pod["spec"]["hostNetwork"] == true {
+        return Vec::new();
+    }
+    let sources = items(&pod["status"]["podIPs"]).filter_map(|one| word(&one["ip"]).parse().ok());
+    let mut found = Vec::new();
+    for source in sources {
+        let source: IpAddr = source;
+        for Traced { service, slices, .. } in services {
+            for port in items(&service["spec"]["ports"]) {
+                let protocol = or(&port["protocol"], "TCP");
+                let endpoints = Port::new(service, port, slices, source.is_ipv6()).endpoints;
+                let connection =
+                    |(ip, port): &(IpAddr, u16)| format!("{source}-{ip}-{protocol}-{port}");
+                found.extend(endpoints.keys().map(connection));
+            }
+        }
+    }
+    found.truncate(CONNECTIONS_MAX);
+    found
 }
 
 impl Reader<'_> {

@@ -67,6 +67,9 @@ pub fn render(trace: &Trace) -> String {
         for element in &nodes.report.other_elements {
             out.push_str(&format!("  {element}\n"));
         }
+        for verdict in &nodes.report.verdicts {
+            out.push_str(&format!("  {verdict}\n"));
+        }
         for difference in &nodes.report.differences {
             out.push_str(&wrong(1, difference));
         }

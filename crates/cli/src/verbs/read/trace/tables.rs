@@ -1,7 +1,7 @@
 //! What a node's proxy reports of its tables, and look-ups in it. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 
@@ -23,6 +23,33 @@ pub struct Tables {
     /// The links of the node's own pods.
     #[serde(default)]
     pub links: BTreeMap<IpAddr, String>,
+    /// What the policies in the tables say about the connections that were asked for.
+    #[serde(default)]
+    pub verdicts: Vec<Verdict>,
+}
+
+/// A connection, and whether policies let it pass: a direction is judged on its pod's node.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Verdict {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: String,
+    pub port: u16,
+    #[serde(default)]
+    pub egress: Option<String>,
+    #[serde(default)]
+    pub ingress: Option<String>,
+}
+
+impl Verdict {
+    /// `10.244.1.7 to 10.244.0.1:8080/TCP  egress allowed by a policy`, a line for each direction.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let destination = SocketAddr::new(self.destination, self.port);
+        let ends = format!("{} to {destination}/{}", self.source, self.protocol);
+        let ways = [("egress", &self.egress), ("ingress", &self.ingress)];
+        let judged = ways.into_iter().filter_map(|(way, verdict)| Some((way, verdict.clone()?)));
+        judged.map(move |(way, verdict)| format!("{ends}  {way} {verdict}"))
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
