@@ -41,11 +41,15 @@ pub fn rows(definition: &CustomResourceDefinition) -> Rows {
     Rows { served, stored: Some(row(stored)) }
 }
 
-/// The names of a definition's kind, in its preferred version: for clients, which need no schema.
+/// The names of a definition's kind, for clients that treat all kinds alike and need no schema: in
+/// the version in which objects are stored, if that is served, so that nothing has to be converted.
 /// `None` while nothing is served.
 pub fn names(definition: &CustomResourceDefinition) -> Option<KindRow> {
     let versions = definition.spec.versions.iter().filter(|version| version.served);
-    let version = versions.min_by(|one, other| version_order(&one.name, &other.name))?;
+    let version = versions.min_by(|one, other| {
+        let stored = other.storage.cmp(&one.storage);
+        stored.then_with(|| version_order(&one.name, &other.name))
+    })?;
     holds(definition, ESTABLISHED).then(|| named(definition, version, &[], None))
 }
 

@@ -39,9 +39,9 @@ fn object(row: &KindRow, name: &str) -> Value {
 
 fn target(row: &KindRow, name: &str) -> Option<pb::Target> {
     Some(pb::Target {
-        group: row.group.to_string().into(),
-        version: row.version.to_string().into(),
-        resource: row.plural.to_string().into(),
+        group: row.group.to_string(),
+        version: row.version.to_string(),
+        resource: row.plural.to_string(),
         namespace: if row.namespaced() { "default".into() } else { String::new() },
         name: name.into(),
         ..pb::Target::default()

@@ -131,9 +131,9 @@ impl Case {
         let (row, subresource) = self.row_and_subresource();
         let namespace = if row.namespaced() { "default" } else { "" };
         let target = Some(pb::Target {
-            group: row.group.to_string().into(),
-            version: row.version.to_string().into(),
-            resource: row.plural.to_string().into(),
+            group: row.group.to_string(),
+            version: row.version.to_string(),
+            resource: row.plural.to_string(),
             namespace: namespace.into(),
             name: self.name.into(),
             subresource: subresource.into(),
