@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use api::pod::Side;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::pod_ext::PodExt;
 use super::qos;
+use crate::devices::Offer;
 use crate::node::pressure::Pressures;
 
 pub use safety::permit;
@@ -93,6 +95,17 @@ pub fn admit(node: &Node, pressures: &Pressures, taken: &[&Pod], pod: &Pod) -> R
         (_, Some(rejection)) => Err(rejection.into()),
         (Some(_), None) => Err(Refusal::Insufficient(missing)),
     }
+}
+
+/// The node with the devices that are offered now: the API may be a moment behind.
+pub fn with_offers(node: &Node, offers: &BTreeMap<String, Offer>) -> Node {
+    let mut node = node.clone();
+    let status = node.status.get_or_insert_default();
+    let allocatable = status.allocatable.get_or_insert_default();
+    for (name, offer) in offers {
+        allocatable.insert(name.clone(), Text(offer.allocatable.to_string()));
+    }
+    node
 }
 
 /// Whether the pod must run: others are preempted for it.
@@ -265,7 +278,6 @@ mod tests {
     use k8s_openapi::api::core::v1::{
         Container, ContainerPort, NodeStatus, PodSpec, ResourceRequirements,
     };
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
     fn node() -> Node {
         let mut node = Node {
@@ -356,6 +368,10 @@ mod tests {
         let text =
             "Node didn't have enough resource: example.com/gpu, requested: 1, used: 1, capacity: 1";
         assert_eq!(admit(&[&there], &there), Err(text.into()));
+        let offers = [("example.com/gpu".to_owned(), Offer { capacity: 3, allocatable: 2 })].into();
+        let more = with_offers(&node, &offers);
+        let both = super::admit(&more, &Pressures::default(), &[&there], &there);
+        assert_eq!(both, Ok(()), "it knows of a device before the API does");
         let text = "Node didn't have enough resource: hugepages-2Mi, requested: 2097152, used: 0, capacity: 0";
         assert_eq!(admit(&[], &wants("hugepages-2Mi", "2Mi")), Err(text.into()));
     }

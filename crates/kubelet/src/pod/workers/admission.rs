@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::PodWorkers;
 use crate::pod::admission::preemption::victims;
-use crate::pod::admission::{Refusal, Rejection, admit, permit};
+use crate::pod::admission::{Refusal, Rejection, admit, permit, with_offers};
 use crate::pod::pod_ext::PodExt;
 use crate::pod::worker::Desired;
 use crate::pod::worker::handle::WorkerHandle;
@@ -66,7 +66,8 @@ impl PodWorkers {
         let others = self.admitted();
         let taken: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
         let pressures = *self.pressures.borrow();
-        match admit(&self.node.borrow(), &pressures, &taken, pod) {
+        let node = with_offers(&self.node.borrow(), &self.context.devices.offers());
+        match admit(&node, &pressures, &taken, pod) {
             Ok(()) => Decision::Admitted,
             Err(Refusal::Rejection(rejection)) => Decision::Rejected(rejection),
             Err(Refusal::Insufficient(missing)) => match victims(pod, &others, &missing) {
