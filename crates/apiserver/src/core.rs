@@ -43,6 +43,8 @@ pub struct Core {
     pub advertised: SocketAddr,
     pub inflight: Inflight,
     pub probe: StoreProbe,
+    /// Whether other apiservers may write to the store.
+    pub shares_store: bool,
 }
 
 /// One authorized request to a resource.
@@ -89,6 +91,18 @@ impl<'a> Call<'a> {
 }
 
 impl Core {
+    /// Catches up with definitions that others may have made, where the kinds known here are not
+    /// enough. Whether there can be any.
+    ///
+    /// # Errors
+    /// When the store cannot be asked.
+    pub async fn learn_kinds(&self) -> Result<bool, ApiError> {
+        if self.shares_store {
+            self.cache.fresh().await?;
+        }
+        Ok(self.shares_store)
+    }
+
     /// An object that a request refers to, by its key within the resource: from the cache, which
     /// may be behind, or else from the store.
     ///

@@ -11,7 +11,7 @@ use tower::{Service, ServiceBuilder};
 
 use crate::core::{Call, Core};
 use crate::registry::Registry;
-use crate::request::{Request, Subject};
+use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::{authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
 
@@ -116,6 +116,21 @@ where
     }
 }
 
+/// No object is written by an older definition than the one that its writer may have seen, through
+/// whichever apiserver.
+async fn with_latest_kind(core: &Core, mut request: Request) -> Result<Request, ApiError> {
+    if let Subject::Resource { verb, target } = &mut request.subject
+        && target.row.custom.is_some()
+        && matches!(verb, Verb::Create | Verb::Update | Verb::Patch)
+        && core.learn_kinds().await?
+    {
+        let row = &target.row;
+        let latest = core.cache.registry.by_resource(&row.group, &row.version, &row.plural);
+        target.row = latest.ok_or_else(ApiError::no_such_resource)?;
+    }
+    Ok(request)
+}
+
 /// The innermost service: routes by what the request is about.
 #[derive(Clone)]
 struct Handler(Arc<Core>);
@@ -132,6 +147,7 @@ impl Service<Request> for Handler {
     fn call(&mut self, request: Request) -> Self::Future {
         let core = self.0.clone();
         Box::pin(async move {
+            let request = with_latest_kind(&core, request).await?;
             match &request.subject {
                 Subject::Resource { verb, target } => {
                     let call = Call {

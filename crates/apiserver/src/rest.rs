@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use api::{ApiError, Kind};
 use bytes::Bytes;
-use clock::SharedClock;
 use http::header::{CONTENT_TYPE, HeaderValue, WARNING};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
@@ -28,6 +27,7 @@ pub use watch::bookmark;
 
 use crate::answer::hold;
 use crate::authn;
+use crate::core::Core;
 use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
@@ -60,15 +60,17 @@ pub fn certificate(extensions: &http::Extensions) -> ClientCertificate {
 pub struct Rest {
     pipeline: Pipeline,
     registry: Arc<Registry>,
+    core: Arc<Core>,
     rendering: Arc<Rendering>,
 }
 
 impl Rest {
-    pub fn new(pipelines: &Pipelines, clock: SharedClock) -> Self {
+    pub fn new(pipelines: &Pipelines, core: Arc<Core>) -> Self {
         Self {
             pipeline: pipelines.whole.clone(),
             registry: pipelines.registry.clone(),
-            rendering: Arc::new(Rendering::new(clock)),
+            rendering: Arc::new(Rendering::new(core.clock.clone())),
+            core,
         }
     }
 
@@ -140,7 +142,16 @@ impl Rest {
         seat: Seat,
         accept: &Accept,
     ) -> Result<Answer, ApiError> {
-        let mut routed = route::route(&self.registry.kinds(), parts, accept)?;
+        let mut routed = match route::route(&self.registry.kinds(), parts, accept) {
+            Err(error)
+                if error.code() == 404
+                    && parts.uri.path().starts_with("/apis/")
+                    && self.core.learn_kinds().await? =>
+            {
+                route::route(&self.registry.kinds(), parts, accept)?
+            }
+            routed => routed?,
+        };
         routed.options.product = product(&parts.headers).to_owned();
         let deprecated = deprecation(&routed.subject);
         let body_format = negotiate::body_format(parts, true)?;

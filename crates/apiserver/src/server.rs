@@ -122,7 +122,7 @@ pub fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let doors = Doors {
         certificates,
-        rest: Rest::new(&pipelines, core.clock.clone()),
+        rest: Rest::new(&pipelines, core.clone()),
         grpc: grpc::routes(&pipelines, core.clone()),
         gate: Gate::new(pipelines),
         core: core.clone(),

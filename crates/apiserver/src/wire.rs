@@ -62,6 +62,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             config.max_mutating_requests_inflight,
         ),
         probe: StoreProbe::default(),
+        shares_store: embedded.is_none() || config.embedded_store_listen.is_some(),
     });
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;

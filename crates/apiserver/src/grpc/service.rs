@@ -46,8 +46,14 @@ impl Resources {
         Self { pipeline: pipelines.whole.clone(), registry, core }
     }
 
-    fn target(&self, message: Option<pb::Target>) -> Result<Target, Status> {
-        convert::target(&self.registry, message).map_err(refuse)
+    async fn target(&self, message: Option<pb::Target>) -> Result<Target, Status> {
+        match convert::target(&self.registry, message.clone()) {
+            Err(error) if error.code() == 404 => {
+                self.core.learn_kinds().await.map_err(refuse)?;
+                convert::target(&self.registry, message).map_err(refuse)
+            }
+            target => target.map_err(refuse),
+        }
     }
 
     async fn ask(
@@ -126,7 +132,7 @@ impl pb::resources_server::Resources for Resources {
     async fn get(&self, call: Call<pb::GetRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
-        let target = self.target(message.target)?;
+        let target = self.target(message.target).await?;
         let options = Options { resource_version: message.resource_version, ..Options::default() };
         let subject = Subject::Resource { verb: Verb::Get, target };
         let response = self.ask(caller, subject, options, Bytes::new()).await?;
@@ -139,7 +145,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::list_options(&message).map_err(refuse)?;
-        let target = self.target(message.target)?;
+        let target = self.target(message.target).await?;
         let subject = Subject::Resource { verb: Verb::List, target };
         let seat = caller.seat.clone();
         match self.ask(caller, subject, options, Bytes::new()).await? {
@@ -157,7 +163,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::watch_options(&message).map_err(refuse)?;
-        let target = self.target(message.target)?;
+        let target = self.target(message.target).await?;
         let subject = Subject::Resource { verb: Verb::Watch, target };
         let seat = caller.seat.clone();
         match self.ask(caller, subject, options, Bytes::new()).await? {
@@ -175,7 +181,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
-        let mut target = self.target(message.target)?;
+        let mut target = self.target(message.target).await?;
         if target.subresource.is_empty() {
             // Clients that know the object's name send it; the body decides.
             target.name.clear();
@@ -187,7 +193,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::write_options(Verb::Update, message.options).map_err(refuse)?;
-        let target = self.target(message.target)?;
+        let target = self.target(message.target).await?;
         self.write(caller, Verb::Update, target, options, message.json).await
     }
 
@@ -197,7 +203,7 @@ impl pb::resources_server::Resources for Resources {
         let kind = message.r#type();
         let mut options = convert::write_options(Verb::Patch, message.options).map_err(refuse)?;
         options.patch_type = convert::patch_type(kind);
-        let target = self.target(message.target)?;
+        let target = self.target(message.target).await?;
         self.write(caller, Verb::Patch, target, options, message.patch).await
     }
 
@@ -205,7 +211,7 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = Options { dry_run: message.dry_run, ..Options::default() };
-        let target = self.target(message.target)?;
+        let target = self.target(message.target).await?;
         self.write(caller, Verb::Delete, target, options, message.options_json).await
     }
 
@@ -218,7 +224,7 @@ impl pb::resources_server::Resources for Resources {
         let mut options = Options { dry_run: message.dry_run, ..Options::default() };
         convert::selectors(&mut options, &message.label_selector, &message.field_selector)
             .map_err(refuse)?;
-        let target = self.target(message.target)?;
+        let target = self.target(message.target).await?;
         let subject = Subject::Resource { verb: Verb::DeleteCollection, target };
         match self.ask(caller, subject, options, message.options_json).await? {
             Response::List(list) => Ok(Answer::new(pb::ListPage {
@@ -248,7 +254,7 @@ impl pb::resources_server::Resources for Resources {
         else {
             return Err(refuse(ApiError::bad_request("a stream begins with `open`")));
         };
-        let target = self.target(open.target)?;
+        let target = self.target(open.target).await?;
         let Some(kind) = connect::Stream::of(&target) else {
             return Err(refuse(ApiError::method_not_allowed(&target.row, "stream")));
         };

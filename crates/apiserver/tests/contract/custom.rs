@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use crate::server::{Rest, Server};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
+pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub const WIDGETS: &str = "/apis/example.com/v1/namespaces/default/widgets";
 
 /// A namespaced kind with a schema, a status, a scale, columns and two versions.
-fn definition() -> Value {
+pub fn definition() -> Value {
     let schema = json!({"type": "object", "required": ["spec"], "properties": {
         "spec": {"type": "object", "required": ["size"], "properties": {
             "size": {"type": "integer", "minimum": 1, "maximum": 10},
@@ -52,7 +52,7 @@ fn condition(definition: &Value, type_: &str) -> String {
 }
 
 /// Creates a definition, and waits until it is established.
-async fn define(rest: &Rest, definition: &Value) {
+pub async fn define(rest: &Rest, definition: &Value) {
     let name = definition["metadata"]["name"].as_str().unwrap();
     let created = rest.post(DEFINITIONS, definition).await.expect(201);
     let version = created["metadata"]["resourceVersion"].as_str().unwrap();
@@ -68,7 +68,7 @@ async fn define(rest: &Rest, definition: &Value) {
     panic!("{name} was not established");
 }
 
-fn widget(name: &str, spec: Value) -> Value {
+pub fn widget(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": name}, "spec": spec})
 }
 

@@ -3,6 +3,8 @@
 
 #[path = "shared/incarnations.rs"]
 mod incarnations;
+#[path = "shared/kinds.rs"]
+mod kinds;
 #[path = "shared/proxy.rs"]
 mod proxy;
 #[path = "shared/register.rs"]

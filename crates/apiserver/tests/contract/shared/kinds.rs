@@ -1,0 +1,32 @@
+//! Kinds that are defined through one apiserver and used through another.
+
+use serde_json::json;
+
+use super::Pair;
+use crate::custom::{DEFINITIONS, WIDGETS, define, definition, widget};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_holds_on_every_apiserver_once_it_was_seen_on_one() {
+    let pair = Pair::start(&[]).await;
+    let (first, second) = (pair.first.admin(), pair.second.admin());
+    let definition = definition();
+    for _ in 0..5 {
+        define(&first, &definition).await;
+        // At once, through the one that has not been told of it.
+        second.post(WIDGETS, &widget("a", json!({"size": 10}))).await.expect(201);
+        // A stricter schema holds for the next write.
+        let name = format!("{DEFINITIONS}/widgets.example.com");
+        let limit = "schema/openAPIV3Schema/properties/spec/properties/size/maximum";
+        let lower = |version: usize| {
+            let path = format!("/spec/versions/{version}/{limit}");
+            json!({"op": "replace", "path": path, "value": 9})
+        };
+        first.patch(&name, "json", &json!([lower(0), lower(1)])).await.expect(200);
+        second.post(WIDGETS, &widget("b", json!({"size": 10}))).await.expect(422);
+        let mut gone = first.watch(&format!("{DEFINITIONS}?watch=1&resourceVersion=0")).await;
+        second.delete(&name).await.expect(200);
+        while gone.next().await.unwrap()["type"] != "DELETED" {}
+        second.get(WIDGETS).await.expect(404);
+    }
+    pair.stop().await;
+}
