@@ -12,6 +12,8 @@ use crate::request::Connection;
 const WIDTH: usize = 76;
 /// Depth at which --recursive stops: some types contain themselves.
 const DEPTH_MAX: usize = 12;
+/// Values that are shown beside a field; the field itself lists all.
+const VALUES_MAX: usize = 4;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -73,6 +75,18 @@ impl Schemas {
             (_, Some(name)) => name.to_owned(),
             (_, None) => "Object".to_owned(),
         }
+    }
+
+    /// What a field may be, if the schema lists it.
+    fn values<'a>(&'a self, schema: &'a Value) -> Vec<&'a str> {
+        let shown = |value: &'a str| if value.is_empty() { "\"\"" } else { value };
+        self.resolve(schema)["enum"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(shown)
+            .collect()
     }
 }
 
@@ -147,7 +161,13 @@ fn print(
 ) {
     print_kind(resource);
     if let Some((name, schema)) = field {
-        println!("FIELD: {name} <{}>\n\n", schemas.type_name(schema));
+        println!("FIELD: {name} <{}>", schemas.type_name(schema));
+        let values = schemas.values(schema);
+        if values.is_empty() {
+            println!("\n");
+        } else {
+            println!("ENUM:\n    {}\n", values.join("\n    "));
+        }
     }
     println!("DESCRIPTION:");
     let object = schemas.object(schema);
@@ -176,6 +196,11 @@ fn fields(schemas: &Schemas, object: &Value, recursive: bool, depth: usize) {
     for (name, schema) in object["properties"].as_object().into_iter().flatten() {
         let mark = if required.contains(&name.as_str()) { " -required-" } else { "" };
         println!("{indent}{name}\t<{}>{mark}", schemas.type_name(schema));
+        let values = schemas.values(schema);
+        if !values.is_empty() {
+            let more = if values.len() > VALUES_MAX { ", ...." } else { "" };
+            println!("{indent}enum: {}{more}", values[..values.len().min(VALUES_MAX)].join(", "));
+        }
         if recursive {
             let inner = schemas.object(schema);
             if inner["properties"].is_object() && depth < DEPTH_MAX {
