@@ -121,6 +121,8 @@ explain pod.spec.containers.image
 explain pod.spec.nope
 explain deploy.spec.strategy --recursive
 explain svc.spec.ports
+explain pod.spec.restartPolicy
+explain pod.spec.volumes --recursive
 events --types=foo
 auth can-i create pods
 auth can-i create pods --as=jane
