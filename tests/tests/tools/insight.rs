@@ -115,6 +115,10 @@ pub async fn skiff_traces_connections(fixture: &Fixture) -> anyhow::Result<()> {
         has(&trace, &[open, denied, "allowed: a pod may always connect to itself"])
     })
     .await?;
+    // A pod that is traced is told apart from its Service's other endpoints.
+    let trace = skiff(fixture, &format!("trace pod/{pod} --from pod/{pod}"))?;
+    let judged = trace.lines().filter(|line| line.contains("  ingress "));
+    ensure!(judged.count() == 1, "{trace}");
     skiff(fixture, &format!("delete -f {manifest}"))?;
 
     // Only who may use the kubelet's API sees a node's tables.

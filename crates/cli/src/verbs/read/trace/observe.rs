@@ -108,31 +108,30 @@ impl Scene {
 
     /// The query for elements about what is traced; `None` if there is nothing to ask for.
     pub fn query(&self) -> Option<String> {
-        let mut addresses: BTreeSet<IpAddr> = BTreeSet::new();
+        let mut ips: BTreeSet<IpAddr> = BTreeSet::new();
         let mut ports: BTreeSet<u16> = BTreeSet::new();
         let services = self.observed.services.iter().flat_map(|traced| &traced.frontends);
         let frontends = services.map(|one| &one.frontend).chain(&self.observed.stray);
         for frontend in frontends {
             match frontend {
-                Frontend::Address { ip, .. } => drop(addresses.insert(*ip)),
+                Frontend::Address { ip, .. } => drop(ips.insert(*ip)),
                 Frontend::NodePort { port, .. } => drop(ports.insert(*port)),
             }
         }
-        addresses.extend(self.observed.pod.iter().flatten());
+        ips.extend(self.observed.pod.iter().flatten());
         if self.observed.pods.len() <= PODS_ASKED_MAX {
-            let pods = self.observed.pods.values().flat_map(|pod| items(&pod["status"]["podIPs"]));
-            addresses.extend(pods.filter_map(|one| word(&one["ip"]).parse::<IpAddr>().ok()));
+            ips.extend(self.observed.pods.values().flat_map(addresses));
         }
-        if addresses.is_empty() && ports.is_empty() {
+        if ips.is_empty() && ports.is_empty() {
             return None;
         }
-        let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+        let ips: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let connections = match self.connections.as_slice() {
             [] => String::new(),
             some => format!("&connections={}", some.join(",")),
         };
-        Some(format!("addresses={}&ports={}{connections}", addresses.join(","), ports.join(",")))
+        Some(format!("addresses={}&ports={}{connections}", ips.join(","), ports.join(",")))
     }
 }
 
@@ -182,7 +181,11 @@ pub async fn observe(
         if let Some(pod) = from.pod {
             let metadata = &pod["metadata"];
             let name = format!("{}/{}", word(&metadata["namespace"]), word(&metadata["name"]));
-            scene.connections = connections(&pod, &scene.observed.services);
+            let traced = match target {
+                Target::Pod { name } => scene.observed.pods.get(&format!("{namespace}/{name}")),
+                Target::Service { .. } | Target::Address { .. } => None,
+            };
+            scene.connections = connections(&pod, &scene.observed, traced);
             scene.observed.pods.insert(name, pod);
         }
     }
@@ -192,28 +195,47 @@ pub async fn observe(
     Ok(scene)
 }
 
-/// The connections of a pod to the endpoints of Services, as the proxy takes them. A pod with the
-/// network of its node is none that policies select.
-fn connections(pod: &Value, services: &[Traced]) -> Vec<String> {
-    if pod["spec"]["hostNetwork"] == true {
+/// The connections of a pod that are traced, as the proxy takes them: to the endpoints of Services,
+/// and to what a traced pod's containers say they serve. A pod with the network of its node is none
+/// that policies select.
+fn connections(from: &Value, observed: &Observed, traced: Option<&Value>) -> Vec<String> {
+    if from["spec"]["hostNetwork"] == true {
         return Vec::new();
     }
-    let sources = items(&pod["status"]["podIPs"]).filter_map(|one| word(&one["ip"]).parse().ok());
-    let mut found = Vec::new();
-    for source in sources {
-        let source: IpAddr = source;
-        for Traced { service, slices, .. } in services {
-            for port in items(&service["spec"]["ports"]) {
-                let protocol = or(&port["protocol"], "TCP");
+    let mut found: BTreeSet<(IpAddr, IpAddr, String, u16)> = BTreeSet::new();
+    for source in addresses(from) {
+        for Traced { service, slices, frontends } in &observed.services {
+            let headless = frontends.is_empty();
+            let ports = items(&service["spec"]["ports"]);
+            for port in ports.filter(|port| headless || frontends.iter().any(|f| f.port == **port))
+            {
                 let endpoints = Port::new(service, port, slices, source.is_ipv6()).endpoints;
-                let connection =
-                    |(ip, port): &(IpAddr, u16)| format!("{source}-{ip}-{protocol}-{port}");
-                found.extend(endpoints.keys().map(connection));
+                let counts = |ip: &IpAddr| {
+                    observed.pod.as_ref().is_none_or(|addresses| addresses.contains(ip))
+                };
+                let counted = endpoints.keys().filter(|(ip, _)| counts(ip));
+                let protocol = or(&port["protocol"], "TCP");
+                found.extend(counted.map(|(ip, port)| (source, *ip, protocol.clone(), *port)));
             }
         }
+        let Some(traced) = traced else { continue };
+        let ports = items(&traced["spec"]["containers"]).flat_map(|one| items(&one["ports"]));
+        for port in ports {
+            let number = port["containerPort"].as_u64().and_then(|port| u16::try_from(port).ok());
+            let protocol = or(&port["protocol"], "TCP");
+            let same_family = addresses(traced).filter(|ip| ip.is_ipv6() == source.is_ipv6());
+            found
+                .extend(same_family.filter_map(|ip| Some((source, ip, protocol.clone(), number?))));
+        }
     }
-    found.truncate(CONNECTIONS_MAX);
-    found
+    let shown = |(source, ip, protocol, port): (IpAddr, IpAddr, String, u16)| {
+        format!("{source}-{ip}-{protocol}-{port}")
+    };
+    found.into_iter().map(shown).take(CONNECTIONS_MAX).collect()
+}
+
+fn addresses(pod: &Value) -> impl Iterator<Item = IpAddr> {
+    items(&pod["status"]["podIPs"]).filter_map(|one| word(&one["ip"]).parse().ok())
 }
 
 impl Reader<'_> {
@@ -291,9 +313,7 @@ impl Reader<'_> {
     /// The Services of a pod: those that select it, or have its addresses as endpoints.
     async fn pod(&self, scene: &mut Scene, namespace: &str, name: &str) -> anyhow::Result<()> {
         let pod = self.get("pods", namespace, name).await?;
-        let ips: Vec<IpAddr> = items(&pod["status"]["podIPs"])
-            .filter_map(|one| word(&one["ip"]).parse().ok())
-            .collect();
+        let ips: Vec<IpAddr> = addresses(&pod).collect();
         let selects = |service: &Value| {
             let mut labels = fields(&service["spec"]["selector"]).peekable();
             let of_pod = &pod["metadata"]["labels"];
