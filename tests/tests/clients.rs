@@ -1,16 +1,22 @@
 //! Third-party clients: the Python example of docs/grpc.md, and over REST the official Python
-//! client, kubectl and Helm.
+//! client, kubectl, Helm and kube-rs.
 
 #[path = "clients/helm.rs"]
 mod helm;
 #[path = "clients/kubectl.rs"]
 mod kubectl;
+#[path = "clients/operators.rs"]
+mod operators;
 
 use anyhow::{Context, ensure};
 use helm::helm_installs_and_upgrades;
 use kubectl::{
     errors_are_reported_as_in_kubernetes, field_ownership_is_tracked, fields_are_explained,
     kubectl_create_sends_protobuf, manifests_of_every_kind_are_accepted, warnings_are_shown,
+};
+use operators::{
+    a_kube_rs_controller_reconciles_a_derived_kind,
+    the_python_dynamic_client_works_with_custom_kinds,
 };
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -32,6 +38,8 @@ fn main() -> ExitCode {
             warnings_are_shown,
             fields_are_explained,
             helm_installs_and_upgrades,
+            a_kube_rs_controller_reconciles_a_derived_kind,
+            the_python_dynamic_client_works_with_custom_kinds,
         ],
     )
 }

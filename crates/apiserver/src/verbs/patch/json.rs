@@ -2,7 +2,7 @@
 //! paths would nest values deeper than they can be traversed.
 
 use api::ApiError;
-use json_patch::{Patch, PatchOperation};
+use json_patch::{Patch, PatchOperation, TestOperation};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -93,10 +93,25 @@ pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), String> {
                 "Unable to complete the copy, the accumulated size increase of copy is {carried}, exceeding the limit {MAX_CARRIED}"
             ));
         }
+        if let PatchOperation::Test(test) = operation
+            && is_absent(value, test)
+        {
+            continue;
+        }
         json_patch::patch_unsafe(value, std::slice::from_ref(operation))
             .map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// Whether null is expected where an object has no such member, which upstream takes for the same:
+/// the `test` of evanphx/json-patch. Clients add what must not be there yet by it, as kube-rs does
+/// the first finalizer.
+fn is_absent(value: &Value, test: &TestOperation) -> bool {
+    let parent = test.path.parent().and_then(|parent| parent.resolve(value).ok());
+    test.value.is_null()
+        && parent.is_some_and(Value::is_object)
+        && test.path.resolve(value).is_err()
 }
 
 /// The size of a value.
@@ -153,6 +168,21 @@ mod tests {
         assert_eq!(value.unwrap(), json!({"data": {}, "more": {"k": [1, 2]}}));
         assert!(patched(json!([{"op": "remove", "path": "/none"}])).is_err());
         assert!(patched(json!([{"op": "copy", "from": "/none", "path": "/a"}])).is_err());
+    }
+
+    #[test]
+    fn what_is_absent_equals_null() {
+        let test = |path: &str, value: Value| {
+            let add = json!({"op": "add", "path": "/new", "value": [1]});
+            patched(json!([{"op": "test", "path": path, "value": value}, add]))
+        };
+        for path in ["/new", "/data/new", "/data/a~1b"] {
+            assert_eq!(test(path, Value::Null).unwrap()["new"], json!([1]), "{path}");
+            assert!(test(path, json!([])).is_err(), "{path}");
+        }
+        for path in ["/data", "/data/k", "/none/new", "/data/k/new"] {
+            assert!(test(path, Value::Null).is_err(), "{path}");
+        }
     }
 
     #[test]
