@@ -26,6 +26,9 @@ const QUIET_WORK: Duration = Duration::from_millis(100);
 /// of them moves on.
 const TURNS: usize = 4;
 const MOVES: usize = 16;
+/// How often those that missed their turn are looked for again, and after which time.
+const ATTEMPTS: usize = 10;
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Microseconds of work since memory was returned, up to the last time that a worker had nothing to
 /// do.
@@ -80,27 +83,36 @@ pub async fn keep_small(workers: usize) {
                 break;
             }
         }
-        return_everywhere(workers).await;
+        let round = ROUND.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut returned = 0;
+        for _ in 0..ATTEMPTS {
+            returned += return_everywhere(round, workers).await;
+            if returned >= workers {
+                break;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
         BUSY_US.store(0, Ordering::Relaxed);
     }
 }
 
-/// Lets every worker return its memory. One that is busy all the time may miss its turn.
-async fn return_everywhere(workers: usize) {
-    let round = ROUND.fetch_add(1, Ordering::Relaxed) + 1;
+/// Lets every worker return its memory that has not had its turn in this round. One that is busy
+/// all the time, or that the system does not run, may miss its turn. Returns how many had it.
+async fn return_everywhere(round: u64, workers: usize) -> usize {
     let mut turns = JoinSet::new();
     for _ in 0..workers * TURNS {
         turns.spawn(async move {
             for _ in 0..MOVES {
                 if SEEN.replace(round) != round {
                     return_memory();
-                    return;
+                    return true;
                 }
                 tokio::task::yield_now().await;
             }
+            false
         });
     }
-    turns.join_all().await;
+    turns.join_all().await.into_iter().filter(|had| *had).count()
 }
 
 /// Returns what this thread has freed, and what threads that have ended have left.

@@ -97,11 +97,19 @@ pub fn admit(node: &Node, pressures: &Pressures, taken: &[&Pod], pod: &Pod) -> R
     }
 }
 
-/// The node with the devices that are offered now: the API may be a moment behind.
-pub fn with_offers(node: &Node, offers: &BTreeMap<String, Offer>) -> Node {
+/// The node with what the machine has now, without devices, and the devices that are offered now:
+/// the node that was read may be a moment behind this kubelet's own report.
+pub fn with_own(
+    node: &Node,
+    machine: &BTreeMap<String, Quantity>,
+    offers: &BTreeMap<String, Offer>,
+) -> Node {
     let mut node = node.clone();
     let status = node.status.get_or_insert_default();
     let allocatable = status.allocatable.get_or_insert_default();
+    for (name, amount) in machine {
+        allocatable.insert(name.clone(), amount.to_text());
+    }
     for (name, offer) in offers {
         allocatable.insert(name.clone(), Text(offer.allocatable.to_string()));
     }
@@ -369,11 +377,16 @@ mod tests {
             "Node didn't have enough resource: example.com/gpu, requested: 1, used: 1, capacity: 1";
         assert_eq!(admit(&[&there], &there), Err(text.into()));
         let offers = [("example.com/gpu".to_owned(), Offer { capacity: 3, allocatable: 2 })].into();
-        let more = with_offers(&node, &offers);
+        let more = with_own(&node, &BTreeMap::new(), &offers);
         let both = super::admit(&more, &Pressures::default(), &[&there], &there);
         assert_eq!(both, Ok(()), "it knows of a device before the API does");
         let text = "Node didn't have enough resource: hugepages-2Mi, requested: 2097152, used: 0, capacity: 0";
-        assert_eq!(admit(&[], &wants("hugepages-2Mi", "2Mi")), Err(text.into()));
+        let pages = wants("hugepages-2Mi", "2Mi");
+        assert_eq!(admit(&[], &pages), Err(text.into()));
+        let machine = [("hugepages-2Mi".to_owned(), Quantity::from_units(2 << 20))].into();
+        let more = with_own(&node, &machine, &BTreeMap::new());
+        let admitted = super::admit(&more, &Pressures::default(), &[], &pages);
+        assert_eq!(admitted, Ok(()), "it knows of pages before the API does");
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! the address. A candidate takes an address that nobody holds; the first in an order that differs
 //! from address to address goes first, the others wait in case it does not. A holder keeps its
 //! address as long as it is a candidate, so that an address moves only when it has to; one whose
-//! process was restarted goes first. If two hold one, which happens when a link that was cut is whole again, the later one in that order yields.
+//! process was restarted goes first. If two hold one, which happens when a link that was cut is
+//! whole again, the later one in that order yields.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

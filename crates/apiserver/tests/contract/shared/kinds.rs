@@ -1,5 +1,7 @@
 //! Kinds that are defined through one apiserver and used through another.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::Pair;
@@ -26,7 +28,12 @@ async fn a_definition_holds_on_every_apiserver_once_it_was_seen_on_one() {
         let mut gone = first.watch(&format!("{DEFINITIONS}?watch=1&resourceVersion=0")).await;
         second.delete(&name).await.expect(200);
         while gone.next().await.unwrap()["type"] != "DELETED" {}
-        second.get(WIDGETS).await.expect(404);
+        // The other one learns of it by its own watch.
+        let until = clock::instant() + Duration::from_secs(5);
+        while second.get(WIDGETS).await.code != 404 {
+            assert!(clock::instant() < until, "the kind is still served");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     pair.stop().await;
 }

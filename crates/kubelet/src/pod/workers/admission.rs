@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::PodWorkers;
 use crate::pod::admission::preemption::victims;
-use crate::pod::admission::{Refusal, Rejection, admit, permit, with_offers};
+use crate::pod::admission::{Refusal, Rejection, admit, permit, with_own};
 use crate::pod::pod_ext::PodExt;
 use crate::pod::worker::Desired;
 use crate::pod::worker::handle::WorkerHandle;
@@ -66,7 +66,9 @@ impl PodWorkers {
         let others = self.admitted();
         let taken: Vec<&Pod> = others.iter().map(AsRef::as_ref).collect();
         let pressures = *self.pressures.borrow();
-        let node = with_offers(&self.node.borrow(), &self.context.devices.offers());
+        let context = &self.context;
+        let own = &context.node.allocatable;
+        let node = with_own(&self.node.borrow(), own, &context.devices.offers());
         match admit(&node, &pressures, &taken, pod) {
             Ok(()) => Decision::Admitted,
             Err(Refusal::Rejection(rejection)) => Decision::Rejected(rejection),
