@@ -128,7 +128,7 @@ pub async fn a_kube_rs_controller_reconciles_a_derived_kind(
         .owns(maps.clone(), watcher::Config::default())
         .run(
             |lighthouse, client| async move {
-                reconcile(lighthouse, client).await.map_err(|why| std::io::Error::other(why))
+                reconcile(lighthouse, client).await.map_err(std::io::Error::other)
             },
             |_, _, _| Action::requeue(std::time::Duration::from_millis(200)),
             Arc::new(client.clone()),
