@@ -2,7 +2,7 @@
 //! once they are deleted, so are their objects, and then they go themselves.
 //!
 //! Every apiserver runs this. Writes are bound to the revision that was looked at, so that of
-//! several that decide the same one writes it. [`plan`] decides (the controllers of
+//! several that decide the same one writes it. [`mod@plan`] decides (the controllers of
 //! `k8s.io/apiextensions-apiserver`, `pkg/controller/{status,establish,finalizer,apiapproval}`).
 
 pub mod plan;

@@ -30,7 +30,7 @@ const CONCURRENT_NODES: usize = 8;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// svc/NAME[:PORT], pod/NAME, or IP:PORT[/PROTOCOL]
+    #[arg(help = "svc/NAME[:PORT], pod/NAME, or IP:PORT[/PROTOCOL]")]
     target: String,
     /// Only as seen by this client: pod/NAME or node/NAME
     #[arg(long, value_name = "pod/NAME")]
