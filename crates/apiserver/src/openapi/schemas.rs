@@ -32,12 +32,12 @@ pub struct Schemas<'a> {
     dialect: Dialect,
     definitions: Definitions<'a>,
     done: BTreeMap<String, Value>,
-    todo: Vec<&'static TypeRow>,
+    pending: Vec<&'static TypeRow>,
 }
 
 impl<'a> Schemas<'a> {
     pub fn new(dialect: Dialect, definitions: Definitions<'a>) -> Self {
-        Self { dialect, definitions, done: BTreeMap::new(), todo: Vec::new() }
+        Self { dialect, definitions, done: BTreeMap::new(), pending: Vec::new() }
     }
 
     pub fn dialect(&self) -> Dialect {
@@ -56,7 +56,7 @@ impl<'a> Schemas<'a> {
     pub fn reference(&mut self, row: &'static TypeRow) -> Value {
         if !self.done.contains_key(row.name) {
             self.done.insert(row.name.to_owned(), Value::Null);
-            self.todo.push(row);
+            self.pending.push(row);
         }
         self.link(row.name)
     }
@@ -145,7 +145,7 @@ impl<'a> Schemas<'a> {
 
     /// Every schema of the document, by name.
     pub fn finish(mut self) -> BTreeMap<String, Value> {
-        while let Some(row) = self.todo.pop() {
+        while let Some(row) = self.pending.pop() {
             let schema = self.definition(row);
             self.done.insert(row.name.to_owned(), schema);
         }
