@@ -155,6 +155,8 @@ pub async fn run(
                     Ok(Changed::Routes) => {
                         proxy.stale.nodes = true;
                         proxy.routes_backoff.delay(SETTLE);
+                        // A link that was cut is one on which nothing is announced.
+                        proxy.announced.send_modify(|_| ());
                     }
                     Err(error) => return Err(error),
                 }
