@@ -66,8 +66,10 @@ impl<'a> Model<'a> {
         size(&self.sets[index].after)
     }
 
+    /// Pods that are available and stay: what a set reports beyond its size, it is about to delete
+    /// or has deleted already, and has not reported yet.
     fn available(&self, index: usize) -> i32 {
-        available(&self.sets[index].after)
+        available(&self.sets[index].after).min(self.size(index))
     }
 
     fn total(&self) -> i32 {
