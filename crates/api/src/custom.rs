@@ -16,6 +16,7 @@ use crate::apply::Schema;
 use crate::kind::{DecodeError, KindRef, KindRow, Text};
 use crate::object::Object;
 use crate::structural::{Column, Structural};
+use crate::webhook::WebhookClient;
 
 /// What a row has only if a CustomResourceDefinition defines its kind.
 #[derive(Debug)]
@@ -34,8 +35,8 @@ pub struct Custom {
     pub scale: Option<ScalePaths>,
     /// The row's selectable fields are those of all versions; these are of its own version.
     pub selectable: Vec<Text>,
-    /// Other versions are made of the stored one by a webhook.
-    pub converted_by_webhook: bool,
+    /// Who makes one version of another; `None`: nothing but the name differs.
+    pub converter: Option<Converter>,
     /// What a client of a deprecated version is told.
     pub deprecation: Option<String>,
     /// The definition is being deleted: no object can be created any more.
@@ -70,10 +71,13 @@ impl KindRow {
     }
 
     /// A stored object as this version has it: with its name, pruned and with its defaults. `None`:
-    /// it is so already, or cannot be read.
+    /// it is so already, cannot be read, or has to be converted first.
     pub fn read_stored(&self, json: &[u8]) -> Option<Vec<u8>> {
         let custom = self.custom.as_ref()?;
         let mut value: Value = serde_json::from_slice(json).ok()?;
+        if custom.converter.is_some() && value["apiVersion"] != self.api_version() {
+            return None;
+        }
         let before = value.clone();
         custom.schema.prune(&mut value);
         custom.schema.default(&mut value);
@@ -82,20 +86,7 @@ impl KindRow {
             return None;
         }
         let Value::Object(members) = value else { return None };
-        // Metadata stays where it is found quickly.
-        let leading = ["apiVersion", "kind", "metadata"];
-        let first = leading.iter().filter_map(|name| Some((*name, members.get(*name)?)));
-        let rest = members.iter().filter(|(name, _)| !leading.contains(&name.as_str()));
-        let all = first.chain(rest.map(|(name, value)| (name.as_str(), value)));
-        let mut out = Vec::with_capacity(json.len() + 64);
-        for (name, value) in all {
-            out.push(if out.is_empty() { b'{' } else { b',' });
-            serde_json::to_writer(&mut out, name).ok()?;
-            out.push(b':');
-            serde_json::to_writer(&mut out, value).ok()?;
-        }
-        out.push(b'}');
-        Some(out)
+        Some(metadata_first(&members))
     }
 
     /// What objects of the kind are merged by.
@@ -113,6 +104,40 @@ impl KindRow {
             None => self.api_version(),
         }
     }
+
+    /// The webhook that converts objects of this version to others.
+    pub fn converter(&self) -> Option<&Converter> {
+        self.custom.as_ref()?.converter.as_ref()
+    }
+
+    fn encoded_api_version(&self) -> String {
+        if self.converter().is_some() { self.api_version() } else { self.storage_api_version() }
+    }
+}
+
+/// An object's JSON, with the metadata where it is found quickly.
+pub fn metadata_first(members: &Map<String, Value>) -> Vec<u8> {
+    let leading = ["apiVersion", "kind", "metadata"];
+    let first = leading.iter().filter_map(|name| Some((*name, members.get(*name)?)));
+    let rest = members.iter().filter(|(name, _)| !leading.contains(&name.as_str()));
+    let mut out = Vec::with_capacity(512);
+    for (name, value) in first.chain(rest.map(|(name, value)| (name.as_str(), value))) {
+        out.push(if out.is_empty() { b'{' } else { b',' });
+        let written = serde_json::to_writer(&mut out, name);
+        out.push(b':');
+        let written = written.and_then(|()| serde_json::to_writer(&mut out, value));
+        written.expect("JSON values always serialize to JSON");
+    }
+    out.push(b'}');
+    out
+}
+
+/// A webhook that makes one version of another.
+#[derive(Clone, Debug)]
+pub struct Converter {
+    pub client: WebhookClient,
+    /// The version of ConversionReview that it is sent: the first that Kubernetes knows too.
+    pub review_version: Option<String>,
 }
 
 /// A printer column: `additionalPrinterColumns` of a version.
@@ -255,14 +280,14 @@ impl Object for CustomObject {
         &mut self.metadata
     }
 
-    /// In the storage version.
+    /// In the storage version, if nothing but its name differs.
     fn encode(&self) -> Vec<u8> {
         let text = |value: &dyn Fn(&mut Vec<u8>) -> serde_json::Result<()>, out: &mut Vec<u8>| {
             value(out).expect("JSON values and metadata always serialize to JSON");
         };
         let mut out = Vec::with_capacity(512);
         out.extend_from_slice(b"{\"apiVersion\":");
-        text(&|out| serde_json::to_writer(out, &self.kind.storage_api_version()), &mut out);
+        text(&|out| serde_json::to_writer(out, &self.kind.encoded_api_version()), &mut out);
         out.extend_from_slice(b",\"kind\":");
         text(&|out| serde_json::to_writer(out, &self.kind.kind), &mut out);
         out.extend_from_slice(b",\"metadata\":");

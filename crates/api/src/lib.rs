@@ -11,7 +11,8 @@
 //! - [`structural`]: schemas of custom resources: pruning, defaults, validation.
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what
-//!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand.
+//!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand. [`webhook`]: how
+//!   webhooks are reached.
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -38,6 +39,7 @@ pub mod schema;
 pub mod status;
 pub mod strategic;
 pub mod structural;
+pub mod webhook;
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use kind::{Kind, KindRef, KindRow};

@@ -21,7 +21,7 @@ use crate::request::Target;
 use crate::rest::{Accept, Body, empty, render_error};
 
 pub use open::{Opening, open};
-pub use proxy::PeerAddress;
+pub use proxy::{Io, PeerAddress, dial_service};
 
 /// The streaming subresources of pods. Whatever is not one of them is never opened: the others are
 /// authorized for what they do themselves.

@@ -2,7 +2,7 @@
 //! that requests depend on.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use api::object::Object;
 use api::{ApiError, KindRef, KindRow};
@@ -24,6 +24,7 @@ use crate::paths::StoreProbe;
 use crate::request::{Options, Target, Verb};
 use crate::scheduler::Schedulers;
 use crate::user::User;
+use crate::webhook::Webhooks;
 
 /// The state that all requests share.
 pub struct Core {
@@ -38,6 +39,7 @@ pub struct Core {
     pub anonymous_auth: bool,
     pub kubelets: Kubelets,
     pub schedulers: Schedulers,
+    pub webhooks: Webhooks,
     pub metrics: Metrics,
     /// The address at which clients in the cluster reach this server.
     pub advertised: SocketAddr,
@@ -45,6 +47,8 @@ pub struct Core {
     pub probe: StoreProbe,
     /// Whether other apiservers may write to the store.
     pub shares_store: bool,
+    /// For what outlives the call: watches.
+    pub itself: Weak<Core>,
 }
 
 /// One authorized request to a resource.
@@ -74,10 +78,11 @@ impl<'a> Call<'a> {
     pub async fn current(&self) -> Result<Arc<Version>, ApiError> {
         self.core.cache.fresh().await?;
         let version = self.core.cache.resource(self.row()).get(&self.target.key());
-        version.ok_or_else(|| self.not_found())
+        let version = version.ok_or_else(|| self.not_found())?;
+        self.core.converted(self.row(), &version).await
     }
 
-    /// The target's version in the store.
+    /// The target's version in the store, as it is stored.
     ///
     /// # Errors
     /// 404 when there is none.

@@ -9,6 +9,7 @@
 //! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
 //!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
+//! - Custom resources: [`definitions`], [`conversion`]. Servers that they name: [`webhook`].
 //!
 //! Entry point: [`wire::start`], which `skiff-apiserver`'s `main.rs` and tests call. It must not
 //! know any other component.
@@ -23,6 +24,7 @@ mod bootstrap;
 mod cache;
 pub mod config;
 mod connect;
+mod conversion;
 pub mod core;
 mod deadline;
 mod definitions;
@@ -51,4 +53,5 @@ mod stored;
 mod subresources;
 mod user;
 mod verbs;
+mod webhook;
 pub mod wire;

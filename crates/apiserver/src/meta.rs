@@ -186,7 +186,8 @@ pub fn validate(
     errors
 }
 
-fn validate_maps(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
+/// Labels and annotations.
+pub fn validate_maps(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
     for (key, value) in metadata.labels.iter().flatten() {
         for problem in names::qualified_name(key) {
             errors.push(FieldError::invalid("metadata.labels", key, problem));

@@ -42,16 +42,6 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     if !row.stored {
         return subresources::answer_review(call, request).await;
     }
-    if let Some(custom) = &row.custom
-        && custom.converted_by_webhook
-        && custom.storage_version != row.version
-    {
-        return Err(ApiError::not_implemented(format!(
-            "{} are stored as {}, and conversion by webhook is not implemented",
-            row.qualified_resource(),
-            custom.storage_version
-        )));
-    }
     let named = !call.target.name.is_empty();
     match (call.verb, named) {
         (Verb::Get, true) => read::get(call).await,

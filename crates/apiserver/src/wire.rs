@@ -26,6 +26,7 @@ use crate::paths::StoreProbe;
 use crate::pipeline::Pipelines;
 use crate::scheduler::Schedulers;
 use crate::server::{self, Running, Tls};
+use crate::webhook::Webhooks;
 
 /// Starts the server and returns once it serves.
 ///
@@ -40,7 +41,10 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
     let clock = clock::system();
-    let core = Arc::new(Core {
+    let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
+    let (admission, tokens) = (admission(config)?, tokens(config)?);
+    let kubelet_tls = kubelet_tls(config)?;
+    let core = Arc::new_cyclic(|itself| Core {
         cache: Cache::start(store.clone(), config.watch_cache_bytes(), shutdown.clone()),
         allocator: Allocator::new(
             store.clone(),
@@ -50,18 +54,20 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         store,
         clock,
         rbac: Rbac::default(),
-        admission: admission(config)?,
-        tokens: tokens(config)?,
+        admission,
+        tokens,
         anonymous_auth: config.anonymous_auth,
-        kubelets: Kubelets::new(kubelet_tls(config)?),
-        schedulers: Schedulers::new(kubelet_tls(config)?),
+        kubelets: Kubelets::new(kubelet_tls.clone()),
+        schedulers: Schedulers::new(kubelet_tls),
+        webhooks: Webhooks::default(),
         metrics: Metrics::default(),
-        advertised: SocketAddr::new(advertised(config)?, listener.local_addr()?.port()),
+        advertised,
         inflight: Inflight::new(
             config.max_requests_inflight,
             config.max_mutating_requests_inflight,
         ),
         probe: StoreProbe::default(),
+        itself: itself.clone(),
         shares_store: embedded.is_none() || config.embedded_store_listen.is_some(),
     });
     core.cache.loaded().await;

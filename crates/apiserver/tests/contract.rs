@@ -11,6 +11,8 @@ mod admission;
 mod bad_input;
 #[path = "contract/certificates.rs"]
 mod certificates;
+#[path = "contract/conversion.rs"]
+mod conversion;
 #[path = "contract/creation.rs"]
 mod creation;
 #[path = "contract/custom.rs"]
@@ -51,3 +53,5 @@ mod streams;
 mod warnings;
 #[path = "contract/watches.rs"]
 mod watches;
+#[path = "contract/webhook.rs"]
+mod webhook;

@@ -5,10 +5,11 @@ use std::cmp::{Ordering, Reverse};
 use std::sync::Arc;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, CustomResourceDefinitionNames, CustomResourceDefinitionVersion,
+    CustomResourceConversion, CustomResourceDefinition, CustomResourceDefinitionNames,
+    CustomResourceDefinitionVersion,
 };
 
-use super::{Custom, PrinterColumn, ScalePaths};
+use super::{Converter, Custom, PrinterColumn, ScalePaths};
 use crate::kind::{KindRow, Scope, Text};
 use crate::structural::{Column, Structural};
 
@@ -16,6 +17,9 @@ use crate::structural::{Column, Structural};
 pub const ESTABLISHED: &str = "Established";
 pub const NAMES_ACCEPTED: &str = "NamesAccepted";
 pub const TERMINATING: &str = "Terminating";
+
+/// Versions of ConversionReview that Kubernetes understands.
+pub const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 
 /// Whether a condition of a definition is `True`.
 pub fn holds(definition: &CustomResourceDefinition, condition: &str) -> bool {
@@ -115,14 +119,23 @@ fn row(
         columns: columns(version),
         scale,
         selectable: own_selectable(version).collect(),
-        converted_by_webhook: spec
-            .conversion
-            .as_ref()
-            .is_some_and(|conversion| conversion.strategy == "Webhook"),
+        converter: spec.conversion.as_ref().and_then(converter),
         deprecation: deprecation(definition, version),
         terminating: holds(definition, TERMINATING),
     };
     named(definition, version, selectable, Some(Box::new(custom)))
+}
+
+fn converter(conversion: &CustomResourceConversion) -> Option<Converter> {
+    if conversion.strategy != "Webhook" {
+        return None;
+    }
+    let webhook = conversion.webhook.clone().unwrap_or_default();
+    let known = |version: &String| REVIEW_VERSIONS.contains(&version.as_str());
+    Some(Converter {
+        client: (&webhook.client_config.unwrap_or_default()).into(),
+        review_version: webhook.conversion_review_versions.into_iter().find(known),
+    })
 }
 
 /// The names that were accepted; those of the specification may be in conflict with others.

@@ -35,6 +35,8 @@ pub struct Version {
     pub json: Bytes,
     /// Position and length of `"resourceVersion":"N",` in `json`; (0, 0): not spliced.
     splice: (usize, usize),
+    /// What is stored, if it is read as something else: pruned, with other defaults.
+    stored: Option<Box<[u8]>>,
 }
 
 impl Version {
@@ -49,6 +51,7 @@ impl Version {
         revision: u64,
     ) -> Result<Self, MalformedValue> {
         let read = row.read_stored(value);
+        let stored = read.is_some().then(|| value.into());
         let value = read.as_deref().unwrap_or(value);
         let malformed = || MalformedValue { key: key.to_owned() };
         let range = scan::member(value, "metadata").ok_or_else(malformed)?;
@@ -77,6 +80,7 @@ impl Version {
             fields: selectable::values(row, value),
             json,
             splice,
+            stored,
         })
     }
 
@@ -92,6 +96,7 @@ impl Version {
             fields: self.fields.clone(),
             json,
             splice,
+            stored: self.stored.clone(),
         }
     }
 
@@ -100,13 +105,25 @@ impl Version {
     /// # Errors
     /// When the object has no metadata.
     pub fn reread(&self, row: &KindRow) -> Result<Self, MalformedValue> {
-        let stored = [&self.json[..self.splice.0], &self.json[self.splice.0 + self.splice.1..]];
-        Self::from_stored(row, &self.key(), &stored.concat(), self.revision)
+        let shown;
+        let stored = match &self.stored {
+            Some(stored) => stored,
+            None => {
+                shown = self.without_revision();
+                &shown[..]
+            }
+        };
+        Self::from_stored(row, &self.key(), stored, self.revision)
     }
 
-    /// A custom resource in the version of a row.
+    /// The object without its resourceVersion.
+    pub fn without_revision(&self) -> Vec<u8> {
+        [&self.json[..self.splice.0], &self.json[self.splice.0 + self.splice.1..]].concat()
+    }
+
+    /// A custom resource in the version of a row, if nothing but its name differs.
     pub fn served(self: &Arc<Self>, row: &KindRow) -> Arc<Self> {
-        let is_served = row.custom.is_none() || {
+        let is_served = row.custom.is_none() || row.converter().is_some() || {
             let wanted = row.api_version();
             let found = scan::string(&self.json, "apiVersion");
             found == wanted

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, KindRef};
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,30 @@ impl WatchEvent {
             Self::Bookmark { .. } => 0,
         }
     }
+
+    fn object(&self) -> Option<&Arc<Version>> {
+        match self {
+            Self::Initial(version) => Some(version),
+            Self::Changed(change, event) => Some(event.object(*change)),
+            Self::Bookmark { .. } => None,
+        }
+    }
+
+    /// The same event, about the next of the objects if it is about one.
+    fn with_object(self, objects: &mut impl Iterator<Item = Arc<Version>>) -> Self {
+        let object = self.object().is_some().then(|| objects.next()).flatten();
+        match (self, object) {
+            (Self::Initial(_), Some(object)) => Self::Initial(object),
+            (Self::Changed(change, event), Some(object)) => {
+                let (old, new) = match change {
+                    Change::Deleted => (Some(object), None),
+                    Change::Added | Change::Modified => (None, Some(object)),
+                };
+                Self::Changed(change, Arc::new(Event::new(event.revision, old, new)))
+            }
+            (event, _) => event,
+        }
+    }
 }
 
 /// A running watch.
@@ -62,8 +87,12 @@ pub struct Watcher {
     conversion: Option<(KindRef, Conversion)>,
 }
 
-/// Converts a stored object to another API version.
-pub type Conversion = Arc<dyn Fn(&Arc<Version>) -> Result<Arc<Version>, ApiError> + Send + Sync>;
+/// Converts stored objects to another API version, and keeps their order.
+pub type Conversion = Arc<
+    dyn Fn(Vec<Arc<Version>>) -> BoxFuture<'static, Result<Vec<Arc<Version>>, ApiError>>
+        + Send
+        + Sync,
+>;
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -134,7 +163,7 @@ impl Watcher {
                 return None;
             }
             if !self.pending.is_empty() {
-                return Some(self.batch());
+                return Some(self.batch().await);
             }
             // Here and not only in `sleep`: a watch that is always behind never sleeps.
             let now = clock::instant();
@@ -173,8 +202,9 @@ impl Watcher {
         }
     }
 
-    /// The first of the pending events.
-    fn batch(&mut self) -> Result<Vec<WatchEvent>, ApiError> {
+    /// The first of the pending events. Those that wait for a conversion are still pending if the
+    /// caller does not wait for it.
+    async fn batch(&mut self) -> Result<Vec<WatchEvent>, ApiError> {
         let mut bytes = 0;
         let fit = self.pending.iter().take(BATCH).take_while(|event| {
             let fits = bytes < BATCH_BYTES;
@@ -182,11 +212,13 @@ impl Watcher {
             fits
         });
         let count = fit.count();
+        let Some((_, conversion)) = &self.conversion else {
+            return Ok(self.pending.drain(..count).collect());
+        };
+        let objects = self.pending.iter().take(count).filter_map(WatchEvent::object).cloned();
+        let mut objects = conversion(objects.collect()).await?.into_iter();
         let events = self.pending.drain(..count);
-        match &self.conversion {
-            None => Ok(events.collect()),
-            Some((_, conversion)) => events.map(|event| converted(event, conversion)).collect(),
-        }
+        Ok(events.map(|event| event.with_object(&mut objects)).collect())
     }
 
     /// Waits for an event, the next bookmark or the deadline. False: the watch is over.
@@ -208,21 +240,6 @@ impl Watcher {
             self.filter.row
         ))
     }
-}
-
-fn converted(event: WatchEvent, conversion: &Conversion) -> Result<WatchEvent, ApiError> {
-    Ok(match event {
-        WatchEvent::Initial(version) => WatchEvent::Initial(conversion(&version)?),
-        WatchEvent::Changed(change, event) => {
-            let object = conversion(event.object(change))?;
-            let (old, new) = match change {
-                Change::Deleted => (Some(object), None),
-                Change::Added | Change::Modified => (None, Some(object)),
-            };
-            WatchEvent::Changed(change, Arc::new(Event::new(event.revision, old, new)))
-        }
-        bookmark => bookmark,
-    })
 }
 
 /// What the event is to a client that sees only what `filter` matches.

@@ -33,7 +33,8 @@ use backend::Backend;
 use super::upgrade::wants_upgrade;
 use crate::rest::{Accept, Body, empty, render_error};
 
-pub use target::find;
+pub use backend::Io;
+pub use target::{dial_service, find};
 
 /// The client's address, added to a request's extensions.
 #[derive(Clone, Copy, Debug)]

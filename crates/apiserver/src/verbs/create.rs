@@ -1,6 +1,5 @@
 //! Create: decode, default, admit, prepare, validate, store if absent.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::object::Object;
@@ -12,7 +11,6 @@ use super::answer;
 use super::current::ATTEMPTS;
 use crate::admission::lifecycle;
 use crate::body;
-use crate::cache::Version;
 use crate::core::Call;
 use crate::error::{WriteError, store_error};
 use crate::kinds::{Context, strategy};
@@ -135,7 +133,7 @@ async fn write(
     let row = call.row();
     let namespace = object.metadata().namespace.clone().unwrap_or_default();
     let key = crate::request::object_key(row, &namespace, name);
-    let value = stored::encode(object);
+    let written = call.core.written(row, stored::encode(object)).await?;
     if call.options.dry_run {
         if row.namespaced() {
             let found = call.core.stored(Namespace::ROW, &namespace).await?;
@@ -144,8 +142,7 @@ async fn write(
         if call.core.stored(row, &key).await?.is_some() {
             return Err(ApiError::already_exists(row, name).into());
         }
-        let version = Version::unstored(row, &value).map_err(ApiError::internal)?;
-        return Ok(answer(row, 201, Arc::new(version)));
+        return Ok(answer(row, 201, written.unstored(row)?));
     }
     let lease = lease(call).await?;
     let key_in_store = keys::object(row, &key);
@@ -155,19 +152,18 @@ async fn write(
         within = Some(found.ok_or_else(|| ApiError::not_found(Namespace::ROW, &namespace))?);
     }
     for _ in 0..ATTEMPTS {
-        let (key_in_store, value) = (key_in_store.clone(), value.clone());
+        let (key_in_store, value) = (key_in_store.clone(), written.stored.clone());
         let outcome = match &within {
-            None => call.core.store.create_with_lease(key_in_store, value.clone(), lease).await?,
+            None => call.core.store.create_with_lease(key_in_store, value, lease).await?,
             Some(version) => {
                 let unchanged =
                     (keys::object(Namespace::ROW, &namespace), Revision::new(version.revision));
-                call.core.store.create_while(key_in_store, value.clone(), lease, unchanged).await?
+                call.core.store.create_while(key_in_store, value, lease, unchanged).await?
             }
         };
         match outcome {
             Outcome::Written(revision) => {
-                let version = Version::from_stored(row, &key, &value, revision.get());
-                return Ok(answer(row, 201, Arc::new(version.map_err(ApiError::internal)?)));
+                return Ok(answer(row, 201, written.version(row, &key, revision.get())?));
             }
             Outcome::Conflict { current: Some(_), .. } => break,
             Outcome::Conflict { current: None, .. } => {

@@ -161,6 +161,7 @@ async fn attempt(
     current: &Arc<Version>,
 ) -> Result<Attempt<Deletion>, WriteError> {
     let row = call.row();
+    let current = &call.core.converted(row, current).await?;
     let object = decode(row, current)?;
     check_preconditions(call, options, current)?;
     call.core.admission.validate_delete(call, &*object).await?;
@@ -169,19 +170,15 @@ async fn attempt(
         Plan::Remove => Ok(remove(call, current, &*object).await?.map(Deletion::Now)),
         Plan::Keep => Ok(Attempt::Decided(Deletion::Later(current.clone()))),
         Plan::Mark(mut marked) => {
-            let value = stored::encode(&mut *marked);
+            let marked = call.core.written(row, stored::encode(&mut *marked)).await?;
             let key = call.target.key();
-            let later = |revision| -> Result<Deletion, ApiError> {
-                let version = Version::from_stored(row, &key, &value, revision);
-                Ok(Deletion::Later(Arc::new(version.map_err(ApiError::internal)?)))
-            };
+            let later = |revision| marked.version(row, &key, revision).map(Deletion::Later);
             if call.options.dry_run {
                 return Ok(Attempt::Decided(later(current.revision)?));
             }
             let expected = Revision::new(current.revision);
-            let written =
-                call.core.store.update(keys::object(row, &key), value.clone(), expected).await?;
-            Ok(match written {
+            let value = marked.stored.clone();
+            Ok(match call.core.store.update(keys::object(row, &key), value, expected).await? {
                 Outcome::Written(revision) => Attempt::Written(later(revision.get())?),
                 Outcome::Conflict { current, .. } => {
                     Attempt::Lost(current.map(|entry| version_of(row, &key, &entry)).transpose()?)

@@ -11,6 +11,7 @@ use api::object::Object;
 use api::schema::zero::is_zero_time;
 use api::status::FieldError;
 use api::{ApiError, Kind, KindRow};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::Event as CoreEvent;
 use k8s_openapi::api::events::v1::Event;
 use serde_json::Value;
@@ -73,9 +74,13 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
             }
             Response::List(list)
         }
-        Response::Watch(watcher) => Response::Watch(Box::new(
-            watcher.converted(Event::ROW, Arc::new(|version| newer(version))),
-        )),
+        Response::Watch(watcher) => Response::Watch(Box::new(watcher.converted(
+            Event::ROW,
+            Arc::new(|versions| {
+                futures::future::ready(versions.iter().map(|version| newer(version)).collect())
+                    .boxed()
+            }),
+        ))),
         other => other,
     })
 }

@@ -7,6 +7,7 @@ use api::ApiError;
 use api::status::FieldError;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use store::{ListOptions, Revision};
 
@@ -39,6 +40,7 @@ pub async fn get(call: Call<'_>) -> Result<Response, ApiError> {
     }
     let version = cache.resource(call.row()).get(&call.target.key());
     let version = version.ok_or_else(|| call.not_found())?;
+    let version = call.core.converted(call.row(), &version).await?;
     Ok(Response::Object(answer(call.row(), 200, version)))
 }
 
@@ -85,6 +87,13 @@ pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
 /// # Errors
 /// 400, 410 and 504 as Kubernetes.
 pub async fn list(call: Call<'_>) -> Result<ListAnswer, ApiError> {
+    let mut answer = find(call).await?;
+    let items = std::mem::take(&mut answer.items);
+    answer.items = call.core.converted_list(call.row(), items).await?;
+    Ok(answer)
+}
+
+async fn find(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     let filter = filter(call)?;
     let options = call.options;
     let cache = &call.core.cache;
@@ -180,11 +189,6 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
         answer.remaining = (!filter.selects()).then_some(remaining as u64);
     }
     answer.items = items;
-    if filter.row.custom.is_some() {
-        for item in &mut answer.items {
-            *item = item.served(&filter.row);
-        }
-    }
     answer
 }
 
@@ -353,12 +357,17 @@ pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
         after: since.unwrap_or_else(|| cache.revision()),
     };
     let watcher = cache.watch(filter, since, settings)?;
-    let row = call.row();
-    let stored = row.custom.as_ref().is_none_or(|custom| custom.storage_version == row.version);
-    Ok(Response::Watch(Box::new(if stored {
-        watcher
-    } else {
-        let served = row.clone();
-        watcher.converted(row, Arc::new(move |version| Ok(version.served(&served))))
-    })))
+    if call.row().custom.is_none() {
+        return Ok(Response::Watch(Box::new(watcher)));
+    }
+    let (core, row) = (call.core.itself.clone(), call.row().clone());
+    let conversion = move |versions| {
+        let (core, row) = (core.clone(), row.clone());
+        async move {
+            let gone = || ApiError::service_unavailable("the apiserver is shutting down");
+            core.upgrade().ok_or_else(gone)?.converted_list(&row, versions).await
+        }
+        .boxed()
+    };
+    Ok(Response::Watch(Box::new(watcher.converted(call.row(), Arc::new(conversion)))))
 }

@@ -123,6 +123,7 @@ async fn attempt(
     change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
 ) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
+    let current = &call.core.converted(row, current).await?;
     let mut old = decode(row, current)?;
     let mut new = change(&*old, current)?;
     expected(call, &*new, current)?;
@@ -208,10 +209,9 @@ async fn store(
     new: &mut dyn Object,
 ) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
-    let value = stored::encode(new);
+    let written = call.core.written(row, stored::encode(new)).await?;
     let answered = |revision| -> Result<ObjectAnswer, ApiError> {
-        let version = Version::from_stored(row, &call.target.key(), &value, revision);
-        Ok(answer(row, 200, Arc::new(version.map_err(ApiError::internal)?)))
+        Ok(answer(row, 200, written.version(row, &call.target.key(), revision)?))
     };
     if call.options.dry_run {
         return Ok(Attempt::Decided(answered(current.revision)?));
@@ -222,7 +222,7 @@ async fn store(
         .store
         .update_with_lease(
             keys::object(row, &key),
-            value.clone(),
+            written.stored.clone(),
             Revision::new(current.revision),
             create::lease(call).await?,
         )

@@ -327,20 +327,6 @@ async fn definitions_are_refused_and_conflict_as_in_kubernetes() {
 }
 
 #[tokio::test]
-async fn a_version_that_needs_a_webhook_says_so() {
-    let server = Server::start().await;
-    let rest = server.admin();
-    let mut definition = definition();
-    definition["spec"]["conversion"] = json!({"strategy": "Webhook", "webhook": {
-        "conversionReviewVersions": ["v1"],
-        "clientConfig": {"url": "https://127.0.0.1:1/convert"}}});
-    define(&rest, &definition).await;
-    rest.post(WIDGETS, &widget("a", json!({"size": 3}))).await.expect(201);
-    rest.get(&WIDGETS.replace("/v1/", "/v1beta1/")).await.expect(501);
-    server.stop().await;
-}
-
-#[tokio::test]
 async fn schemas_are_published_and_rules_judged() {
     let server = Server::start().await;
     let rest = server.admin();

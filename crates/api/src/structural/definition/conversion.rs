@@ -4,12 +4,11 @@ use base64::Engine;
 use serde_json::Value;
 
 use super::{Errors, Options, flag, invalid, object, text};
+use crate::custom::definition::REVIEW_VERSIONS;
 use crate::names;
 use crate::status::FieldError;
 use crate::structural::{format, go};
 
-/// Versions of ConversionReview that Kubernetes understands.
-const REVIEW_VERSIONS: &[&str] = &["v1", "v1beta1"];
 const FORM: &str = "; desired format: https://host[/path]";
 
 fn review_versions(definition: &Value) -> &[Value] {

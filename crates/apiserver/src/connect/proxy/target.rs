@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rand::seq::IndexedRandom;
 use rpc::kubelet_v1::PortForwardOpen;
+use tokio::net::TcpStream;
 
 use super::Proxy;
 use super::address::Address;
-use super::backend::{Backend, Route, Server, proxyable};
+use super::backend::{Backend, Io, Route, Server, proxyable, unreachable};
 use crate::connect::Connection;
-use crate::core::Call;
+use crate::core::{Call, Core};
 use crate::kubelet;
 
 /// Resolves the target's name.
@@ -28,16 +29,16 @@ pub async fn find(call: Call<'_>) -> Result<Connection, ApiError> {
     Ok(Connection::Proxy(Box::new(Proxy { backend, path: call.target.subpath.clone() })))
 }
 
-/// An object of the target's namespace.
-async fn object<K: Kind>(call: Call<'_>, name: &str) -> Result<Option<K>, ApiError> {
-    let namespace = &call.target.namespace;
+/// An object of a namespace.
+async fn object<K: Kind>(core: &Core, namespace: &str, name: &str) -> Result<Option<K>, ApiError> {
     let key = crate::request::object_key(K::ROW, namespace, name);
-    let found = call.core.find(K::ROW, &key).await?;
+    let found = core.find(K::ROW, &key).await?;
     found.map(|version| K::decode(&version.json).map_err(ApiError::internal)).transpose()
 }
 
+/// An object of the target's namespace, if its kind has one.
 async fn existing<K: Kind>(call: Call<'_>, name: &str) -> Result<K, ApiError> {
-    let found = object(call, name).await?;
+    let found = object(call.core, &call.target.namespace, name).await?;
     found.ok_or_else(|| ApiError::not_found(K::ROW, name))
 }
 
@@ -50,7 +51,7 @@ async fn pod(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError>
             ApiError::bad_request(format!("pod {} has no port named {name:?}", address.name))
         })?,
     };
-    let route = route_to(call, &pod).await?;
+    let route = route_to(call.core, &pod).await?;
     Ok(Backend::Server(Server { route, port, https: address.https }))
 }
 
@@ -69,7 +70,7 @@ fn named_port(pod: &Pod, name: &str) -> Option<u16> {
 }
 
 /// The backend of a pod: through its node's kubelet, to the pod's own address.
-async fn route_to(call: Call<'_>, pod: &Pod) -> Result<Route, ApiError> {
+async fn route_to(core: &Core, pod: &Pod) -> Result<Route, ApiError> {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let address = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
@@ -77,13 +78,13 @@ async fn route_to(call: Call<'_>, pod: &Pod) -> Result<Route, ApiError> {
         return Err(ApiError::service_unavailable(format!("pod {name} has no address yet")));
     };
     let address = proxyable(&address)?.to_string();
-    let node = call.core.find(Node::ROW, node).await?;
+    let node = core.find(Node::ROW, node).await?;
     let node = node.ok_or_else(|| {
         ApiError::service_unavailable(format!("the node of pod {name} does not exist"))
     })?;
     let node = Node::decode(&node.json).map_err(ApiError::internal)?;
     Ok(Route::Pod {
-        kubelet: Box::new(call.core.kubelets.client(&node)?),
+        kubelet: Box::new(core.kubelets.client(&node)?),
         open: PortForwardOpen {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             pod: name,
@@ -94,24 +95,62 @@ async fn route_to(call: Call<'_>, pod: &Pod) -> Result<Route, ApiError> {
 }
 
 async fn service(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError> {
-    let name = address.name;
-    let service: Service = existing(call, name).await?;
+    let service: Service = existing(call, address.name).await?;
     let port_name = service_port(&service, address)?;
-    let endpoints: Option<Endpoints> = object(call, name).await?;
-    let Some((ip, pod_name, port)) = endpoints.as_ref().and_then(|e| pick(e, &port_name)) else {
+    of_service(call.core, &service, &port_name, address.https).await.map(Backend::Server)
+}
+
+/// A ready endpoint of a Service's port.
+///
+/// # Errors
+/// 503 when there is none.
+async fn of_service(
+    core: &Core,
+    service: &Service,
+    port_name: &str,
+    https: bool,
+) -> Result<Server, ApiError> {
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let endpoints: Option<Endpoints> = object(core, namespace, name).await?;
+    let Some((ip, pod_name, port)) = endpoints.as_ref().and_then(|e| pick(e, port_name)) else {
         return Err(ApiError::service_unavailable(format!(
             "no endpoints available for service {name:?}"
         )));
     };
     let pod: Option<Pod> = match pod_name {
-        Some(pod_name) => object(call, &pod_name).await?,
+        Some(pod_name) => object(core, namespace, &pod_name).await?,
         None => None,
     };
     let route = match &pod {
-        Some(pod) => route_to(call, pod).await?,
+        Some(pod) => route_to(core, pod).await?,
         None => Route::direct(&ip)?,
     };
-    Ok(Backend::Server(Server { route, port, https: address.https }))
+    Ok(Server { route, port, https })
+}
+
+/// Connects to a ready endpoint of a Service, by the number of the Service's port.
+///
+/// # Errors
+/// 404 when there is no such Service, 503 when it has no such port, no ready endpoint, or that one
+/// does not answer.
+pub async fn dial_service(
+    core: &Core,
+    namespace: &str,
+    name: &str,
+    port: u16,
+) -> Result<Box<dyn Io>, ApiError> {
+    let service: Option<Service> = object(core, namespace, name).await?;
+    let service = service.ok_or_else(|| ApiError::not_found(Service::ROW, name))?;
+    let spec = service.spec.as_ref();
+    if spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")) {
+        let host = spec.and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
+        let stream = TcpStream::connect((host, port)).await;
+        return Ok(Box::new(stream.map_err(|error| unreachable(&error))?));
+    }
+    let number = port.to_string();
+    let port_name = service_port(&service, &Address { https: false, name, port: &number })?;
+    of_service(core, &service, &port_name, false).await?.connect().await
 }
 
 /// The name of the Service's port, which may be empty.

@@ -1,0 +1,237 @@
+//! Calls of webhooks: a JSON document is posted, and one comes back.
+//!
+//! Servers behind a Service are reached as `services/proxy` reaches them, through the kubelets, so
+//! that this works wherever exec does. Connections are kept alive. Redirects are not followed.
+//!
+//! Sources: `k8s.io/apiserver/pkg/util/{webhook,proxy}`, `k8s.io/client-go/rest`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::webhook::{WebhookAddress, WebhookClient};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio_rustls::TlsConnector;
+
+use crate::connect::{Io, dial_service};
+use crate::core::Core;
+
+/// Webhooks whose connections are kept.
+const WEBHOOKS_MAX: u64 = 1_000;
+/// How long unused connections are kept.
+const IDLE: Duration = Duration::from_secs(90);
+/// Unused connections that are kept to one webhook.
+const IDLE_MAX: usize = 8;
+/// How much of an answer that reports an error is shown.
+const SHOWN_BYTES: usize = 2_048;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// Why a call failed, as client-go words it.
+#[derive(Debug)]
+pub struct CallError(String);
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The connections to all webhooks.
+pub struct Webhooks {
+    endpoints: moka::sync::Cache<WebhookClient, Arc<Endpoint>>,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        let endpoints =
+            moka::sync::Cache::builder().max_capacity(WEBHOOKS_MAX).time_to_idle(IDLE).build();
+        Self { endpoints }
+    }
+}
+
+/// What is posted to a webhook, and what it may take and return.
+pub struct Post {
+    pub body: Bytes,
+    pub timeout: Duration,
+    /// Maximum size of the answer.
+    pub answer_bytes: usize,
+}
+
+impl Webhooks {
+    /// Posts a JSON document, and returns the answer's body.
+    ///
+    /// # Errors
+    /// When the webhook cannot be reached, is not who it should be, answers with an error, with too
+    /// much, or too late.
+    pub async fn post(
+        &self,
+        core: &Core,
+        client: &WebhookClient,
+        post: Post,
+    ) -> Result<Bytes, CallError> {
+        let url = format!("{}?timeout={}s", client.url(), post.timeout.as_secs());
+        let failed = |cause: &dyn fmt::Display| CallError(format!("Post {url:?}: {cause}"));
+        let endpoint = match self.endpoints.get(client) {
+            Some(endpoint) => endpoint,
+            None => {
+                let endpoint = Arc::new(Endpoint::new(client).map_err(|error| failed(&error))?);
+                self.endpoints.insert(client.clone(), endpoint.clone());
+                endpoint
+            }
+        };
+        let answer = tokio::time::timeout(post.timeout, endpoint.post(core, client, &url, &post));
+        match answer.await {
+            Err(_) => Err(failed(&"context deadline exceeded")),
+            Ok(Err(error)) => Err(failed(&runtime::errors::root_cause(&*error))),
+            Ok(Ok((status, body))) if status.is_success() => Ok(body),
+            Ok(Ok((status, body))) => Err(CallError(refusal(status, &body))),
+        }
+    }
+}
+
+/// What client-go makes of an answer that is no success.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    match status.as_u16() {
+        404 => "the server could not find the requested resource".to_owned(),
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later"
+            .to_owned(),
+        500.. => {
+            let text = String::from_utf8_lossy(&body[..body.len().min(SHOWN_BYTES)]);
+            format!(
+                "an error on the server ({:?}) has prevented the request from succeeding",
+                text.trim()
+            )
+        }
+        code => format!(
+            "the server responded with the status code {code} but did not return more information"
+        ),
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One webhook's server.
+struct Endpoint {
+    host: String,
+    port: u16,
+    tls: TlsConnector,
+    name: ServerName<'static>,
+    idle: Mutex<Vec<Sender>>,
+}
+
+impl Endpoint {
+    fn new(client: &WebhookClient) -> Result<Self, Failure> {
+        let uri: Uri = client.url().parse()?;
+        let host = uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = match &client.address {
+            WebhookAddress::Service { namespace, name, .. } => format!("{name}.{namespace}.svc"),
+            WebhookAddress::Url(_) => host.clone(),
+        };
+        Ok(Self {
+            name: ServerName::try_from(name)?,
+            port: uri.port_u16().unwrap_or(443),
+            host,
+            tls: TlsConnector::from(Arc::new(tls(&client.ca_pem)?)),
+            idle: Mutex::default(),
+        })
+    }
+
+    async fn post(
+        &self,
+        core: &Core,
+        client: &WebhookClient,
+        url: &str,
+        post: &Post,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let uri: Uri = url.parse()?;
+        let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(HOST, authority)
+            .header(USER_AGENT, "skiff-apiserver")
+            .header(ACCEPT, "application/json")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(post.body.clone()))?;
+        let (response, sender) = loop {
+            let kept = self.idle.lock().pop();
+            let is_kept = kept.is_some();
+            let mut sender = match kept {
+                Some(sender) if sender.is_closed() => continue,
+                Some(sender) => sender,
+                None => self.connect(core, client).await?,
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => break (response, sender),
+                Err(mut error) => match error.take_message() {
+                    // The server had closed the connection; it has not seen the request.
+                    Some(unsent) if is_kept => request = unsent,
+                    _ => return Err(error.into_error().into()),
+                },
+            }
+        };
+        let status = response.status();
+        let limited = Limited::new(response.into_body(), post.answer_bytes);
+        let body = limited.collect().await?.to_bytes();
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_MAX && !sender.is_closed() {
+            idle.push(sender);
+        }
+        Ok((status, body))
+    }
+
+    async fn connect(&self, core: &Core, client: &WebhookClient) -> Result<Sender, Failure> {
+        let io: Box<dyn Io> = match &client.address {
+            WebhookAddress::Url(_) => Box::new(dial(&self.host, self.port).await?),
+            WebhookAddress::Service { namespace, name, port, .. } => {
+                dial_service(core, namespace, name, *port).await?
+            }
+        };
+        let io = self.tls.connect(self.name.clone(), io).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
+        tokio::spawn(async move {
+            // The error also reaches whoever waits for the response.
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the connection to a webhook ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+async fn dial(host: &str, port: u16) -> std::io::Result<tokio::net::TcpStream> {
+    let stream = tokio::net::TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Settings that verify a server by these authorities, or by the machine's.
+fn tls(ca_pem: &[u8]) -> Result<ClientConfig, Failure> {
+    let mut roots = RootCertStore::empty();
+    if ca_pem.is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
+    for certificate in CertificateDer::pem_slice_iter(ca_pem) {
+        roots.add(certificate?)?;
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}

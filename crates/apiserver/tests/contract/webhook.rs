@@ -1,0 +1,116 @@
+//! A webhook's server, which answers as the test says.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rustls::ServerConfig;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// What the webhook does with a request.
+pub enum Reply {
+    Json(Value),
+    Status(u16, &'static str),
+    Redirect,
+    /// A body of so many bytes.
+    Long(usize),
+    Hang,
+}
+
+type Behaviour = Box<dyn Fn(&Value) -> Reply + Send + Sync>;
+
+/// A running webhook.
+#[derive(Clone)]
+pub struct Webhook {
+    pub port: u16,
+    /// Its certificate, in PEM.
+    pub ca_pem: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+    /// The requests received.
+    pub requests: Arc<Mutex<Vec<Value>>>,
+    pub connections: Arc<AtomicUsize>,
+}
+
+impl Webhook {
+    pub async fn start(behave: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
+        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let webhook = Self {
+            port: listener.local_addr().unwrap().port(),
+            ca_pem: cert.pem(),
+            behaviour: Arc::new(Mutex::new(Box::new(behave))),
+            requests: Arc::default(),
+            connections: Arc::default(),
+        };
+        tokio::spawn(webhook.clone().serve(listener, TlsAcceptor::from(Arc::new(tls))));
+        webhook
+    }
+
+    async fn serve(self, listener: TcpListener, acceptor: TlsAcceptor) {
+        while let Ok((stream, _)) = listener.accept().await {
+            self.connections.fetch_add(1, Ordering::Relaxed);
+            let (webhook, acceptor) = (self.clone(), acceptor.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let service = service_fn(|request| webhook.answer(request));
+                let http = hyper::server::conn::http1::Builder::new();
+                http.serve_connection(TokioIo::new(stream), service).await.ok();
+            });
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: http::Request<Incoming>,
+    ) -> Result<http::Response<Full<Bytes>>, hyper::Error> {
+        let body = request.into_body().collect().await?.to_bytes();
+        let review: Value = serde_json::from_slice(&body).unwrap();
+        let reply = (self.behaviour.lock())(&review);
+        self.requests.lock().push(review);
+        let response = |code: u16, body: Bytes| {
+            http::Response::builder().status(code).body(Full::new(body)).unwrap()
+        };
+        Ok(match reply {
+            Reply::Json(json) => response(200, json.to_string().into()),
+            Reply::Status(code, text) => response(code, text.into()),
+            Reply::Redirect => {
+                let mut moved = response(307, Bytes::new());
+                let place = format!("https://127.0.0.1:{}/", self.port);
+                moved.headers_mut().insert("location", place.parse().unwrap());
+                moved
+            }
+            Reply::Long(bytes) => response(200, vec![b' '; bytes].into()),
+            Reply::Hang => std::future::pending().await,
+        })
+    }
+
+    pub fn behave(&self, behave: impl Fn(&Value) -> Reply + Send + Sync + 'static) {
+        *self.behaviour.lock() = Box::new(behave);
+    }
+
+    /// How an object names this webhook.
+    pub fn client_config(&self) -> Value {
+        json!({"url": format!("https://127.0.0.1:{}/convert", self.port),
+            "caBundle": BASE64.encode(&self.ca_pem)})
+    }
+}
