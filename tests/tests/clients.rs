@@ -1,6 +1,8 @@
 //! Third-party clients: the Python example of docs/grpc.md, and over REST the official Python
 //! client, kubectl, Helm and kube-rs.
 
+#[path = "clients/conversion.rs"]
+mod conversion;
 #[path = "clients/helm.rs"]
 mod helm;
 #[path = "clients/kubectl.rs"]
@@ -9,6 +11,7 @@ mod kubectl;
 mod operators;
 
 use anyhow::{Context, ensure};
+use conversion::a_webhook_in_a_pod_converts_versions;
 use helm::helm_installs_and_upgrades;
 use kubectl::{
     errors_are_reported_as_in_kubernetes, field_ownership_is_tracked, fields_are_explained,
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
             helm_installs_and_upgrades,
             a_kube_rs_controller_reconciles_a_derived_kind,
             the_python_dynamic_client_works_with_custom_kinds,
+            a_webhook_in_a_pod_converts_versions,
         ],
     )
 }

@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Objects are sent together up to about this many bytes.
 const REVIEW_BYTES: usize = 8 << 20;
 /// How much longer the answer may be than what was sent: twice, and this.
-const SLACK_BYTES: usize = 4 << 20;
+const SLACK_BYTES: usize = 1 << 20;
 
 /// What a write stores of an object, and what its client gets to see.
 pub struct Written {

@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use crate::connect::{Io, dial_service};
@@ -31,6 +32,8 @@ const WEBHOOKS_MAX: u64 = 1_000;
 const IDLE: Duration = Duration::from_secs(90);
 /// Unused connections that are kept to one webhook.
 const IDLE_MAX: usize = 8;
+/// What all calls of one webhook may hold at once, sent and received, in KiB. Others wait.
+const HELD_KIB: usize = 64 << 10;
 /// How much of an answer that reports an error is shown.
 const SHOWN_BYTES: usize = 2_048;
 
@@ -128,6 +131,7 @@ struct Endpoint {
     tls: TlsConnector,
     name: ServerName<'static>,
     idle: Mutex<Vec<Sender>>,
+    held: Semaphore,
 }
 
 impl Endpoint {
@@ -145,6 +149,7 @@ impl Endpoint {
             host,
             tls: TlsConnector::from(Arc::new(tls(&client.ca_pem)?)),
             idle: Mutex::default(),
+            held: Semaphore::new(HELD_KIB),
         })
     }
 
@@ -155,6 +160,8 @@ impl Endpoint {
         url: &str,
         post: &Post,
     ) -> Result<(StatusCode, Bytes), Failure> {
+        let kib = (post.body.len() + post.answer_bytes).div_ceil(1 << 10).min(HELD_KIB);
+        let _held = self.held.acquire_many(u32::try_from(kib)?).await?;
         let uri: Uri = url.parse()?;
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());

@@ -53,5 +53,3 @@ mod streams;
 mod warnings;
 #[path = "contract/watches.rs"]
 mod watches;
-#[path = "contract/webhook.rs"]
-mod webhook;

@@ -7,7 +7,8 @@
 //! namespace of its own and a time limit, and always removes it, even when interrupted. What a
 //! killed suite leaves behind is removed by the next one.
 //!
-//! [`hollow`]: nodes without containers, for tests that need many or need no root.
+//! [`hollow`]: nodes without containers, for tests that need many or need no root. [`webhook`]: a
+//! webhook's server.
 //!
 //! Entry points: [`Cluster`], [`suite::run`]. It must not know any component's internals: it
 //! sees what a user sees, through programs, the API, and the nodes' network namespaces.
@@ -20,5 +21,6 @@ pub mod registry;
 pub mod suite;
 pub mod tools;
 pub mod wait;
+pub mod webhook;
 
 pub use cluster::{Cluster, Options, Store};

@@ -10,13 +10,14 @@ fn file(name: &str) -> String {
     folder.join(name).to_string_lossy().into_owned()
 }
 
-fn kubectl(fixture: &Fixture, arguments: &[&str]) -> anyhow::Result<String> {
+/// kubectl in the scenario's namespace.
+pub fn kubectl(fixture: &Fixture, arguments: &[&str]) -> anyhow::Result<String> {
     let namespace = ["-n", fixture.namespace.as_str()];
     fixture.cluster.kubectl(&[arguments, &namespace].concat())
 }
 
 /// Writes a manifest for `-f`.
-fn write_manifest(fixture: &Fixture, name: &str, yaml: &str) -> anyhow::Result<String> {
+pub fn write_manifest(fixture: &Fixture, name: &str, yaml: &str) -> anyhow::Result<String> {
     let path = fixture.cluster.folder().join(format!("{}-{name}.yaml", fixture.namespace));
     std::fs::write(&path, yaml)?;
     Ok(path.to_string_lossy().into_owned())

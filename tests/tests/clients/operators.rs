@@ -53,7 +53,8 @@ fn white() -> String {
     "white".to_owned()
 }
 
-async fn connect(fixture: &Fixture) -> anyhow::Result<kube::Client> {
+/// kube-rs' client, as administrator.
+pub async fn connect(fixture: &Fixture) -> anyhow::Result<kube::Client> {
     let file = Kubeconfig::read_from(fixture.cluster.kubeconfig())?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)

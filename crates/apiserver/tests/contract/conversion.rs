@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
+use testkit::webhook::{Reply, Webhook};
 
 use crate::custom::{DEFINITIONS, define, definition, widget};
 use crate::server::{Answer, Rest, Server};
-use crate::webhook::{Reply, Webhook};
 
 const V1: &str = "/apis/example.com/v1/namespaces/default/widgets";
 const V2: &str = "/apis/example.com/v2/namespaces/default/widgets";
@@ -69,7 +69,8 @@ fn wide(name: &str, width: i64) -> Value {
 }
 
 async fn start() -> (Server, Rest, Webhook) {
-    let (server, webhook) = (Server::start().await, Webhook::start(honest).await);
+    let (server, webhook) =
+        (Server::start().await, Webhook::start("127.0.0.1", &["127.0.0.1"], honest).await.unwrap());
     let rest = server.admin();
     define(&rest, &converted(&webhook)).await;
     (server, rest, webhook)
@@ -438,7 +439,7 @@ async fn the_webhook_has_to_be_who_it_should_be() {
     let (server, rest, webhook) = start().await;
     rest.post(V1, &widget("a", json!({"size": 3}))).await.expect(201);
     rest.get(&format!("{V2}/a")).await.expect(200);
-    let other = Webhook::start(honest).await;
+    let other = Webhook::start("127.0.0.1", &["127.0.0.1"], honest).await.unwrap();
     let wrong = [
         // Another authority, the machine's authorities, another name, nobody there.
         json!({"url": webhook.client_config()["url"], "caBundle": other.client_config()["caBundle"]}),

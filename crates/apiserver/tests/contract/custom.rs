@@ -190,6 +190,28 @@ async fn every_served_version_shows_the_same_objects() {
     server.stop().await;
 }
 
+/// What a schema does not have is hidden, not lost: an object that was not written since shows it
+/// again with the next schema.
+#[tokio::test]
+async fn a_field_comes_back_with_its_schema() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    define(&rest, &definition()).await;
+    rest.post(WIDGETS, &widget("a", json!({"size": 3, "replicas": 7}))).await.expect(201);
+    let name = format!("{DEFINITIONS}/widgets.example.com");
+    let change = async |operation: &str| {
+        let at = |version: usize| {
+            json!({"op": operation, "value": {"type": "integer"}, "path": format!(
+                "/spec/versions/{version}/schema/openAPIV3Schema/properties/spec/properties/replicas")})
+        };
+        rest.patch(&name, "json", &json!([at(0), at(1)])).await.expect(200);
+        rest.get(&format!("{WIDGETS}/a")).await.expect(200)
+    };
+    assert!(change("remove").await["spec"].get("replicas").is_none());
+    assert_eq!(change("add").await["spec"]["replicas"], 7);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn a_definition_takes_its_objects_with_it() {
     let server = Server::start().await;

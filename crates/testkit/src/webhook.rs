@@ -43,27 +43,33 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    pub async fn start(behave: impl Fn(&Value) -> Reply + Send + Sync + 'static) -> Self {
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+    /// A webhook at any port of an address, with a certificate for these names.
+    ///
+    /// # Errors
+    /// When the address is not this machine's.
+    pub async fn start(
+        address: &str,
+        names: &[&str],
+        behave: impl Fn(&Value) -> Reply + Send + Sync + 'static,
+    ) -> anyhow::Result<Self> {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(signing_key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
+            .with_safe_default_protocol_versions()?
             .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
-            .unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            .with_single_cert(vec![cert.der().clone()], key)?;
+        let listener = TcpListener::bind((address, 0)).await?;
         let webhook = Self {
-            port: listener.local_addr().unwrap().port(),
+            port: listener.local_addr()?.port(),
             ca_pem: cert.pem(),
             behaviour: Arc::new(Mutex::new(Box::new(behave))),
             requests: Arc::default(),
             connections: Arc::default(),
         };
         tokio::spawn(webhook.clone().serve(listener, TlsAcceptor::from(Arc::new(tls))));
-        webhook
+        Ok(webhook)
     }
 
     async fn serve(self, listener: TcpListener, acceptor: TlsAcceptor) {
@@ -82,35 +88,37 @@ impl Webhook {
     async fn answer(
         &self,
         request: http::Request<Incoming>,
-    ) -> Result<http::Response<Full<Bytes>>, hyper::Error> {
+    ) -> anyhow::Result<http::Response<Full<Bytes>>> {
         let body = request.into_body().collect().await?.to_bytes();
-        let review: Value = serde_json::from_slice(&body).unwrap();
+        let review: Value = serde_json::from_slice(&body)?;
         let reply = (self.behaviour.lock())(&review);
         self.requests.lock().push(review);
-        let response = |code: u16, body: Bytes| {
-            http::Response::builder().status(code).body(Full::new(body)).unwrap()
-        };
-        Ok(match reply {
-            Reply::Json(json) => response(200, json.to_string().into()),
-            Reply::Status(code, text) => response(code, text.into()),
+        let response = http::Response::builder();
+        let (response, body) = match reply {
+            Reply::Json(json) => (response, json.to_string().into()),
+            Reply::Status(code, text) => (response.status(code), text.into()),
             Reply::Redirect => {
-                let mut moved = response(307, Bytes::new());
                 let place = format!("https://127.0.0.1:{}/", self.port);
-                moved.headers_mut().insert("location", place.parse().unwrap());
-                moved
+                (response.status(307).header("location", place), Bytes::new())
             }
-            Reply::Long(bytes) => response(200, vec![b' '; bytes].into()),
+            Reply::Long(bytes) => (response, vec![b' '; bytes].into()),
             Reply::Hang => std::future::pending().await,
-        })
+        };
+        Ok(response.body(Full::new(body))?)
     }
 
     pub fn behave(&self, behave: impl Fn(&Value) -> Reply + Send + Sync + 'static) {
         *self.behaviour.lock() = Box::new(behave);
     }
 
-    /// How an object names this webhook.
+    /// How an object names this webhook, by its own address.
     pub fn client_config(&self) -> Value {
         json!({"url": format!("https://127.0.0.1:{}/convert", self.port),
-            "caBundle": BASE64.encode(&self.ca_pem)})
+            "caBundle": self.ca_bundle()})
+    }
+
+    /// `caBundle` of its certificate.
+    pub fn ca_bundle(&self) -> String {
+        BASE64.encode(&self.ca_pem)
     }
 }
