@@ -1,5 +1,6 @@
 //! Creates, gets, a list of 5,000 objects and watch fan-out of the whole apiserver over TLS,
-//! compared with etcd's own put and range rate in the same run. `cargo bench -p apiserver`.
+//! compared with etcd's own put and range rate in the same run; the same of custom resources, and
+//! what 500 definitions cost. `cargo bench -p apiserver`.
 //!
 //! Load and server share this machine's cores, so ratios are more meaningful than absolute figures.
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use clock::monotonic;
 use futures::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use server::{Rest, Server};
 use store::{EtcdConfig, ListOptions, Store};
 
@@ -25,6 +26,8 @@ const WATCHERS: usize = 100;
 const UPDATES: usize = 1_000;
 const WRITERS: usize = 16;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const DEFINED: usize = 500;
 
 /// An etcd of its own, removed with its directory when dropped.
 struct Etcd {
@@ -103,40 +106,118 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-async fn apiserver(name: &str, server: &Server) {
-    let clients: Vec<Rest> = (0..CONNECTIONS).map(|_| server.admin()).collect();
+/// A kind that objects of 1 KB are made of.
+struct Sample {
+    what: &'static str,
+    path: &'static str,
+    object: fn(String, &str) -> Value,
+}
+
+const CONFIG_MAPS: Sample = Sample {
+    what: "",
+    path: MAPS,
+    object: |name, data| json!({"metadata": {"name": name}, "data": {"k": data}}),
+};
+const CUSTOM: Sample = Sample {
+    what: " custom",
+    path: "/apis/bench.example.com/v1/namespaces/default/kind0s",
+    object: |name, data| {
+        json!({"apiVersion": "bench.example.com/v1", "kind": "Kind0", "metadata": {"name": name},
+            "data": {"k": data}})
+    },
+};
+
+/// Creates, gets and lists.
+async fn rates(name: &str, clients: &[Rest], sample: &Sample) {
+    let Sample { what, path, object } = sample;
     let data = "x".repeat(700);
     let start = monotonic();
     join_all(clients.iter().enumerate().map(|(lane, rest)| {
         let data = data.clone();
         async move {
             for index in 0..OBJECTS / CONNECTIONS {
-                let object =
-                    json!({"metadata": {"name": format!("m-{lane}-{index}")}, "data": {"k": data}});
-                rest.post(MAPS, &object).await.expect(201);
+                let object = object(format!("m-{lane}-{index}"), &data);
+                rest.post(path, &object).await.expect(201);
             }
         }
     }))
     .await;
-    report(&format!("{name}: create 1 KB, 64 connections"), OBJECTS, start.elapsed());
+    report(&format!("{name}: create{what} 1 KB, 64 connections"), OBJECTS, start.elapsed());
     let start = monotonic();
     join_all(clients.iter().enumerate().map(|(lane, rest)| async move {
         for index in 0..OBJECTS / CONNECTIONS {
-            let path = format!("{MAPS}/m-{lane}-{index}");
+            let path = format!("{path}/m-{lane}-{index}");
             rest.ask("GET", &path, &[], Vec::new()).await.expect(200);
         }
     }))
     .await;
-    report(&format!("{name}: get, 64 connections"), OBJECTS, start.elapsed());
+    report(&format!("{name}: get{what}, 64 connections"), OBJECTS, start.elapsed());
     let (mut times, mut length) = (Vec::new(), 0);
     for _ in 0..LISTS {
         let start = monotonic();
-        let (_, bytes) = clients[0].exchange("GET", MAPS, &[], Vec::new()).await;
+        let (_, bytes) = clients[0].exchange("GET", path, &[], Vec::new()).await;
         times.push(start.elapsed());
         length = bytes.len();
     }
-    let what = format!("{name}: list, {:.1} MB, objects", length as f64 / 1e6);
+    let what = format!("{name}: list{what}, {:.1} MB, objects", length as f64 / 1e6);
     report(&what, OBJECTS, median(times));
+}
+
+fn definition(number: usize) -> Value {
+    let text = json!({"type": "string"});
+    let properties: serde_json::Map<_, _> =
+        (0..40).map(|field| (format!("field{field}"), text.clone())).collect();
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("kind{number}s.bench.example.com")},
+        "spec": {"group": "bench.example.com", "scope": "Namespaced",
+            "names": {"plural": format!("kind{number}s"), "singular": format!("kind{number}"),
+                "kind": format!("Kind{number}")},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "properties": properties},
+                    "data": {"type": "object", "additionalProperties": text}}}}}]}})
+}
+
+/// Creates a definition, and returns when its first list is answered.
+async fn define(rest: &Rest, number: usize) {
+    rest.post(DEFINITIONS, &definition(number)).await.expect(201);
+    let path = format!("/apis/bench.example.com/v1/namespaces/default/kind{number}s");
+    while rest.get(&path).await.code != 200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Custom kinds: what they cost, and what their objects cost beside built-in ones.
+async fn definitions() {
+    let mut server = Server::spawn(&[]).await;
+    let clients: Vec<Rest> = (0..CONNECTIONS).map(|_| server.admin()).collect();
+    rates("no definitions", &clients, &CONFIG_MAPS).await;
+    let before = server.allocated();
+    let mut times = Vec::new();
+    for number in 0..DEFINED {
+        let start = monotonic();
+        define(&clients[0], number).await;
+        times.push(start.elapsed());
+    }
+    report("definition to first list, median of 500", 1, median(times));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let each = server.allocated().saturating_sub(before) / DEFINED;
+    println!("{:<48} {each:>10} bytes", "memory of a definition with 41 fields");
+    rates("500 definitions", &clients, &CUSTOM).await;
+    let maps = Sample { path: "/api/v1/namespaces/kube-public/configmaps", ..CONFIG_MAPS };
+    rates("500 definitions", &clients, &maps).await;
+    let start = monotonic();
+    server.restart().await;
+    while server.admin().get(CUSTOM.path).await.code != 200 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    report("restart to first custom list", 1, start.elapsed());
+    server.stop().await;
+}
+
+async fn apiserver(name: &str, server: &Server) {
+    let clients: Vec<Rest> = (0..CONNECTIONS).map(|_| server.admin()).collect();
+    rates(name, &clients, &CONFIG_MAPS).await;
     fan_out(name, server, &clients).await;
 }
 
@@ -184,6 +265,7 @@ async fn main() {
     let embedded = Server::start().await;
     apiserver("embedded", &embedded).await;
     embedded.stop().await;
+    definitions().await;
     let Some(etcd) = etcd() else {
         println!("etcd is not installed: no comparison");
         return;

@@ -28,6 +28,7 @@ pub struct Server {
     running: Option<Running>,
     /// The server's process, if it is not this one.
     process: Option<std::process::Child>,
+    arguments: Vec<String>,
 }
 
 /// An answer of the REST door.
@@ -81,22 +82,37 @@ impl Server {
     /// Starts in a process of its own, whose memory is its own.
     pub async fn spawn(flags: &[&str]) -> Self {
         let (mut server, arguments) = Self::prepare(flags);
+        server.arguments = arguments;
+        server.launch().await;
+        server
+    }
+
+    /// Kills the process of a spawned server, and starts it again.
+    pub async fn restart(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+        self.launch().await;
+    }
+
+    async fn launch(&mut self) {
         // Another process may take the port before the server does; then it ends at once.
         loop {
-            server.port = std::net::TcpListener::bind("127.0.0.1:0")
+            self.port = std::net::TcpListener::bind("127.0.0.1:0")
                 .and_then(|free| free.local_addr())
                 .unwrap()
                 .port();
             let process = std::process::Command::new(env!("CARGO_BIN_EXE_skiff-apiserver"))
-                .args(&arguments[1..])
-                .args([format!("--secure-port={}", server.port), "--log-level=error".to_owned()])
+                .args(&self.arguments[1..])
+                .args([format!("--secure-port={}", self.port), "--log-level=error".to_owned()])
                 .spawn();
-            server.process = Some(process.unwrap());
-            while server.process.as_mut().unwrap().try_wait().unwrap().is_none() {
-                if server.tls().await.is_some() {
-                    return server;
+            self.process = Some(process.unwrap());
+            while self.process.as_mut().unwrap().try_wait().unwrap().is_none() {
+                if self.tls().await.is_some() {
+                    return;
                 }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         }
     }
@@ -157,6 +173,7 @@ impl Server {
             shutdown: CancellationToken::new(),
             running: None,
             process: None,
+            arguments: Vec::new(),
         };
         (server, arguments)
     }

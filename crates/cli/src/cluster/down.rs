@@ -67,7 +67,7 @@ pub async fn run(args: DownArgs) -> anyhow::Result<ExitCode> {
     crate::cluster::join_errors(problems)?;
     let name = layout.name();
     match (was_there, args.keep_data) {
-        (false, _) => println!("There is no cluster {name:?}."),
+        (false, _) => println!("There is no cluster {name:?} in {}.", layout.root().display()),
         (true, true) => println!(
             "Cluster {name:?} is down, after {elapsed}. Its data stays in {}.",
             layout.root().display()

@@ -71,6 +71,18 @@ impl Selection {
         };
         std::path::absolute(&path).with_context(|| format!("data folder {}", path.display()))
     }
+
+    /// The flags that select this cluster in another command, each after a space.
+    pub fn flags(&self) -> String {
+        let mut flags = String::new();
+        if self.name != "skiff" {
+            flags.push_str(&format!(" --name {}", self.name));
+        }
+        if let Some(folder) = &self.data_dir {
+            flags.push_str(&format!(" --data-dir {}", folder.display()));
+        }
+        flags
+    }
 }
 
 /// Flags of `skiff up`.
@@ -368,6 +380,17 @@ mod tests {
         assert_eq!(nodes[2].name, "node-3");
         assert_eq!(nodes[2].address.to_string(), "172.30.0.13");
         assert_eq!(options.server(), "https://172.30.0.1:6443");
+    }
+
+    #[test]
+    fn the_flags_of_a_cluster_select_it_again() {
+        let selection = |name: &str, folder: Option<&str>| Selection {
+            name: name.to_owned(),
+            data_dir: folder.map(PathBuf::from),
+        };
+        assert_eq!(selection("skiff", None).flags(), "");
+        assert_eq!(selection("a", None).flags(), " --name a");
+        assert_eq!(selection("a", Some("/d")).flags(), " --name a --data-dir /d");
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let layout = Layout::new(&args.selection.name, args.selection.data_dir()?);
     let wait = Duration::from_secs(args.wait);
     let user_file = if args.no_kubeconfig { None } else { Some(kubeconfig::user_file()?) };
+    let flags = args.selection.flags();
     let options = args.into_options()?;
     let progress = Progress::start();
 
@@ -70,7 +71,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         progress.done(&format!("context {context:?} in {}", path.display()));
     }
     let elapsed = progress.finish();
-    print_next_steps(&layout, &options, already, &elapsed, user_file.is_some());
+    print_next_steps(&layout, &options, &flags, already, &elapsed, user_file.is_some());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -285,6 +286,7 @@ fn count(nodes: u8) -> String {
 fn print_next_steps(
     layout: &Layout,
     options: &Options,
+    flags: &str,
     already: bool,
     elapsed: &str,
     has_context: bool,
@@ -294,10 +296,6 @@ fn print_next_steps(
         println!("Cluster {name:?} is up already, with {}.", count(options.nodes));
     } else {
         println!("Cluster {name:?} is up with {}, after {elapsed}.", count(options.nodes));
-    }
-    let mut flags = String::new();
-    if name != "skiff" {
-        flags = format!(" --name {name}");
     }
     if !has_context {
         println!("Its kubeconfig: {}", layout.kubeconfig("admin").display());
