@@ -97,7 +97,12 @@ impl KindRow {
         }
     }
 
-    /// The API version in which objects are stored.
+    /// The version in which objects are stored.
+    pub fn storage_version(&self) -> &str {
+        self.custom.as_ref().map_or(&self.version, |custom| &custom.storage_version)
+    }
+
+    /// That with the group.
     pub fn storage_api_version(&self) -> String {
         match &self.custom {
             Some(custom) => format!("{}/{}", self.group, custom.storage_version),

@@ -91,7 +91,8 @@ impl Core {
         if row.converter().is_some() {
             return self.converted_all(row, versions, Shape::List).await;
         }
-        if row.custom.is_none() {
+        // What is stored is read in the storage version.
+        if row.storage_version() == row.version {
             return Ok(versions);
         }
         Ok(versions.iter().map(|version| version.served(row)).collect())

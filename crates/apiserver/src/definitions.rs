@@ -7,12 +7,15 @@
 
 pub mod plan;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::object::Object;
 use api::{ApiError, Kind, KindRef};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use tokio_util::sync::CancellationToken;
 
@@ -49,7 +52,7 @@ pub fn keep(core: &Arc<Core>, shutdown: CancellationToken) {
 async fn follow(core: &Arc<Core>) -> Result<(), ApiError> {
     let filter = Filter::everything(CustomResourceDefinition::ROW, "");
     let mut changes = core.cache.watch(filter, None, WatchSettings::default())?;
-    let mut unfinished = false;
+    let (mut unfinished, mut known) = (false, Known::default());
     loop {
         if unfinished {
             tokio::select! {
@@ -61,22 +64,20 @@ async fn follow(core: &Arc<Core>) -> Result<(), ApiError> {
         } else {
             return Ok(());
         }
-        unfinished = settle(core).await;
+        unfinished = settle(core, &mut known).await;
     }
 }
 
 /// Does what every definition asks for; whether something is left.
-async fn settle(core: &Arc<Core>) -> bool {
+async fn settle(core: &Arc<Core>, known: &mut Known) -> bool {
     let mut unfinished = false;
     // A change can make another one possible: names that are freed.
     for _ in 0..2 {
-        let all = definitions(core);
+        let all = known.refresh(core);
         for (definition, action) in plan(&all, core.clock.now()) {
             let name = definition.metadata.name.as_deref().unwrap_or_default();
             let outcome = match action {
-                Action::Write(status) => {
-                    write(core, definition, |new| new.status = Some(*status.clone())).await
-                }
+                Action::Write(status) => write(core, definition, *status).await,
                 Action::Finalize => {
                     finalize(core, definition).await.map(|done| unfinished |= !done)
                 }
@@ -94,25 +95,52 @@ async fn settle(core: &Arc<Core>) -> bool {
     unfinished
 }
 
-fn definitions(core: &Core) -> Vec<CustomResourceDefinition> {
-    let row = CustomResourceDefinition::ROW;
-    let versions = core.cache.resource(row).list(&Filter::everything(row, ""));
-    let all = versions.iter().map(|version| CustomResourceDefinition::decode(&version.json));
-    all.filter_map(Result::ok).collect()
+/// The definitions as they were seen last, with their revisions. Without their schemas, which are
+/// large and not looked at here.
+#[derive(Default)]
+struct Known(HashMap<Box<str>, (u64, Arc<CustomResourceDefinition>)>);
+
+impl Known {
+    /// All definitions, by name. Only what has changed is decoded.
+    fn refresh(&mut self, core: &Core) -> Vec<Arc<CustomResourceDefinition>> {
+        let row = CustomResourceDefinition::ROW;
+        let mut before = std::mem::take(&mut self.0);
+        for version in core.cache.resource(row).list(&Filter::everything(row, "")) {
+            let same = before.remove(&version.name).filter(|(seen, _)| *seen == version.revision);
+            let read = || {
+                let mut definition = CustomResourceDefinition::decode(&version.json).ok()?;
+                definition.spec.versions.clear();
+                Some((version.revision, Arc::new(definition)))
+            };
+            if let Some(definition) = same.or_else(read) {
+                self.0.insert(version.name.clone(), definition);
+            }
+        }
+        let mut all: Vec<_> = self.0.values().map(|(_, definition)| definition.clone()).collect();
+        all.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
+        all
+    }
 }
 
-/// Writes a change to the definition as it was seen.
+/// Writes the status of the definition as it was seen.
 async fn write(
     core: &Core,
     seen: &CustomResourceDefinition,
-    change: impl Fn(&mut CustomResourceDefinition),
+    status: CustomResourceDefinitionStatus,
 ) -> Result<(), ApiError> {
     let target = target(CustomResourceDefinition::ROW.into(), "", name(seen), "status");
     let (user, options) = (system_user(), Options::default());
     let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
-    let mut wanted = seen.clone();
-    change(&mut wanted);
-    update_with(call, |_, _: &Version| Ok(Box::new(wanted.clone()))).await.map(|_| ())
+    update_with(call, |current, _: &Version| {
+        let mut new = current.clone_object();
+        new.metadata_mut().resource_version.clone_from(&seen.metadata.resource_version);
+        if let Some(definition) = new.downcast_mut::<CustomResourceDefinition>() {
+            definition.status = Some(status.clone());
+        }
+        Ok(new)
+    })
+    .await
+    .map(|_| ())
 }
 
 fn name(definition: &CustomResourceDefinition) -> &str {

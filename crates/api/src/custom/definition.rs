@@ -37,12 +37,16 @@ pub fn rows(definition: &CustomResourceDefinition) -> Rows {
     };
     let selectable = selectable(definition);
     let row = |version| Arc::new(row(definition, version, &stored.name, &selectable));
+    let stored_row = row(stored);
     let served = if holds(definition, ESTABLISHED) {
-        spec.versions.iter().filter(|version| version.served).map(row).collect()
+        let served = spec.versions.iter().filter(|version| version.served);
+        served
+            .map(|version| if version.storage { stored_row.clone() } else { row(version) })
+            .collect()
     } else {
         Vec::new()
     };
-    Rows { served, stored: Some(row(stored)) }
+    Rows { served, stored: Some(stored_row) }
 }
 
 /// The names of a definition's kind, for clients that treat all kinds alike and need no schema: in

@@ -1,5 +1,6 @@
 //! Decides what becomes of definitions: a pure function of all of them.
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 
 use api::custom::definition::{ESTABLISHED, NAMES_ACCEPTED, TERMINATING, holds};
@@ -25,14 +26,15 @@ pub enum Action {
 
 /// What has to be done now. Names are taken in the order of the definitions; those that are
 /// accepted already come first.
-pub fn plan(
-    all: &[CustomResourceDefinition],
+pub fn plan<D: Borrow<CustomResourceDefinition>>(
+    all: &[D],
     now: Timestamp,
 ) -> Vec<(&CustomResourceDefinition, Action)> {
+    let all: Vec<&CustomResourceDefinition> = all.iter().map(Borrow::borrow).collect();
     let mut accepted: Vec<CustomResourceDefinitionNames> =
         all.iter().map(|definition| accepted_names(definition).clone()).collect();
     let mut actions = Vec::new();
-    for (index, definition) in all.iter().enumerate() {
+    for (index, definition) in all.iter().copied().enumerate() {
         if definition.metadata.deletion_timestamp.is_some() {
             let ours = |finalizer: &String| finalizer == FINALIZER;
             if definition.metadata.finalizers.iter().flatten().any(ours) {
@@ -40,7 +42,9 @@ pub fn plan(
             }
             continue;
         }
-        let taken = taken(all, &accepted, index);
+        // With the names that it has, it is in nobody's way.
+        let is_settled = *accepted_names(definition) == definition.spec.names;
+        let taken = if is_settled { Taken::default() } else { taken(&all, &accepted, index) };
         let (names, conflict) = names(definition, &taken);
         let mut status = definition.status.clone().unwrap_or_default();
         status.accepted_names = Some(names.clone());
@@ -74,13 +78,14 @@ fn accepted_names(definition: &CustomResourceDefinition) -> &CustomResourceDefin
 }
 
 /// The names of resources and of kinds that the other definitions of a group have.
+#[derive(Default)]
 struct Taken<'a> {
     resources: HashSet<&'a str>,
     kinds: HashSet<&'a str>,
 }
 
 fn taken<'a>(
-    all: &[CustomResourceDefinition],
+    all: &[&CustomResourceDefinition],
     accepted: &'a [CustomResourceDefinitionNames],
     own: usize,
 ) -> Taken<'a> {

@@ -1,5 +1,7 @@
 //! Custom resources: defined, served and removed while the server runs, through both doors.
 
+use std::time::Duration;
+
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
 
@@ -188,6 +190,38 @@ async fn every_served_version_shows_the_same_objects() {
     rest.get(&beta).await.expect(404);
     assert_eq!(rest.get(WIDGETS).await.expect(200)["items"].as_array().unwrap().len(), 2);
     server.stop().await;
+}
+
+/// A server that is killed at any moment of a definition's life goes on where it was.
+#[tokio::test]
+async fn a_killed_server_goes_on_with_its_definitions() {
+    let mut server = Server::spawn(&[]).await;
+    let name = format!("{DEFINITIONS}/widgets.example.com");
+    // Before it can be established.
+    server.admin().post(DEFINITIONS, &definition()).await.expect(201);
+    server.restart().await;
+    let rest = server.admin();
+    let until = clock::instant() + Duration::from_secs(10);
+    while rest.post(WIDGETS, &widget("a", json!({"size": 3}))).await.code != 201 {
+        assert!(clock::instant() < until, "it is not established");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Between the establishment and the next object.
+    server.restart().await;
+    let rest = server.admin();
+    rest.post(WIDGETS, &widget("b", json!({"size": 3}))).await.expect(201);
+    rest.post(WIDGETS, &widget("c", json!({"size": 11}))).await.expect(422);
+    assert_eq!(rest.get(WIDGETS).await.expect(200)["items"].as_array().unwrap().len(), 2);
+    // Before its objects are deleted with it.
+    rest.delete(&name).await.expect(200);
+    server.restart().await;
+    let rest = server.admin();
+    while rest.get(&name).await.code != 404 {
+        assert!(clock::instant() < until, "it is not deleted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    define(&rest, &definition()).await;
+    assert_eq!(rest.get(WIDGETS).await.expect(200)["items"], json!([]));
 }
 
 /// What a schema does not have is hidden, not lost: an object that was not written since shows it
