@@ -17,6 +17,8 @@ mod conversion;
 mod creation;
 #[path = "contract/custom.rs"]
 mod custom;
+#[path = "contract/definitions.rs"]
+mod definitions;
 #[path = "contract/deletion.rs"]
 mod deletion;
 #[path = "contract/doors.rs"]
