@@ -43,6 +43,7 @@ down:
 
 test: build
 	@deploy/packages.sh run test compose
+	@deploy/build.sh --workspace --tests
 	@$(XTASK) images
 	@deploy/python.sh $(VENV) docs/requirements.txt tests/requirements.txt
 	@deploy/kubectl.sh $(VENV)/bin

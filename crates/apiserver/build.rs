@@ -1,6 +1,6 @@
 //! Extracts the descriptions of Kubernetes' types and fields from the source of `k8s-openapi`, for
 //! `kubectl explain`: a line of `definition[.field]`, a tab and the text with `\n` and `\\`
-//! escaped. Also tells the commit that is built, for `/version`.
+//! escaped. Also passes on the commit that is built, for `/version`.
 
 #[path = "../xtask/src/codegen/openapi.rs"]
 #[expect(dead_code, reason = "codegen needs more of a type than its texts")]

@@ -30,15 +30,7 @@ const RENEWAL: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
-    runtime::init("warn");
-    let threads = tokio::runtime::Runtime::new().expect("threads can be started");
-    match threads.block_on(run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tests::bench::run(run())
 }
 
 async fn run() -> anyhow::Result<()> {

@@ -25,15 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(5);
 
 fn main() -> ExitCode {
-    runtime::init("warn");
-    let threads = tokio::runtime::Runtime::new().expect("threads can be started");
-    match threads.block_on(run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tests::bench::run(run())
 }
 
 async fn run() -> anyhow::Result<()> {

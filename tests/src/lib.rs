@@ -6,9 +6,10 @@
 //! `cargo test -p tests --test pods [SCENARIO]`, as root.
 //!
 //! Entry points for the suites: [`pods`] and [`web`], which hold what several of them share, and
-//! [`device_plugin`].
+//! [`device_plugin`]; for the benchmarks: [`bench`].
 //! It must not know any component's internals.
 
+pub mod bench;
 pub mod device_plugin;
 pub mod pods;
 pub mod web;

@@ -10,7 +10,8 @@ mod docker;
 use anyhow::{Context, ensure};
 use docker::{Docker, compose_command, has, repository};
 use std::process::Command;
-use testkit::{tools, wait};
+use std::sync::Arc;
+use testkit::{suite, tools, wait};
 
 const NODES: [&str; 3] = ["172.29.0.11", "172.29.0.12", "172.29.0.13"];
 
@@ -42,9 +43,13 @@ fn a_cluster_of_containers_serves_an_application() -> anyhow::Result<()> {
     if !has("dockerd") || !has("docker") || compose_command().is_none() {
         return tools::missing("docker", "dockerd, docker or docker-compose is not installed");
     }
-    let docker = Docker::prepare()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(life_cycle(&docker));
+    let docker = Arc::new(Docker::prepare()?);
+    let test = {
+        let docker = docker.clone();
+        async move { life_cycle(&docker).await }
+    };
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(suite::within(suite::SCENARIO_TIMEOUT, test));
     if outcome.is_err() {
         eprintln!("{}", docker.logs());
     }

@@ -139,7 +139,7 @@ struct FieldSchema<'a> {
     is_object: bool,
     list: Merge<'a>,
     atomic: bool,
-    /// In Go every object has it, be it empty: a struct that is no pointer, a required list.
+    /// In Go every object has it, even if empty: a struct that is not a pointer, a required list.
     always: bool,
 }
 

@@ -50,7 +50,7 @@ const UNITS: [(&str, f64); 8] = [
     ("h", 3_600e9),
 ];
 
-/// Reads a duration such as `1h15m30.5s`; a negative one is none.
+/// Reads a duration such as `1h15m30.5s`; a negative one counts as 0.
 ///
 /// # Errors
 /// For what Go would not read either.

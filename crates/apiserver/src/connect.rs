@@ -1,4 +1,4 @@
-//! Streaming subresources: log, exec, attach, port-forward. Both doors open them through the
+//! Streaming subresources: log, exec, attach, port-forward. Both front ends open them through the
 //! pipeline and then carry the same frames to the node's kubelet. Also proxy, which only REST has.
 
 mod log;

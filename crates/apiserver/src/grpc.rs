@@ -1,4 +1,4 @@
-//! The gRPC door: `skiff.api.v1.Resources`, health and reflection, on the same pipeline as REST.
+//! The gRPC front end: `skiff.api.v1.Resources`, health and reflection, on REST's pipeline.
 
 mod bind;
 mod convert;

@@ -32,7 +32,7 @@ pub struct Unread {
     pub format: Result<BodyFormat, ApiError>,
 }
 
-/// Holds a body until it is read: the door and the request share it.
+/// Holds a body until it is read: the front end and the request share it.
 #[derive(Clone, Default)]
 pub struct Slot(Arc<Mutex<Option<Unread>>>);
 
@@ -135,6 +135,6 @@ pub async fn discard(mut body: Body) {
             }
         }
     };
-    // Not all of it is no failure: the answer is sent all the same.
+    // If there is more, the answer is sent all the same.
     tokio::time::timeout(DISCARD_TIME, receiving).await.ok();
 }

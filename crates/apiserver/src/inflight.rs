@@ -111,7 +111,7 @@ impl Inflight {
     }
 }
 
-/// Holds a request's seat until its answer has been sent: the door and the request share it.
+/// Holds a request's seat until its answer has been sent: the front end and the request share it.
 #[derive(Clone, Debug, Default)]
 pub struct Seat(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
@@ -129,7 +129,7 @@ pub async fn admit<S>(core: Arc<Core>, request: Request, mut inner: S) -> Result
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
-    // A door may have taken it, to receive a large message.
+    // A front end may have taken it, to receive a large message.
     if !request.seat.is_taken() {
         *request.seat.0.lock() = core.inflight.take(&request)?;
     }

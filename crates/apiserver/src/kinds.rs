@@ -1,8 +1,8 @@
 //! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`.
 //!
 //! The verbs are written once (`verbs/`) and call the strategy of the object's kind through
-//! [`AnyStrategy`]. Every kind that has objects has a line in [`STRATEGIES`]. The order on a write
-//! is Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`,
+//! [`AnyStrategy`]. Every built-in kind that has objects has a line in [`STRATEGIES`]. The order on a
+//! write is Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`,
 //! store.
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
@@ -52,6 +52,9 @@ mod storage_class;
 mod volumes;
 mod workload;
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use api::object::Object;
 use api::status::FieldError;
 use api::{Kind, KindRow};
@@ -72,7 +75,7 @@ pub struct Context<'a> {
 pub enum Dependents {
     /// The garbage collector deletes them.
     Deleted,
-    /// They stay, as the kind's first version had it. The warning tells who may not expect it.
+    /// They stay, as the kind's first version had it. The warning is for clients that may not expect it.
     Orphaned { warning: Option<&'static str> },
     /// There are none: no policy leaves a finalizer.
     Unsupported,
@@ -93,7 +96,7 @@ pub struct Column {
 
 /// The differences of one kind. Every method has a default for kinds without that rule.
 pub trait Strategy: Send + Sync + 'static {
-    type Object: Kind;
+    type Object: Object;
 
     /// Fills defaults, as Kubernetes' `SetDefaults_*` do. Idempotent.
     fn default(&self, _object: &mut Self::Object) {}
@@ -190,7 +193,7 @@ pub trait Strategy: Send + Sync + 'static {
 
     /// One cell per column: strings, integers or booleans as JSON.
     fn cells(&self, object: &Self::Object, now: Timestamp) -> Vec<serde_json::Value> {
-        let metadata = k8s_openapi::Metadata::metadata(object);
+        let metadata = object.metadata();
         vec![metadata.name.clone().unwrap_or_default().into(), age(metadata, now).into()]
     }
 }
@@ -198,8 +201,6 @@ pub trait Strategy: Send + Sync + 'static {
 /// [`Strategy`] with the object's type erased. Panics are impossible as long as callers find the
 /// strategy by the object's own row.
 pub trait AnyStrategy: Send + Sync {
-    /// Whether objects of a kind follow this strategy.
-    fn is_of(&self, row: &KindRow) -> bool;
     fn default(&self, object: &mut dyn Object);
     fn prepare_create(&self, object: &mut dyn Object, context: &Context<'_>);
     fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
@@ -219,19 +220,15 @@ pub trait AnyStrategy: Send + Sync {
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value>;
 }
 
-fn typed<K: Kind>(object: &dyn Object) -> &K {
-    object.downcast_ref().expect("a strategy is found by the row of its object")
+fn typed<T: Object>(object: &dyn Object) -> &T {
+    object.as_any().downcast_ref().expect("a strategy is found by the row of its object")
 }
 
-fn typed_mut<K: Kind>(object: &mut dyn Object) -> &mut K {
-    object.downcast_mut().expect("a strategy is found by the row of its object")
+fn typed_mut<T: Object>(object: &mut dyn Object) -> &mut T {
+    object.as_any_mut().downcast_mut().expect("a strategy is found by the row of its object")
 }
 
 impl<S: Strategy> AnyStrategy for S {
-    fn is_of(&self, row: &KindRow) -> bool {
-        S::Object::ROW == row
-    }
-
     fn default(&self, object: &mut dyn Object) {
         Strategy::default(self, typed_mut(object));
     }
@@ -309,52 +306,69 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
     }
 }
 
-/// The strategy of every kind that has objects; one line per kind.
-static STRATEGIES: &[&dyn AnyStrategy] = &[
-    &config_map::Rules,
-    &controller_revision::Rules,
-    &event::Rules,
-    &event::NewerRules,
-    &lease::Rules,
-    &runtime_class::Rules,
-    &service_account::Rules,
-    &cron_job::Rules,
-    &custom_resource_definition::Rules,
-    &daemon_set::Rules,
-    &deployment::Rules,
-    &endpoint_slice::Rules,
-    &endpoints::Rules,
-    &ingress::Rules,
-    &ingress_class::Rules,
-    &job::Rules,
-    &limit_range::Rules,
-    &namespace::Rules,
-    &network_policy::Rules,
-    &node::Rules,
-    &persistent_volume::Rules,
-    &persistent_volume_claim::Rules,
-    &pod::Rules,
-    &pod_disruption_budget::Rules,
-    &pod_template::Rules,
-    &priority_class::Rules,
-    &rbac::Roles,
-    &rbac::ClusterRoles,
-    &rbac::RoleBindings,
-    &rbac::ClusterRoleBindings,
-    &replica_set::Rules,
-    &replication_controller::Rules,
-    &resource_quota::Rules,
-    &secret::Rules,
-    &service::Rules,
-    &stateful_set::Rules,
-    &storage_class::Rules,
-    &custom::Rules,
+/// The strategy of every built-in kind that has objects; one line per kind.
+static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
+    of(&config_map::Rules),
+    of(&controller_revision::Rules),
+    of(&event::Rules),
+    of(&event::NewerRules),
+    of(&lease::Rules),
+    of(&runtime_class::Rules),
+    of(&service_account::Rules),
+    of(&cron_job::Rules),
+    of(&custom_resource_definition::Rules),
+    of(&daemon_set::Rules),
+    of(&deployment::Rules),
+    of(&endpoint_slice::Rules),
+    of(&endpoints::Rules),
+    of(&ingress::Rules),
+    of(&ingress_class::Rules),
+    of(&job::Rules),
+    of(&limit_range::Rules),
+    of(&namespace::Rules),
+    of(&network_policy::Rules),
+    of(&node::Rules),
+    of(&persistent_volume::Rules),
+    of(&persistent_volume_claim::Rules),
+    of(&pod::Rules),
+    of(&pod_disruption_budget::Rules),
+    of(&pod_template::Rules),
+    of(&priority_class::Rules),
+    of(&rbac::Roles),
+    of(&rbac::ClusterRoles),
+    of(&rbac::RoleBindings),
+    of(&rbac::ClusterRoleBindings),
+    of(&replica_set::Rules),
+    of(&replication_controller::Rules),
+    of(&resource_quota::Rules),
+    of(&secret::Rules),
+    of(&service::Rules),
+    of(&stateful_set::Rules),
+    of(&storage_class::Rules),
 ];
+
+const fn of<S: Strategy<Object: Kind>>(
+    strategy: &'static S,
+) -> (&'static KindRow, &'static dyn AnyStrategy) {
+    (S::Object::ROW, strategy)
+}
+
+/// A kind's group, version and name.
+type Key<'a> = (&'a str, &'a str, &'a str);
+
+static BY_KIND: LazyLock<HashMap<Key<'_>, &dyn AnyStrategy>> =
+    LazyLock::new(|| STRATEGIES.iter().map(|(row, strategy)| (key(row), *strategy)).collect());
+
+fn key(row: &KindRow) -> Key<'_> {
+    (&row.group, &row.version, &row.kind)
+}
 
 /// The strategy of a kind that has objects.
 pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
-    let found = STRATEGIES.iter().copied().find(|strategy| strategy.is_of(row));
-    found.expect("every kind that has objects has a strategy")
+    if row.custom.is_some() {
+        return &custom::Rules;
+    }
+    BY_KIND.get(&key(row)).copied().expect("every kind that has objects has a strategy")
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The apiserver: Kubernetes' API over REST and gRPC on one TLS port, on one pipeline.
 //!
-//! A request from either door becomes one [`request::Request`] and passes through one tower stack
-//! ([`pipeline`]: metrics, authentication, authorization, a seat, the body, handler); reads are
+//! A request from either front end becomes one [`request::Request`] and passes through one tower
+//! stack ([`pipeline`]: metrics, authentication, authorization, a seat, the body, handler); reads are
 //! answered from the watch cache ([`cache`]) as encoded bytes, writes ([`verbs`]) are decoded once,
 //! defaulted, admitted, validated and stored by compare-and-swap.
 //!
-//! - Doors: [`rest`], [`grpc`], behind [`server`].
+//! - Front ends: [`rest`], [`grpc`], behind [`server`].
 //! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
 //!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].

@@ -75,7 +75,7 @@ pub fn integer(text: &str) -> Result<i64, ApiError> {
 /// Parses `timeout`, which any request that is not a stream may have.
 ///
 /// # Errors
-/// 400 for what is no duration.
+/// 400 for what is not a duration.
 pub fn time_limit(options: &Options) -> Result<Option<Duration>, ApiError> {
     let text = options.parameter("timeout").unwrap_or_default();
     if text.is_empty() {

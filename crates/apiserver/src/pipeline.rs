@@ -1,5 +1,5 @@
-//! The one stack that both doors call: metrics, authentication, authorization, a seat, the body,
-//! then the handler, until its time is over.
+//! The one stack that both front ends call: metrics, authentication, authorization, a seat, the
+//! body, then the handler, until its time is over.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +18,7 @@ use crate::{authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
 /// A stack of steps. Clone it per request.
 pub type Pipeline = BoxCloneSyncService<Request, Response, ApiError>;
 
-/// The whole stack, and its first steps alone, by which a door decides whether to receive a
+/// The whole stack, and its first steps alone, by which a front end decides whether to receive a
 /// message at all.
 #[derive(Clone)]
 pub struct Pipelines {

@@ -1,7 +1,7 @@
 //! The kinds that are served at the moment: the built-in ones, and those of established
 //! CustomResourceDefinitions.
 //!
-//! A request's kind is looked up once, at its door. The cache's feed sets custom kinds in the
+//! A request's kind is looked up once, at its front end. The cache's feed sets custom kinds in the
 //! store's order ([`Registry::set`]), so that whoever has seen a definition established is served
 //! by it. It must not know requests or the store.
 

@@ -1,4 +1,4 @@
-//! Requests, in the one form that both doors build.
+//! Requests, in the one form that both front ends build.
 
 use std::fmt;
 use std::sync::Arc;
@@ -195,7 +195,7 @@ pub struct Request {
     /// Empty until it has been received.
     pub body: Bytes,
     pub body_format: BodyFormat,
-    /// The body until then, if the door has not received it.
+    /// The body until then, if the front end has not received it.
     pub unread: Slot,
     pub seat: Seat,
     /// When its head was there.

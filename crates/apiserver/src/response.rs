@@ -1,4 +1,4 @@
-//! What the pipeline answers, before a door renders it.
+//! What the pipeline answers, before a front end renders it.
 
 use std::collections::HashSet;
 use std::sync::Arc;

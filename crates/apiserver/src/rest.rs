@@ -1,4 +1,4 @@
-//! The REST door: HTTP requests in, Kubernetes' wire formats out.
+//! The REST front end: HTTP requests in, Kubernetes' wire formats out.
 
 mod documents;
 mod list;
@@ -55,7 +55,7 @@ pub fn certificate(extensions: &http::Extensions) -> ClientCertificate {
     extensions.get::<ClientCertificate>().cloned().unwrap_or_default()
 }
 
-/// The REST door.
+/// The REST front end.
 #[derive(Clone)]
 pub struct Rest {
     pipeline: Pipeline,

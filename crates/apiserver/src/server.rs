@@ -105,7 +105,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// Serves both doors on `listener` until `shutdown`.
+/// Serves both front ends on `listener` until `shutdown`.
 ///
 /// # Errors
 /// When the certificates cannot be used.
@@ -120,7 +120,7 @@ pub fn serve(
     let certificates = client_certificates(&tls)?;
     let config = server_config(&tls, certificates.clone())?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let doors = Doors {
+    let front_ends = FrontEnds {
         certificates,
         rest: Rest::new(&pipelines, core.clone()),
         grpc: grpc::routes(&pipelines, core.clone()),
@@ -128,7 +128,7 @@ pub fn serve(
         core: core.clone(),
     };
     let address = listener.local_addr()?;
-    let accepting = tokio::spawn(accept(listener, acceptor, doors, shutdown));
+    let accepting = tokio::spawn(accept(listener, acceptor, front_ends, shutdown));
     tracing::info!(%address, "serving");
     Ok(Running { address, accepting, core, embedded })
 }
@@ -150,7 +150,7 @@ fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<
 }
 
 #[derive(Clone)]
-struct Doors {
+struct FrontEnds {
     certificates: ClientCertificates,
     rest: Rest,
     gate: Gate,
@@ -161,7 +161,7 @@ struct Doors {
 async fn accept(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    doors: Doors,
+    front_ends: FrontEnds,
     shutdown: CancellationToken,
 ) {
     let tasks = tokio_util::task::TaskTracker::new();
@@ -179,7 +179,7 @@ async fn accept(
                         stream,
                         place,
                         acceptor.clone(),
-                        doors.clone(),
+                        front_ends.clone(),
                         shutdown,
                     ));
                 }
@@ -201,7 +201,7 @@ async fn connection(
     stream: TcpStream,
     place: Place,
     acceptor: TlsAcceptor,
-    doors: Doors,
+    front_ends: FrontEnds,
     shutdown: CancellationToken,
 ) {
     let alive = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_INTERVAL);
@@ -222,8 +222,8 @@ async fn connection(
     };
     let activity = Activity::new(place);
     let session = stream.get_ref().1;
-    let now = doors.core.clock.now();
-    let peer = doors.certificates.peer(session, now);
+    let now = front_ends.core.clock.now();
+    let peer = front_ends.certificates.peer(session, now);
     if matches!(peer.at(now), ClientCertificate::Valid(_)) {
         activity.prove();
     }
@@ -231,14 +231,14 @@ async fn connection(
     let active = activity.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let ongoing = active.request(request.version());
-        let (doors, peer, active) = (doors.clone(), peer.clone(), active.clone());
+        let (front_ends, peer, active) = (front_ends.clone(), peer.clone(), active.clone());
         if let Some(address) = address {
             request.extensions_mut().insert(address);
         }
         async move {
-            let now = doors.core.clock.now();
+            let now = front_ends.core.clock.now();
             let claims = request.headers().contains_key(AUTHORIZATION);
-            let response = doors.answer(request, peer.at(now)).await;
+            let response = front_ends.answer(request, peer.at(now)).await;
             // A browser's session shows its token as a subprotocol.
             let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
             if upgraded || (claims && !is_unauthenticated(&response)) {
@@ -299,14 +299,14 @@ fn protocols() -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Whether the request's credentials were refused, by either door.
+/// Whether the request's credentials were refused, by either front end.
 fn is_unauthenticated(response: &http::Response<Body>) -> bool {
     let status = response.headers().get("grpc-status");
     response.status() == http::StatusCode::UNAUTHORIZED
         || status.is_some_and(|code| code == GRPC_UNAUTHENTICATED)
 }
 
-impl Doors {
+impl FrontEnds {
     async fn answer(
         mut self,
         mut request: http::Request<Incoming>,

@@ -1,5 +1,5 @@
 //! The apiserver as clients see it: a whole server in this process, on the embedded store and a
-//! port of its own, called through both doors.
+//! port of its own, called through both front ends.
 
 #![allow(clippy::unwrap_used)]
 
@@ -21,12 +21,12 @@ mod custom;
 mod definitions;
 #[path = "contract/deletion.rs"]
 mod deletion;
-#[path = "contract/doors.rs"]
-mod doors;
 #[path = "contract/events.rs"]
 mod events;
 #[path = "contract/forms.rs"]
 mod forms;
+#[path = "contract/front_ends.rs"]
+mod front_ends;
 #[path = "contract/fuzz.rs"]
 mod fuzz;
 #[path = "contract/hostile.rs"]

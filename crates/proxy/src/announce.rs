@@ -290,7 +290,7 @@ impl Announcer {
         }
     }
 
-    /// A machine that is no node of this cluster uses an address that this node announces.
+    /// A machine outside this cluster uses an address that this node announces.
     fn conflict(&mut self, index: usize, address: IpAddr, mac: Mac, now: Instant) {
         if self.defended.contains_key(&address) {
             return;

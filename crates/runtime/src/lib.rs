@@ -1,10 +1,12 @@
 //! What all Skiff binaries share: startup ([`start`]), common flags ([`flags`]), health endpoints
 //! ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]), error messages
-//! ([`errors`]), running other programs ([`program`]), fairness between clients ([`shares`]) and the allocator ([`memory`]).
+//! ([`errors`]), configuration files ([`configuration`]), running other programs ([`program`]), fairness between clients
+//! ([`shares`]) and the allocator ([`memory`]).
 //!
 //! Entry point: [`start::run`], which a `main` calls with its async body.
 //! It must not know any component, the API's kinds or the store.
 
+pub mod configuration;
 pub mod errors;
 pub mod flags;
 pub mod health;

@@ -71,7 +71,7 @@ fn is_much(busy_us: u64) -> bool {
     u128::from(busy_us) >= MUCH.as_micros()
 }
 
-/// Returns memory whenever much work is over, on all of so many workers. Never ends.
+/// Returns memory whenever much work is over, on all `workers` threads. Never ends.
 pub async fn keep_small(workers: usize) {
     loop {
         WORKED.notified().await;

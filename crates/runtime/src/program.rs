@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(arguments(Program::new("mount").option("-a")), ["-a"]);
     }
 
-    /// What programs make of it: `echo` of the shell is no judge, `cat` is.
+    /// With `cat`: the shell's `echo` takes some operands for options.
     #[test]
     fn programs_take_operands_for_what_they_are() {
         let folder = tempfile::tempdir().unwrap();

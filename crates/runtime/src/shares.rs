@@ -35,7 +35,7 @@ pub struct Place {
 }
 
 impl Shares {
-    /// So many places, and of these so many at most for one client.
+    /// `places` in total, of which one client gets at most `share`.
     pub fn new(places: usize, share: usize) -> Self {
         Self { places, share, taken: Arc::default() }
     }

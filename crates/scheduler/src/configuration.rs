@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
+use runtime::configuration::{self, ConfigurationError};
 
 use crate::profile::Profile;
 use crate::queue::Backoff;
@@ -24,19 +25,6 @@ pub struct Configuration {
     /// What the file says, if anything.
     pub leader_elect: Option<bool>,
     pub kubeconfig: Option<PathBuf>,
-}
-
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigurationError {
-    #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("{path}: {problem}")]
-    Invalid { path: PathBuf, problem: String },
 }
 
 impl Configuration {
@@ -53,10 +41,7 @@ impl Configuration {
     /// # Errors
     /// When the file cannot be read, or has what is invalid or not supported.
     pub fn load(path: &Path) -> Result<Self, ConfigurationError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigurationError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text)
-            .map_err(|problem| ConfigurationError::Invalid { path: path.to_owned(), problem })
+        configuration::load(path, Self::parse)
     }
 
     /// # Errors

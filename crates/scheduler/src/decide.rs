@@ -9,7 +9,7 @@ use crate::filter::{self, Filtered, Search, message, reasons};
 use crate::nominate::{check, fits};
 use crate::plugin::{Plugin, Plugins};
 use crate::pod::PodInfo;
-use crate::preempt::{Candidate, Refusal, Surroundings, preempt};
+use crate::preempt::{Candidate, CycleState, Refusal, preempt};
 use crate::prepare::Prepared;
 use crate::profile::Profile;
 use crate::score::{self, Scored};
@@ -68,7 +68,7 @@ pub fn decide(
     volumes: &Volumes,
     pod: &Arc<PodInfo>,
     profile: &Arc<Profile>,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
     from: NodeIndex,
 ) -> Verdict {
     let total = snapshot.nodes().len();
@@ -86,10 +86,10 @@ pub fn decide(
     };
     let prepared = Prepared::new(snapshot, pod.clone(), profile.clone(), needs);
     if verdict.refused.is_none() {
-        place(snapshot, &prepared, around, &mut verdict);
+        place(snapshot, &prepared, cycle, &mut verdict);
     }
     if verdict.chosen.is_none() && profile.preempts {
-        verdict.preemption = Some(preempt(snapshot, &prepared, &verdict.filtered, around));
+        verdict.preemption = Some(preempt(snapshot, &prepared, &verdict.filtered, cycle));
     }
     verdict.volumes = prepared.volumes;
     verdict
@@ -99,10 +99,10 @@ pub fn decide(
 fn place(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
     verdict: &mut Verdict,
 ) {
-    if let Some(node) = nominated(snapshot, prepared, around) {
+    if let Some(node) = nominated(snapshot, prepared, cycle) {
         verdict.examined = 1;
         verdict.filtered.nodes.insert(node);
         verdict.chosen = Some(node);
@@ -115,7 +115,7 @@ fn place(
     // Each round excludes at least one more node.
     loop {
         verdict.filtered = filter::find(snapshot, prepared, &without, &mut search);
-        let newly = taken_by_nominated(snapshot, prepared, around, &verdict.filtered.nodes);
+        let newly = taken_by_nominated(snapshot, prepared, cycle, &verdict.filtered.nodes);
         without.extend(newly.iter().map(|(node, _)| *node));
         verdict.filtered.nodes -= &without;
         let done = newly.is_empty() || !verdict.filtered.nodes.is_empty();
@@ -134,7 +134,7 @@ fn place(
     }
     verdict.filtered.rejections.extend(taken.into_iter().flat_map(|(_, rejections)| rejections));
     verdict.scored = score::score(snapshot, prepared, &verdict.filtered.nodes);
-    let best = verdict.scored.best(around.turn);
+    let best = verdict.scored.best(cycle.turn);
     verdict.chosen = best.map(|at| verdict.scored.nodes[at]);
 }
 
@@ -142,16 +142,16 @@ fn place(
 fn nominated(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
 ) -> Option<NodeIndex> {
     let pod = &prepared.pod;
-    let name = around.nominations.node_of(&pod.uid)?;
+    let name = cycle.nominations.node_of(&pod.uid)?;
     let node = snapshot.node(name)?;
     if prepared.named.as_ref().is_some_and(|named| !named.contains(node)) {
         return None;
     }
     let lasting = filter::filter_lasting(snapshot, prepared, [node].into());
-    let ahead = around.nominations.ahead_of(pod, name);
+    let ahead = cycle.nominations.ahead_of(pod, name);
     (!lasting.nodes.is_empty() && fits(snapshot, prepared, node, &ahead)).then_some(node)
 }
 
@@ -160,15 +160,15 @@ fn nominated(
 fn taken_by_nominated(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
     nodes: &RoaringBitmap,
 ) -> Vec<(NodeIndex, Vec<filter::Rejection>)> {
     let mut taken = Vec::new();
-    for name in around.nominations.nodes() {
+    for name in cycle.nominations.nodes() {
         let Some(node) = snapshot.node(name).filter(|node| nodes.contains(*node)) else {
             continue;
         };
-        let ahead = around.nominations.ahead_of(&prepared.pod, name);
+        let ahead = cycle.nominations.ahead_of(&prepared.pod, name);
         if !ahead.is_empty()
             && let Err(rejections) = check(snapshot, prepared, node, &ahead)
         {

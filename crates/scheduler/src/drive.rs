@@ -38,7 +38,7 @@ pub struct Question {
     pub answer: oneshot::Sender<Vec<Explanation>>,
 }
 
-/// How the scheduler works, and its surroundings.
+/// How the scheduler is set up.
 pub struct Setup {
     pub profiles: Vec<Profile>,
     pub backoff: Backoff,

@@ -19,7 +19,7 @@ use crate::explain::{Record, Records};
 use crate::hint::{self, Change};
 use crate::nominate::Nominations;
 use crate::pod::PodInfo;
-use crate::preempt::{Refusal, Surroundings};
+use crate::preempt::{CycleState, Refusal};
 use crate::profile::Profile;
 use crate::queue::{Backoff, Queue};
 use crate::snapshot::{NodeIndex, Snapshot};
@@ -131,13 +131,10 @@ impl Engine {
     fn decide(&mut self, pod: &Arc<PodInfo>) -> Option<Verdict> {
         self.turn = self.turn.wrapping_add(1);
         let profile = self.profiles.get(pod.scheduler_name.as_str())?;
-        let around = Surroundings {
-            nominations: &self.nominations,
-            budgets: &self.budgets,
-            turn: self.turn,
-        };
+        let cycle =
+            CycleState { nominations: &self.nominations, budgets: &self.budgets, turn: self.turn };
         let Self { snapshot, volumes, .. } = self;
-        let verdict = decide(snapshot, volumes, pod, profile, around, self.from);
+        let verdict = decide(snapshot, volumes, pod, profile, cycle, self.from);
         self.from = verdict.next;
         Some(verdict)
     }

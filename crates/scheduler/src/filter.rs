@@ -44,11 +44,13 @@ pub struct Filtered {
     quiet: bool,
 }
 
-/// Whether preemption could help.
+/// How a node was rejected, as in upstream's scheduling framework.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cure {
-    RemovePods,
-    None,
+enum Code {
+    /// The removal of pods could help.
+    Unschedulable,
+    /// `UnschedulableAndUnresolvable`: it could not.
+    Unresolvable,
 }
 
 impl Filtered {
@@ -57,24 +59,24 @@ impl Filtered {
     }
 
     /// Keeps `allowed`; the others fail for `reason`.
-    fn keep(&mut self, allowed: &RoaringBitmap, plugin: Plugin, reason: &str, cure: Cure) {
+    fn keep(&mut self, allowed: &RoaringBitmap, plugin: Plugin, reason: &str, code: Code) {
         let rejected = &self.nodes - allowed;
         self.nodes &= allowed;
-        self.record(rejected, plugin, reason, cure);
+        self.record(rejected, plugin, reason, code);
     }
 
     /// Removes `rejected` for `reason`.
-    fn reject(&mut self, rejected: &RoaringBitmap, plugin: Plugin, reason: &str, cure: Cure) {
+    fn reject(&mut self, rejected: &RoaringBitmap, plugin: Plugin, reason: &str, code: Code) {
         let rejected = &self.nodes & rejected;
         self.nodes -= &rejected;
-        self.record(rejected, plugin, reason, cure);
+        self.record(rejected, plugin, reason, code);
     }
 
-    fn record(&mut self, nodes: RoaringBitmap, plugin: Plugin, reason: &str, cure: Cure) {
+    fn record(&mut self, nodes: RoaringBitmap, plugin: Plugin, reason: &str, code: Code) {
         if nodes.is_empty() || self.quiet {
             return;
         }
-        let resolvable = cure == Cure::RemovePods;
+        let resolvable = code == Code::Unschedulable;
         let same = |known: &&mut Rejection| {
             known.plugin == plugin && known.reason == reason && known.resolvable == resolvable
         };
@@ -205,7 +207,7 @@ fn begin(snapshot: &Snapshot, prepared: &Prepared) -> Filtered {
         } else {
             "node(s) didn't satisfy plugin(s) [NodeAffinity]"
         };
-        filtered.keep(named, Plugin::NodeAffinity, reason, Cure::None);
+        filtered.keep(named, Plugin::NodeAffinity, reason, Code::Unresolvable);
     }
     filtered
 }

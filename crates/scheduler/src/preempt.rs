@@ -18,7 +18,7 @@ use crate::pod::PodInfo;
 use crate::prepare::Prepared;
 use crate::snapshot::{NodeIndex, Snapshot};
 
-/// Why a node is no candidate that has no pods of lower priority.
+/// Why a node without pods of lower priority is not a candidate.
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 
 /// A node on which the pod fits once the victims are gone.
@@ -42,7 +42,7 @@ pub enum Refusal {
 
 /// The state that preemption decides on, besides the snapshot.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+pub struct CycleState<'a> {
     pub nominations: &'a Nominations,
     pub budgets: &'a Budgets,
     /// Decides with which node the search begins.
@@ -57,11 +57,11 @@ pub fn preempt(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
     filtered: &Filtered,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
 ) -> Result<Candidate, Refusal> {
     let resolvable = filtered.resolvable();
-    eligible(snapshot, prepared, filtered, &resolvable, around)?;
-    let (candidates, failures) = candidates(snapshot, prepared, &resolvable, around);
+    eligible(snapshot, prepared, filtered, &resolvable, cycle)?;
+    let (candidates, failures) = candidates(snapshot, prepared, &resolvable, cycle);
     let chosen = candidates
         .into_iter()
         .reduce(|best, next| if damage(&next) < damage(&best) { next } else { best });
@@ -78,13 +78,13 @@ fn eligible(
     prepared: &Prepared,
     filtered: &Filtered,
     resolvable: &RoaringBitmap,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
 ) -> Result<(), Refusal> {
     let pod = &prepared.pod;
     if pod.never_preempts {
         return Err(Refusal::NotEligible("not eligible due to preemptionPolicy=Never."));
     }
-    let nominated = around.nominations.node_of(&pod.uid).or(pod.nominated_node.as_deref());
+    let nominated = cycle.nominations.node_of(&pod.uid).or(pod.nominated_node.as_deref());
     let Some(node) = nominated.and_then(|name| snapshot.node(name)) else {
         return Ok(());
     };
@@ -102,12 +102,12 @@ fn eligible(
     Ok(())
 }
 
-/// Candidates among the nodes, and why the other nodes that were tried are none.
+/// Candidates among the nodes, and why the other nodes that were tried are not.
 fn candidates(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
     nodes: &RoaringBitmap,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
 ) -> (Vec<Candidate>, Vec<(String, u64)>) {
     let lasting = filter_lasting(snapshot, prepared, nodes.clone());
     let mut failures: Vec<(String, u64)> = reasons(&lasting.rejections).collect();
@@ -121,10 +121,10 @@ fn candidates(
         .max(arguments.candidates_absolute)
         .min(nodes.len());
     let all: Vec<NodeIndex> = lasting.nodes.iter().collect();
-    let begin = usize::try_from(around.turn % all.len().max(1) as u64).unwrap_or(0);
+    let begin = usize::try_from(cycle.turn % all.len().max(1) as u64).unwrap_or(0);
     let mut found: Vec<Candidate> = Vec::new();
     for node in all[begin..].iter().chain(&all[..begin]) {
-        match victims(snapshot, prepared, *node, around) {
+        match victims(snapshot, prepared, *node, cycle) {
             Ok(candidate) => found.push(candidate),
             Err(reasons) => failures.extend(reasons.into_iter().map(|reason| (reason, 1))),
         }
@@ -144,7 +144,7 @@ pub fn victims(
     snapshot: &mut Snapshot,
     prepared: &Prepared,
     node: NodeIndex,
-    around: Surroundings<'_>,
+    cycle: CycleState<'_>,
 ) -> Result<Candidate, Vec<String>> {
     let pod = &prepared.pod;
     let on_node = snapshot.pods_on(node).iter();
@@ -157,14 +157,14 @@ pub fn victims(
     for other in &lower {
         snapshot.count(other, node, -1);
     }
-    let ahead = around.nominations.ahead_of(pod, &snapshot.name(node));
+    let ahead = cycle.nominations.ahead_of(pod, &snapshot.name(node));
     if let Err(rejections) = check(snapshot, prepared, node, &ahead) {
         for other in &lower {
             snapshot.count(other, node, 1);
         }
         return Err(rejections.into_iter().map(|rejection| rejection.reason).collect());
     }
-    let (violating, harmless) = around.budgets.violations(lower);
+    let (violating, harmless) = cycle.budgets.violations(lower);
     let (mut victims, mut violations) = (Vec::new(), 0);
     for nominated in &ahead {
         snapshot.count(nominated, node, 1);

@@ -121,7 +121,7 @@ impl UnboundNodes {
             Some(disk) => {
                 let fits = |node: &u32| {
                     let size = disk.allocatable[*node as usize];
-                    // A node that does not tell is asked.
+                    // A node that does not report its size is tried.
                     size == 0 || size >= provision.disk_bytes
                 };
                 snapshot.nodes().iter().filter(fits).collect()

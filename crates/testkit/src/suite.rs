@@ -15,10 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 /// How long one scenario may take.
-const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
-/// How long a cancelled scenario may take to reach the next point where it waits.
+pub const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
+/// How long a cancelled test may take to reach the next point where it waits.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often to look for the programs of a cancelled scenario.
+/// How often to look for the programs of a cancelled test.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(200);
 /// The exit code of an interrupted program.
 const INTERRUPTED: i32 = 130;
@@ -189,11 +189,23 @@ async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyho
     let yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n");
     crate::manifest::create(cluster.client(), "", &yaml).await?;
     let body = scenario.body;
+    let outcome = within(SCENARIO_TIMEOUT, async move { body(&fixture).await }).await;
+    outcome.with_context(|| events(&cluster, &namespace))
+}
+
+/// Runs a test, which may block. When it takes longer than `limit`, it is cancelled, the programs
+/// that it has started are killed, and the error says what it was waiting for.
+///
+/// # Errors
+/// The test's own, its panic, or that it took too long.
+pub async fn within(
+    limit: Duration,
+    test: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+) -> anyhow::Result<()> {
     let before = children::running();
-    let task = tokio::spawn(async move { body(&fixture).await });
-    let mut task = task;
-    match tokio::time::timeout(SCENARIO_TIMEOUT, &mut task).await {
-        Ok(Ok(outcome)) => outcome.with_context(|| events(&cluster, &namespace)),
+    let mut task = tokio::spawn(test);
+    match tokio::time::timeout(limit, &mut task).await {
+        Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => {
             let payload = panic.into_panic();
             let text = payload
@@ -201,19 +213,17 @@ async fn run_one(cluster: std::sync::Arc<Cluster>, scenario: &Scenario) -> anyho
                 .cloned()
                 .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             Err(anyhow!(text.unwrap_or_else(|| "panicked".to_owned())))
-                .with_context(|| events(&cluster, &namespace))
         }
         Err(_) => {
             let mut pending = wait::pending();
             pending.extend(cancel(task, &before).await.into_iter().map(|child| child.command));
-            let limit = SCENARIO_TIMEOUT.as_secs();
+            let limit = limit.as_secs_f64();
             Err(anyhow!("timed out after {limit} s while waiting for: {}", pending.join("; ")))
-                .with_context(|| events(&cluster, &namespace))
         }
     }
 }
 
-/// Cancels a scenario and kills the programs that it waits for; returns them.
+/// Cancels a test and kills the programs that it waits for; returns them.
 async fn cancel(mut task: JoinHandle<anyhow::Result<()>>, before: &[Child]) -> Vec<Child> {
     task.abort();
     let mut killed = Vec::new();
@@ -226,7 +236,7 @@ async fn cancel(mut task: JoinHandle<anyhow::Result<()>>, before: &[Child]) -> V
         }
     };
     if tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await.is_err() {
-        eprintln!("a cancelled scenario does not end");
+        eprintln!("a cancelled test does not end");
     }
     killed
 }
@@ -242,4 +252,27 @@ fn events(cluster: &Cluster, namespace: &str) -> String {
         ask(&["get", "pods", "-n", namespace, "-o", "wide"]),
         ask(&["get", "events", "-n", namespace])
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_test_that_hangs_is_ended_and_says_what_it_waits_for() {
+        let limit = Duration::from_millis(500);
+        let hanging = async {
+            wait::eventually("the moon rises", async || {
+                let status = std::process::Command::new("sleep").arg("4712").status()?;
+                Err::<(), _>(anyhow!("{status}"))
+            })
+            .await
+        };
+        let error = within(limit, hanging).await.unwrap_err().to_string();
+        assert!(error.starts_with("timed out after 0.5 s while waiting for: the moon rises; "));
+        assert!(error.contains("sleep 4712"), "{error}");
+        within(limit, async { Ok(()) }).await.unwrap();
+        let panicked = within(limit, async { panic!("no moon") }).await.unwrap_err();
+        assert_eq!(panicked.to_string(), "no moon");
+    }
 }

@@ -41,7 +41,7 @@ pub fn run(root: &Path, args: &TestArgs) -> anyhow::Result<ExitCode> {
     for (name, mut command) in steps(root, args)? {
         println!("== {name}");
         tests.adopt(command.current_dir(root));
-        let outcome = step::run(&mut command, step::SILENCE_MAX)
+        let outcome = step::run(&mut command, step::LIMITS)
             .with_context(|| format!("cannot run the {name}"))?;
         total.add(outcome.count);
         // A step can also fail because it does not build.

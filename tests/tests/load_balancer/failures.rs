@@ -136,7 +136,7 @@ pub async fn an_address_moves_when_its_cable_is_pulled(fixture: &Fixture) -> any
     let pulled = clock::monotonic();
     let second = moved(cluster, &address, &victim).await;
     let timely = within("a cable that is pulled", pulled);
-    // The kernel tells of a lost carrier at most once a second; a shorter cut nobody sees.
+    // The kernel reports a lost carrier at most once a second: a shorter cut goes unnoticed.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     elsewhere(cluster, &["ip", "link", "set", &victim, "up"])?;
     let second = second?;

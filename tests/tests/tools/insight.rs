@@ -115,7 +115,7 @@ pub async fn skiff_traces_connections(fixture: &Fixture) -> anyhow::Result<()> {
         has(&trace, &[open, denied, "allowed: a pod may always connect to itself"])
     })
     .await?;
-    // A pod that is traced is told apart from its Service's other endpoints.
+    // Only the traced pod is shown, not its Service's other endpoints.
     let trace = skiff(fixture, &format!("trace pod/{pod} --from pod/{pod}"))?;
     let judged = trace.lines().filter(|line| line.contains("  ingress "));
     ensure!(judged.count() == 1, "{trace}");
@@ -124,7 +124,7 @@ pub async fn skiff_traces_connections(fixture: &Fixture) -> anyhow::Result<()> {
     // Only who may use the kubelet's API sees a node's tables.
     has(&failing(fixture, "trace svc/web --as=jane")?, &["forbidden"])?;
 
-    // Whose proxy does not answer is told apart.
+    // A node whose proxy does not answer is reported as such.
     let proxy = Pid::from_raw(fixture.cluster.pid("proxy-node-1")?);
     kill(proxy, Signal::SIGSTOP)?;
     let trace = failing(fixture, "trace svc/web");

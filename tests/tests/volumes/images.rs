@@ -159,7 +159,7 @@ pub async fn a_block_device_keeps_its_bytes(fixture: &Fixture) -> anyhow::Result
     pods::ready(fixture, "second").await?;
     let read = "dd if=/dev/xvda bs=512 skip=8 count=1 2>/dev/null | head -n 1";
     ensure!(exec(fixture, "second", read)? == "bytes");
-    // A container that wants a file system of it is told.
+    // A container that mounts it as a file system gets an error.
     create(fixture, &pod("wrong", "raw")).await?;
     let message = "volume data has volumeMode Block, but is specified in volumeMounts";
     event(fixture, "wrong", "FailedMount", message).await?;

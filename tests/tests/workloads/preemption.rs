@@ -134,7 +134,7 @@ async fn explained(fixture: &Fixture, polite: &str, share: i64) -> anyhow::Resul
     ] {
         ensure!(text.contains(part), "no {part:?} in {text}");
     }
-    // Whoever may not get the pod is not told.
+    // The reasons are only for those who may get the pod.
     let refused = why(fixture, &["pod/high", "--as=stranger"])?;
     ensure!(refused.contains("pods \"high\" is forbidden"), "{refused}");
     let missing = why(fixture, &["pod/nothing"])?;

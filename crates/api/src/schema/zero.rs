@@ -29,7 +29,7 @@ impl Field {
     }
 }
 
-/// A value of another type than the field's is no zero: decoding reports it.
+/// A value of another type than the field's does not count as zero: decoding reports it.
 fn is_zero(ty: Ty, value: &Value) -> bool {
     match value {
         Value::Null => true,

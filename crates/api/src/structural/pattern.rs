@@ -186,7 +186,7 @@ impl<'a> Translator<'a> {
                     self.out.push('\\');
                     self.out.push(character);
                 }
-                // At the end, or next to another one, it is no range.
+                // At the end, or next to another one, it does not make a range.
                 '-' if self.rest.starts_with([']', '-']) => self.out.push_str("\\-"),
                 other => self.out.push(other),
             }

@@ -12,7 +12,7 @@ mod functions;
 mod library;
 mod value;
 
-use cel::common::ast::IdedExpr;
+use cel::common::ast::{Expr, IdedExpr};
 use cel::parser::Parser;
 use serde_json::{Map, Value};
 
@@ -52,6 +52,14 @@ pub struct Rule {
     field: String,
     optional_old: bool,
     uses_old: bool,
+}
+
+/// The name, if an expression is nothing but one.
+fn identifier(expression: &IdedExpr) -> Option<&str> {
+    match &expression.expr {
+        Expr::Ident(name) => Some(name),
+        _ => None,
+    }
 }
 
 /// Compiles the rules of one schema.

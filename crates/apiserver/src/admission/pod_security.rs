@@ -1,8 +1,8 @@
 //! PodSecurity: the Pod Security Standards that a namespace's labels ask for
 //! (`k8s.io/pod-security-admission/admission`).
 //!
-//! Pods that violate the enforced level are refused; of violations of the level to warn of, the
-//! client is told, of templates in workloads as well; violations of the level to audit are logged.
+//! Pods that violate the enforced level are refused; violations of the level to warn about are
+//! returned as warnings, for templates in workloads as well; those of the level to audit are logged.
 //! All are counted in the metrics.
 
 pub mod checks;

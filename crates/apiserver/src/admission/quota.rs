@@ -44,6 +44,7 @@ impl Default for Quotas {
 
 /// What a write was charged.
 #[derive(Debug, Default)]
+#[must_use]
 pub struct Charges(Vec<Charge>);
 
 #[derive(Debug)]
@@ -108,12 +109,22 @@ impl Quotas {
 
 impl Charges {
     /// Refunds everything, after the write has failed. A quota that was written by somebody else in
-    /// the meantime is left to the controller, which recounts.
+    /// the meantime is left to the controller, which recounts: the count may be without this charge
+    /// already, and a second refund would let the quota be exceeded.
     pub async fn refund(self, call: Call<'_>) {
+        let namespace = &call.target.namespace;
         for charge in self.0 {
-            let outcome = call.core.store.update(charge.key, charge.before, charge.charged).await;
-            if let Err(error) = outcome {
-                tracing::warn!(%error, namespace = call.target.namespace, "a quota keeps a charge until it is counted");
+            match call.core.store.update(charge.key, charge.before, charge.charged).await {
+                Ok(Outcome::Written(_)) => {}
+                Ok(Outcome::Conflict { .. }) => {
+                    tracing::debug!(
+                        namespace,
+                        "a quota that was written since keeps a charge until it is counted"
+                    );
+                }
+                Err(error) => {
+                    tracing::warn!(%error, namespace, "a quota keeps a charge until it is counted");
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a request presents: the same headers on both doors.
+//! What a request presents: the same headers on both front ends.
 //!
 //! What is there but cannot be read is never the same as what is absent: the request would go on as
 //! somebody else, the anonymous user or, for impersonation, the impersonator.

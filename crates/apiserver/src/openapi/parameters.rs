@@ -114,8 +114,8 @@ pub fn of_stream(subresource: &str) -> &'static [Parameter] {
                     ),
                     row("limitBytes", "integer", "After how many bytes the log is cut off."),
                     PRETTY,
-                    row("previous", "boolean", "The log of the container's run before."),
-                    row("sinceSeconds", "integer", "The log of so many seconds."),
+                    row("previous", "boolean", "The log of the container's previous run."),
+                    row("sinceSeconds", "integer", "How many seconds ago the log begins."),
                     row(
                         "stream",
                         "string",

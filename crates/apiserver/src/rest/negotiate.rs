@@ -4,8 +4,8 @@ use api::ApiError;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 
-use super::media_type;
 use super::table::{IncludeObject, TableOptions};
+use super::{media_type, parse_query};
 use crate::request::BodyFormat;
 
 /// The representation of an object in an answer.
@@ -40,14 +40,20 @@ impl Accept {
         TableOptions { include: self.include, ..TableOptions::default() }
     }
 
-    /// Chooses the first media type that can be served. `query` has the options of a Table.
+    /// Chooses the most preferred media type that can be served. `query` has the options of a Table.
     ///
     /// # Errors
     /// 406 when none can, 400 for invalid options of a Table.
     pub fn parse(headers: &HeaderMap, query: &str) -> Result<Self, ApiError> {
-        let mut accept = Self { pretty: is_pretty(headers, query), ..Self::of_headers(headers)? };
+        let parameters = parse_query(query);
+        let parameter = |wanted: &str| {
+            let found = parameters.iter().find(|(name, _)| name == wanted);
+            found.map_or("", |(_, value)| value.as_str())
+        };
+        let pretty = is_pretty(headers, parameter("pretty"));
+        let mut accept = Self { pretty, ..Self::of_headers(headers)? };
         if accept.representation == Representation::Table {
-            accept.include = IncludeObject::parse(query)?;
+            accept.include = IncludeObject::parse(parameter("includeObject"))?;
         }
         Ok(accept)
     }
@@ -63,18 +69,7 @@ impl Accept {
             return Ok(base);
         }
         let mut takes_protobuf = false;
-        for range in raw.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let mut parameter = ("", "", "");
-            for part in parts {
-                match part.split_once('=') {
-                    Some(("as", value)) => parameter.0 = value,
-                    Some(("g", value)) => parameter.1 = value,
-                    Some(("v", value)) => parameter.2 = value,
-                    _ => {}
-                }
-            }
+        for MediaRange { kind, parameter, .. } in media_ranges(raw) {
             let representation = match parameter {
                 ("", _, _) => Representation::Object,
                 ("Table", "meta.k8s.io", "v1" | "v1beta1") => Representation::Table,
@@ -121,10 +116,48 @@ impl Accept {
     }
 }
 
+/// One element of an Accept header.
+struct MediaRange<'a> {
+    kind: String,
+    /// `as`, `g` and `v`: what to make of the object.
+    parameter: (&'a str, &'a str, &'a str),
+    quality: f64,
+}
+
+/// The elements of an Accept header, the most preferred first: by quality, then wildcards last, then
+/// in their order (`github.com/munnerz/goautoneg`).
+fn media_ranges(raw: &str) -> Vec<MediaRange<'_>> {
+    let mut ranges: Vec<_> = raw.split(',').map(media_range).collect();
+    let wildcards = |range: &MediaRange<'_>| range.kind.matches('*').count();
+    ranges.sort_by(|a, b| {
+        b.quality.total_cmp(&a.quality).then_with(|| wildcards(a).cmp(&wildcards(b)))
+    });
+    ranges
+}
+
+fn media_range(text: &str) -> MediaRange<'_> {
+    let mut parts = text.split(';').map(str::trim);
+    let kind = match parts.next().unwrap_or_default() {
+        "*" => "*/*".to_owned(),
+        kind => kind.to_ascii_lowercase(),
+    };
+    let mut range = MediaRange { kind, parameter: ("", "", ""), quality: 1.0 };
+    for part in parts {
+        match part.split_once('=') {
+            Some(("as", value)) => range.parameter.0 = value,
+            Some(("g", value)) => range.parameter.1 = value,
+            Some(("v", value)) => range.parameter.2 = value,
+            // As upstream: what is not a number counts as 0, and even that is accepted.
+            Some(("q", value)) => range.quality = value.parse().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    range
+}
+
 /// Whether the client asked for readable JSON, or is a person's tool as far as upstream knows.
-fn is_pretty(headers: &HeaderMap, query: &str) -> bool {
-    let asked = query.split('&').find_map(|pair| pair.strip_prefix("pretty="));
-    if let Some(asked) = asked.filter(|value| !value.is_empty()) {
+fn is_pretty(headers: &HeaderMap, asked: &str) -> bool {
+    if !asked.is_empty() {
         return matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True");
     }
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -172,5 +205,53 @@ pub fn body_format(parts: &http::request::Parts, empty: bool) -> Result<BodyForm
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(accept: &str, query: &str) -> Result<Accept, ApiError> {
+        Accept::parse(&HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]), query)
+    }
+
+    #[test]
+    fn the_most_preferred_media_type_is_chosen() {
+        use Representation::{Object, PartialMetadata, Table};
+        const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        const PARTIAL: &str = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        for (accept, representation, yaml) in [
+            ("".to_owned(), Object, false),
+            ("*".to_owned(), Object, false),
+            ("application/json, application/yaml".to_owned(), Object, false),
+            ("application/json;q=0.5, application/yaml".to_owned(), Object, true),
+            ("application/json;q=0.5, application/yaml;q=0.4".to_owned(), Object, false),
+            ("*/*, application/yaml".to_owned(), Object, true),
+            ("application/yaml;q=none, */*;q=0.1".to_owned(), Object, false),
+            ("application/yaml;q=0".to_owned(), Object, true),
+            (format!("{TABLE}, application/json"), Table, false),
+            (format!("application/json;q=0.8, {TABLE}"), Table, false),
+            (format!("{TABLE};q=0.2, {PARTIAL};q=0.3, */*;q=0.1"), PartialMetadata, false),
+        ] {
+            let chosen = parse(&accept, "").unwrap();
+            assert_eq!((chosen.representation, chosen.yaml), (representation, yaml), "{accept}");
+        }
+        assert_eq!(parse("image/png, json", "").unwrap_err().code(), 406);
+    }
+
+    #[test]
+    fn parameters_of_the_query_are_decoded() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        for (query, expected) in [
+            ("", IncludeObject::Metadata),
+            ("includeObject=", IncludeObject::Metadata),
+            ("limit=1&includeObject=Object", IncludeObject::Object),
+            ("include%4fbject=%4eone", IncludeObject::None),
+        ] {
+            assert_eq!(parse(table, query).unwrap().include, expected, "{query}");
+        }
+        assert_eq!(parse(table, "includeObject=All").unwrap_err().code(), 400);
+        assert!(parse("", "pretty=tru%65").unwrap().pretty);
     }
 }

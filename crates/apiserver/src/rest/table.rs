@@ -25,13 +25,12 @@ pub enum IncludeObject {
 }
 
 impl IncludeObject {
-    /// The parameter `includeObject` of a query.
+    /// Parses the parameter `includeObject`.
     ///
     /// # Errors
     /// 400 for an invalid value.
-    pub fn parse(query: &str) -> Result<Self, ApiError> {
-        let value = query.split('&').find_map(|pair| pair.strip_prefix("includeObject="));
-        match value.unwrap_or_default() {
+    pub fn parse(value: &str) -> Result<Self, ApiError> {
+        match value {
             "None" => Ok(Self::None),
             "" | "Metadata" => Ok(Self::Metadata),
             "Object" => Ok(Self::Object),

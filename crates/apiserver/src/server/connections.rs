@@ -280,7 +280,7 @@ mod tests {
         let request = activity.request(http::Version::HTTP_11);
         tokio::io::AsyncWriteExt::write_all(&mut client, b"body").await.unwrap();
         stream.read_u32().await.unwrap();
-        assert!(waits(&mut late, 1_000).await, "a body is no head");
+        assert!(waits(&mut late, 1_000).await, "a body does not count as a head");
         drop(request);
         assert!(waits(&mut late, 1_000).await, "idle");
         tokio::io::AsyncWriteExt::write_all(&mut client, b"GET ").await.unwrap();

@@ -66,9 +66,9 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
 pub async fn bind(call: Call<'_>, assignment: &Assignment) -> Result<(), ApiError> {
     let now = call.now();
     swap_with(call, |object, _| {
-        let pod = object
-            .downcast_ref::<Pod>()
-            .ok_or_else(|| ApiError::internal("a binding's target is no pod"))?;
+        let pod = object.downcast_ref::<Pod>().ok_or_else(|| {
+            ApiError::internal("unexpected object: the target of a binding is not a Pod")
+        })?;
         let mut pod = pod.clone();
         assign(call, &mut pod, assignment, now)?;
         Ok(Box::new(pod) as Box<dyn Object>)

@@ -1,5 +1,5 @@
-//! Bad input: both doors refuse each case with Kubernetes' code, reason, message and causes, and
-//! nothing is changed.
+//! Bad input: both front ends refuse each case with Kubernetes' code, reason, message and causes,
+//! and nothing is changed.
 
 #[path = "bad_input/ask.rs"]
 mod ask;

@@ -48,7 +48,8 @@ fn target(row: &KindRow, name: &str) -> Option<pb::Target> {
     })
 }
 
-/// What both doors answer to a PUT and an apply of an object that is not there: code and message.
+/// What both front ends answer to a PUT and an apply of an object that does not exist: code and
+/// message.
 async fn upsert(
     server: &Server,
     user: &str,
@@ -85,7 +86,7 @@ async fn upsert(
     answers
 }
 
-/// Every stored kind, on both doors, whether its PUT creates or not.
+/// Every stored kind, on both front ends, whether its PUT creates or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_created_without_the_right_to_create() {
     let server = Server::start().await;

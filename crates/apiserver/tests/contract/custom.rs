@@ -1,4 +1,4 @@
-//! Custom resources: defined, served and removed while the server runs, through both doors.
+//! Custom resources: defined, served and removed while the server runs, through both front ends.
 
 use std::time::Duration;
 

@@ -500,7 +500,7 @@ async fn no_http_request_breaks_the_server() {
     let samples = samples();
     for (path, object) in &samples {
         let answer = rest.post(path, object).await;
-        assert!(answer.code == 201, "a sample is no good: {path} {}", answer.text);
+        assert!(answer.code == 201, "a sample is invalid: {path} {}", answer.text);
         if !path.contains("reviews") {
             rest.delete(&format!("{path}/x?gracePeriodSeconds=0")).await;
         }
@@ -533,7 +533,7 @@ async fn no_http_request_breaks_the_server() {
     server.stop().await;
 }
 
-/// The other door: targets, options and bodies of any kind.
+/// The other front end: targets, options and bodies of any kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_grpc_call_breaks_the_server() {
     let server = Server::start().await;

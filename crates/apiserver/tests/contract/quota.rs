@@ -1,4 +1,4 @@
-//! Quotas hold, however many writers there are and whichever door they come through.
+//! Quotas hold, however many writers there are and whichever front end they come through.
 
 use futures::future::join_all;
 use rpc::api_v1 as pb;
@@ -30,7 +30,7 @@ fn pod(name: &str, requests: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn both_doors_refuse_what_exceeds_a_quota() {
+async fn both_front_ends_refuse_what_exceeds_a_quota() {
     let server = Server::start().await;
     server.default_account("default").await;
     let (rest, mut grpc) = (server.admin(), server.grpc());

@@ -31,7 +31,7 @@ pub struct Server {
     arguments: Vec<String>,
 }
 
-/// An answer of the REST door.
+/// An answer of the REST front end.
 #[derive(Debug)]
 pub struct Answer {
     pub code: u16,
@@ -49,7 +49,7 @@ impl Answer {
     }
 }
 
-/// One user of the REST door.
+/// One user of the REST front end.
 #[derive(Clone)]
 pub struct Rest(kube::Client);
 
@@ -57,7 +57,7 @@ pub struct Rest(kube::Client);
 pub struct UntrustedAuthority(Issuer<'static, KeyPair>);
 
 impl UntrustedAuthority {
-    /// The server's REST door, with a certificate of this authority.
+    /// The server's REST front end, with a certificate of this authority.
     pub fn rest(&self, server: &Server) -> Rest {
         server.rest_with(issue(&self.0, "kubernetes-admin", &["system:masters"], None))
     }
@@ -200,18 +200,18 @@ impl Server {
         &self.running.as_ref().unwrap().core
     }
 
-    /// The REST door as a user with a certificate.
+    /// The REST front end as a user with a certificate.
     pub fn rest_as(&self, user: &str, groups: &[&str]) -> Rest {
         self.rest_with(self.identity(user, groups))
     }
 
-    /// The REST door with an administrator's certificate that has expired.
+    /// The REST front end with an administrator's certificate that has expired.
     pub fn rest_expired(&self) -> Rest {
         let long_ago = rcgen::date_time_ymd(2021, 1, 1);
         self.rest_until(long_ago.unix_timestamp())
     }
 
-    /// The REST door with an administrator's certificate that expires at a second since 1970.
+    /// The REST front end with an administrator's certificate that expires at a second since 1970.
     pub fn rest_until(&self, seconds: i64) -> Rest {
         let admin = ("kubernetes-admin", &["system:masters"][..]);
         self.rest_with(issue(&self.issuer, admin.0, admin.1, Some(seconds)))
@@ -224,12 +224,12 @@ impl Server {
         Rest(kube::Client::try_from(config).unwrap())
     }
 
-    /// The REST door without any credentials.
+    /// The REST front end without any credentials.
     pub fn rest_anonymous(&self) -> Rest {
         Rest(kube::Client::try_from(self.config()).unwrap())
     }
 
-    /// The REST door as the administrator.
+    /// The REST front end as the administrator.
     pub fn admin(&self) -> Rest {
         self.rest_as("kubernetes-admin", &["system:masters"])
     }
@@ -244,12 +244,12 @@ impl Server {
         config
     }
 
-    /// The gRPC door as the administrator.
+    /// The gRPC front end as the administrator.
     pub fn grpc(&self) -> ResourcesClient<Channel> {
         self.grpc_as("kubernetes-admin", &["system:masters"])
     }
 
-    /// The gRPC door as a user with a certificate.
+    /// The gRPC front end as a user with a certificate.
     pub fn grpc_as(&self, user: &str, groups: &[&str]) -> ResourcesClient<Channel> {
         let (certificate, key) = self.identity(user, groups);
         self.grpc_with(Some(rpc::tls::KeyPair {
@@ -258,7 +258,7 @@ impl Server {
         }))
     }
 
-    /// The gRPC door without a certificate.
+    /// The gRPC front end without a certificate.
     pub fn grpc_anonymous(&self) -> ResourcesClient<Channel> {
         self.grpc_with(None)
     }

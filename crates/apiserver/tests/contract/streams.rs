@@ -1,5 +1,5 @@
-//! Streams: what may be opened, by which method and right, on both doors. A kubelet that only keeps
-//! a record says what was really dialed.
+//! Streams: what may be opened, by which method and right, on both front ends. A kubelet that only
+//! keeps a record says what was really dialed.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -23,7 +23,7 @@ fn deployment(env: Value) -> Value {
 }
 
 #[tokio::test]
-async fn warnings_are_sent_through_both_doors() {
+async fn warnings_are_sent_through_both_front_ends() {
     let server = Server::start().await;
     let (rest, mut grpc) = (server.admin(), server.grpc());
     let path = "/apis/apps/v1/namespaces/default/deployments";

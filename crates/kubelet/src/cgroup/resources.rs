@@ -10,13 +10,13 @@ pub(super) const HUGETLB: &str = "hugetlb";
 pub struct Resources {
     /// CPU weight in v1's unit (1024 is one core), from [`cpu_shares`].
     pub cpu_shares: Option<u64>,
-    /// CPU time per period in microseconds, from [`cpu_quota_us`]; -1 is no limit.
+    /// CPU time per period in microseconds, from [`cpu_quota_us`]; -1 means unlimited.
     pub cpu_quota_us: Option<i64>,
     /// Period in microseconds; 100,000 by default.
     pub cpu_period_us: Option<u64>,
-    /// Memory limit in bytes; -1 is no limit.
+    /// Memory limit in bytes; -1 means unlimited.
     pub memory_limit_bytes: Option<i64>,
-    /// Number of processes; -1 is no limit.
+    /// Number of processes; -1 means unlimited.
     pub pids_limit: Option<i64>,
     /// CPUs that may be used (`0-3`), for exclusive cores.
     pub cpuset_cpus: Option<String>,
@@ -40,7 +40,7 @@ pub fn cpu_shares(milli_cpu: u64) -> u64 {
     (milli_cpu.saturating_mul(1024) / 1000).clamp(MIN_SHARES, MAX_SHARES)
 }
 
-/// CPU limit in thousandths of a core to microseconds per default period. 0 is no limit (-1).
+/// CPU limit in thousandths of a core to microseconds per default period. 0 means unlimited (-1).
 pub fn cpu_quota_us(milli_cpu: u64) -> i64 {
     if milli_cpu == 0 {
         return -1;

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use containerd_client::events::{TaskDelete, TaskExit, TaskOom, TaskStart};
 use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
 use containerd_client::types::Envelope;
@@ -23,9 +24,12 @@ use super::{record, task};
 /// subscriber only when there is an event.
 const PROBE_TOPIC: &str = "/skiff/subscribed";
 const PROBE_INTERVAL: Duration = Duration::from_millis(25);
-/// Back-off after a lost subscription.
-const RECONNECT_MIN: Duration = Duration::from_millis(50);
+/// Pauses after a lost subscription.
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
+const RECONNECT: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(50))
+    .with_max_delay(RECONNECT_MAX)
+    .without_max_times();
 
 impl Runtime {
     /// Starts a stream of events. It begins with [`RuntimeEvent::Resync`], recovers when containerd
@@ -66,21 +70,20 @@ impl Runtime {
 
 /// Subscribes, forwards, and subscribes again when the stream breaks.
 async fn pump(inner: Weak<Inner>, containerd: Containerd) {
-    let mut pause = RECONNECT_MIN;
-    loop {
-        match forward(&inner, &containerd, &mut pause).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::info!(%error, ?pause, "lost containerd's event stream; subscribing again")
-            }
-        }
+    let mut pauses = RECONNECT.build();
+    while let Err(error) = forward(&inner, &containerd, &mut pauses).await {
+        let pause = pauses.next().unwrap_or(RECONNECT_MAX);
+        tracing::info!(%error, ?pause, "lost containerd's event stream; subscribing again");
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(RECONNECT_MAX);
     }
 }
 
 /// Forwards events until the stream breaks (an error) or the runtime is gone.
-async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Duration) -> Result<()> {
+async fn forward(
+    inner: &Weak<Inner>,
+    containerd: &Containerd,
+    pauses: &mut ExponentialBackoff,
+) -> Result<()> {
     let filter = |topic: &str| format!("namespace=={:?},topic=={topic:?}", containerd.namespace());
     let topics = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/tasks/delete", PROBE_TOPIC];
     let request = SubscribeRequest { filters: topics.into_iter().map(filter).collect() };
@@ -94,7 +97,7 @@ async fn forward(inner: &Weak<Inner>, containerd: &Containerd, pause: &mut Durat
             () = tokio::time::sleep(PROBE_INTERVAL) => probe(containerd).await?,
         }
     };
-    *pause = RECONNECT_MIN;
+    *pauses = RECONNECT.build();
     let Some(runtime) = inner.upgrade() else {
         return Ok(());
     };

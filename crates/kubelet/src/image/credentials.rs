@@ -71,7 +71,7 @@ fn host_fits(pattern: &str, host: &str) -> bool {
     if pattern.len() > MAX_HOST_BYTES {
         return false;
     }
-    // The brackets of an IPv6 address are no wildcard.
+    // The brackets of an IPv6 address are not a wildcard.
     if host.starts_with('[') {
         return pattern == host;
     }

@@ -98,7 +98,7 @@ impl Sample {
     }
 }
 
-/// Whether the part is less than the share of the whole; an unknown whole is no shortage.
+/// Whether the part is less than the share of the whole; never if the whole is unknown.
 fn below(part: u64, whole: u64, percent: u8) -> bool {
     whole > 0 && u128::from(part) * 100 < u128::from(whole) * u128::from(percent)
 }

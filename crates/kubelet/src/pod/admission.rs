@@ -157,7 +157,7 @@ fn bears(pressures: &Pressures, pod: &Pod) -> Result<(), Rejection> {
 }
 
 /// The resources that the pod requests and that are not free, in upstream's order. Extended resources
-/// that the node does not have at all are none of its business.
+/// that the node does not have at all are ignored.
 fn missing(node: &Node, taken: &[&Pod], pod: &Pod) -> Vec<Insufficient> {
     let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
     let capacity = |name: &str| allocatable.and_then(|all| all.get(name)).map(Quantity::of);

@@ -306,7 +306,7 @@ impl VolumeManager {
 const RESIZE_CONDITIONS: [&str; 4] =
     ["Resizing", "FileSystemResizePending", "ControllerResizeError", "NodeResizeError"];
 
-/// Whether the claim is told less than its volume has.
+/// Whether the claim's status has a smaller capacity than its volume.
 fn is_smaller(claimed: &Claimed) -> bool {
     let status = claimed.claim.status.as_ref();
     let capacity = status.and_then(|status| status.capacity.as_ref());

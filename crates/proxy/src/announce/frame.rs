@@ -112,7 +112,7 @@ pub fn encode_claims(from: Mac, claims: &[Claim]) -> Vec<Vec<u8>> {
     claims.chunks(CLAIMS_MAX).map(encode).collect()
 }
 
-/// The sender and its claims; `None` if the frame is none of ours or damaged.
+/// The sender and its claims; `None` if the frame is not one of ours, or damaged.
 pub fn decode_claims(frame: &[u8]) -> Option<(Mac, Vec<Claim>)> {
     let (from, payload) = payload(frame, CLAIMS)?;
     let (count, mut rest) = payload.strip_prefix(MAGIC)?.split_first()?;

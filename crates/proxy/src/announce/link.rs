@@ -18,7 +18,7 @@ use super::neighbour::{self, Solicitation};
 
 /// `ARPHRD_ETHER`.
 const ETHERNET: u16 = 1;
-/// The largest frame that is read; what is longer is none of ours.
+/// The largest frame that is read; a longer one is not ours.
 const FRAME_MAX: usize = 2048;
 
 /// An Ethernet interface that is up and has a carrier.

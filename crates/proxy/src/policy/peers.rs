@@ -69,7 +69,7 @@ pub struct Peers {
 type Affected = BTreeSet<(u32, IpAddr)>;
 
 impl Peers {
-    /// Sets a pod of the cluster. One without addresses is no peer.
+    /// Sets a pod of the cluster. One without addresses cannot be a peer.
     pub fn set_pod(&mut self, name: &Name, pod: Option<&Pod>, groups: &Groups) -> Affected {
         let mut affected = Affected::new();
         if let Some(before) = self.pods.remove(name) {

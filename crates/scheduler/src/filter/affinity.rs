@@ -2,7 +2,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::{Cure, Filtered};
+use super::{Code, Filtered};
 use crate::plugin::Plugin;
 use crate::pod::{PodInfo, PodTerm};
 use crate::prepare::Prepared;
@@ -52,18 +52,18 @@ pub fn filter(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered)
             allowed = labelled;
         }
         let reason = "node(s) didn't match pod affinity rules";
-        filtered.keep(&allowed, Plugin::InterPodAffinity, reason, Cure::None);
+        filtered.keep(&allowed, Plugin::InterPodAffinity, reason, Code::Unresolvable);
     }
     for (term, group) in pod.anti_affinity.iter().zip(&prepared.anti_affinity) {
         let near = domains_of(snapshot, &term.topology_key, snapshot.group_counts(*group));
         let reason = "node(s) didn't match pod anti-affinity rules";
-        filtered.reject(&near, Plugin::InterPodAffinity, reason, Cure::RemovePods);
+        filtered.reject(&near, Plugin::InterPodAffinity, reason, Code::Unschedulable);
     }
     for (term, counts) in snapshot.repelling.iter() {
         if term_matches(snapshot, term, pod) {
             let near = domains_of(snapshot, &term.topology_key, counts);
             let reason = "node(s) didn't satisfy existing pods anti-affinity rules";
-            filtered.reject(&near, Plugin::InterPodAffinity, reason, Cure::RemovePods);
+            filtered.reject(&near, Plugin::InterPodAffinity, reason, Code::Unschedulable);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use super::{Cure, Filtered};
+use super::{Code, Filtered};
 use crate::plugin::Plugin;
 use crate::prepare::Prepared;
 use crate::snapshot::Snapshot;
@@ -13,7 +13,12 @@ pub fn unschedulable(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Fi
         return;
     }
     let reason = "node(s) were unschedulable";
-    filtered.reject(snapshot.unschedulable(), Plugin::NodeUnschedulable, reason, Cure::None);
+    filtered.reject(
+        snapshot.unschedulable(),
+        Plugin::NodeUnschedulable,
+        reason,
+        Code::Unresolvable,
+    );
 }
 
 fn tolerates_cordon(tolerations: &[Toleration]) -> bool {
@@ -34,7 +39,7 @@ pub fn taints(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered)
         }
         let value = taint.value.as_deref().unwrap_or_default();
         let reason = format!("node(s) had untolerated taint {{{}: {value}}}", taint.key);
-        filtered.reject(nodes, Plugin::TaintToleration, &reason, Cure::None);
+        filtered.reject(nodes, Plugin::TaintToleration, &reason, Code::Unresolvable);
     }
 }
 
@@ -66,11 +71,11 @@ pub fn affinity(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtere
     if let Some(added) = &prepared.profile.arguments.added_terms {
         let reason = "node(s) didn't match scheduler-enforced node affinity";
         let allowed = snapshot.matching_any(added);
-        filtered.keep(&allowed, Plugin::NodeAffinity, reason, Cure::None);
+        filtered.keep(&allowed, Plugin::NodeAffinity, reason, Code::Unresolvable);
     }
     if let Some(allowed) = &prepared.affine {
         let reason = "node(s) didn't match Pod's node affinity/selector";
-        filtered.keep(allowed, Plugin::NodeAffinity, reason, Cure::None);
+        filtered.keep(allowed, Plugin::NodeAffinity, reason, Code::Unresolvable);
     }
 }
 
@@ -79,6 +84,6 @@ pub fn ports(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) 
     if !prepared.pod.ports.is_empty() {
         let taken = snapshot.port_conflicts(&prepared.pod.ports);
         let reason = "node(s) didn't have free ports for the requested pod ports";
-        filtered.reject(&taken, Plugin::NodePorts, reason, Cure::RemovePods);
+        filtered.reject(&taken, Plugin::NodePorts, reason, Code::Unschedulable);
     }
 }

@@ -2,7 +2,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::{Cure, Filtered};
+use super::{Code, Filtered};
 use crate::plugin::Plugin;
 use crate::pod::PodInfo;
 use crate::prepare::Prepared;
@@ -96,7 +96,7 @@ fn reject(requests: &[Request], lacking: &[NodeIndex], filtered: &mut Filtered) 
     let (too_small, full): (Vec<NodeIndex>, Vec<NodeIndex>) = lacking.iter().partition(|node| {
         requests.iter().any(|request| !request.fits(**node) && request.exceeds(**node))
     });
-    for (nodes, cure) in [(too_small, Cure::None), (full, Cure::RemovePods)] {
+    for (nodes, code) in [(too_small, Code::Unresolvable), (full, Code::Unschedulable)] {
         for request in requests {
             let short: RoaringBitmap =
                 nodes.iter().copied().filter(|node| !request.fits(*node)).collect();
@@ -104,7 +104,7 @@ fn reject(requests: &[Request], lacking: &[NodeIndex], filtered: &mut Filtered) 
                 "pods" => "Too many pods".to_owned(),
                 name => format!("Insufficient {name}"),
             };
-            filtered.record(short, Plugin::NodeResourcesFit, &reason, cure);
+            filtered.record(short, Plugin::NodeResourcesFit, &reason, code);
         }
     }
     filtered.nodes -= lacking.iter().copied().collect::<RoaringBitmap>();

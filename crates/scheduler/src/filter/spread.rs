@@ -3,7 +3,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::{Cure, Filtered, tolerated};
+use super::{Code, Filtered, tolerated};
 use crate::plugin::Plugin;
 use crate::pod::SpreadConstraint;
 use crate::prepare::Prepared;
@@ -81,7 +81,7 @@ pub fn filter(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered)
         let reason =
             "node(s) didn't match pod topology spread constraints (missing required label)";
         let labelled = snapshot.with_label(&constraint.topology_key);
-        filtered.keep(&labelled, Plugin::PodTopologySpread, reason, Cure::None);
+        filtered.keep(&labelled, Plugin::PodTopologySpread, reason, Code::Unresolvable);
         let Some(column) = snapshot.label(&constraint.topology_key) else {
             return;
         };
@@ -100,6 +100,6 @@ pub fn filter(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered)
             })
             .collect();
         let reason = "node(s) didn't match pod topology spread constraints";
-        filtered.reject(&uneven, Plugin::PodTopologySpread, reason, Cure::RemovePods);
+        filtered.reject(&uneven, Plugin::PodTopologySpread, reason, Code::Unschedulable);
     }
 }

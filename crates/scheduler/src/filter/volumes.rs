@@ -2,7 +2,7 @@
 
 use roaring::RoaringBitmap;
 
-use super::{Cure, Filtered};
+use super::{Code, Filtered};
 use crate::plugin::Plugin;
 use crate::prepare::Prepared;
 use crate::snapshot::{Snapshot, TOPOLOGY_LABELS};
@@ -17,12 +17,12 @@ pub fn restrictions(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Fil
             .map(|(_, node)| *node)
             .collect();
         let reason = "node(s) had no available disk";
-        filtered.reject(&conflicts, Plugin::VolumeRestrictions, reason, Cure::RemovePods);
+        filtered.reject(&conflicts, Plugin::VolumeRestrictions, reason, Code::Unschedulable);
     }
     let in_use = |claim: &String| snapshot.claim_users().contains_key(claim);
     if prepared.storage.exclusive.iter().any(in_use) {
         let reason = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
-        filtered.reject(snapshot.nodes(), Plugin::VolumeRestrictions, reason, Cure::RemovePods);
+        filtered.reject(snapshot.nodes(), Plugin::VolumeRestrictions, reason, Code::Unschedulable);
     }
 }
 
@@ -31,14 +31,14 @@ pub fn binding(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered
     for terms in &prepared.volumes.node_terms {
         let allowed = snapshot.matching_any(terms);
         let reason = "node(s) didn't match PersistentVolume's node affinity";
-        filtered.keep(&allowed, Plugin::VolumeBinding, reason, Cure::None);
+        filtered.keep(&allowed, Plugin::VolumeBinding, reason, Code::Unresolvable);
     }
     for claim in &prepared.volumes.unbound_nodes {
         let (found, large) = claim.filter(snapshot);
         let reason = "node(s) didn't find available persistent volumes to bind";
-        filtered.keep(&found, Plugin::VolumeBinding, reason, Cure::None);
+        filtered.keep(&found, Plugin::VolumeBinding, reason, Code::Unresolvable);
         let reason = "node(s) did not have enough free storage";
-        filtered.keep(&large, Plugin::VolumeBinding, reason, Cure::None);
+        filtered.keep(&large, Plugin::VolumeBinding, reason, Code::Unresolvable);
     }
 }
 
@@ -66,5 +66,5 @@ pub fn zone(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
         elsewhere |= &labelled - own;
     }
     let reason = "node(s) had no available volume zone";
-    filtered.reject(&elsewhere, Plugin::VolumeZone, reason, Cure::None);
+    filtered.reject(&elsewhere, Plugin::VolumeZone, reason, Code::Unresolvable);
 }

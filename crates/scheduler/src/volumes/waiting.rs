@@ -12,7 +12,7 @@ use crate::pod::PodInfo;
 /// `bindTimeoutSeconds`.
 const TIMEOUT: SignedDuration = SignedDuration::from_mins(10);
 
-/// A pod whose claims have been told its node.
+/// A pod whose claims have been annotated with its node.
 #[derive(Debug)]
 pub struct Waiter {
     pub pod: Arc<PodInfo>,

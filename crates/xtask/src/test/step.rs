@@ -1,15 +1,27 @@
-//! One step of the tests: a command whose output is passed on and counted, and which is killed
-//! when it has been silent for too long.
+//! One step of the tests: a command whose output is passed on and counted. It is killed when it has
+//! been silent for too long, and a program of tests when one of them takes too long.
 
 use super::Count;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, PipeReader};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long a step may be silent; scenarios time out after four minutes.
-pub const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// How long things may take before they are killed.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Without any output.
+    pub silence: Duration,
+    /// A test that libtest has reported as slow, from then on: libtest itself ends none.
+    pub slow_test: Duration,
+}
+
+/// Longer than the limits of nextest (`.config/nextest.toml`) and of the suites' scenarios.
+pub const LIMITS: Limits =
+    Limits { silence: Duration::from_secs(600), slow_test: Duration::from_secs(300) };
+/// How libtest ends its report of a test that has been running for long.
+const SLOW: &str = " has been running for over 60 seconds";
 /// Capacity of the queue of lines from the command.
 const QUEUE: usize = 64;
 
@@ -21,11 +33,11 @@ pub struct Outcome {
     pub success: bool,
 }
 
-/// Runs one step; `limit` is how long it may be silent.
+/// Runs one step.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn run(command: &mut Command, limit: Duration) -> std::io::Result<Outcome> {
+pub fn run(command: &mut Command, limits: Limits) -> std::io::Result<Outcome> {
     // nextest writes its summary to standard error, libtest to standard output; both go through
     // one pipe.
     let (reader, writer) = std::io::pipe()?;
@@ -36,26 +48,60 @@ pub fn run(command: &mut Command, limit: Duration) -> std::io::Result<Outcome> {
     let lines = lines_of(reader);
     let mut count = Count::default();
     let mut last = String::new();
+    let mut last_at = clock::monotonic();
+    let mut slow: BTreeMap<String, Instant> = BTreeMap::new();
     loop {
-        match lines.recv_timeout(limit) {
+        let silent_at = last_at + limits.silence;
+        let overdue_at = slow.values().min().map_or(silent_at, |since| *since + limits.slow_test);
+        let timeout = silent_at.min(overdue_at).saturating_duration_since(clock::monotonic());
+        match lines.recv_timeout(timeout) {
             Ok(line) => {
                 println!("{line}");
                 count.add(super::counted(&line));
+                follow(&line, &mut slow);
                 last = line;
+                last_at = clock::monotonic();
             }
             Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if overdue_at < silent_at => {
+                let names: Vec<String> = std::mem::take(&mut slow).into_keys().collect();
+                println!(
+                    "error: killed, with what it waits for, {} s later: {}",
+                    limits.slow_test.as_secs(),
+                    names.join(", ")
+                );
+                // cargo goes on with the next program.
+                let mut processes = descendants(child.id());
+                processes.remove(&child.id());
+                kill(&processes);
+                count.failed += names.len() as u64;
+            }
             Err(RecvTimeoutError::Timeout) => {
                 println!(
                     "error: no output for {} s; killed. The last line was: {last}",
-                    limit.as_secs()
+                    limits.silence.as_secs()
                 );
-                kill_tree(child.id());
+                kill(&descendants(child.id()));
                 count.failed += 1;
                 break;
             }
         }
     }
     Ok(Outcome { count, success: child.wait()?.success() })
+}
+
+/// Keeps track of the tests that libtest has reported as slow.
+fn follow(line: &str, slow: &mut BTreeMap<String, Instant>) {
+    let Some(rest) = line.strip_prefix("test ") else {
+        return;
+    };
+    if let Some(name) = rest.strip_suffix(SLOW) {
+        slow.insert(name.to_owned(), clock::monotonic());
+    } else if let Some((name, _)) = rest.split_once(" ... ") {
+        slow.remove(name);
+    } else if rest.starts_with("result: ") {
+        slow.clear();
+    }
 }
 
 fn lines_of(reader: PipeReader) -> Receiver<String> {
@@ -71,10 +117,9 @@ fn lines_of(reader: PipeReader) -> Receiver<String> {
     receiver
 }
 
-/// Kills a process and all its descendants, and reports them.
-fn kill_tree(root: u32) {
-    let processes = descendants(root);
-    for (pid, command) in &processes {
+/// Kills processes, and reports them.
+fn kill(processes: &BTreeMap<u32, String>) {
+    for (pid, command) in processes {
         println!("killed {pid}: {command}");
     }
     let killed =
@@ -114,32 +159,51 @@ mod tests {
         command
     }
 
+    const SHORT: Limits =
+        Limits { silence: Duration::from_millis(500), slow_test: Duration::from_millis(200) };
+
     #[test]
     fn results_are_counted() {
         let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored' >&2";
-        let outcome = run(&mut shell(script), SILENCE_MAX).unwrap();
+        let outcome = run(&mut shell(script), LIMITS).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 2, failed: 0 }, success: true });
-        assert!(!run(&mut shell("exit 3"), SILENCE_MAX).unwrap().success);
+        assert!(!run(&mut shell("exit 3"), LIMITS).unwrap().success);
     }
 
     #[test]
     fn a_hanging_step_is_killed_with_its_descendants() {
-        let limit = Duration::from_millis(500);
-        let outcome = run(&mut shell("echo begun; sleep 4714 & wait"), limit).unwrap();
+        let outcome = run(&mut shell("echo begun; sleep 4714 & wait"), SHORT).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 0, failed: 1 }, success: false });
+        assert!(ends("4714"), "sleep is still running");
+    }
+
+    #[test]
+    fn a_hanging_test_is_killed_and_the_next_program_runs() {
+        let script = "echo 'test a has been running for over 60 seconds'; \
+            echo 'test b has been running for over 60 seconds'; echo 'test a ... ok'; \
+            sleep 4715; echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
+        let limits = Limits { silence: LIMITS.silence, ..SHORT };
+        let outcome = run(&mut shell(script), limits).unwrap();
+        assert_eq!(outcome, Outcome { count: Count { passed: 2, failed: 1 }, success: true });
+        assert!(ends("4715"), "sleep is still running");
+    }
+
+    /// Whether `sleep SECONDS` ends soon: a killed process takes a moment, and is not a child of this
+    /// one.
+    fn ends(seconds: &str) -> bool {
+        let wanted = format!("sleep\0{seconds}\0");
         let is_left = || {
             std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
                 let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-                command == b"sleep\x004714\0"
+                command == wanted.as_bytes()
             })
         };
-        // A killed process takes a moment to end, and is not a child of this one.
-        for _ in 0..1000 {
-            if !is_left() {
-                return;
+        (0..1000).any(|_| {
+            let left = is_left();
+            if left {
+                std::thread::sleep(Duration::from_millis(10));
             }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("sleep is still running");
+            !left
+        })
     }
 }

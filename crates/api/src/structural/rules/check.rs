@@ -5,6 +5,7 @@ use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValu
 
 use super::eval::{self, DEPTH_MAX};
 use super::functions::{FUNCTIONS, NAMESPACED, NAMESPACES};
+use super::identifier;
 use super::library::FORMATS;
 use super::value::unescaped;
 use crate::structural::node::{Node, Type};
@@ -204,28 +205,25 @@ impl<'a, 'b> Checker<'a, 'b> {
         target: Option<&'b IdedExpr>,
         args: &'b [IdedExpr],
     ) -> Kind<'a> {
-        let qualifier = target.and_then(|target| match &target.expr {
-            Expr::Ident(name) => Some(name.as_str()),
-            _ => None,
-        });
+        let qualifier = target.and_then(identifier);
         match (name, qualifier, args) {
             ("bind", Some("cel"), [variable, value, body]) => {
-                let Expr::Ident(variable) = &variable.expr else {
+                let Some(variable) = identifier(variable) else {
                     return self.error("bind", "invalid variable name".to_owned());
                 };
                 let value = self.check(value);
                 return self.with(vec![(variable, value)], body);
             }
             ("optMap" | "optFlatMap", _, [variable, body]) => {
-                if let (Some(target), Expr::Ident(variable)) = (target, &variable.expr) {
+                if let (Some(target), Some(variable)) = (target, identifier(variable)) {
                     self.check(target);
                     self.with(vec![(variable, Kind::Any)], body);
                     return Kind::Any;
                 }
             }
             ("all" | "exists" | "existsOne" | "exists_one", _, [key, value, body]) => {
-                if let (Some(target), Expr::Ident(key), Expr::Ident(value)) =
-                    (target, &key.expr, &value.expr)
+                if let (Some(target), Some(key), Some(value)) =
+                    (target, identifier(key), identifier(value))
                 {
                     self.check(target);
                     self.with(vec![(key, Kind::Any), (value, Kind::Any)], body);

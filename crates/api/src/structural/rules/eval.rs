@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use regex::Regex;
 
+use super::identifier;
 use super::value::{List, Object, Text, Val};
 use crate::structural::node::ListType;
 
@@ -270,20 +271,17 @@ impl<'a> Evaluation<'a> {
         target: Option<&'a IdedExpr>,
         args: &'a [IdedExpr],
     ) -> Outcome<'a> {
-        let qualifier = target.and_then(|target| match &target.expr {
-            Expr::Ident(name) => Some(name.as_str()),
-            _ => None,
-        });
+        let qualifier = target.and_then(identifier);
         match (name, qualifier, args) {
             ("bind", Some("cel"), [variable, value, body]) => {
-                let Expr::Ident(variable) = &variable.expr else {
+                let Some(variable) = identifier(variable) else {
                     return Err(Failure::NoOverload);
                 };
                 let value = self.eval(value)?;
                 self.with(vec![(variable, value)], body)
             }
             ("optMap" | "optFlatMap", _, [variable, body]) => {
-                let (Some(target), Expr::Ident(variable)) = (target, &variable.expr) else {
+                let (Some(target), Some(variable)) = (target, identifier(variable)) else {
                     return Err(Failure::NoOverload);
                 };
                 match self.eval(target)? {
@@ -320,7 +318,7 @@ impl<'a> Evaluation<'a> {
         value: &'a IdedExpr,
         body: &'a IdedExpr,
     ) -> Outcome<'a> {
-        let (Some(target), Expr::Ident(key), Expr::Ident(value)) = (target, &key.expr, &value.expr)
+        let (Some(target), Some(key), Some(value)) = (target, identifier(key), identifier(value))
         else {
             return Err(Failure::NoOverload);
         };

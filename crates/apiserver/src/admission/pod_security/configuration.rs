@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use runtime::configuration::{self, ConfigurationError};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,19 +17,6 @@ const PLUGIN_VERSIONS: &[&str] = &[
     "pod-security.admission.config.k8s.io/v1beta1",
     "pod-security.admission.config.k8s.io/v1alpha1",
 ];
-
-/// A configuration file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigurationError {
-    #[error("cannot read {path}")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("{path}: {problem}")]
-    Invalid { path: PathBuf, problem: String },
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -67,7 +55,7 @@ type Problems = fn(&str) -> Vec<String>;
 /// When the file cannot be read, or has what is not supported.
 pub fn load(path: &Path) -> Result<PodSecurity, ConfigurationError> {
     let invalid = |problem: String| ConfigurationError::Invalid { path: path.to_owned(), problem };
-    let file: AdmissionConfiguration = parse(&read(path)?).map_err(invalid)?;
+    let file: AdmissionConfiguration = configuration::load(path, parse)?;
     let versions = FILE_VERSIONS.contains(&file.api_version.as_str());
     if !versions || file.kind != "AdmissionConfiguration" {
         let problem = format!("{}, kind {} is not supported", file.api_version, file.kind);
@@ -82,9 +70,7 @@ pub fn load(path: &Path) -> Result<PodSecurity, ConfigurationError> {
             (Some(configuration), None) => configured(configuration).map_err(invalid)?,
             (None, Some(other)) => {
                 let other = path.parent().unwrap_or(Path::new("")).join(other);
-                parse(&read(&other)?).and_then(configured).map_err(|problem| {
-                    ConfigurationError::Invalid { path: other.clone(), problem }
-                })?
+                configuration::load(&other, |text| parse(text).and_then(configured))?
             }
             (None, None) => PodSecurity::default(),
             (Some(_), Some(_)) => {
@@ -94,11 +80,6 @@ pub fn load(path: &Path) -> Result<PodSecurity, ConfigurationError> {
         };
     }
     Ok(plugin)
-}
-
-fn read(path: &Path) -> Result<String, ConfigurationError> {
-    std::fs::read_to_string(path)
-        .map_err(|source| ConfigurationError::Read { path: path.to_owned(), source })
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {

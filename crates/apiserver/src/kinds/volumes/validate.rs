@@ -126,8 +126,8 @@ pub fn host_path(source: &HostPathVolumeSource, path: &Path, errors: &mut Errors
     check::one_of_or_unset(&source.type_, HOST_PATH_TYPES, &path.child("type"), errors);
 }
 
-/// Stricter than upstream about the server: what is no host cannot be mounted, and a program that
-/// mounts it may take it for something else.
+/// Stricter than upstream about the server: what is not a host cannot be mounted, and a program
+/// that mounts it may take it for something else.
 pub fn nfs(source: &NFSVolumeSource, path: &Path, errors: &mut Errors) {
     let server = path.child("server");
     if source.server.is_empty() {

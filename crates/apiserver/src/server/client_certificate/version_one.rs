@@ -1,5 +1,5 @@
 //! Certificates of X.509 version 1: without extensions, so neither an authority nor restricted to a
-//! purpose. `openssl x509 -req` makes them unless it is told of extensions, and Go's verifier,
+//! purpose. `openssl x509 -req` makes them unless it is given extensions, and Go's verifier,
 //! hence Kubernetes, accepts them for clients; webpki does not parse them.
 //!
 //! Only what a trusted authority itself has signed is accepted: no intermediates.

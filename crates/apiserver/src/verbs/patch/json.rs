@@ -24,7 +24,7 @@ pub fn rejected(why: &str) -> ApiError {
 /// Reads the operations of a patch.
 ///
 /// # Errors
-/// 400 for what is no operation, 422 for one that cannot be carried out: an unknown one, or one
+/// 400 for what is not an operation, 422 for one that cannot be carried out: an unknown one, or one
 /// without its paths.
 pub fn parse(operations: &[Value]) -> Result<Patch, ApiError> {
     operations.iter().map(operation).collect::<Result<_, _>>().map(Patch)

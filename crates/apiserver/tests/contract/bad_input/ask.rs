@@ -1,4 +1,4 @@
-//! One bad request, sent to both doors.
+//! One bad request, sent to both front ends.
 
 use rpc::api_v1 as pb;
 use serde_json::Value;
@@ -67,7 +67,7 @@ impl Case {
         }
     }
 
-    /// Sends the request to both doors; adds unexpected answers to `wrong`.
+    /// Sends the request to both front ends; adds unexpected answers to `wrong`.
     pub async fn ask_both(&self, server: &Server, wrong: &mut Vec<String>) {
         let rest = self.ask_rest(server).await;
         self.check("REST", &rest, wrong);
@@ -198,7 +198,7 @@ impl Case {
         }
     }
 
-    fn check(&self, door: &str, status: &Value, wrong: &mut Vec<String>) {
+    fn check(&self, front_end: &str, status: &Value, wrong: &mut Vec<String>) {
         let message = status["message"].as_str().unwrap_or_default();
         let fits = match self.message.strip_suffix('…') {
             Some(beginning) => message.starts_with(beginning),
@@ -222,7 +222,7 @@ impl Case {
             && status["kind"] == "Status";
         if !same {
             wrong.push(format!(
-                "{self}\n  wanted {} {} {} {:?}\n  {door} {status}",
+                "{self}\n  wanted {} {} {} {:?}\n  {front_end} {status}",
                 self.code, self.reason, self.message, self.causes
             ));
         }

@@ -14,7 +14,7 @@ async fn a_definition_holds_on_every_apiserver_once_it_was_seen_on_one() {
     let definition = definition();
     for _ in 0..5 {
         define(&first, &definition).await;
-        // At once, through the one that has not been told of it.
+        // At once, through the apiserver that has not been notified.
         second.post(WIDGETS, &widget("a", json!({"size": 10}))).await.expect(201);
         // A stricter schema holds for the next write.
         let name = format!("{DEFINITIONS}/widgets.example.com");

@@ -111,7 +111,7 @@ async fn preconditions_are_judged_by_the_store() {
         for dry in ["", "?dryRun=All"] {
             let path = format!("{path}{dry}");
             behind.send("PUT", &path, &with(&old, field)).await.expect(409);
-            // A patched uid is no precondition but a change, which is refused.
+            // A patched uid is not a precondition but a change, which is refused.
             let code = if field == "uid" { 422 } else { 409 };
             behind.patch(&path, "merge", &with(&old, field)).await.expect(code);
             let options = json!({"preconditions": {(field): of(&old, field)}});

@@ -1,5 +1,5 @@
 //! Checks the kernel's features. Network features are tried in a temporary namespace, since no list
-//! tells whether they work.
+//! shows whether they work.
 
 use anyhow::Context;
 

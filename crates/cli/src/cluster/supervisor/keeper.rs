@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
@@ -20,9 +21,12 @@ use crate::cluster::supervisor::{STOP_GRACE, Shared, end_signal, record};
 /// How long a process waits for those it is started after. Then it is started anyway, since every
 /// process can cope without the others.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause before the first restart; it doubles up to the longest.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-const BACKOFF_LONGEST: Duration = Duration::from_secs(30);
+/// Pauses before restarts.
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(BACKOFF_MAX)
+    .without_max_times();
 /// A process that has run this long starts over with the shortest pause.
 const BACKOFF_RESET: Duration = Duration::from_secs(60);
 
@@ -45,7 +49,7 @@ impl Keeper {
     /// Starts the process, and restarts it when it ends, until it is to be stopped for good.
     pub async fn run(mut self) {
         self.wait_for_turn().await;
-        let mut failures = 0;
+        let mut pauses = BACKOFF.build();
         loop {
             match self.wait_until_desired().await {
                 Desired::Ended => return,
@@ -61,12 +65,13 @@ impl Keeper {
                 }
             }
             if *self.desired.borrow() != Desired::Running {
-                failures = 0;
+                pauses = BACKOFF.build();
                 continue;
             }
-            failures = if started.elapsed() >= BACKOFF_RESET { 0 } else { failures };
-            let pause = backoff(failures);
-            failures += 1;
+            if started.elapsed() >= BACKOFF_RESET {
+                pauses = BACKOFF.build();
+            }
+            let pause = pauses.next().unwrap_or(BACKOFF_MAX);
             self.shared.update(&self.process.name, |status| status.restarts += 1);
             tracing::warn!(process = self.process.name, ?pause, "restarting");
             tokio::select! {
@@ -214,19 +219,15 @@ async fn until_undesired(desired: &mut watch::Receiver<Desired>) {
     }
 }
 
-/// Pause before a restart, after this many ends in a row.
-fn backoff(failures: u32) -> Duration {
-    BACKOFF_FIRST.saturating_mul(1 << failures.min(16)).min(BACKOFF_LONGEST)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_first_restarts_are_quick_and_later_ones_bounded() {
-        assert!(backoff(0) + backoff(1) < Duration::from_secs(1));
-        assert_eq!(backoff(3), Duration::from_millis(800));
-        assert_eq!(backoff(40), BACKOFF_LONGEST);
+        let pauses: Vec<Duration> = BACKOFF.build().take(40).collect();
+        assert!(pauses[0] + pauses[1] < Duration::from_secs(1));
+        assert_eq!(pauses[3].as_millis(), 800);
+        assert_eq!(pauses[39], BACKOFF_MAX);
     }
 }

@@ -21,7 +21,7 @@ use crate::request::failure::message;
 use crate::request::{Connection, rest};
 
 use compare::NodeReport;
-use observe::{Scene, Target};
+use observe::{Snapshot, Target};
 use show::Trace;
 use tables::Tables;
 
@@ -45,22 +45,22 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
     let printer = if args.print.is_wide() { None } else { args.print.printer()? };
     let resources = Resources::discover(&client).await?;
     let target = Target::parse(&args.target, &resources)?;
-    let scene = observe::observe(&client, &resources, &target, args.from.as_deref()).await?;
-    let query = scene.query();
+    let snapshot = observe::observe(&client, &resources, &target, args.from.as_deref()).await?;
+    let query = snapshot.query();
     let ask = async |index: usize| {
-        let (query, name) = (query.as_deref().unwrap_or_default(), &scene.nodes[index].name);
+        let (query, name) = (query.as_deref().unwrap_or_default(), &snapshot.nodes[index].name);
         let path = format!("/api/v1/nodes/{name}/proxy/serviceproxy/tables?{query}");
         let body = rest::get(connection, &path).await?;
         serde_json::from_slice::<Tables>(&body).context("the proxy's answer is not JSON")
     };
     let ask = &ask;
-    let asked = scene.asked().into_iter().filter(|_| query.is_some());
+    let asked = snapshot.asked().into_iter().filter(|_| query.is_some());
     let answers: Vec<(usize, anyhow::Result<Tables>)> = stream::iter(asked)
         .map(|index| async move { (index, ask(index).await) })
         .buffered(CONCURRENT_NODES)
         .collect()
         .await;
-    let trace = trace(&scene, answers);
+    let trace = trace(&snapshot, answers);
     match printer {
         Some(mut printer) => printer.value(&serde_json::to_value(&trace)?)?,
         None => print!("{}", show::render(&trace)),
@@ -69,14 +69,14 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 }
 
 /// Compares every node's answer.
-fn trace(scene: &Scene, answers: Vec<(usize, anyhow::Result<Tables>)>) -> Trace {
-    let mut trace = Trace::new(scene.title.clone(), scene.notes.clone());
+fn trace(snapshot: &Snapshot, answers: Vec<(usize, anyhow::Result<Tables>)>) -> Trace {
+    let mut trace = Trace::new(snapshot.title.clone(), snapshot.notes.clone());
     for (index, answer) in answers {
-        let node = &scene.nodes[index];
+        let node = &snapshot.nodes[index];
         let report: Result<NodeReport, String> = match answer {
             Ok(tables) => {
-                let clients = scene.is_client(index);
-                Ok(compare::node(&scene.observed, node, &tables, clients))
+                let clients = snapshot.is_client(index);
+                Ok(compare::node(&snapshot.observed, node, &tables, clients))
             }
             Err(error) => Err(message(&error)),
         };

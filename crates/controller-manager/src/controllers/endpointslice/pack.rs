@@ -172,7 +172,7 @@ fn has_common(slice: &EndpointSlice, common: &Common) -> bool {
     let metadata = &slice.metadata;
     let empty = BTreeMap::new();
     let mut annotations = metadata.annotations.clone().unwrap_or_default();
-    // It alone is no reason to write.
+    // A new trigger time alone does not cause a write.
     annotations.remove(trigger_time::ANNOTATION);
     metadata.labels.as_ref().unwrap_or(&empty) == &common.labels
         && annotations == common.annotations

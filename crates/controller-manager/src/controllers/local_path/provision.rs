@@ -176,7 +176,7 @@ fn hostname(node: &Node) -> Option<&String> {
     node.metadata.labels.as_ref().and_then(|labels| labels.get(HOSTNAME))
 }
 
-/// `allowedTopologies`: one of the terms has to match; none are no restriction.
+/// `allowedTopologies`: one of the terms has to match, if there are any.
 fn in_topology(node: &Node, class: &StorageClass) -> bool {
     let terms = class.allowed_topologies.as_deref().unwrap_or_default();
     let term = |term: &k8s_openapi::api::core::v1::TopologySelectorTerm| NodeSelectorTerm {

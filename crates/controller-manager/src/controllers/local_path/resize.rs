@@ -1,8 +1,8 @@
 //! How a volume gets the size that its claim asks for: pure functions.
 //!
 //! As with CSI's external resizer. What is a directory has its new size at once; an image is made
-//! larger by its node, which the claim's conditions tell, and the next pod that mounts it, if none
-//! has it mounted.
+//! larger by its node, as the claim's conditions say: at once if it is mounted there, otherwise by the
+//! next pod that mounts it.
 
 use std::collections::BTreeMap;
 

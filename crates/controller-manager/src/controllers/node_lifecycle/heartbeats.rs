@@ -1,4 +1,4 @@
-//! When nodes were last heard of.
+//! When nodes were last heard from.
 //!
 //! Silence is measured by the monotonic clock from when a heartbeat was observed: neither a step of
 //! the wall clock nor a difference between the clocks of two machines is mistaken for silence.
@@ -33,7 +33,7 @@ impl Heartbeat {
 }
 
 #[derive(Debug)]
-struct Heard {
+struct LastHeartbeat {
     uid: String,
     heartbeat: Heartbeat,
     at: Instant,
@@ -50,7 +50,7 @@ pub struct Silence {
 
 /// The last heartbeats, by node. After a restart every node gets the full grace period.
 #[derive(Debug, Default)]
-pub struct Heartbeats(Mutex<HashMap<String, Heard>>);
+pub struct Heartbeats(Mutex<HashMap<String, LastHeartbeat>>);
 
 impl Heartbeats {
     /// Records what the cache or the server says about a node.
@@ -58,20 +58,20 @@ impl Heartbeats {
         let name = node.metadata.name.clone().unwrap_or_default();
         let uid = uid(&node.metadata);
         let mut all = self.0.lock();
-        let is_new = all.get(&name).is_none_or(|heard| heard.uid != uid);
-        let heard = match all.get_mut(&name) {
-            Some(heard) if heard.uid == uid && heard.heartbeat == heartbeat => heard,
+        let is_new = all.get(&name).is_none_or(|last| last.uid != uid);
+        let last = match all.get_mut(&name) {
+            Some(last) if last.uid == uid && last.heartbeat == heartbeat => last,
             _ => {
-                let heard = Heard { uid: uid.to_owned(), heartbeat, at: now };
-                all.entry(name).insert_entry(heard).into_mut()
+                let last = LastHeartbeat { uid: uid.to_owned(), heartbeat, at: now };
+                all.entry(name).insert_entry(last).into_mut()
             }
         };
-        Silence { lasts: now.saturating_duration_since(heard.at), is_new }
+        Silence { lasts: now.saturating_duration_since(last.at), is_new }
     }
 
     /// Forgets a node that is gone, and returns its uid if it was known.
     pub fn forget(&self, name: &str) -> Option<String> {
-        self.0.lock().remove(name).map(|heard| heard.uid)
+        self.0.lock().remove(name).map(|last| last.uid)
     }
 }
 

@@ -221,7 +221,7 @@ mod tests {
         node.spec.get_or_insert_default().taints = begun.taints;
         assert_eq!(planned(&node, Held).taints, None, "what has begun goes on");
         assert_eq!(taints(&planned(&node, Withdrawn)), only_cordoned);
-        // Another reason to evict is no second eviction.
+        // Another reason to evict does not cause a second eviction.
         node.status = self::node(Some("False")).status;
         let swapped = planned(&node, Held);
         assert!(taints(&swapped).contains(&"node.kubernetes.io/not-ready:NoExecute".into()));

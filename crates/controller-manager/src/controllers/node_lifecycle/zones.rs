@@ -19,7 +19,7 @@ const REGION: &str = "topology.kubernetes.io/region";
 const ZONE: &str = "topology.kubernetes.io/zone";
 /// A node with this label does not count.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
-/// So many nodes that are not ready are no disruption, however few others there are.
+/// This many nodes that are not ready do not count as a disruption, however few others there are.
 const TOLERATED: usize = 2;
 
 /// How much of a zone is not ready.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use api::local_path::{FINALIZER, NODE_LABEL, is_to_be_removed, size_bytes, source};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use client::{Api, Change, InformerOptions, PatchKind, changes};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::PersistentVolume;
@@ -17,9 +18,12 @@ use crate::pod::worker::handle::{SyncReason, WorkerHandle};
 use crate::volume::sync::blocking;
 use crate::volume::{VolumeError, VolumeManager};
 
-/// Pause before contents that could not be removed are tried again, at first and at most.
-const RETRY_MIN: Duration = Duration::from_millis(250);
+/// Pauses before contents that could not be removed are tried again.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(250))
+    .with_max_delay(RETRY_MAX)
+    .without_max_times();
 
 /// The pods that have a volume, by its name.
 #[derive(Debug, Default)]
@@ -56,7 +60,7 @@ impl VolumeManager {
     /// Follows the volumes until `shutdown`.
     pub async fn follow(self, shutdown: CancellationToken) {
         if !api::names::label_value(&self.node_name).is_empty() {
-            // The provisioner makes no volumes for a node whose name is no label.
+            // The provisioner makes no volumes for a node whose name cannot be a label's value.
             return;
         }
         let options = InformerOptions {
@@ -66,7 +70,8 @@ impl VolumeManager {
         let mut changes = Box::pin(changes(self.client.clone(), options, name));
         let mut sizes: HashMap<String, u64> = HashMap::new();
         let mut outgoing: BTreeMap<String, PersistentVolume> = BTreeMap::new();
-        let mut pause = RETRY_MIN;
+        let mut pauses = RETRY.build();
+        let mut pause = RETRY_MAX;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -77,7 +82,8 @@ impl VolumeManager {
                             self.users.notify(&name);
                         }
                         if is_to_be_removed(&volume) {
-                            pause = RETRY_MIN;
+                            pauses = RETRY.build();
+                            pause = pauses.next().unwrap_or(RETRY_MAX);
                             outgoing.insert(name, volume);
                             self.remove_all(&mut outgoing).await;
                         } else {
@@ -91,7 +97,7 @@ impl VolumeManager {
                     Change::Synced => {}
                 },
                 () = tokio::time::sleep(pause), if !outgoing.is_empty() => {
-                    pause = (pause * 2).min(RETRY_MAX);
+                    pause = pauses.next().unwrap_or(RETRY_MAX);
                     self.remove_all(&mut outgoing).await;
                 }
             }

@@ -40,7 +40,7 @@ pub fn make(path: &Path, bytes: u64, file_system: bool) -> Result<(), VolumeErro
     record(path, bytes)
 }
 
-/// The file beside an image that tells how large the file system in it has been made.
+/// The file beside an image with the size that the file system in it has been given.
 fn record_of(image: &Path) -> PathBuf {
     image.with_file_name("size")
 }
@@ -90,7 +90,7 @@ pub fn mount(image: &Path, at: &Path, options: &[String], bytes: u64) -> Result<
         return Ok(());
     }
     if let Err(error) = grown(image, bytes, true) {
-        // It can be used as it is. The pod is told when it is tried again.
+        // It can be used as it is. The pod gets the error when it is tried again.
         tracing::warn!(image = %image.display(), %error, "cannot grow the volume");
     }
     let device = attached(image)?;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::nominate::Nominations;
-use crate::preempt::{Surroundings, victims};
+use crate::preempt::{CycleState, victims};
 use crate::prepare::Prepared;
 use crate::volumes::VolumeNeeds;
 
@@ -87,8 +87,8 @@ proptest! {
         let prepared =
             Prepared::new(&mut engine.snapshot, incoming, profile, VolumeNeeds::default());
         let nominations = Nominations::default();
-        let around = Surroundings { nominations: &nominations, budgets: &engine.budgets, turn: 0 };
-        let found = victims(&mut engine.snapshot, &prepared, 0, around);
+        let cycle = CycleState { nominations: &nominations, budgets: &engine.budgets, turn: 0 };
+        let found = victims(&mut engine.snapshot, &prepared, 0, cycle);
         let column = engine.snapshot.resource("cpu").unwrap();
         prop_assert_eq!(column.requested[0], i64::from(used));
         if let Ok(candidate) = found {

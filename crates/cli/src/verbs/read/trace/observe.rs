@@ -71,7 +71,7 @@ struct From {
 }
 
 /// All that was read.
-pub struct Scene {
+pub struct Snapshot {
     pub title: String,
     pub notes: Vec<String>,
     pub nodes: Vec<Node>,
@@ -82,7 +82,7 @@ pub struct Scene {
     connections: Vec<String>,
 }
 
-impl Scene {
+impl Snapshot {
     /// Whether clients on the node are of interest.
     pub fn is_client(&self, index: usize) -> bool {
         self.from.as_ref().is_none_or(|from| *from == self.nodes[index].name)
@@ -149,7 +149,7 @@ pub async fn observe(
     resources: &Resources,
     target: &Target,
     from: Option<&str>,
-) -> anyhow::Result<Scene> {
+) -> anyhow::Result<Snapshot> {
     let reader = Reader { client, resources };
     let namespace = client.default_namespace();
     let nodes: Vec<Node> =
@@ -158,7 +158,7 @@ pub async fn observe(
         Some(text) => Some(reader.from(text, namespace).await?),
         None => None,
     };
-    let mut scene = Scene {
+    let mut snapshot = Snapshot {
         title: String::new(),
         notes: Vec::new(),
         nodes,
@@ -168,36 +168,36 @@ pub async fn observe(
     };
     match target {
         Target::Service { name, port } => {
-            reader.service(&mut scene, namespace, name, port.as_deref()).await?;
+            reader.service(&mut snapshot, namespace, name, port.as_deref()).await?;
         }
-        Target::Pod { name } => reader.pod(&mut scene, namespace, name).await?,
+        Target::Pod { name } => reader.pod(&mut snapshot, namespace, name).await?,
         Target::Address { at, protocol } => {
-            reader.address(&mut scene, *at, protocol.as_deref()).await?;
+            reader.address(&mut snapshot, *at, protocol.as_deref()).await?;
         }
     }
-    reader.pods(&mut scene).await?;
+    reader.pods(&mut snapshot).await?;
     if let Some(from) = from {
-        scene.title = format!("{}, from {}", scene.title, from.title);
+        snapshot.title = format!("{}, from {}", snapshot.title, from.title);
         if let Some(pod) = from.pod {
             let metadata = &pod["metadata"];
             let name = format!("{}/{}", word(&metadata["namespace"]), word(&metadata["name"]));
             let traced = match target {
-                Target::Pod { name } => scene.observed.pods.get(&format!("{namespace}/{name}")),
+                Target::Pod { name } => snapshot.observed.pods.get(&format!("{namespace}/{name}")),
                 Target::Service { .. } | Target::Address { .. } => None,
             };
-            scene.connections = connections(&pod, &scene.observed, traced);
-            scene.observed.pods.insert(name, pod);
+            snapshot.connections = connections(&pod, &snapshot.observed, traced);
+            snapshot.observed.pods.insert(name, pod);
         }
     }
-    reader.policies(&mut scene).await?;
-    let traced = &scene.observed.services;
-    scene.notes.extend(traced.iter().filter_map(|traced| without_rules(&traced.service)));
-    Ok(scene)
+    reader.policies(&mut snapshot).await?;
+    let traced = &snapshot.observed.services;
+    snapshot.notes.extend(traced.iter().filter_map(|traced| without_rules(&traced.service)));
+    Ok(snapshot)
 }
 
 /// The connections of a pod that are traced, as the proxy takes them: to the endpoints of Services,
-/// and to what a traced pod's containers say they serve. A pod with the network of its node is none
-/// that policies select.
+/// and to what a traced pod's containers say they serve. Policies do not
+/// select a pod with the network of its node.
 fn connections(from: &Value, observed: &Observed, traced: Option<&Value>) -> Vec<String> {
     if from["spec"]["hostNetwork"] == true {
         return Vec::new();
@@ -288,7 +288,7 @@ impl Reader<'_> {
 
     async fn service(
         &self,
-        scene: &mut Scene,
+        snapshot: &mut Snapshot,
         namespace: &str,
         name: &str,
         port: Option<&str>,
@@ -305,13 +305,18 @@ impl Reader<'_> {
                 bail!("service {name} has no port {port}");
             }
         }
-        scene.title = format!("Service {}", traced.name());
-        scene.observed.services.push(traced);
+        snapshot.title = format!("Service {}", traced.name());
+        snapshot.observed.services.push(traced);
         Ok(())
     }
 
     /// The Services of a pod: those that select it, or have its addresses as endpoints.
-    async fn pod(&self, scene: &mut Scene, namespace: &str, name: &str) -> anyhow::Result<()> {
+    async fn pod(
+        &self,
+        snapshot: &mut Snapshot,
+        namespace: &str,
+        name: &str,
+    ) -> anyhow::Result<()> {
         let pod = self.get("pods", namespace, name).await?;
         let ips: Vec<IpAddr> = addresses(&pod).collect();
         let selects = |service: &Value| {
@@ -331,28 +336,28 @@ impl Reader<'_> {
             };
             let own: Vec<Value> = slices.iter().filter(own).cloned().collect();
             if selects(&service) || own.iter().any(|slice| has_it(&slice)) {
-                scene.observed.services.push(Traced::new(service, own));
+                snapshot.observed.services.push(Traced::new(service, own));
             }
         }
         let node = or(&pod["spec"]["nodeName"], "no node");
         let addresses: Vec<String> = ips.iter().map(IpAddr::to_string).collect();
-        scene.title = format!("Pod {namespace}/{name} ({}) on {node}", addresses.join(", "));
-        if scene.observed.services.is_empty() {
-            scene.notes.push("no Service selects the pod".to_owned());
+        snapshot.title = format!("Pod {namespace}/{name} ({}) on {node}", addresses.join(", "));
+        if snapshot.observed.services.is_empty() {
+            snapshot.notes.push("no Service selects the pod".to_owned());
         }
-        scene.observed.pod = Some(ips);
-        scene.observed.pods.insert(format!("{namespace}/{name}"), pod);
+        snapshot.observed.pod = Some(ips);
+        snapshot.observed.pods.insert(format!("{namespace}/{name}"), pod);
         Ok(())
     }
 
     /// The Services with that frontend.
     async fn address(
         &self,
-        scene: &mut Scene,
+        snapshot: &mut Snapshot,
         at: SocketAddr,
         protocol: Option<&str>,
     ) -> anyhow::Result<()> {
-        let is_node = scene.nodes.iter().any(|node| node.addresses.contains(&at.ip()));
+        let is_node = snapshot.nodes.iter().any(|node| node.addresses.contains(&at.ip()));
         let matches = |one: &ServiceFrontend| match &one.frontend {
             Frontend::Address { ip, protocol: own, port } => {
                 (*ip, *port) == (at.ip(), at.port()) && protocol.is_none_or(|wanted| wanted == own)
@@ -363,17 +368,17 @@ impl Reader<'_> {
             }
         };
         let text = protocol.map(|protocol| format!("/{protocol}")).unwrap_or_default();
-        scene.title = format!("Address {at}{text}");
+        snapshot.title = format!("Address {at}{text}");
         for service in self.list("services", "", String::new()).await? {
             let mut traced = Traced::new(service, Vec::new());
             traced.frontends.retain(&matches);
             if !traced.frontends.is_empty() {
                 traced.slices = self.slices(&traced.service).await?;
-                scene.observed.services.push(traced);
+                snapshot.observed.services.push(traced);
             }
         }
-        if scene.observed.services.is_empty() {
-            self.stray(scene, at, protocol, is_node).await?;
+        if snapshot.observed.services.is_empty() {
+            self.stray(snapshot, at, protocol, is_node).await?;
         }
         Ok(())
     }
@@ -381,7 +386,7 @@ impl Reader<'_> {
     /// An address that is no Service's: the tables should have nothing for it.
     async fn stray(
         &self,
-        scene: &mut Scene,
+        snapshot: &mut Snapshot,
         at: SocketAddr,
         protocol: Option<&str>,
         is_node: bool,
@@ -390,55 +395,59 @@ impl Reader<'_> {
             ["TCP", "UDP", "SCTP"].iter().filter(|one| protocol.is_none_or(|it| it == **one))
         {
             let (protocol, port) = ((*name).to_owned(), at.port());
-            scene.observed.stray.push(match is_node {
+            snapshot.observed.stray.push(match is_node {
                 true => Frontend::NodePort { v6: at.is_ipv6(), protocol, port },
                 false => Frontend::Address { ip: at.ip(), protocol, port },
             });
         }
-        scene.notes.push("no Service has this address and port".to_owned());
+        snapshot.notes.push("no Service has this address and port".to_owned());
         for pod in self.list("pods", "", String::new()).await? {
             let own = items(&pod["status"]["podIPs"]);
             if own.map(|one| word(&one["ip"])).any(|ip| ip.parse() == Ok(at.ip())) {
                 let metadata = &pod["metadata"];
                 let name = format!("{}/{}", word(&metadata["namespace"]), word(&metadata["name"]));
                 let node = word(&pod["spec"]["nodeName"]);
-                scene.notes.push(format!(
+                snapshot.notes.push(format!(
                     "it is the address of pod {name} on {node}, which clients reach without rules"
                 ));
-                scene.observed.pods.insert(name, pod);
+                snapshot.observed.pods.insert(name, pod);
             }
         }
         Ok(())
     }
 
     /// The pods behind the Services.
-    async fn pods(&self, scene: &mut Scene) -> anyhow::Result<()> {
+    async fn pods(&self, snapshot: &mut Snapshot) -> anyhow::Result<()> {
         let mut wanted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for traced in &scene.observed.services {
+        for traced in &snapshot.observed.services {
             let namespace = word(&traced.service["metadata"]["namespace"]);
             let of_slice = traced.slices.iter().flat_map(|slice| items(&slice["endpoints"]));
             let targets = of_slice.map(|endpoint| &endpoint["targetRef"]);
             let pods = targets.filter(|target| target["kind"] == "Pod");
             wanted.entry(namespace).or_default().extend(pods.map(|target| word(&target["name"])));
         }
-        for (namespace, names) in wanted.iter().filter(|_| scene.observed.pod.is_none()) {
+        for (namespace, names) in wanted.iter().filter(|_| snapshot.observed.pod.is_none()) {
             for pod in self.list("pods", namespace, String::new()).await? {
                 let name = word(&pod["metadata"]["name"]);
                 if names.contains(&name) {
-                    scene.observed.pods.insert(format!("{namespace}/{name}"), pod);
+                    snapshot.observed.pods.insert(format!("{namespace}/{name}"), pod);
                 }
             }
         }
         Ok(())
     }
 
-    async fn policies(&self, scene: &mut Scene) -> anyhow::Result<()> {
-        let namespaces: BTreeSet<String> =
-            scene.observed.pods.values().map(|pod| word(&pod["metadata"]["namespace"])).collect();
+    async fn policies(&self, snapshot: &mut Snapshot) -> anyhow::Result<()> {
+        let namespaces: BTreeSet<String> = snapshot
+            .observed
+            .pods
+            .values()
+            .map(|pod| word(&pod["metadata"]["namespace"]))
+            .collect();
         for namespace in namespaces {
             let kind = "networkpolicies.networking.k8s.io";
             let found = self.list(kind, &namespace, String::new()).await?;
-            scene.observed.policies.extend(found);
+            snapshot.observed.policies.extend(found);
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ impl Owner {
     }
 }
 
-/// An object, as far as its metadata tells.
+/// An object, as far as its metadata describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     pub api_version: String,

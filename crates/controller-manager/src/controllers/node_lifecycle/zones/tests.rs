@@ -58,7 +58,7 @@ fn seconds(count: u64) -> Duration {
 }
 
 /// How many of the first `count` nodes of the zone get their turn within `time`, when each asks
-/// again as told, and all when the zone's rate changes.
+/// again when it is told to, and all when the zone's rate changes.
 fn evicted(zones: &mut Zones, zone: &str, count: usize, start: Instant, time: Duration) -> usize {
     let mut waiting: Vec<_> = (0..count).map(|number| node(zone, number, false)).collect();
     let before = waiting.len();

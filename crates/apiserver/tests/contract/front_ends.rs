@@ -1,4 +1,4 @@
-//! The verbs through both doors, which must give the same results.
+//! The verbs through both front ends, which must give the same results.
 
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn body(object: &pb::Object) -> Value {
 }
 
 #[tokio::test]
-async fn each_door_reads_what_the_other_writes() {
+async fn each_front_end_reads_what_the_other_writes() {
     let server = Server::start().await;
     let (rest, mut grpc) = (server.admin(), server.grpc());
     let json = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
