@@ -183,6 +183,11 @@ impl Server {
         &self.running.as_ref().unwrap().core
     }
 
+    /// The server's own store.
+    pub fn embedded(&self) -> &store::embedded::Embedded {
+        self.running.as_ref().unwrap().embedded.as_ref().unwrap()
+    }
+
     /// The REST door as a user with a certificate.
     pub fn rest_as(&self, user: &str, groups: &[&str]) -> Rest {
         self.rest_with(self.identity(user, groups))
