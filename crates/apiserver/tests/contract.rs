@@ -21,6 +21,8 @@ mod deletion;
 mod doors;
 #[path = "contract/events.rs"]
 mod events;
+#[path = "contract/every_form.rs"]
+mod every_form;
 #[path = "contract/forms.rs"]
 mod forms;
 #[path = "contract/fuzz.rs"]
@@ -39,6 +41,8 @@ mod pod_security;
 mod quota;
 #[path = "contract/roles.rs"]
 mod roles;
+#[path = "contract/selectors.rs"]
+mod selectors;
 #[path = "contract/server.rs"]
 mod server;
 #[path = "contract/services.rs"]
