@@ -457,10 +457,10 @@ mod tests {
         assert!(ask(JSON).await.unwrap(), "it is compressed");
         assert!(ask("application/yaml").await.is_ok());
         let all = u32::try_from(CONVERTED_BYTES >> 10).unwrap();
-        let _converting = rendering.converted.clone().try_acquire_many_owned(all).unwrap();
+        let _converting = rendering.converted.clone().acquire_many_owned(all).await.unwrap();
         assert_eq!(ask("application/yaml").await.unwrap_err().code(), 429);
         let all = u32::try_from(COMPRESSORS).unwrap();
-        let _compressing = rendering.compressors.clone().try_acquire_many_owned(all).unwrap();
+        let _compressing = rendering.compressors.clone().acquire_many_owned(all).await.unwrap();
         assert!(!ask(JSON).await.unwrap(), "it is sent as it is");
     }
 }

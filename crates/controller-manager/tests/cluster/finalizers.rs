@@ -47,10 +47,10 @@ const TABLE: &[(&str, [Cell; 6])] = &[
 
 /// A new finalizer has to be added to the table.
 #[test]
-fn the_table_has_every_finalizer_of_the_code() {
+fn the_table_has_every_finalizer_of_the_code() -> anyhow::Result<()> {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
-    constants(&crates, &mut found);
+    constants(&crates, &mut found)?;
     for (name, value) in &found {
         assert!(TABLE.iter().any(|(finalizer, _)| finalizer == value), "{name}: {value:?}");
     }
@@ -59,8 +59,8 @@ fn the_table_has_every_finalizer_of_the_code() {
         for (way, cell) in WAYS.iter().zip(cells) {
             match cell {
                 As(other, why) => {
-                    let shown = WAYS.iter().position(|one| one == other).unwrap();
-                    let shown = matches!(cells[shown], Gone);
+                    let shown = WAYS.iter().zip(cells).find(|(way, _)| *way == other);
+                    let shown = shown.is_some_and(|(_, cell)| matches!(cell, Gone));
                     assert!(shown && !why.is_empty(), "{finalizer}, {way}");
                 }
                 Never(why) => assert!(!why.is_empty(), "{finalizer}, {way}"),
@@ -68,20 +68,20 @@ fn the_table_has_every_finalizer_of_the_code() {
             }
         }
     }
+    Ok(())
 }
 
 /// The names and values of string constants that are finalizers by their names.
-fn constants(directory: &Path, found: &mut Vec<(String, String)>) {
-    for entry in std::fs::read_dir(directory).unwrap().flatten() {
+fn constants(directory: &Path, found: &mut Vec<(String, String)>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(directory)?.flatten() {
         let path = entry.path();
         if path.is_dir() && !path.ends_with("tests") {
-            constants(&path, found);
+            constants(&path, found)?;
         }
         if path.extension().is_none_or(|extension| extension != "rs") {
             continue;
         }
-        let text = std::fs::read_to_string(&path).unwrap();
-        for line in text.lines() {
+        for line in std::fs::read_to_string(&path)?.lines() {
             let Some((_, constant)) = line.trim_start().split_once("const ") else { continue };
             let Some((name, rest)) = constant.split_once(':') else { continue };
             let marks = ["FINALIZER", "TRACKING", "FOREGROUND", "ORPHAN"];
@@ -92,6 +92,7 @@ fn constants(directory: &Path, found: &mut Vec<(String, String)>) {
             }
         }
     }
+    Ok(())
 }
 
 type Kind = (&'static str, &'static str);

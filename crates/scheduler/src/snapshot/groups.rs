@@ -266,7 +266,7 @@ mod tests {
     fn no_more_groups_are_kept_than_the_bound() {
         let mut groups = Groups::default();
         let namespaces = Namespaces::new();
-        let mut ask = |groups: &mut Groups, set: String| {
+        let ask = |groups: &mut Groups, set: String| {
             groups.ask(GroupKey::Set(set), &namespaces, |_| Vec::new());
         };
         for number in 0..2 * GROUPS_MAX {
