@@ -49,9 +49,18 @@ fn registry(of: &'static OnceLock<Registry>) -> anyhow::Result<&'static Registry
 }
 
 async fn run_pod(fixture: &Fixture, name: &str, image: &str, secret: bool) -> anyhow::Result<()> {
+    run_with(fixture, (name, image), "Always", secret).await
+}
+
+async fn run_with(
+    fixture: &Fixture,
+    (name, image): (&str, &str),
+    policy: &str,
+    secret: bool,
+) -> anyhow::Result<()> {
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-        "spec": {"containers": [{"name": "main", "image": image, "imagePullPolicy": "Always"}]},
+        "spec": {"containers": [{"name": "main", "image": image, "imagePullPolicy": policy}]},
     });
     if secret {
         pod["spec"]["imagePullSecrets"] = json!([{"name": "registry"}]);
@@ -102,8 +111,14 @@ async fn the_right_password_pulls_an_image(fixture: &Fixture) -> anyhow::Result<
     registry.push(&archive, "private/server", "v1").await?;
     let server = format!("{}:{}", fixture.cluster.gateway(), registry.port());
     credentials(fixture, &server, PASSWORD).await?;
-    run_pod(fixture, "private", &format!("{server}/private/server:v1"), true).await?;
+    let image = format!("{server}/private/server:v1");
+    run_pod(fixture, "private", &image, true).await?;
     pods::ready(fixture, "private").await?;
+    // That it is on the node is no reason to give it to those who could not pull it.
+    run_with(fixture, ("thief", &image), "IfNotPresent", false).await?;
+    run_with(fixture, ("friend", &image), "IfNotPresent", true).await?;
+    pods::one(fixture, "thief", "it gets no image", pull_failed).await?;
+    pods::ready(fixture, "friend").await?;
     Ok(())
 }
 

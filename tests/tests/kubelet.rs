@@ -7,6 +7,8 @@ mod devices;
 mod image_volumes;
 #[path = "kubelet/node.rs"]
 mod node;
+#[path = "kubelet/phase.rs"]
+mod phase;
 #[path = "kubelet/probes.rs"]
 mod probes;
 #[path = "kubelet/resources.rs"]
@@ -26,6 +28,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_reports_events_about_itself};
+use phase::a_pod_that_the_api_says_has_failed_is_stopped_and_replaced;
 use probes::{probes_use_grpc, probes_use_https};
 use resources::{
     a_critical_pod_preempts_another, huge_pages_are_a_resource_and_a_volume,
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
             termination_messages_are_recorded,
             the_last_words_of_a_container_are_waited_for,
             a_deadline_ends_a_pod,
+            a_pod_that_the_api_says_has_failed_is_stopped_and_replaced,
             a_volume_over_its_limit_evicts_its_pod,
             users_and_groups_are_applied,
             a_pod_has_users_of_its_own,
@@ -375,6 +379,9 @@ spec:
     let ended = last.and_then(|state| state.terminated).context("it has no last state")?;
     ensure!(ended.reason.as_deref() == Some("StartError"), "{ended:?}");
     ensure!(ended.exit_code == 128, "{ended:?}");
+    // It has never started, which Kubernetes shows as the epoch.
+    let started = ended.started_at.as_ref().map(|time| time.0.to_string());
+    ensure!(started.as_deref() == Some("1970-01-01T00:00:00Z"), "{ended:?}");
     ensure!(ended.message.unwrap_or_default().contains("no-such-command"));
     Ok(())
 }

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             policies_select_by_labels_and_ports,
             policies_limit_what_pods_reach,
             a_new_pod_is_isolated_from_the_start,
+            pods_of_the_host_network_have_the_name_of_their_node,
         ],
     )
 }
@@ -296,5 +297,28 @@ async fn traffic_survives_killed_processes(fixture: &Fixture) -> anyhow::Result<
     .await?;
     cluster.on_node("node-1", &["nft", "flush", "ruleset"])?;
     wait::eventually("a flushed ruleset is restored", async || web::get(cluster, &url)).await?;
+    Ok(())
+}
+
+/// Nodes of one machine are network namespaces: two such pods can still be told apart.
+async fn pods_of_the_host_network_have_the_name_of_their_node(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let nodes = fixture.cluster.nodes();
+    for node in &nodes {
+        let pod = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: host-{node}}}\nspec:\n  nodeName: {node}\n  \
+             hostNetwork: true\n  containers:\n  - {{name: main, image: 'skiff.test/busybox:1', \
+             command: [sleep, '1000']}}\n"
+        );
+        manifest::create(fixture.cluster.client(), &fixture.namespace, &pod).await?;
+    }
+    for node in &nodes {
+        let name = format!("host-{node}");
+        pods::ready(fixture, &name).await?;
+        let arguments = ["exec", "-n", &fixture.namespace, &name, "--", "hostname"];
+        let hostname = fixture.cluster.skiff(&arguments)?;
+        ensure!(hostname.trim() == node, "{hostname:?} on {node}");
+    }
     Ok(())
 }

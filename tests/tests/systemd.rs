@@ -60,15 +60,14 @@ fn nobody_else_reads_what_a_unit_writes() -> anyhow::Result<()> {
         let settings: Vec<&str> = text.lines().collect();
         let has = |setting: &str| settings.contains(&setting);
         if name == "skiff-kubelet.service" {
-            ensure!(has("UMask=0027") && has("StateDirectoryMode=0750"), "{name}");
+            ensure!(has("StateDirectoryMode=0700"), "{name}");
             ensure!(has("StateDirectory=kubelet") && text.contains("--root-dir=/var/lib/kubelet"));
             // These give a unit a mount namespace of its own, which containerd does not see.
             for setting in ["Private", "Protect", "ReadOnlyPaths", "InaccessiblePaths"] {
                 ensure!(!settings.iter().any(|line| line.starts_with(setting)), "{setting}");
             }
-        } else {
-            ensure!(has("UMask=0077"), "{name}");
         }
+        ensure!(has("UMask=0077"), "{name}");
     }
     Ok(())
 }

@@ -239,4 +239,17 @@ mod tests {
         let list = || request("bob", "dev", Verb::List, target(Pod::ROW, "", ""));
         assert!(inflight.take(&list()).unwrap().is_none());
     }
+
+    #[test]
+    fn watches_and_sessions_are_bounded() {
+        let inflight = Inflight::new(1, 1);
+        let watch = || {
+            let pods = target(Pod::ROW, "default", "");
+            inflight.take(&request("bob", "dev", Verb::Watch, pods))
+        };
+        let held: Vec<_> = (0..LONG_RUNNING).map(|_| watch().unwrap()).collect();
+        assert_eq!(watch().unwrap_err().code(), 429);
+        drop(held);
+        assert!(watch().unwrap().is_some());
+    }
 }

@@ -11,13 +11,12 @@ use std::process::ExitCode;
 
 use apiserver::config::Config;
 use apiserver::wire;
-use clap::Parser;
 
 /// Threads for requests; more than a small machine's cores are not used.
 const WORKERS: usize = 4;
 
 fn main() -> ExitCode {
-    let config = Config::parse();
+    let config = runtime::flags::parse::<Config>();
     let level = config.common.log_level.clone();
     runtime::start::run(&level, WORKERS, |shutdown| async move {
         let health = runtime::health::Health::new(&["serving"]);

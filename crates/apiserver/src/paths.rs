@@ -2,6 +2,7 @@
 
 pub mod discovery;
 mod probe;
+mod zpages;
 
 use api::{ApiError, Kind};
 use bytes::Bytes;
@@ -19,6 +20,28 @@ pub use probe::StoreProbe;
 /// The Kubernetes version that is served.
 pub const MAJOR: &str = "1";
 pub const MINOR: &str = "37";
+/// The same, as one text.
+const EMULATED: &str = "1.37";
+/// Kubernetes' version and our own.
+const VERSION: &str = concat!("v1.37.0+skiff.", env!("CARGO_PKG_VERSION"));
+
+/// What `/` lists, beside the parts of the health checks.
+const PATHS: [&str; 14] = [
+    "/api",
+    "/api/v1",
+    "/apis",
+    "/flagz",
+    "/healthz",
+    "/livez",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/readyz",
+    "/statusz",
+    "/version",
+    "/.well-known/openid-configuration",
+];
 
 /// Answers a path.
 ///
@@ -63,9 +86,14 @@ pub async fn answer(
         "/openapi/v2" | "/openapi/v3" => openapi_document(core, &kinds, trimmed, accept),
         _ if trimmed.starts_with("/openapi/v3/") => openapi_document(core, &kinds, trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
-        "" => json(json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics",
-            "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
-            "/.well-known/openid-configuration"]})),
+        "" => json(json!({"paths": index()})),
+        "/statusz" => {
+            zpages::status(accept, runtime::flags::started().at, core.clock.now(), &PATHS)
+        }
+        "/flagz" => zpages::flags(accept, &runtime::flags::started().flags),
+        _ if trimmed == "/debug/pprof" || trimmed.starts_with("/debug/pprof/") => {
+            Err(ApiError::new(501, "NotImplemented", "profiling is not implemented"))
+        }
         _ if trimmed.starts_with("/healthz/")
             || trimmed.starts_with("/livez/")
             || trimmed.starts_with("/readyz/") =>
@@ -125,7 +153,7 @@ fn version() -> serde_json::Value {
         "major": MAJOR, "minor": MINOR,
         "emulationMajor": MAJOR, "emulationMinor": MINOR,
         "minCompatibilityMajor": MAJOR, "minCompatibilityMinor": MINOR,
-        "gitVersion": format!("v{MAJOR}.{MINOR}.0+skiff.{}", env!("CARGO_PKG_VERSION")),
+        "gitVersion": VERSION,
         "gitCommit": env!("SKIFF_COMMIT"),
         "gitTreeState": env!("SKIFF_TREE_STATE"),
         "buildDate": env!("SKIFF_BUILD_DATE"),
@@ -134,13 +162,32 @@ fn version() -> serde_json::Value {
     })
 }
 
+const ENDPOINTS: &[&str] = &["healthz", "livez", "readyz"];
+
 /// The checks of an endpoint, in their order. An apiserver without its store can do nothing, so
-/// that even `/livez` asks it, as upstream; that the caches follow concerns only readiness.
-const CHECKS: [(&str, &[&str]); 3] = [
-    ("ping", &["healthz", "livez", "readyz"]),
-    ("etcd", &["healthz", "livez", "readyz"]),
+/// that even `/livez` asks it, as upstream; that the caches follow concerns only readiness. What
+/// upstream does after the start is done here before the port answers, so that it always holds.
+const CHECKS: [(&str, &[&str]); 9] = [
+    ("ping", ENDPOINTS),
+    ("etcd", ENDPOINTS),
     ("watch-cache", &["readyz"]),
+    ("poststarthook/crd-informer-synced", ENDPOINTS),
+    ("poststarthook/start-system-namespaces-controller", ENDPOINTS),
+    ("poststarthook/start-cluster-authentication-info-controller", ENDPOINTS),
+    ("poststarthook/start-service-ip-repair-controllers", ENDPOINTS),
+    ("poststarthook/rbac/bootstrap-roles", ENDPOINTS),
+    ("poststarthook/scheduling/bootstrap-system-priority-classes", ENDPOINTS),
 ];
+
+/// All paths that are no part of the API, with the single health checks.
+fn index() -> Vec<String> {
+    let mut all: Vec<String> = PATHS.iter().map(|path| (*path).to_owned()).collect();
+    for (name, endpoints) in CHECKS {
+        all.extend(endpoints.iter().map(|endpoint| format!("/{endpoint}/{name}")));
+    }
+    all.sort();
+    all
+}
 
 async fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiError> {
     let (endpoint, only) = path[1..].split_once('/').unwrap_or((&path[1..], ""));

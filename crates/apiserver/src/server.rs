@@ -77,7 +77,8 @@ pub struct Running {
     accepting: JoinHandle<()>,
     /// The state that its requests share.
     pub core: Arc<Core>,
-    embedded: Option<Embedded>,
+    /// Its own store, if it is not etcd.
+    pub embedded: Option<Embedded>,
 }
 
 impl Running {

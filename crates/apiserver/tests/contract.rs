@@ -23,6 +23,8 @@ mod definitions;
 mod deletion;
 #[path = "contract/events.rs"]
 mod events;
+#[path = "contract/every_form.rs"]
+mod every_form;
 #[path = "contract/forms.rs"]
 mod forms;
 #[path = "contract/front_ends.rs"]
@@ -43,6 +45,8 @@ mod pod_security;
 mod quota;
 #[path = "contract/roles.rs"]
 mod roles;
+#[path = "contract/selectors.rs"]
+mod selectors;
 #[path = "contract/server.rs"]
 mod server;
 #[path = "contract/services.rs"]

@@ -10,6 +10,8 @@
 pub mod config;
 mod controllers;
 mod machinery;
+#[cfg(test)]
+mod reasons;
 pub mod wire;
 
 pub use machinery::error::Error;

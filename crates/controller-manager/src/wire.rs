@@ -186,7 +186,7 @@ const CONTROLLERS: &[Row] = &[
     row("node-lifecycle-controller", "node-controller", |wiring, settings| controllers::node_lifecycle::start(wiring, settings.node_monitor)),
     row("taint-eviction-controller", "node-controller", |wiring, _| controllers::taint_eviction::start(wiring)),
     row("pod-garbage-collector-controller", "pod-garbage-collector", |wiring, settings| controllers::pod_gc::start(wiring, settings.terminated_pod_gc_threshold)),
-    row("service-lb-controller", "service-controller", start_service_load_balancer),
+    row("service-lb-controller", "service-controller", |wiring, settings| controllers::service_load_balancer::start(wiring, settings.load_balancer.clone())),
     row("resourcequota-controller", "resourcequota-controller", start_quotas),
     row("garbage-collector-controller", "generic-garbage-collector", start_garbage_collector),
     row("namespace-controller", "namespace-controller", start_namespaces),
@@ -234,12 +234,6 @@ fn start_root_ca(wiring: &mut Wiring, settings: &Settings) {
 fn start_node_ipam(wiring: &mut Wiring, settings: &Settings) {
     if !settings.cluster_cidrs.is_empty() {
         controllers::nodeipam::start(wiring, settings.cluster_cidrs.clone());
-    }
-}
-
-fn start_service_load_balancer(wiring: &mut Wiring, settings: &Settings) {
-    if let Some(addresses) = settings.load_balancer.clone() {
-        controllers::service_load_balancer::start(wiring, addresses);
     }
 }
 

@@ -59,3 +59,21 @@ impl Clients {
             || route.header.protocol == RouteProtocol::Other(POD_ROUTE_PROTOCOL)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_clients_are_known_than_the_bound() {
+        let (connection, netlink, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
+        let clients = Clients::new(netlink);
+        for number in 0..2 * u32::try_from(KNOWN_MAX).unwrap() {
+            clients.known.insert(IpAddr::V4(std::net::Ipv4Addr::from_bits(number)), true);
+        }
+        clients.known.run_pending_tasks();
+        let known = clients.known.entry_count();
+        assert!(known > 0 && known <= KNOWN_MAX, "{known}");
+    }
+}

@@ -39,8 +39,9 @@ use crate::volume::mount::make_directory;
 /// Pause between attempts to register the node.
 const REGISTER_RETRY: Duration = Duration::from_millis(200);
 
-/// Mode of the directories above the pods' volumes, as upstream: Secrets are below.
-const PRIVATE_MODE: u32 = 0o750;
+/// Mode of the directories above the pods' volumes: Secrets are below, and containers, also those
+/// with users of their own, reach them by their mounts.
+const PRIVATE_MODE: u32 = 0o700;
 
 /// Runs the kubelet until `shutdown`. Containers keep running.
 pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()> {

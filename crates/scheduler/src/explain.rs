@@ -181,3 +181,31 @@ impl Records {
         self.by_uid.get(uid)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_decisions_are_kept_than_the_bound() {
+        let mut records = Records::default();
+        for number in 0..2 * RECORDS_MAX {
+            let uid = number.to_string();
+            for attempts in 0..2 {
+                records.keep(Record {
+                    pod: Arc::new(PodInfo { uid: uid.clone(), ..PodInfo::default() }),
+                    at: Timestamp::UNIX_EPOCH,
+                    attempts,
+                    verdict: Verdict::default(),
+                    names: Vec::new(),
+                    feasible: 0,
+                    node: None,
+                    removals: 0,
+                });
+            }
+            assert_eq!(records.get(&uid).unwrap().attempts, 1);
+        }
+        assert_eq!((records.by_uid.len(), records.order.len()), (RECORDS_MAX, RECORDS_MAX));
+        assert!(records.get("0").is_none(), "the oldest are forgotten");
+    }
+}

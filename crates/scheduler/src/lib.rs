@@ -29,6 +29,8 @@ mod preempt;
 mod prepare;
 pub mod profile;
 pub mod queue;
+#[cfg(test)]
+mod reasons;
 mod score;
 pub mod serve;
 mod snapshot;

@@ -1,9 +1,11 @@
 //! `xtask tidy`: the rules of the code base that no other tool checks.
 
+mod bounds;
 mod direction;
 mod text;
 
 use anyhow::{Context, bail};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,13 +23,21 @@ pub struct Finding {
 pub fn run(root: &Path) -> anyhow::Result<()> {
     let mut findings = Vec::new();
     let files = tracked(root)?;
+    let (mut functions, mut architecture) = (BTreeSet::new(), String::new());
     for file in &files {
         // A tracked file may have been deleted since the last commit; binary files are not checked.
         let Ok(content) = std::fs::read_to_string(root.join(file)) else {
             continue;
         };
         findings.extend(text::check(file, &content));
+        if file.extension().is_some_and(|extension| extension == "rs") {
+            bounds::functions(&content, &mut functions);
+        }
+        if file == Path::new(bounds::DOCUMENT) {
+            architecture = content;
+        }
     }
+    findings.extend(bounds::check(&architecture, &functions));
     findings.extend(direction::check(root)?);
     for finding in &findings {
         println!("{}: {}", finding.location, finding.rule);

@@ -75,7 +75,7 @@ spec:
         );
         let volumes = found[0].0.ancestors().nth(2).context("it is in its pod's directory")?;
         for directory in volumes.ancestors().take(3) {
-            ensure!(mode(directory)? == 0o750, "{}: {:o}", directory.display(), mode(directory)?);
+            ensure!(mode(directory)? == 0o700, "{}: {:o}", directory.display(), mode(directory)?);
         }
     }
 

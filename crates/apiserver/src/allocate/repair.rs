@@ -30,11 +30,7 @@ impl Allocator {
     pub fn keep_repaired(core: &Arc<Core>, shutdown: CancellationToken) {
         let core = core.clone();
         tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(INTERVAL) => {}
-                    () = shutdown.cancelled() => return,
-                }
+            while is_due(&shutdown).await {
                 if let Err(error) = core.allocator.repair(&core.cache).await {
                     tracing::warn!(%error, "cannot repair the allocation of cluster IPs and node ports");
                 }
@@ -84,6 +80,14 @@ impl Allocator {
     }
 }
 
+/// Waits for the time of the next repair. False: it is `shutdown`.
+async fn is_due(shutdown: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(INTERVAL) => true,
+        () = shutdown.cancelled() => false,
+    }
+}
+
 /// What the Services use, by the key of its record.
 fn used(cache: &Cache) -> HashMap<Bytes, (Resource, Owner)> {
     let mut used = HashMap::new();
@@ -109,4 +113,23 @@ async fn records(store: &Store) -> Result<Vec<(Bytes, Owner, Revision)>, ApiErro
         .filter(|entry| Resource::of_key(&entry.key).is_some())
         .map(|entry| (entry.key, Owner::decode(&entry.value), entry.mod_revision))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn repair_runs_every_three_minutes_until_the_end() {
+        let shutdown = CancellationToken::new();
+        let begun = clock::instant();
+        let mut at = Vec::new();
+        while is_due(&shutdown).await {
+            at.push(begun.elapsed().as_secs());
+            if at.len() == 3 {
+                shutdown.cancel();
+            }
+        }
+        assert_eq!(at, [180, 360, 540]);
+    }
 }

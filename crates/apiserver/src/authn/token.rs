@@ -136,16 +136,7 @@ impl ServiceAccountTokens {
                 Some((pair, id))
             }
         };
-        Ok(Self {
-            issuer: config.issuer.clone(),
-            signer,
-            verifiers,
-            random,
-            checked: moka::sync::Cache::builder()
-                .max_capacity(REMEMBERED)
-                .time_to_live(REMEMBER)
-                .build(),
-        })
+        Ok(Self { issuer: config.issuer.clone(), signer, verifiers, random, checked: checked() })
     }
 
     /// The issuer, which is also the audience of tokens for the apiserver.
@@ -368,6 +359,11 @@ fn public_point(pem: &[u8]) -> Result<Vec<u8>, TokenError> {
         .ok_or_else(|| TokenError::Key("not a P-256 public key".to_owned()))
 }
 
+/// The tokens that have been verified.
+fn checked() -> moka::sync::Cache<String, Arc<(Claims, User)>> {
+    moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(REMEMBER).build()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,5 +383,17 @@ mod tests {
         for (json, deleted) in table {
             assert_eq!(is_deleted(json.as_bytes(), now), deleted, "{json}");
         }
+    }
+
+    #[test]
+    fn no_more_tokens_are_remembered_than_the_bound() {
+        let checked = checked();
+        let user = Arc::new((Claims::default(), User::authenticated("u", Vec::new())));
+        for number in 0..2 * REMEMBERED {
+            checked.insert(number.to_string(), user.clone());
+        }
+        checked.run_pending_tasks();
+        let count = checked.entry_count();
+        assert!(count > 0 && count <= REMEMBERED, "{count}");
     }
 }

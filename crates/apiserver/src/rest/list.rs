@@ -168,14 +168,14 @@ fn list_head(out: &mut BytesMut, kind: &str, api_version: &str, list: &ListAnswe
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use api::Kind;
     use k8s_openapi::api::core::v1::ConfigMap;
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn list(sizes: &[usize]) -> ListAnswer {
+    pub fn list(sizes: &[usize]) -> ListAnswer {
         let item = |(number, size): (usize, &usize)| {
             let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
                 "metadata": {"name": format!("n{number}"), "namespace": "d"},

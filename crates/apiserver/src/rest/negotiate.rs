@@ -78,8 +78,8 @@ impl Accept {
                     "meta.k8s.io",
                     "v1" | "v1beta1",
                 ) => Representation::PartialMetadata,
-                // Discovery documents negotiate by the raw header.
-                (_, "apidiscovery.k8s.io", _) => Representation::Object,
+                // Discovery documents and the pages of the process negotiate by the raw header.
+                (_, "apidiscovery.k8s.io" | "config.k8s.io", _) => Representation::Object,
                 _ => continue,
             };
             match kind.as_str() {

@@ -437,4 +437,30 @@ mod tests {
         assert_eq!(String::from_utf8(indented(json).to_vec()).unwrap(), expected);
         assert_eq!(indented(b"\"x\"\n"), &b"\"x\""[..]);
     }
+
+    #[tokio::test]
+    async fn large_lists_in_other_formats_and_compressors_are_bounded() {
+        let rendering = Rendering::new(clock::system());
+        let large = || super::super::list::tests::list(&[2 * LARGE_BYTES]);
+        let accept = |raw: &str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::ACCEPT, HeaderValue::from_str(raw).unwrap());
+            headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            Accept::parse(&headers, "").unwrap()
+        };
+        let ask = async |raw: &str| {
+            rendering
+                .list(large(), &accept(raw), Seat::default())
+                .await
+                .map(|answer| answer.headers().contains_key(http::header::CONTENT_ENCODING))
+        };
+        assert!(ask(JSON).await.unwrap(), "it is compressed");
+        assert!(ask("application/yaml").await.is_ok());
+        let all = u32::try_from(CONVERTED_BYTES >> 10).unwrap();
+        let _converting = rendering.converted.clone().acquire_many_owned(all).await.unwrap();
+        assert_eq!(ask("application/yaml").await.unwrap_err().code(), 429);
+        let all = u32::try_from(COMPRESSORS).unwrap();
+        let _compressing = rendering.compressors.clone().acquire_many_owned(all).await.unwrap();
+        assert!(!ask(JSON).await.unwrap(), "it is sent as it is");
+    }
 }

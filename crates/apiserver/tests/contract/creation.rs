@@ -153,3 +153,54 @@ async fn the_refusal_is_that_of_a_creation() {
     bob.send("PUT", &format!("{leases}/other"), &named("other")).await.expect(403);
     server.stop().await;
 }
+
+/// Kinds that are defined at run time are no exception.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_custom_object_is_created_without_the_right_to_create() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    grant(&admin, "changer", &["get", "update", "patch"]).await;
+    grant(&admin, "creator", &["get", "update", "patch", "create"]).await;
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {
+        "group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    admin.post(definitions, &definition).await.expect(201);
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    while admin.get(widgets).await.code != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let widget =
+        json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "new"}});
+    let path = format!("{widgets}/new");
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let apply = async |user: &str| {
+        let rest = server.rest_as(user, &[]);
+        let (path, body) = (format!("{path}?fieldManager=m"), widget.to_string().into_bytes());
+        rest.ask("PATCH", &path, &headers, body).await
+    };
+    let put = server.rest_as("changer", &[]).send("PUT", &path, &widget).await;
+    assert!(matches!(put.code, 403 | 404), "{}", put.text);
+    let refused = apply("changer").await.expect(403);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("cannot create resource \"widgets\""), "{message}");
+    let patch = pb::PatchRequest {
+        target: Some(pb::Target {
+            group: "example.com".into(),
+            version: "v1".into(),
+            resource: "widgets".into(),
+            namespace: "default".into(),
+            name: "new".into(),
+            ..pb::Target::default()
+        }),
+        r#type: pb::PatchType::ApplyPatch.into(),
+        patch: widget.to_string().into(),
+        options: Some(pb::WriteOptions { field_manager: "m".into(), ..Default::default() }),
+    };
+    let refused = server.grpc_as("changer", &[]).patch(patch).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+    admin.get(&path).await.expect(404);
+    apply("creator").await.expect(201);
+    server.stop().await;
+}

@@ -381,10 +381,15 @@ async fn duplicates_do_not_stop_tracking() {
     let mut object = deployment("web");
     let container = &mut object["spec"]["template"]["spec"]["containers"][0];
     container["env"] = json!([{"name": "X", "value": "1"}, {"name": "X", "value": "2"}]);
+    container["ports"] =
+        json!([{"containerPort": 80, "name": "a"}, {"containerPort": 80, "name": "b"}]);
     let made = rest.post(DEPLOYMENTS, &object).await.expect(201);
     let fields = &made["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:template"]["f:spec"]
         ["f:containers"];
-    assert_eq!(fields["k:{\"name\":\"web\"}"]["f:env"], json!({".": {}, "k:{\"name\":\"X\"}": {}}));
+    let web = &fields["k:{\"name\":\"web\"}"];
+    assert_eq!(web["f:env"], json!({".": {}, "k:{\"name\":\"X\"}": {}}));
+    let port = "k:{\"containerPort\":80,\"protocol\":\"TCP\"}";
+    assert_eq!(web["f:ports"], json!({".": {}, port: {}}));
     let path = format!("{DEPLOYMENTS}/web");
     let paused = rest.patch(&path, "merge", &json!({"spec": {"paused": true}})).await.expect(200);
     assert!(paused["metadata"]["managedFields"].is_array());

@@ -1,12 +1,17 @@
 //! Nothing a client sends panics the server: each request is refused with its code, and the server
 //! stays up.
 
+use std::time::Duration;
+
 use rpc::api_v1 as pb;
 use serde_json::json;
 
 use crate::server::Server;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// What the worst body may take, in a debug build on a busy machine: less than a request's minute, at
+/// the end of which it would be answered as well.
+const ANSWERED: Duration = Duration::from_secs(45);
 
 #[tokio::test]
 async fn bad_bodies_are_refused() {
@@ -115,6 +120,18 @@ async fn bad_patches_and_paths_are_refused() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let long = |bytes: usize| "x".repeat(bytes);
+    rest.ask("GET", "/version", &[("x-long", &long(32 << 10))], Vec::new()).await.expect(200);
+    let refused = rest.ask("GET", "/version", &[("x-long", &long(70 << 10))], Vec::new()).await;
+    assert_eq!(refused.code, 431, "{}", refused.text);
+    rest.get("/version").await.expect(200);
+    server.stop().await;
+}
+
 /// Bodies that are large within the limits, and crafted so that a careless loop over them would
 /// never end, are answered, and their warnings stay within what headers can carry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -165,8 +182,11 @@ async fn large_bodies_are_answered_in_time() {
         ("POST", MAPS, "application/yaml", laughs, 400),
     ] {
         let headers = [("content-type", kind)];
+        let begun = clock::instant();
         let answer = rest.ask(method, path, &headers, body.into_bytes()).await;
-        assert_eq!(answer.code, code, "{method} {path} {kind}: {:.500}", answer.text);
+        let shown = format!("{method} {path} {kind}: {:.500}", answer.text);
+        assert_eq!(answer.code, code, "{shown}");
+        assert!(begun.elapsed() < ANSWERED, "{:?}: {shown}", begun.elapsed());
         let warnings: usize = answer.headers.get_all("warning").iter().map(|one| one.len()).sum();
         assert!(warnings < 16 << 10, "{warnings} bytes of warnings");
         assert!(answer.text.len() < 4 << 20, "{} bytes of answer", answer.text.len());

@@ -140,6 +140,16 @@ async fn discovery_names_every_resource() {
     }
     let version = rest.get("/version").await.expect(200);
     assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("37")));
+    let text = |field: &str| version[field].as_str().unwrap_or_default().to_owned();
+    let date: jiff::Timestamp = text("buildDate").parse().unwrap();
+    assert!(text("platform").starts_with("linux/"), "{version}");
+    assert!(["clean", "dirty"].contains(&text("gitTreeState").as_str()), "{version}");
+    // Built from an archive, it knows no commit.
+    if std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.git")).exists() {
+        let commit = text("gitCommit");
+        assert!(commit.len() == 40 && commit.chars().all(|c| c.is_ascii_hexdigit()), "{version}");
+        assert!(date > jiff::Timestamp::UNIX_EPOCH, "{version}");
+    }
     rest.get("/openapi/v3").await.expect(200);
     rest.get("/apis/nothing").await.expect(404);
     assert_eq!(rest.get("/readyz").await.text, "ok");
@@ -183,11 +193,10 @@ async fn every_answer_has_an_audit_id() {
         assert_eq!(given.headers["audit-id"], "mine", "{path}");
     }
     let health = rest.get("/readyz?verbose&exclude=etcd&exclude=odd").await;
-    assert_eq!(
-        health.text,
-        "[+]ping ok\n[+]etcd excluded: ok\n[+]watch-cache ok\n\
-         warn: some health checks cannot be excluded: no matches for \"odd\"\nreadyz check passed\n"
-    );
+    let begin = "[+]ping ok\n[+]etcd excluded: ok\n[+]watch-cache ok\n[+]poststarthook/";
+    assert!(health.text.starts_with(begin), "{}", health.text);
+    let end = "warn: some health checks cannot be excluded: no matches for \"odd\"\nreadyz check passed\n";
+    assert!(health.text.ends_with(end), "{}", health.text);
     server.stop().await;
 }
 
@@ -240,4 +249,45 @@ async fn a_scale_is_printed_as_a_table() {
     assert_eq!(table["rows"][0]["object"]["metadata"]["name"], "web");
     assert_eq!(rest.get(&scale).await.expect(200)["kind"], "Scale");
     server.stop().await;
+}
+
+/// Everything that `/` lists is served, to those who may read it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pages_of_the_process_are_served_to_those_who_may() {
+    let server = Server::spawn(&[]).await;
+    let (admin, anonymous) = (server.admin(), server.rest_anonymous());
+    let monitor = server.rest_as("prometheus", &["system:monitoring"]);
+    let index = admin.get("/").await.expect(200);
+    let paths: Vec<_> =
+        index["paths"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+    for path in ["/statusz", "/flagz", "/livez/etcd", "/healthz/poststarthook/rbac/bootstrap-roles"]
+    {
+        assert!(paths.contains(&path), "{path}: {paths:?}");
+        anonymous.get(path).await.expect(403);
+        assert_eq!(monitor.get(path).await.code, 200, "{path}");
+    }
+    for path in paths {
+        assert_eq!(admin.get(path).await.code, 200, "{path}");
+    }
+    admin.get("/livez/poststarthook/unknown").await.expect(404);
+
+    let status = admin.get("/statusz").await;
+    assert!(status.text.starts_with("kube-apiserver statusz\nWarning: "), "{}", status.text);
+    assert!(status.text.contains("\nEmulation version: 1.37\nPaths: /api "), "{}", status.text);
+    let flags = admin.get("/flagz").await;
+    assert!(flags.text.contains("\nlog-level=error\n"), "{}", flags.text);
+    for (page, kind) in [("/statusz", "Statusz"), ("/flagz", "Flagz")] {
+        let accept = format!("application/json;v=v1beta1;g=config.k8s.io;as={kind}");
+        let object = admin.ask("GET", page, &[("accept", &accept)], Vec::new()).await.expect(200);
+        assert_eq!(object["kind"], kind);
+        assert_eq!(object["apiVersion"], "config.k8s.io/v1beta1");
+        assert_eq!(object["metadata"]["name"], "kube-apiserver");
+        let shown =
+            if kind == "Flagz" { &object["flags"]["anonymous-auth"] } else { &object["paths"][0] };
+        assert_eq!(shown, if kind == "Flagz" { "true" } else { "/api" });
+        admin.ask("GET", page, &[("accept", "application/json")], Vec::new()).await.expect(406);
+    }
+    let profile = admin.get("/debug/pprof/heap").await.expect(501);
+    assert_eq!(profile["message"], "profiling is not implemented");
+    anonymous.get("/debug/pprof/").await.expect(403);
 }

@@ -200,6 +200,11 @@ impl Server {
         &self.running.as_ref().unwrap().core
     }
 
+    /// The server's own store.
+    pub fn embedded(&self) -> &store::embedded::Embedded {
+        self.running.as_ref().unwrap().embedded.as_ref().unwrap()
+    }
+
     /// The REST front end as a user with a certificate.
     pub fn rest_as(&self, user: &str, groups: &[&str]) -> Rest {
         self.rest_with(self.identity(user, groups))

@@ -18,10 +18,19 @@ const POD: &str = "/api/v1/namespaces/default/pods/p";
 const NODE: &str = "localhost";
 const STREAMS: &[&str] = &["log", "exec", "attach", "portforward"];
 /// Subresources that must never be opened as a stream over gRPC, and never dial anything.
-const OTHERS: &[&str] = &["eviction", "binding", "ephemeralcontainers", "resize", "status"];
+const OTHERS: &[&str] =
+    &["eviction", "binding", "ephemeralcontainers", "resize", "status", "token"];
 /// Each is the rights of a user of its own.
 const RIGHTS: &[&[&str]] = &[&[], &["get"], &["create"], &["get", "create"], &["*"]];
 const METHODS: &[&str] = &["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"];
+/// The methods that are proxied, each with its verb.
+const PROXIED: &[(&str, &str)] = &[
+    ("GET", "get"),
+    ("POST", "create"),
+    ("PUT", "update"),
+    ("PATCH", "patch"),
+    ("DELETE", "delete"),
+];
 
 type Frames = Pin<Box<dyn Stream<Item = Result<api_pb::Frame, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<pb::LogChunk, Status>> + Send>>;
@@ -137,7 +146,8 @@ async fn prepare(server: &Server) -> Record {
 async fn grant(admin: &Rest, user: &str, rights: &[&str]) {
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let all = STREAMS.iter().chain(OTHERS).chain(&["proxy"]);
-    let resources: Vec<String> = all.map(|name| format!("pods/{name}")).collect();
+    let mut resources: Vec<String> = all.map(|name| format!("pods/{name}")).collect();
+    resources.push("serviceaccounts/token".into());
     let role = json!({"metadata": {"name": user},
         "rules": [{"apiGroups": [""], "resources": resources, "verbs": rights}]});
     admin.post(&format!("{rbac}/clusterroles"), &role).await.expect(201);
@@ -298,13 +308,18 @@ async fn what_is_no_stream_dials_nothing() {
             }
         }
         // The proxy maps each method to its own verb.
-        for (method, verb) in [("GET", "get"), ("POST", "create"), ("PUT", "update")] {
-            let may = rights.contains(&verb) || rights.contains(&"*");
-            let answer = rest.ask(method, &format!("{POD}/proxy/x"), &[], Vec::new()).await;
-            let dialed = record.take();
-            let what = format!("{method} proxy {rights:?}: {} {dialed:?}", answer.text);
-            assert_eq!(answer.code == 403, !may, "{what}");
-            assert_eq!(!dialed.is_empty(), may, "{what}");
+        for (method, verb) in PROXIED {
+            for kind in ["", "websocket", "SPDY/3.1"] {
+                let may = rights.contains(verb) || rights.contains(&"*");
+                let headers = upgrade(kind, "proxy");
+                let path = format!("{POD}/proxy/x");
+                let answer = rest.ask(method, &path, &headers, Vec::new()).await;
+                let dialed = record.take();
+                let what =
+                    format!("{method} proxy {kind:?} {rights:?}: {} {dialed:?}", answer.text);
+                assert_eq!(answer.code == 403, !may, "{what}");
+                assert_eq!(!dialed.is_empty(), may, "{what}");
+            }
         }
     }
     server.stop().await;
@@ -317,7 +332,11 @@ async fn over_grpc_only_the_four_streams_are_opened() {
     let mut wrong = Vec::new();
     for rights in RIGHTS {
         let mut grpc = server.grpc_as(&user(rights), &[]);
-        for subresource in STREAMS.iter().chain(OTHERS).chain(&["proxy", "", "nonsense"]) {
+        let of_pods = STREAMS.iter().chain(OTHERS).chain(&["proxy", "", "nonsense"]);
+        let of_pods = of_pods.map(|subresource| ("pods", "p", subresource));
+        for (resource, name, subresource) in
+            of_pods.chain([("serviceaccounts", "default", &"token")])
+        {
             let parameter = |name: &str, value: &str| api_pb::Parameter {
                 name: name.into(),
                 value: value.into(),
@@ -325,9 +344,9 @@ async fn over_grpc_only_the_four_streams_are_opened() {
             let open = api_pb::StreamOpen {
                 target: Some(api_pb::Target {
                     version: "v1".into(),
-                    resource: "pods".into(),
+                    resource: resource.into(),
                     namespace: "default".into(),
-                    name: "p".into(),
+                    name: name.into(),
                     subresource: (*subresource).into(),
                     ..api_pb::Target::default()
                 }),
@@ -341,7 +360,9 @@ async fn over_grpc_only_the_four_streams_are_opened() {
                 STREAMS.contains(subresource) && (rights.contains(&verb) || rights.contains(&"*"));
             let dialed = record.take();
             if answer.is_ok() != may || dialed.is_empty() == may {
-                wrong.push(format!("{subresource} {rights:?}: {answer:?}, dialed {dialed:?}"));
+                wrong.push(format!(
+                    "{resource}/{subresource} {rights:?}: {answer:?}, dialed {dialed:?}"
+                ));
             }
         }
     }

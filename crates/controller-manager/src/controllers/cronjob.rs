@@ -55,6 +55,9 @@ impl Controller for CronJobs {
             return Ok(Next::Change);
         };
         let mut jobs = self.jobs.indexed(&controlled_by(uid(&cron.metadata)));
+        let Some(cron) = self.with_active(cron, &jobs).await? else {
+            return Ok(Next::Change);
+        };
         self.add_unseen(&cron, &mut jobs).await?;
         let plan = plan(&cron, &jobs, self.clock.now());
         let requeue_after = plan.requeue_after;
@@ -64,6 +67,22 @@ impl Controller for CronJobs {
 }
 
 impl CronJobs {
+    /// The CronJob as the server has it, if the cached one does not know a Job that runs: its status
+    /// may be behind. `None`: it is gone.
+    async fn with_active(
+        &self,
+        cron: Arc<CronJob>,
+        jobs: &[Arc<Job>],
+    ) -> Result<Option<Arc<CronJob>>, Error> {
+        if plan::knows_all(&cron, jobs) {
+            return Ok(Some(cron));
+        }
+        let key = Key::of(&*cron);
+        let cron_jobs = Api::<CronJob>::namespaced(&self.client, &key.namespace);
+        let live = cron_jobs.get_opt(&key.name).await.during(|| format!("get cronjob {key}"))?;
+        Ok(live.filter(|live| live.metadata.uid == cron.metadata.uid).map(Arc::new))
+    }
+
     /// Adds active Jobs that the cache does not have (yet), but the server has.
     async fn add_unseen(&self, cron: &CronJob, jobs: &mut Vec<Arc<Job>>) -> Result<(), Error> {
         for reference in cron.status.iter().flat_map(|status| status.active.iter().flatten()) {
@@ -131,8 +150,11 @@ impl CronJobs {
         let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);
         match jobs.delete_exactly(job, &options).await {
             Err(error) if error.is_not_found() => Ok(()),
-            outcome => {
-                outcome.during(|| format!("delete job {key}"))?;
+            Err(error) => {
+                self.recorder.warning(cron, "FailedDelete", format!("Deleted job: {error}"));
+                Err(error).during(|| format!("delete job {key}"))
+            }
+            Ok(_) => {
                 let message = format!("Deleted job {}", key.name);
                 self.recorder.normal(cron, "SuccessfulDelete", message);
                 Ok(())

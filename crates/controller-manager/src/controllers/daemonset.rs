@@ -137,6 +137,14 @@ impl DaemonSets {
             );
             self.recorder.warning(set, "FailedDaemonPod", message);
         }
+        for pod in &plan.succeeded {
+            let message = format!(
+                "Found succeeded daemon pod {} on node {}, will try to delete it",
+                Key::of(&**pod),
+                api::pod::node_name(pod).unwrap_or_default()
+            );
+            self.recorder.normal(set, "SucceededDaemonPod", message);
+        }
         let pods = plan.create.iter();
         let pods = pods.map(|node| template::pod_for(set, node, hash)).collect();
         let created = self.control.create_all(set, pods).await;

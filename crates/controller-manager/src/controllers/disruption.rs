@@ -8,21 +8,25 @@ use std::sync::Arc;
 
 use api::labels::Selector;
 use client::Client;
+use client::events::EventRecorder;
 use clock::SharedClock;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::Resource;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
-use crate::machinery::owner::controller_key;
+use crate::machinery::owner::{controller_key, controller_of};
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::machinery::status;
 use crate::wire::Wiring;
-use plan::{Observed, plan};
+use plan::{Observed, Scale, plan};
 
 struct Disruption {
     client: Client,
+    recorder: EventRecorder,
     clock: SharedClock,
     budgets: Arc<Cache<PodDisruptionBudget>>,
     pods: Arc<Cache<Pod>>,
@@ -70,6 +74,7 @@ pub fn start(wiring: &mut Wiring) {
     });
     let controller = Disruption {
         client: wiring.client.clone(),
+        recorder: wiring.recorder.named("controllermanager"),
         clock: wiring.clock.clone(),
         budgets: informers.pod_disruption_budgets.cache(),
         pods: informers.pods.cache(),
@@ -100,6 +105,17 @@ impl Controller for Disruption {
         pods.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
         let observed = Observed { budget: &budget, scale: self.scale(&pods), pods };
         let plan = plan(&observed, self.clock.now());
+        for (is_warning, reason, message) in plan.events {
+            if is_warning {
+                self.recorder.warning(&*budget, reason, message);
+            } else {
+                self.recorder.normal(&*budget, reason, message);
+            }
+        }
+        for pod in plan.not_deleted {
+            let message = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
+            self.recorder.warning(&*pod, "NotDeleted", message);
+        }
         let mut changed = (*budget).clone();
         changed.status = Some(plan.status);
         status::write(&self.client, &*budget, &changed).await?;
@@ -107,41 +123,62 @@ impl Controller for Disruption {
     }
 }
 
+/// The workload that decides how many pods there should be, and its size.
+type Workload = (&'static str, Key, i32);
+
 impl Disruption {
-    /// The total size of the workloads that the pods belong to, each counted once. A pod without a
-    /// workload counts as one.
-    fn scale(&self, pods: &[Arc<Pod>]) -> i32 {
+    /// The total size of the workloads that the pods belong to, each counted once.
+    fn scale(&self, pods: &[Arc<Pod>]) -> Scale {
         let mut sizes: BTreeMap<(&str, Key), i32> = BTreeMap::new();
+        let mut scale = Scale::default();
         for pod in pods {
-            let (kind, key, size) = self.workload(pod);
-            sizes.insert((kind, key), size);
+            match self.workload(pod) {
+                Ok(Some((kind, key, size))) => {
+                    sizes.insert((kind, key), size);
+                }
+                Ok(None) => scale.has_unmanaged = true,
+                Err(why) => scale.unknown = Some(why),
+            }
         }
-        sizes.into_values().sum()
+        scale.pods = sizes.into_values().sum();
+        scale
     }
 
-    fn workload(&self, pod: &Pod) -> (&'static str, Key, i32) {
+    /// `None`: nothing manages the pod. The error: why the size is unknown.
+    fn workload(&self, pod: &Pod) -> Result<Option<Workload>, String> {
         let metadata = &pod.metadata;
-        if let Some(key) = controller_key::<ReplicaSet>(metadata)
-            && let Some(set) = self.replica_sets.get(&key)
-        {
-            let deployment = controller_key::<Deployment>(&set.metadata);
-            let deployment = deployment.and_then(|key| self.deployments.get(&key));
-            return match deployment {
-                Some(one) => ("Deployment", Key::of(&*one), one.spec.replicas.unwrap_or(1)),
-                None => ("ReplicaSet", key, set.spec.replicas.unwrap_or(1)),
-            };
-        }
-        if let Some(key) = controller_key::<StatefulSet>(metadata)
-            && let Some(set) = self.stateful_sets.get(&key)
-        {
-            return ("StatefulSet", key, set.spec.replicas.unwrap_or(1));
-        }
-        if let Some(key) = controller_key::<ReplicationController>(metadata)
-            && let Some(one) = self.replication_controllers.get(&key)
-        {
-            let size = one.spec.as_ref().and_then(|spec| spec.replicas);
-            return ("ReplicationController", key, size.unwrap_or(1));
-        }
-        ("Pod", Key::of(pod), 1)
+        let Some(controller) = controller_of(metadata) else { return Ok(None) };
+        let found = match controller.kind.as_str() {
+            ReplicaSet::KIND => controller_key::<ReplicaSet>(metadata)
+                .and_then(|key| self.replica_sets.get(&key))
+                .map(|set| self.size_of_replica_set(&set)),
+            StatefulSet::KIND => controller_key::<StatefulSet>(metadata)
+                .and_then(|key| self.stateful_sets.get(&key))
+                .map(|set| (StatefulSet::KIND, Key::of(&*set), set.spec.replicas.unwrap_or(1))),
+            ReplicationController::KIND => controller_key::<ReplicationController>(metadata)
+                .and_then(|key| self.replication_controllers.get(&key))
+                .map(|one| {
+                    let size = one.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+                    (ReplicationController::KIND, Key::of(&*one), size)
+                }),
+            Job::KIND => return Err(has_no_scale("jobs.batch")),
+            DaemonSet::KIND => return Err(has_no_scale("daemonsets.apps")),
+            // The scale of a custom kind is not asked for: each of its pods counts as one.
+            _ => Some(("Pod", Key::of(pod), 1)),
+        };
+        let name = metadata.name.as_deref().unwrap_or_default();
+        found.map(Some).ok_or_else(|| format!("found no controllers for pod {name:?}"))
     }
+
+    fn size_of_replica_set(&self, set: &ReplicaSet) -> Workload {
+        let deployment = controller_key::<Deployment>(&set.metadata);
+        match deployment.and_then(|key| self.deployments.get(&key)) {
+            Some(one) => (Deployment::KIND, Key::of(&*one), one.spec.replicas.unwrap_or(1)),
+            None => (ReplicaSet::KIND, Key::of(set), set.spec.replicas.unwrap_or(1)),
+        }
+    }
+}
+
+fn has_no_scale(resource: &str) -> String {
+    format!("{resource} does not implement the scale subresource")
 }

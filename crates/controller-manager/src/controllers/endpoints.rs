@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service,
@@ -30,6 +31,7 @@ const CAPACITY: usize = 1000;
 
 struct EndpointsController {
     client: Client,
+    recorder: EventRecorder,
     services: Arc<Cache<Service>>,
     pods: Arc<Cache<Pod>>,
     endpoints: Arc<Cache<Endpoints>>,
@@ -44,6 +46,7 @@ pub fn start(wiring: &mut Wiring) {
     informers.endpoints.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let controller = EndpointsController {
         client: wiring.client.clone(),
+        recorder: wiring.recorder.named("endpoint-controller"),
         services: informers.services.cache(),
         pods: informers.pods.cache(),
         endpoints: informers.endpoints.cache(),
@@ -189,11 +192,30 @@ impl Controller for EndpointsController {
             Plan::Create(endpoints) => match api.create(&endpoints).await {
                 Err(error) if is_namespace_terminating(&error) => {}
                 outcome => {
+                    if let Err(error) = &outcome
+                        && !error.is_already_exists()
+                    {
+                        let message = format!(
+                            "Failed to create endpoint for service {}/{}: {error}",
+                            key.namespace, key.name
+                        );
+                        self.recorder.warning(&*endpoints, "FailedToCreateEndpoint", message);
+                    }
                     outcome.during(|| format!("create endpoints {key}"))?;
                 }
             },
             Plan::Replace(endpoints) => {
-                api.replace(&endpoints).await.during(|| format!("replace endpoints {key}"))?;
+                let outcome = api.replace(&endpoints).await;
+                if let Err(error) = &outcome
+                    && !error.is_conflict()
+                {
+                    let message = format!(
+                        "Failed to update endpoint {}/{}: {error}",
+                        key.namespace, key.name
+                    );
+                    self.recorder.warning(&*endpoints, "FailedToUpdateEndpoint", message);
+                }
+                outcome.during(|| format!("replace endpoints {key}"))?;
             }
             Plan::Delete(endpoints) => {
                 match api.delete_exactly(&endpoints, &DeleteOptions::default()).await {

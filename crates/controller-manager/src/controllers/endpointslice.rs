@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::labels::Selector;
+use client::events::EventRecorder;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -39,6 +40,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 pub const SLICE_MAX: usize = 100;
 
 struct Slices {
+    recorder: EventRecorder,
     services: Arc<Cache<Service>>,
     pods: Arc<Cache<Pod>>,
     nodes: Arc<Cache<Node>>,
@@ -63,6 +65,7 @@ pub fn start(wiring: &mut Wiring) {
         all.iter().map(|service| Key::of(&**service)).collect()
     });
     let controller = Slices {
+        recorder: wiring.recorder.named("endpoint-slice-controller"),
         services: informers.services.cache(),
         pods: informers.pods.cache(),
         nodes: informers.nodes.cache(),
@@ -156,15 +159,28 @@ impl Controller for Slices {
             .filter(|slice| is_managed_by(slice, OURS) && !owner::is_deleting(&slice.metadata))
             .collect();
         let pods = select(&self.pods, &service);
-        let (trigger_time, written) = self.trigger_times.next(key, &service, &pods);
+        let (trigger_time, times) = self.trigger_times.next(key, &service, &pods);
         let groups = groups(&service, &pods, |node| {
             let node = self.nodes.get(&Key::cluster(node))?;
             zone(&node).map(str::to_owned)
         });
         let common = Common { trigger_time, ..common(&service) };
         let plan = pack(&existing, &groups, &common, SLICE_MAX);
-        self.writer.apply(key, plan).await?;
-        self.trigger_times.record(key, written);
+        let written = self.writer.apply(key, plan).await;
+        if let Err(error) = &written
+            && !error.is_race()
+        {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            let message = format!(
+                "Error updating Endpoint Slices for Service {}/{}: {error}: {}",
+                key.namespace,
+                key.name,
+                cause.unwrap_or_default()
+            );
+            self.recorder.warning(&*service, "FailedToUpdateEndpointSlices", message);
+        }
+        written?;
+        self.trigger_times.record(key, times);
         Ok(Next::Change)
     }
 }

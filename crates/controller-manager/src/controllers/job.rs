@@ -112,6 +112,9 @@ impl Jobs {
         if let Some((reason, message)) = plan.suspension {
             self.recorder.normal(job, reason, message);
         }
+        for (reason, message) in plan.surplus {
+            self.recorder.warning(job, reason, message);
+        }
         if let Some(ending) = plan.ended {
             if ending.success {
                 self.recorder.normal(job, "Completed", "Job completed");

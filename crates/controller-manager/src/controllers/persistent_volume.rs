@@ -16,11 +16,13 @@ use client::{Api, Client};
 use clock::SharedClock;
 use k8s_openapi::api::core::v1::{
     Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
+    Pod,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::Error;
+use crate::controllers::storage_protection::claims_of;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::owner::is_deleting;
@@ -38,6 +40,7 @@ struct Claims {
     volumes: Arc<Cache<PersistentVolume>>,
     classes: Arc<Cache<StorageClass>>,
     nodes: Arc<Cache<Node>>,
+    pods: Arc<Cache<Pod>>,
 }
 
 struct Volumes {
@@ -83,6 +86,14 @@ pub fn start(wiring: &mut Wiring) {
         });
         waiting.iter().map(|claim| Key::of(&**claim)).collect()
     });
+    // What a claim waits for depends on the pods that want it.
+    informers.pods.subscribe(&claims, |change| {
+        let waited = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(is_unscheduled);
+        if waited(&change.old) == waited(&change.new) {
+            return Vec::new();
+        }
+        claims_of(change.last())
+    });
     let claim_controller = Claims {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("persistentvolume-controller"),
@@ -90,6 +101,7 @@ pub fn start(wiring: &mut Wiring) {
         volumes: informers.persistent_volumes.cache(),
         classes: informers.storage_classes.cache(),
         nodes: informers.nodes.cache(),
+        pods: informers.pods.cache(),
     };
     let volume_controller = Volumes {
         client: wiring.client.clone(),
@@ -98,6 +110,11 @@ pub fn start(wiring: &mut Wiring) {
     };
     wiring.run(claim_controller, claim_requests);
     wiring.run(volume_controller, volume_requests);
+}
+
+/// Whether the scheduler has still to find a node for the pod.
+fn is_unscheduled(pod: &Pod) -> bool {
+    !api::pod::is_terminal(pod) && api::pod::node_name(pod).is_none()
 }
 
 /// The claim that a volume is bound to or reserved for.
@@ -128,6 +145,7 @@ impl Controller for Claims {
             class: class.as_deref(),
             default_class: matching::default_class(&classes),
             node: node.as_deref(),
+            unscheduled: self.unscheduled(key),
         });
         match plan {
             ClaimPlan::Bind(volume) => self.bind(&claim, &volume).await?,
@@ -138,7 +156,7 @@ impl Controller for Claims {
                 self.write_phase(&claim, "Lost", None).await?;
             }
             ClaimPlan::Wait(reason, message) => {
-                if reason == "ProvisioningFailed" {
+                if matches!(reason, "ProvisioningFailed" | "VolumeMismatch") {
                     self.recorder.warning(&*claim, reason, message);
                 } else {
                     self.recorder.normal(&*claim, reason, message);
@@ -172,6 +190,15 @@ fn phase(claim: &PersistentVolumeClaim) -> &str {
 }
 
 impl Claims {
+    /// The names of the pods that use the claim and have no node yet.
+    fn unscheduled(&self, claim: &Key) -> Vec<String> {
+        let mut pods = self.pods.namespace(&claim.namespace);
+        pods.retain(|pod| is_unscheduled(pod) && claims_of(pod).contains(claim));
+        let mut names: Vec<_> = pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
+        names.sort();
+        names
+    }
+
     async fn bind(
         &self,
         claim: &PersistentVolumeClaim,

@@ -34,8 +34,8 @@ use crate::machinery::shared_informers::of_service;
 use crate::wire::Wiring;
 use allocations::Allocations;
 use plan::{
-    cleaned, ensured, has_finalizer, is_available, needs_cleanup, node_addresses, own_addresses,
-    wants,
+    cleaned, ensured, has_finalizer, is_available, is_ours, needs_cleanup, node_addresses,
+    own_addresses, wants,
 };
 use request::{Refusal, Request};
 
@@ -46,7 +46,8 @@ struct ServiceLoadBalancer {
     services: Arc<Cache<Service>>,
     nodes: Arc<Cache<Node>>,
     slices: Arc<Cache<EndpointSlice>>,
-    settings: LoadBalancerAddresses,
+    /// `None`: it assigns no addresses, and only takes back those that were assigned before.
+    settings: Option<LoadBalancerAddresses>,
     /// Its own queue, for Services that waited for an address.
     trigger: Trigger,
     /// `None` until the addresses that Services have are known.
@@ -59,15 +60,16 @@ struct State {
     waiting: BTreeSet<Key>,
 }
 
-/// Adds the controller; its keys are Services.
-pub fn start(wiring: &mut Wiring, settings: LoadBalancerAddresses) {
+/// Adds the controller; its keys are Services. Without settings it runs as well: whoever removes
+/// them would otherwise be left with Services that can never be deleted.
+pub fn start(wiring: &mut Wiring, settings: Option<LoadBalancerAddresses>) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
     let services = informers.services.cache();
     let recorder = wiring.recorder.named("service-controller");
-    let record = recorder.clone();
+    let record = settings.is_some().then(|| recorder.clone());
     informers.services.subscribe(&trigger, move |change| {
-        if let (Some(old), Some(new)) = (&change.old, &change.new)
+        if let (Some(record), Some(old), Some(new)) = (&record, &change.old, &change.new)
             && let Some((reason, message)) = change::event(old, new)
         {
             record.normal(&**new, reason, message);
@@ -75,8 +77,9 @@ pub fn start(wiring: &mut Wiring, settings: LoadBalancerAddresses) {
         let concerned = change.sides().any(|service| wants(service) || has_finalizer(service));
         concerned.then(|| Key::of(&**change.last())).into_iter().collect()
     });
-    let (source, known) = (settings.source, services.clone());
-    let ranges = settings.ranges.clone();
+    let source = settings.as_ref().map_or(AddressSource::Pool, |settings| settings.source);
+    let ranges = settings.as_ref().map(|settings| settings.ranges.clone()).unwrap_or_default();
+    let known = services.clone();
     informers.nodes.subscribe(&trigger, move |change| {
         let addresses = |node: &Arc<Node>| is_available(node).then(|| plan::addresses(node));
         let pooled = |node: &Arc<Node>| -> Vec<IpAddr> {
@@ -159,19 +162,20 @@ impl ServiceLoadBalancer {
     /// it does not want any.
     fn allocate(
         &self,
+        settings: &LoadBalancerAddresses,
         key: &Key,
         service: Option<&Service>,
     ) -> (Option<Result<Vec<IpAddr>, Refusal>>, bool) {
         let mut state = self.state.lock();
         let state = state.get_or_insert_with(|| {
-            State::new(&self.settings.ranges, self.settings.source, self.services.list())
+            State::new(&settings.ranges, settings.source, self.services.list())
         });
         state.waiting.remove(key);
         let nodes = self.nodes.list();
         state.allocations.reserve(nodes.iter().flat_map(|node| own_addresses(node)));
         let before = state.allocations.occupied(key);
         let outcome = service.filter(|service| wants(service)).map(|service| {
-            let request = Request::of(service, self.settings.source);
+            let request = Request::of(service, settings.source);
             request.and_then(|request| {
                 let addresses = state.allocations.allocate(key, &request)?;
                 match request.source {
@@ -279,10 +283,14 @@ impl Controller for ServiceLoadBalancer {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let service = self.services.get(key);
         // The address is free for others once nobody reads it in this Service's status.
-        if let Some(service) = service.as_deref().filter(|service| needs_cleanup(service)) {
+        let cleanup = |service: &&Service| {
+            needs_cleanup(service) && (self.settings.is_some() || is_ours(service))
+        };
+        if let Some(service) = service.as_deref().filter(cleanup) {
             self.clean_up(service).await?;
         }
-        let (outcome, freed) = self.allocate(key, service.as_deref());
+        let Some(settings) = &self.settings else { return Ok(Next::Change) };
+        let (outcome, freed) = self.allocate(settings, key, service.as_deref());
         if let Some((service, outcome)) = service.zip(outcome) {
             self.ensure(&service, outcome).await?;
         }

@@ -57,7 +57,7 @@ fn has_node(pod: &Pod) -> bool {
 }
 
 /// The claims of a pod's volumes, including ephemeral ones.
-fn claims_of(pod: &Pod) -> Vec<Key> {
+pub fn claims_of(pod: &Pod) -> Vec<Key> {
     let key = Key::of(pod);
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes

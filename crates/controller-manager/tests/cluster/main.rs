@@ -2,6 +2,7 @@
 
 mod alone;
 mod balancers;
+mod finalizers;
 mod nodes;
 mod owners;
 mod plane;
@@ -519,6 +520,18 @@ async fn a_quota_limits_a_deployment() -> anyhow::Result<()> {
     quotas.patch("room", PatchKind::Merge, &more).await?;
     until_complete(&plane, 5).await?;
     until_used(&plane, "5").await?;
+    // Both say so no longer.
+    let failure = |status: serde_json::Value| status.to_string().contains("ReplicaFailure");
+    let what = "the deployment's failure is over";
+    wait::until::<Deployment>(&plane.client, selection().name("web"), what, |all| {
+        all.values().all(|one| !failure(json!(one.status)))
+    })
+    .await?;
+    let what = "its replica set's failure is over";
+    wait::until::<ReplicaSet>(&plane.client, selection(), what, |all| {
+        !all.is_empty() && all.values().all(|one| !failure(json!(one.status)))
+    })
+    .await?;
     let deployments = Api::<Deployment>::namespaced(&plane.client, "default");
     deployments.delete("web", &DeleteOptions::default()).await?;
     until_used(&plane, "0").await?;

@@ -121,11 +121,7 @@ impl ImageStore {
         if bytes > REMEMBERED_BYTES {
             return Ok(Some(contents));
         }
-        let mut remembered = self.remembered.lock();
-        if remembered.len() >= REMEMBERED_IMAGES {
-            remembered.clear();
-        }
-        remembered.insert(target.digest.clone(), contents.clone());
+        remember(&mut self.remembered.lock(), &target.digest, contents.clone());
         Ok(Some(contents))
     }
 
@@ -239,4 +235,27 @@ pub(crate) fn contents_of(
         config: document.config.unwrap_or_default().into(),
         manifest,
     })
+}
+
+/// Adds an image to those that are remembered, of which there are never too many.
+fn remember<T>(remembered: &mut HashMap<String, T>, digest: &str, contents: T) {
+    if remembered.len() >= REMEMBERED_IMAGES {
+        remembered.clear();
+    }
+    remembered.insert(digest.to_owned(), contents);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_images_are_remembered_than_the_bound() {
+        let mut remembered = HashMap::new();
+        for number in 0..3 * REMEMBERED_IMAGES {
+            remember(&mut remembered, &format!("sha256:{number}"), number);
+            assert!(remembered.len() <= REMEMBERED_IMAGES);
+            assert_eq!(remembered[&format!("sha256:{number}")], number);
+        }
+    }
 }

@@ -280,4 +280,25 @@ mod tests {
         assert!(asking(6));
         assert!(ask_to_give_way(&path, 1), "nobody listens any more");
     }
+
+    #[test]
+    fn clients_and_what_waits_for_them_are_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = attach_socket(directory.path());
+        let mut server = AttachServer::bind(&path, 1).unwrap();
+        let connect = || std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..MAX_CLIENTS + 5 {
+            clients.push(connect());
+            server.accept();
+        }
+        assert_eq!(server.clients.len(), MAX_CLIENTS);
+        // None of them reads.
+        for _ in 0..8 {
+            server.send(LogStream::Stdout, &vec![7; MAX_WAITING_BYTES / 4]);
+            server.flush();
+            assert!(server.clients.iter().all(|client| client.waiting.len() <= MAX_WAITING_BYTES));
+        }
+        assert!(server.clients.is_empty(), "those that are too far behind are disconnected");
+    }
 }

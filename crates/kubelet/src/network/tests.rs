@@ -2,7 +2,7 @@
 //! threads in them.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
@@ -160,6 +160,34 @@ fn pods_the_node_and_the_machine_reach_each_other() {
     let free: SocketAddr = "10.9.1.77:1".parse().unwrap();
     let error = a.ask(free).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::HostUnreachable, "{error}");
+}
+
+/// What a pod sends with an address that is not its own does not arrive, on a node whose kernel
+/// would let it pass.
+#[test]
+fn a_pod_cannot_send_from_a_foreign_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, _machine) = node_and_machine();
+    let pod = Netns::new();
+    let (root, path) = (dir.path().to_owned(), pod.path.clone());
+    let own = node.block_on(async move || {
+        for which in ["all", "default"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{which}/rp_filter"), "0").unwrap();
+        }
+        open(&root).await.setup("uid", &path).await.unwrap().0[0]
+    });
+    let server = node.run(|| UdpSocket::bind(socket(node_ip())).unwrap());
+    server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    pod.run(move || {
+        ip("address add 10.9.1.200/32 dev lo");
+        for from in ["10.9.1.200".parse().unwrap(), own] {
+            let socket_of_pod = UdpSocket::bind((from, 0)).unwrap();
+            socket_of_pod.send_to(b"x", socket(node_ip())).unwrap();
+        }
+    });
+    // A link keeps the order, so that what arrives first is what was not dropped.
+    let (_, peer) = server.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(peer.ip(), own);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use nix::sched::{CloneFlags, setns};
 use rpc::api_v1::{Channel, Frame};
 use rpc::kubelet_v1::{PortForwardRequest as Message, port_forward_request::Kind};
@@ -84,19 +85,23 @@ struct ForwardTarget {
     addresses: Vec<IpAddr>,
 }
 
-async fn run(target: ForwardTarget, mut incoming: Streaming<Message>, out: Out) {
+async fn run(
+    target: ForwardTarget,
+    mut incoming: impl Stream<Item = Result<Message, Status>> + Unpin,
+    out: Out,
+) {
     let mut connections: HashMap<u32, mpsc::Sender<Frame>> = HashMap::new();
     // Ids only grow: a late frame of an older connection does not open one.
     let mut newest = None;
     loop {
         let message = tokio::select! {
-            message = incoming.message() => message,
+            message = incoming.next() => message,
             () = out.closed() => return,
         };
         let kind = match message {
-            Ok(Some(Message { kind })) => kind,
-            Ok(None) => return finish(&connections, &out).await,
-            Err(_) => return,
+            Some(Ok(Message { kind })) => kind,
+            None => return finish(&connections, &out).await,
+            Some(Err(_)) => return,
         };
         let Some(Kind::Frame(frame)) = kind else {
             continue;
@@ -238,4 +243,38 @@ fn connect(target: &ForwardTarget, port: u16) -> std::io::Result<std::net::TcpSt
         }
     }
     Err(failed.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_connections_are_open_than_the_bound() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = u32::from(listener.local_addr().unwrap().port());
+        let accepting = tokio::spawn(async move {
+            let mut held = Vec::new();
+            loop {
+                held.push(listener.accept().await.unwrap());
+            }
+        });
+        let target = ForwardTarget { netns: None, addresses: vec![Ipv4Addr::LOCALHOST.into()] };
+        let last = u32::try_from(CONNECTIONS_MAX).unwrap() + 1;
+        let open = (1..=last).map(move |connection| {
+            let frame = Frame { connection, port, ..Frame::default() };
+            Ok(Message { kind: Some(Kind::Frame(frame)) })
+        });
+        let (out, mut frames) = channel();
+        let messages = stream::iter(open).chain(stream::pending());
+        let running = tokio::spawn(run(target, Box::pin(messages), out));
+        let refused = frames.next().await.unwrap().unwrap();
+        assert_eq!((refused.connection, refused.channel()), (last, Channel::Failure));
+        let text = String::from_utf8_lossy(&refused.data).into_owned();
+        assert!(text.contains("more than 256 connections at once"), "{text}");
+        running.abort();
+        accepting.abort();
+    }
 }

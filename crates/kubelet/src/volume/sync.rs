@@ -23,7 +23,7 @@ use crate::pod::worker::handle::WorkerHandle;
 
 /// Mode of the directories that hold the volumes of a pod: containers reach them by their mounts,
 /// and nobody else has any business there.
-const PARENT_MODE: u32 = 0o750;
+const PARENT_MODE: u32 = 0o700;
 
 /// Pause before a volume that could not grow is tried again.
 const GROW_RETRY: SignedDuration = SignedDuration::from_mins(1);

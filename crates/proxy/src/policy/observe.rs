@@ -217,4 +217,18 @@ mod tests {
         sync(&mut observed, 2);
         assert!(observed.is_ready());
     }
+
+    #[test]
+    fn labels_that_no_pod_has_any_more_are_forgotten() {
+        let mut observed = Observed::new(Demand::new(None));
+        for number in 0..10 * UNUSED_LABELS_MAX {
+            let labels: Labels =
+                std::sync::Arc::new([("number".to_owned(), number.to_string())].into());
+            let pod = Pod { labels, ..Pod::default() };
+            // Nobody keeps it.
+            observed.with_shared_labels(pod);
+            let kept = observed.labels.len();
+            assert!(kept <= UNUSED_LABELS_MAX + 2, "{kept}");
+        }
+    }
 }

@@ -257,3 +257,28 @@ pub(super) fn add(counts: &mut ByNode, node: NodeIndex, amount: i64) {
         counts.remove(&node);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_groups_are_kept_than_the_bound() {
+        let mut groups = Groups::default();
+        let namespaces = Namespaces::new();
+        let ask = |groups: &mut Groups, set: String| {
+            groups.ask(GroupKey::Set(set), &namespaces, |_| Vec::new());
+        };
+        for number in 0..2 * GROUPS_MAX {
+            groups.begin();
+            ask(&mut groups, number.to_string());
+            // One that is asked for again and again stays.
+            ask(&mut groups, "0".to_owned());
+        }
+        groups.begin();
+        assert!(groups.by_key.len() < GROUPS_MAX, "{}", groups.by_key.len());
+        assert!(groups.slots.len() <= GROUPS_MAX + 1, "{}", groups.slots.len());
+        assert!(groups.by_key.contains_key(&GroupKey::Set("0".to_owned())));
+        assert_eq!(groups.by_set.len(), groups.by_key.len());
+    }
+}

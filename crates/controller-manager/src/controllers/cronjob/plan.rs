@@ -64,20 +64,34 @@ fn is_active(job: &Job) -> bool {
     job.status.as_ref().and_then(final_condition).is_none()
 }
 
+/// Whether the CronJob's status has all Jobs that run.
+pub fn knows_all(cron: &CronJob, jobs: &[Arc<Job>]) -> bool {
+    let known = |job: &Job| {
+        let mut active = cron.status.iter().flat_map(|status| status.active.iter().flatten());
+        active.any(|reference| reference.uid == job.metadata.uid)
+    };
+    jobs.iter().filter(|job| is_active(job)).all(|job| known(job))
+}
+
 /// Updates the active Jobs and the time of the last success.
 fn update_status(plan: &mut Plan, jobs: &[Arc<Job>]) {
     let known: BTreeSet<String> =
         plan.status.active.iter().flatten().filter_map(|reference| reference.uid.clone()).collect();
     let mut active: Vec<ObjectReference> = Vec::new();
     for job in jobs {
+        let name = job.metadata.name.as_deref().unwrap_or_default();
         if is_active(job) {
+            if !known.contains(uid(&job.metadata)) {
+                let message =
+                    format!("Saw a job that the controller did not create or forgot: {name}");
+                plan.events.push((true, "UnexpectedJob", message));
+            }
             active.push(reference(job));
             continue;
         }
         let ending = job.status.as_ref().and_then(final_condition);
         let success = ending.is_some_and(|ending| ending.success);
         if known.contains(uid(&job.metadata)) {
-            let name = job.metadata.name.as_deref().unwrap_or_default();
             let condition = if success { "Complete" } else { "Failed" };
             let message = format!("Saw completed job: {name}, condition: {condition}");
             plan.events.push((false, "SawCompletedJob", message));
@@ -253,6 +267,21 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_the_status_does_not_know_is_unexpected() {
+        let cron = cron("Allow");
+        let forgotten = [job("c-1", None), job("c-2", Some("Complete"))];
+        assert!(!knows_all(&cron, &forgotten));
+        let now = time("2026-03-01T10:00:30Z");
+        let first = plan(&cron, &forgotten, now);
+        let message = "Saw a job that the controller did not create or forgot: c-1";
+        assert_eq!(first.events, [(true, "UnexpectedJob", message.to_owned())]);
+        let mut cron = cron;
+        cron.status = Some(first.status);
+        assert!(knows_all(&cron, &forgotten));
+        assert_eq!(plan(&cron, &forgotten, now).events, []);
+    }
+
+    #[test]
     fn events_tell_what_is_wrong() {
         let now = time("2026-03-01T10:08:00Z");
         let event = |schedule: &str, zone: Option<&str>| {
@@ -293,6 +322,11 @@ mod tests {
     fn concurrency_policies() {
         let now = time("2026-03-01T10:10:05Z");
         let running = [job("old", None)];
+        let cron = |policy| {
+            let mut cron = cron(policy);
+            cron.status.get_or_insert_default().active = Some(vec![reference(&running[0])]);
+            cron
+        };
         assert!(plan(&cron("Allow"), &running, now).create.is_some());
         let forbid = plan(&cron("Forbid"), &running, now);
         assert_eq!(forbid.create, None);

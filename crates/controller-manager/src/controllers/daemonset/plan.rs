@@ -37,6 +37,8 @@ pub struct Plan {
     pub delete: Vec<Arc<Pod>>,
     /// Failed pods; they are in `delete` too.
     pub failed: Vec<Arc<Pod>>,
+    /// Pods that have succeeded, which a daemon never should.
+    pub succeeded: Vec<Arc<Pod>>,
     pub status: DaemonSetStatus,
     pub requeue_after: Option<Duration>,
 }
@@ -143,7 +145,10 @@ fn manage(node: &NodePods, observed: &Observed<'_>, surge: i32, plan: &mut Plan,
                 }
                 Some(wait) => requeue_sooner(&mut plan.requeue_after, wait),
             },
-            "Succeeded" => plan.delete.push(pod.clone()),
+            "Succeeded" => {
+                plan.succeeded.push(pod.clone());
+                plan.delete.push(pod.clone());
+            }
             _ => running.push(pod),
         }
     }

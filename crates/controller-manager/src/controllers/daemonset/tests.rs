@@ -125,7 +125,11 @@ fn failed_pods_are_replaced_after_a_minimum_age() {
     assert!(plan.delete.is_empty() && plan.create.is_empty());
     assert_eq!(plan.requeue_after, Some(std::time::Duration::from_secs(5)));
     failed.metadata.creation_timestamp = Some(Time(at(1)));
-    assert_eq!(planned(&set, &[node("a")], &[failed]).failed.len(), 1);
+    assert_eq!(planned(&set, &[node("a")], &[failed.clone()]).failed.len(), 1);
+    let mut succeeded = failed;
+    succeeded.status.as_mut().unwrap().phase = Some("Succeeded".into());
+    let plan = planned(&set, &[node("a")], &[succeeded]);
+    assert_eq!((plan.succeeded.len(), plan.delete.len(), plan.failed.len()), (1, 1, 0));
 }
 
 #[test]

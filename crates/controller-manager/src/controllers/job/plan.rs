@@ -28,6 +28,8 @@ pub struct Observed<'a> {
     pub expectations_met: bool,
 }
 
+const COMPLETIONS_REACHED: &str = "CompletionsReached";
+
 /// A pod to create: its index, and how often that index has failed, if failures count per index.
 pub type NewPod = (Option<i32>, Option<i32>);
 
@@ -40,6 +42,8 @@ pub struct Plan {
     pub create: Vec<NewPod>,
     /// Reason and message of the event when the Job is suspended or resumed.
     pub suspension: Option<(&'static str, &'static str)>,
+    /// Reasons and messages of warnings about pods that should not be there.
+    pub surplus: Vec<(&'static str, &'static str)>,
     /// The final condition that this plan sets.
     pub ended: Option<Ending>,
     pub requeue_after: Option<Duration>,
@@ -57,13 +61,18 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     } else {
         mark_suspension(&mut tally.status, suspended, now)
     };
-    let ending = final_condition(&tally.status).or_else(|| judge(observed, spec, &tally, now));
+    let before = final_condition(&tally.status);
+    let is_first = before.is_none();
+    let ending = before.or_else(|| judge(observed, spec, &tally, now));
     let mut plan = Plan {
         requeue_after: deadline(spec, &tally.status, now).filter(|_| ending.is_none()),
         suspension,
         ..Default::default()
     };
     if let Some(ending) = &ending {
+        if is_first && ending.reason == COMPLETIONS_REACHED {
+            plan.surplus = surplus(spec, &tally);
+        }
         finish(&mut plan, &mut tally, ending, now);
     } else if suspended {
         plan.delete.clone_from(&tally.active);
@@ -82,6 +91,20 @@ pub fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     plan.untrack = tally.untrack;
     plan.status = tally.status;
     plan
+}
+
+/// What is wrong about the pods of a Job that has had all its successes.
+fn surplus(spec: &JobSpec, tally: &Tally) -> Vec<(&'static str, &'static str)> {
+    let mut all = Vec::new();
+    if !tally.active.is_empty() {
+        let message = "Too many active pods running after completion count reached";
+        all.push(("TooManyActivePods", message));
+    }
+    if spec.completions.is_some_and(|completions| tally.succeeded > completions) {
+        let message = "Too many succeeded pods running after completion count reached";
+        all.push(("TooManySucceededPods", message));
+    }
+    all
 }
 
 fn is_over(status: &JobStatus) -> bool {
@@ -139,7 +162,7 @@ fn judge(observed: &Observed<'_>, spec: &JobSpec, tally: &Tally, now: Timestamp)
     };
     if complete {
         return Some(Ending::succeeded(
-            "CompletionsReached",
+            COMPLETIONS_REACHED,
             "Reached expected number of succeeded pods",
         ));
     }

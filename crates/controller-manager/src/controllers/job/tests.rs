@@ -1,8 +1,10 @@
 use k8s_openapi::api::batch::v1::{
-    JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule,
-    SuccessPolicy, SuccessPolicyRule,
+    JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement,
+    PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule, SuccessPolicy, SuccessPolicyRule,
 };
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStateTerminated, ContainerStatus, PodCondition,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 
@@ -168,6 +170,18 @@ fn parallelism_and_completions() {
 }
 
 #[test]
+fn pods_that_a_complete_job_should_not_have_are_reported_once() {
+    let mut world = World::new(|spec| (spec.completions, spec.parallelism) = (Some(3), Some(3)));
+    world.settle();
+    world.job.spec.as_mut().unwrap().completions = Some(1);
+    world.end("Succeeded");
+    world.end("Succeeded");
+    let reported: Vec<_> = (0..9).flat_map(|_| world.step().surplus).map(|one| one.0).collect();
+    assert_eq!(reported, ["TooManyActivePods", "TooManySucceededPods"]);
+    assert!(condition_is_true(world.status(), "Complete"));
+}
+
+#[test]
 fn a_work_queue_completes_when_all_pods_have_finished() {
     let mut world = World::new(|spec| (spec.completions, spec.parallelism) = (None, Some(3)));
     world.settle();
@@ -272,6 +286,41 @@ fn failure_and_success_policies() {
     assert_eq!(world.reason(), "SuccessPolicy");
     assert!(condition_is_true(world.status(), "Complete"));
     assert_eq!(world.running(), 0);
+}
+
+/// The condition that eviction through the API leaves on a pod, which a policy can tell from a
+/// failure of the container's own.
+#[test]
+fn an_evicted_pod_does_not_count_where_the_policy_says_so() {
+    for (ignored, failed) in [(true, 0), (false, 1)] {
+        let mut world = World::new(|spec| {
+            let pattern = |kind: &str| PodFailurePolicyOnPodConditionsPattern {
+                type_: kind.into(),
+                status: Some("True".into()),
+            };
+            let kind = if ignored { "DisruptionTarget" } else { "SomethingElse" };
+            let rule = PodFailurePolicyRule {
+                action: "Ignore".into(),
+                on_exit_codes: None,
+                on_pod_conditions: Some(vec![pattern(kind)]),
+            };
+            spec.pod_failure_policy = Some(PodFailurePolicy { rules: vec![rule] });
+        });
+        world.settle();
+        world.end_with("Failed", 137);
+        world.pods.last_mut().unwrap().status.as_mut().unwrap().conditions =
+            Some(vec![PodCondition {
+                type_: "DisruptionTarget".into(),
+                status: "True".into(),
+                reason: Some("EvictionByEvictionAPI".into()),
+                ..Default::default()
+            }]);
+        world.settle();
+        assert_eq!(world.status().failed.unwrap_or(0), failed);
+        world.now += 100;
+        world.settle();
+        assert_eq!(world.running(), 1, "it is replaced");
+    }
 }
 
 #[test]

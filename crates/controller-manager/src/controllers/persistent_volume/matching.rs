@@ -68,29 +68,40 @@ pub fn is_free(volume: &PersistentVolume) -> bool {
     spec.is_some_and(|spec| spec.claim_ref.is_none())
 }
 
+/// Why the volume is not what the claim asks for. `None`: it is.
+pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Option<&'static str> {
+    let has = volume.spec.clone().unwrap_or_default();
+    let wants = claim.spec.clone().unwrap_or_default();
+    let mode = |mode: Option<String>| mode.unwrap_or_else(|| "Filesystem".into());
+    let requests = wants.resources.and_then(|resources| resources.requests).unwrap_or_default();
+    let wanted = requests.get("storage").map(Quantity::of).unwrap_or_default();
+    let modes = has.access_modes.unwrap_or_default();
+    if capacity(volume) < wanted {
+        Some("requested PV is too small")
+    } else if class_of_volume(volume) != class_of_claim(claim) {
+        Some("storageClassName does not match")
+    } else if mode(has.volume_mode) != mode(wants.volume_mode) {
+        Some("incompatible volumeMode")
+    } else if !wants.access_modes.iter().flatten().all(|mode| modes.contains(mode)) {
+        Some("incompatible accessMode")
+    } else {
+        None
+    }
+}
+
 /// Whether the volume has what the claim asks for. `node`: where it must be accessible.
 fn satisfies(
     volume: &PersistentVolume,
     claim: &PersistentVolumeClaim,
     node: Option<&Node>,
 ) -> bool {
-    let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else {
-        return false;
-    };
-    let mode = |mode: &Option<String>| mode.clone().unwrap_or_else(|| "Filesystem".into());
-    let modes = has.access_modes.as_deref().unwrap_or_default();
-    let requests = wants.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    let wanted = requests.and_then(|requests| requests.get("storage"));
-    let wanted = wanted.map(Quantity::of).unwrap_or_default();
-    let selector = wants.selector.as_ref().map(|selector| {
+    let selector = claim.spec.as_ref().and_then(|wants| wants.selector.as_ref());
+    let selector = selector.map(|selector| {
         Selector::from_label_selector(Some(selector)).unwrap_or_else(|_| Selector::nothing())
     });
     !is_deleting(&volume.metadata)
-        && class_of_volume(volume) == class_of_claim(claim)
-        && mode(&has.volume_mode) == mode(&wants.volume_mode)
-        && wants.access_modes.iter().flatten().all(|mode| modes.contains(mode))
-        && capacity(volume) >= wanted
         && selector.is_none_or(|selector| selector.matches(volume.metadata.labels.as_ref()))
+        && mismatch(volume, claim).is_none()
         && node.is_none_or(|node| is_accessible(volume, node))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::matching::{class_of_claim, find, is_free, is_reserved_for};
+use super::matching::{class_of_claim, find, is_free, is_reserved_for, mismatch};
 use crate::machinery::owner::uid;
 
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
@@ -27,6 +27,8 @@ pub struct ObservedClaim<'a> {
     pub default_class: Option<&'a str>,
     /// The node that the scheduler has chosen for the claim's first pod.
     pub node: Option<&'a Node>,
+    /// The pods that use the claim and have no node yet, by name.
+    pub unscheduled: Vec<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -58,9 +60,14 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
         let volume =
             observed.volumes.iter().find(|volume| volume.metadata.name.as_deref() == Some(name));
         return match volume {
-            Some(volume) if is_free(volume) || is_reserved_for(volume, claim) => {
-                ClaimPlan::Bind(volume.clone())
-            }
+            Some(volume) if is_free(volume) => match mismatch(volume, claim) {
+                None => ClaimPlan::Bind(volume.clone()),
+                Some(why) => {
+                    let message = format!("Cannot bind to requested volume {name:?}: {why}");
+                    ClaimPlan::Wait("VolumeMismatch", message)
+                }
+            },
+            Some(volume) if is_reserved_for(volume, claim) => ClaimPlan::Bind(volume.clone()),
             None if has(BIND_COMPLETED) => ClaimPlan::Lost(
                 "ClaimLost",
                 "Bound claim has lost its PersistentVolume. Data on the volume is lost!",
@@ -79,8 +86,7 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
         if has(SELECTED_NODE) {
             return ClaimPlan::ReleaseNode;
         }
-        let message = "waiting for first consumer to be created before binding";
-        return ClaimPlan::Wait("WaitForFirstConsumer", message.into());
+        return wait_for_consumer(&observed.unscheduled);
     }
     if let Some(volume) = find(observed.volumes, claim, observed.node) {
         return ClaimPlan::Bind(volume);
@@ -104,6 +110,20 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
         Some(_) if waits && has(SELECTED_NODE) => ClaimPlan::ReleaseNode,
         Some(_) => ClaimPlan::Pending,
     }
+}
+
+/// `unscheduled`: the pods whose node decides where the volume has to be.
+fn wait_for_consumer(unscheduled: &[String]) -> ClaimPlan {
+    let names = unscheduled.join(",");
+    let (reason, message) = match unscheduled.len() {
+        0 => (
+            "WaitForFirstConsumer",
+            "waiting for first consumer to be created before binding".to_owned(),
+        ),
+        1 => ("WaitForPodScheduled", format!("waiting for pod {names} to be scheduled")),
+        _ => ("WaitForPodScheduled", format!("waiting for pods {names} to be scheduled")),
+    };
+    ClaimPlan::Wait(reason, message)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,7 +52,14 @@ fn planned(
     class: Option<&StorageClass>,
 ) -> ClaimPlan {
     let volumes: Vec<_> = volumes.iter().cloned().map(Arc::new).collect();
-    plan_claim(&ObservedClaim { claim, volumes: &volumes, class, default_class: None, node: None })
+    plan_claim(&ObservedClaim {
+        claim,
+        volumes: &volumes,
+        class,
+        default_class: None,
+        node: None,
+        unscheduled: Vec::new(),
+    })
 }
 
 fn chosen(plan: &ClaimPlan) -> Option<&str> {
@@ -86,6 +93,62 @@ fn the_smallest_matching_volume_or_the_reserved_one_is_chosen() {
 }
 
 #[test]
+fn a_volume_that_a_claim_names_has_to_be_what_it_asks_for() {
+    let wanted = |change: fn(&mut PersistentVolume)| {
+        let mut claim = claim("2Gi");
+        claim.spec.as_mut().unwrap().volume_name = Some("named".into());
+        let mut volume = volume("named", "2Gi");
+        change(&mut volume);
+        planned(&claim, &[volume], None)
+    };
+    assert_eq!(chosen(&wanted(|_| {})), Some("named"));
+    let mismatch = |why: &str| {
+        let message = format!("Cannot bind to requested volume \"named\": {why}");
+        ClaimPlan::Wait("VolumeMismatch", message)
+    };
+    let small = wanted(|volume| {
+        volume.spec.as_mut().unwrap().capacity = None;
+    });
+    assert_eq!(small, mismatch("requested PV is too small"));
+    let classed = wanted(|volume| {
+        volume.spec.as_mut().unwrap().storage_class_name = Some("gold".into());
+    });
+    assert_eq!(classed, mismatch("storageClassName does not match"));
+    let block = wanted(|volume| volume.spec.as_mut().unwrap().volume_mode = Some("Block".into()));
+    assert_eq!(block, mismatch("incompatible volumeMode"));
+    let modes = wanted(|volume| volume.spec.as_mut().unwrap().access_modes = None);
+    assert_eq!(modes, mismatch("incompatible accessMode"));
+    // One that is reserved for the claim is its, whatever it is.
+    let reserved = wanted(|volume| {
+        volume.spec.as_mut().unwrap().capacity = None;
+        *volume = referring(volume.clone(), "data", "");
+    });
+    assert_eq!(chosen(&reserved), Some("named"));
+}
+
+#[test]
+fn a_claim_waits_for_the_pods_that_use_it() {
+    let class = class("WaitForFirstConsumer", "kubernetes.io/no-provisioner");
+    let plan = |unscheduled: &[&str]| {
+        plan_claim(&ObservedClaim {
+            claim: &claim("1Gi"),
+            volumes: &[],
+            class: Some(&class),
+            default_class: None,
+            node: None,
+            unscheduled: unscheduled.iter().map(|&name| name.to_owned()).collect(),
+        })
+    };
+    let wait = |reason, message: &str| ClaimPlan::Wait(reason, message.to_owned());
+    let first = "waiting for first consumer to be created before binding";
+    assert_eq!(plan(&[]), wait("WaitForFirstConsumer", first));
+    let one = "waiting for pod a to be scheduled";
+    assert_eq!(plan(&["a"]), wait("WaitForPodScheduled", one));
+    let two = "waiting for pods a,b to be scheduled";
+    assert_eq!(plan(&["a", "b"]), wait("WaitForPodScheduled", two));
+}
+
+#[test]
 fn classes_wait_or_provision() {
     let mut claim = claim("1Gi");
     claim.spec.as_mut().unwrap().storage_class_name = Some("gold".into());
@@ -105,6 +168,7 @@ fn classes_wait_or_provision() {
         class: Some(&late),
         default_class: None,
         node,
+        unscheduled: Vec::new(),
     };
     assert_eq!(plan_claim(&observed), ClaimPlan::ReleaseNode);
     claim.metadata.annotations = None;
@@ -166,7 +230,14 @@ fn a_claim_without_a_class_gets_the_default_one_unless_a_volume_fits() {
     assert_eq!(matching::default_class(&classes), Some("new"));
     let planned = |claim: &PersistentVolumeClaim, volumes: &[Arc<PersistentVolume>]| {
         let default_class = Some("new");
-        plan_claim(&ObservedClaim { claim, volumes, class: None, default_class, node: None })
+        plan_claim(&ObservedClaim {
+            claim,
+            volumes,
+            class: None,
+            default_class,
+            node: None,
+            unscheduled: Vec::new(),
+        })
     };
     let mut claim = claim("1Gi");
     assert_eq!(planned(&claim, &[]), ClaimPlan::AssignClass("new".into()));

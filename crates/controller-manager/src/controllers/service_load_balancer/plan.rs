@@ -37,6 +37,14 @@ pub fn needs_cleanup(service: &Service) -> bool {
     has_finalizer(service) && (is_deleting(&service.metadata) || type_ != Some("LoadBalancer"))
 }
 
+/// Whether the Service was served from here, and not by another implementation, which has the same
+/// finalizer.
+pub fn is_ours(service: &Service) -> bool {
+    let status = service.status.as_ref();
+    let mut conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.any(|condition| condition.type_ == CONDITION)
+}
+
 pub fn has_finalizer(service: &Service) -> bool {
     service.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER)
 }

@@ -194,3 +194,18 @@ proptest! {
         }
     }
 }
+
+/// However many nodes claim an address, as many are remembered, and it is still decided.
+#[test]
+fn no_more_candidates_are_remembered_than_the_bound() {
+    let now = clock::instant();
+    let mut election = Election::new([2, 0, 0, 0, 0, 0]);
+    election.set_candidate(&all(1), now);
+    for number in 0..2 * u32::try_from(PEERS_MAX).unwrap() {
+        let [a, b, c, d] = number.to_be_bytes();
+        let claim = Claim { address: ip(1), standing: Standing::Candidate };
+        election.heard([6, 0, a, b, c, d], &[claim], now);
+    }
+    assert_eq!(election.entries[&ip(1)].peers.len(), PEERS_MAX);
+    election.decide(now);
+}
