@@ -219,7 +219,7 @@ impl Announcer {
         self.decide(clock::instant());
         let now = clock::instant();
         for announced in &mut self.links {
-            announced.send_claims(&announced.election.claims());
+            announced.send_claims(&announced.election.claims(now));
             announced.unasked.retain(|_, until| *until > now);
             announced.announce_unasked();
         }
@@ -232,7 +232,7 @@ impl Announcer {
         match received {
             Ok(Received::Claims(from, claims)) => {
                 if announced.election.heard(from, &claims, now) {
-                    announced.send_claims(&announced.election.claims());
+                    announced.send_claims(&announced.election.claims(now));
                 }
                 self.decide(now);
             }
@@ -264,7 +264,7 @@ impl Announcer {
             if decisions.is_empty() {
                 continue;
             }
-            announced.send_claims(&announced.election.claims());
+            announced.send_claims(&announced.election.claims(now));
             for decision in decisions {
                 let interface = &announced.link.interface.name;
                 match decision {
@@ -314,7 +314,7 @@ impl Announced {
         self.unasked.retain(|address, _| addresses.contains(address));
         self.send_claims(&withdrawn);
         if more {
-            self.send_claims(&self.election.claims());
+            self.send_claims(&self.election.claims(now));
         }
         let v6: Vec<Ipv6Addr> = addresses
             .iter()
