@@ -44,6 +44,8 @@ pub struct Settings {
     pub node_name: String,
     /// Where the kubelet reports its health; `None` if it does not matter.
     pub kubelet: Option<SocketAddr>,
+    /// Where to say which addresses this node announces.
+    pub holds: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 /// Records an event: about what, its type, reason and message.
@@ -60,6 +62,7 @@ struct Announced {
 struct Announcer {
     node_name: String,
     record: Record,
+    holds: watch::Sender<BTreeSet<IpAddr>>,
     wanted: Wanted,
     kubelet_runs: bool,
     links: Vec<Announced>,
@@ -105,6 +108,7 @@ async fn run(
     let mut announcer = Announcer {
         node_name: settings.node_name,
         record,
+        holds: settings.holds,
         wanted: Wanted::default(),
         kubelet_runs: *kubelet.borrow_and_update(),
         links: Vec::new(),
@@ -134,9 +138,11 @@ async fn run(
             _ = interval.tick(), if active => announcer.tick(),
             () = at(reopen) => announcer.update(announcer.wanted.clone()),
         }
+        announcer.publish();
     }
     announcer.wanted.addresses.clear();
     announcer.update(announcer.wanted.clone());
+    announcer.publish();
 }
 
 async fn at(instant: Option<Instant>) {
@@ -213,6 +219,16 @@ impl Announcer {
                 self.reopen = Some(now + REOPEN);
             }
         }
+    }
+
+    /// Says which addresses this node announces.
+    fn publish(&self) {
+        let held = self.links.iter().flat_map(|announced| announced.election.held()).collect();
+        self.holds.send_if_modified(|known| {
+            let changed = *known != held;
+            *known = held;
+            changed
+        });
     }
 
     fn tick(&mut self) {

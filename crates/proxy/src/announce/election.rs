@@ -169,6 +169,12 @@ impl Election {
         self.entries.get(&address).is_some_and(|entry| entry.held.is_some())
     }
 
+    /// The addresses that this node holds.
+    pub fn held(&self) -> impl Iterator<Item = IpAddr> {
+        let held = self.entries.iter().filter(|(_, entry)| entry.held.is_some());
+        held.map(|(address, _)| *address)
+    }
+
     /// Whether nobody was heard for so long that this node may be cut off.
     fn is_alone(&self, now: Instant) -> bool {
         self.heard.is_none_or(|heard| now.duration_since(heard) >= ALONE)

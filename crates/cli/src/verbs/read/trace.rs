@@ -1,6 +1,7 @@
 //! `skiff trace`: how connections to a Service, a pod or an address are directed, from the tables
 //! that the nodes really have, and where these differ from what the API says.
 
+mod announced;
 mod compare;
 mod expect;
 mod observe;
@@ -71,6 +72,17 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 /// Compares every node's answer.
 fn trace(scene: &Scene, answers: Vec<(usize, anyhow::Result<Tables>)>) -> Trace {
     let mut trace = Trace::new(scene.title.clone(), scene.notes.clone());
+    // Who announces an address matters to clients that are not in the cluster.
+    if scene.is_for_all() {
+        let complete = answers.iter().all(|(_, answer)| answer.is_ok());
+        let answered = answers.iter().filter_map(|(index, answer)| {
+            Some((&*scene.nodes[*index].name, answer.as_ref().ok()?))
+        });
+        let answered: Vec<(&str, &Tables)> = answered.collect();
+        let announced =
+            announced::announcements(&scene.observed, &scene.nodes, &answered, complete);
+        trace.announce(announced);
+    }
     for (index, answer) in answers {
         let node = &scene.nodes[index];
         let report: Result<NodeReport, String> = match answer {
