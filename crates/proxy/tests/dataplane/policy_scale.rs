@@ -31,6 +31,9 @@ const CHANGE_MAX: Duration = Duration::from_millis(5);
 const BLOCKS: u32 = 10_000;
 const TRANSFER: Duration = Duration::from_millis(400);
 const TRANSFERS: usize = 9;
+const THROUGHPUT_MIN: f64 = 0.95;
+/// A new connection passes the policies' rules, which the packets of an open one do not.
+const CONNECTIONS_MIN: f64 = 0.75;
 
 /// The CPU time of this thread, in the kernel too: netlink requests are executed by their sender.
 fn cpu() -> Duration {
@@ -304,6 +307,6 @@ fn traffic_is_as_fast_as_without_policies() {
         plain.0 / 1e6,
         plain.1,
     );
-    // The machine is shared; the figures belong into the documentation.
-    assert!(bytes > 0.8 && connects > 0.6, "{bytes} {connects}");
+    assert!(bytes > THROUGHPUT_MIN, "{bytes}");
+    assert!(connects > CONNECTIONS_MIN, "{connects}");
 }
