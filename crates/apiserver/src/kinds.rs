@@ -12,6 +12,7 @@ pub mod columns;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod csi_node;
 mod custom;
 mod custom_resource_definition;
 mod daemon_set;
@@ -348,6 +349,7 @@ static STRATEGIES: &[&dyn AnyStrategy] = &[
     &service::Rules,
     &stateful_set::Rules,
     &storage_class::Rules,
+    &csi_node::Rules,
     &custom::Rules,
 ];
 
