@@ -31,7 +31,7 @@ use self::election::{Decision, Election, INTERVAL};
 use self::frame::{Arp, BROADCAST, Claim, Mac, Operation, encode_claims, text};
 use self::link::{Interface, Link, Received, interfaces};
 
-/// How long an address that was taken is announced unasked, in case a frame is lost.
+/// How long an address that was taken, or kept, is announced unasked, in case a frame is lost.
 const ANNOUNCE_FOR: Duration = Duration::from_secs(2);
 /// The time between defences of an address that another machine uses (RFC 5227).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -277,6 +277,9 @@ impl Announcer {
         for index in 0..self.links.len() {
             let announced = &mut self.links[index];
             let decisions = announced.election.decide(now);
+            for address in announced.election.take_contested() {
+                announced.unasked.insert(address, now + ANNOUNCE_FOR);
+            }
             if decisions.is_empty() {
                 continue;
             }

@@ -61,6 +61,8 @@ struct Entry {
     peers: BTreeMap<Mac, Peer>,
     /// The other node that held it last.
     last_holder: Option<Mac>,
+    /// Whether another one said that it holds it, too.
+    contested: bool,
 }
 
 /// The state of one link.
@@ -108,6 +110,7 @@ impl Election {
                 vacant: None,
                 peers: BTreeMap::new(),
                 last_holder: None,
+                contested: false,
             });
         }
         (withdrawn, self.entries.len() > known)
@@ -136,6 +139,7 @@ impl Election {
             let peer = Peer { heard: now, holds };
             if holds.is_some() {
                 entry.last_holder = Some(from);
+                entry.contested = true;
             }
             if entry.peers.len() < PEERS_MAX || entry.peers.contains_key(&from) {
                 is_new |= entry.peers.insert(from, peer).is_none();
@@ -149,6 +153,16 @@ impl Election {
         let own = self.own;
         let decide = |(address, entry): (&IpAddr, &mut Entry)| entry.decide(own, *address, now);
         self.entries.iter_mut().filter_map(decide).collect()
+    }
+
+    /// The addresses that this node keeps although another one held them, too: machines on the
+    /// link may have learned the other one's.
+    pub fn take_contested(&mut self) -> Vec<IpAddr> {
+        let contested = self.entries.iter_mut().filter_map(|(address, entry)| {
+            let contested = std::mem::take(&mut entry.contested);
+            (contested && entry.held.is_some()).then_some(*address)
+        });
+        contested.collect()
     }
 
     /// What this node says.

@@ -177,6 +177,10 @@ fn an_address_stays_with_those_that_were_not_cut_off() {
                 "{cut} was cut off, {first} held it: {made:?}"
             );
             assert!(!link.holders(1).contains(&cut));
+            let keeps = link.holders(1)[0];
+            let contested = link.nodes[keeps].election.take_contested();
+            assert_eq!(contested, [ip(1)], "machines may have learned of the other one");
+            assert!(link.nodes[keeps].election.take_contested().is_empty());
         }
     }
 }
