@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let started = clock::monotonic();
-    let cluster = Cluster::start(Options::default())?;
+    let cluster = Cluster::start(options())?;
     println!("cluster up, node Ready           {:>8.0} ms", millis(started));
     idle(&cluster).await?;
     cluster.load_image("testserver-v1").await?;
@@ -56,6 +56,12 @@ async fn run() -> anyhow::Result<()> {
     deployment(&cluster).await?;
     objects(&cluster).await?;
     scheduling(&cluster).await
+}
+
+/// With a profile of the scheduler that never preempts.
+fn options() -> Options {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/scheduler.yaml");
+    Options { flags: vec![format!("--scheduler-config={file}")], ..Options::default() }
 }
 
 fn millis(since: Instant) -> f64 {
@@ -260,48 +266,101 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Times many pods from the first create until all have a node.
+/// Many pods at once.
+struct Batch<'a> {
+    name: &'a str,
+    scheduler: &'a str,
+    class: &'a str,
+    cpu: &'a str,
+}
+
+/// Times many pods from the first create until all have a node: with preemption off and on, where
+/// there is room for all, and where each has to displace another.
 async fn scheduling(cluster: &Cluster) -> anyhow::Result<()> {
     let client = cluster.client();
+    // Only hollow nodes take part: containers would be another benchmark.
+    cluster.skiff(&["cordon", "node-1"])?;
+    for (class, value) in [("low", 1), ("high", 1000)] {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": class}, "value": value});
+        manifest::create(client, "", &class.to_string()).await?;
+    }
     let mut nodes = Vec::new();
     for number in 0..HOLLOW_NODES {
         let name = format!("hollow-{number}");
         nodes.push(HollowNode::start(client, clock::system(), &name, RENEWAL).await?);
     }
-    let scheduler = cluster.pid("scheduler")?;
-    let before = Usage::of(scheduler)?.nanoseconds;
-    let started = clock::monotonic();
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..WRITERS {
-        let client = client.clone();
-        writers.spawn(async move {
-            for number in (writer..SCHEDULED).step_by(WRITERS) {
-                let pod = json!({
-                    "apiVersion": "v1", "kind": "Pod",
-                    "metadata": {"name": format!("scheduled-{number}"), "labels": {"app": "scheduled"}},
-                    "spec": {"containers": [{"name": "main", "image": "skiff.test/testserver:v1",
-                        "resources": {"requests": {"cpu": "10m"}}}]},
-                });
-                manifest::create(&client, "default", &pod.to_string()).await?;
-            }
-            anyhow::Ok(())
-        });
+    for (what, scheduler) in
+        [("preemption off", "without-preemption"), ("preemption on", "default-scheduler")]
+    {
+        let batch = Batch { name: "plain", scheduler, class: "high", cpu: "10m" };
+        batch.schedule(cluster, what).await?;
+        batch.delete(cluster).await?;
     }
-    while let Some(written) = writers.join_next().await {
-        written??;
-    }
-    let selection = Selection::namespace("default").labels("app=scheduled");
-    wait::until::<Pod>(client, selection, "all have a node", |found| {
-        found.values().filter(|pod| !pods::node(pod).is_empty()).count() == SCHEDULED
-    })
-    .await?;
-    let rate = SCHEDULED as f64 / started.elapsed().as_secs_f64();
-    let spent = (Usage::of(scheduler)?.nanoseconds - before) as f64 / 1e3 / SCHEDULED as f64;
-    println!(
-        "{SCHEDULED} pods on {HOLLOW_NODES} nodes, scheduled {rate:>8.0} /s   {spent:.0} us of the scheduler each"
-    );
+    // Ten of them fill a node.
+    let low = Batch { name: "low", scheduler: "default-scheduler", class: "low", cpu: "6400m" };
+    low.schedule(cluster, "filling the nodes").await?;
+    let high = Batch { name: "high", class: "high", ..low };
+    high.schedule(cluster, "each displaces one").await?;
     nodes.into_iter().for_each(HollowNode::stop);
     Ok(())
+}
+
+impl Batch<'_> {
+    fn selection(&self) -> Selection {
+        Selection::namespace("default").labels(&format!("app={}", self.name))
+    }
+
+    async fn schedule(&self, cluster: &Cluster, what: &str) -> anyhow::Result<()> {
+        let client = cluster.client();
+        let scheduler = cluster.pid("scheduler")?;
+        let before = Usage::of(scheduler)?.nanoseconds;
+        let started = clock::monotonic();
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let pods = (writer..SCHEDULED).step_by(WRITERS).map(|number| self.pod(number));
+            let (client, pods): (_, Vec<String>) = (client.clone(), pods.collect());
+            writers.spawn(async move {
+                for pod in pods {
+                    manifest::create(&client, "default", &pod).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(written) = writers.join_next().await {
+            written??;
+        }
+        wait::until::<Pod>(client, self.selection(), "all have a node", |found| {
+            found.values().filter(|pod| !pods::node(pod).is_empty()).count() == SCHEDULED
+        })
+        .await?;
+        let rate = SCHEDULED as f64 / started.elapsed().as_secs_f64();
+        let spent = (Usage::of(scheduler)?.nanoseconds - before) as f64 / 1e3 / SCHEDULED as f64;
+        println!(
+            "{SCHEDULED} pods on {HOLLOW_NODES} nodes, {what:<18} {rate:>6.0} /s   {spent:.0} us of the scheduler each"
+        );
+        Ok(())
+    }
+
+    fn pod(&self, number: usize) -> String {
+        let Self { name, scheduler, class, cpu } = self;
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("{name}-{number}"), "labels": {"app": name}},
+            "spec": {"schedulerName": scheduler, "priorityClassName": class, "containers": [
+                {"name": "main", "image": "skiff.test/testserver:v1",
+                    "resources": {"requests": {"cpu": cpu}}},
+            ]},
+        });
+        pod.to_string()
+    }
+
+    async fn delete(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        cluster.skiff(&["delete", "pods", "-l", &format!("app={}", self.name), "--wait=false"])?;
+        let gone = |found: &std::collections::BTreeMap<String, Pod>| found.is_empty();
+        wait::until::<Pod>(cluster.client(), self.selection(), "all are gone", gone).await?;
+        Ok(())
+    }
 }
 
 /// CPU time that a process has used, its own memory, and the memory that it maps from files, mainly
