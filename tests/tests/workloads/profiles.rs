@@ -45,7 +45,8 @@ pub async fn each_profile_places_its_pods(fixture: &Fixture) -> anyhow::Result<(
     ensure!(labels.get("example.com/rack").is_some_and(|rack| rack == "2"), "{labels:?}");
     let allocatable = node.status.and_then(|status| status.allocatable).context("no status")?;
     let cpu = allocatable.get("cpu").context("the node has no CPU")?;
-    let share = api::quantity::Quantity::of(cpu).millis() / 2;
+    // More than pods of earlier scenarios, which may still be ending.
+    let share = api::quantity::Quantity::of(cpu).millis() * 4 / 5;
 
     let create =
         async |pod: Value| manifest::create(client, &fixture.namespace, &pod.to_string()).await;
