@@ -90,7 +90,7 @@ fn validate_driver(driver: &CSINodeDriver, path: &Path, errors: &mut Errors) {
     let count = driver.allocatable.as_ref().and_then(|allocatable| allocatable.count);
     if let Some(count) = count.filter(|count| *count < 0) {
         let path = path.child("allocatable").child("count");
-        errors.push(FieldError::invalid(&path, count.to_string(), check::NOT_NEGATIVE));
+        errors.push(FieldError::invalid(&path, count, check::NOT_NEGATIVE));
     }
     let mut keys = BTreeSet::new();
     for key in driver.topology_keys.iter().flatten() {
