@@ -1,6 +1,7 @@
 //! Benchmarks of a whole cluster: pod start compared with the same container started by hand,
 //! writes and lists, and what the processes use when idle. Only ratios within one run are
-//! meaningful; absolute figures depend on what else the machine does.
+//! meaningful; absolute figures depend on what else the machine does. Arguments select parts:
+//! `cargo bench --bench cluster -- volumes scheduling`.
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, ListOptions};
@@ -24,6 +25,7 @@ const OBJECTS: usize = 2000;
 const HOLLOW_NODES: usize = 200;
 const SCHEDULED: usize = 2000;
 const WRITERS: usize = 50;
+const STEPS: usize = 10;
 /// Between renewals of the hollow nodes' Leases.
 const RENEWAL: Duration = Duration::from_secs(10);
 /// How long the idle cluster is watched.
@@ -45,17 +47,37 @@ async fn run() -> anyhow::Result<()> {
     let started = clock::monotonic();
     let cluster = Cluster::start(options())?;
     println!("cluster up, node Ready           {:>8.0} ms", millis(started));
-    idle(&cluster).await?;
+    let selected: Vec<String> =
+        std::env::args().skip(1).filter(|one| !one.starts_with('-')).collect();
+    let wants = |part: &str| selected.is_empty() || selected.iter().any(|one| one == part);
+    if wants("idle") {
+        idle(&cluster).await?;
+    }
     cluster.load_image("testserver-v1").await?;
+    if wants("pods") {
+        compare_pods(&cluster).await?;
+    }
+    if wants("volumes") {
+        volumes(&cluster).await?;
+    }
+    if wants("deployment") {
+        deployment(&cluster).await?;
+    }
+    if wants("objects") {
+        objects(&cluster).await?;
+    }
+    if wants("scheduling") {
+        scheduling(&cluster).await?;
+    }
+    Ok(())
+}
 
-    let by_hand = by_hand(&cluster)?;
-    let started = pod_starts(&cluster).await?;
+async fn compare_pods(cluster: &Cluster) -> anyhow::Result<()> {
+    let by_hand = by_hand(cluster)?;
+    let started = pod_starts(cluster).await?;
     println!("container by hand (ctr), median  {by_hand:>8.0} ms");
     println!("pod, create to Ready, median     {started:>8.0} ms   {:.2} x", started / by_hand);
-    volumes(&cluster).await?;
-    deployment(&cluster).await?;
-    objects(&cluster).await?;
-    scheduling(&cluster).await
+    Ok(())
 }
 
 /// With a profile of the scheduler that never preempts.
@@ -330,10 +352,15 @@ impl Batch<'_> {
         while let Some(written) = writers.join_next().await {
             written??;
         }
-        wait::until::<Pod>(client, self.selection(), "all have a node", |found| {
-            found.values().filter(|pod| !pods::node(pod).is_empty()).count() == SCHEDULED
-        })
-        .await?;
+        // In steps, since all of them may take longer than a wait.
+        for step in 1..=STEPS {
+            let wanted = SCHEDULED * step / STEPS;
+            let what = format!("{wanted} have a node");
+            wait::until::<Pod>(client, self.selection(), &what, |found| {
+                found.values().filter(|pod| !pods::node(pod).is_empty()).count() >= wanted
+            })
+            .await?;
+        }
         let rate = SCHEDULED as f64 / started.elapsed().as_secs_f64();
         let spent = (Usage::of(scheduler)?.nanoseconds - before) as f64 / 1e3 / SCHEDULED as f64;
         println!(
