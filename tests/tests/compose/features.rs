@@ -79,10 +79,8 @@ pub async fn policies(docker: &Docker) -> anyhow::Result<()> {
     let address = docker.kubectl(&["get", "pod", "-n", NAMESPACE, "server", "-o", path])?;
     let page = format!("http://{address}:8080/version");
     let client = "deployment/web";
-    let ask = [
-        "exec", "-n", "web", client, "-c", "sidecar", "--", "wget", "-T", "2", "-q", "-O", "-",
-        &page,
-    ];
+    let timeout = ["timeout", "2", "wget", "-q", "-O", "-", &page];
+    let ask = [&["exec", "-n", "web", client, "-c", "sidecar", "--"][..], &timeout].concat();
     let expect = async |what: &str, open: bool| {
         wait::eventually(what, async || {
             let answer = docker.kubectl(&ask);
