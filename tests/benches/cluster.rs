@@ -1,6 +1,7 @@
 //! Benchmarks of a whole cluster: pod start compared with the same container started by hand,
 //! writes and lists, and what the processes use when idle. Only ratios within one run are
-//! meaningful; absolute figures depend on what else the machine does.
+//! meaningful; absolute figures depend on what else the machine does. Arguments select parts:
+//! `cargo bench --bench cluster -- volumes scheduling`.
 
 use anyhow::{Context, ensure};
 use client::{Api, DeleteOptions, ListOptions};
@@ -24,6 +25,7 @@ const OBJECTS: usize = 2000;
 const HOLLOW_NODES: usize = 200;
 const SCHEDULED: usize = 2000;
 const WRITERS: usize = 50;
+const STEPS: usize = 10;
 /// Between renewals of the hollow nodes' Leases.
 const RENEWAL: Duration = Duration::from_secs(10);
 /// How long the idle cluster is watched.
@@ -35,19 +37,45 @@ fn main() -> ExitCode {
 
 async fn run() -> anyhow::Result<()> {
     let started = clock::monotonic();
-    let cluster = Cluster::start(Options::default())?;
+    let cluster = Cluster::start(options())?;
     println!("cluster up, node Ready           {:>8.0} ms", millis(started));
-    idle(&cluster).await?;
+    let selected: Vec<String> =
+        std::env::args().skip(1).filter(|one| !one.starts_with('-')).collect();
+    let wants = |part: &str| selected.is_empty() || selected.iter().any(|one| one == part);
+    if wants("idle") {
+        idle(&cluster).await?;
+    }
     cluster.load_image("testserver-v1").await?;
+    if wants("pods") {
+        compare_pods(&cluster).await?;
+    }
+    if wants("volumes") {
+        volumes(&cluster).await?;
+    }
+    if wants("deployment") {
+        deployment(&cluster).await?;
+    }
+    if wants("objects") {
+        objects(&cluster).await?;
+    }
+    if wants("scheduling") {
+        scheduling(&cluster).await?;
+    }
+    Ok(())
+}
 
-    let by_hand = by_hand(&cluster)?;
-    let started = pod_starts(&cluster).await?;
+async fn compare_pods(cluster: &Cluster) -> anyhow::Result<()> {
+    let by_hand = by_hand(cluster)?;
+    let started = pod_starts(cluster).await?;
     println!("container by hand (ctr), median  {by_hand:>8.0} ms");
     println!("pod, create to Ready, median     {started:>8.0} ms   {:.2} x", started / by_hand);
-    volumes(&cluster).await?;
-    deployment(&cluster).await?;
-    objects(&cluster).await?;
-    scheduling(&cluster).await
+    Ok(())
+}
+
+/// With a profile of the scheduler that never preempts.
+fn options() -> Options {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/scheduler.yaml");
+    Options { flags: vec![format!("--scheduler-config={file}")], ..Options::default() }
 }
 
 fn millis(since: Instant) -> f64 {
@@ -126,8 +154,9 @@ async fn volumes(cluster: &Cluster) -> anyhow::Result<()> {
         let by_hand = volume_by_hand(cluster, backing)?;
         let (bound, ready) = claims(cluster, backing).await?;
         println!("{backing:<9} by hand, median        {by_hand:>8.1} ms");
-        println!("{backing:<9} claim to bound, median {bound:>8.1} ms");
-        println!("{backing:<9} claim to pod Ready     {ready:>8.1} ms");
+        let times = |value: f64| format!("{:.2} x by hand", value / by_hand);
+        println!("{backing:<9} claim to bound, median {bound:>8.1} ms   {}", times(bound));
+        println!("{backing:<9} claim to pod Ready     {ready:>8.1} ms   {}", times(ready));
     }
     Ok(())
 }
@@ -251,48 +280,106 @@ async fn deployment(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Times many pods from the first create until all have a node.
+/// Many pods at once.
+struct Batch<'a> {
+    name: &'a str,
+    scheduler: &'a str,
+    class: &'a str,
+    cpu: &'a str,
+}
+
+/// Times many pods from the first create until all have a node: with preemption off and on, where
+/// there is room for all, and where each has to displace another.
 async fn scheduling(cluster: &Cluster) -> anyhow::Result<()> {
     let client = cluster.client();
+    // Only hollow nodes take part: containers would be another benchmark.
+    cluster.skiff(&["cordon", "node-1"])?;
+    for (class, value) in [("low", 1), ("high", 1000)] {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": class}, "value": value});
+        manifest::create(client, "", &class.to_string()).await?;
+    }
     let mut nodes = Vec::new();
     for number in 0..HOLLOW_NODES {
         let name = format!("hollow-{number}");
         nodes.push(HollowNode::start(client, clock::system(), &name, RENEWAL).await?);
     }
-    let scheduler = cluster.pid("scheduler")?;
-    let before = Usage::of(scheduler)?.nanoseconds;
-    let started = clock::monotonic();
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..WRITERS {
-        let client = client.clone();
-        writers.spawn(async move {
-            for number in (writer..SCHEDULED).step_by(WRITERS) {
-                let pod = json!({
-                    "apiVersion": "v1", "kind": "Pod",
-                    "metadata": {"name": format!("scheduled-{number}"), "labels": {"app": "scheduled"}},
-                    "spec": {"containers": [{"name": "main", "image": "skiff.test/testserver:v1",
-                        "resources": {"requests": {"cpu": "10m"}}}]},
-                });
-                manifest::create(&client, "default", &pod.to_string()).await?;
-            }
-            anyhow::Ok(())
-        });
+    for (what, scheduler) in
+        [("preemption off", "without-preemption"), ("preemption on", "default-scheduler")]
+    {
+        let batch = Batch { name: "plain", scheduler, class: "high", cpu: "10m" };
+        batch.schedule(cluster, what).await?;
+        batch.delete(cluster).await?;
     }
-    while let Some(written) = writers.join_next().await {
-        written??;
-    }
-    let selection = Selection::namespace("default").labels("app=scheduled");
-    wait::until::<Pod>(client, selection, "all have a node", |found| {
-        found.values().filter(|pod| !pods::node(pod).is_empty()).count() == SCHEDULED
-    })
-    .await?;
-    let rate = SCHEDULED as f64 / started.elapsed().as_secs_f64();
-    let spent = (Usage::of(scheduler)?.nanoseconds - before) as f64 / 1e3 / SCHEDULED as f64;
-    println!(
-        "{SCHEDULED} pods on {HOLLOW_NODES} nodes, scheduled {rate:>8.0} /s   {spent:.0} us of the scheduler each"
-    );
+    // Ten of them fill a node.
+    let low = Batch { name: "low", scheduler: "default-scheduler", class: "low", cpu: "6400m" };
+    low.schedule(cluster, "filling the nodes").await?;
+    let high = Batch { name: "high", class: "high", ..low };
+    high.schedule(cluster, "each displaces one").await?;
     nodes.into_iter().for_each(HollowNode::stop);
     Ok(())
+}
+
+impl Batch<'_> {
+    fn selection(&self) -> Selection {
+        Selection::namespace("default").labels(&format!("app={}", self.name))
+    }
+
+    async fn schedule(&self, cluster: &Cluster, what: &str) -> anyhow::Result<()> {
+        let client = cluster.client();
+        let scheduler = cluster.pid("scheduler")?;
+        let before = Usage::of(scheduler)?.nanoseconds;
+        let started = clock::monotonic();
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..WRITERS {
+            let pods = (writer..SCHEDULED).step_by(WRITERS).map(|number| self.pod(number));
+            let (client, pods): (_, Vec<String>) = (client.clone(), pods.collect());
+            writers.spawn(async move {
+                for pod in pods {
+                    manifest::create(&client, "default", &pod).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(written) = writers.join_next().await {
+            written??;
+        }
+        // In steps, since all of them may take longer than a wait.
+        for step in 1..=STEPS {
+            let wanted = SCHEDULED * step / STEPS;
+            let what = format!("{wanted} have a node");
+            wait::until::<Pod>(client, self.selection(), &what, |found| {
+                found.values().filter(|pod| !pods::node(pod).is_empty()).count() >= wanted
+            })
+            .await?;
+        }
+        let rate = SCHEDULED as f64 / started.elapsed().as_secs_f64();
+        let spent = (Usage::of(scheduler)?.nanoseconds - before) as f64 / 1e3 / SCHEDULED as f64;
+        println!(
+            "{SCHEDULED} pods on {HOLLOW_NODES} nodes, {what:<18} {rate:>6.0} /s   {spent:.0} us of the scheduler each"
+        );
+        Ok(())
+    }
+
+    fn pod(&self, number: usize) -> String {
+        let Self { name, scheduler, class, cpu } = self;
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("{name}-{number}"), "labels": {"app": name}},
+            "spec": {"schedulerName": scheduler, "priorityClassName": class, "containers": [
+                {"name": "main", "image": "skiff.test/testserver:v1",
+                    "resources": {"requests": {"cpu": cpu}}},
+            ]},
+        });
+        pod.to_string()
+    }
+
+    async fn delete(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        cluster.skiff(&["delete", "pods", "-l", &format!("app={}", self.name), "--wait=false"])?;
+        let gone = |found: &std::collections::BTreeMap<String, Pod>| found.is_empty();
+        wait::until::<Pod>(cluster.client(), self.selection(), "all are gone", gone).await?;
+        Ok(())
+    }
 }
 
 /// CPU time that a process has used, its own memory, and the memory that it maps from files, mainly

@@ -6,6 +6,8 @@
 
 #[path = "compose/docker.rs"]
 mod docker;
+#[path = "compose/features.rs"]
+mod features;
 
 use anyhow::{Context, ensure};
 use docker::{Docker, compose_command, has, repository};
@@ -80,10 +82,15 @@ async fn life_cycle(docker: &Docker) -> anyhow::Result<()> {
     balanced(docker).await?;
     commands(docker)?;
     update(docker, &node_port)?;
+    features::claim(docker)?;
+    features::policies(docker).await?;
+    features::datagrams(docker).await?;
+    features::preemption(docker).await?;
 
     docker.compose(&["restart", "--timeout", "15", "node-2"])?;
     rolled_out(docker)?;
     answers(docker, &node_port).await?;
+    features::row_is_kept(docker).await?;
 
     // Containers and network are removed; the volumes, and so the cluster's data, stay.
     docker.compose(&["down", "--timeout", "15"])?;
@@ -91,6 +98,7 @@ async fn life_cycle(docker: &Docker) -> anyhow::Result<()> {
     wait::eventually("the apiserver answers", async || docker.kubectl(&["get", "nodes"])).await?;
     rolled_out(docker)?;
     answers(docker, &node_port).await?;
+    features::row_is_kept(docker).await?;
 
     docker.compose_sh("down")?;
     nothing_is_left(docker)

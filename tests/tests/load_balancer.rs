@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             an_address_is_reached_from_everywhere,
+            datagrams_reach_an_address_like_connections,
             addresses_are_shared_and_those_of_nodes_used_on_request,
             local_traffic_follows_its_endpoints,
             an_update_behind_an_address_loses_no_request,
@@ -125,6 +126,15 @@ fn elsewhere(cluster: &Cluster, program: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Gives the namespace of the nodes' bridge an address, as another machine has; returns it.
+fn another_machine(cluster: &Cluster) -> anyhow::Result<String> {
+    let gateway = cluster.gateway();
+    let (network, _) = gateway.rsplit_once('.').context("an IPv4 address")?;
+    let address = format!("{network}.5");
+    elsewhere(cluster, &["ip", "address", "replace", &format!("{address}/24"), "dev", "br0"])?;
+    Ok(address)
+}
+
 async fn an_address_is_reached_from_everywhere(fixture: &Fixture) -> anyhow::Result<()> {
     let cluster = &fixture.cluster;
     let nodes = cluster.nodes();
@@ -148,10 +158,7 @@ async fn an_address_is_reached_from_everywhere(fixture: &Fixture) -> anyhow::Res
         let pod = pods::one(fixture, &pod, "it has ended", ended).await?;
         ensure!(pods::phase(&pod) == "Succeeded", "from a pod on {node}: {:?}", pod.status);
     }
-    let gateway = cluster.gateway();
-    let (network, _) = gateway.rsplit_once('.').context("an IPv4 address")?;
-    let other = format!("{network}.5");
-    elsewhere(cluster, &["ip", "address", "add", &format!("{other}/24"), "dev", "br0"])?;
+    let other = another_machine(cluster)?;
     ensure!(elsewhere(cluster, &get)? == "v1", "from another machine");
     let refused = connects(&address, 81).err().context("another port is open")?;
     ensure!(refused.kind() == std::io::ErrorKind::ConnectionRefused, "another port: {refused}");
@@ -167,6 +174,13 @@ async fn an_address_is_reached_from_everywhere(fixture: &Fixture) -> anyhow::Res
     wait::eventually("this machine may connect again", async || web::get(cluster, &url)).await?;
 
     let node = holder(cluster, &address)?;
+    let namespace = format!("--namespace={}", fixture.namespace);
+    wait::eventually("a trace tells which node has it", async || {
+        let trace = cluster.skiff(&["trace", "svc/web", &namespace])?;
+        ensure!(trace.contains(&format!("{address} is announced by {node}\n")), "{trace}");
+        Ok(())
+    })
+    .await?;
     let message = format!("announcing {address} from node {node:?}");
     let selection = Selection::namespace(&fixture.namespace);
     wait::until::<Event>(cluster.client(), selection, "the event of its node", |events| {
@@ -180,6 +194,53 @@ async fn an_address_is_reached_from_everywhere(fixture: &Fixture) -> anyhow::Res
         Ok(())
     })
     .await
+}
+
+async fn datagrams_reach_an_address_like_connections(fixture: &Fixture) -> anyhow::Result<()> {
+    let cluster = &fixture.cluster;
+    let address = start(fixture, &["node-1"], "Cluster").await?;
+    let ports = json!([
+        {"name": "tcp", "port": 80, "targetPort": 8080},
+        {"name": "udp", "port": 80, "targetPort": 8080, "protocol": "UDP"},
+    ]);
+    patch(fixture, json!({"spec": {"ports": ports}})).await?;
+    let target = format!("{address}:80");
+    let test_server = cluster.test_server();
+    let ask = [&*test_server.to_string_lossy(), "ask", &target];
+    wait::eventually("this machine gets an answer", async || {
+        let output = std::process::Command::new(ask[0]).args(&ask[1..]).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.stdout == b"v1\n", "{}", String::from_utf8_lossy(&output.stdout));
+        Ok(())
+    })
+    .await?;
+    web::get(cluster, &format!("http://{address}/version")).context("the same port of TCP")?;
+    for node in cluster.nodes() {
+        ensure!(cluster.on_node(&node, &ask)?.trim() == "v1", "from {node}");
+    }
+    let another = another_machine(cluster)?;
+    ensure!(elsewhere(cluster, &ask)? == "v1", "from another machine");
+    let asks = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ask"},
+        "spec": {"nodeName": "node-2", "restartPolicy": "Never", "containers": [{
+            "name": "ask", "image": "skiff.test/testserver:v1", "args": ["ask", target],
+        }]},
+    });
+    manifest::create(cluster.client(), &fixture.namespace, &asks.to_string()).await?;
+    let ended = |pod: &Pod| matches!(pods::phase(pod), "Succeeded" | "Failed");
+    let pod = pods::one(fixture, "ask", "it has ended", ended).await?;
+    ensure!(pods::phase(&pod) == "Succeeded", "from a pod: {:?}", pod.status);
+
+    patch(fixture, json!({"spec": {"loadBalancerSourceRanges": [format!("{another}/32")]}}))
+        .await?;
+    wait::eventually("this machine gets none", async || {
+        let status = std::process::Command::new(ask[0]).args(&ask[1..]).output()?.status;
+        ensure!(!status.success(), "it still does");
+        Ok(())
+    })
+    .await?;
+    ensure!(elsewhere(cluster, &ask)? == "v1", "the other machine gets one");
+    Ok(())
 }
 
 async fn addresses_are_shared_and_those_of_nodes_used_on_request(

@@ -1,4 +1,4 @@
-//! Names and Services on two nodes: DNS from pods, node ports by traffic policy, session affinity,
+//! Names and Services on three nodes: DNS from pods, node ports by traffic policy, session affinity,
 //! host ports, NetworkPolicies, and that all of it survives when the processes that maintain it are
 //! killed.
 
@@ -25,7 +25,7 @@ use self::policies::{
 
 fn main() -> ExitCode {
     suite::run(
-        Options { nodes: 2, ..Options::default() },
+        Options { nodes: 3, ..Options::default() },
         &["busybox", "testserver-v1"],
         scenarios![
             names_resolve_to_services_and_pods,
@@ -102,9 +102,10 @@ spec:
     manifest::create(fixture.cluster.client(), &fixture.namespace, &yaml).await?;
     for labels in ["app=web", "app=box"] {
         let all_ready = |found: &std::collections::BTreeMap<String, Pod>| {
-            found.len() == 2 && found.values().all(pods::is_ready)
+            let nodes = fixture.cluster.nodes().len();
+            found.len() == nodes && found.values().all(pods::is_ready)
         };
-        pods::until(fixture, labels, "both pods are Ready", all_ready).await?;
+        pods::until(fixture, labels, "all pods are Ready", all_ready).await?;
     }
     Ok(())
 }
@@ -168,7 +169,7 @@ async fn names_resolve_to_services_and_pods(fixture: &Fixture) -> anyhow::Result
 
 /// The nodes whose servers answer over several connections.
 fn answering(cluster: &testkit::Cluster, url: &str) -> anyhow::Result<BTreeSet<String>> {
-    (0..20).map(|_| web::get(cluster, url)).collect()
+    (0..30).map(|_| web::get(cluster, url)).collect()
 }
 
 async fn traffic_policies_and_affinity_are_respected(fixture: &Fixture) -> anyhow::Result<()> {
@@ -176,7 +177,7 @@ async fn traffic_policies_and_affinity_are_respected(fixture: &Fixture) -> anyho
     let (address, node_port) = service(fixture).await?;
     let cluster = &fixture.cluster;
     let at = |node: &str| format!("http://{}:{node_port}/env/NODE", cluster.node_address(node));
-    let both: BTreeSet<String> = cluster.nodes().into_iter().collect();
+    let all: BTreeSet<String> = cluster.nodes().into_iter().collect();
     let expect = async |what: &str, url: String, expected: BTreeSet<String>| {
         wait::eventually(what, async || {
             let found = answering(cluster, &url)?;
@@ -187,9 +188,9 @@ async fn traffic_policies_and_affinity_are_respected(fixture: &Fixture) -> anyho
     };
     let just = |node: &str| BTreeSet::from([node.to_owned()]);
     for node in cluster.nodes() {
-        expect("both servers answer", at(&node), both.clone()).await?;
+        expect("all servers answer", at(&node), all.clone()).await?;
     }
-    expect("both servers answer", format!("http://{address}/env/NODE"), both.clone()).await?;
+    expect("all servers answer", format!("http://{address}/env/NODE"), all.clone()).await?;
 
     patch(fixture, serde_json::json!({"spec": {"externalTrafficPolicy": "Local"}})).await?;
     for node in cluster.nodes() {
@@ -220,7 +221,7 @@ async fn traffic_policies_and_affinity_are_respected(fixture: &Fixture) -> anyho
     })
     .await?;
     patch(fixture, serde_json::json!({"spec": {"sessionAffinity": "None"}})).await?;
-    expect("affinity ends", at("node-1"), both).await
+    expect("affinity ends", at("node-1"), all).await
 }
 
 async fn host_ports_reach_their_pod(fixture: &Fixture) -> anyhow::Result<()> {
@@ -255,7 +256,7 @@ spec:
     let own = format!("http://127.0.0.1:{PORT}/hostname");
     let body = cluster.on_node("node-2", &[&server, "get", &own])?;
     ensure!(body.trim() == "server", "{body:?}");
-    ensure!(web::get(cluster, &page("node-1")).is_err(), "the other node has no such port");
+    ensure!(web::get(cluster, &page("node-1")).is_err(), "another node has no such port");
     let api: Api<Pod> = Api::namespaced(cluster.client(), &fixture.namespace);
     api.delete("server", &client::DeleteOptions::default()).await?;
     wait::eventually("the host port is gone", async || {

@@ -36,7 +36,7 @@ use tests::pods;
 
 fn main() -> ExitCode {
     suite::run(
-        Options { nodes: 2, ..Options::default() },
+        Options { nodes: 3, ..Options::default() },
         &["busybox"],
         scenarios![
             a_claim_is_served_without_any_set_up,

@@ -11,6 +11,8 @@ mod kills;
 mod node_death;
 #[path = "workloads/preemption.rs"]
 mod preemption;
+#[path = "workloads/profiles.rs"]
+mod profiles;
 #[path = "workloads/stateful.rs"]
 mod stateful;
 
@@ -23,6 +25,7 @@ use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use kills::killing_any_process_disturbs_nothing;
 use node_death::the_pods_of_a_killed_node_are_replaced;
 use preemption::a_high_priority_displaces_a_low_one;
+use profiles::each_profile_places_its_pods;
 use serde_json::json;
 use stateful::{a_job_reaches_its_completions, a_stateful_set_keeps_names_and_volumes};
 use std::collections::BTreeSet;
@@ -36,7 +39,7 @@ use tests::{pods, web};
 
 fn main() -> ExitCode {
     suite::run(
-        Options { nodes: 3, ..Options::default() },
+        Options { nodes: 3, flags: profiles::flags(), ..Options::default() },
         &["busybox", "testserver-v1", "testserver-v2"],
         scenarios![
             an_application_serves,
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
             a_job_reaches_its_completions,
             draining_a_node_evicts_pods_one_by_one,
             a_high_priority_displaces_a_low_one,
+            each_profile_places_its_pods,
             killing_any_process_disturbs_nothing,
             the_pods_of_a_killed_node_are_replaced,
         ],

@@ -324,6 +324,7 @@ kinds! {
     rbac::ClusterRoleBinding { Cluster "clusterrolebinding" }
     scheduling::PriorityClass { Cluster "priorityclass" short ["pc"]; }
     storage::StorageClass { Cluster "storageclass" short ["sc"]; }
+    storage::CSINode { Cluster "csinode" }
     node::RuntimeClass { Cluster "runtimeclass" }
     apiextensions::CustomResourceDefinition { Cluster "customresourcedefinition" short ["crd", "crds"];
         categories ["api-extensions"]; subresources ["status"]; }

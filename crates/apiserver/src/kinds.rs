@@ -12,6 +12,7 @@ pub mod columns;
 mod config_map;
 mod controller_revision;
 mod cron_job;
+mod csi_node;
 mod custom;
 mod custom_resource_definition;
 mod daemon_set;
@@ -345,6 +346,7 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&service::Rules),
     of(&stateful_set::Rules),
     of(&storage_class::Rules),
+    of(&csi_node::Rules),
 ];
 
 const fn of<S: Strategy<Object: Kind>>(

@@ -31,7 +31,7 @@ use self::election::{Decision, Election, INTERVAL};
 use self::frame::{Arp, BROADCAST, Claim, Mac, Operation, encode_claims, text};
 use self::link::{Interface, Link, Received, interfaces};
 
-/// How long an address that was taken is announced unasked, in case a frame is lost.
+/// How long an address that was taken, or kept, is announced unasked, in case a frame is lost.
 const ANNOUNCE_FOR: Duration = Duration::from_secs(2);
 /// The time between defences of an address that another machine uses (RFC 5227).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
@@ -44,6 +44,8 @@ pub struct Settings {
     pub node_name: String,
     /// Where the kubelet reports its health; `None` if it does not matter.
     pub kubelet: Option<SocketAddr>,
+    /// Where to say which addresses this node announces.
+    pub holds: watch::Sender<BTreeSet<IpAddr>>,
 }
 
 /// Records an event: about what, its type, reason and message.
@@ -60,6 +62,7 @@ struct Announced {
 struct Announcer {
     node_name: String,
     record: Record,
+    holds: watch::Sender<BTreeSet<IpAddr>>,
     wanted: Wanted,
     kubelet_runs: bool,
     links: Vec<Announced>,
@@ -105,6 +108,7 @@ async fn run(
     let mut announcer = Announcer {
         node_name: settings.node_name,
         record,
+        holds: settings.holds,
         wanted: Wanted::default(),
         kubelet_runs: *kubelet.borrow_and_update(),
         links: Vec::new(),
@@ -134,9 +138,11 @@ async fn run(
             _ = interval.tick(), if active => announcer.tick(),
             () = at(reopen) => announcer.update(announcer.wanted.clone()),
         }
+        announcer.publish();
     }
     announcer.wanted.addresses.clear();
     announcer.update(announcer.wanted.clone());
+    announcer.publish();
 }
 
 async fn at(instant: Option<Instant>) {
@@ -215,11 +221,21 @@ impl Announcer {
         }
     }
 
+    /// Says which addresses this node announces.
+    fn publish(&self) {
+        let held = self.links.iter().flat_map(|announced| announced.election.held()).collect();
+        self.holds.send_if_modified(|known| {
+            let changed = *known != held;
+            *known = held;
+            changed
+        });
+    }
+
     fn tick(&mut self) {
         self.decide(clock::instant());
         let now = clock::instant();
         for announced in &mut self.links {
-            announced.send_claims(&announced.election.claims());
+            announced.send_claims(&announced.election.claims(now));
             announced.unasked.retain(|_, until| *until > now);
             announced.announce_unasked();
         }
@@ -232,7 +248,7 @@ impl Announcer {
         match received {
             Ok(Received::Claims(from, claims)) => {
                 if announced.election.heard(from, &claims, now) {
-                    announced.send_claims(&announced.election.claims());
+                    announced.send_claims(&announced.election.claims(now));
                 }
                 self.decide(now);
             }
@@ -261,10 +277,13 @@ impl Announcer {
         for index in 0..self.links.len() {
             let announced = &mut self.links[index];
             let decisions = announced.election.decide(now);
+            for address in announced.election.take_contested() {
+                announced.unasked.insert(address, now + ANNOUNCE_FOR);
+            }
             if decisions.is_empty() {
                 continue;
             }
-            announced.send_claims(&announced.election.claims());
+            announced.send_claims(&announced.election.claims(now));
             for decision in decisions {
                 let interface = &announced.link.interface.name;
                 match decision {
@@ -314,7 +333,7 @@ impl Announced {
         self.unasked.retain(|address, _| addresses.contains(address));
         self.send_claims(&withdrawn);
         if more {
-            self.send_claims(&self.election.claims());
+            self.send_claims(&self.election.claims(now));
         }
         let v6: Vec<Ipv6Addr> = addresses
             .iter()

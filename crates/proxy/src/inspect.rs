@@ -12,7 +12,7 @@ mod decode;
 mod links;
 mod verdict;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
@@ -26,7 +26,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 use tokio::net::UnixListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::nft::{self, Family, NftError, Socket};
@@ -62,6 +62,8 @@ struct Answer {
     truncated: bool,
     /// Addresses for which the proxy makes no rules, since the node itself has them.
     ignored: Vec<IpAddr>,
+    /// Those of the addresses asked for that this node announces.
+    announced: Vec<IpAddr>,
     /// The names of the links through which this node reaches addresses of its own pods.
     links: BTreeMap<IpAddr, String>,
     /// What policies say about the connections that were asked for.
@@ -104,16 +106,19 @@ struct Element {
 
 struct Inspector {
     ignored: Vec<IpAddr>,
+    announced: watch::Receiver<BTreeSet<IpAddr>>,
     permits: Semaphore,
 }
 
-/// Serves until `shutdown`. `ignored` are the addresses that the proxy makes no rules for.
+/// Serves until `shutdown`. `ignored` are the addresses that the proxy makes no rules for,
+/// `announced` those of load balancers that it announces.
 ///
 /// # Errors
 /// If the socket cannot be created.
 pub fn serve(
     path: &Path,
     ignored: Vec<IpAddr>,
+    announced: watch::Receiver<BTreeSet<IpAddr>>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
@@ -126,7 +131,8 @@ pub fn serve(
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    let state = Arc::new(Inspector { ignored, permits: Semaphore::new(CONCURRENT_ANSWERS) });
+    let permits = Semaphore::new(CONCURRENT_ANSWERS);
+    let state = Arc::new(Inspector { ignored, announced, permits });
     let router = Router::new().route("/tables", get(tables)).with_state(state);
     tokio::spawn(async move {
         let served =
@@ -152,11 +158,14 @@ async fn tables(State(inspector): State<Arc<Inspector>>, RawQuery(query): RawQue
         Ok(links) => links,
         Err(error) => return failed(&cause_chain(&error)),
     };
+    let held = inspector.announced.borrow().clone();
+    let announced = query.addresses.iter().copied().filter(|ip| held.contains(ip)).collect();
     let query = Query { links: links.clone(), ..query };
     let read = tokio::task::spawn_blocking(move || read(&query)).await;
     match read {
         Ok(Ok(answer)) => {
-            Json(Answer { ignored: inspector.ignored.clone(), links, ..answer }).into_response()
+            let ignored = inspector.ignored.clone();
+            Json(Answer { ignored, announced, links, ..answer }).into_response()
         }
         Ok(Err(error)) => failed(&cause_chain(&error)),
         Err(error) => failed(&error.to_string()),

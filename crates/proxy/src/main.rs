@@ -2,6 +2,7 @@
 
 mod config;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -46,9 +47,10 @@ async fn serve(
     if let Some(address) = common.health_bind_address {
         health::serve(address, state.clone(), shutdown.clone()).await?;
     }
+    let (holds, held) = watch::channel(BTreeSet::new());
     if let Some(path) = &config.inspect_socket {
         let ignored = settings.cluster_dns.clone();
-        inspect::serve(path, ignored, shutdown.clone())
+        inspect::serve(path, ignored, held, shutdown.clone())
             .with_context(|| format!("listen on {}", path.display()))?;
     }
     let ready = state.clone();
@@ -64,6 +66,7 @@ async fn serve(
     let announcer = announce::Settings {
         node_name: settings.node_name.clone(),
         kubelet: config.kubelet_health_address,
+        holds,
     };
     let recorder = EventRecorder::new(client.clone(), "kube-proxy", &settings.node_name);
     let record: announce::Record = Box::new(move |about, kind, reason, message| {

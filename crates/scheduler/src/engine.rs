@@ -235,10 +235,11 @@ impl Engine {
 
     /// Retries the parked pods that the change could help.
     fn changed(&mut self, change: Change<'_>, now: Timestamp) {
-        let Self { snapshot, profiles, queue, .. } = self;
+        let Self { snapshot, volumes, profiles, queue, .. } = self;
+        let cluster = hint::Cluster { snapshot, volumes };
         queue.reactivate(now, |pod, plugins| {
             let profile = profiles.get(pod.scheduler_name.as_str());
-            profile.is_some_and(|profile| hint::helps(change, snapshot, profile, pod, plugins))
+            profile.is_some_and(|profile| hint::helps(change, cluster, profile, pod, plugins))
         });
     }
 }

@@ -224,10 +224,9 @@ fn run(plugin: Plugin, snapshot: &Snapshot, prepared: &Prepared, filtered: &mut 
         Plugin::VolumeZone => volumes::zone(snapshot, prepared, filtered),
         Plugin::PodTopologySpread => spread::filter(snapshot, prepared, filtered),
         Plugin::InterPodAffinity => affinity::filter(snapshot, prepared, filtered),
-        // A pod that names its node is not the scheduler's (NodeName); only CSI drivers limit volumes
-        // (NodeVolumeLimits), and none publishes a limit yet; the others do not filter.
+        Plugin::NodeVolumeLimits => volumes::limits(snapshot, prepared, filtered),
+        // A pod that names its node is not the scheduler's (NodeName); the others do not filter.
         Plugin::NodeName
-        | Plugin::NodeVolumeLimits
         | Plugin::SchedulingGates
         | Plugin::PrioritySort
         | Plugin::DefaultPreemption

@@ -84,6 +84,14 @@ pub struct HostPort {
     pub port: i32,
 }
 
+impl HostPort {
+    /// Whether two pods on one node cannot have these.
+    pub fn conflicts_with(&self, other: &Self) -> bool {
+        let shared = self.ip == other.ip || self.ip == "0.0.0.0" || other.ip == "0.0.0.0";
+        (&self.protocol, self.port) == (&other.protocol, other.port) && shared
+    }
+}
+
 /// A disk that several pods of a node may use only if all of them read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disk {

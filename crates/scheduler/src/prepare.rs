@@ -41,7 +41,7 @@ impl Prepared {
         volumes: VolumeNeeds,
     ) -> Self {
         snapshot.begin();
-        let (spread, every_key) = profile.spread(&pod);
+        let (spread, every_key) = profile.spread(&pod, &snapshot.services);
         let spread = spread
             .into_iter()
             .map(|constraint| {

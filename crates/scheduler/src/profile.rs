@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 
 use crate::plugin::{PLUGINS, Plugin};
 use crate::pod::{self, NodeTerm, Peers, PodInfo, SpreadConstraint};
+use crate::snapshot::Services;
 
 /// The profile of one scheduler name.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,16 +113,17 @@ impl Profile {
             || ignored_resource_groups.iter().any(|ignored| Some(ignored.as_str()) == group)
     }
 
-    /// The constraints of a pod, or the defaults for the pods of its set; and whether only nodes
-    /// with all of their topology keys count.
-    pub fn spread(&self, pod: &PodInfo) -> (Vec<SpreadConstraint>, bool) {
+    /// The constraints of a pod, or the defaults for the pods of its set, or else of its Services;
+    /// and whether only nodes with all of their topology keys count.
+    pub fn spread(&self, pod: &PodInfo, services: &Services) -> (Vec<SpreadConstraint>, bool) {
         if !pod.spread.is_empty() {
             return (pod.spread.clone(), true);
         }
-        let Some(set) = &pod.set else {
+        let of_set = pod.set.clone().map(Peers::OfSet);
+        let Some(peers) = of_set.or_else(|| services.selector(pod).map(Peers::Selected)) else {
             return (Vec::new(), true);
         };
-        let peers = || Peers::OfSet(set.clone());
+        let peers = || peers.clone();
         match &self.arguments.default_constraints {
             Some(defaults) => {
                 let read = |constraint| SpreadConstraint {

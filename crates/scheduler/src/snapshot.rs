@@ -12,6 +12,7 @@ pub mod groups;
 pub mod labels;
 mod node;
 mod select;
+mod services;
 mod storage;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -25,7 +26,8 @@ use groups::{GroupId, GroupKey, Groups, Namespaces, PlacedTerms};
 use labels::{LabelColumn, Labels};
 pub use node::NodeChange;
 use node::NodeInfo;
-pub use storage::{Storage, StorageNeeds, TOPOLOGY_LABELS};
+pub use services::Services;
+pub use storage::{Attached, Storage, StorageNeeds, TOPOLOGY_LABELS};
 
 /// A node's index in every column. Reused after the node is gone.
 pub type NodeIndex = u32;
@@ -76,6 +78,7 @@ pub struct Snapshot {
     /// Number of pods that use a claim (`namespace/name`) by node.
     claim_users: HashMap<String, groups::ByNode>,
     pub storage: Storage,
+    pub services: Services,
     groups: Groups,
     /// Required anti-affinity of placed pods.
     pub repelling: PlacedTerms,
@@ -353,11 +356,14 @@ impl Snapshot {
         self.groups.counts(id)
     }
 
-    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) {
+    /// Returns whether its labels have changed.
+    pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>) -> bool {
         let before = self.namespaces.insert(name.to_owned(), labels);
-        if before.as_ref() != self.namespaces.get(name) {
+        let changed = before.as_ref() != self.namespaces.get(name);
+        if changed {
             self.groups.namespaces_changed();
         }
+        changed
     }
 
     pub fn remove_namespace(&mut self, name: &str) {

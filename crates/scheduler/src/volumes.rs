@@ -259,6 +259,25 @@ impl Volumes {
         }
     }
 
+    /// Whether the volume is one of the pod's, or one of its claims could be bound to it.
+    pub fn may_use(&self, pod: &PodInfo, volume: &str) -> bool {
+        let changed = self.volumes.get(volume);
+        self.claims_of(pod).any(|(key, claim)| match &claim.volume {
+            Some(bound) => bound == volume,
+            None => changed.is_some_and(|volume| volume.suits(&key, claim)),
+        })
+    }
+
+    /// Whether the pod has a claim of the class that is not bound.
+    pub fn waits_for_class(&self, pod: &PodInfo, class: &str) -> bool {
+        self.claims_of(pod).any(|(_, claim)| claim.volume.is_none() && claim.class == class)
+    }
+
+    fn claims_of(&self, pod: &PodInfo) -> impl Iterator<Item = (String, &Claim)> {
+        let keys = pod.claims.iter().map(|name| format!("{}/{name}", pod.namespace));
+        keys.filter_map(|key| self.claims.get(&key).map(|(claim, _)| (key, claim)))
+    }
+
     /// What has become of the claim since `node` was selected for it, at this revision.
     pub fn binding(&self, key: &str, node: &str, since: u64) -> Binding {
         let name = key.split('/').next_back().unwrap_or_default();

@@ -28,6 +28,8 @@ pub struct Options {
     pub registry_ports: Vec<u16>,
     /// Folders below the cluster's that get file systems of their own, and their sizes in bytes.
     pub disks: Vec<(PathBuf, u64)>,
+    /// Further flags of `skiff up`.
+    pub flags: Vec<String>,
     /// The folder of the programs, if it is not the one that this test was built into.
     pub programs: Option<PathBuf>,
 }
@@ -39,6 +41,7 @@ impl Default for Options {
             store: Store::Embedded,
             registry_ports: Vec::new(),
             disks: Vec::new(),
+            flags: Vec::new(),
             programs: None,
         }
     }
@@ -327,6 +330,7 @@ fn up(
     for port in &options.registry_ports {
         flags.push(format!("--insecure-registry={}:{port}", slot.gateway()));
     }
+    flags.extend_from_slice(&options.flags);
     let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
     skiff(programs, slot, "up", &flags)
 }

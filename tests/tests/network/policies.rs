@@ -1,4 +1,4 @@
-//! NetworkPolicies, applied with kubectl, between pods on two nodes.
+//! NetworkPolicies, applied with kubectl, between pods on three nodes.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -70,8 +70,9 @@ async fn expect(
 
 /// The addresses of the servers by node, with their port.
 async fn servers(fixture: &Fixture) -> anyhow::Result<Vec<(String, String)>> {
-    let found = pods::until(fixture, "app=web", "both have addresses", |found| {
-        found.len() == 2 && found.values().all(|pod| !pods::address(pod).is_empty())
+    let found = pods::until(fixture, "app=web", "all have addresses", |found| {
+        let nodes = fixture.cluster.nodes().len();
+        found.len() == nodes && found.values().all(|pod| !pods::address(pod).is_empty())
     })
     .await?;
     let address = |pod: &Pod| (pods::node(pod).to_owned(), format!("{}:8080", pods::address(pod)));
@@ -105,7 +106,7 @@ pub async fn policies_select_by_labels_and_ports(fixture: &Fixture) -> anyhow::R
     let api: Api<Pod> = Api::namespaced(cluster.client(), &fixture.namespace);
     let relabel = |app: &str| serde_json::json!({"metadata": {"labels": {"app": app}}});
     api.patch("box-node-2", PatchKind::Merge, &relabel("other")).await?;
-    expect(fixture, "another label is not allowed", &servers, |client, _| client == "node-1")
+    expect(fixture, "another label is not allowed", &servers, |client, _| client != "node-2")
         .await?;
     api.patch("box-node-2", PatchKind::Merge, &relabel("box")).await?;
     expect(fixture, "the label is allowed again", &servers, |_, _| true).await?;
@@ -131,15 +132,15 @@ pub async fn policies_select_by_labels_and_ports(fixture: &Fixture) -> anyhow::R
     // The rules do not depend on the proxy, and are repaired.
     let unlabelled = relabel("other");
     api.patch("box-node-1", PatchKind::Merge, &unlabelled).await?;
-    let only_second = |client: &str, _: &str| client == "node-2";
-    expect(fixture, "the label is missing", &servers, only_second).await?;
+    let others = |client: &str, _: &str| client != "node-1";
+    expect(fixture, "the label is missing", &servers, others).await?;
     for node in cluster.nodes() {
         let pid = cluster.pid(&format!("proxy-{node}"))?;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL)?;
     }
-    expect(fixture, "it holds with new proxies", &servers, only_second).await?;
+    expect(fixture, "it holds with new proxies", &servers, others).await?;
     cluster.on_node("node-2", &["nft", "flush", "ruleset"])?;
-    expect(fixture, "it holds after the rules were flushed", &servers, only_second).await?;
+    expect(fixture, "it holds after the rules were flushed", &servers, others).await?;
     let described =
         cluster.skiff(&["describe", "networkpolicy", "-n", &fixture.namespace, "web"])?;
     ensure!(described.contains("Allowing ingress traffic"), "{described}");
@@ -186,12 +187,12 @@ pub async fn policies_limit_what_pods_reach(fixture: &Fixture) -> anyhow::Result
 "
     );
     apply(fixture, "box", &to_block)?;
-    expect(fixture, "all but the exception", &servers, |_, server| server == "node-1").await?;
+    expect(fixture, "all but the exception", &servers, |_, server| server != "node-2").await?;
     delete(fixture, "box")?;
     expect(fixture, "everything is allowed again", &servers, |_, _| true).await
 }
 
-/// A pod is never open before its policies are there: it tries from its first moment, on both nodes
+/// A pod is never open before its policies are there: it tries from its first moment, on all nodes
 /// and in an init container.
 pub async fn a_new_pod_is_isolated_from_the_start(fixture: &Fixture) -> anyhow::Result<()> {
     start(fixture).await?;
@@ -238,13 +239,14 @@ spec:
             found.len() == count && found.values().all(|pod| pods::phase(pod) == "Succeeded")
         }
     };
-    pods::until(fixture, "app=free", "pods without policies end", ended(2)).await?;
+    pods::until(fixture, "app=free", "pods without policies end", ended(cluster.nodes().len()))
+        .await?;
     yaml.clear();
     for node in cluster.nodes() {
         yaml.push_str(&pod(&format!("fresh-{node}"), &node, "fresh", FIRST_ATTEMPTS));
     }
     manifest::create(cluster.client(), &fixture.namespace, &yaml).await?;
-    pods::until(fixture, "app=fresh", "isolated pods end", ended(2)).await?;
+    pods::until(fixture, "app=fresh", "isolated pods end", ended(cluster.nodes().len())).await?;
     for node in cluster.nodes() {
         for (app, open) in [("free", true), ("fresh", false)] {
             for container in ["init", "box"] {

@@ -16,7 +16,7 @@ use super::{claim, clean_up, create, delete_pod, event, exec, folder, name, pod,
 
 pub async fn a_claim_larger_than_the_disk_is_refused(fixture: &Fixture) -> anyhow::Result<()> {
     create(fixture, &(claim("huge", "900Ti", "") + &pod("huge", "huge"))).await?;
-    let why = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    let why = "0/3 nodes are available: 3 node(s) did not have enough free storage.";
     event(fixture, "huge", "FailedScheduling", why).await?;
     // A class that does not wait for a pod says it on the claim.
     let class = &fixture.namespace;
@@ -71,7 +71,8 @@ pub async fn a_vanished_volume_is_reported(fixture: &Fixture) -> anyhow::Result<
 pub async fn a_killed_provisioner_makes_each_volume_once(fixture: &Fixture) -> anyhow::Result<()> {
     const CLAIMS: usize = 6;
     let cluster = &fixture.cluster;
-    let victims = ["controller-manager", "kubelet-node-1", "kubelet-node-2", "scheduler"];
+    let victims =
+        ["controller-manager", "kubelet-node-1", "kubelet-node-2", "kubelet-node-3", "scheduler"];
     for number in 0..CLAIMS {
         let claim = claim(&format!("data-{number}"), "1Mi", "");
         create(fixture, &(claim + &pod(&format!("user-{number}"), &format!("data-{number}"))))
@@ -98,7 +99,7 @@ pub async fn a_killed_provisioner_makes_each_volume_once(fixture: &Fixture) -> a
     ensure!(found == wanted, "{found:?}, not {wanted:?}");
     ensure!(on_disk(fixture)? == wanted, "{:?}, not {wanted:?}", on_disk(fixture)?);
 
-    for victim in ["controller-manager", "kubelet-node-1", "kubelet-node-2"] {
+    for victim in victims.iter().filter(|victim| **victim != "scheduler") {
         kill(Pid::from_raw(cluster.pid(victim).context("it runs")?), Signal::SIGKILL)?;
     }
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();

@@ -28,6 +28,7 @@ pub async fn a_claim_is_served_without_any_set_up(fixture: &Fixture) -> anyhow::
         ("ExternalProvisioning", "external provisioner 'skiff.dev/local-path'"),
         ("Provisioning", "/data\""),
         ("ProvisioningSucceeded", "Successfully provisioned volume pvc-"),
+        ("SizeNotEnforced", "The size of the volume is not enforced: "),
     ] {
         event(fixture, "data", reason, text).await?;
     }

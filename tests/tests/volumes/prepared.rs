@@ -115,7 +115,7 @@ pub async fn pods_find_the_nodes_of_prepared_volumes(fixture: &Fixture) -> anyho
     );
     let none = claim("none", "1Gi", &format!(", storageClassName: {class}"));
     create(fixture, &(late + &none + &pod("none", "none"))).await?;
-    let why = "2 node(s) didn't find available persistent volumes to bind";
+    let why = "3 node(s) didn't find available persistent volumes to bind";
     event(fixture, "none", "FailedScheduling", why).await?;
     super::delete_pod(fixture, "none").await?;
     fixture.cluster.skiff(&["delete", "-n", &fixture.namespace, "pvc", "none"])?;

@@ -5,13 +5,15 @@
 //! `/hostname`, `/version`, `/env/NAME`, `/file/PATH`, `/slow/MILLISECONDS`, `/exit/CODE`, `/echo`
 //! (the request as received), `/page` (HTML with a link), `/redirect/PATH` and `/upgrade` (to a
 //! protocol that echoes); with `--grpc-port`, it also serves gRPC's health service, which is as
-//! ready as `/ready`. On SIGTERM it keeps serving for `--drain` milliseconds, then exits when no
+//! ready as `/ready`. Datagrams to its port are answered with the version. On SIGTERM it keeps serving for `--drain` milliseconds, then exits when no
 //! request is in progress, as a well-behaved server does. `testserver load` sends requests at a
-//! steady rate and prints one line of JSON. `testserver get` prints the body of one response.
+//! steady rate and prints one line of JSON. `testserver get` prints the body of one response,
+//! `testserver ask` the answer to a datagram.
 //!
 //! It is linked statically and has no dependency but nix (for the signal), so that it builds
 //! quickly and its image is small. It must not know anything of Skiff.
 
+mod datagrams;
 mod grpc;
 mod load;
 mod message;
@@ -23,7 +25,8 @@ use std::process::ExitCode;
 const USAGE: &str =
     "usage: testserver serve [--port 8080] [--drain 0] [--ready-after 0] [--grpc-port N]
        testserver load --url http://HOST:PORT/PATH [--rps 50] [--seconds 10] [--until eof]
-       testserver get URL";
+       testserver get URL
+       testserver ask HOST:PORT";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +35,9 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "load" => flags(rest).and_then(|f| load::run(&f)),
         Some((command, [url])) if command == "get" => load::get(url).map(|response| {
             println!("{}", response.body);
+        }),
+        Some((command, [address])) if command == "ask" => datagrams::ask(address).map(|answer| {
+            println!("{answer}");
         }),
         _ => Err(USAGE.to_owned()),
     };

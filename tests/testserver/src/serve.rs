@@ -1,7 +1,7 @@
 //! The server: a thread for each connection, keep-alive included.
 
 use super::message::{Request, Response};
-use super::{grpc, number};
+use super::{datagrams, grpc, number};
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -33,8 +33,10 @@ pub fn run(flags: &HashMap<String, String>) -> Result<(), String> {
     signals.add(Signal::SIGINT);
     signals.thread_block().map_err(|error| format!("cannot block signals: {error}"))?;
 
-    let listener = TcpListener::bind(("0.0.0.0", u16::try_from(port).unwrap_or(0)))
+    let port = u16::try_from(port).map_err(|_| format!("--port: {port} is not a port"))?;
+    let listener = TcpListener::bind(("0.0.0.0", port))
         .map_err(|error| format!("cannot listen on port {port}: {error}"))?;
+    datagrams::serve(port, version())?;
     println!("serving on port {port}");
     let server = Arc::new(Server {
         ready: AtomicBool::new(ready_after.is_zero()),

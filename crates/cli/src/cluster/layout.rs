@@ -29,6 +29,11 @@ impl Layout {
         self.root.join("cluster.json")
     }
 
+    /// The scheduler's configuration, if it was given one.
+    pub fn scheduler_config(&self) -> PathBuf {
+        self.root.join("scheduler.yaml")
+    }
+
     pub fn pki(&self) -> PathBuf {
         self.root.join("pki")
     }

@@ -1,6 +1,7 @@
 //! The options of `skiff up`, and the addresses that follow from them. Pure data: nothing here
-//! reads or changes the machine.
+//! reads or changes the machine, but for the files that flags name.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -43,6 +44,30 @@ pub enum BalancerAddresses {
     Nodes,
     /// None: another implementation is going to be installed.
     None,
+}
+
+/// Labels that a node is registered with.
+pub type NodeLabels = BTreeMap<String, String>;
+
+/// The contents of a file that a flag names.
+fn contents(path: &str) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+/// Parses `NODE:KEY=VALUE,KEY=VALUE`.
+fn labels_of_node(text: &str) -> Result<(String, NodeLabels), String> {
+    let (node, list) = text.split_once(':').ok_or("expected NODE:KEY=VALUE")?;
+    let label = |text: &str| {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        let mut problems = api::names::qualified_name(key);
+        problems.extend(api::names::label_value(value));
+        match problems.into_iter().next() {
+            Some(problem) => Err(format!("{text:?}: {problem}")),
+            None => Ok((key.to_owned(), value.to_owned())),
+        }
+    };
+    let labels: Result<NodeLabels, String> = list.split(',').map(label).collect();
+    Ok((node.to_owned(), labels?))
 }
 
 /// Which cluster a command is about.
@@ -115,6 +140,12 @@ pub struct UpArgs {
     /// Registry to access without TLS, as HOST:PORT; repeatable
     #[arg(long = "insecure-registry", value_name = "HOST:PORT")]
     pub insecure_registries: Vec<String>,
+    /// KubeSchedulerConfiguration of the scheduler; a copy is kept with the cluster
+    #[arg(long, value_name = "FILE", value_parser = contents)]
+    pub scheduler_config: Option<String>,
+    /// Labels of a node; repeatable
+    #[arg(long, value_name = "NODE:KEY=VALUE,...", value_parser = labels_of_node)]
+    pub node_labels: Vec<(String, NodeLabels)>,
     /// Log level of every process
     #[arg(long, default_value = "info")]
     pub log_level: String,
@@ -132,7 +163,7 @@ impl UpArgs {
     /// # Errors
     /// Names the flag that is wrong, and why.
     pub fn into_options(self) -> anyhow::Result<Options> {
-        let options = Options {
+        let mut options = Options {
             name: self.selection.name.clone(),
             nodes: self.nodes,
             store: self.store,
@@ -142,8 +173,13 @@ impl UpArgs {
             load_balancer_cidr: self.load_balancer_cidr.map(|range| range.trunc()),
             load_balancer_addresses: self.load_balancer_addresses,
             insecure_registries: self.insecure_registries,
+            scheduler_config: self.scheduler_config,
+            node_labels: BTreeMap::new(),
             log_level: self.log_level,
         };
+        for (node, labels) in self.node_labels {
+            options.node_labels.entry(node).or_default().extend(labels);
+        }
         options.check()?;
         Ok(options)
     }
@@ -165,6 +201,12 @@ pub struct Options {
     #[serde(default)]
     pub load_balancer_addresses: BalancerAddresses,
     pub insecure_registries: Vec<String>,
+    /// The text of the scheduler's configuration; `None` for the default.
+    #[serde(default)]
+    pub scheduler_config: Option<String>,
+    /// By node.
+    #[serde(default)]
+    pub node_labels: BTreeMap<String, NodeLabels>,
     pub log_level: String,
 }
 
@@ -217,6 +259,12 @@ impl Options {
             ensure!(
                 !registry.is_empty() && !registry.contains('/'),
                 "--insecure-registry {registry:?} must be HOST:PORT, without a scheme or path"
+            );
+        }
+        for node in self.node_labels.keys() {
+            ensure!(
+                self.nodes().iter().any(|known| known.name == *node),
+                "--node-labels: there is no node {node:?}"
             );
         }
         Ok(())
@@ -285,6 +333,13 @@ impl Options {
             .collect()
     }
 
+    /// The labels of all nodes, as in the flag.
+    fn node_labels(&self) -> String {
+        let nodes = self.node_labels.iter();
+        let nodes = nodes.map(|(node, labels)| format!("{node}:{}", join_labels(labels)));
+        nodes.collect::<Vec<_>>().join(" ")
+    }
+
     /// Base URL of the apiserver.
     pub fn server(&self) -> String {
         format!("https://{}:{API_PORT}", self.gateway())
@@ -306,6 +361,8 @@ impl Options {
                     format!("{:?}", options.load_balancer_addresses).to_lowercase(),
                 ),
                 ("--insecure-registry", options.insecure_registries.join(",")),
+                ("--scheduler-config", options.scheduler_config.clone().unwrap_or_default()),
+                ("--node-labels", options.node_labels()),
                 ("--log-level", options.log_level.clone()),
             ]
         };
@@ -316,6 +373,12 @@ impl Options {
             .map(|((flag, have), (_, want))| format!("{flag}: {have:?} now, {want:?} asked for"))
             .collect()
     }
+}
+
+/// Labels as in flags.
+pub fn join_labels(labels: &NodeLabels) -> String {
+    let pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.join(",")
 }
 
 /// Whether two ranges share an address.
@@ -357,6 +420,8 @@ pub fn example(nodes: u8) -> Options {
         load_balancer_cidr: None,
         load_balancer_addresses: BalancerAddresses::Pool,
         insecure_registries: vec![],
+        scheduler_config: None,
+        node_labels: BTreeMap::new(),
         log_level: "info".into(),
     }
 }
@@ -396,7 +461,7 @@ mod tests {
     #[test]
     fn bad_options_say_which_flag() {
         type Change = fn(&mut Options);
-        let cases: [(&str, Change); 7] = [
+        let cases: [(&str, Change); 8] = [
             ("--name", |o| o.name = "Bad_Name".into()),
             ("--name", |o| o.name = "thirteen-char".into()),
             ("--nodes", |o| o.nodes = 0),
@@ -404,6 +469,7 @@ mod tests {
             ("--pod-cidr", |o| o.pod_cidr = "10.244.0.0/23".parse().unwrap()),
             ("--service-cidr", |o| o.service_cidr = "10.244.128.0/20".parse().unwrap()),
             ("--insecure-registry", |o| o.insecure_registries = vec!["http://x".into()]),
+            ("\"node-4\"", |o| drop(o.node_labels.insert("node-4".into(), BTreeMap::new()))),
         ];
         for (flag, change) in cases {
             let mut options = options();
@@ -412,6 +478,26 @@ mod tests {
             assert!(message.contains(flag), "{message}");
         }
         options().check().unwrap();
+    }
+
+    #[test]
+    fn labels_of_nodes() {
+        let (node, labels) = labels_of_node("node-2:disk=ssd,example.com/gpu=").unwrap();
+        assert_eq!((&*node, &*join_labels(&labels)), ("node-2", "disk=ssd,example.com/gpu="));
+        let mut options = options();
+        options.node_labels.insert(node, labels);
+        options.check().unwrap();
+        let differences = example(3).differences(&options);
+        let expected = "--node-labels: \"\" now, \"node-2:disk=ssd,example.com/gpu=\" asked for";
+        assert_eq!(differences, [expected]);
+        for (text, problem) in [
+            ("disk=ssd", "NODE:KEY=VALUE"),
+            ("node-1:", "\"\": "),
+            ("node-1:disk=a b", "\"disk=a b\": a valid label"),
+        ] {
+            let found = labels_of_node(text).unwrap_err();
+            assert!(found.contains(problem), "{text}: {found}");
+        }
     }
 
     #[test]

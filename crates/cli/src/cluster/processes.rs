@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::layout::Layout;
-use crate::cluster::options::{API_PORT, BalancerAddresses, Node, Options, Store};
+use crate::cluster::options::{API_PORT, BalancerAddresses, Node, Options, Store, join_labels};
 
 /// Where a kubelet reports its health, in its node's namespace.
 const KUBELET_HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10248);
@@ -196,6 +196,9 @@ impl Builder<'_> {
         // The supervisor runs a single one, which after a crash should not wait for its own lease
         // to expire.
         process.push("--leader-elect", "false");
+        if self.options.scheduler_config.is_some() {
+            process.push("--config", &text(&self.layout.scheduler_config()));
+        }
         process
     }
 
@@ -253,6 +256,9 @@ impl Builder<'_> {
         process.push("--image-gc-low-threshold", "98");
         for registry in &self.options.insecure_registries {
             process.push("--insecure-registry", registry);
+        }
+        if let Some(labels) = self.options.node_labels.get(&node.name) {
+            process.push("--node-labels", &join_labels(labels));
         }
         process
     }

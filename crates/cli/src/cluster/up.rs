@@ -159,6 +159,9 @@ fn prepare_files(
     }
     let json = serde_json::to_vec_pretty(options)?;
     files::replace_if_changed(&layout.options_file(), &json, 0o600)?;
+    if let Some(text) = &options.scheduler_config {
+        files::replace_if_changed(&layout.scheduler_config(), text.as_bytes(), 0o600)?;
+    }
 
     let now = clock::system().now().into();
     let made = pki::ensure(&layout.pki(), &pki::certificates(&subjects(options)), now)?;

@@ -14,7 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use api::local_path::{PROVISIONED_BY, PROVISIONER, source};
+use api::local_path::{PROVISIONED_BY, PROVISIONER, grows_on_node, source};
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
@@ -165,6 +165,11 @@ impl Provisioner {
         self.recorder.normal(claim, "Provisioning", message);
         let message = format!("Successfully provisioned volume {name}");
         self.recorder.normal(claim, "ProvisioningSucceeded", message);
+        if !grows_on_node(volume) {
+            let message = "The size of the volume is not enforced: it is a directory on the \
+                           node's disk, which it shares with everything else there";
+            self.recorder.normal(claim, "SizeNotEnforced", message);
+        }
         tracing::info!(claim = %key, volume = name, "provisioned");
         Ok(())
     }

@@ -12,7 +12,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -58,6 +58,8 @@ struct State {
     allocations: Allocations,
     /// Services without an address that want one.
     waiting: BTreeSet<Key>,
+    /// Services with an address, as they were when it was written.
+    ensured: BTreeMap<Key, Arc<Service>>,
 }
 
 /// Adds the controller; its keys are Services. Without settings it runs as well: whoever removes
@@ -153,7 +155,7 @@ impl State {
                 allocations.adopt(&Key::of(&**service), &request, &status_addresses(service));
             }
         }
-        Self { allocations, waiting: BTreeSet::new() }
+        Self { allocations, waiting: BTreeSet::new(), ensured: BTreeMap::new() }
     }
 }
 
@@ -187,6 +189,7 @@ impl ServiceLoadBalancer {
         match &outcome {
             None | Some(Err(Refusal::Invalid(..))) => {
                 state.allocations.release(key);
+                state.ensured.remove(key);
             }
             Some(Err(_)) => {
                 state.waiting.insert(key.clone());
@@ -238,31 +241,60 @@ impl ServiceLoadBalancer {
         written.during(|| format!("write the status of service {key}")).map(drop)
     }
 
+    /// Whether the Service is as it was when its addresses were written, so that they can change
+    /// only because of the nodes.
+    fn is_unchanged(&self, service: &Service) -> bool {
+        let state = self.state.lock();
+        let last = state.as_ref().and_then(|state| state.ensured.get(&Key::of(service)));
+        last.is_some_and(|last| {
+            last.spec == service.spec && last.metadata.annotations == service.metadata.annotations
+        })
+    }
+
+    fn remember(&self, service: &Arc<Service>, has_addresses: bool) {
+        if let Some(state) = &mut *self.state.lock() {
+            let key = Key::of(&**service);
+            if has_addresses {
+                state.ensured.insert(key, service.clone());
+            } else {
+                state.ensured.remove(&key);
+            }
+        }
+    }
+
     async fn ensure(
         &self,
-        service: &Service,
+        service: &Arc<Service>,
         outcome: Result<Vec<IpAddr>, Refusal>,
     ) -> Result<(), Error> {
         let wanted = ensured(service, &outcome, self.clock.now());
-        if wanted == *service {
+        if wanted == **service {
+            self.remember(service, outcome.is_ok());
             return Ok(());
         }
-        self.recorder.normal(service, "EnsuringLoadBalancer", "Ensuring load balancer");
+        if outcome.is_ok() && self.is_unchanged(service) {
+            self.write(service, &wanted).await?;
+            let message = "Updated load balancer with new hosts";
+            self.recorder.normal(&**service, "UpdatedLoadBalancer", message);
+            return Ok(());
+        }
+        self.recorder.normal(&**service, "EnsuringLoadBalancer", "Ensuring load balancer");
         if !self.nodes.list().iter().any(|node| is_available(node)) {
             let message = "There are no available nodes for LoadBalancer";
-            self.recorder.warning(service, "UnAvailableLoadBalancer", message);
+            self.recorder.warning(&**service, "UnAvailableLoadBalancer", message);
         }
         self.write(service, &wanted).await?;
+        self.remember(service, outcome.is_ok());
         match outcome {
             Ok(addresses) => {
-                tracing::info!(service = %Key::of(service), ?addresses, "assigned addresses");
-                self.recorder.normal(service, "EnsuredLoadBalancer", "Ensured load balancer");
+                tracing::info!(service = %Key::of(&**service), ?addresses, "assigned addresses");
+                self.recorder.normal(&**service, "EnsuredLoadBalancer", "Ensured load balancer");
             }
             Err(refusal) => {
                 let message = format!(
                     "Error syncing load balancer: failed to ensure load balancer: {refusal}"
                 );
-                self.recorder.warning(service, "SyncLoadBalancerFailed", message);
+                self.recorder.warning(&**service, "SyncLoadBalancerFailed", message);
             }
         }
         Ok(())

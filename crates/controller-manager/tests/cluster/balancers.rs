@@ -157,6 +157,12 @@ async fn addresses_are_shared_and_those_of_nodes_used_on_request() -> anyhow::Re
     assert_eq!(reason(&all["taken"]), "AddressInUse");
     let edge = all["edge"].status.clone().and_then(|status| status.load_balancer?.ingress);
     assert_eq!(edge.unwrap_or_default().len(), 2, "both nodes are available");
+    let excluded = json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""});
+    let change = json!({"metadata": {"labels": excluded}});
+    Api::<Node>::all(&plane.client).patch("n1", PatchKind::Merge, &change).await?;
+    until(&plane, "one node is left", |all| address(&all["edge"]) == "10.0.0.2").await?;
+    let message = "Updated load balancer with new hosts";
+    event(&plane, "edge", "UpdatedLoadBalancer", message).await?;
     // Two Services cannot have the same port of the nodes.
     create(&plane, &[balanced("late", own, json!({"ports": [{"port": 8080}]}))]).await?;
     let refused = |all: &BTreeMap<String, Service>| {

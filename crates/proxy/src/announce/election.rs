@@ -4,8 +4,12 @@
 //! the address. A candidate takes an address that nobody holds; the first in an order that differs
 //! from address to address goes first, the others wait in case it does not. A holder keeps its
 //! address as long as it is a candidate, so that an address moves only when it has to; one whose
-//! process was restarted goes first. If two hold one, which happens when a link that was cut is
-//! whole again, the later one in that order yields.
+//! process was restarted goes first.
+//!
+//! If a link was cut and is whole again, two may hold one. The one that has held it for longer keeps
+//! it, which the numbers of the holdings tell without clocks. A node that heard nobody for a while
+//! was the one that was cut off: the others on the link have found another holder meanwhile, so it
+//! counts as if it had only just taken its addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -19,6 +23,11 @@ use super::frame::{Claim, Mac, Standing};
 pub const INTERVAL: Duration = Duration::from_millis(200);
 /// A candidate that was not heard for this long is gone.
 pub const SILENCE: Duration = Duration::from_millis(900);
+/// A node that heard no other one for this long may be cut off. It is so much shorter than
+/// [`SILENCE`] that it knows so before others take its addresses.
+const ALONE: Duration = Duration::from_millis(600);
+/// The number of a holding that may have been interrupted. It loses to all others.
+const DOUBTFUL: u32 = u32::MAX;
 /// How long a new candidate listens for a holder before it takes an address.
 const LISTEN: Duration = Duration::from_millis(500);
 /// How long a candidate waits for each one that comes before it.
@@ -35,25 +44,33 @@ const PEERS_MAX: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 struct Peer {
     heard: Instant,
-    holds: bool,
+    /// The number of its holding, if it holds the address.
+    holds: Option<u32>,
 }
 
 /// An address that this node is a candidate for.
 #[derive(Debug)]
 struct Entry {
     since: Instant,
-    held: bool,
+    /// The number of the holding, if this node holds it.
+    held: Option<u32>,
+    /// The highest number of a holding so far.
+    known: u32,
     /// Since when nobody is known to hold it.
     vacant: Option<Instant>,
     peers: BTreeMap<Mac, Peer>,
     /// The other node that held it last.
     last_holder: Option<Mac>,
+    /// Whether another one said that it holds it, too.
+    contested: bool,
 }
 
 /// The state of one link.
 #[derive(Debug)]
 pub struct Election {
     own: Mac,
+    /// When another node was heard last.
+    heard: Option<Instant>,
     entries: BTreeMap<IpAddr, Entry>,
 }
 
@@ -67,7 +84,7 @@ pub enum Decision {
 
 impl Election {
     pub fn new(own: Mac) -> Self {
-        Self { own, entries: BTreeMap::new() }
+        Self { own, heard: None, entries: BTreeMap::new() }
     }
 
     /// Sets the addresses that this node can announce. Returns what to tell the others about those
@@ -78,38 +95,51 @@ impl Election {
         now: Instant,
     ) -> (Vec<Claim>, bool) {
         let gone = self.entries.keys().filter(|address| !addresses.contains(address));
-        let withdrawn =
-            |address: &IpAddr| Claim { address: *address, standing: Standing::Withdrawn };
+        let withdrawn = |address: &IpAddr| {
+            let holding = self.entries[address].known;
+            Claim { address: *address, standing: Standing::Withdrawn, holding }
+        };
         let withdrawn: Vec<Claim> = gone.map(withdrawn).collect();
         self.entries.retain(|address, _| addresses.contains(address));
         let known = self.entries.len();
         for address in addresses {
             self.entries.entry(*address).or_insert_with(|| Entry {
                 since: now,
-                held: false,
+                held: None,
+                known: 0,
                 vacant: None,
                 peers: BTreeMap::new(),
                 last_holder: None,
+                contested: false,
             });
         }
         (withdrawn, self.entries.len() > known)
     }
 
     /// Records what another node says. Returns whether it should learn at once what this one says,
-    /// because it is new.
+    /// because one of them is new or was cut off.
     pub fn heard(&mut self, from: Mac, claims: &[Claim], now: Instant) -> bool {
-        let mut is_new = false;
+        let mut is_new = self.is_alone(now);
+        if is_new {
+            for held in self.entries.values_mut().filter_map(|entry| entry.held.as_mut()) {
+                *held = DOUBTFUL;
+            }
+        }
+        self.heard = Some(now);
         for claim in claims {
             let Some(entry) = self.entries.get_mut(&claim.address) else {
                 continue;
             };
+            entry.learn(claim.holding);
             if claim.standing == Standing::Withdrawn {
                 entry.peers.remove(&from);
                 continue;
             }
-            let peer = Peer { heard: now, holds: claim.standing == Standing::Holder };
-            if peer.holds {
+            let holds = (claim.standing == Standing::Holder).then_some(claim.holding);
+            let peer = Peer { heard: now, holds };
+            if holds.is_some() {
                 entry.last_holder = Some(from);
+                entry.contested = true;
             }
             if entry.peers.len() < PEERS_MAX || entry.peers.contains_key(&from) {
                 is_new |= entry.peers.insert(from, peer).is_none();
@@ -125,17 +155,43 @@ impl Election {
         self.entries.iter_mut().filter_map(decide).collect()
     }
 
+    /// The addresses that this node keeps although another one held them, too: machines on the
+    /// link may have learned the other one's.
+    pub fn take_contested(&mut self) -> Vec<IpAddr> {
+        let contested = self.entries.iter_mut().filter_map(|(address, entry)| {
+            let contested = std::mem::take(&mut entry.contested);
+            (contested && entry.held.is_some()).then_some(*address)
+        });
+        contested.collect()
+    }
+
     /// What this node says.
-    pub fn claims(&self) -> Vec<Claim> {
-        let claim = |(address, entry): (&IpAddr, &Entry)| Claim {
-            address: *address,
-            standing: if entry.held { Standing::Holder } else { Standing::Candidate },
+    pub fn claims(&self, now: Instant) -> Vec<Claim> {
+        let is_alone = self.is_alone(now);
+        let claim = |(address, entry): (&IpAddr, &Entry)| {
+            let (standing, holding) = match entry.held {
+                Some(_) if is_alone => (Standing::Holder, DOUBTFUL),
+                Some(number) => (Standing::Holder, number),
+                None => (Standing::Candidate, entry.known),
+            };
+            Claim { address: *address, standing, holding }
         };
         self.entries.iter().map(claim).collect()
     }
 
     pub fn holds(&self, address: IpAddr) -> bool {
-        self.entries.get(&address).is_some_and(|entry| entry.held)
+        self.entries.get(&address).is_some_and(|entry| entry.held.is_some())
+    }
+
+    /// The addresses that this node holds.
+    pub fn held(&self) -> impl Iterator<Item = IpAddr> {
+        let held = self.entries.iter().filter(|(_, entry)| entry.held.is_some());
+        held.map(|(address, _)| *address)
+    }
+
+    /// Whether nobody was heard for so long that this node may be cut off.
+    fn is_alone(&self, now: Instant) -> bool {
+        self.heard.is_none_or(|heard| now.duration_since(heard) >= ALONE)
     }
 
     /// Whether the MAC address is that of another candidate for the address.
@@ -145,21 +201,38 @@ impl Election {
 }
 
 impl Entry {
+    /// Takes over the number of a holding that another node knows.
+    fn learn(&mut self, holding: u32) {
+        if holding != DOUBTFUL {
+            self.known = self.known.max(holding);
+        }
+        if self.held == Some(DOUBTFUL) {
+            self.held = Some(self.next());
+        }
+    }
+
+    /// The number of a holding that begins now.
+    fn next(&mut self) -> u32 {
+        self.known = self.known.saturating_add(1).min(DOUBTFUL - 1);
+        self.known
+    }
+
     fn decide(&mut self, own: Mac, address: IpAddr, now: Instant) -> Option<Decision> {
         self.peers.retain(|_, peer| now.duration_since(peer.heard) < SILENCE);
-        let holder = self.peers.iter().filter(|(_, peer)| peer.holds).map(|(mac, _)| *mac);
-        let holder = holder.min_by_key(|mac| position(*mac, address));
-        match holder {
-            Some(other) if self.held && position(other, address) < position(own, address) => {
-                (self.held, self.vacant) = (false, None);
-                Some(Decision::Yield(address, other))
+        let holding = |(mac, peer): (&Mac, &Peer)| Some((peer.holds?, position(*mac, address)));
+        let holder = self.peers.iter().filter_map(holding).min();
+        match (self.held, holder) {
+            (Some(number), Some(other)) if other < (number, position(own, address)) => {
+                (self.held, self.vacant) = (None, None);
+                let (_, (_, mac)) = other;
+                Some(Decision::Yield(address, mac))
             }
-            _ if self.held => None,
-            Some(_) => {
+            (Some(_), _) => None,
+            (None, Some(_)) => {
                 self.vacant = None;
                 None
             }
-            None => {
+            (None, None) => {
                 let vacant = *self.vacant.get_or_insert(now);
                 let own = position(own, address);
                 let before = self.peers.keys().filter(|mac| position(**mac, address) < own).count();
@@ -169,7 +242,7 @@ impl Entry {
                 if now < vacant.max(self.since + LISTEN) + wait {
                     return None;
                 }
-                (self.held, self.vacant, self.last_holder) = (true, None, None);
+                (self.held, self.vacant, self.last_holder) = (Some(self.next()), None, None);
                 Some(Decision::Take(address))
             }
         }

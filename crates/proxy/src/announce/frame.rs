@@ -13,11 +13,11 @@ const HEADER: usize = 14;
 /// Ethernet (1) and IPv4 (0x0800), with addresses of 6 and 4 bytes.
 const ARP_KIND: [u8; 6] = [0, 1, 8, 0, 6, 4];
 /// Marks the claims of this version.
-const MAGIC: &[u8; 8] = b"skifflb1";
+const MAGIC: &[u8; 8] = b"skifflb2";
 /// The shortest payload of a frame; shorter ones are filled with zeros.
 const PAYLOAD_MIN: usize = 46;
 /// Claims in a frame of at most 1,280 bytes, which every link that carries IPv6 can transmit.
-const CLAIMS_MAX: usize = 64;
+const CLAIMS_MAX: usize = 56;
 
 /// An ARP message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub enum Operation {
 pub struct Claim {
     pub address: IpAddr,
     pub standing: Standing,
+    /// Which holding of the address this is: every new one gets a higher number. A candidate says
+    /// the highest that it knows of.
+    pub holding: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +105,7 @@ pub fn encode_claims(from: Mac, claims: &[Claim]) -> Vec<Vec<u8>> {
         payload.push(u8::try_from(claims.len()).expect("a chunk has few claims"));
         for claim in claims {
             payload.push(claim.standing as u8);
+            payload.extend(claim.holding.to_be_bytes());
             match claim.address {
                 IpAddr::V4(ip) => payload.extend([&[4][..], &ip.octets()].concat()),
                 IpAddr::V6(ip) => payload.extend([&[6][..], &ip.octets()].concat()),
@@ -118,7 +122,8 @@ pub fn decode_claims(frame: &[u8]) -> Option<(Mac, Vec<Claim>)> {
     let (count, mut rest) = payload.strip_prefix(MAGIC)?.split_first()?;
     let mut claims = Vec::new();
     for _ in 0..*count {
-        let ([standing, family], after) = rest.split_first_chunk()?;
+        let ([standing, holding @ .., family], after) = rest.split_first_chunk::<6>()?;
+        let holding = u32::from_be_bytes(*holding);
         let standing = match standing {
             0 => Standing::Withdrawn,
             1 => Standing::Candidate,
@@ -136,7 +141,7 @@ pub fn decode_claims(frame: &[u8]) -> Option<(Mac, Vec<Claim>)> {
             }
             _ => return None,
         };
-        claims.push(Claim { address, standing });
+        claims.push(Claim { address, standing, holding });
         rest = after;
     }
     Some((from, claims))
@@ -174,13 +179,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn claims_arrive_as_sent(sent in prop::collection::vec((any::<IpAddr>(), 0u8..3), 0..150)) {
+        fn claims_arrive_as_sent(
+            sent in prop::collection::vec((any::<IpAddr>(), 0u8..3, any::<u32>()), 0..150)
+        ) {
             let standing = |number| match number {
                 0 => Standing::Withdrawn,
                 1 => Standing::Candidate,
                 _ => Standing::Holder,
             };
-            let claim = |(address, number)| Claim { address, standing: standing(number) };
+            let claim = |(address, number, holding)| {
+                Claim { address, standing: standing(number), holding }
+            };
             let sent: Vec<Claim> = sent.into_iter().map(claim).collect();
             let frames = encode_claims(OWN, &sent);
             prop_assert!(frames.iter().all(|frame| (60..=1280).contains(&frame.len())));

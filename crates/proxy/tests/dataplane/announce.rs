@@ -1,6 +1,6 @@
 //! Addresses of load balancers, as other machines on the link find them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -26,6 +26,7 @@ struct Announcer {
     ended: oneshot::Receiver<()>,
     /// Reason and message.
     events: Receiver<(&'static str, String)>,
+    holds: watch::Receiver<BTreeSet<IpAddr>>,
 }
 
 impl Announcer {
@@ -37,11 +38,12 @@ impl Announcer {
         let (sent, events) = channel();
         let stop = CancellationToken::new();
         let shutdown = stop.clone();
-        let settings = Settings { node_name: name.to_owned(), kubelet: None };
+        let (sender, holds) = watch::channel(BTreeSet::new());
+        let settings = Settings { node_name: name.to_owned(), kubelet: None, holds: sender };
         let record = Box::new(move |_, _, reason, message| sent.send((reason, message)).unwrap());
         let ended = node.run(move || start(settings, receiver, record, shutdown).unwrap());
         wanted.send_replace(Wanted { addresses, links: 0 });
-        Self { wanted, stop, ended, events }
+        Self { wanted, stop, ended, events, holds }
     }
 
     fn event(&self, expected: &str) -> String {
@@ -126,9 +128,17 @@ fn an_announced_address_is_found_and_moves_when_its_node_is_cut_off() {
         let neighbour = || machine.ip(&format!("neighbour show {ip}"));
         let holders = || -> usize {
             machine.ip(&format!("neighbour flush to {ip}"));
-            (0..5).filter_map(|_| who(machine, ip)).collect::<std::collections::BTreeSet<_>>().len()
+            (0..5).filter_map(|_| who(machine, ip)).collect::<BTreeSet<_>>().len()
         };
         eventually("one has it", TIMEOUT, || (holders() == 1).then_some(()));
+        // And this one says so.
+        let address = ip.parse().unwrap();
+        let says = || announcers.each_ref().map(|one| one.holds.borrow().contains(&address));
+        eventually("it says so", TIMEOUT, || {
+            let pod = who(machine, ip)?;
+            let expected = [0, 1].map(|node| node == node_of(&pod));
+            (says() == expected).then_some(())
+        });
         assert!(!neighbour().contains("FAILED"), "{}", neighbour());
     }
     // A node that ends in order leaves its addresses to the other one.

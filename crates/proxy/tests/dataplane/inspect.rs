@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, service, tcp};
@@ -25,7 +26,9 @@ fn ask(netns: &Netns, query: &str) -> (String, Value) {
         let _context = runtime.enter();
         // The second one takes the place of one that was killed.
         for _ in 0..2 {
-            proxy::inspect::serve(&path, ignored.clone(), CancellationToken::new()).unwrap();
+            let held = "10.96.0.10,10.96.0.11".split(',').map(|ip| ip.parse().unwrap()).collect();
+            let (_, held) = watch::channel(held);
+            proxy::inspect::serve(&path, ignored.clone(), held, CancellationToken::new()).unwrap();
         }
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let mut stream = UnixStream::connect(&path).unwrap();
@@ -75,6 +78,8 @@ fn the_tables_are_shown_as_they_are() {
     node.nft("add set ip skiff-links pods { type ifname ; elements = { veth1, veth2 } }");
     let (_, answer) = ask(node, "addresses=10.244.0.1,10.244.1.1");
     assert_eq!(answer["links"], json!({"10.244.0.1": "veth1"}));
+    assert_eq!(answer["announced"], json!([]));
+    assert_eq!(ask(node, query).1["announced"], json!(["10.96.0.10"]), "of what was asked for");
     let found = elements(node, "addresses=10.244.0.1", "skiff-links", "pods");
     assert_eq!(found, json!([{"key": ["veth1"]}]));
 

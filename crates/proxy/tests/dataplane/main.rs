@@ -12,6 +12,7 @@ mod policies;
 mod policy_packets;
 mod policy_plan;
 mod policy_scale;
+mod probe;
 mod reference;
 mod repair;
 mod scale;

@@ -1,15 +1,10 @@
 //! NetworkPolicies with real packets.
 
-use std::collections::BTreeSet;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
 
 use client::mirror::Name;
 use k8s_openapi::api::core::v1 as core;
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 use proxy::model::Pod;
 use proxy::policy::cut;
 use proxy::policy::model::Policy;
@@ -18,20 +13,20 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, MACHINE, NODES, service, slice, tcp};
 use crate::netns::{DROP_TIMEOUT, Netns};
+use crate::probe::{self, Arrivals, Probe, TIMEOUT};
 use crate::reference::{Attempt, Random, World, decode};
 
 const PORTS: [u16; 2] = [8080, 8081];
 /// Pods by name in the netns cluster: node, and number on the node.
 const PODS: [(&str, usize, usize); 6] =
     [("x/p", 0, 1), ("x/q", 0, 2), ("y/p", 0, 3), ("y/q", 1, 1), ("z/p", 1, 2), ("z/q", 1, 3)];
-/// What is not allowed must not arrive within this time.
-const PATIENCE: Duration = Duration::from_millis(200);
-/// What is allowed must arrive, even on a busy machine.
-const TIMEOUT: Duration = Duration::from_secs(20);
+/// A pod with the network of node 0, which has the node's address and is none to policies.
+const HOST_POD: &str = "x/host";
 
 struct Policed {
     cluster: Cluster,
     world: World,
+    arrivals: Arrivals,
 }
 
 impl Policed {
@@ -48,8 +43,17 @@ impl Policed {
                 cluster.pod(name).serve(&format!("[::]:{port}"), name);
             }
             cluster.machine.serve(&format!("0.0.0.0:{port}"), "machine");
+            for node in &cluster.nodes {
+                node.netns.serve(&format!("0.0.0.0:{port}"), "node");
+            }
         }
-        Self { cluster, world: World::default() }
+        let arrivals = Arrivals::default();
+        let pods = PODS.iter().map(|(name, ..)| cluster.pod(name));
+        let nodes = cluster.nodes.iter().map(|node| &node.netns);
+        for netns in pods.chain(nodes).chain([&cluster.machine]) {
+            arrivals.listen(netns);
+        }
+        Self { cluster, world: World::default(), arrivals }
     }
 
     /// Everybody hears about a change.
@@ -110,6 +114,22 @@ impl Policed {
             let pod = random.pod(name, node, number);
             self.set_pod(name, pod);
         }
+        self.set_host_pod(random);
+    }
+
+    fn set_host_pod(&mut self, random: &mut Random) {
+        let mut pod = random.pod(HOST_POD, 0, 9);
+        pod.spec.as_mut().unwrap().host_network = Some(true);
+        let ips = json!([{"ip": NODES[0]}]);
+        pod.status.as_mut().unwrap().pod_ips = serde_json::from_value(ips).unwrap();
+        let reduced = Pod::from_object(&pod);
+        for (index, node) in self.cluster.nodes.iter_mut().enumerate() {
+            node.proxy.change_policies(|policies| {
+                policies.set_pod(&HOST_POD.into(), Some(&reduced));
+                policies.set_local(&HOST_POD.into(), Some(&reduced).filter(|_| index == 0));
+            });
+        }
+        self.world.pods.insert(HOST_POD.into(), pod);
     }
 
     /// Cuts the connections of a node that are not allowed; returns their number.
@@ -129,14 +149,23 @@ impl Policed {
         let v4 = |node: usize, number: usize| format!("10.244.{node}.{number}").parse().unwrap();
         let v6 = |node: usize, number: usize| format!("fd00:244::{node}:{number}").parse().unwrap();
         let machine: IpAddr = MACHINE.parse().unwrap();
+        let nodes = NODES.map(|ip| -> IpAddr { ip.parse().unwrap() });
+        // Between a node and its own pods, everything is allowed.
+        let within_node = |source: IpAddr, destination: IpAddr| {
+            PODS.iter().any(|(_, node, number)| {
+                let ends = [v4(*node, *number), nodes[*node]];
+                ends == [source, destination] || ends == [destination, source]
+            })
+        };
         let mut sources: Vec<(&Netns, Vec<Probe>)> = Vec::new();
         let mut add = |netns, ips: Vec<(IpAddr, IpAddr)>| {
             let mut probes = Vec::new();
             for (source, destination) in ips {
                 for port in PORTS {
-                    for protocol in ["TCP", "UDP"] {
+                    for protocol in ["TCP", "UDP", "SCTP"] {
                         let attempt = Attempt { source, destination, protocol, port };
-                        let allowed = self.world.allows(&attempt);
+                        let allowed =
+                            within_node(source, destination) || self.world.allows(&attempt);
                         probes.push(Probe { to: (destination, port).into(), protocol, allowed });
                     }
                 }
@@ -144,7 +173,8 @@ impl Policed {
             sources.push((netns, probes));
         };
         for (name, node, number) in PODS {
-            let mut ips = vec![(v4(node, number), machine)];
+            let outside = [machine, nodes[0], nodes[1]];
+            let mut ips: Vec<_> = outside.map(|ip| (v4(node, number), ip)).into();
             for (other, other_node, other_number) in PODS {
                 if name != other {
                     ips.push((v4(node, number), v4(other_node, other_number)));
@@ -156,14 +186,21 @@ impl Policed {
             }
             add(self.cluster.pod(name), ips);
         }
-        let all = PODS.iter().map(|(_, node, number)| (machine, v4(*node, *number)));
-        add(&self.cluster.machine, all.collect());
+        let from = |ip: IpAddr| PODS.map(|(_, node, number)| (ip, v4(node, number))).to_vec();
+        add(&self.cluster.machine, from(machine));
+        for (node, ip) in self.cluster.nodes.iter().zip(nodes) {
+            add(&node.netns, from(ip));
+        }
         let count =
             |probes: &[Probe]| (probes.iter().filter(|probe| probe.allowed).count(), probes.len());
         let counts = sources.iter().map(|(_, probes)| count(probes));
         let total = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         let wrong: Vec<String> = std::thread::scope(|scope| {
-            let run = |(netns, probes): (&Netns, Vec<Probe>)| netns.run(move || run(probes));
+            let arrivals = &self.arrivals;
+            let run = |(netns, probes): (&Netns, Vec<Probe>)| {
+                let arrivals = arrivals.clone();
+                netns.run(move || probe::run(&probes, &arrivals))
+            };
             let threads: Vec<_> =
                 sources.into_iter().map(|source| scope.spawn(move || run(source))).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
@@ -173,70 +210,7 @@ impl Policed {
     }
 }
 
-struct Probe {
-    to: SocketAddr,
-    protocol: &'static str,
-    allowed: bool,
-}
-
-enum Open {
-    Tcp(TcpStream),
-    Udp(UdpSocket),
-}
-
-impl Open {
-    fn new(probe: &Probe) -> Self {
-        let any: IpAddr = match probe.to {
-            SocketAddr::V4(_) => "0.0.0.0".parse().unwrap(),
-            SocketAddr::V6(_) => "::".parse().unwrap(),
-        };
-        if probe.protocol == "UDP" {
-            let socket = UdpSocket::bind((any, 0)).unwrap();
-            socket.connect(probe.to).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            socket.send(b"?").unwrap();
-            return Self::Udp(socket);
-        }
-        let family = if any.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let fd = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
-        let started = connect(fd.as_raw_fd(), &SockaddrStorage::from(probe.to));
-        assert_eq!(started, Err(Errno::EINPROGRESS));
-        Self::Tcp(fd.into())
-    }
-
-    /// Whether there was an answer.
-    fn is_answered(&self) -> bool {
-        match self {
-            Self::Tcp(stream) => stream.peer_addr().is_ok(),
-            Self::Udp(socket) => socket.recv(&mut [0; 64]).is_ok(),
-        }
-    }
-}
-
-/// Runs the probes in the current namespace; returns what should have been otherwise.
-#[allow(clippy::disallowed_methods)]
-fn run(probes: Vec<Probe>) -> Vec<String> {
-    let start = Instant::now();
-    let open: Vec<Open> = probes.iter().map(Open::new).collect();
-    let mut answered: BTreeSet<usize> = BTreeSet::new();
-    loop {
-        answered.extend((0..open.len()).filter(|index| open[*index].is_answered()));
-        let missing = |(index, probe): (usize, &Probe)| probe.allowed && !answered.contains(&index);
-        let complete = !probes.iter().enumerate().any(missing);
-        if (complete && start.elapsed() > PATIENCE) || start.elapsed() > TIMEOUT {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let wrong =
-        probes.iter().enumerate().filter(|(at, probe)| probe.allowed != answered.contains(at));
-    let line = |(_, probe): (usize, &Probe)| {
-        format!("{} {} should be allowed: {}", probe.protocol, probe.to, probe.allowed)
-    };
-    wrong.map(line).collect()
-}
-
-/// Every pair of pods, and the machine, over TCP and UDP, in generated policies.
+/// Every pair of pods, the nodes and the machine, over TCP, UDP and SCTP, in generated policies.
 #[test]
 fn packets_pass_as_documented() {
     let mut policed = Policed::new();
@@ -390,19 +364,6 @@ fn a_new_pod_is_closed_until_it_is_known() {
     policed.cluster.machine.ask("10.244.1.2:8080").unwrap();
 }
 
-/// An SCTP packet that begins an association, with an IPv4 header.
-fn sctp_init(source: [u8; 4], destination: [u8; 4], port: u16) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 52, 0, 0, 0x40, 0, 64, 132, 0, 0];
-    packet.extend(source);
-    packet.extend(destination);
-    packet.extend(40_000_u16.to_be_bytes());
-    packet.extend(port.to_be_bytes());
-    // Verification tag, checksum (not checked on the way), INIT with its tag, window and streams.
-    packet.extend([0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 20]);
-    packet.extend([0, 0, 0, 1, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-    packet
-}
-
 #[test]
 fn sctp_is_judged_by_its_ports() {
     let mut policed = Policed::new();
@@ -411,31 +372,12 @@ fn sctp_is_judged_by_its_ports() {
     let spec =
         json!({"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"ports": ports}]});
     policed.set_policies(vec![policy("x", spec)]);
-    let receiver = policed.cluster.pod("x/q");
-    receiver.nft("add table ip count");
-    receiver.nft("add chain ip count in { type filter hook prerouting priority -300 ; }");
-    for port in [6999, 7000, 7010, 7011] {
-        receiver.nft(&format!("add counter ip count p{port}"));
-        receiver.nft(&format!("add rule ip count in sctp dport {port} counter name p{port}"));
-    }
-    policed.cluster.pod("x/p").run(|| {
-        // IPPROTO_RAW: with a header.
-        let raw = nix::sys::socket::SockProtocol::Raw;
-        let fd = socket(AddressFamily::Inet, SockType::Raw, SockFlag::empty(), Some(raw)).unwrap();
-        for port in [6999, 7000, 7010, 7011] {
-            let packet = sctp_init([10, 244, 0, 1], [10, 244, 0, 2], port);
-            let to: SocketAddr = "10.244.0.2:0".parse().unwrap();
-            let flags = nix::sys::socket::MsgFlags::empty();
-            nix::sys::socket::sendto(fd.as_raw_fd(), &packet, &SockaddrStorage::from(to), flags)
-                .unwrap();
-        }
-    });
-    // Packets to the own link arrive before `sendto` returns.
-    let arrived = |port: u16| {
-        let counter = receiver.nft(&format!("list counter ip count p{port}"));
-        !counter.contains("packets 0")
-    };
-    assert_eq!([6999, 7000, 7010, 7011].map(arrived), [false, true, true, false]);
+    let to = |port: u16| (IpAddr::from([10, 244, 0, 2]), port).into();
+    let probes = [(6999, false), (7000, true), (7010, true), (7011, false)]
+        .map(|(port, allowed)| Probe { to: to(port), protocol: "SCTP", allowed });
+    let arrivals = policed.arrivals.clone();
+    let wrong = policed.cluster.pod("x/p").run(move || probe::run(&probes, &arrivals));
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 /// Everything in the tables can be displayed, and damage is repaired.

@@ -29,8 +29,15 @@ const LOCAL: u32 = 10;
 const LOAD_MAX: Duration = Duration::from_secs(1);
 const CHANGE_MAX: Duration = Duration::from_millis(5);
 const BLOCKS: u32 = 10_000;
-const TRANSFER: Duration = Duration::from_millis(400);
-const TRANSFERS: usize = 9;
+const TRANSFER: Duration = Duration::from_millis(200);
+/// Transfers in a row with the same policies.
+const TRANSFERS: usize = 3;
+/// Rounds with and without policies: so many, and more while the machine is too busy to tell.
+const ROUNDS: usize = 6;
+const ROUNDS_MAX: usize = 24;
+const THROUGHPUT_MIN: f64 = 0.95;
+/// A new connection passes the policies' rules, which the packets of an open one do not.
+const CONNECTIONS_MIN: f64 = 0.75;
 
 /// The CPU time of this thread, in the kernel too: netlink requests are executed by their sender.
 fn cpu() -> Duration {
@@ -286,24 +293,29 @@ fn traffic_is_as_fast_as_without_policies() {
             }
         });
         let (a, b) = (cluster.pod("a"), cluster.pod("b"));
-        (throughput(a, b, "10.244.0.2:9000"), connections(a, "10.244.0.2:8080"))
+        let bytes = (0..TRANSFERS).map(|_| throughput(a, b, "10.244.0.2:9000"));
+        (bytes.fold(0.0, f64::max), connections(a, "10.244.0.2:8080"))
     };
     // The best of several: other work on the machine only makes it slower.
     let mut best = [(0.0_f64, 0.0_f64); 2];
-    for _ in 0..TRANSFERS {
+    let (mut rounds, mut bytes, mut connects) = (0, 0.0, 0.0);
+    while rounds < ROUNDS
+        || (rounds < ROUNDS_MAX && (bytes <= THROUGHPUT_MIN || connects <= CONNECTIONS_MIN))
+    {
         for (with, best) in [false, true].into_iter().zip(&mut best) {
             let (bytes, connects) = set(with);
             *best = (best.0.max(bytes), best.1.max(connects));
         }
+        let [plain, policed] = best;
+        (bytes, connects) = (policed.0 / plain.0, policed.1 / plain.1);
+        rounds += 1;
     }
-    let [plain, policed] = best;
-    let (bytes, connects) = (policed.0 / plain.0, policed.1 / plain.1);
     println!(
         "with 1000 policies for both pods: {bytes:.3} of the throughput without ({:.0} MB per \
-         second of CPU), {connects:.3} of the new connections ({:.0}); the best of {TRANSFERS}",
-        plain.0 / 1e6,
-        plain.1,
+         second of CPU), {connects:.3} of the new connections ({:.0}); the best of {rounds} rounds",
+        best[0].0 / 1e6,
+        best[0].1,
     );
-    // The machine is shared; the figures belong into the documentation.
-    assert!(bytes > 0.8 && connects > 0.6, "{bytes} {connects}");
+    assert!(bytes > THROUGHPUT_MIN, "{bytes}");
+    assert!(connects > CONNECTIONS_MIN, "{connects}");
 }

@@ -6,7 +6,7 @@ use proxy::model::{HostPort, Pod};
 use proxy::table::Protocol;
 
 use crate::cluster::{Cluster, MACHINE, NODES, answers, port, service, set, slice, tcp};
-use crate::netns::Netns;
+use crate::netns::{DROP_TIMEOUT, Netns};
 
 /// Pods a and c on node 0 (10.244.0.1, .2), b on node 1 (10.244.1.1); a and b serve.
 fn cluster() -> Cluster {
@@ -99,6 +99,33 @@ fn external_addresses_and_source_ranges() {
     web.source_ranges.push(format!("{MACHINE}/32").parse().unwrap());
     cluster.apply(&web, &tcp(&["10.244.1.1"]));
     assert_eq!(cluster.machine.who("203.0.113.2:80"), "b");
+}
+
+#[test]
+fn external_addresses_for_datagrams() {
+    let mut cluster = cluster();
+    let mut dns = service("dns");
+    dns.ports = vec![port("", Protocol::Udp, 53)];
+    dns.external_ips = vec!["203.0.113.1".parse().unwrap()];
+    dns.load_balancer_ips = vec!["203.0.113.2".parse().unwrap()];
+    let endpoints = [slice("dns", "", Protocol::Udp, &["10.244.1.1"])];
+    cluster.apply(&dns, &endpoints);
+    let ask = |from: &Netns, ip: &str| from.udp(&format!("{ip}:53")).ask(DROP_TIMEOUT);
+    for ip in ["203.0.113.1", "203.0.113.2"] {
+        // Whoever asks, the answer goes through the node that the packets arrive at.
+        assert_eq!(ask(&cluster.machine, ip).unwrap(), format!("b {}", NODES[0]));
+        assert_eq!(ask(cluster.pod("c"), ip).unwrap(), format!("b {}", NODES[0]));
+        assert!(ask(&cluster.nodes[0].netns, ip).unwrap().starts_with("b "));
+    }
+    assert!(cluster.machine.ask("203.0.113.2:53").is_err(), "TCP has another Service");
+    // Answers of this Service have to be let through again, too.
+    dns.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
+    cluster.apply(&dns, &endpoints);
+    assert!(ask(&cluster.machine, "203.0.113.1").is_ok());
+    assert!(ask(&cluster.machine, "203.0.113.2").is_err());
+    dns.source_ranges.push(format!("{MACHINE}/32").parse().unwrap());
+    cluster.apply(&dns, &endpoints);
+    assert!(ask(&cluster.machine, "203.0.113.2").is_ok());
 }
 
 #[test]

@@ -5,15 +5,17 @@ use std::pin::Pin;
 use api::Kind;
 use client::{Change, Client, InformerOptions, changes};
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{
+    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 
 use super::Driver;
 use crate::volumes;
 
 /// Number of informers that must be synced before anything is scheduled.
-pub const INFORMERS: usize = 7;
+pub const INFORMERS: usize = 9;
 
 type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
 
@@ -26,6 +28,8 @@ pub enum Observed {
     Volume(Change<PersistentVolume>),
     Class(Change<StorageClass>),
     Namespace(Change<Namespace>),
+    Service(Change<Service>),
+    NodeLimits(Change<CSINode>),
     Budget(Change<PodDisruptionBudget>),
 }
 
@@ -37,6 +41,8 @@ pub struct Informers {
     volumes: Changes<PersistentVolume>,
     classes: Changes<StorageClass>,
     namespaces: Changes<Namespace>,
+    services: Changes<Service>,
+    node_limits: Changes<CSINode>,
     budgets: Changes<PodDisruptionBudget>,
 }
 
@@ -49,10 +55,9 @@ impl Informers {
             volumes: watch(client, name),
             classes: watch(client, name),
             namespaces: watch(client, name),
-            budgets: watch(client, |budget: &PodDisruptionBudget| {
-                let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
-                format!("{namespace}/{}", name(budget))
-            }),
+            services: watch(client, namespaced_name),
+            node_limits: watch(client, name),
+            budgets: watch(client, namespaced_name),
         }
     }
 
@@ -66,6 +71,8 @@ impl Informers {
             Some(change) = self.volumes.next() => Observed::Volume(change),
             Some(change) = self.classes.next() => Observed::Class(change),
             Some(change) = self.namespaces.next() => Observed::Namespace(change),
+            Some(change) = self.services.next() => Observed::Service(change),
+            Some(change) = self.node_limits.next() => Observed::NodeLimits(change),
             Some(change) = self.budgets.next() => Observed::Budget(change),
             else => std::future::pending().await,
         }
@@ -78,6 +85,10 @@ fn watch<K: Kind>(client: &Client, key: fn(&K) -> String) -> Changes<K> {
 
 fn name<K: Kind>(object: &K) -> String {
     object.metadata().name.clone().unwrap_or_default()
+}
+
+fn namespaced_name<K: Kind>(object: &K) -> String {
+    format!("{}/{}", object.metadata().namespace.as_deref().unwrap_or_default(), name(object))
 }
 
 impl Driver {
@@ -111,12 +122,19 @@ impl Driver {
             Observed::Volume(Change::Set(volume)) => engine.set_volume(&volume, now),
             Observed::Volume(Change::Remove(name)) => engine.remove_volume(&name),
             Observed::Class(Change::Set(class)) => engine.set_class(&class, now),
-            Observed::Class(Change::Remove(name)) => engine.volumes.remove_class(&name),
+            Observed::Class(Change::Remove(name)) => engine.remove_class(&name),
             Observed::Namespace(Change::Set(namespace)) => {
                 let labels = namespace.metadata.labels.clone().unwrap_or_default();
                 engine.set_namespace(&name(&namespace), labels, now);
             }
             Observed::Namespace(Change::Remove(name)) => engine.snapshot.remove_namespace(&name),
+            Observed::Service(Change::Set(service)) => engine.snapshot.services.set(&service),
+            Observed::Service(Change::Remove(key)) => {
+                let (namespace, name) = key.split_once('/').unwrap_or_default();
+                engine.snapshot.services.remove(namespace, name);
+            }
+            Observed::NodeLimits(Change::Set(node)) => engine.set_node_limits(&node, now),
+            Observed::NodeLimits(Change::Remove(name)) => engine.remove_node_limits(&name, now),
             Observed::Budget(Change::Set(budget)) => engine.budgets.set(&budget),
             Observed::Budget(Change::Remove(key)) => engine.budgets.remove(&key),
             Observed::Pod(Change::Synced)
@@ -125,6 +143,8 @@ impl Driver {
             | Observed::Volume(Change::Synced)
             | Observed::Class(Change::Synced)
             | Observed::Namespace(Change::Synced)
+            | Observed::Service(Change::Synced)
+            | Observed::NodeLimits(Change::Synced)
             | Observed::Budget(Change::Synced) => self.synced(),
         }
     }

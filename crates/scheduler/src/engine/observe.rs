@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::pod::{is_terminal, node_name};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 
 use super::Engine;
 use crate::hint::Change;
@@ -45,7 +45,7 @@ impl Engine {
             return self.changed(Change::PodPlaced(&info), now);
         };
         if before.requests != info.requests {
-            self.changed(Change::PodShrunk, now);
+            self.changed(Change::PodResized(&before, &info), now);
         }
         if before.labels != info.labels || before.deleting != info.deleting {
             self.changed(Change::PodRemoved(&before), now);
@@ -101,7 +101,7 @@ impl Engine {
             self.snapshot.remove_pod(uid);
             self.changed(Change::PodRemoved(&info), now);
         } else if nominated {
-            self.changed(Change::PodShrunk, now);
+            self.changed(Change::NominationEnded, now);
         }
     }
 
@@ -134,7 +134,7 @@ impl Engine {
         let affinity = self.volumes.set_volume(volume);
         let labels = self.snapshot.storage.set_volume(volume);
         if affinity || labels {
-            self.changed(Change::Volume, now);
+            self.changed(Change::Volume(volume.metadata.name.as_deref().unwrap_or_default()), now);
         }
     }
 
@@ -144,15 +144,36 @@ impl Engine {
     }
 
     pub fn set_class(&mut self, class: &StorageClass, now: Timestamp) {
+        self.snapshot.storage.set_class(class);
         if self.volumes.set_class(class) {
-            self.changed(Change::StorageClass, now);
+            let name = class.metadata.name.as_deref().unwrap_or_default();
+            self.changed(Change::StorageClass(name), now);
+        }
+    }
+
+    pub fn remove_class(&mut self, name: &str) {
+        self.volumes.remove_class(name);
+        self.snapshot.storage.remove_class(name);
+    }
+
+    /// How many volumes of its CSI drivers a node can have.
+    pub fn set_node_limits(&mut self, node: &CSINode, now: Timestamp) {
+        if self.snapshot.storage.set_limits(node) {
+            self.changed(Change::NodeLimits, now);
+        }
+    }
+
+    pub fn remove_node_limits(&mut self, node: &str, now: Timestamp) {
+        if self.snapshot.storage.remove_limits(node) {
+            self.changed(Change::NodeLimits, now);
         }
     }
 
     /// The labels of a namespace, which affinity terms select by.
     pub fn set_namespace(&mut self, name: &str, labels: BTreeMap<String, String>, now: Timestamp) {
-        self.snapshot.set_namespace(name, labels);
-        self.changed(Change::Namespace, now);
+        if self.snapshot.set_namespace(name, labels) {
+            self.changed(Change::Namespace, now);
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+mod hints;
 mod plugins;
 mod preemption;
 mod properties;

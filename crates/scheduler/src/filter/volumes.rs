@@ -1,11 +1,13 @@
-//! Filters by volumes: VolumeRestrictions, VolumeBinding, VolumeZone.
+//! Filters by volumes: VolumeRestrictions, NodeVolumeLimits, VolumeBinding, VolumeZone.
+
+use std::collections::{HashMap, HashSet};
 
 use roaring::RoaringBitmap;
 
 use super::{Code, Filtered};
 use crate::plugin::Plugin;
 use crate::prepare::Prepared;
-use crate::snapshot::{Snapshot, TOPOLOGY_LABELS};
+use crate::snapshot::{Attached, Snapshot, TOPOLOGY_LABELS};
 
 /// VolumeRestrictions: disks that pods of one node cannot share, and claims of a single pod.
 pub fn restrictions(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
@@ -24,6 +26,42 @@ pub fn restrictions(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Fil
         let reason = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
         filtered.reject(snapshot.nodes(), Plugin::VolumeRestrictions, reason, Code::Unschedulable);
     }
+}
+
+/// NodeVolumeLimits: how many volumes the CSI drivers of a node can attach. Volumes that are there
+/// already cost nothing.
+pub fn limits(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
+    let own = &prepared.storage.attached;
+    let storage = &snapshot.storage;
+    if own.is_empty() || !storage.has_limits() {
+        return;
+    }
+    let mut there: HashMap<u32, HashSet<Attached>> = HashMap::new();
+    for (claim, users) in snapshot.claim_users() {
+        let attached = storage.attached(claim);
+        let of_own_driver = |(driver, _): &Attached| own.iter().any(|(own, _)| own == driver);
+        if let Some(volume) = attached.filter(of_own_driver) {
+            for node in users.keys().filter(|node| filtered.nodes.contains(**node)) {
+                there.entry(*node).or_default().insert(volume.clone());
+            }
+        }
+    }
+    let none = HashSet::new();
+    let is_full = |node: &u32| {
+        let there = there.get(node).unwrap_or(&none);
+        let new: HashSet<&Attached> = own.iter().filter(|one| !there.contains(one)).collect();
+        let of = |volumes: &mut dyn Iterator<Item = &Attached>, driver: &str| {
+            i64::try_from(volumes.filter(|(other, _)| other == driver).count()).unwrap_or(i64::MAX)
+        };
+        new.iter().any(|(driver, _)| {
+            let used = of(&mut there.iter(), driver) + of(&mut new.iter().copied(), driver);
+            let limit = storage.limit(&snapshot.name(*node), driver);
+            limit.is_some_and(|limit| used > limit)
+        })
+    };
+    let full: RoaringBitmap = filtered.nodes.iter().filter(is_full).collect();
+    let reason = "node(s) exceed max volume count";
+    filtered.reject(&full, Plugin::NodeVolumeLimits, reason, Code::Unschedulable);
 }
 
 /// VolumeBinding: the node affinity of bound volumes, and where unbound claims find one.

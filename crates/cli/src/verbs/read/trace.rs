@@ -1,6 +1,7 @@
 //! `skiff trace`: how connections to a Service, a pod or an address are directed, from the tables
 //! that the nodes really have, and where these differ from what the API says.
 
+mod announced;
 mod compare;
 mod expect;
 mod observe;
@@ -71,6 +72,17 @@ pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode
 /// Compares every node's answer.
 fn trace(snapshot: &Snapshot, answers: Vec<(usize, anyhow::Result<Tables>)>) -> Trace {
     let mut trace = Trace::new(snapshot.title.clone(), snapshot.notes.clone());
+    // Who announces an address matters to clients that are not in the cluster.
+    if snapshot.is_for_all() {
+        let complete = answers.iter().all(|(_, answer)| answer.is_ok());
+        let answered = answers.iter().filter_map(|(index, answer)| {
+            Some((&*snapshot.nodes[*index].name, answer.as_ref().ok()?))
+        });
+        let answered: Vec<(&str, &Tables)> = answered.collect();
+        let announced =
+            announced::announcements(&snapshot.observed, &snapshot.nodes, &answered, complete);
+        trace.announce(announced);
+    }
     for (index, answer) in answers {
         let node = &snapshot.nodes[index];
         let report: Result<NodeReport, String> = match answer {

@@ -38,7 +38,7 @@ impl Link {
     fn tick(&mut self) -> Vec<(usize, Decision)> {
         self.now += INTERVAL;
         for from in 0..self.nodes.len() {
-            let claims = self.nodes[from].election.claims();
+            let claims = self.nodes[from].election.claims(self.now);
             self.tell(from, &claims);
         }
         let mut made = Vec::new();
@@ -46,7 +46,7 @@ impl Link {
             let node = &mut self.nodes[at];
             let decisions = if node.alive { node.election.decide(self.now) } else { Vec::new() };
             if !decisions.is_empty() {
-                let claims = node.election.claims();
+                let claims = node.election.claims(self.now);
                 self.tell(at, &claims);
             }
             made.extend(decisions.into_iter().map(|decision| (at, decision)));
@@ -124,7 +124,8 @@ fn a_node_that_withdraws_is_followed_at_once() {
     link.run(Duration::from_secs(1));
     let [first] = link.holders(1)[..] else { panic!("one holds it") };
     let (withdrawn, _) = link.nodes[first].election.set_candidate(&BTreeSet::new(), link.now);
-    assert_eq!(withdrawn, [Claim { address: ip(1), standing: Standing::Withdrawn }]);
+    let claim = Claim { address: ip(1), standing: Standing::Withdrawn, holding: 1 };
+    assert_eq!(withdrawn, [claim]);
     link.tell(first, &withdrawn);
     assert_eq!(link.tick(), [(1 - first, Decision::Take(ip(1)))]);
 }
@@ -142,12 +143,70 @@ fn of_two_holders_one_yields() {
     assert_eq!(made, [(1 - holder, Decision::Yield(ip(1), mac))]);
 }
 
+/// Cuts `cut` off from two other nodes, of which `holder` holds the address, until two hold it.
+/// Returns what was decided after that.
+fn short_cut(link: &mut Link, holder: usize, cut: usize) -> Vec<(usize, Decision)> {
+    assert_eq!(link.holders(1), [holder]);
+    link.nodes[cut].part = 1;
+    for _ in 0..20 {
+        link.tick();
+        if link.holders(1).len() == 2 {
+            link.nodes[cut].part = 0;
+            return link.run(Duration::from_secs(3));
+        }
+    }
+    panic!("{:?} hold it", link.holders(1));
+}
+
+#[test]
+fn an_address_stays_with_those_that_were_not_cut_off() {
+    // Every node is once cut off while it holds the address, and while another one does.
+    for seed in 1..=20 {
+        for holder_is_cut in [true, false] {
+            let mut link = Link::new(3, 1);
+            for (node, at) in link.nodes.iter_mut().zip(0..) {
+                node.election = Election::new([2, 0, 0, 0, seed, at]);
+                node.election.set_candidate(&all(1), link.now);
+            }
+            link.run(Duration::from_secs(1));
+            let [first] = link.holders(1)[..] else { panic!("one holds it") };
+            let cut = if holder_is_cut { first } else { (first + 1) % 3 };
+            let made = short_cut(&mut link, first, cut);
+            assert!(
+                matches!(made[..], [(node, Decision::Yield(..))] if node == cut),
+                "{cut} was cut off, {first} held it: {made:?}"
+            );
+            assert!(!link.holders(1).contains(&cut));
+            let keeps = link.holders(1)[0];
+            let contested = link.nodes[keeps].election.take_contested();
+            assert_eq!(contested, [ip(1)], "machines may have learned of the other one");
+            assert!(link.nodes[keeps].election.take_contested().is_empty());
+        }
+    }
+}
+
+#[test]
+fn the_older_half_of_a_link_keeps_an_address() {
+    let mut link = Link::new(4, 1);
+    link.run(Duration::from_secs(1));
+    let [first] = link.holders(1)[..] else { panic!("one holds it") };
+    // Nobody is alone, so nothing tells which half the other machines were in.
+    for at in [(first + 1) % 4, (first + 2) % 4] {
+        link.nodes[at].part = 1;
+    }
+    link.run(Duration::from_secs(3));
+    assert_eq!(link.holders(1).len(), 2);
+    link.nodes.iter_mut().for_each(|node| node.part = 0);
+    link.run(Duration::from_secs(3));
+    assert_eq!(link.holders(1), [first]);
+}
+
 #[test]
 fn a_candidate_that_does_not_act_is_passed_over() {
     let now = clock::instant();
     let mut election = Election::new([2, 0, 0, 0, 0, 1]);
     election.set_candidate(&all(1), now);
-    let claim = [Claim { address: ip(1), standing: Standing::Candidate }];
+    let claim = [Claim { address: ip(1), standing: Standing::Candidate, holding: 0 }];
     let mut taken = None;
     for tick in 0..40 {
         let at = now + INTERVAL * tick;
@@ -203,7 +262,7 @@ fn no_more_candidates_are_remembered_than_the_bound() {
     election.set_candidate(&all(1), now);
     for number in 0..2 * u32::try_from(PEERS_MAX).unwrap() {
         let [a, b, c, d] = number.to_be_bytes();
-        let claim = Claim { address: ip(1), standing: Standing::Candidate };
+        let claim = Claim { address: ip(1), standing: Standing::Candidate, holding: 0 };
         election.heard([6, 0, a, b, c, d], &[claim], now);
     }
     assert_eq!(election.entries[&ip(1)].peers.len(), PEERS_MAX);

@@ -339,3 +339,90 @@ fn decisions_are_explained_and_what_would_be_decided_now() {
     assert!(now.iter().any(|one| one.hypothetical && one.node == "b"), "{now:?}");
     assert!(engine.explain("uid-unknown", at(2)).is_empty());
 }
+
+#[test]
+fn drivers_limit_the_volumes_of_a_node() {
+    let mut engine = engine(&[node("a", "4", &[]), node("b", "4", &[])]);
+    let read = |object: serde_json::Value| object.to_string().into_bytes();
+    for name in ["v1", "v2", "v3", "v4"] {
+        let claim = json!({"metadata": {"name": name, "namespace": "default"},
+            "spec": {"volumeName": name}, "status": {"phase": "Bound"}});
+        engine.set_claim(&api::Kind::decode(&read(claim)).unwrap(), at(0));
+        let volume = json!({"metadata": {"name": name},
+            "spec": {"csi": {"driver": "csi.example.com", "volumeHandle": name}}});
+        engine.set_volume(&api::Kind::decode(&read(volume)).unwrap(), at(0));
+    }
+    for node in ["a", "b"] {
+        let driver =
+            json!({"name": "csi.example.com", "nodeID": node, "allocatable": {"count": 2}});
+        let node = json!({"metadata": {"name": node}, "spec": {"drivers": [driver]}});
+        engine.set_node_limits(&api::Kind::decode(&read(node)).unwrap(), at(0));
+    }
+    let with = |claims: &[&str], more: serde_json::Value| {
+        let volumes = claims
+            .iter()
+            .map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+        let mut spec = json!({"volumes": volumes.collect::<Vec<_>>()});
+        json_merge(&mut spec, &more);
+        spec
+    };
+    engine.set_pod(&pod_with("x", with(&["v1", "v2"], json!({"nodeName": "a"}))), at(0));
+    engine.set_pod(&pod_with("y", with(&["v3"], json!({"nodeName": "b"}))), at(0));
+    assert_eq!(decide(&mut engine, &pod_with("one", with(&["v4"], json!({})))), "b");
+    let again = pod_with("again", with(&["v1"], json!({"nodeSelector": null})));
+    assert_eq!(decide(&mut engine, &again), "a", "its volume is there");
+    let message = decide(&mut engine, &pod_with("many", with(&["v1", "v4"], json!({}))));
+    assert!(
+        message.starts_with("0/2 nodes are available: 2 node(s) exceed max volume count."),
+        "{message}"
+    );
+}
+
+fn json_merge(spec: &mut serde_json::Value, more: &serde_json::Value) {
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+}
+
+#[test]
+fn pods_without_a_set_are_spread_by_their_services() {
+    let host = |name: &str| node(name, "8", &[("kubernetes.io/hostname", name)]);
+    let spread_only = || only(Plugin::PodTopologySpread);
+    let service = |name: &str, selector: serde_json::Value| {
+        let service = json!({"metadata": {"name": name, "namespace": "default"},
+            "spec": {"selector": selector}});
+        api::Kind::decode(service.to_string().as_bytes()).unwrap()
+    };
+    let labelled = |name: &str, labels: serde_json::Value| {
+        let mut pod = pod_with(name, json!({}));
+        pod.metadata.labels = serde_json::from_value(labels).unwrap();
+        pod
+    };
+    let mut engine = engine_with(spread_only(), &[host("a"), host("b")]);
+    let services = &mut engine.snapshot.services;
+    services.set(&service("web", json!({"app": "web"})));
+    services.set(&service("stable", json!({"track": "stable"})));
+    services.set(&service("all", json!({})));
+    for (name, labels) in [
+        ("w1", json!({"app": "web", "track": "stable"})),
+        ("w2", json!({"app": "web", "track": "canary"})),
+        ("w3", json!({"app": "web", "track": "canary"})),
+    ] {
+        let mut pod = labelled(name, labels);
+        let node = if name == "w1" { "a" } else { "b" };
+        pod.spec.as_mut().unwrap().node_name = Some(node.into());
+        engine.set_pod(&pod, at(0));
+    }
+    // Of one Service: b has two of its pods, a has one. Of both: only w1 counts.
+    let web = labelled("x", json!({"app": "web"}));
+    assert_eq!(decide(&mut engine, &web), "a");
+    engine.remove_pod("uid-x", at(0));
+    let both = labelled("y", json!({"app": "web", "track": "stable"}));
+    assert_eq!(decide(&mut engine, &both), "b");
+    engine.snapshot.services.remove("default", "web");
+    let selector = |engine: &Engine, pod: &Pod| {
+        engine.snapshot.services.selector(&crate::pod::PodInfo::read(pod))
+    };
+    assert!(selector(&engine, &web).is_none());
+    assert!(selector(&engine, &both).is_some());
+}

@@ -336,6 +336,40 @@ fn storage() {
 }
 
 #[test]
+fn nodes_of_csi_drivers() {
+    let driver = json!({"name": "csi.example.com", "nodeID": "n1", "topologyKeys": ["zone"],
+        "allocatable": {"count": 3}});
+    let node = object("storage.k8s.io/v1", "CSINode", json!({"spec": {"drivers": [driver]}}));
+    check(
+        &node,
+        &[
+            ("/spec/drivers/0/name", json!(""), &["spec.drivers[0].name: Required value"]),
+            ("/spec/drivers/0/nodeID", json!(""), &["spec.drivers[0].nodeID: Required value"]),
+            (
+                "/spec/drivers/0/allocatable/count",
+                json!(-1),
+                &["spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or \
+                   equal to 0"],
+            ),
+            (
+                "/spec/drivers/0/topologyKeys",
+                json!(["zone", "zone"]),
+                &["spec.drivers[0].topologyKeys: Duplicate value: \"zone\""],
+            ),
+            (
+                "/spec/drivers",
+                json!([driver, driver]),
+                &["spec.drivers[1].name: Duplicate value: \"csi.example.com\""],
+            ),
+        ],
+    );
+    check_updates(
+        &node,
+        &[("/spec/drivers/0/nodeID", json!("n2"), &["spec.drivers[0]: Invalid value: "])],
+    );
+}
+
+#[test]
 fn policies() {
     check(
         &object("policy/v1", "PodDisruptionBudget", json!({"spec": {"minAvailable": 1}})),

@@ -83,6 +83,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether all clients are of interest, so that all nodes are asked.
+    pub fn is_for_all(&self) -> bool {
+        self.from.is_none()
+    }
+
     /// Whether clients on the node are of interest.
     pub fn is_client(&self, index: usize) -> bool {
         self.from.as_ref().is_none_or(|from| *from == self.nodes[index].name)

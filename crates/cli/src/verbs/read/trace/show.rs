@@ -3,6 +3,7 @@
 use console::style;
 use serde::Serialize;
 
+use super::announced::Announcement;
 use super::compare::{EndpointReport, FrontendReport, NodeReport};
 use crate::output::tabwriter::align;
 
@@ -13,6 +14,8 @@ pub struct Trace {
     target: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    announced: Vec<Announcement>,
     nodes: Vec<Nodes>,
 }
 
@@ -28,7 +31,12 @@ struct Nodes {
 
 impl Trace {
     pub fn new(target: String, notes: Vec<String>) -> Self {
-        Self { kind: "Trace", target, notes, nodes: Vec::new() }
+        Self { kind: "Trace", target, notes, announced: Vec::new(), nodes: Vec::new() }
+    }
+
+    /// Adds which nodes announce the addresses of load balancers.
+    pub fn announce(&mut self, announced: Vec<Announcement>) {
+        self.announced = announced;
     }
 
     /// Adds the result of a node: its report, or why there is none.
@@ -46,7 +54,8 @@ impl Trace {
 
     /// Whether all nodes answered, and no table differs.
     pub fn is_as_expected(&self) -> bool {
-        self.nodes.iter().all(|nodes| nodes.error.is_none() && !nodes.report.differs())
+        self.announced.iter().all(|one| one.difference.is_none())
+            && self.nodes.iter().all(|nodes| nodes.error.is_none() && !nodes.report.differs())
     }
 }
 
@@ -55,6 +64,14 @@ pub fn render(trace: &Trace) -> String {
     let mut out = format!("{}\n", trace.target);
     for note in &trace.notes {
         out.push_str(&format!("  {note}\n"));
+    }
+    for announced in &trace.announced {
+        match &announced.difference {
+            None => out.push_str(&format!("  {}\n", announced.text())),
+            Some(difference) => {
+                out.push_str(&wrong(1, &format!("{}: {difference}", announced.text())));
+            }
+        }
     }
     for nodes in &trace.nodes {
         out.push_str(&format!("\n{}\n", style(nodes.names.join(", ")).bold()));

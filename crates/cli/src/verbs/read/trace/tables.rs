@@ -20,6 +20,9 @@ pub struct Tables {
     /// Addresses that the node has itself, without rules.
     #[serde(default)]
     pub ignored: Vec<IpAddr>,
+    /// Addresses of load balancers that the node announces.
+    #[serde(default)]
+    pub announced: Vec<IpAddr>,
     /// The links of the node's own pods.
     #[serde(default)]
     pub links: BTreeMap<IpAddr, String>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
+use super::announced::announcements;
 use super::compare::{NodeReport, Observed, Traced, node};
 use super::expect::Node;
 use super::observe::Target;
@@ -104,6 +105,56 @@ fn nodes_that_say_the_same_are_shown_together() {
             10.244.1.5:8080  pod web-2 on node-2  ready
         as expected
         ");
+}
+
+#[test]
+fn one_node_announces_an_address() {
+    let balancer = json!({
+        "spec": {"type": "LoadBalancer"},
+        "status": {
+            "loadBalancer": {"ingress": [{"ip": "192.0.2.9", "ipMode": "VIP"}]},
+            "conditions": [{"type": "LoadBalancerAddressAssigned", "status": "True"}],
+        },
+    });
+    let observed = |more: Value, slices: Vec<Value>| {
+        let mut changed = balancer.clone();
+        json_patch::merge(&mut changed, &more);
+        observed(service(changed), slices)
+    };
+    let announces = |announces: bool| {
+        let announced = announces.then(|| "192.0.2.9".parse().unwrap()).into_iter().collect();
+        Tables { announced, ..Tables::default() }
+    };
+    let text = |observed: &Observed, nodes: &[Node], on: [bool; 2], complete: bool| {
+        let on = on.map(announces);
+        let answers = [("node-1", &on[0]), ("node-2", &on[1])];
+        let mut trace = Trace::new("Service default/web".into(), Vec::new());
+        trace.announce(announcements(observed, nodes, &answers, complete));
+        let expected = if trace.is_as_expected() { "" } else { "different\n" };
+        render(&trace).replace("Service default/web\n", "") + expected
+    };
+    let nodes = [on("node-1"), on("node-2")];
+    let cluster = observed(json!({}), slices());
+    let by_one = "  192.0.2.9 is announced by node-2\n";
+    assert_eq!(text(&cluster, &nodes, [false, true], true), by_one);
+    assert_eq!(
+        text(&cluster, &nodes, [true, true], true),
+        "  ! 192.0.2.9 is announced by node-1 and node-2: machines on the nodes' link find \
+         either, until one of them yields\ndifferent\n"
+    );
+    let by_none = "  192.0.2.9 is announced by no node";
+    let lost =
+        format!("  !{}: machines on the nodes' link cannot find it\ndifferent\n", &by_none[1..]);
+    assert_eq!(text(&cluster, &nodes, [false, false], true), lost);
+    assert_eq!(text(&cluster, &nodes, [false, false], false), format!("{by_none}\n"));
+    // A node's own address, one of another implementation, and one that no node may announce.
+    let own = Node { addresses: vec!["192.0.2.9".parse().unwrap()], ..on("node-1") };
+    assert_eq!(text(&cluster, &[own], [false, false], true), "");
+    let foreign = observed(json!({"status": {"conditions": null}}), slices());
+    assert_eq!(text(&foreign, &nodes, [false, false], true), "");
+    let local = json!({"spec": {"externalTrafficPolicy": "Local"}});
+    assert_eq!(text(&observed(local.clone(), slices()), &nodes, [false, false], true), lost);
+    assert_eq!(text(&observed(local, Vec::new()), &nodes, [false, false], true), "");
 }
 
 #[test]
