@@ -19,7 +19,6 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
-mod fill;
 mod ingress;
 mod ingress_class;
 mod job;
@@ -52,6 +51,7 @@ mod storage_class;
 mod volumes;
 mod workload;
 
+use api::defaults::fill;
 use api::object::Object;
 use api::status::FieldError;
 use api::{Kind, KindRow};

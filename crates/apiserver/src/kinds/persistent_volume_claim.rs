@@ -5,6 +5,7 @@ use super::columns;
 use super::path::Path;
 use super::persistent_volume::unset;
 use super::semantic;
+use api::defaults::volume::claim_spec;
 use api::quantity::Quantity;
 use api::status::FieldError;
 use jiff::Timestamp;
@@ -18,17 +19,9 @@ use super::{Column, Context, Strategy, fill};
 /// The strategy of PersistentVolumeClaims.
 pub struct Rules;
 
-/// `SetDefaults_PersistentVolumeClaimSpec`.
-pub fn default_spec(spec: &mut PersistentVolumeClaimSpec) {
-    fill::text(&mut spec.volume_mode, "Filesystem");
-    let resources = spec.resources.get_or_insert_default();
-    fill::amounts(&mut resources.requests);
-    fill::amounts(&mut resources.limits);
-}
-
 /// Defaults of a claim, also inside a StatefulSet.
 pub fn default(claim: &mut PersistentVolumeClaim) {
-    default_spec(claim.spec.get_or_insert_default());
+    claim_spec(claim.spec.get_or_insert_default());
     fill::text(&mut claim.status.get_or_insert_default().phase, "Pending");
 }
 
