@@ -60,7 +60,8 @@ impl PodWorkers {
         if decided {
             return Decision::Admitted;
         }
-        if let Err(rejection) = permit(&self.context.node.allowed_unsafe_sysctls, pod) {
+        let app_armor = self.context.runtime.supports_app_armor();
+        if let Err(rejection) = permit(&self.context.node.allowed_unsafe_sysctls, app_armor, pod) {
             return Decision::Rejected(rejection);
         }
         let others = self.admitted();
