@@ -32,6 +32,10 @@ pub struct Flags {
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
 
+    /// Folder with the manifests of static pods, or one manifest.
+    #[arg(long, value_name = "PATH")]
+    pub pod_manifest_path: Option<PathBuf>,
+
     /// containerd's socket.
     #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
     pub container_runtime_endpoint: String,

@@ -29,6 +29,7 @@ use crate::objects::Objects;
 use crate::pod::context::{Context, NodeInfo};
 use crate::pod::hosts::ClusterDns;
 use crate::pod::manager::PodManager;
+use crate::pod::static_pods;
 use crate::pod::workers::PodWorkers;
 use crate::probe::prober::Prober;
 use crate::server::{self, ServerParts};
@@ -127,7 +128,11 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         notify::ready();
         tracing::info!(port, "the kubelet is ready");
     });
-    PodWorkers::new(context, pods, node, node_pressures).run(shutdown).await;
+    let manifests = flags.pod_manifest_path;
+    let static_pods =
+        manifests.map(|path| static_pods::start(path, flags.node_name, shutdown.clone()));
+    let workers = PodWorkers::new(context, pods, node, node_pressures, static_pods);
+    workers.run(shutdown).await;
     agent.await?;
     Ok(())
 }

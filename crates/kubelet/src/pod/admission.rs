@@ -116,9 +116,9 @@ pub fn with_own(
     node
 }
 
-/// Whether the pod must run: others are preempted for it.
+/// Whether the pod must run: others are preempted for it. A static pod always must.
 pub fn is_critical(pod: &Pod) -> bool {
-    pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY
+    pod.is_static() || pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY
 }
 
 /// The node is not one of those that the pod can run on, or has its ports in use.
