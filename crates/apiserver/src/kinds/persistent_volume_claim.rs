@@ -108,7 +108,8 @@ impl Strategy for Rules {
         errors
     }
 
-    /// Only the size of a bound claim may change, and only grow.
+    /// Only the size of a bound claim may change. It may be reduced to give up an expansion, but not
+    /// to what the claim has, or below.
     fn validate_update(
         &self,
         new: &PersistentVolumeClaim,
@@ -140,9 +141,26 @@ impl Strategy for Rules {
             let problem = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
             errors.push(FieldError::forbidden("spec", problem));
         }
-        if size(spec) < size(was) {
+        let capacity = old.status.as_ref().and_then(|status| status.capacity.as_ref());
+        let has = capacity.and_then(|capacity| capacity.get("storage")).map(Quantity::of);
+        if size(spec) < size(was) && size(spec) <= Some(has.unwrap_or_default()) {
             let problem = "field can not be less than status.capacity";
             errors.push(FieldError::forbidden("spec.resources.requests.storage", problem));
+        }
+        errors
+    }
+
+    fn validate_status_update(
+        &self,
+        new: &PersistentVolumeClaim,
+        _: &PersistentVolumeClaim,
+    ) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let status = new.status.as_ref();
+        let states = status.and_then(|status| status.allocated_resource_statuses.as_ref());
+        let path = Path::new("status").child("allocatedResourceStatuses");
+        for (resource, state) in states.into_iter().flatten() {
+            check::one_of(state, EXPANSION_STATES, &path.key(resource), &mut errors);
         }
         errors
     }
@@ -172,6 +190,15 @@ impl Strategy for Rules {
         ]
     }
 }
+
+/// How far the expansion of a volume can be.
+const EXPANSION_STATES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
 
 const ACCESS_MODES: &[&str] =
     &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
