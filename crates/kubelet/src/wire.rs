@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
 use crate::containers::{Runtime, RuntimeConfig};
-use crate::devices::DeviceManager;
+use crate::devices::{DeviceManager, Topology};
 use crate::events::EventRecorder;
 use crate::image::{GcPolicy, ImageService, Verification};
 use crate::logs::LogConfig;
@@ -32,7 +32,7 @@ use crate::pod::manager::PodManager;
 use crate::pod::static_pods;
 use crate::pod::workers::PodWorkers;
 use crate::probe::prober::Prober;
-use crate::server::{self, ServerParts};
+use crate::server::{self, ServerParts, pod_resources};
 use crate::services::Services;
 use crate::volume::VolumeManager;
 use crate::volume::mount::make_directory;
@@ -73,7 +73,10 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = PodManager::default();
     let recorder = client::events::EventRecorder::new(client.clone(), "kubelet", &flags.node_name);
-    let devices = DeviceManager::start(directories.device_plugins(), shutdown.clone());
+    let topology = Topology::read(flags.topology_manager_policy, flags.topology_manager_scope);
+    let topology = topology.map_err(anyhow::Error::msg).context("--topology-manager-policy")?;
+    let devices = DeviceManager::start(directories.device_plugins(), topology, shutdown.clone());
+    pod_resources::start(&directories.pod_resources(), &pods, &devices, shutdown.clone());
     let context = Arc::new(Context {
         volumes: VolumeManager::new(
             &client,

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::pod_ext::PodExt;
 use super::qos;
-use crate::devices::Offer;
+use crate::devices::{DeviceError, Offer};
 use crate::node::pressure::Pressures;
 
 pub use safety::permit;
@@ -41,7 +41,10 @@ impl Rejection {
     }
 
     /// An allocation has failed.
-    pub fn unexpected(error: &impl std::fmt::Display) -> Self {
+    pub fn without_devices(error: &DeviceError) -> Self {
+        if matches!(error, DeviceError::Topology) {
+            return Self::new("TopologyAffinityError", error.to_string());
+        }
         let message = format!("Allocate failed due to {error}, which is unexpected");
         Self::new(UNEXPECTED, message)
     }
