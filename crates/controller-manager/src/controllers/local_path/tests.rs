@@ -1,5 +1,8 @@
+use std::collections::BTreeMap;
+
 use api::Kind;
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde_json::{Value, json};
 
 use super::*;
@@ -192,8 +195,8 @@ fn a_released_volume_goes_by_its_policy() {
     assert!(matches!(plan_reclaim(&orphan, false), ReclaimPlan::Forget(Some(_))));
 }
 
-fn text(size: &str) -> k8s_openapi::apimachinery::pkg::api::resource::Quantity {
-    k8s_openapi::apimachinery::pkg::api::resource::Quantity(size.into())
+fn text(size: &str) -> Text {
+    Text(size.into())
 }
 
 /// A bound claim of 1Gi that asks for more.
@@ -218,8 +221,8 @@ fn take(
             ResizeStep::Fail { status, .. } | ResizeStep::Status { status, .. } => {
                 let state = status.allocated_resource_statuses.as_ref();
                 let state = state.and_then(|states| states.get("storage").cloned());
-                let of = |list: &Option<std::collections::BTreeMap<_, _>>| {
-                    list.as_ref().and_then(|all| all.get("storage").cloned()).map(|size| size.0)
+                let of = |list: &Option<BTreeMap<String, Text>>| {
+                    list.as_ref().and_then(|all| all.get("storage")).map(|size| size.0.clone())
                 };
                 let told = format!("done {}", of(&status.capacity).unwrap_or_default());
                 let to = of(&status.allocated_resources).unwrap_or_default();
