@@ -43,7 +43,9 @@ use std::process::ExitCode;
 use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::pods;
-use user_namespaces::a_pod_has_users_of_its_own;
+use user_namespaces::{
+    a_pod_has_users_of_its_own, containers_of_a_pod_with_users_of_its_own_share_processes,
+};
 use volumes::{
     a_container_restarts_with_the_new_file_of_a_config_map, a_group_gets_the_pods_own_volumes_only,
     secrets_are_in_memory_and_outlive_the_kubelet,
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
             a_volume_over_its_limit_evicts_its_pod,
             users_and_groups_are_applied,
             a_pod_has_users_of_its_own,
+            containers_of_a_pod_with_users_of_its_own_share_processes,
             a_pod_gets_its_grace_period,
             a_forced_deletion_frees_the_ports_of_a_pod,
             an_ephemeral_container_joins_its_pod,
