@@ -38,7 +38,7 @@ use start_failures::{
     a_corrected_annotation_starts_its_pod, pods_that_a_node_does_not_allow_are_rejected,
     probes_that_cannot_run_do_not_count, reasons_for_failed_starts_are_reported,
 };
-use static_pods::static_pods_follow_their_files;
+use static_pods::{a_static_pod_starts_without_the_apiserver, static_pods_follow_their_files};
 use std::process::ExitCode;
 use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
@@ -68,6 +68,7 @@ fn main() -> ExitCode {
             a_critical_pod_preempts_another,
             huge_pages_are_a_resource_and_a_volume,
             static_pods_follow_their_files,
+            a_static_pod_starts_without_the_apiserver,
             a_pod_waits_for_missing_objects,
             init_containers_and_sidecars_run_in_order,
             probes_control_readiness_and_restarts,

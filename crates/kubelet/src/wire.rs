@@ -20,7 +20,7 @@ use crate::devices::{DeviceManager, Topology};
 use crate::events::EventRecorder;
 use crate::image::{GcPolicy, ImageService, Verification};
 use crate::logs::LogConfig;
-use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, register};
+use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, described, register};
 use crate::node::eviction_manager::EvictionManager;
 use crate::node::lease;
 use crate::node::machine_info::MachineInfo;
@@ -67,8 +67,9 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     prepare_cgroups(&cgroups, &facts).await?;
     let images = ImageService::new(&runtime, &flags.insecure_registry, verification(&flags))?;
 
-    let node = registered(&client, &flags, &shutdown).await?;
-    let (node_sender, node) = watch::channel(Arc::new(node));
+    // As it is before it is registered: enough for static pods.
+    let (node_sender, node) =
+        watch::channel(Arc::new(described(&flags.node_name, &flags.labels())));
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = PodManager::default();
@@ -101,11 +102,19 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         objects,
     });
 
+    let manifests = flags.pod_manifest_path.clone();
+    let static_pods =
+        manifests.map(|path| static_pods::start(path, flags.node_name.clone(), shutdown.clone()));
+    let (of_node, shortages) = (node.clone(), pressures.clone());
+    let workers =
+        PodWorkers::new(Arc::clone(&context), pods.clone(), of_node, shortages, static_pods);
+    let workers = tokio::spawn(workers.run(shutdown.clone()));
+    node_sender.send_replace(Arc::new(registered(&client, &flags, &shutdown).await?));
+
     let parts = ServerParts::new(&context, &pods, &flags).context("set up the server")?;
     let port = server::start(parts, shutdown.clone()).await.context("start the server")?;
     tokio::spawn(context.volumes.clone().follow(shutdown.clone()));
     tokio::spawn(lease::keep(client.clone(), Arc::clone(&clock), node.clone()));
-    let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {
         client,
         recorder: context.recorder.clone(),
@@ -131,11 +140,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         notify::ready();
         tracing::info!(port, "the kubelet is ready");
     });
-    let manifests = flags.pod_manifest_path;
-    let static_pods =
-        manifests.map(|path| static_pods::start(path, flags.node_name, shutdown.clone()));
-    let workers = PodWorkers::new(context, pods, node, node_pressures, static_pods);
-    workers.run(shutdown).await;
+    workers.await?;
     agent.await?;
     Ok(())
 }

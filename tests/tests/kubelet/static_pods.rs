@@ -58,6 +58,64 @@ impl Drop for Manifest {
     }
 }
 
+/// A process that is stopped until it is dropped.
+struct Stopped(Pid);
+
+impl Stopped {
+    fn stop(pid: i32) -> anyhow::Result<Self> {
+        let pid = Pid::from_raw(pid);
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Self(pid))
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Err(error) = kill(self.0, Signal::SIGCONT) {
+            eprintln!("{}: {error}", self.0);
+        }
+    }
+}
+
+pub async fn a_static_pod_starts_without_the_apiserver(fixture: &Fixture) -> anyhow::Result<()> {
+    let folder = fixture.cluster.folder().join("of-a-static-pod");
+    fs::create_dir_all(&folder)?;
+    let kubelet = Pid::from_raw(fixture.cluster.pid(&format!("kubelet-{NODE}"))?);
+    let apiserver = Stopped::stop(fixture.cluster.pid("apiserver")?)?;
+    kill(kubelet, Signal::SIGKILL)?;
+    let text = format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: early, namespace: {}}}
+spec:
+  hostNetwork: true
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: skiff.test/busybox:1
+    command: [sh, -c, "touch /folder/made; exec sleep 1000"]
+    volumeMounts: [{{name: folder, mountPath: /folder}}]
+  volumes: [{{name: folder, hostPath: {{path: {}}}}}]
+"#,
+        fixture.namespace,
+        folder.display()
+    );
+    let manifest = Manifest::with_text(fixture, "early.yaml", &text)?;
+    wait::eventually("the static pod has started", async || {
+        ensure!(folder.join("made").exists(), "its file is missing");
+        Ok(())
+    })
+    .await?;
+    drop(apiserver);
+    let pod = pods::ready(fixture, "early-node-1").await?;
+    ensure!(pods::restarts(&pod, "main") == 0);
+    drop(manifest);
+    let gone = |pods: &BTreeMap<String, Pod>| pods.is_empty();
+    pods::until(fixture, "", "it is gone with its file", gone).await?;
+    Ok(())
+}
+
 fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }

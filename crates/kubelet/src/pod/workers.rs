@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Event, InformerOptions, informer};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -111,7 +111,15 @@ impl PodWorkers {
             field_selector: format!("spec.nodeName={}", self.context.node.name),
             ..Default::default()
         };
-        let mut objects = Box::pin(informer::<Pod>(self.context.client.clone(), options));
+        // Static pods do not wait for the apiserver. The others are admitted to the node as it has it.
+        let (client, mut node) = (self.context.client.clone(), self.node.clone());
+        let registered = async move {
+            let known = node.wait_for(|node| node.metadata.uid.is_some()).await;
+            known.map(drop).map(|()| informer::<Pod>(client, options))
+        };
+        let objects =
+            stream::once(registered).filter_map(|known| std::future::ready(known.ok())).flatten();
+        let mut objects = Box::pin(objects);
         let mut events = self.context.runtime.events();
         let mut network = self.context.network.clone();
         let mut devices = self.context.devices.changes();
@@ -124,12 +132,12 @@ impl PodWorkers {
                 () = shutdown.cancelled() => return,
                 Some(event) = objects.next() => {
                     self.object(event);
-                    self.sync_static_pods();
                     self.admit_preemptors();
+                    self.sync_static_pods();
                 }
                 () = changed(&mut static_pods) => {
-                    self.sync_static_pods();
                     self.admit_preemptors();
+                    self.sync_static_pods();
                 }
                 Some(ended) = self.mirrors.ended() => {
                     self.mirrors.record(ended);
@@ -258,8 +266,8 @@ impl PodWorkers {
         self.workers.remove(uid);
         self.survivors.remove(uid);
         self.pods.remove(uid);
-        self.sync_static_pods();
         self.admit_preemptors();
+        self.sync_static_pods();
     }
 
     fn happened(&mut self, event: RuntimeEvent) {
