@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
+
+use runtime::program::Program;
 
 use super::container::{AppArmorProfile, SecurityContext};
 use super::error::{Result, RuntimeError};
@@ -90,8 +92,9 @@ impl AppArmor {
             source,
         };
         // Not from its cache, and in place of what may have been loaded meanwhile.
-        let mut child = Command::new(parser)
-            .args(["--skip-cache", "--replace"])
+        let program = Program::new(parser).option("--skip-cache").option("--replace");
+        let mut child = program
+            .into_command()
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -207,7 +207,8 @@ mod tests {
                 "invalid pod: metadata.name: Invalid value: \"Web-",
             ),
             (pod("name: web, ", "name: web, uid: ../x, "), "invalid pod: metadata.uid: Invalid"),
-            (pod("name: main, ", ""), "couldn't parse as pod"),
+            (pod("name: main, ", ""), "invalid pod: name of a container: Invalid value: \"\""),
+            (pod("spec: {", "spec: 1 #{"), "couldn't parse as pod"),
             (pod("image: 'web:1', ", ""), "invalid pod: image of container \"main\": Required"),
             (
                 pod("spec: {", "spec: {serviceAccountName: own, "),
