@@ -22,6 +22,7 @@ pub use safety::permit;
 pub const REJECTED: &str = "Pod was rejected: ";
 /// From this priority on, a pod is critical (`system-cluster-critical`).
 pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+const NODE_CRITICAL: &str = "system-node-critical";
 /// Reason of a pod that is not admitted because something failed.
 const UNEXPECTED: &str = "UnexpectedAdmissionError";
 /// What is looked at first.
@@ -122,6 +123,11 @@ pub fn with_own(
 /// Whether the pod must run: others are preempted for it. A static pod always must.
 pub fn is_critical(pod: &Pod) -> bool {
     pod.is_static() || pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY
+}
+
+/// Whether the node cannot do without the pod (`IsNodeCriticalPod`).
+pub fn is_node_critical(pod: &Pod) -> bool {
+    is_critical(pod) && pod.spec_ref().priority_class_name.as_deref() == Some(NODE_CRITICAL)
 }
 
 /// The node is not one of those that the pod can run on, or has its ports in use.

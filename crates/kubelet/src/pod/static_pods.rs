@@ -254,7 +254,7 @@ mod tests {
         let (a, b) = (directory.path().join("a.yaml"), directory.path().join("b.yaml"));
         fs::write(&a, manifest("a")).unwrap();
         fs::write(&b, manifest("b")).unwrap();
-        assert_eq!(files(&a), [a.clone()]);
+        assert_eq!(files(&a), std::slice::from_ref(&a));
         assert_eq!(files(directory.path()), [a, b]);
         assert_eq!(files(&directory.path().join("none")), Vec::<PathBuf>::new());
     }

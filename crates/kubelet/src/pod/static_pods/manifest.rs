@@ -130,6 +130,9 @@ fn problem(pod: &Pod) -> Option<String> {
     if of_pod.is_some() {
         return of_pod;
     }
+    if api::pod::is_object_uid(&uid) {
+        return Some(format!("metadata.uid: Invalid value: {uid:?}: it may be another pod's"));
+    }
     if spec.containers.is_empty() {
         return Some("spec.containers: Required value".to_owned());
     }
@@ -207,6 +210,10 @@ mod tests {
                 "invalid pod: metadata.name: Invalid value: \"Web-",
             ),
             (pod("name: web, ", "name: web, uid: ../x, "), "invalid pod: metadata.uid: Invalid"),
+            (
+                pod("name: web, ", "name: web, uid: 6298388c-f466-4303-bf1c-cdaa1edf07fa, "),
+                "invalid pod: metadata.uid: Invalid",
+            ),
             (pod("name: main, ", ""), "invalid pod: name of a container: Invalid value: \"\""),
             (pod("spec: {", "spec: 1 #{"), "couldn't parse as pod"),
             (pod("image: 'web:1', ", ""), "invalid pod: image of container \"main\": Required"),

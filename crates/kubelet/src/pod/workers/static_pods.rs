@@ -193,10 +193,17 @@ fn mirror(pod: &Pod, node: &Node) -> Pod {
 async fn create(client: &Client, node: &Node, pod: &Pod) -> Result<Known, client::Error> {
     let pods: Api<Pod> = Api::namespaced(client, pod.pod_namespace());
     let made = match pods.create(&mirror(pod, node)).await {
-        Err(error) if error.is_already_exists() => pods.get(pod.pod_name()).await,
-        made => made,
+        // An old mirror is replaced; somebody else's pod is not.
+        Err(error) if error.is_already_exists() => {
+            let found = pods.get(pod.pod_name()).await?;
+            if !api::pod::is_mirror(&found) {
+                return Err(error);
+            }
+            found
+        }
+        made => made?,
     };
-    Ok(Known::Is(Arc::new(made?)))
+    Ok(Known::Is(Arc::new(made)))
 }
 
 async fn delete(client: &Client, mirror: &Pod) -> Result<Known, client::Error> {
@@ -310,6 +317,9 @@ mod tests {
         assert!(is_mirror_of(&mirror, &own) && api::pod::is_mirror(&mirror) && own.is_static());
         assert!(!mirror.is_static(), "an object of the apiserver");
         assert_eq!(api::pod::uid_on_node(&mirror), Some("a"));
+        let others = pod("6298388c-f466-4303-bf1c-cdaa1edf07fa");
+        let false_mirror = mirror_of(&others, false);
+        assert_eq!(api::pod::uid_on_node(&false_mirror), Some("of-mirror"));
         let owner = &mirror.metadata.owner_references.as_ref().unwrap()[0];
         assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("Node", "u1"));
         assert_eq!((owner.controller, owner.block_owner_deletion), (Some(true), None));
