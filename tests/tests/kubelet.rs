@@ -15,6 +15,8 @@ mod probes;
 mod resources;
 #[path = "kubelet/start_failures.rs"]
 mod start_failures;
+#[path = "kubelet/static_pods.rs"]
+mod static_pods;
 #[path = "kubelet/user_namespaces.rs"]
 mod user_namespaces;
 #[path = "kubelet/volumes.rs"]
@@ -39,11 +41,14 @@ use start_failures::{
     a_corrected_annotation_starts_its_pod, pods_that_a_node_does_not_allow_are_rejected,
     probes_that_cannot_run_do_not_count, reasons_for_failed_starts_are_reported,
 };
+use static_pods::{a_static_pod_starts_without_the_apiserver, static_pods_follow_their_files};
 use std::process::ExitCode;
 use testkit::suite::Fixture;
 use testkit::{Options, manifest, scenarios, suite, wait};
 use tests::pods;
-use user_namespaces::a_pod_has_users_of_its_own;
+use user_namespaces::{
+    a_pod_has_users_of_its_own, containers_of_a_pod_with_users_of_its_own_share_processes,
+};
 use volumes::{
     a_container_restarts_with_the_new_file_of_a_config_map, a_group_gets_the_pods_own_volumes_only,
     secrets_are_in_memory_and_outlive_the_kubelet,
@@ -65,6 +70,8 @@ fn main() -> ExitCode {
             the_limits_of_a_pod_hold_for_its_containers,
             a_critical_pod_preempts_another,
             huge_pages_are_a_resource_and_a_volume,
+            static_pods_follow_their_files,
+            a_static_pod_starts_without_the_apiserver,
             a_pod_waits_for_missing_objects,
             init_containers_and_sidecars_run_in_order,
             probes_control_readiness_and_restarts,
@@ -82,6 +89,7 @@ fn main() -> ExitCode {
             a_volume_over_its_limit_evicts_its_pod,
             users_and_groups_are_applied,
             a_pod_has_users_of_its_own,
+            containers_of_a_pod_with_users_of_its_own_share_processes,
             a_pod_gets_its_grace_period,
             a_forced_deletion_frees_the_ports_of_a_pod,
             an_ephemeral_container_joins_its_pod,

@@ -16,7 +16,10 @@ use faults::{
     a_claim_larger_than_the_disk_is_refused, a_killed_provisioner_makes_each_volume_once,
     a_vanished_volume_is_reported,
 };
-use images::{a_block_device_keeps_its_bytes, an_image_enforces_its_size_and_grows_while_mounted};
+use images::{
+    a_block_device_keeps_its_bytes, an_expansion_that_fails_is_given_up_for_a_smaller_one,
+    an_image_enforces_its_size_and_grows_while_mounted,
+};
 use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod};
 use on_demand::{
     a_claim_is_served_without_any_set_up, a_directory_takes_its_new_size,
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
             a_directory_takes_its_new_size,
             an_ephemeral_volume_goes_with_its_pod,
             an_image_enforces_its_size_and_grows_while_mounted,
+            an_expansion_that_fails_is_given_up_for_a_smaller_one,
             a_block_device_keeps_its_bytes,
             a_prepared_volume_is_chosen_and_used_again,
             pods_find_the_nodes_of_prepared_volumes,

@@ -12,7 +12,7 @@
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what
 //!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand. [`webhook`]: how
-//!   webhooks are reached.
+//!   webhooks are reached. [`defaults`] of pods, and the objects that they refer to ([`references`]).
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -22,6 +22,7 @@
 pub mod address;
 pub mod apply;
 pub mod custom;
+pub mod defaults;
 pub mod duration;
 pub mod fields;
 pub mod jsonpath;
@@ -35,6 +36,7 @@ pub mod pod;
 pub mod protobuf;
 pub mod quantity;
 pub mod quota;
+pub mod references;
 pub mod schema;
 pub mod status;
 pub mod strategic;

@@ -57,6 +57,28 @@ pub fn resources(spec: &PodSpec, side: Side) -> Resources {
     running
 }
 
+/// Annotation of the mirror of a static pod: the uid that the pod has on its node.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Whether this is the mirror of a static pod, which a kubelet runs from a file.
+pub fn is_mirror(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key(MIRROR))
+}
+
+/// The uid by which the pod's kubelet knows it: that of the object, unless it is a mirror. No mirror
+/// can pass for another pod of the apiserver's.
+pub fn uid_on_node(pod: &Pod) -> Option<&str> {
+    let mirrored = pod.metadata.annotations.as_ref().and_then(|all| all.get(MIRROR));
+    let mirrored = mirrored.filter(|uid| !is_object_uid(uid));
+    mirrored.or(pod.metadata.uid.as_ref()).map(String::as_str)
+}
+
+/// Whether a uid has the form of those that the apiserver gives: a static pod has none of them.
+pub fn is_object_uid(uid: &str) -> bool {
+    const LENGTHS: [usize; 5] = [8, 4, 4, 4, 12];
+    uid.split('-').map(str::len).eq(LENGTHS)
+}
+
 /// The name of the node's end of the link of a pod with a network of its own: 4 + 11 characters, the
 /// maximum length of an interface name. The kubelet creates the link, and the proxy recognizes the
 /// pod's packets by it.

@@ -20,7 +20,6 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
-mod fill;
 mod ingress;
 mod ingress_class;
 mod job;
@@ -56,6 +55,7 @@ mod workload;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use api::defaults::fill;
 use api::object::Object;
 use api::status::FieldError;
 use api::{Kind, KindRow};

@@ -128,7 +128,10 @@ fn controller(object: &Value, out: &mut Description) {
 pub async fn events(client: &Client, object: &Value, out: &mut Description) -> anyhow::Result<()> {
     let metadata = &object["metadata"];
     let namespace = metadata["namespace"].as_str().unwrap_or("");
-    let field_selector = format!("involvedObject.uid={}", text::word(&metadata["uid"]));
+    // The events of a static pod are those of what its kubelet runs, not of its mirror.
+    let mirrored = &metadata["annotations"][api::pod::MIRROR];
+    let uid = if mirrored.is_string() { mirrored } else { &metadata["uid"] };
+    let field_selector = format!("involvedObject.uid={}", text::word(uid));
     let options = ListOptions { field_selector, ..Default::default() };
     let mut events = Api::<Event>::namespaced(client, namespace).list(&options).await?.items;
     if events.is_empty() {

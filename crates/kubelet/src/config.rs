@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use runtime::flags::CommonFlags;
 
+use crate::devices::topology;
 use crate::image::VerificationPolicy;
 
 /// Command line of `skiff-kubelet`.
@@ -31,6 +32,10 @@ pub struct Flags {
     /// Where volumes, namespaces, logs and allocations are kept.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub root_dir: PathBuf,
+
+    /// Folder with the manifests of static pods, or one manifest.
+    #[arg(long, value_name = "PATH")]
+    pub pod_manifest_path: Option<PathBuf>,
 
     /// containerd's socket.
     #[arg(long, default_value = "unix:///run/containerd/containerd.sock")]
@@ -94,6 +99,14 @@ pub struct Flags {
     /// separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub allowed_unsafe_sysctls: Vec<String>,
+
+    /// How devices of a pod are kept close together.
+    #[arg(long, value_enum, default_value_t)]
+    pub topology_manager_policy: topology::Policy,
+
+    /// What is kept close together: each container's devices, or those of the whole pod.
+    #[arg(long, value_enum, default_value_t)]
+    pub topology_manager_scope: topology::Scope,
 
     /// Labels to register the node with: key=value, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = label)]
@@ -197,6 +210,11 @@ impl Directories {
     /// Sockets of device plugins, and what they have allocated.
     pub fn device_plugins(&self) -> PathBuf {
         self.root.join("device-plugins")
+    }
+
+    /// The socket at which agents ask what pods have.
+    pub fn pod_resources(&self) -> PathBuf {
+        self.root.join("pod-resources")
     }
 
     /// The pod network's allocations.

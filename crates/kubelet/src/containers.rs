@@ -16,6 +16,7 @@
 //! Every call is idempotent. A call made while containerd is down fails with
 //! [`RuntimeError::Unavailable`]; the connection recovers by itself.
 
+mod apparmor;
 mod attach;
 mod bundle;
 mod client;
@@ -57,8 +58,8 @@ use tokio::task::AbortHandle;
 
 pub use attach::{AttachOutput, AttachRequest, AttachSession};
 pub use container::{
-    ContainerConfig, ContainerUser, Device, Mount, MountPropagation, SeccompProfile,
-    SecurityContext,
+    AppArmorProfile, ContainerConfig, ContainerUser, Device, Mount, MountPropagation,
+    SeccompProfile, SecurityContext,
 };
 pub use error::{Result, RuntimeError};
 pub use exec::{ExecControl, ExecOutput, ExecRequest, ExecSession};
@@ -110,6 +111,11 @@ impl Runtime {
     /// Whether pods can have user namespaces of their own.
     pub fn supports_user_namespaces(&self) -> bool {
         self.inner.machine.user_namespaces && self.inner.config.snapshotter == "overlayfs"
+    }
+
+    /// Whether the kernel enforces AppArmor profiles.
+    pub fn supports_app_armor(&self) -> bool {
+        self.inner.machine.app_armor.is_enabled()
     }
 
     /// The kubelet's root directory.

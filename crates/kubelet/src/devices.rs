@@ -3,7 +3,7 @@
 //!
 //! A plugin registers at [`registration`]'s socket and lists its devices ([`plugin`]); the node's
 //! status has their number. Before a pod's first container starts, its devices are chosen
-//! ([`choice`], pure) and allocated; what has been allocated is on disk ([`checkpoint`]) before it
+//! ([`choice`] and [`topology`], pure) and allocated; what has been allocated is on disk ([`checkpoint`]) before it
 //! is used, and stays the pod's until its volumes are torn down, however often the kubelet restarts.
 //! The manager must not know pod workers, and keeps no queue: it is asked.
 
@@ -17,6 +17,7 @@ mod registration;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -33,7 +34,8 @@ use state::State;
 
 pub use error::DeviceError;
 pub use injection::Injection;
-pub use state::Offer;
+pub use state::{KnownDevice, Offer};
+pub use topology::Topology;
 
 /// How long the devices of a plugin that is gone still count for the node's capacity, as upstream:
 /// it may only be restarting.
@@ -45,6 +47,7 @@ pub struct DeviceManager(Arc<Inner>);
 
 struct Inner {
     directory: PathBuf,
+    topology: Topology,
     state: Mutex<State>,
     /// One pod after the other, so that none is given what another is about to get.
     allocating: tokio::sync::Mutex<()>,
@@ -55,7 +58,7 @@ impl DeviceManager {
     /// Reads what was allocated, and lets plugins register until `shutdown`. Sockets of an earlier
     /// process are removed, which tells its plugins to register again. A node runs without devices
     /// rather than not at all.
-    pub fn start(directory: PathBuf, shutdown: CancellationToken) -> Self {
+    pub fn start(directory: PathBuf, topology: Topology, shutdown: CancellationToken) -> Self {
         let found = checkpoint::read(&directory).unwrap_or_else(|error| {
             tracing::error!(%error, "nobody knows which devices are allocated");
             Default::default()
@@ -63,8 +66,8 @@ impl DeviceManager {
         let state = State::restored(found, clock::monotonic());
         let (changed, _) = watch::channel(0);
         let allocating = tokio::sync::Mutex::default();
-        let manager =
-            Self(Arc::new(Inner { directory, state: Mutex::new(state), allocating, changed }));
+        let state = Mutex::new(state);
+        let manager = Self(Arc::new(Inner { directory, topology, state, allocating, changed }));
         let serving = registration::prepare(&manager.0.directory)
             .and_then(|()| registration::serve(manager.clone(), shutdown));
         if let Err(error) = serving {
@@ -92,6 +95,18 @@ impl DeviceManager {
     /// The health of each container's devices, for its status.
     pub fn health(&self, pod_uid: &str) -> BTreeMap<String, Vec<ResourceStatus>> {
         self.0.state.lock().health(pod_uid)
+    }
+
+    /// What each container of a pod has.
+    pub fn of_pod(&self, pod_uid: &str) -> BTreeMap<String, Vec<KnownDevice>> {
+        let state = self.0.state.lock();
+        let of_container = |(name, has): (&String, &_)| (name.clone(), state.known(has));
+        state.of_pod(pod_uid).map(of_container).collect()
+    }
+
+    /// All healthy devices, in use or not.
+    pub fn healthy(&self) -> Vec<KnownDevice> {
+        self.0.state.lock().healthy()
     }
 
     /// Frees the devices of a pod.

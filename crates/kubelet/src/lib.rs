@@ -24,6 +24,7 @@ pub mod cgroup;
 pub mod config;
 pub mod containers;
 mod devices;
+mod directory_watch;
 mod events;
 pub mod image;
 pub mod logs;

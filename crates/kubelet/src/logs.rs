@@ -8,7 +8,6 @@
 //! there may be more.
 
 mod attach;
-mod follow;
 mod format;
 mod logger;
 mod path;

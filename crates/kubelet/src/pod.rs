@@ -1,7 +1,7 @@
 //! Pods: a worker per pod that observes, plans and applies.
 //!
 //! - [`workers`] gives each pod bound to the node a [`worker`] and notifies it; [`manager`] is the
-//!   list of the node's pods.
+//!   list of the node's pods; [`static_pods`] come from files.
 //! - A worker gathers an [`observed::Observed`], asks [`plan`] what to do and [`status`] what to
 //!   report, and runs the actions ([`apply`]). Their outcomes go to its [`worker::state`] and wake
 //!   it again.
@@ -29,6 +29,7 @@ pub mod plan;
 pub mod pod_ext;
 pub mod qos;
 pub mod resources;
+pub mod static_pods;
 pub mod status;
 pub mod worker;
 pub mod workers;

@@ -10,6 +10,7 @@ mod images;
 mod logs;
 mod metrics;
 mod pages;
+pub mod pod_resources;
 mod port_forward;
 mod service;
 mod service_proxy;

@@ -62,6 +62,12 @@ impl Services {
             _ => None,
         }
     }
+
+    /// The same, of the services that are known so far: a static pod does not wait for the
+    /// apiserver.
+    pub fn known_variables(&self, namespace: &str, links: bool) -> BTreeMap<String, String> {
+        variables(&self.table.read(), namespace, links)
+    }
 }
 
 async fn follow(client: Client, table: Arc<RwLock<Table>>, synced: watch::Sender<bool>) {

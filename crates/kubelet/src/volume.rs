@@ -19,6 +19,7 @@ mod claim;
 mod content;
 mod directory;
 mod error;
+mod expansion;
 mod local_path;
 pub mod mount;
 mod once;

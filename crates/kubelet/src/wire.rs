@@ -16,11 +16,11 @@ use tokio_util::sync::CancellationToken;
 use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
 use crate::containers::{Runtime, RuntimeConfig};
-use crate::devices::DeviceManager;
+use crate::devices::{DeviceManager, Topology};
 use crate::events::EventRecorder;
 use crate::image::{GcPolicy, ImageService, Verification};
 use crate::logs::LogConfig;
-use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, register};
+use crate::node::agent::{Agent, AgentParts, HEALTH_NODE, HEALTH_RUNTIME, described, register};
 use crate::node::eviction_manager::EvictionManager;
 use crate::node::lease;
 use crate::node::machine_info::MachineInfo;
@@ -29,9 +29,10 @@ use crate::objects::Objects;
 use crate::pod::context::{Context, NodeInfo};
 use crate::pod::hosts::ClusterDns;
 use crate::pod::manager::PodManager;
+use crate::pod::static_pods;
 use crate::pod::workers::PodWorkers;
 use crate::probe::prober::Prober;
-use crate::server::{self, ServerParts};
+use crate::server::{self, ServerParts, pod_resources};
 use crate::services::Services;
 use crate::volume::VolumeManager;
 use crate::volume::mount::make_directory;
@@ -67,13 +68,17 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     prepare_cgroups(&cgroups, &facts).await?;
     let images = ImageService::new(&runtime, &flags.insecure_registry, verification(&flags))?;
 
-    let node = registered(&client, &flags, &shutdown).await?;
-    let (node_sender, node) = watch::channel(Arc::new(node));
+    // As it is before it is registered: enough for static pods.
+    let (node_sender, node) =
+        watch::channel(Arc::new(described(&flags.node_name, &flags.labels())));
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressures) = watch::channel(Pressures::default());
     let pods = PodManager::default();
     let recorder = client::events::EventRecorder::new(client.clone(), "kubelet", &flags.node_name);
-    let devices = DeviceManager::start(directories.device_plugins(), shutdown.clone());
+    let topology = Topology::read(flags.topology_manager_policy, flags.topology_manager_scope);
+    let topology = topology.map_err(anyhow::Error::msg).context("--topology-manager-policy")?;
+    let devices = DeviceManager::start(directories.device_plugins(), topology, shutdown.clone());
+    pod_resources::start(&directories.pod_resources(), &pods, &devices, shutdown.clone());
     let context = Arc::new(Context {
         volumes: VolumeManager::new(
             &client,
@@ -98,11 +103,19 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         objects,
     });
 
+    let manifests = flags.pod_manifest_path.clone();
+    let static_pods =
+        manifests.map(|path| static_pods::start(path, flags.node_name.clone(), shutdown.clone()));
+    let (of_node, shortages) = (node.clone(), pressures.clone());
+    let workers =
+        PodWorkers::new(Arc::clone(&context), pods.clone(), of_node, shortages, static_pods);
+    let workers = tokio::spawn(workers.run(shutdown.clone()));
+    node_sender.send_replace(Arc::new(registered(&client, &flags, &shutdown).await?));
+
     let parts = ServerParts::new(&context, &pods, &flags).context("set up the server")?;
     let port = server::start(parts, shutdown.clone()).await.context("start the server")?;
     tokio::spawn(context.volumes.clone().follow(shutdown.clone()));
     tokio::spawn(lease::keep(client.clone(), Arc::clone(&clock), node.clone()));
-    let node_pressures = pressures.clone();
     let agent = Agent::new(AgentParts {
         client,
         recorder: context.recorder.clone(),
@@ -128,7 +141,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         notify::ready();
         tracing::info!(port, "the kubelet is ready");
     });
-    PodWorkers::new(context, pods, node, node_pressures).run(shutdown).await;
+    workers.await?;
     agent.await?;
     Ok(())
 }

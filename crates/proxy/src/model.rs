@@ -300,7 +300,7 @@ impl Pod {
             .chain(sidecars)
             .flat_map(|container| container.ports.iter().flatten());
         let ips = status.into_iter().flat_map(|status| status.pod_ips.iter().flatten());
-        let uid = object.metadata.uid.as_deref();
+        let uid = api::pod::uid_on_node(object);
         Self {
             link: uid.map(|uid| LinkName::new(&api::pod::link_name(uid))),
             ips: ips.filter_map(|ip| ip.ip.parse().ok()).collect(),

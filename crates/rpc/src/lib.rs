@@ -1,8 +1,8 @@
 //! The gRPC layer of Skiff's components: code generated from `proto/`, TLS channels, identities
 //! from client certificates, and the mapping between Kubernetes' `Status` and gRPC's.
 //!
-//! Entry points: [`api_v1`], [`kubelet_v1`], [`scheduler_v1`] and [`deviceplugin_v1beta1`] (generated), [`tls`],
-//! [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
+//! Entry points: [`api_v1`], [`kubelet_v1`], [`scheduler_v1`], [`deviceplugin_v1beta1`] and [`podresources_v1`]
+//! (generated), [`tls`], [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
 
 pub mod incoming;
 pub mod status;
@@ -41,6 +41,12 @@ pub use skiff::scheduler::v1 as scheduler_v1;
 pub mod deviceplugin_v1beta1 {
     #![allow(clippy::all)]
     tonic::include_proto!("v1beta1");
+}
+
+/// Messages, client and server between a kubelet and agents that monitor devices.
+pub mod podresources_v1 {
+    #![allow(clippy::all)]
+    tonic::include_proto!("v1");
 }
 
 /// The encoded `FileDescriptorSet` of all services, for gRPC reflection.

@@ -7,12 +7,14 @@ use client::{Api, DeleteOptions, PatchKind};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rpc::deviceplugin_v1beta1 as pb;
+use rpc::podresources_v1::pod_resources_lister_client::PodResourcesListerClient;
+use rpc::{deviceplugin_v1beta1 as pb, podresources_v1 as podresources};
 use serde_json::json;
 use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::device_plugin::{Call, Plugin, Running};
 use tests::pods;
+use tonic::transport::Endpoint;
 
 use super::{create, exec, id, start_failures::event};
 
@@ -169,6 +171,7 @@ pub async fn devices_of_a_plugin_are_given_to_pods(fixture: &Fixture) -> anyhow:
                 Call::PreStart(chosen),
             ]
     );
+    agents_see_what_pods_have(fixture, &pod).await?;
     let requested = "requested: 2, used: 1, capacity: 2";
     let text = format!("Node didn't have enough resource: {WIDGET}, {requested}");
     create(fixture, &bound("greedy", 0, 2)).await?;
@@ -188,6 +191,44 @@ pub async fn devices_of_a_plugin_are_given_to_pods(fixture: &Fixture) -> anyhow:
 
     health_is_reported(fixture, &plugin, &pod).await?;
     a_restart_keeps_devices(fixture, &plugin, running, &pod).await
+}
+
+/// PodResources, as monitoring agents ask for it.
+async fn agents_see_what_pods_have(fixture: &Fixture, pod: &Pod) -> anyhow::Result<()> {
+    let socket = fixture.cluster.folder().join("nodes/node-1/kubelet/pod-resources/kubelet.sock");
+    let endpoint = Endpoint::try_from(format!("unix:{}", socket.display()))?;
+    let mut client = PodResourcesListerClient::new(endpoint.connect().await?);
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let widget = |id: &str| podresources::ContainerDevices {
+        resource_name: WIDGET.to_owned(),
+        device_ids: vec![id.to_owned()],
+        topology: None,
+    };
+    let expected = podresources::PodResources {
+        name: name.clone(),
+        namespace: fixture.namespace.clone(),
+        containers: vec![podresources::ContainerResources {
+            name: "main".to_owned(),
+            devices: vec![widget("w2")],
+            ..Default::default()
+        }],
+    };
+    let list = client.list(podresources::ListPodResourcesRequest {}).await?.into_inner();
+    ensure!(list.pod_resources.contains(&expected), "{list:?}");
+    let request = |pod_name: String| podresources::GetPodResourcesRequest {
+        pod_name,
+        pod_namespace: fixture.namespace.clone(),
+    };
+    let one = client.get(request(name)).await?.into_inner();
+    ensure!(one.pod_resources == Some(expected), "{one:?}");
+    let none =
+        client.get(request("none".to_owned())).await.err().context("there is no such pod")?;
+    let text = format!("pod none in namespace {} not found", fixture.namespace);
+    ensure!(none.message() == text, "{none}");
+    let all = podresources::AllocatableResourcesRequest {};
+    let all = client.get_allocatable_resources(all).await?.into_inner();
+    ensure!(all.devices == [widget("w1"), widget("w2")], "{all:?}");
+    Ok(())
 }
 
 async fn health_is_reported(fixture: &Fixture, plugin: &Plugin, pod: &Pod) -> anyhow::Result<()> {

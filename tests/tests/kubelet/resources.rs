@@ -12,6 +12,7 @@ use testkit::suite::Fixture;
 use testkit::wait::{self, Selection};
 use tests::pods;
 
+use super::static_pods::Manifest;
 use super::{create, exec, start_failures::event};
 
 pub async fn the_limits_of_a_pod_hold_for_its_containers(fixture: &Fixture) -> anyhow::Result<()> {
@@ -146,6 +147,21 @@ spec:
     ensure!(status.reason.as_deref() == Some("UnexpectedAdmissionError"), "{:?}", status.reason);
     let text = "no set of running pods found to reclaim resources: [(res: cpu, q: ";
     ensure!(status.message.is_some_and(|message| message.contains(text)));
+
+    // A static pod is critical whatever its priority.
+    let api: Api<Pod> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
+    api.delete("critical", &client::DeleteOptions::default()).await?;
+    pods::until(fixture, "", "it is gone", |pods| !pods.contains_key("critical")).await?;
+    create(fixture, &pod("filler-2", "", most)).await?;
+    pods::ready(fixture, "filler-2").await?;
+    let manifest = Manifest::write(fixture, "preemptor", &format!("requests: {{cpu: {most}m}}"))?;
+    pods::ready(fixture, "preemptor-node-1").await?;
+    let filler = pods::one(fixture, "filler-2", "it is preempted", failed).await?;
+    let reason = filler.status.and_then(|status| status.reason);
+    ensure!(reason.as_deref() == Some("Preempting"), "{reason:?}");
+    drop(manifest);
+    let gone = |pods: &BTreeMap<String, Pod>| !pods.contains_key("preemptor-node-1");
+    pods::until(fixture, "", "the static pod is gone", gone).await?;
     Ok(())
 }
 

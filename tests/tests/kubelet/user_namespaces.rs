@@ -54,6 +54,41 @@ spec:
   containers: [{name: main, image: "skiff.test/testserver:v1", args: [serve], readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}}]
 "#;
 
+const SHARED: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: shared}
+spec:
+  hostUsers: false
+  shareProcessNamespace: true
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "skiff.test/busybox:1", command: [sleep, "1000"]}
+  - {name: beside, image: "skiff.test/busybox:1", command: [sleep, "2000"]}
+"#;
+
+/// Processes see each other, and have users that are not the node's.
+pub async fn containers_of_a_pod_with_users_of_its_own_share_processes(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    create(fixture, SHARED).await?;
+    let pod = pods::ready(fixture, "shared").await?;
+    let look = "cat /proc/1/comm; grep -l '^sleep.2000' /proc/[0-9]*/cmdline";
+    let seen = exec(fixture, "shared", "main", look)?;
+    let lines: Vec<&str> = seen.lines().collect();
+    let ["pause", beside] = lines.as_slice() else { anyhow::bail!("it sees {seen}") };
+    let pid = beside.trim_start_matches("/proc/").trim_end_matches("/cmdline");
+    exec(fixture, "shared", "main", &format!("kill -KILL {pid}"))?;
+    pods::one(fixture, "shared", "the killed container has restarted", |pod| {
+        pods::restarts(pod, "beside") == 1 && pods::is_ready(pod)
+    })
+    .await?;
+    let first = first_id(fixture, "shared")?;
+    let pid = host_pid(&pod)?;
+    ensure!(std::fs::metadata(format!("/proc/{pid}"))?.uid() == first);
+    gone(fixture, &[pod]).await
+}
+
 /// The ids on the node of a container's root: the first of its mapping.
 fn first_id(fixture: &Fixture, pod: &str) -> anyhow::Result<u32> {
     let map = exec(fixture, pod, "main", "cat /proc/self/uid_map")?;

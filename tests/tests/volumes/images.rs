@@ -69,11 +69,15 @@ pub async fn an_image_enforces_its_size_and_grows_while_mounted(
     // Unmounted, it grows with its next pod.
     exec(fixture, "user", "rm -f /data/fill; echo one > /data/row; sync")?;
     delete_pod(fixture, "user").await?;
-    wait::eventually("its device is free", async || {
-        ensure!(devices(fixture).is_empty(), "{:?}", devices(fixture));
-        Ok(())
-    })
-    .await?;
+    devices_are_free(fixture).await?;
+    if !may_change_mounted()? {
+        // The next expansion begins when this one is done.
+        create(fixture, &pod("between", "data")).await?;
+        pods::ready(fixture, "between").await?;
+        has_size(fixture, "40Mi").await?;
+        delete_pod(fixture, "between").await?;
+        devices_are_free(fixture).await?;
+    }
     let larger = json!({"spec": {"resources": {"requests": {"storage": "64Mi"}}}});
     claims.patch("data", PatchKind::Merge, &larger).await?;
     waits_for_a_pod(fixture).await?;
@@ -91,6 +95,73 @@ pub async fn an_image_enforces_its_size_and_grows_while_mounted(
     ensure!(!path.exists() && devices(fixture).is_empty());
     fixture.cluster.skiff(&["delete", "sc", &fixture.namespace])?;
     Ok(())
+}
+
+/// More than any disk, more than the room on this one, and what fits.
+pub async fn an_expansion_that_fails_is_given_up_for_a_smaller_one(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let of_class = format!(", storageClassName: {}", fixture.namespace);
+    create(fixture, &(class(fixture) + &claim("data", "16Mi", &of_class) + &pod("user", "data")))
+        .await?;
+    pods::ready(fixture, "user").await?;
+    let volume = volume_of(fixture, "data").await?;
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(fixture.cluster.client(), &fixture.namespace);
+    let ask = async |size: &str| {
+        let request = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        claims.patch("data", PatchKind::Merge, &request).await
+    };
+    ask("8Pi").await?;
+    let failed = expansion(fixture, "ControllerResizeInfeasible", "ControllerResizeError").await?;
+    ensure!(failed.contains("not the"), "{failed}");
+
+    let disk = nix::sys::statvfs::statvfs(&fixture.cluster.folder())?;
+    let free = disk.blocks_available() * disk.fragment_size();
+    let total = disk.blocks() * disk.fragment_size();
+    ask(&(free + (total - free) / 2).to_string()).await?;
+    let failed = expansion(fixture, "NodeResizeInfeasible", "NodeResizeError").await?;
+    ensure!(failed.contains("No space left on device"), "{failed}");
+    let text = "MountVolume.NodeExpandVolume failed for volume";
+    event(fixture, "user", "VolumeResizeFailed", text).await?;
+
+    let refused = ask("16Mi").await.err().context("a claim does not get smaller")?;
+    ensure!(refused.to_string().contains("field can not be less than status.capacity"));
+    ask("40Mi").await?;
+    if !may_change_mounted()? {
+        waits_for_a_pod(fixture).await?;
+        delete_pod(fixture, "user").await?;
+        devices_are_free(fixture).await?;
+        create(fixture, &pod("next", "data")).await?;
+        pods::ready(fixture, "next").await?;
+    }
+    has_size(fixture, "40Mi").await?;
+    clean_up(fixture, &[name(&volume)]).await?;
+    fixture.cluster.skiff(&["delete", "sc", &fixture.namespace])?;
+    Ok(())
+}
+
+/// Waits until the claim's expansion is in this state; returns the message of the condition.
+async fn expansion(fixture: &Fixture, state: &str, condition: &str) -> anyhow::Result<String> {
+    let what = format!("its expansion is {state}");
+    let message = |claim: &PersistentVolumeClaim| {
+        let status = claim.status.as_ref()?;
+        let states = status.allocated_resource_statuses.as_ref()?;
+        let mut conditions = status.conditions.iter().flatten();
+        let found = conditions.find(|one| one.type_ == condition)?;
+        (states.get("storage")? == state).then(|| found.message.clone().unwrap_or_default())
+    };
+    let claim = claim_when(fixture, "data", &what, |claim| message(claim).is_some()).await?;
+    Ok(message(&claim).unwrap_or_default())
+}
+
+/// The kernel frees the device of an unmounted image a moment later.
+async fn devices_are_free(fixture: &Fixture) -> anyhow::Result<()> {
+    wait::eventually("all devices are free", async || {
+        ensure!(devices(fixture).is_empty(), "{:?}", devices(fixture));
+        Ok(())
+    })
+    .await
 }
 
 /// Whether the kernel lets root change a file system that is mounted: ext4 asks for CAP_SYS_RESOURCE.

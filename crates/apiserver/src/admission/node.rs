@@ -17,8 +17,6 @@ use crate::authz::Attributes;
 use crate::core::Call;
 use crate::scan;
 
-pub use mirror::is_mirror;
-
 /// Labels that only an administrator may set.
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
 /// Kubernetes' own labels that a kubelet may set.

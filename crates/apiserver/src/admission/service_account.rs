@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use api::pod::is_mirror;
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
@@ -11,7 +12,6 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::Value;
 
-use super::node::is_mirror;
 use crate::core::Call;
 use crate::meta::random_suffix;
 use crate::references::{self, Naming};

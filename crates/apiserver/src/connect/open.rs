@@ -100,7 +100,7 @@ fn reference(found: &PodOnNode, container: String) -> pb::ContainerRef {
     pb::ContainerRef {
         namespace: metadata.namespace.clone().unwrap_or_default(),
         pod: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
+        uid: api::pod::uid_on_node(&found.pod).unwrap_or_default().to_owned(),
         container,
     }
 }

@@ -5,6 +5,7 @@ use super::columns;
 use super::path::Path;
 use super::persistent_volume::unset;
 use super::semantic;
+use api::defaults::volume::claim_spec;
 use api::quantity::Quantity;
 use api::status::FieldError;
 use jiff::Timestamp;
@@ -18,17 +19,9 @@ use super::{Column, Context, Strategy, fill};
 /// The strategy of PersistentVolumeClaims.
 pub struct Rules;
 
-/// `SetDefaults_PersistentVolumeClaimSpec`.
-pub fn default_spec(spec: &mut PersistentVolumeClaimSpec) {
-    fill::text(&mut spec.volume_mode, "Filesystem");
-    let resources = spec.resources.get_or_insert_default();
-    fill::amounts(&mut resources.requests);
-    fill::amounts(&mut resources.limits);
-}
-
 /// Defaults of a claim, also inside a StatefulSet.
 pub fn default(claim: &mut PersistentVolumeClaim) {
-    default_spec(claim.spec.get_or_insert_default());
+    claim_spec(claim.spec.get_or_insert_default());
     fill::text(&mut claim.status.get_or_insert_default().phase, "Pending");
 }
 
@@ -115,7 +108,8 @@ impl Strategy for Rules {
         errors
     }
 
-    /// Only the size of a bound claim may change, and only grow.
+    /// Only the size of a bound claim may change. It may be reduced to give up an expansion, but not
+    /// to what the claim has, or below.
     fn validate_update(
         &self,
         new: &PersistentVolumeClaim,
@@ -147,9 +141,26 @@ impl Strategy for Rules {
             let problem = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
             errors.push(FieldError::forbidden("spec", problem));
         }
-        if size(spec) < size(was) {
+        let capacity = old.status.as_ref().and_then(|status| status.capacity.as_ref());
+        let has = capacity.and_then(|capacity| capacity.get("storage")).map(Quantity::of);
+        if size(spec) < size(was) && size(spec) <= Some(has.unwrap_or_default()) {
             let problem = "field can not be less than status.capacity";
             errors.push(FieldError::forbidden("spec.resources.requests.storage", problem));
+        }
+        errors
+    }
+
+    fn validate_status_update(
+        &self,
+        new: &PersistentVolumeClaim,
+        _: &PersistentVolumeClaim,
+    ) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let status = new.status.as_ref();
+        let states = status.and_then(|status| status.allocated_resource_statuses.as_ref());
+        let path = Path::new("status").child("allocatedResourceStatuses");
+        for (resource, state) in states.into_iter().flatten() {
+            check::one_of(state, EXPANSION_STATES, &path.key(resource), &mut errors);
         }
         errors
     }
@@ -179,6 +190,15 @@ impl Strategy for Rules {
         ]
     }
 }
+
+/// How far the expansion of a volume can be.
+const EXPANSION_STATES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
 
 const ACCESS_MODES: &[&str] =
     &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];

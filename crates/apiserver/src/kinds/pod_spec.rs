@@ -3,7 +3,6 @@
 
 mod affinity;
 mod containers;
-pub mod defaults;
 pub mod env;
 mod handlers;
 pub mod label_keys;
@@ -13,12 +12,6 @@ mod security;
 pub mod validate;
 pub mod warnings;
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-
 pub use affinity::node_selector;
+pub use api::defaults::pod_spec as defaults;
 pub use scheduling::{TAINT_EFFECTS, only_added, only_deleted_gates};
-
-/// A quantity of zero.
-pub(crate) fn zero() -> Quantity {
-    Quantity("0".to_owned())
-}

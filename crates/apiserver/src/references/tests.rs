@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use api::schema::{self, Ty, TypeRow};
+use serde_json::{Value, json};
 
 use super::*;
 

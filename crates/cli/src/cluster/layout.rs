@@ -92,6 +92,11 @@ impl Layout {
         self.node(node).join("kubelet")
     }
 
+    /// The manifests of a node's static pods.
+    pub fn manifests(&self, node: &str) -> PathBuf {
+        self.node(node).join("manifests")
+    }
+
     /// The socket through which the kubelet of a node reads its service proxy's tables.
     pub fn proxy_socket(&self, node: &str) -> PathBuf {
         self.node(node).join("proxy.sock")

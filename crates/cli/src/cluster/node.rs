@@ -131,7 +131,10 @@ pub async fn run_alone(mut args: NodeRunArgs) -> anyhow::Result<ExitCode> {
     args.up.nodes = number.context("--node must be node-1, node-2, and so on")?;
     let layout = Layout::new(&args.up.selection.name, args.up.selection.data_dir()?);
     let options = args.up.into_options()?;
-    for folder in [layout.run(), layout.kubelet(&args.node), layout.containerd(&args.node)] {
+    let node = &args.node;
+    let folders =
+        [layout.run(), layout.kubelet(node), layout.manifests(node), layout.containerd(node)];
+    for folder in folders {
         files::make_private_dir(&folder)?;
     }
     for folder in ["pki", "kubeconfig"] {

@@ -237,6 +237,7 @@ impl Builder<'_> {
         process.push("--node-name", &node.name);
         process.push("--node-ip", &address);
         process.push("--root-dir", &text(&self.layout.kubelet(&node.name)));
+        process.push("--pod-manifest-path", &text(&self.layout.manifests(&node.name)));
         process.push("--container-runtime-endpoint", &format!("unix://{socket}"));
         process.push("--bind-address", &address);
         process.push("--port", "10250");

@@ -173,6 +173,7 @@ fn prepare_files(
     kubeconfig::write_components(layout, &options.server(), &names)?;
     for node in &names {
         files::make_private_dir(&layout.kubelet(node))?;
+        files::make_private_dir(&layout.manifests(node))?;
         let config = containerd::config(layout, node);
         files::replace_if_changed(&layout.containerd_config(node), config.as_bytes(), 0o644)?;
         let containerd = layout.containerd(node);

@@ -18,7 +18,9 @@ use api::local_path::{PROVISIONED_BY, PROVISIONER, grows_on_node, source};
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
+};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -232,7 +234,8 @@ impl Controller for Resizer {
         let mut claim = (*claim).clone();
         for step in plan_resize(&claim, &volume, node.as_deref(), &Time(self.clock.now())) {
             match step {
-                ResizeStep::Fail(why) => {
+                ResizeStep::Fail { status, why } => {
+                    claim = self.write_status(&claim, *status).await?;
                     self.recorder.warning(&claim, "VolumeResizeFailed", why);
                 }
                 ResizeStep::Grow(changed) => {
@@ -242,19 +245,30 @@ impl Controller for Resizer {
                     let replaced = volumes.replace(&changed.0).await;
                     replaced.during(|| format!("resize persistentvolume {}", changed.name()))?;
                 }
-                ResizeStep::Status { status: wanted, reason, message } => {
-                    let mut changed = claim.clone();
-                    changed.status = Some(*wanted);
-                    let claims =
-                        Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
-                    let written = claims.replace_status(&changed).await;
-                    claim = written
-                        .during(|| format!("write the status of persistentvolumeclaim {key}"))?;
-                    self.recorder.normal(&claim, reason, message);
+                ResizeStep::Status { status, event } => {
+                    claim = self.write_status(&claim, *status).await?;
+                    if let Some((reason, message)) = event {
+                        self.recorder.normal(&claim, reason, message);
+                    }
                 }
             }
         }
         Ok(Next::Change)
+    }
+}
+
+impl Resizer {
+    async fn write_status(
+        &self,
+        claim: &PersistentVolumeClaim,
+        status: PersistentVolumeClaimStatus,
+    ) -> Result<PersistentVolumeClaim, Error> {
+        let key = Key::of(claim);
+        let mut changed = claim.clone();
+        changed.status = Some(status);
+        let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
+        let written = claims.replace_status(&changed).await;
+        written.during(|| format!("write the status of persistentvolumeclaim {key}"))
     }
 }
 

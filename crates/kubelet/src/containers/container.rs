@@ -124,8 +124,21 @@ pub struct SecurityContext {
     pub drop_capabilities: Vec<String>,
     /// `seccompProfile`.
     pub seccomp: SeccompProfile,
+    /// `appArmorProfile`; unset, the default one where the machine has AppArmor.
+    pub app_armor: Option<AppArmorProfile>,
     /// `procMount: Unmasked`.
     pub unmasked_proc: bool,
+}
+
+/// `appArmorProfile`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppArmorProfile {
+    /// None.
+    Unconfined,
+    /// The default profile of this crate.
+    RuntimeDefault,
+    /// A profile that the node's kernel has.
+    Localhost(String),
 }
 
 /// `seccompProfile`.

@@ -46,6 +46,12 @@ pub enum RuntimeError {
         /// What is wrong.
         message: String,
     },
+    /// The AppArmor profile cannot be enforced (`CreateContainerError`).
+    #[error("{message}")]
+    AppArmor {
+        /// Why.
+        message: String,
+    },
     /// `runAsNonRoot` is set and the container would run as root (`CreateContainerConfigError`).
     #[error("container has runAsNonRoot and image will run as root")]
     RunAsNonRoot,

@@ -10,6 +10,7 @@ use backon::{ExponentialBuilder, Retryable};
 use containerd_client::services::v1::{
     CreateNamespaceRequest, CreateTaskRequest, Namespace, StartRequest,
 };
+use containerd_client::types;
 use oci_spec::runtime::{LinuxNamespaceType, Root, Spec};
 use tonic::Code;
 
@@ -77,10 +78,6 @@ impl Runtime {
         let cgroups = self.inner.config.cgroups.clone();
         let (path, resources) = (config.cgroup.clone(), config.resources.clone());
         let cgroup = tokio::task::spawn_blocking(move || cgroups.ensure(&path, &resources));
-        if config.user_namespace && config.share_process_namespace {
-            let message = "shareProcessNamespace is not supported together with hostUsers: false";
-            return Err(RuntimeError::InvalidConfig { message: message.to_string() });
-        }
         let (own_paths, own_config) = (paths.clone(), config.clone());
         let program = self.inner.config.logs.logger.clone();
         let made = tokio::task::spawn_blocking(move || {
@@ -185,10 +182,10 @@ impl Inner {
         let mut labels =
             Identity { pod: pod.clone(), name: PAUSE_NAME.to_string(), attempt: 0 }.to_labels();
         labels.insert(record::PAUSE.to_string(), "true".to_string());
-        let spec = pause_spec(sandbox, &root, &sandbox.config.cgroup.child(&id.0));
+        let spec = pause_spec(sandbox, &sandbox.config.cgroup.child(&id.0));
         let handler = &sandbox.config.runtime_handler;
         self.create_record(self.container_record(&id.0, &spec, labels, None, handler, "")?).await?;
-        let pid = self.start_pause(&id.0, pod).await?;
+        let pid = self.start_pause(&id.0, pod, &root).await?;
         let ns = PathBuf::from(format!("/proc/{pid}/ns/pid"));
         namespaces::pin(&ns, &pin).map_err(|errno| RuntimeError::Namespace {
             pod: pod.uid.clone(),
@@ -198,12 +195,22 @@ impl Inner {
         Ok(pin)
     }
 
-    async fn start_pause(&self, id: &str, pod: &PodRef) -> Result<u32> {
+    async fn start_pause(&self, id: &str, pod: &PodRef, root: &Path) -> Result<u32> {
         let failed = |status: tonic::Status| {
             RuntimeError::from_status(format!("start pause process of pod {}", pod.uid), &status)
         };
-        let create =
-            CreateTaskRequest { container_id: id.to_string(), ..CreateTaskRequest::default() };
+        // The pod's directory is private: a process with other users cannot enter it.
+        let root = types::Mount {
+            r#type: "bind".to_string(),
+            source: root.display().to_string(),
+            options: vec!["bind".to_string(), "ro".to_string()],
+            ..Default::default()
+        };
+        let create = CreateTaskRequest {
+            container_id: id.to_string(),
+            rootfs: vec![root],
+            ..CreateTaskRequest::default()
+        };
         let start = StartRequest { container_id: id.to_string(), exec_id: String::new() };
         let started = async {
             self.containerd.tasks().create(create).await?;
@@ -237,7 +244,7 @@ async fn set_mode(path: &Path, mode: u32) -> Result<()> {
 }
 
 /// The pause process: the pod's namespaces, a PID namespace of its own, no privileges at all.
-pub(super) fn pause_spec(sandbox: &PodSandbox, root: &Path, cgroup: &CgroupPath) -> Spec {
+pub(super) fn pause_spec(sandbox: &PodSandbox, cgroup: &CgroupPath) -> Spec {
     let own = [LinuxNamespaceType::Mount, LinuxNamespaceType::Pid];
     let own = own.into_iter().map(|kind| spec::namespace(kind, None));
     let namespaces = own.chain(spec::pod_namespaces(sandbox)).collect();
@@ -245,7 +252,7 @@ pub(super) fn pause_spec(sandbox: &PodSandbox, root: &Path, cgroup: &CgroupPath)
     let process = spec::bare_process(user, vec!["/pause".to_string()]);
     let mounts =
         vec![spec::mount("/proc", "proc", "proc", &[]), spec::mount("/dev", "tmpfs", "tmpfs", &[])];
-    let mut oci_root = Root::default();
-    oci_root.set_path(root.into()).set_readonly(Some(true));
-    spec::assemble(sandbox, oci_root, process, mounts, spec::bare_linux(cgroup, namespaces))
+    let mut root = Root::default();
+    root.set_path("rootfs".into()).set_readonly(Some(true));
+    spec::assemble(sandbox, root, process, mounts, spec::bare_linux(cgroup, namespaces))
 }

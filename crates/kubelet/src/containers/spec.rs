@@ -71,7 +71,7 @@ pub(super) struct SpecInput<'a> {
 }
 
 /// Builds the specification. Fails on what cannot be run: no command, an unknown capability, a
-/// missing device or seccomp profile.
+/// missing device, seccomp or AppArmor profile.
 pub(super) fn build(input: SpecInput<'_>) -> Result<Spec> {
     let SpecInput { sandbox, config, image, user, cgroup, machine, pidns } = input;
     let security = &config.security;

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::DeviceError;
 use super::state::{Device, State};
+use super::topology::Nodes;
 
 /// Devices to choose from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Candidates {
-    /// Devices that the container gets in any case: init containers before it are done with them.
+    /// Devices that the container gets in any case: init containers before it are done with them, or
+    /// there are not enough on its NUMA nodes to choose from.
     pub(super) reused: BTreeSet<String>,
     /// Healthy ones that nobody has, best first.
     pub(super) free: Vec<String>,
@@ -22,6 +24,7 @@ pub(super) fn candidates(
     resource: &str,
     wanted: usize,
     reusable: &BTreeSet<String>,
+    nodes: Option<Nodes>,
 ) -> Result<Candidates, DeviceError> {
     let name = || resource.to_owned();
     let known = state.resources.get(resource).ok_or_else(|| DeviceError::Unregistered(name()))?;
@@ -40,7 +43,17 @@ pub(super) fn candidates(
         let (requested, available) = (needed, free.len());
         return Err(DeviceError::TooFew { resource: name(), requested, available });
     }
-    Ok(Candidates { reused, free: in_order(&free, needed), needed })
+    let Some(nodes) = nodes else {
+        return Ok(Candidates { reused, free: in_order(&free, needed), needed });
+    };
+    let (aligned, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        free.into_iter().partition(|(_, device)| nodes.has(device));
+    if aligned.len() >= needed {
+        return Ok(Candidates { reused, free: in_order(&aligned, needed), needed });
+    }
+    let needed = needed - aligned.len();
+    let reused = reused.into_iter().chain(aligned.into_keys().cloned()).collect();
+    Ok(Candidates { reused, free: in_order(&others, needed), needed })
 }
 
 /// The devices of one NUMA node first: of the fullest that suffices, so that larger groups stay

@@ -18,6 +18,8 @@ pub enum DeviceError {
         "pod {pod:?} container {container:?} changed request for resource {resource:?} from {had} to {wanted}"
     )]
     RequestChanged { pod: String, container: String, resource: String, had: usize, wanted: usize },
+    #[error("Resources cannot be allocated with Topology locality")]
+    Topology,
     #[error("endpoint {0} has been stopped")]
     Stopped(String),
     #[error("no containers return in allocation response of {0}")]

@@ -1,6 +1,7 @@
 //! What plugins offer and what is allocated: pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, ResourceHealth, ResourceStatus};
@@ -8,6 +9,7 @@ use rpc::deviceplugin_v1beta1 as pb;
 
 use super::error::DeviceError;
 use super::plugin::Plugin;
+use super::topology::Wanted;
 use crate::pod::resources;
 
 /// `Device.health` of a device that can be used.
@@ -43,6 +45,14 @@ pub(super) struct Allocation {
 pub(super) type ByResource = BTreeMap<String, Allocation>;
 /// By pod uid, then by container name.
 pub(super) type Allocations = BTreeMap<String, BTreeMap<String, ByResource>>;
+
+/// A device, for those who ask about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownDevice {
+    pub resource: String,
+    pub id: String,
+    pub numa_nodes: Vec<i64>,
+}
 
 /// Number of devices, for the node's status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,8 +147,65 @@ impl State {
             .collect()
     }
 
+    /// What a container could get of a resource; what `has` names, it has already.
+    pub(super) fn wanted_of<'a>(
+        &'a self,
+        resource: &str,
+        number: usize,
+        reusable: &BTreeSet<String>,
+        has: Option<&Allocation>,
+    ) -> Wanted<'a> {
+        static UNKNOWN: LazyLock<Resource> = LazyLock::new(Resource::default);
+        let known = self.resources.get(resource).unwrap_or(&UNKNOWN);
+        if let Some(has) = has {
+            let (available, reusable) = (has.ids(), BTreeSet::new());
+            return Wanted { resource: known, number, available, reusable };
+        }
+        let in_use = self.in_use(resource);
+        let free = known.devices.iter().filter(|(id, one)| one.healthy && !in_use.contains(*id));
+        let available = free.map(|(id, _)| id.clone()).collect();
+        Wanted { resource: known, number, available, reusable: reusable.clone() }
+    }
+
+    /// What each container of a pod has.
+    pub(super) fn of_pod(&self, pod: &str) -> impl Iterator<Item = (&String, &ByResource)> {
+        self.allocations.get(pod).into_iter().flatten()
+    }
+
+    /// The devices of a container, with the NUMA nodes that they had when it was given them.
+    pub(super) fn known(&self, has: &ByResource) -> Vec<KnownDevice> {
+        let of_resource = |(resource, allocation): (&String, &Allocation)| {
+            let nodes = |id: &String| {
+                let all = allocation.devices.iter().filter(|(_, ids)| ids.contains(id));
+                all.map(|(node, _)| *node).filter(|node| *node >= 0).collect()
+            };
+            let ids = allocation.ids().into_iter();
+            let known = ids.map(|id| KnownDevice {
+                resource: resource.clone(),
+                numa_nodes: nodes(&id),
+                id,
+            });
+            known.collect::<Vec<_>>()
+        };
+        has.iter().flat_map(of_resource).collect()
+    }
+
+    pub(super) fn healthy(&self) -> Vec<KnownDevice> {
+        let devices = self.resources.iter().flat_map(|(resource, known)| {
+            known.devices.iter().map(move |(id, device)| (resource, id, device))
+        });
+        devices
+            .filter(|(_, _, device)| device.healthy)
+            .map(|(resource, id, device)| KnownDevice {
+                resource: resource.clone(),
+                id: id.clone(),
+                numa_nodes: device.numa_nodes.clone(),
+            })
+            .collect()
+    }
+
     /// Whether devices of this resource are, or have been, a plugin's.
-    fn is_known(&self, resource: &str) -> bool {
+    pub(super) fn is_known(&self, resource: &str) -> bool {
         self.resources.contains_key(resource)
             || self.every_allocation().any(|(name, _)| name == resource)
     }

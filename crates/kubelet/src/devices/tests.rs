@@ -6,6 +6,7 @@ use super::checkpoint;
 use super::choice::{Candidates, candidates};
 use super::injection::Injection;
 use super::state::{Allocation, Device, Resource, State};
+use super::topology::{Policy, Scope, Topology};
 use super::*;
 use rpc::deviceplugin_v1beta1 as pb;
 
@@ -27,7 +28,7 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 
 fn choose(state: &State, wanted: usize, reusable: &[&str], preferred: &[&str]) -> Vec<String> {
     let preferred: Vec<String> = preferred.iter().map(ToString::to_string).collect();
-    let candidates = candidates(state, GPU, wanted, &set(reusable)).unwrap();
+    let candidates = candidates(state, GPU, wanted, &set(reusable), None).unwrap();
     candidates.choose(&preferred).into_iter().collect()
 }
 
@@ -54,10 +55,29 @@ fn what_is_preferred_reused_or_close_together_is_chosen() {
 }
 
 #[test]
+fn a_container_gets_devices_of_its_numa_nodes() {
+    let mut state = state(&[("a", 0), ("b", 1), ("c", 1), ("d", 2), ("e", 2), ("f", 2)]);
+    state.insert("p", "c", GPU, &set(&["d"]), Default::default());
+    let topology = |policy| Topology::new(policy, Scope::Container, &[0, 1, 2]).unwrap();
+    let choose = |policy, number: usize, preferred: &[&str]| {
+        let wanted = [state.wanted_of(GPU, number, &BTreeSet::new(), None)];
+        let nodes = topology(policy).choose(&wanted)?;
+        let found = candidates(&state, GPU, number, &BTreeSet::new(), nodes).unwrap();
+        let preferred: Vec<String> = preferred.iter().map(ToString::to_string).collect();
+        Ok(found.choose(&preferred).into_iter().collect::<Vec<_>>())
+    };
+    let ids = |ids: &[&str]| Ok(ids.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(choose(Policy::SingleNumaNode, 2, &["a", "e"]), ids(&["b", "c"]));
+    assert_eq!(choose(Policy::Restricted, 3, &[]), Err(()), "one of the three is taken");
+    assert_eq!(choose(Policy::BestEffort, 3, &["e"]), ids(&["a", "b", "c"]));
+    assert_eq!(choose(Policy::None, 3, &["e"]), ids(&["b", "c", "e"]));
+}
+
+#[test]
 fn reasons_for_a_failed_choice_are_upstreams() {
     let mut state = state(&[("a", 0), ("b", 0)]);
     let fails = |state: &State, resource: &str, wanted: usize| {
-        candidates(state, resource, wanted, &BTreeSet::new()).unwrap_err().to_string()
+        candidates(state, resource, wanted, &BTreeSet::new(), None).unwrap_err().to_string()
     };
     assert_eq!(
         fails(&state, "example.com/other", 1),
@@ -173,7 +193,7 @@ proptest! {
         let preferred: Vec<String> = preferred.iter().map(|one| format!("d{one}")).collect();
         let mut left = 12;
         for (number, wanted) in wants.into_iter().enumerate() {
-            let found: Result<Candidates, _> = candidates(&state, GPU, wanted, &BTreeSet::new());
+            let found: Result<Candidates, _> = candidates(&state, GPU, wanted, &BTreeSet::new(), None);
             prop_assert_eq!(found.is_ok(), wanted <= left);
             let Ok(found) = found else { continue };
             let chosen = found.choose(&preferred);

@@ -13,11 +13,11 @@ use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 
 use super::LogStream;
-use super::follow::Watch;
 use super::format::{LogLine, MAX_LINE_BYTES};
 use super::path::rotated_files;
 use super::rotate::writer_has_gone;
 use super::tail::find_tail;
+use crate::directory_watch::Watch;
 
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 128 << 10;
@@ -82,7 +82,11 @@ pub fn read_log(
             let path = path.clone();
             move |source| LogError::Io { operation, path, source }
         };
-        let mut watch = if follow { Some(Watch::new(&path).map_err(failed("watch log"))?) } else { None };
+        let mut watch = None;
+        if follow {
+            let directory = path.parent().ok_or(io::ErrorKind::InvalidInput.into());
+            watch = Some(directory.and_then(Watch::new).map_err(failed("watch log"))?);
+        }
         let open = path.clone();
         let reader = blocking(move || LogReader::open(open, query)).await;
         let mut reader = reader.map_err(failed("open log"))?;

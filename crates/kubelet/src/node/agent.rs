@@ -28,7 +28,7 @@ use crate::events::EventRecorder;
 use crate::image::{Image, ImageService};
 use crate::network::PodNetwork;
 
-pub use register::register;
+pub use register::{described, register};
 
 /// How often the node's state is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(10);

@@ -17,7 +17,7 @@ use super::local_storage::{exceeded, tree_bytes, volume_bytes};
 use super::machine_info::{Disk, memory};
 use super::pressure::{Candidate, Pressures, Sample, Shortage, Thresholds, shortages, victim};
 use crate::image::{GcPolicy, GcReport};
-use crate::pod::admission::CRITICAL_PRIORITY;
+use crate::pod::admission::is_critical;
 use crate::pod::context::Context;
 use crate::pod::manager::{ManagedPod, PodManager};
 use crate::pod::pod_ext::PodExt;
@@ -168,7 +168,7 @@ impl EvictionManager {
             .map(|known| Candidate {
                 uid: known.pod.uid().to_owned(),
                 priority: known.pod.spec_ref().priority.unwrap_or(0),
-                critical: known.pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY,
+                critical: is_critical(&known.pod),
                 used: used.get(known.pod.uid()).map_or(0, PodUsage::sum),
                 requested: u64::try_from(pod_request(&known.pod, shortage.resource()).units())
                     .unwrap_or(0),

@@ -34,6 +34,8 @@ pub struct StatusInput<'a> {
     pub network_ready: bool,
     /// Whether pods can have user namespaces of their own.
     pub user_namespaces: bool,
+    /// Whether the kernel enforces AppArmor profiles.
+    pub app_armor: bool,
     pub images: &'a [ContainerImage],
     /// Devices of plugins, by resource name.
     pub offers: &'a BTreeMap<String, Offer>,
@@ -110,6 +112,9 @@ fn address(type_: &str, address: &str) -> NodeAddress {
 fn conditions(input: &StatusInput<'_>, before: &NodeStatus, at: Timestamp) -> Vec<NodeCondition> {
     let pressures = input.pressures;
     let ready = match (input.runtime_ready, input.network_ready) {
+        (true, true) if input.app_armor => {
+            (true, "KubeletReady", "kubelet is posting ready status. AppArmor enabled")
+        }
         (true, true) => (true, "KubeletReady", "kubelet is posting ready status"),
         (false, _) => (false, "KubeletNotReady", "container runtime is down"),
         (true, false) => (
@@ -210,6 +215,7 @@ mod tests {
             runtime_ready: true,
             network_ready: true,
             user_namespaces: true,
+            app_armor: false,
             images: &[],
             offers: &NO_OFFERS,
         }

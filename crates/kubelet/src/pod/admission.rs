@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::pod_ext::PodExt;
 use super::qos;
-use crate::devices::Offer;
+use crate::devices::{DeviceError, Offer};
 use crate::node::pressure::Pressures;
 
 pub use safety::permit;
@@ -22,6 +22,7 @@ pub use safety::permit;
 pub const REJECTED: &str = "Pod was rejected: ";
 /// From this priority on, a pod is critical (`system-cluster-critical`).
 pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+const NODE_CRITICAL: &str = "system-node-critical";
 /// Reason of a pod that is not admitted because something failed.
 const UNEXPECTED: &str = "UnexpectedAdmissionError";
 /// What is looked at first.
@@ -41,7 +42,10 @@ impl Rejection {
     }
 
     /// An allocation has failed.
-    pub fn unexpected(error: &impl std::fmt::Display) -> Self {
+    pub fn without_devices(error: &DeviceError) -> Self {
+        if matches!(error, DeviceError::Topology) {
+            return Self::new("TopologyAffinityError", error.to_string());
+        }
         let message = format!("Allocate failed due to {error}, which is unexpected");
         Self::new(UNEXPECTED, message)
     }
@@ -116,9 +120,14 @@ pub fn with_own(
     node
 }
 
-/// Whether the pod must run: others are preempted for it.
+/// Whether the pod must run: others are preempted for it. A static pod always must.
 pub fn is_critical(pod: &Pod) -> bool {
-    pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY
+    pod.is_static() || pod.spec_ref().priority.unwrap_or(0) >= CRITICAL_PRIORITY
+}
+
+/// Whether the node cannot do without the pod (`IsNodeCriticalPod`).
+pub fn is_node_critical(pod: &Pod) -> bool {
+    is_critical(pod) && pod.spec_ref().priority_class_name.as_deref() == Some(NODE_CRITICAL)
 }
 
 /// The node is not one of those that the pod can run on, or has its ports in use.

@@ -101,7 +101,7 @@ pub struct PodActions {
 impl PodActions {
     pub async fn allocate_devices(self) -> Outcome {
         let allocated = self.context.devices.allocate(&self.pod).await;
-        Outcome::Devices(allocated.map_err(|error| Rejection::unexpected(&error)))
+        Outcome::Devices(allocated.map_err(|error| Rejection::without_devices(&error)))
     }
 
     pub async fn sync_volumes(self, sandbox: Option<ReadySandbox>) -> Outcome {

@@ -171,7 +171,10 @@ async fn sources(start: &Start<'_>) -> Result<Sources, ConfigError> {
     let (context, pod) = (start.context, start.pod);
     let namespace = pod.pod_namespace();
     let links = pod.spec_ref().enable_service_links.unwrap_or(true);
-    let services = context.services.variables(namespace, links).await;
+    let services = match pod.is_static() {
+        true => Some(context.services.known_variables(namespace, links)),
+        false => context.services.variables(namespace, links).await,
+    };
     let mut sources = Sources {
         services: services.ok_or(ConfigError::NoServices)?,
         runtime_fields: runtime_fields(context, pod, Some(start.sandbox)),

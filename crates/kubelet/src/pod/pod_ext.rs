@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 
+use super::static_pods::{FILE, SOURCE};
 use crate::containers::PodRef;
 
 static NO_SPEC: LazyLock<PodSpec> = LazyLock::new(PodSpec::default);
@@ -24,6 +25,9 @@ pub trait PodExt {
     /// `spec.terminationGracePeriodSeconds`.
     fn spec_grace_seconds(&self) -> i64;
     fn host_network(&self) -> bool;
+    /// Whether it comes from a file of the node. Only the apiserver's objects have a revision, so
+    /// none of them can pass for one.
+    fn is_static(&self) -> bool;
     fn restart_policy(&self) -> RestartPolicy;
     /// Whether its phase is Succeeded or Failed: nothing of it may run again.
     fn is_terminal(&self) -> bool;
@@ -67,6 +71,12 @@ impl PodExt for Pod {
 
     fn host_network(&self) -> bool {
         self.spec_ref().host_network.unwrap_or(false)
+    }
+
+    fn is_static(&self) -> bool {
+        let annotations = self.metadata.annotations.as_ref();
+        self.metadata.resource_version.is_none()
+            && annotations.and_then(|all| all.get(SOURCE)).is_some_and(|source| source == FILE)
     }
 
     fn restart_policy(&self) -> RestartPolicy {

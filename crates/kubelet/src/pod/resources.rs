@@ -7,7 +7,7 @@ use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use super::admission::is_critical;
+use super::admission::is_node_critical;
 use super::pod_ext::PodExt;
 use super::qos::qos_class;
 use crate::cgroup::{QosClass, Resources, cpu_quota_us, cpu_shares};
@@ -122,7 +122,7 @@ pub fn pod_request(pod: &Pod, name: &str) -> Quantity {
 /// killed no sooner than the containers that it serves.
 pub fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: u64) -> i32 {
     match qos_class(pod) {
-        _ if is_critical(pod) => GUARANTEED,
+        _ if is_node_critical(pod) => GUARANTEED,
         QosClass::Guaranteed => GUARANTEED,
         QosClass::BestEffort => BEST_EFFORT,
         QosClass::Burstable => {

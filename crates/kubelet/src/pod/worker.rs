@@ -23,6 +23,7 @@ use super::declared::{Declared, declared};
 use super::observed::Observed;
 use super::plan::{Action, DEADLINE_EXCEEDED, Lifecycle, Plan, Termination, lifecycle, plan};
 use super::pod_ext::PodExt;
+use super::static_pods::with_status_of;
 use super::status::{self, status};
 use handle::WorkerHandle;
 use state::{ImageState, Work, WorkerState};
@@ -42,8 +43,17 @@ const TIMER_SLACK: Duration = Duration::from_millis(1);
 #[derive(Clone, Debug)]
 pub struct Desired {
     pub pod: Arc<Pod>,
-    /// The object is gone.
+    /// The apiserver's image of a static pod: it gets the status.
+    pub mirror: Option<Arc<Pod>>,
+    /// The object, or the file of a static pod, is gone.
     pub vanished: bool,
+}
+
+impl Desired {
+    /// Whether the status in the apiserver is final.
+    pub fn is_terminal(&self) -> bool {
+        self.mirror.as_ref().unwrap_or(&self.pod).is_terminal()
+    }
 }
 
 /// See the module documentation.
@@ -52,6 +62,7 @@ pub struct Worker {
     handle: Arc<WorkerHandle>,
     desired: watch::Receiver<Desired>,
     pod: Arc<Pod>,
+    mirror: Option<Arc<Pod>>,
     vanished: bool,
     declared: Vec<Declared>,
     containers: Vec<ContainerStatus>,
@@ -83,7 +94,8 @@ impl Worker {
         handle: Arc<WorkerHandle>,
         mut desired: watch::Receiver<Desired>,
     ) -> Self {
-        let Desired { pod, vanished } = desired.borrow_and_update().clone();
+        let Desired { pod, mirror, vanished } = desired.borrow_and_update().clone();
+        let pod = with_status_of(&pod, mirror.as_ref());
         let terminal = pod.status.clone().filter(|_| pod.is_terminal()).map(Arc::new);
         Self {
             context,
@@ -91,6 +103,7 @@ impl Worker {
             desired,
             declared: declared(&pod),
             pod,
+            mirror,
             vanished,
             containers: Vec::new(),
             stale: true,
@@ -188,9 +201,12 @@ impl Worker {
         if self.vanished || self.rediscovering(observed) {
             return;
         }
+        let Some(base) = self.written_to() else {
+            return;
+        };
         let before = self.reported.as_ref().unwrap_or_else(|| self.pod.status_ref());
         let computed = status(observed, plan, before, now);
-        let difference = status::patch(&self.pod, &computed);
+        let difference = status::patch(&base, &computed);
         self.reported = Some(computed);
         self.state.status_written = difference.is_none();
         if self.status_busy {
@@ -203,12 +219,17 @@ impl Worker {
         self.status_retry_at = None;
         if let Some(difference) = difference {
             self.status_busy = true;
-            let (client, base) = (self.context.client.clone(), Arc::clone(&self.pod));
+            let client = self.context.client.clone();
             self.work.spawn(
                 async move { Outcome::StatusWritten(status::write(client, base, difference).await) }
                     .in_current_span(),
             );
         }
+    }
+
+    /// The object whose status is the pod's. A static pod has none until its mirror is made.
+    fn written_to(&self) -> Option<Arc<Pod>> {
+        if self.pod.is_static() { self.mirror.clone() } else { Some(Arc::clone(&self.pod)) }
     }
 
     /// After a restart of the kubelet: containers are running, and their sandbox has yet to be

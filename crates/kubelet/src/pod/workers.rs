@@ -1,14 +1,16 @@
-//! Starts a worker for each pod that is bound to the node, and notifies workers of events.
+//! Starts a worker for each pod that is bound to the node or comes from one of its files, and notifies
+//! workers of events.
 
 mod admission;
 mod orphans;
+mod static_pods;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Event, InformerOptions, informer};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -17,11 +19,13 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::manager::PodManager;
 use super::pod_ext::PodExt;
+use super::static_pods::{StaticPods, with_status_of};
 use super::worker::handle::{SyncReason, WorkerHandle};
 use super::worker::{Desired, Worker};
 use crate::containers::{ContainerId, ContainerState, RuntimeEvent};
 use crate::node::pressure::Pressures;
 use admission::Preemptor;
+use static_pods::Mirrors;
 
 /// Relist interval, in case events were lost.
 const RELIST: Duration = Duration::from_secs(60);
@@ -34,6 +38,19 @@ struct RunningWorker {
     desired: watch::Sender<Desired>,
     rejected: bool,
     task: tokio::task::Id,
+}
+
+impl RunningWorker {
+    fn update(&self, desired: Desired) {
+        self.desired.send_replace(desired);
+        self.handle.notify(SyncReason::PodUpdated);
+    }
+
+    /// The object, or the file of a static pod, is gone; its last version may be known.
+    fn vanish(&self, pod: Option<Arc<Pod>>) {
+        let Desired { pod: known, mirror, .. } = self.desired.borrow().clone();
+        self.update(Desired { pod: pod.unwrap_or(known), mirror, vanished: true });
+    }
 }
 
 /// See the module documentation.
@@ -55,6 +72,8 @@ pub struct PodWorkers {
     seen: HashMap<ContainerId, (String, u8)>,
     /// Critical pods that wait until others have made room for them, by uid.
     preemptors: BTreeMap<String, Preemptor>,
+    static_pods: Option<watch::Receiver<StaticPods>>,
+    mirrors: Mirrors,
 }
 
 impl PodWorkers {
@@ -63,6 +82,7 @@ impl PodWorkers {
         pods: PodManager,
         node: watch::Receiver<Arc<Node>>,
         pressures: watch::Receiver<Pressures>,
+        static_pods: Option<watch::Receiver<StaticPods>>,
     ) -> Self {
         Self {
             context,
@@ -76,6 +96,8 @@ impl PodWorkers {
             begun: false,
             seen: HashMap::new(),
             preemptors: BTreeMap::new(),
+            static_pods,
+            mirrors: Mirrors::default(),
         }
     }
 
@@ -89,18 +111,37 @@ impl PodWorkers {
             field_selector: format!("spec.nodeName={}", self.context.node.name),
             ..Default::default()
         };
-        let mut objects = Box::pin(informer::<Pod>(self.context.client.clone(), options));
+        // Static pods do not wait for the apiserver. The others are admitted to the node as it has it.
+        let (client, mut node) = (self.context.client.clone(), self.node.clone());
+        let registered = async move {
+            let known = node.wait_for(|node| node.metadata.uid.is_some()).await;
+            known.map(drop).map(|()| informer::<Pod>(client, options))
+        };
+        let objects =
+            stream::once(registered).filter_map(|known| std::future::ready(known.ok())).flatten();
+        let mut objects = Box::pin(objects);
         let mut events = self.context.runtime.events();
         let mut network = self.context.network.clone();
         let mut devices = self.context.devices.changes();
         let mut relist = tokio::time::interval(RELIST);
         relist.reset();
+        let mut static_pods = self.static_pods.clone();
+        self.sync_static_pods();
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some(event) = objects.next() => {
                     self.object(event);
                     self.admit_preemptors();
+                    self.sync_static_pods();
+                }
+                () = changed(&mut static_pods) => {
+                    self.admit_preemptors();
+                    self.sync_static_pods();
+                }
+                Some(ended) = self.mirrors.ended() => {
+                    self.mirrors.record(ended);
+                    self.sync_static_pods();
                 }
                 event = receive(&mut events) => self.happened(event),
                 Ok(()) = network.changed() => self.notify_all(SyncReason::PodUpdated),
@@ -119,6 +160,8 @@ impl PodWorkers {
             Event::Init => self.initial = Some(Vec::new()),
             Event::InitApply(pod) => self.initial.get_or_insert_default().push(Arc::new(pod)),
             Event::InitDone => self.initialized(),
+            Event::Apply(pod) if api::pod::is_mirror(&pod) => self.mirrors.put(Arc::new(pod)),
+            Event::Delete(pod) if api::pod::is_mirror(&pod) => self.mirrors.remove(&pod),
             Event::Apply(pod) => self.desired(Arc::new(pod)),
             Event::Delete(pod) => self.vanished(&Arc::new(pod)),
         }
@@ -126,8 +169,12 @@ impl PodWorkers {
 
     /// All pods are known: start workers, first for pods found on the node, then by age.
     fn initialized(&mut self) {
-        let mut pods = self.initial.take().unwrap_or_default();
-        let uids: BTreeSet<String> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
+        let pods = self.initial.take().unwrap_or_default();
+        let (mirrors, mut pods): (Vec<_>, Vec<_>) =
+            pods.into_iter().partition(|pod| api::pod::is_mirror(pod));
+        self.mirrors.replace(mirrors);
+        let mut uids: BTreeSet<String> = pods.iter().map(|pod| pod.uid().to_owned()).collect();
+        uids.extend(self.wanted().into_keys());
         let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         pods.sort_by_key(|pod| (!self.survivors.contains(pod.uid()), age(pod)));
         if let Err(error) = self.context.devices.retain(&uids) {
@@ -139,9 +186,7 @@ impl PodWorkers {
         }
         for (uid, running) in &self.workers {
             if !uids.contains(uid) {
-                let pod = Arc::clone(&running.desired.borrow().pod);
-                running.desired.send_replace(Desired { pod, vanished: true });
-                running.handle.notify(SyncReason::PodUpdated);
+                running.vanish(None);
             }
         }
         if !self.begun {
@@ -155,8 +200,7 @@ impl PodWorkers {
         let uid = pod.uid().to_owned();
         self.pods.put(Arc::clone(&pod), None);
         if let Some(running) = self.workers.get(&uid) {
-            running.desired.send_replace(Desired { pod, vanished: false });
-            running.handle.notify(SyncReason::PodUpdated);
+            running.update(Desired { pod, mirror: None, vanished: false });
             return;
         }
         if let Some(preemptor) = self.preemptors.get_mut(&uid)
@@ -177,7 +221,8 @@ impl PodWorkers {
         after: Duration,
     ) {
         let uid = desired.pod.uid().to_owned();
-        self.pods.put(Arc::clone(&desired.pod), Some(Arc::clone(&handle)));
+        let shown = with_status_of(&desired.pod, desired.mirror.as_ref());
+        self.pods.put(shown, Some(Arc::clone(&handle)));
         let (sender, desired) = watch::channel(desired);
         let worker = Worker::new(Arc::clone(&self.context), Arc::clone(&handle), desired);
         let of_task = uid.clone();
@@ -213,9 +258,7 @@ impl PodWorkers {
         let uid = pod.uid();
         self.preemptors.remove(uid);
         if let Some(running) = self.workers.get(uid) {
-            let pod = Arc::clone(pod);
-            running.desired.send_replace(Desired { pod, vanished: true });
-            running.handle.notify(SyncReason::PodUpdated);
+            running.vanish(Some(Arc::clone(pod)));
         }
     }
 
@@ -224,6 +267,7 @@ impl PodWorkers {
         self.survivors.remove(uid);
         self.pods.remove(uid);
         self.admit_preemptors();
+        self.sync_static_pods();
     }
 
     fn happened(&mut self, event: RuntimeEvent) {
@@ -271,6 +315,16 @@ impl PodWorkers {
         }
         self.seen = now;
     }
+}
+
+/// Waits for changed files; forever, if there are none to wait for.
+async fn changed(static_pods: &mut Option<watch::Receiver<StaticPods>>) {
+    if let Some(pods) = static_pods
+        && pods.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The next event; pending forever if the stream has ended, which does not happen.

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api::local_path;
-use api::quantity::Quantity;
 use client::{Api, PatchKind};
 use k8s_openapi::api::core::v1::{
     HostPathVolumeSource, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim,
     PersistentVolumeSpec, Pod,
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::local_path::{LocalVolume, Store};
 use super::sync::blocking;
@@ -235,84 +234,6 @@ impl VolumeManager {
         volumes.patch(name, PatchKind::Merge, &patch).await?;
         Ok(())
     }
-
-    /// Gives a mounted image the size of its volume, and records that in the claim's status. A
-    /// failure leaves it as it is, for the next attempt: the pod goes on. Returns whether it is to
-    /// be tried again.
-    pub(super) async fn grow(&self, pod: &Pod, claimed: &Claimed) -> bool {
-        let BoundVolume::OnDemand(volume) = &claimed.place else {
-            return false;
-        };
-        if !local_path::grows_on_node(&claimed.volume) || !is_smaller(claimed) {
-            return false;
-        }
-        let name = claimed.volume.metadata.name.as_deref().unwrap_or_default();
-        let (store, wanted) = (self.store.clone(), volume.clone());
-        let grown = match blocking(move || store.grow(&wanted)).await {
-            Ok(true) => self.report_size(claimed).await.map_err(VolumeError::Api),
-            // The claim says already that it takes a new pod.
-            Ok(false) => return false,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = grown {
-            let message =
-                format!("MountVolume.NodeExpandVolume failed for volume {name:?} : {error}");
-            self.recorder.warning(pod, "VolumeResizeFailed", message);
-            return true;
-        }
-        let message = format!(
-            "MountVolume.NodeExpandVolume succeeded for volume {name:?} {}",
-            self.node_name
-        );
-        self.recorder.normal(pod, "FileSystemResizeSuccessful", message.clone());
-        self.recorder.normal(&claimed.claim, "FileSystemResizeSuccessful", message);
-        false
-    }
-
-    async fn report_size(&self, claimed: &Claimed) -> Result<(), client::Error> {
-        let metadata = &claimed.claim.metadata;
-        let status = claimed.claim.status.clone().unwrap_or_default();
-        let mut conditions = status.conditions.unwrap_or_default();
-        conditions.retain(|one| !RESIZE_CONDITIONS.contains(&one.type_.as_str()));
-        let conditions: Vec<Value> = conditions
-            .iter()
-            .map(|one| {
-                json!({
-                    "type": one.type_, "status": one.status, "reason": one.reason, "message": one.message,
-                    "lastTransitionTime": one.last_transition_time.as_ref().map(|time| time.0.to_string()),
-                    "lastProbeTime": one.last_probe_time.as_ref().map(|time| time.0.to_string()),
-                })
-            })
-            .collect();
-        let capacity = claimed.volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());
-        let storage = capacity.and_then(|capacity| capacity.get("storage"));
-        let patch = json!({
-            "metadata": {"uid": metadata.uid, "resourceVersion": metadata.resource_version},
-            "status": {
-                "capacity": {"storage": storage.map(|size| size.0.clone())},
-                "conditions": if conditions.is_empty() { None } else { Some(conditions) },
-                "allocatedResourceStatuses": null,
-            },
-        });
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(&self.client, namespace);
-        let name = metadata.name.as_deref().unwrap_or_default();
-        claims.patch_status(name, PatchKind::Merge, &patch).await?;
-        Ok(())
-    }
-}
-
-/// Conditions of a claim that its new size ends.
-const RESIZE_CONDITIONS: [&str; 4] =
-    ["Resizing", "FileSystemResizePending", "ControllerResizeError", "NodeResizeError"];
-
-/// Whether the claim's status has a smaller capacity than its volume.
-fn is_smaller(claimed: &Claimed) -> bool {
-    let status = claimed.claim.status.as_ref();
-    let capacity = status.and_then(|status| status.capacity.as_ref());
-    let told = capacity.and_then(|capacity| capacity.get("storage")).map(Quantity::of);
-    let told = told.unwrap_or_default().units();
-    u64::try_from(told).unwrap_or(0) < local_path::size_bytes(&claimed.volume)
 }
 
 #[cfg(test)]

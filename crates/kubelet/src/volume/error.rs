@@ -88,6 +88,11 @@ impl VolumeError {
         matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
     }
 
+    /// The node's disk has no room.
+    pub(crate) fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+    }
+
     /// Adds the name of the volume.
     pub(crate) fn of(self, volume: &str) -> Self {
         Self::SetUp { volume: volume.to_owned(), source: Box::new(self) }

@@ -150,6 +150,14 @@ impl Store {
         image::grow(&self.contents(volume)?, volume.bytes, !volume.block)
     }
 
+    /// Whether the file system of an image cannot grow before it is mounted anew.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub fn waits_for_mount(&self, volume: &LocalVolume) -> Result<bool, VolumeError> {
+        image::waits_for_mount(&self.contents(volume)?, volume.bytes, !volume.block)
+    }
+
     /// The links in the places of a pod's claims.
     fn links(&self, uid: &str) -> Vec<PathBuf> {
         let volumes = self.pods.join(uid).join("volumes");

@@ -1,19 +1,12 @@
 //! Mirror pods: the API objects of static pods, which a kubelet runs from files.
 
+use api::pod::{MIRROR, is_mirror};
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::Value;
 
 use crate::core::Call;
 use crate::references;
-
-const MIRROR: &str = "kubernetes.io/config.mirror";
-
-/// Whether this is the mirror pod of a static pod.
-pub fn is_mirror(pod: &Pod) -> bool {
-    let annotations = pod.metadata.annotations.as_ref();
-    annotations.is_some_and(|all| all.contains_key(MIRROR))
-}
 
 /// Checks a pod that a kubelet creates.
 ///

@@ -88,7 +88,7 @@ async fn route_to(core: &Core, pod: &Pod) -> Result<Route, ApiError> {
         open: PortForwardOpen {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             pod: name,
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
+            uid: api::pod::uid_on_node(pod).unwrap_or_default().to_owned(),
             address,
         },
     })

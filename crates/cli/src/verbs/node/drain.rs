@@ -18,8 +18,6 @@ use crate::verbs::node::cordon::{Cordon, all_exist};
 
 /// Pause before retrying an eviction that a disruption budget refused, as in kubectl.
 const EVICTION_RETRY: Duration = Duration::from_secs(5);
-/// Annotation of mirror pods.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 #[derive(clap::Args)]
 pub struct Drain {
@@ -129,11 +127,7 @@ impl Drain {
     /// Whether a pod is to be deleted (kubectl's drain filters).
     fn delete_status(&self, pod: &Pod) -> PodDeleteStatus {
         let metadata = &pod.metadata;
-        let mirror = metadata
-            .annotations
-            .as_ref()
-            .is_some_and(|annotations| annotations.contains_key(MIRROR));
-        if mirror {
+        if api::pod::is_mirror(pod) {
             return PodDeleteStatus::Skip(None);
         }
         let deleting = metadata.deletion_timestamp.as_ref().map(|time| time.0);

@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
+
 use api::Kind;
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde_json::{Value, json};
 
-use super::resize::Resized;
 use super::*;
 use crate::machinery::testing::at;
 
@@ -193,51 +195,117 @@ fn a_released_volume_goes_by_its_policy() {
     assert!(matches!(plan_reclaim(&orphan, false), ReclaimPlan::Forget(Some(_))));
 }
 
+fn text(size: &str) -> Text {
+    Text(size.into())
+}
+
+/// A bound claim of 1Gi that asks for more.
+fn asking(size: &str) -> PersistentVolumeClaim {
+    let mut claim = claim(json!({"resources": {"requests": {"storage": size}}}), Some("n1"));
+    let status = claim.status.get_or_insert_default();
+    status.phase = Some("Bound".into());
+    status.capacity = Some([("storage".to_owned(), text("1Gi"))].into());
+    claim
+}
+
+/// Takes the steps; returns what they are.
+fn take(
+    claim: &mut PersistentVolumeClaim,
+    volume: &mut PersistentVolume,
+    number: usize,
+) -> Vec<String> {
+    let steps = plan_resize(claim, volume, Some(&nodes()[0]), &Time(at(0)));
+    let mut taken = Vec::new();
+    for step in steps.into_iter().take(number) {
+        taken.push(match step {
+            ResizeStep::Fail { status, .. } | ResizeStep::Status { status, .. } => {
+                let state = status.allocated_resource_statuses.as_ref();
+                let state = state.and_then(|states| states.get("storage").cloned());
+                let of = |list: &Option<BTreeMap<String, Text>>| {
+                    list.as_ref().and_then(|all| all.get("storage")).map(|size| size.0.clone())
+                };
+                let told = format!("done {}", of(&status.capacity).unwrap_or_default());
+                let to = of(&status.allocated_resources).unwrap_or_default();
+                let kinds: Vec<&str> =
+                    status.conditions.iter().flatten().map(|one| one.type_.as_str()).collect();
+                let text = state.map(|state| format!("{state} {to} {}", kinds.join(",")));
+                claim.status = Some(*status);
+                text.unwrap_or(told)
+            }
+            ResizeStep::Grow(resized) => {
+                let capacity = resized.0.spec.as_ref().unwrap().capacity.as_ref().unwrap();
+                let text = format!("volume {}", capacity["storage"].0);
+                *volume = resized.0;
+                text
+            }
+        });
+    }
+    taken
+}
+
+const ALL: usize = usize::MAX;
+
 #[test]
 fn a_resize_takes_the_steps_that_are_left() {
-    let now = Time(at(0));
-    let bound = |asked: &str| {
-        let mut claim = claim(json!({"resources": {"requests": {"storage": asked}}}), Some("n1"));
-        let status = claim.status.get_or_insert_default();
-        status.phase = Some("Bound".into());
-        status.capacity = Some(
-            [(
-                "storage".to_owned(),
-                k8s_openapi::apimachinery::pkg::api::resource::Quantity("1Gi".into()),
-            )]
-            .into(),
-        );
-        claim
-    };
-    let node = nodes()[0].clone();
-    let plan = |claim: &PersistentVolumeClaim, volume: &PersistentVolume| {
-        plan_resize(claim, volume, Some(&node), &now)
-    };
     let image = volume(json!({}));
-    assert_eq!(plan(&bound("1Gi"), &image), []);
-    let mut claim = bound("2Gi");
-    let steps = plan(&claim, &image);
-    let [ResizeStep::Status { status, reason, .. }, ResizeStep::Grow(grown)] = &steps[..] else {
-        panic!("{steps:?}")
-    };
-    assert_eq!(*reason, "FileSystemResizeRequired");
-    assert_eq!(status.conditions.as_ref().unwrap()[0].type_, "FileSystemResizePending");
-    // Killed after the first step, and after the second one.
-    claim.status = Some((**status).clone());
-    assert!(matches!(&plan(&claim, &image)[..], [ResizeStep::Grow(_)]));
-    let Resized(grown) = &**grown;
-    assert_eq!(plan(&claim, grown), [], "the rest is the node's");
-
     let directory = volume(json!({"/spec/csi/volumeAttributes": {"backing": "directory"}}));
-    let mut claim = bound("2Gi");
-    let steps = plan(&claim, &directory);
-    let [ResizeStep::Grow(grown), ResizeStep::Status { status, reason, .. }] = &steps[..] else {
-        panic!("{steps:?}")
+    let begun = "ControllerResizeInProgress 2Gi Resizing";
+    let of_image = [begun, "NodeResizePending 2Gi FileSystemResizePending", "volume 2Gi"];
+    let of_directory = [begun, "volume 2Gi", "done 2Gi"];
+    for (volume, expected) in [(&image, of_image), (&directory, of_directory)] {
+        assert_eq!(take(&mut asking("1Gi"), &mut volume.clone(), ALL), [""; 0]);
+        // Killed after some of them.
+        for number in 0..=expected.len() {
+            let (mut claim, mut volume) = (asking("2Gi"), volume.clone());
+            let mut taken = take(&mut claim, &mut volume, number);
+            taken.extend(take(&mut claim, &mut volume, ALL));
+            assert_eq!(taken, expected, "killed after {number}");
+            assert_eq!(take(&mut claim, &mut volume, ALL), [""; 0], "the rest is the node's");
+        }
+    }
+}
+
+#[test]
+fn a_size_that_is_infeasible_is_given_up_for_a_smaller_one() {
+    let ask = |claim: &mut PersistentVolumeClaim, size: &str| {
+        let resources = claim.spec.get_or_insert_default().resources.get_or_insert_default();
+        resources.requests = Some([("storage".to_owned(), text(size))].into());
     };
-    assert_eq!(*reason, "VolumeResizeSuccessful");
-    assert!(matches!(&plan(&claim, &grown.0)[..], [ResizeStep::Status { .. }]));
-    claim.status = Some((**status).clone());
-    assert_eq!(plan(&claim, &grown.0), []);
-    let steps = plan(&bound("20Gi"), &directory);
-    assert!(matches!(&steps[..], [ResizeStep::Fail(why)] if why.contains("has 10Gi")), "{steps:?}");
+    let (mut claim, mut volume) = (asking("20Gi"), volume(json!({})));
+    let expected = [
+        "ControllerResizeInProgress 20Gi Resizing",
+        "ControllerResizeInfeasible 20Gi ControllerResizeError",
+    ];
+    assert_eq!(take(&mut claim, &mut volume, ALL), expected);
+    assert_eq!(take(&mut claim, &mut volume, ALL), [""; 0], "reported once");
+    ask(&mut claim, "5Gi");
+    let expected = [
+        "ControllerResizeInProgress 5Gi Resizing",
+        "NodeResizePending 5Gi FileSystemResizePending",
+        "volume 5Gi",
+    ];
+    assert_eq!(take(&mut claim, &mut volume, ALL), expected);
+
+    ask(&mut claim, "6Gi");
+    assert_eq!(take(&mut claim, &mut volume, ALL), [""; 0], "the node has begun");
+    let node_says = |claim: &mut PersistentVolumeClaim, state: &str| {
+        let states = claim.status.get_or_insert_default();
+        let states = states.allocated_resource_statuses.get_or_insert_default();
+        states.insert("storage".to_owned(), state.to_owned());
+    };
+    node_says(&mut claim, "NodeResizeInProgress");
+    assert_eq!(take(&mut claim, &mut volume, ALL), [""; 0]);
+    node_says(&mut claim, "NodeResizeInfeasible");
+    ask(&mut claim, "5Gi");
+    assert_eq!(take(&mut claim, &mut volume, ALL), [""; 0], "it is for the node to try again");
+    ask(&mut claim, "2Gi");
+    let expected = [
+        "ControllerResizeInProgress 2Gi Resizing",
+        "NodeResizePending 2Gi FileSystemResizePending",
+        "volume 2Gi",
+    ];
+    // Killed before the volume is what its claim was promised.
+    let mut taken = take(&mut claim, &mut volume, 2);
+    taken.extend(take(&mut claim, &mut volume, ALL));
+    assert_eq!(taken, expected, "the volume promises less");
 }

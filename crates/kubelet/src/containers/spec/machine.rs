@@ -8,6 +8,7 @@ use oci_spec::runtime::{Capabilities, LinuxDevice, LinuxDeviceType};
 
 use super::capabilities::of_mask;
 use crate::cgroup::{CgroupVersion, Cgroups};
+use crate::containers::apparmor::AppArmor;
 
 /// Bit of CAP_SYS_RESOURCE in a capability mask.
 const CAP_SYS_RESOURCE_BIT: u32 = 24;
@@ -27,6 +28,7 @@ pub(in crate::containers) struct Machine {
     pub(in crate::containers) user_namespaces: bool,
     /// Whether cgroups limit huge pages.
     pub(in crate::containers) limits_huge_pages: bool,
+    pub(in crate::containers) app_armor: AppArmor,
 }
 
 impl Machine {
@@ -49,6 +51,7 @@ impl Machine {
             unified_cgroups: cgroups.version() == CgroupVersion::V2,
             user_namespaces: has_user_namespaces(),
             limits_huge_pages: cgroups.limits_huge_pages(),
+            app_armor: AppArmor::read(Path::new("/")),
         }
     }
 }

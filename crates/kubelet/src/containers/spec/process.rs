@@ -31,6 +31,7 @@ pub(super) fn build(
         .set_cwd(working_directory(config, image).into())
         .set_capabilities(Some(capabilities::in_all_sets(capabilities)))
         .set_no_new_privileges(Some(no_new_privileges))
+        .set_apparmor_profile(machine.app_armor.profile(&config.security)?)
         .set_oom_score_adj(Some(oom_score_adj(config.oom_score_adj, machine)));
     Ok(process)
 }

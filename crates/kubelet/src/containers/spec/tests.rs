@@ -197,11 +197,8 @@ fn privileged_is_unmasked_but_stays_in_our_bound() {
 fn nothing_is_left_to_the_defaults_of_oci_spec() {
     let members =
         |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
-    let pause = crate::containers::sandbox::pause_spec(
-        &sandbox(),
-        Path::new("/root"),
-        &CgroupPath::new("/kubepods/podu1/pause"),
-    );
+    let cgroup = CgroupPath::new("/kubepods/podu1/pause");
+    let pause = crate::containers::sandbox::pause_spec(&sandbox(), &cgroup);
     let pause = serde_json::to_value(pause).unwrap();
     let mut container = spec(&ContainerConfig::default());
     container["process"].as_object_mut().unwrap().remove("oomScoreAdj");

@@ -29,6 +29,7 @@ impl Agent {
             runtime_ready: self.runtime_ready,
             network_ready,
             user_namespaces: self.parts.runtime.supports_user_namespaces(),
+            app_armor: self.parts.runtime.supports_app_armor(),
             images: &self.images,
             offers: &offers,
         };

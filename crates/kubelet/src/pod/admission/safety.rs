@@ -23,8 +23,8 @@ const SAFE_SYSCTLS: [&str; 12] = [
 ];
 
 /// Rejects sysctls that are neither safe nor in `allowed` (names, or prefixes that end in `*`), and
-/// AppArmor profiles, which this node does not enforce.
-pub fn permit(allowed: &[String], pod: &Pod) -> Result<(), Rejection> {
+/// AppArmor profiles that the node cannot enforce (`pkg/security/apparmor/validate.go`).
+pub fn permit(allowed: &[String], app_armor: bool, pod: &Pod) -> Result<(), Rejection> {
     let refuse = |reason: &str, message: String| Err(Rejection::new(reason, message));
     let security = pod.spec_ref().security_context.as_ref();
     let sysctls = security.and_then(|security| security.sysctls.as_ref());
@@ -39,11 +39,28 @@ pub fn permit(allowed: &[String], pod: &Pod) -> Result<(), Rejection> {
             return refuse("SysctlForbidden", text);
         }
     }
-    if profiles(pod).any(|profile| profile.type_ != "Unconfined") {
-        let text = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
-        return refuse("AppArmor", text.to_owned());
+    let problem = if app_armor {
+        profiles(pod).find_map(unnamed)
+    } else {
+        let mut confined = profiles(pod).filter(|profile| profile.type_ != "Unconfined");
+        confined.next().map(|_| "AppArmor is not enabled on the host")
+    };
+    match problem {
+        None => Ok(()),
+        Some(problem) => refuse("AppArmor", format!("Cannot enforce AppArmor: {problem}")),
     }
-    Ok(())
+}
+
+/// What is wrong with the name of a profile.
+fn unnamed(profile: &AppArmorProfile) -> Option<&'static str> {
+    let name = profile.localhost_profile.as_deref();
+    match (profile.type_.as_str(), name) {
+        ("Localhost", None) => Some("missing localhost profile name"),
+        ("Localhost", Some(name)) if name.trim().is_empty() => {
+            Some("localhost profile name is empty")
+        }
+        _ => None,
+    }
 }
 
 /// `kernel/msgmax` and `kernel.msgmax` are the same: the first separator decides how to read the
@@ -110,13 +127,27 @@ mod tests {
             (safe, Some("Unconfined"), None),
             (safe, Some("RuntimeDefault"), Some("AppArmor")),
         ] {
-            let found = permit(&allowed, &pod(sysctl, profile)).err();
+            let found = permit(&allowed, false, &pod(sysctl, profile)).err();
             let found = found.map(|rejection| rejection.reason);
             assert_eq!(found.as_deref(), reason, "{sysctl} {profile:?}");
         }
         assert_eq!(
-            permit(&[], &pod("kernel/msgmax", None)).unwrap_err().message,
+            permit(&[], false, &pod("kernel/msgmax", None)).unwrap_err().message,
             "forbidden sysctl: \"kernel.msgmax\" not allowlisted"
         );
+    }
+
+    #[test]
+    fn profiles_where_the_kernel_enforces_them() {
+        let message = |enabled, profile| {
+            permit(&[], enabled, &pod("kernel.shm_rmid_forced", Some(profile)))
+                .err()
+                .map(|rejection| rejection.message)
+        };
+        let text = "Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        assert_eq!(message(false, "RuntimeDefault").as_deref(), Some(text));
+        assert_eq!(message(true, "RuntimeDefault"), None);
+        let text = "Cannot enforce AppArmor: missing localhost profile name";
+        assert_eq!(message(true, "Localhost").as_deref(), Some(text));
     }
 }

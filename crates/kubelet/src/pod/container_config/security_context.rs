@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile as Wanted};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile as Confined, Container, Pod, SeccompProfile as Wanted,
+};
 
-use crate::containers::{SeccompProfile, SecurityContext};
+use crate::containers::{AppArmorProfile, SeccompProfile, SecurityContext};
 use crate::pod::pod_ext::PodExt;
 
 /// The container's own context takes precedence over the pod's. `seccomp_directory` is where
@@ -48,6 +50,11 @@ pub fn security_context(
             own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()),
             seccomp_directory,
         ),
+        app_armor: own
+            .app_armor_profile
+            .as_ref()
+            .or(of_pod.app_armor_profile.as_ref())
+            .and_then(app_armor),
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
     }
 }
@@ -60,12 +67,62 @@ fn seccomp(wanted: Option<&Wanted>, directory: &Path) -> SeccompProfile {
     }
 }
 
+fn app_armor(wanted: &Confined) -> Option<AppArmorProfile> {
+    match (wanted.type_.as_str(), wanted.localhost_profile.as_deref()) {
+        ("Unconfined", _) => Some(AppArmorProfile::Unconfined),
+        ("RuntimeDefault", _) => Some(AppArmorProfile::RuntimeDefault),
+        ("Localhost", name) => {
+            Some(AppArmorProfile::Localhost(name.unwrap_or_default().trim().to_owned()))
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::api::core::v1::{
         Capabilities, PodSecurityContext, PodSpec, SecurityContext as Own,
     };
+
+    #[test]
+    fn the_containers_app_armor_profile_wins() {
+        let profile = |kind: &str, name: Option<&str>| {
+            let localhost_profile = name.map(str::to_owned);
+            Some(Confined { type_: kind.to_owned(), localhost_profile })
+        };
+        let of_pod = |app_armor_profile| Pod {
+            spec: Some(PodSpec {
+                security_context: Some(PodSecurityContext {
+                    app_armor_profile,
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let own = |app_armor_profile| Container {
+            security_context: Some(Own { app_armor_profile, ..Default::default() }),
+            ..Default::default()
+        };
+        for (of_the_pod, its_own, expected) in [
+            (None, None, None),
+            (profile("RuntimeDefault", None), None, Some(AppArmorProfile::RuntimeDefault)),
+            (
+                profile("RuntimeDefault", None),
+                profile("Localhost", Some(" web ")),
+                Some(AppArmorProfile::Localhost("web".into())),
+            ),
+            (
+                profile("Localhost", Some("web")),
+                profile("Unconfined", None),
+                Some(AppArmorProfile::Unconfined),
+            ),
+        ] {
+            let merged = security_context(&of_pod(of_the_pod), &own(its_own), Path::new("/"));
+            assert_eq!(merged.app_armor, expected);
+        }
+    }
 
     #[test]
     fn the_container_wins_over_the_pod() {

@@ -14,6 +14,7 @@ use crate::pod::declared::declared;
 use crate::pod::files;
 use crate::pod::observed::{ContainerStatusExt, Observed};
 use crate::pod::pod_ext::PodExt;
+use crate::pod::static_pods::with_status_of;
 use crate::pod::status::{MESSAGE_LOG_BYTES, MESSAGE_LOG_LINES};
 use crate::pod::worker::handle::SyncReason;
 use crate::pod::worker::state::ImageState;
@@ -26,9 +27,12 @@ impl Worker {
     pub(super) async fn observe(&mut self) -> Observed {
         let reasons = self.handle.take_reasons();
         if self.desired.has_changed().unwrap_or(false) {
-            let Desired { pod, vanished } = self.desired.borrow_and_update().clone();
+            let Desired { pod, mirror, vanished } = self.desired.borrow_and_update().clone();
             self.vanished |= vanished;
-            self.adopt(pod);
+            if pod.is_static() {
+                self.mirror = mirror;
+            }
+            self.adopt(with_status_of(&pod, self.mirror.as_ref()));
         }
         self.state.eviction = self.handle.eviction();
         self.state.devices_wanted = self.context.devices.is_wanted(&self.pod);
@@ -88,6 +92,18 @@ impl Worker {
             self.state.terminal = pod.status.clone().map(Arc::new);
         }
         self.pod = pod;
+    }
+
+    /// Adopts the object as it is after a write of its status.
+    pub(super) fn adopt_written(&mut self, object: Pod) {
+        let object = Arc::new(object);
+        if self.pod.is_static() {
+            let pod = with_status_of(&self.pod, Some(&object));
+            self.mirror = Some(object);
+            self.adopt(pod);
+        } else {
+            self.adopt(object);
+        }
     }
 
     async fn list(&mut self) {

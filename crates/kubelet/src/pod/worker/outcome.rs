@@ -1,12 +1,11 @@
 //! Records the outcomes of actions in the worker's state.
 
-use std::sync::Arc;
-
 use tokio::task::JoinError;
 
 use super::Worker;
 use crate::pod::apply::{Outcome, Problem, after};
 use crate::pod::backoff::{self, Backoff};
+use crate::pod::pod_ext::PodExt;
 use crate::pod::status::Written;
 use crate::pod::worker::state::{Eviction, Failure, ImageState};
 
@@ -154,13 +153,16 @@ impl Worker {
         match written {
             Written::Done(pod) => {
                 // What the apiserver does not keep must not be written over and over.
-                if pod.metadata.resource_version == self.pod.metadata.resource_version {
+                let before = self.written_to();
+                let before = before.and_then(|base| base.metadata.resource_version.clone());
+                if pod.metadata.resource_version == before {
                     let now = self.context.clock.now();
                     self.status_retry_at = now.saturating_add(backoff::RETRY.first).ok();
                 }
-                self.adopt(Arc::new(*pod));
+                self.adopt_written(*pod);
             }
-            Written::Stale(pod) => self.adopt(Arc::new(*pod)),
+            Written::Stale(pod) => self.adopt_written(*pod),
+            Written::Gone if self.pod.is_static() => self.mirror = None,
             Written::Gone => {
                 self.vanished = true;
                 self.state.deleted = true;

@@ -49,7 +49,9 @@ impl PodWorkers {
                 return;
             }
         }
-        self.start(Desired { pod, vanished: false }, handle, rejected, Duration::ZERO);
+        let mirror = self.mirrors.of(&pod);
+        let desired = Desired { pod, mirror, vanished: false };
+        self.start(desired, handle, rejected, Duration::ZERO);
     }
 
     fn decide(&self, pod: &Pod) -> Decision {
@@ -60,7 +62,8 @@ impl PodWorkers {
         if decided {
             return Decision::Admitted;
         }
-        if let Err(rejection) = permit(&self.context.node.allowed_unsafe_sysctls, pod) {
+        let app_armor = self.context.runtime.supports_app_armor();
+        if let Err(rejection) = permit(&self.context.node.allowed_unsafe_sysctls, app_armor, pod) {
             return Decision::Rejected(rejection);
         }
         let others = self.admitted();
@@ -86,9 +89,8 @@ impl PodWorkers {
             .filter(|running| !running.rejected)
             .map(|running| running.desired.borrow().clone())
             // A force-deleted pod still terminates, but no longer holds resources.
-            .filter(|desired| !desired.vanished)
+            .filter(|desired| !desired.vanished && !desired.is_terminal())
             .map(|desired| desired.pod)
-            .filter(|other| !other.is_terminal())
             .collect()
     }
 

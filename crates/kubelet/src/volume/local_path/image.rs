@@ -189,6 +189,17 @@ fn grown(image: &Path, bytes: u64, file_system: bool) -> Result<bool, VolumeErro
     Ok(true)
 }
 
+/// Whether the file system cannot grow before it is mounted anew.
+///
+/// # Errors
+/// When a program fails.
+pub fn waits_for_mount(image: &Path, bytes: u64, file_system: bool) -> Result<bool, VolumeError> {
+    if !file_system || recorded(image) >= bytes || may_change_mounted() {
+        return Ok(false);
+    }
+    Ok(!devices(image)?.is_empty())
+}
+
 /// Bit of CAP_SYS_RESOURCE in a capability mask; ext4 asks for it.
 const CAP_SYS_RESOURCE_BIT: u32 = 24;
 

@@ -1,7 +1,8 @@
-//! Waiting for logs to grow, by inotify on their directories.
+//! Waiting for a directory to change, by inotify: for logs to grow, and for the manifests of static
+//! pods.
 //!
-//! Most machines limit a user (including root) to 128 inotify instances, so all followers of a
-//! process share one, read by one thread. The thread is started with the first follower.
+//! Most machines limit a user (including root) to 128 inotify instances, so all watches of a process
+//! share one, read by one thread. The thread is started with the first watch.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,7 +26,7 @@ const CHANGES: AddWatchFlags = AddWatchFlags::IN_MODIFY
     .union(AddWatchFlags::IN_DELETE)
     .union(AddWatchFlags::IN_DELETE_SELF);
 
-/// The process's instance, once a log has been followed.
+/// The process's instance, once a directory has been watched.
 static SHARED: Mutex<Option<Arc<Hub>>> = Mutex::new(None);
 
 /// How often a directory has changed, and how often because a file was closed.
@@ -55,7 +56,7 @@ impl Hub {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
         let hub = Arc::new(Hub { inotify, directories: Mutex::default() });
         let reader = hub.clone();
-        std::thread::Builder::new().name("log-watch".to_string()).spawn(move || reader.read())?;
+        std::thread::Builder::new().name("inotify".to_string()).spawn(move || reader.read())?;
         *shared = Some(hub.clone());
         Ok(hub)
     }
@@ -67,7 +68,7 @@ impl Hub {
                 Ok(events) => events.iter().for_each(|event| self.tell(event)),
                 Err(Errno::EINTR) => {}
                 Err(errno) => {
-                    tracing::error!(%errno, "logs can no longer be followed");
+                    tracing::error!(%errno, "directories can no longer be watched");
                     // Waiters read once more, and see that there will be no more events.
                     self.directories.lock().clear();
                     *SHARED.lock() = None;
@@ -92,8 +93,8 @@ impl Hub {
     }
 }
 
-/// Watches the directory of a log.
-pub(super) struct Watch {
+/// A watch of one directory.
+pub(crate) struct Watch {
     hub: Arc<Hub>,
     descriptor: WatchDescriptor,
     changes: watch::Receiver<Changes>,
@@ -102,8 +103,7 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Starts watching. Do it before reading, so that no change is missed.
-    pub(super) fn new(log: &Path) -> io::Result<Self> {
-        let directory = log.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
         let hub = Hub::shared()?;
         let mut directories = hub.directories.lock();
         // A directory that is watched already gets the same descriptor.
@@ -118,7 +118,7 @@ impl Watch {
     }
 
     /// Waits until something has changed since the last call.
-    pub(super) async fn changed(&mut self) -> io::Result<()> {
+    pub(crate) async fn changed(&mut self) -> io::Result<()> {
         self.changes.changed().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         let closings = self.changes.borrow_and_update().closings;
         if closings != self.closings {

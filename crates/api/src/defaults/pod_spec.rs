@@ -5,8 +5,7 @@ use k8s_openapi::api::core::v1::{
     PodTemplateSpec, Probe, ResourceRequirements,
 };
 
-use super::super::fill;
-use super::super::volumes;
+use super::{fill, volume};
 
 /// Defaults of a template: those of every pod spec.
 pub fn template(template: &mut PodTemplateSpec) {
@@ -27,7 +26,7 @@ pub fn spec(spec: &mut PodSpec) {
     spec.containers.iter_mut().for_each(container);
     spec.init_containers.iter_mut().flatten().for_each(container);
     spec.ephemeral_containers.iter_mut().flatten().for_each(ephemeral);
-    spec.volumes.iter_mut().flatten().for_each(volumes::defaults);
+    spec.volumes.iter_mut().flatten().for_each(volume::volume);
 }
 
 /// Defaults of a Pod only, not of a template.
@@ -107,7 +106,7 @@ fn env(variable: &mut EnvVar) {
         fill::text(&mut field.api_version, "v1");
     }
     if let Some(resource) = &mut source.resource_field_ref {
-        fill::missing(&mut resource.divisor, super::zero());
+        fill::missing(&mut resource.divisor, volume::zero());
         fill::amount(&mut resource.divisor);
     }
     if let Some(file) = &mut source.file_key_ref {
@@ -171,7 +170,7 @@ fn pod_level_requests(spec: &mut PodSpec) {
         |name: &str| name == "cpu" || name == "memory" || name.starts_with("hugepages-");
     let mut alone = spec.clone();
     (alone.resources, alone.overhead) = (None, None);
-    let asked = api::pod::resources(&alone, api::pod::Side::Requests);
+    let asked = crate::pod::resources(&alone, crate::pod::Side::Requests);
     let requests = spec.resources.get_or_insert_default().requests.get_or_insert_default();
     for (name, amount) in asked {
         if matches!(name.as_str(), "cpu" | "memory") {

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use api::quantity::Quantity;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+
+use crate::quantity::Quantity;
 
 /// Sets a text that is missing or empty.
 pub fn text(field: &mut Option<String>, default: &str) {
