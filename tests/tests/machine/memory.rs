@@ -18,11 +18,13 @@ const NAMESPACE: &str = "load";
 const OBJECTS: usize = 500;
 /// Writes at once.
 const WRITERS: usize = 16;
-/// What a process may keep on purpose: events, pages, buffers; and the apiserver the store, with its
-/// history until it is compacted.
+/// What a process may keep on purpose: events, pages, buffers.
 const ALLOWANCE_KB: u64 = 10_000;
+/// The same of the apiserver, which also has the store: every version of the last five minutes is in
+/// its index until it is compacted.
+const APISERVER_ALLOWANCE_KB: u64 = 15_000;
 /// Events are kept for 75 s.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(100);
 /// How often the load comes and goes.
 const ROUNDS: usize = 3;
 /// By how much more the last round may leave than the first, for each process, and what is within
@@ -47,8 +49,15 @@ pub async fn memory_comes_back_after_a_load(fixture: &Fixture) -> anyhow::Result
             continue;
         }
         let limits = |process: &String, kb: u64| {
-            let allowed = fresh.get(process).map_or(0, |kb| kb + kb / 2 + ALLOWANCE_KB);
-            let before = first.as_ref().and_then(|first: &Processes| first.get(process));
+            let more = match process.as_str() {
+                "apiserver" => APISERVER_ALLOWANCE_KB,
+                _ => ALLOWANCE_KB,
+            };
+            let allowed = fresh.get(process).map_or(0, |kb| kb + kb / 2 + more);
+            // The store has the history of all rounds; without it, the apiserver's own test shows
+            // that each leaves as much.
+            let first = first.as_ref().filter(|_| process != "apiserver");
+            let before = first.and_then(|first: &Processes| first.get(process));
             let again = before.map_or(u64::MAX, |kb| kb + kb * GROWTH_PERCENT / 100 + VARIATION_KB);
             kb <= allowed.min(again)
         };

@@ -76,8 +76,11 @@ fn every_kind_selects_by_upstreams_fields() {
     }
 }
 
+/// Fields with their values.
+type Fields = Vec<(&'static str, &'static str)>;
+
 /// A collection, an object of it, its status, and the value of each field.
-fn samples() -> Vec<(&'static str, Value, Value, Vec<(&'static str, &'static str)>)> {
+fn samples() -> Vec<(&'static str, Value, Value, Fields)> {
     let containers = json!([{"name": "c", "image": "i"}]);
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}});
     let selector = json!({"matchLabels": {"a": "b"}});

@@ -3,12 +3,15 @@
 use super::*;
 use api::Kind;
 
+/// A change, and what it is.
+type Changes = &'static [(&'static str, fn(&mut Engine))];
+
 /// A pod that waits in a cluster, and changes of it. The last one helps; no other may.
 struct Row {
     plugin: &'static str,
     cluster: fn(&mut Engine),
     pod: Pod,
-    changes: &'static [(&'static str, fn(&mut Engine))],
+    changes: Changes,
 }
 
 fn read<K: Kind>(object: serde_json::Value) -> K {
