@@ -83,6 +83,7 @@ pub async fn keep_small(workers: usize) {
                 break;
             }
         }
+        let quiet_at = BUSY_US.load(Ordering::Relaxed);
         let round = ROUND.fetch_add(1, Ordering::Relaxed) + 1;
         let mut returned = 0;
         for _ in 0..ATTEMPTS {
@@ -92,7 +93,12 @@ pub async fn keep_small(workers: usize) {
             }
             tokio::time::sleep(AGAIN).await;
         }
-        BUSY_US.store(0, Ordering::Relaxed);
+        // Work that has ended meanwhile may have left more: a worker that was busy for long reports it
+        // at its end only.
+        let later = BUSY_US.fetch_sub(quiet_at, Ordering::Relaxed).saturating_sub(quiet_at);
+        if is_much(later) {
+            WORKED.notify_one();
+        }
     }
 }
 

@@ -42,15 +42,15 @@ impl Strategy for Rules {
     /// A driver that is there stays as it is; it may go, and come again.
     fn validate_update(&self, new: &CSINode, old: &CSINode) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        let path = Path::new("spec").child("drivers");
-        for (index, driver) in new.spec.drivers.iter().enumerate() {
+        for driver in &new.spec.drivers {
             let known = old.spec.drivers.iter().find(|known| known.name == driver.name);
             // How many volumes a node can have may change.
             let same = |known: &CSINodeDriver| {
                 (&known.node_id, &known.topology_keys) == (&driver.node_id, &driver.topology_keys)
             };
             if known.is_some_and(|known| !same(known)) {
-                check::invalid_whole(check::IMMUTABLE, &path.index(index), &mut errors);
+                // Upstream names the type.
+                check::invalid_whole(check::IMMUTABLE, &Path::new("CSINodeDriver"), &mut errors);
             }
         }
         errors

@@ -33,6 +33,11 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                 "subjects": [{"kind": "ServiceAccount", "name": "s", "namespace": "default"}]}),
         ),
         (
+            "csinodes",
+            json!({"spec": {"drivers": [{"name": "csi.example.com", "nodeID": "n",
+                "topologyKeys": ["zone"], "allocatable": {"count": 3}}]}}),
+        ),
+        (
             "runtimeclasses",
             json!({"handler": "h", "scheduling": {"tolerations": [{"operator": "Exists"}]}}),
         ),

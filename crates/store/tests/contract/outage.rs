@@ -94,7 +94,8 @@ async fn quota_exceeded_and_freed() {
             Ok(outcome) => revisions.push(written(outcome)),
             Err(error) => break error,
         }
-        assert!(revisions.len() < 100, "the quota is never exceeded");
+        // etcd measures its file, which grows with the batches that it commits.
+        assert!(revisions.len() < 2_000, "the quota is never exceeded");
     };
     assert!(matches!(refusal, Error::NoSpace), "{refusal:?}");
     let all = revisions.len();

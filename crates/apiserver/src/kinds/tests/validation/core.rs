@@ -365,7 +365,11 @@ fn nodes_of_csi_drivers() {
     );
     check_updates(
         &node,
-        &[("/spec/drivers/0/nodeID", json!("n2"), &["spec.drivers[0]: Invalid value: "])],
+        &[(
+            "/spec/drivers/0/nodeID",
+            json!("n2"),
+            &["CSINodeDriver: Invalid value: field is immutable"],
+        )],
     );
 }
 
