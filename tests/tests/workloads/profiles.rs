@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::{Value, json};
 use testkit::manifest;
 use testkit::suite::Fixture;
+use testkit::wait::{self, Selection};
 use tests::pods;
 
 /// The node that has the label of [`flags`].
@@ -40,12 +41,16 @@ fn pod(name: &str, scheduler: &str, millicores: i64, more: Value) -> Value {
 
 pub async fn each_profile_places_its_pods(fixture: &Fixture) -> anyhow::Result<()> {
     let client = fixture.cluster.client();
+    // They would be on the nodes that the profiles compare.
+    wait::until::<Pod>(client, Selection::default(), "earlier pods are gone", |pods| {
+        pods.is_empty()
+    })
+    .await?;
     let node = Api::<Node>::all(client).get(LABELLED).await?;
     let labels = node.metadata.labels.unwrap_or_default();
     ensure!(labels.get("example.com/rack").is_some_and(|rack| rack == "2"), "{labels:?}");
     let allocatable = node.status.and_then(|status| status.allocatable).context("no status")?;
     let cpu = allocatable.get("cpu").context("the node has no CPU")?;
-    // More than pods of earlier scenarios, which may still be ending.
     let share = api::quantity::Quantity::of(cpu).millis() * 4 / 5;
 
     let create =
