@@ -101,7 +101,8 @@ async fn settle(core: &Arc<Core>, known: &mut Known) -> bool {
 struct Known(HashMap<Box<str>, (u64, Arc<CustomResourceDefinition>)>);
 
 impl Known {
-    /// All definitions, by name. Only what has changed is decoded.
+    /// All definitions, in the order of their revisions, so that names are taken in the same order on
+    /// every server: who has seen one has seen those before it. Only what has changed is decoded.
     fn refresh(&mut self, core: &Core) -> Vec<Arc<CustomResourceDefinition>> {
         let row = CustomResourceDefinition::ROW;
         let mut before = std::mem::take(&mut self.0);
@@ -116,9 +117,9 @@ impl Known {
                 self.0.insert(version.name.clone(), definition);
             }
         }
-        let mut all: Vec<_> = self.0.values().map(|(_, definition)| definition.clone()).collect();
-        all.sort_by(|one, other| one.metadata.name.cmp(&other.metadata.name));
-        all
+        let mut all: Vec<_> = self.0.values().collect();
+        all.sort_by_key(|(revision, _)| *revision);
+        all.into_iter().map(|(_, definition)| definition.clone()).collect()
     }
 }
 

@@ -142,7 +142,7 @@ async fn one_of_two_definitions_gets_a_name() {
         wants["spec"]["names"] = json!({"plural": plural, "singular": plural, "kind": "Widget"});
         wants
     };
-    for round in 0..5 {
+    for round in 0..20 {
         let plurals = [format!("ones{round}"), format!("others{round}")];
         let made = [wants(&plurals[0]), wants(&plurals[1])];
         let (one, other) = tokio::join!(
@@ -151,7 +151,7 @@ async fn one_of_two_definitions_gets_a_name() {
         );
         one.expect(201);
         other.expect(201);
-        let until = clock::instant() + Duration::from_secs(10);
+        let until = clock::instant() + Duration::from_secs(20);
         let settled = loop {
             let mut accepted = Vec::new();
             for plural in &plurals {
