@@ -19,7 +19,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Work after which there may be something to return, of all workers together.
 const MUCH: Duration = Duration::from_millis(20);
-/// A process is quiet when its workers are busy for at most [`QUIET_WORK`] of such a time.
+/// A process is quiet when it computes for at most [`QUIET_WORK`] of such a time. Its processor time
+/// counts, since on a machine that others keep busy its workers seem busy while they wait for their
+/// turn.
 const QUIET: Duration = Duration::from_secs(2);
 const QUIET_WORK: Duration = Duration::from_millis(100);
 /// How many tasks look for a worker that has not had its turn, for each worker, and how often each
@@ -76,10 +78,9 @@ pub async fn keep_small(workers: usize) {
     loop {
         WORKED.notified().await;
         loop {
-            let before = BUSY_US.load(Ordering::Relaxed);
+            let before = processor_time();
             tokio::time::sleep(QUIET).await;
-            let worked = BUSY_US.load(Ordering::Relaxed).saturating_sub(before);
-            if u128::from(worked) <= QUIET_WORK.as_micros() {
+            if processor_time().saturating_sub(before) <= QUIET_WORK {
                 break;
             }
         }
@@ -100,6 +101,17 @@ pub async fn keep_small(workers: usize) {
             WORKED.notify_one();
         }
     }
+}
+
+/// What all threads of this process have computed so far.
+fn processor_time() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let micros = |time: nix::sys::time::TimeVal| {
+        let micros = time.tv_sec().saturating_mul(1_000_000).saturating_add(time.tv_usec());
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    };
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map_or(Duration::ZERO, |usage| micros(usage.user_time()) + micros(usage.system_time()))
 }
 
 /// Lets every worker return its memory that has not had its turn in this round. One that is busy
