@@ -227,14 +227,15 @@ impl Allocator {
 
     async fn free_port(&self, allocation: &mut Allocation) -> Result<Resource, ApiError> {
         let (from, to) = self.ports;
+        let free = from + kept_ports((to - from).saturating_add(1));
         for _ in 0..RANDOM_TRIES {
-            let resource = Resource::Port(rand::rng().random_range(from..=to));
+            let resource = Resource::Port(rand::rng().random_range(free..=to));
             if self.take(&resource, allocation).await? {
                 return Ok(resource);
             }
         }
         let used = self.used("nodeports/").await?;
-        for port in from..=to {
+        for port in (free..=to).chain(from..free) {
             let resource = Resource::Port(port);
             if !used.contains(&resource.key()) && self.take(&resource, allocation).await? {
                 return Ok(resource);
@@ -337,4 +338,24 @@ fn taken(spec: &ServiceSpec, resource: &Resource) -> Failure {
             "provided port is already allocated",
         ),
     })
+}
+
+/// How many of the first ports of a range are kept for those that are requested, while there are others
+/// (`calculateRangeOffset` of `pkg/registry/core/service/portallocator`).
+fn kept_ports(size: u16) -> u16 {
+    if size <= 16 { 0 } else { (size / 32).clamp(16, 128) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_node_ports_are_kept() {
+        for (size, kept) in
+            [(1, 0), (16, 0), (17, 16), (512, 16), (1_024, 32), (2_768, 86), (65_000, 128)]
+        {
+            assert_eq!(kept_ports(size), kept, "{size}");
+        }
+    }
 }
