@@ -6,7 +6,7 @@
 //! `cargo test -p tests --test pods [SCENARIO]`, as root.
 //!
 //! Entry points for the suites: [`pods`] and [`web`], which hold what several of them share, and
-//! [`device_plugin`]; for the benchmarks: [`bench`].
+//! [`device_plugin`]; for the benchmarks: [`mod@bench`].
 //! It must not know any component's internals.
 
 pub mod bench;
