@@ -76,6 +76,9 @@ pub struct Worker {
     /// The status computed last.
     reported: Option<PodStatus>,
     status_busy: bool,
+    /// The revision that the latest write of the status started from. The watch may be faster than
+    /// the answer, so that the pod has its result already.
+    status_base: Option<String>,
     status_retry_at: Option<Timestamp>,
     work: JoinSet<Outcome>,
     stops: HashMap<ContainerId, Stopping>,
@@ -113,6 +116,7 @@ impl Worker {
             image_ids: BTreeMap::new(),
             reported: None,
             status_busy: false,
+            status_base: None,
             status_retry_at: None,
             work: JoinSet::new(),
             stops: HashMap::new(),
@@ -219,6 +223,7 @@ impl Worker {
         self.status_retry_at = None;
         if let Some(difference) = difference {
             self.status_busy = true;
+            self.status_base.clone_from(&base.metadata.resource_version);
             let client = self.context.client.clone();
             self.work.spawn(
                 async move { Outcome::StatusWritten(status::write(client, base, difference).await) }

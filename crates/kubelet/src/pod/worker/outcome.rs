@@ -153,9 +153,7 @@ impl Worker {
         match written {
             Written::Done(pod) => {
                 // What the apiserver does not keep must not be written over and over.
-                let before = self.written_to();
-                let before = before.and_then(|base| base.metadata.resource_version.clone());
-                if pod.metadata.resource_version == before {
+                if pod.metadata.resource_version == self.status_base {
                     let now = self.context.clock.now();
                     self.status_retry_at = now.saturating_add(backoff::RETRY.first).ok();
                 }
