@@ -22,7 +22,7 @@ const WRITERS: usize = 16;
 const ALLOWANCE_KB: u64 = 10_000;
 /// The same of the apiserver, which also has the store: every version of the last five minutes is in
 /// its index until it is compacted.
-const APISERVER_ALLOWANCE_KB: u64 = 18_000;
+const APISERVER_ALLOWANCE_KB: u64 = 15_000;
 /// Events are kept for 75 s.
 const PATIENCE: Duration = Duration::from_secs(100);
 /// How often the load comes and goes.
