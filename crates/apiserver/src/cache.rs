@@ -341,3 +341,35 @@ async fn answer_revisions(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store::embedded::{Embedded, EmbeddedConfig};
+
+    use super::*;
+
+    /// More reads than may wait for the store at once: the others wait for them, and all are
+    /// answered.
+    #[tokio::test]
+    async fn no_more_reads_wait_for_the_store_than_the_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let embedded = Embedded::open(EmbeddedConfig::new(folder.path())).await.unwrap();
+        let store = embedded.store().await.unwrap();
+        let cache = Cache::start(store, 1 << 20, CancellationToken::new());
+        cache.loaded().await;
+        let read = || {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.fresh().await })
+        };
+        let reads: Vec<_> = (0..3 * QUEUE).map(|_| read()).collect();
+        // All of them run before the task that was woken by the first.
+        while cache.revisions.capacity() > 0 {
+            assert!(reads.iter().all(|read| !read.is_finished()), "none had to wait");
+            tokio::task::yield_now().await;
+        }
+        for read in reads {
+            read.await.unwrap().unwrap();
+        }
+        assert_eq!(cache.revisions.capacity(), QUEUE);
+    }
+}

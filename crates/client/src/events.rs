@@ -269,6 +269,19 @@ mod tests {
     }
 
     #[test]
+    fn no_more_events_wait_than_the_bound() {
+        let (queue, mut waiting) = mpsc::channel(QUEUE);
+        let recorder = EventRecorder { queue, component: "c" };
+        for number in 0..QUEUE + 10 {
+            recorder.record(ObjectReference::default(), "Normal", "Pulled", number.to_string());
+        }
+        drop(recorder);
+        let sent: Vec<String> =
+            std::iter::from_fn(|| Some(waiting.blocking_recv()?.message)).collect();
+        assert_eq!(sent, (0..QUEUE).map(|number| number.to_string()).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn no_more_series_are_known_than_the_bound() {
         let mut similar = Similar::default();
         for number in 0..3 * SERIES_MAX {

@@ -72,10 +72,15 @@ impl Event {
     }
 
     /// What the event costs: the former object, which nothing else keeps, and the frame that is
-    /// made of the new one.
+    /// made of the new one; after a deletion, of the last state, which is kept too.
     pub fn bytes(&self) -> usize {
-        let size = |version: &Option<Arc<Version>>| version.as_ref().map_or(0, |v| v.json.len());
-        EVENT_BYTES + size(&self.old) + size(&self.new)
+        let kept = self.old.as_ref().map_or(0, |old| old.bytes());
+        let made = match (&self.old, &self.new) {
+            (_, Some(new)) => new.json.len(),
+            (Some(old), None) => old.bytes() + old.json.len(),
+            (None, None) => 0,
+        };
+        EVENT_BYTES + kept + made
     }
 }
 

@@ -14,6 +14,10 @@ use bytes::Bytes;
 use super::selectable;
 use crate::scan;
 
+/// What a label costs beside its bytes: there are seldom many, and the smallest node of a map has
+/// places for eleven.
+const LABEL_BYTES: usize = 256;
+
 /// Why a stored value is not an object.
 #[derive(Debug, thiserror::Error)]
 #[error("the stored value of {key} is not an object with metadata")]
@@ -151,6 +155,21 @@ impl Version {
                 .and_then(|index| self.fields.get(index))
                 .map_or("", |value| value),
         }
+    }
+
+    /// What it occupies in memory, about.
+    pub fn bytes(&self) -> usize {
+        let texts = self.namespace.len() + self.name.len() + self.uid.len();
+        let fields = self.fields.iter().map(|field| size_of::<Box<str>>() + field.len());
+        let labels = self.labels.iter().flatten();
+        let labels = labels.map(|(key, value)| LABEL_BYTES + key.len() + value.len());
+        let stored = self.stored.as_ref().map_or(0, |stored| stored.len());
+        size_of::<Self>()
+            + texts
+            + fields.sum::<usize>()
+            + labels.sum::<usize>()
+            + self.json.len()
+            + stored
     }
 
     /// The key within the resource: `namespace/name` or `name`.

@@ -1,5 +1,7 @@
 //! Versions of a custom resource that a webhook converts.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rpc::api_v1 as pb;
@@ -403,6 +405,43 @@ async fn a_webhook_that_fails_or_lies_changes_nothing() {
     assert_eq!(shown["metadata"]["labels"], json!({"new": "label"}));
     assert_eq!(shown["metadata"]["generation"], 1);
     assert!(shown["metadata"].get("finalizers").is_none());
+    server.stop().await;
+}
+
+/// Calls of a webhook that does not answer: what they have sent and may receive is bounded, others
+/// wait, and their places come back.
+#[tokio::test]
+async fn what_calls_of_a_webhook_hold_is_bounded() {
+    const HELD_MAX: usize = 64 << 20;
+    const CALLS: usize = 80;
+    let (server, rest, webhook) = start().await;
+    let mut large = widget("a", json!({"size": 3}));
+    large["metadata"]["annotations"] = json!({"text": "x".repeat(250_000)});
+    rest.post(V1, &large).await.expect(201);
+    let calls = Arc::new((AtomicUsize::new(0), AtomicUsize::new(0)));
+    let counted = calls.clone();
+    webhook.behave(move |review| {
+        let sent = review.to_string().len();
+        counted.0.fetch_add(1, Ordering::Relaxed);
+        counted.1.fetch_add(sent + 2 * sent + (1 << 20), Ordering::Relaxed);
+        Reply::Hang
+    });
+    let waiting: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let rest = rest.clone();
+            tokio::spawn(async move { rest.get(&format!("{V2}/a?timeout=4s")).await.code })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (called, held) = (calls.0.load(Ordering::Relaxed), calls.1.load(Ordering::Relaxed));
+    // A call is counted in whole KiB, and by what is converted of it.
+    assert!(called < CALLS && held <= HELD_MAX + HELD_MAX / 50, "{called} calls hold {held}");
+    assert!(held + 2 * held / called > HELD_MAX, "{called} calls hold {held}");
+    for request in waiting {
+        assert_eq!(request.await.unwrap(), 504);
+    }
+    webhook.behave(honest);
+    rest.get(&format!("{V2}/a")).await.expect(200);
     server.stop().await;
 }
 

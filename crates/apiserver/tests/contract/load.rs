@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{Empty, StreamBody};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
@@ -124,6 +124,49 @@ async fn bodies_of_strangers_cost_nothing() {
     let grown = most.saturating_sub(before);
     assert!(grown < 50 * MIB, "{} connections cost {} MiB", 60 * 5, grown / MIB);
     drop((http1, http2));
+}
+
+/// A client that connects and does not say who it is has ten seconds for it.
+#[tokio::test]
+async fn a_handshake_that_does_not_end_is_cut_off() {
+    let server = Server::start().await;
+    // The head of a TLS record of 512 bytes, of which nothing follows.
+    for begin in [&[][..], &[0x16, 0x03, 0x01, 0x02, 0x00]] {
+        let mut stream = server.tcp().await.unwrap();
+        stream.write_all(begin).await.unwrap();
+        let begun = clock::instant();
+        let closed = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0])).await;
+        assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+        assert!(begun.elapsed() >= Duration::from_secs(9), "{:?}", begun.elapsed());
+    }
+    server.stop().await;
+}
+
+/// One connection has at most 250 requests open; the next wait for one of them to end.
+#[tokio::test]
+async fn no_more_streams_are_open_than_the_bound() {
+    const STREAMS: usize = 250;
+    let server = Server::start().await;
+    let identity = server.identity("kubernetes-admin", &["system:masters"]);
+    let stream = TokioIo::new(server.tls_with(Some(identity)).await.unwrap());
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+    let (mut sender, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let watch = format!("https://localhost{MAPS}?watch=1");
+    let ask = |sender: &mut hyper::client::conn::http2::SendRequest<Empty<Bytes>>, uri: &str| {
+        sender.send_request(http::Request::get(uri).body(Empty::new()).unwrap())
+    };
+    let mut open = Vec::new();
+    for _ in 0..STREAMS {
+        open.push(ask(&mut sender, &watch).await.unwrap());
+    }
+    let mut next = std::pin::pin!(ask(&mut sender, "https://localhost/livez"));
+    let waited = tokio::time::timeout(Duration::from_millis(500), next.as_mut()).await;
+    assert!(waited.is_err(), "the request was answered: {waited:?}");
+    open.pop();
+    let answer = tokio::time::timeout(Duration::from_secs(10), next).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    server.stop().await;
 }
 
 /// Creates ConfigMaps of `size` bytes.

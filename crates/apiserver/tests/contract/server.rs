@@ -304,10 +304,14 @@ impl Server {
                 config.with_client_auth_cert(chain, key).unwrap()
             }
         };
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port));
         let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
         let name = "localhost".try_into().unwrap();
-        connector.connect(name, stream.await.ok()?).await.ok()
+        connector.connect(name, self.tcp().await.ok()?).await.ok()
+    }
+
+    /// A connection that has said nothing yet.
+    pub async fn tcp(&self) -> std::io::Result<tokio::net::TcpStream> {
+        tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await
     }
 
     /// A kubeconfig of the administrator.

@@ -36,28 +36,7 @@ impl Runtime {
     /// restarts (with another `Resync`), and ends when the receiver is dropped.
     pub fn events(&self) -> mpsc::Receiver<RuntimeEvent> {
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        let mut source = self.inner.events.subscribe();
-        tokio::spawn(async move {
-            let mut next = RuntimeEvent::Resync;
-            loop {
-                let sent = tokio::select! {
-                    sent = sender.send(next) => sent,
-                    () = sender.closed() => return,
-                };
-                if sent.is_err() {
-                    return;
-                }
-                let received = tokio::select! {
-                    received = source.recv() => received,
-                    () = sender.closed() => return,
-                };
-                next = match received {
-                    Ok(event) => event,
-                    Err(broadcast::error::RecvError::Lagged(_)) => RuntimeEvent::Resync,
-                    Err(broadcast::error::RecvError::Closed) => return,
-                };
-            }
-        });
+        tokio::spawn(relay(self.inner.events.subscribe(), sender));
         receiver
     }
 
@@ -65,6 +44,23 @@ impl Runtime {
         let pump = tokio::spawn(pump(Arc::downgrade(&self.inner), self.inner.containerd.clone()));
         let first = self.inner.pump.set(pump.abort_handle());
         assert!(first.is_ok(), "the event pump is started once, when the runtime is created");
+    }
+}
+
+/// Passes events on to one receiver, which has to list anew what it was too slow for.
+async fn relay(mut source: broadcast::Receiver<RuntimeEvent>, sender: mpsc::Sender<RuntimeEvent>) {
+    let mut next = RuntimeEvent::Resync;
+    // An error: the receiver is gone.
+    while sender.send(next).await.is_ok() {
+        let received = tokio::select! {
+            received = source.recv() => received,
+            () = sender.closed() => return,
+        };
+        next = match received {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(_)) => RuntimeEvent::Resync,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
     }
 }
 
@@ -190,5 +186,40 @@ fn decode(envelope: &Envelope) -> Option<(String, ContainerEventKind)> {
             .filter(|event| event.id.is_empty() || event.id == event.container_id)
             .map(|event| (event.container_id, ContainerEventKind::Deleted)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A receiver that does not keep up gets what fits into the queues, and what it missed as one
+    /// request to list.
+    #[tokio::test]
+    async fn a_receiver_that_is_late_lists_anew() {
+        let (events, source) = broadcast::channel(EVENT_QUEUE);
+        let (sender, mut receiver) = mpsc::channel(EVENT_QUEUE);
+        tokio::spawn(relay(source, sender));
+        assert_eq!(receiver.recv().await, Some(RuntimeEvent::Resync));
+        for number in 0..4 * EVENT_QUEUE {
+            events.send(event(number)).unwrap();
+            if number % 64 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(events);
+        let mut received = Vec::new();
+        while let Some(event) = receiver.recv().await {
+            received.push(event);
+        }
+        // Both queues, the one event between them, and the request.
+        assert!(received.len() <= 2 * EVENT_QUEUE + 2, "{}", received.len());
+        assert!(received.contains(&RuntimeEvent::Resync));
+        assert_eq!(received.last(), Some(&event(4 * EVENT_QUEUE - 1)));
+    }
+
+    fn event(number: usize) -> RuntimeEvent {
+        let (id, pod_uid) = (ContainerId(number.to_string()), String::new());
+        RuntimeEvent::Container { id, pod_uid, kind: ContainerEventKind::Started }
     }
 }

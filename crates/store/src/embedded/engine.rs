@@ -244,6 +244,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::embedded::writer::QUEUE_LENGTH;
     use crate::embedded::{Embedded, EmbeddedConfig};
     use crate::{Outcome, Revision, Store};
 
@@ -269,6 +270,44 @@ mod tests {
         embedded.engine.command(Command::Stop).await.unwrap();
         store.current_revision().await.unwrap();
         assert!(store.ping().await.is_err());
+    }
+
+    /// While the writer is busy, as many commands as the queue holds are accepted; others wait, and
+    /// all are executed.
+    #[tokio::test]
+    async fn no_more_writes_wait_for_the_disk_than_the_bound() {
+        let folder = TempDir::new().unwrap();
+        let (embedded, store) = open(&folder).await;
+        let engine = embedded.engine.clone();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let shared = engine.shared.clone();
+        let (held, holds) = oneshot::channel();
+        // The writer makes nothing visible while someone reads.
+        let reader = std::thread::spawn(move || {
+            let _state = shared.read();
+            held.send(()).unwrap();
+            released.recv().unwrap();
+        });
+        holds.await.unwrap();
+        let mut commands = Vec::new();
+        commands.push(tokio::spawn(async move {
+            create(&store, "/a").await;
+        }));
+        for _ in 0..2 * QUEUE_LENGTH {
+            let engine = engine.clone();
+            commands
+                .push(tokio::spawn(async move { engine.command(Command::Ping).await.unwrap() }));
+        }
+        while engine.commands.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(commands.iter().all(|command| !command.is_finished()));
+        release.send(()).unwrap();
+        for command in commands {
+            command.await.unwrap();
+        }
+        assert_eq!(engine.commands.capacity(), QUEUE_LENGTH);
+        reader.join().unwrap();
     }
 
     /// A read that is in progress neither delays a defragmentation nor is disturbed by it, and
