@@ -76,7 +76,7 @@ const FILE_NAME: &str = "store.redb";
 /// The access mode of a new directory.
 const DIRECTORY_MODE: u32 = 0o700;
 /// The size of the page cache, on top of what the kernel caches.
-const CACHE_BYTES: usize = 2 << 20;
+const CACHE_BYTES: usize = 1 << 20;
 /// The maximum total size of all records; etcd recommends no more.
 const QUOTA_BYTES: u64 = 8 << 30;
 /// The interval of progress notifications to idle watches, as in etcd.

@@ -42,6 +42,9 @@ impl Version {
 /// The state of the newest revision, durable or not.
 pub(super) const NEWEST: u64 = u64::MAX;
 
+/// Up to so many versions of a key, each takes its own place only.
+const FEW_VERSIONS: usize = 4;
+
 /// All versions that are not compacted, by key, ordered by revision.
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -57,7 +60,13 @@ impl Index {
     pub(super) fn insert(&mut self, key: &[u8], version: Version) {
         self.record_bytes += u64::from(version.record_bytes);
         match self.keys.get_mut(key) {
-            Some(versions) => versions.push(version),
+            Some(versions) => {
+                // Most keys have few versions: no place for more is taken in advance.
+                if versions.len() < FEW_VERSIONS {
+                    versions.reserve_exact(1);
+                }
+                versions.push(version);
+            }
             None => {
                 self.keys.insert(key.into(), vec![version]);
             }
