@@ -42,7 +42,7 @@ down:
 	@if [ -x $(PROGRAMS)/skiff ]; then $(PROGRAMS)/skiff down; else echo 'nothing was built here, so nothing runs'; fi
 
 test: build
-	@deploy/packages.sh run test compose
+	@deploy/packages.sh run test compose vm
 	@deploy/build.sh --workspace --tests
 	@$(XTASK) images
 	@deploy/python.sh $(VENV) docs/requirements.txt tests/requirements.txt

@@ -43,6 +43,10 @@ for set in "$@"; do
         need docker.io dockerd
         docker compose version >/dev/null 2>&1 || need docker-compose docker-compose
         ;;
+    vm)
+        need qemu-system-x86 qemu-system-x86_64
+        need binutils strip
+        ;;
     base)
         need debootstrap debootstrap
         ;;

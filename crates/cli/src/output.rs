@@ -16,6 +16,12 @@ use api::jsonpath::Template;
 pub use go_template::go_text;
 pub use yaml::yaml;
 
+/// Text of objects, which must not be a command to the terminal: escapes are shown as kubectl shows
+/// them.
+pub fn escaped(text: &str) -> String {
+    text.replace('\u{1b}', "^[")
+}
+
 /// Flags of every verb that prints objects.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct PrintFlags {

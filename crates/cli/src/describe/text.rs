@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::output::escaped;
 use crate::output::tabwriter::align;
 use crate::request::last_applied::LAST_APPLIED;
 
@@ -129,12 +130,12 @@ impl Description {
     }
 
     /// The lines with tabs between their cells.
-    pub fn unaligned(self) -> String {
-        self.out
+    pub fn unaligned(&self) -> String {
+        escaped(&self.out)
     }
 
     pub fn render(&self) -> String {
-        align(&self.out, 0, GAP)
+        align(&escaped(&self.out), 0, GAP)
     }
 }
 
@@ -228,5 +229,13 @@ mod tests {
             text.render(),
             "Name:         web\nLabels:       a=1\n              b=2\nAnnotations:  <none>\nContainers:\n  main:\n    Image:  x\n    Ready:  True\nEvents:     <none>\n"
         );
+    }
+
+    #[test]
+    fn nothing_is_a_command_to_the_terminal() {
+        let mut text = Description::default();
+        text.annotations(&json!({"a": "\u{1b}[31mred"}));
+        assert_eq!(text.render(), "Annotations:  a: ^[[31mred\n");
+        assert!(!text.unaligned().contains('\u{1b}'));
     }
 }

@@ -87,11 +87,16 @@ fn labels_text(labels: &Value) -> String {
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 
-/// A cell as kubectl shows it: missing values are empty.
+/// A cell as kubectl shows it: missing values are empty, long ones end at the first line's end, and
+/// nothing is a command to the terminal.
 fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.lines().next().unwrap_or_default().to_owned(),
+        Value::String(text) => {
+            let line = text.split(['\n', '\r', '\u{c}']).next().unwrap_or_default();
+            let more = if line.len() < text.len() { "..." } else { "" };
+            format!("{}{more}", super::escaped(line))
+        }
         other => other.to_string(),
     }
 }
@@ -131,6 +136,19 @@ impl TextTable {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_cell_is_one_line_without_commands_to_the_terminal() {
+        for (text, shown) in [
+            ("one", "one"),
+            ("one\ntwo", "one..."),
+            ("one\r", "one..."),
+            ("\u{c}", "..."),
+            ("\u{1b}[31mred", "^[[31mred"),
+        ] {
+            assert_eq!(cell(&text.into()), shown);
+        }
+    }
 
     fn table() -> Value {
         json!({
