@@ -14,6 +14,7 @@ use crate::openapi;
 use crate::registry::Kinds;
 use crate::request::{Request, Subject};
 use crate::response::Response;
+use crate::rest::negotiate;
 
 pub use probe::StoreProbe;
 
@@ -71,7 +72,8 @@ pub async fn answer(
         "/healthz" | "/livez" | "/readyz" => health(core, trimmed, request).await,
         "/version" => json(version()),
         "/metrics" => {
-            let content_type = if accept.contains("application/openmetrics-text") {
+            let forms = ["application/openmetrics-text", "text/plain"];
+            let content_type = if negotiate::first_of(accept, &forms) == Some(0) {
                 "application/openmetrics-text; version=1.0.0; charset=utf-8"
             } else {
                 "text/plain; version=0.0.4; charset=utf-8"
@@ -121,7 +123,8 @@ fn openapi_document(
         serde_json::from_slice(&found.json).ok()
     };
     let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
-    if path == "/openapi/v2" && accept.contains("com.github.proto-openapi.spec.v2") {
+    let forms = ["com.github.proto-openapi.spec.v2", "json", "*/*"];
+    if path == "/openapi/v2" && negotiate::first_of(accept, &forms) == Some(0) {
         return Ok(Response::Raw {
             code: 200,
             content_type: SWAGGER_PROTOBUF.to_owned(),

@@ -2,7 +2,7 @@
 
 mod documents;
 mod list;
-mod negotiate;
+pub mod negotiate;
 mod render;
 mod route;
 mod table;

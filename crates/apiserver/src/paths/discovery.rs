@@ -169,9 +169,14 @@ pub fn root(kinds: &Kinds, path: &str, accept: &str, own: SocketAddr) -> Respons
         DOCUMENTS.lock().insert((kinds.generation, documents)).clone()
     });
     let apis = usize::from(path == "/apis");
+    let is_aggregated =
+        |range: &&str| range.contains(AGGREGATED) && range.contains("as=APIGroupDiscoveryList");
+    let is_legacy =
+        |range: &&str| matches!(range.split(';').next(), Some("application/json" | "*/*"));
     let version = accept
         .split(',')
-        .find(|range| range.contains(AGGREGATED) && range.contains("as=APIGroupDiscoveryList"))
+        .find(|range| is_aggregated(range) || (is_legacy(range) && !range.contains("as=")))
+        .filter(is_aggregated)
         .map(|range| if range.contains("v=v2beta1") { "v2beta1" } else { "v2" });
     let (body, content_type) = match version {
         None if apis == 0 => (encode(&legacy_api(own)), "application/json".to_owned()),
@@ -410,6 +415,28 @@ mod tests {
         let core = text(&aggregated(&kinds, "/api", "v2"));
         let start = r#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","metadata":{},"items":[{"metadata":{},"versions":[{"version":"v1","resources":[{"resource":"bindings","responseKind":{"group":"","version":"v1","kind":"Binding"},"scope":"Namespaced","singularResource":"binding","verbs":["create"]}"#;
         assert!(core.starts_with(start), "{core}");
+    }
+
+    #[test]
+    fn the_first_form_that_there_is_is_answered() {
+        let kinds = Registry::default().kinds();
+        let whole = |version| {
+            format!("application/json;g={AGGREGATED};v={version};as=APIGroupDiscoveryList")
+        };
+        let (two, beta) = (whole("v2"), whole("v2beta1"));
+        let legacy = "application/json".to_owned();
+        for (accept, expected) in [
+            (format!("{two},{beta},{legacy}"), &two),
+            (format!("{beta},{two}"), &beta),
+            (format!("application/vnd.kubernetes.protobuf,{two}"), &two),
+            (format!("{legacy},{two}"), &legacy),
+            (format!("text/html,*/*,{two}"), &legacy),
+            (String::new(), &legacy),
+        ] {
+            let answer = root(&kinds, "/apis", &accept, "10.0.0.1:6443".parse().unwrap());
+            let Response::Raw { content_type, .. } = answer else { panic!("{accept}") };
+            assert_eq!(content_type, *expected, "{accept}");
+        }
     }
 
     #[test]

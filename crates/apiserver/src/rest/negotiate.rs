@@ -30,7 +30,7 @@ pub struct Accept {
     pub pretty: bool,
     /// What the rows of a Table include.
     pub include: IncludeObject,
-    /// The header as written, for paths that negotiate by themselves.
+    /// The elements of the header, the most preferred first, for paths that negotiate by themselves.
     pub raw: String,
 }
 
@@ -64,12 +64,14 @@ impl Accept {
             .get(ACCEPT_ENCODING)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.contains("gzip"));
-        let base = Self { gzip, raw: raw.to_owned(), ..Self::default() };
+        let ranges = media_ranges(raw);
+        let texts: Vec<&str> = ranges.iter().map(|range| range.text).collect();
+        let base = Self { gzip, raw: texts.join(","), ..Self::default() };
         if raw.trim().is_empty() {
             return Ok(base);
         }
         let mut takes_protobuf = false;
-        for MediaRange { kind, parameter, .. } in media_ranges(raw) {
+        for MediaRange { kind, parameter, .. } in ranges {
             let representation = match parameter {
                 ("", _, _) => Representation::Object,
                 ("Table", "meta.k8s.io", "v1" | "v1beta1") => Representation::Table,
@@ -116,8 +118,15 @@ impl Accept {
     }
 }
 
+/// Which of these texts the most preferred element contains that contains any. `accept`: as
+/// [`Accept::raw`].
+pub fn first_of(accept: &str, texts: &[&str]) -> Option<usize> {
+    accept.split(',').find_map(|range| texts.iter().position(|text| range.contains(text)))
+}
+
 /// One element of an Accept header.
 struct MediaRange<'a> {
+    text: &'a str,
     kind: String,
     /// `as`, `g` and `v`: what to make of the object.
     parameter: (&'a str, &'a str, &'a str),
@@ -141,7 +150,7 @@ fn media_range(text: &str) -> MediaRange<'_> {
         "*" => "*/*".to_owned(),
         kind => kind.to_ascii_lowercase(),
     };
-    let mut range = MediaRange { kind, parameter: ("", "", ""), quality: 1.0 };
+    let mut range = MediaRange { text: text.trim(), kind, parameter: ("", "", ""), quality: 1.0 };
     for part in parts {
         match part.split_once('=') {
             Some(("as", value)) => range.parameter.0 = value,
@@ -238,6 +247,20 @@ mod tests {
             assert_eq!((chosen.representation, chosen.yaml), (representation, yaml), "{accept}");
         }
         assert_eq!(parse("image/png, json", "").unwrap_err().code(), 406);
+    }
+
+    /// Paths that negotiate by themselves take the first element that they have something for.
+    #[test]
+    fn the_elements_are_sorted_by_preference() {
+        let raw = |accept: &str| parse(accept, "").unwrap().raw;
+        assert_eq!(
+            raw("a/b;q=0.1, text/plain;q=0.2,text/html"),
+            "text/html,text/plain;q=0.2,a/b;q=0.1"
+        );
+        let prometheus =
+            raw("text/plain;q=0.5, application/openmetrics-text;version=1.0.0;q=0.9, */*;q=0.1");
+        assert_eq!(first_of(&prometheus, &["text/plain", "openmetrics"]), Some(1));
+        assert_eq!(first_of("", &["text/plain"]), None);
     }
 
     #[test]
