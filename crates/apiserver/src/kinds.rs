@@ -50,7 +50,10 @@ mod stateful_set;
 mod status;
 mod storage_class;
 mod volumes;
+mod webhook_configuration;
 mod workload;
+
+pub use webhook_configuration::REVIEW_VERSIONS;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -347,6 +350,8 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&stateful_set::Rules),
     of(&storage_class::Rules),
     of(&csi_node::Rules),
+    of(&webhook_configuration::Mutating),
+    of(&webhook_configuration::Validating),
 ];
 
 const fn of<S: Strategy<Object: Kind>>(

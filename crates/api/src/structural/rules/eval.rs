@@ -131,6 +131,9 @@ impl<'a> Evaluation<'a> {
                 (Some(found), false) => Ok(found),
                 (None, false) => fail(format!("no such key: {name}")),
             },
+            Val::Access(access) if !test => {
+                access.member(name).map(Val::Access).ok_or(Failure::NoOverload)
+            }
             Val::Optional(None) if test => Ok(Val::Bool(false)),
             Val::Optional(None) => Ok(Val::Optional(None)),
             Val::Optional(Some(inner)) => match (&*inner, test) {
