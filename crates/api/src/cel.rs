@@ -53,7 +53,9 @@ pub enum Binding<'a> {
 /// Why an expression has no value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvalError {
-    #[error("validation failed due to running out of cost budget, no further validation rules will be run")]
+    #[error(
+        "validation failed due to running out of cost budget, no further validation rules will be run"
+    )]
     Budget,
     #[error("expression '{source_text}' resulted in error: {why}")]
     Failed { source_text: String, why: String },
@@ -107,8 +109,7 @@ impl Expression {
         let mut evaluation = Evaluation::new(values, *budget);
         let outcome = evaluation.eval(&self.program);
         *budget = budget.saturating_sub(evaluation.cost);
-        let failed =
-            |why: String| EvalError::Failed { source_text: self.source.to_string(), why };
+        let failed = |why: String| EvalError::Failed { source_text: self.source.to_string(), why };
         match outcome {
             Ok(Val::Bool(holds)) => Ok(holds),
             Ok(_) => Err(failed("the result is no bool".to_owned())),

@@ -124,18 +124,18 @@ impl Admission {
         Ok(warnings)
     }
 
-    /// Calls the validating webhooks, which see what has been allocated, and then charges quotas.
+    /// Calls the validating webhooks about a new object, of which they see what has been allocated,
+    /// and then charges quotas.
     ///
     /// # Errors
     /// Those of webhooks, and 403 when a quota does not allow it.
-    pub async fn charge(
+    pub async fn charge_new(
         &self,
         call: Call<'_>,
         object: &dyn Object,
-        old: Option<Before<'_>>,
     ) -> Result<Charges, ApiError> {
-        self.webhooks.validate_written(call, object, old).await?;
-        self.quotas.charge(call, object, old.map(|old| old.object)).await
+        self.webhooks.validate_written(call, object, None).await?;
+        self.quotas.charge(call, object, None).await
     }
 
     /// Runs the validating plugins, and all webhooks, on a deletion.

@@ -7,6 +7,8 @@
 mod access;
 #[path = "contract/admission.rs"]
 mod admission;
+#[path = "contract/admission_webhooks.rs"]
+mod admission_webhooks;
 #[path = "contract/bad_input.rs"]
 mod bad_input;
 #[path = "contract/certificates.rs"]

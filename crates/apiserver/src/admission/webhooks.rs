@@ -24,8 +24,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::object::Object;
 use api::ApiError;
+use api::object::Object;
 use clock::{instant, monotonic};
 use futures::future::join_all;
 use serde_json::Value;
@@ -37,8 +37,8 @@ pub use configuration::Snapshots;
 use configuration::{Hook, Phase};
 use forms::Forms;
 use select::{Invocation, Named};
-pub use subject::{Before, Fixed, Subject, Typed};
 use subject::Written;
+pub use subject::{Before, Fixed, Subject, Typed};
 
 /// What the first round of the mutating plugins leaves for a second one (`reinvocation.go`).
 #[derive(Default)]
@@ -277,9 +277,8 @@ fn observe(
     failure: Option<&Failure>,
 ) {
     let metrics = &asked.call.core.metrics.webhooks;
-    let rejection = failure.filter(|failure| {
-        !(hook.ignores_failures && matches!(failure, Failure::Calling { .. }))
-    });
+    let rejection = failure
+        .filter(|failure| !(hook.ignores_failures && matches!(failure, Failure::Calling { .. })));
     let (name, step, operation) = (&hook.name, phase.step(), asked.operation.text());
     metrics.called(name, step, operation, rejection.is_some(), started.elapsed());
     if let Some(failure) = rejection {

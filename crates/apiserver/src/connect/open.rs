@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::{admit, proxy};
 use super::target::{self, PodOnNode};
 use super::{Connection, Session, SessionKind, Stream, Streams, kubelet_error};
+use super::{admit, proxy};
 use crate::core::Call;
 use crate::response::Response;
 

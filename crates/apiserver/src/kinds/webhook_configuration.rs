@@ -122,8 +122,7 @@ fn validate_hook(hook: &MutatingWebhook, options: &Options, path: &Path, errors:
     ] {
         check::one_of_or_unset(value, &supported, &path.child(name), errors);
     }
-    let allowed: &[&str] =
-        if options.no_side_effects { &NO_SIDE_EFFECTS } else { &SIDE_EFFECTS };
+    let allowed: &[&str] = if options.no_side_effects { &NO_SIDE_EFFECTS } else { &SIDE_EFFECTS };
     let side_effects = path.child("sideEffects");
     if hook.side_effects.is_empty() {
         let detail = format!("must specify one of {}", allowed.join(", "));
@@ -135,8 +134,7 @@ fn validate_hook(hook: &MutatingWebhook, options: &Options, path: &Path, errors:
     if let Some(seconds) = hook.timeout_seconds
         && !(shortest..=longest).contains(&seconds)
     {
-        let detail =
-            format!("the timeout value must be between {shortest} and {longest} seconds");
+        let detail = format!("the timeout value must be between {shortest} and {longest} seconds");
         errors.push(FieldError::invalid(path.child("timeoutSeconds"), seconds, detail));
     }
     for (selector, name) in
@@ -153,8 +151,7 @@ fn validate_hook(hook: &MutatingWebhook, options: &Options, path: &Path, errors:
         (None, Some(service)) => {
             webhook_service(&json(service), &client.child("service").to_string(), errors);
         }
-        _ => errors
-            .push(FieldError::required(client, "exactly one of url or service is required")),
+        _ => errors.push(FieldError::required(client, "exactly one of url or service is required")),
     }
     if options.conditions {
         let all = hook.match_conditions.as_deref().unwrap_or_default();

@@ -94,7 +94,7 @@ async fn create_once(
     }
     let admitted = call.core.admission.validate(call, &*object, None).await?;
     let allocation = call.core.allocator.allocate(call, &mut *object).await?;
-    let outcome = match call.core.admission.charge(call, &*object, None).await {
+    let outcome = match call.core.admission.charge_new(call, &*object).await {
         Ok(charges) => {
             let outcome = write(call, &name, &mut *object).await;
             if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {

@@ -136,25 +136,33 @@ async fn attempt(
         super::apply::track(call, &mut *new, &*old)?;
         admitted = call.core.admission.validate(call, &*new, Some(&*old)).await?;
     }
+    let before = Before { object: &*old, revision: current.revision };
+    let admission = &call.core.admission;
     if finished(&*new) {
+        if mode == Mode::Ruled {
+            admission.webhooks.validate_written(call, &*new, Some(before)).await?;
+        }
         let removed = remove(call, current, &*old).await?;
         return Ok(removed.map(|gone| answer(row, 200, gone)));
     }
-    let allocation = match mode {
-        Mode::Plain => None,
-        Mode::Ruled => call.core.allocator.allocate_update(call, &mut *new, &*old).await?,
+    let (allocation, judged) = match mode {
+        Mode::Plain => (None, Ok(())),
+        Mode::Ruled => {
+            let allocation = call.core.allocator.allocate_update(call, &mut *new, &*old).await?;
+            // Webhooks see what has been allocated, and also what changes nothing.
+            let judged = admission.webhooks.validate_written(call, &*new, Some(before)).await;
+            (allocation, judged)
+        }
     };
-    if is_unchanged(&mut *new, &*old) {
+    if judged.is_ok() && is_unchanged(&mut *new, &*old) {
         let mut same = answer(row, 200, current.clone());
         same.warnings = admitted;
         return Ok(Attempt::Decided(same));
     }
-    let charges = match mode {
-        Mode::Plain => Ok(Charges::default()),
-        Mode::Ruled => {
-            let before = Before { object: &*old, revision: current.revision };
-            call.core.admission.charge(call, &*new, Some(before)).await
-        }
+    let charges = match (judged, mode) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Mode::Plain) => Ok(Charges::default()),
+        (Ok(()), Mode::Ruled) => admission.quotas.charge(call, &*new, Some(&*old)).await,
     };
     let outcome = match charges {
         Ok(charges) => {

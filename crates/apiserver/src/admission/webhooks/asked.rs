@@ -144,9 +144,7 @@ impl<'a> Asked<'a> {
     /// `AdmissionRequest` for a webhook that knows the resource as `resource`, without uid and
     /// objects.
     pub fn request(&self, resource: &KindRef) -> Map<String, Value> {
-        let gvr = |row: &KindRef| {
-            json!({"group": row.group, "version": row.version, "resource": row.plural})
-        };
+        let gvr = |row: &KindRef| json!({"group": row.group, "version": row.version, "resource": row.plural});
         let mut request = Map::new();
         let mut set = |name: &str, value: Value| {
             if value.as_str() != Some("") {

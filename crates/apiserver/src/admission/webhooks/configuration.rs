@@ -165,6 +165,12 @@ impl Snapshots {
         }
     }
 
+    /// The names of all webhooks that are in force.
+    pub fn names(&self) -> Vec<String> {
+        let phases = [Phase::Mutating, Phase::Validating].map(|phase| self.of(phase));
+        phases.iter().flat_map(|hooks| hooks.all.iter().map(|hook| hook.name.clone())).collect()
+    }
+
     fn set(&self, phase: Phase, hooks: Hooks) {
         match phase {
             Phase::Mutating => self.mutating.store(Arc::new(hooks)),
@@ -217,7 +223,9 @@ impl Known {
                 .unwrap_or_default(),
         };
         let hooks = hooks.into_iter().enumerate();
-        hooks.map(|(index, hook)| Arc::new(Hook::new(&version.name, index, hook, self.phase))).collect()
+        hooks
+            .map(|(index, hook)| Arc::new(Hook::new(&version.name, index, hook, self.phase)))
+            .collect()
     }
 }
 

@@ -97,7 +97,8 @@ impl Snapshots {
                 resource.clone()
             } else if hook.equivalent {
                 let others = equivalents.get_or_insert_with(|| equivalents_of(call, resource));
-                let pairs = hook.rules.iter().flat_map(|rule| others.iter().map(move |o| (rule, o)));
+                let pairs =
+                    hook.rules.iter().flat_map(|rule| others.iter().map(move |o| (rule, o)));
                 pairs.into_iter().find(|(rule, other)| matches(rule, &head, other))?.1.clone()
             } else {
                 return None;
@@ -110,8 +111,7 @@ impl Snapshots {
 
 /// Whether no webhook is asked about a resource.
 pub fn is_exempt(resource: &KindRow) -> bool {
-    resource.group == MutatingWebhookConfiguration::ROW.group
-        && EXEMPT.contains(&&*resource.plural)
+    resource.group == MutatingWebhookConfiguration::ROW.group && EXEMPT.contains(&&*resource.plural)
 }
 
 /// The other versions in which the same objects can be written.

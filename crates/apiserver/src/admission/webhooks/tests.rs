@@ -100,9 +100,7 @@ fn answers_are_judged() {
     const PATCH: &str = "W10=";
     let (v1, beta) = ("admission.k8s.io/v1", "admission.k8s.io/v1beta1");
     let good = json!({"uid": "u", "allowed": true});
-    let review = |api_version: &str, kind: &str, response: Value| {
-        json!({"apiVersion": api_version, "kind": kind, "response": response})
-    };
+    let review = |api_version: &str, kind: &str, response: Value| json!({"apiVersion": api_version, "kind": kind, "response": response});
     let with = |name: &str, value: &str| {
         let mut response = good.clone();
         response[name] = value.into();
@@ -122,13 +120,17 @@ fn answers_are_judged() {
             review("", "", good.clone()),
             "v1",
             true,
-            Err("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /, Kind="),
+            Err(
+                "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /, Kind=",
+            ),
         ),
         (
             review("v1", "Pod", good.clone()),
             "v1",
             true,
-            Err("expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /v1, Kind=Pod"),
+            Err(
+                "expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, got /v1, Kind=Pod",
+            ),
         ),
         (
             with("patch", PATCH),
@@ -160,7 +162,8 @@ fn answers_are_judged() {
         let outcome = accepted.as_ref().map(|accepted| assert!(accepted.allowed));
         assert_eq!(outcome.map_err(String::as_str), expected, "{version} {json}");
     }
-    for wrong in ["", "[]", r#"{"response":{"allowed":"yes"}}"#, r#"{"response":{"warnings":"w"}}"#] {
+    for wrong in ["", "[]", r#"{"response":{"allowed":"yes"}}"#, r#"{"response":{"warnings":"w"}}"#]
+    {
         assert!(review::Answer::read(wrong.as_bytes()).is_err(), "{wrong}");
     }
 }

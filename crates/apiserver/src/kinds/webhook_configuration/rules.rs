@@ -84,8 +84,7 @@ fn resources(all: &[String], path: &Path, errors: &mut Errors) {
     }
     // As upstream, only the last resource without a subresource counts.
     if has(ALL) && !matches!(last_plain, "" | ALL) {
-        let detail =
-            "if '*' is present, must not specify other resources without subresources";
+        let detail = "if '*' is present, must not specify other resources without subresources";
         errors.push(FieldError::invalid(path, all, detail));
     }
 }
