@@ -47,6 +47,8 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                 "versions": [{"name": "v1", "served": true, "storage": true,
                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "string", "maxLength": 5}}}}}]}}),
         ),
+        ("mutatingwebhookconfigurations", webhooks()),
+        ("validatingwebhookconfigurations", webhooks()),
         (
             "services",
             json!({"spec": {"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"name": "p", "port": 80, "targetPort": "web"}]}}),
@@ -72,6 +74,15 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
     // They change what is created after them.
     all.sort_by_key(|(row, _)| matches!(&*row.plural, "resourcequotas" | "limitranges"));
     all
+}
+
+fn webhooks() -> Value {
+    json!({"webhooks": [{"name": "a.example.com", "sideEffects": "None", "timeoutSeconds": 3,
+        "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
+        "clientConfig": {"caBundle": "YWJj", "service": {"namespace": "n", "name": "s"}},
+        "matchConditions": [{"name": "c", "expression": "object.metadata.name == 'x'"}],
+        "rules": [{"operations": ["CREATE"], "apiGroups": ["none.example.com"],
+            "apiVersions": ["*"], "resources": ["nothings"], "scope": "Namespaced"}]}]})
 }
 
 fn named(row: &KindRow, sample: &Value, name: &str) -> Value {
