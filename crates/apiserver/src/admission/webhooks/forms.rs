@@ -83,6 +83,9 @@ async fn convert(
     if object.is_null() {
         return Ok(Value::Null);
     }
+    if !object.is_object() {
+        return Err(ApiError::internal("what a webhook has left is no object"));
+    }
     if from.custom.is_none() {
         // Events are the only built-in kind with two forms.
         return Ok(match *from == *CoreEvent::ROW {
