@@ -161,6 +161,9 @@ impl Admission {
                 .map_err(ApiError::internal)?;
         options["kind"] = "DeleteOptions".into();
         options["apiVersion"] = "meta.k8s.io/v1".into();
+        if call.options.dry_run {
+            options["dryRun"] = serde_json::json!(["All"]);
+        }
         let asked = Asked::of_deletion(call, options);
         let old = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
         self.webhooks.admit(&asked, &mut Fixed(serde_json::Value::Null), &old).await

@@ -8,6 +8,7 @@ use testkit::suite::Fixture;
 use testkit::wait;
 use testkit::webhook::{Reply, Webhook};
 use tests::pods;
+use tokio::runtime::Handle;
 
 use super::conversion::behind_a_service;
 use super::kubectl::{kubectl, write_manifest};
@@ -36,10 +37,21 @@ fn judge(review: &Value) -> Reply {
 }
 
 pub async fn a_webhook_in_a_pod_changes_and_denies(fixture: &Fixture) -> anyhow::Result<()> {
+    // The webhook has to answer while the scenario waits for kubectl.
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let outcome = changes_and_denies(fixture, threads.handle()).await;
+    threads.shutdown_background();
+    outcome
+}
+
+async fn changes_and_denies(fixture: &Fixture, threads: &Handle) -> anyhow::Result<()> {
     let namespace = &fixture.namespace;
     let name = format!("hook.{namespace}.svc");
     let gateway = fixture.cluster.gateway();
-    let webhook = Webhook::start(&gateway, &[&name], judge).await?;
+    let (address, own) = (gateway.clone(), name.clone());
+    let starting = async move { Webhook::start(&address, &[&own], judge).await };
+    let webhook = threads.spawn(starting).await??;
     let [pod, service] = behind_a_service(&gateway, &webhook);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [pod, service]});
     let path = write_manifest(fixture, "hook", &list.to_string())?;

@@ -58,13 +58,37 @@ struct Response {
     #[serde(default)]
     allowed: bool,
     status: Option<Box<RawValue>>,
-    patch: Option<String>,
+    patch: Option<Octets>,
     patch_type: Option<String>,
     warnings: Option<Vec<String>>,
     /// Read so that a wrong type is an error as upstream; there is no place for them.
     #[serde(default)]
     #[allow(dead_code)]
     audit_annotations: Option<BTreeMap<String, String>>,
+}
+
+/// Bytes as Go reads them: base64, or a list of numbers, which kube-rs writes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Octets {
+    Base64(String),
+    List(Vec<u8>),
+}
+
+impl Octets {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Base64(text) => text.is_empty(),
+            Self::List(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn decode(self) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Base64(text) => BASE64.decode(text).map_err(|error| error.to_string()),
+            Self::List(bytes) => Ok(bytes),
+        }
+    }
 }
 
 /// A well-formed answer.
@@ -91,9 +115,6 @@ impl Answer {
     /// What is wrong with it.
     pub fn accept(self, version: &str, uid: &str, mutating: bool) -> Result<Accepted, String> {
         let response = self.response.ok_or("webhook response was absent")?;
-        let decode = |patch: String| {
-            BASE64.decode(patch).map_err(|error| format!("response.patch is no base64: {error}"))
-        };
         let mut accepted = Accepted {
             allowed: response.allowed,
             status: response.status,
@@ -103,7 +124,7 @@ impl Answer {
         let patch = response.patch.filter(|patch| !patch.is_empty());
         // The older version was never checked.
         if version != "v1" {
-            accepted.patch = patch.filter(|_| mutating).map(decode).transpose()?;
+            accepted.patch = patch.filter(|_| mutating).map(Octets::decode).transpose()?;
             accepted.patch_type = "JSONPatch".to_owned();
             return Ok(accepted);
         }
@@ -141,7 +162,7 @@ impl Answer {
                 Err("webhook returned invalid response.patchType of \"\"".to_owned())
             }
             _ => {
-                accepted.patch = patch.map(decode).transpose()?;
+                accepted.patch = patch.map(Octets::decode).transpose()?;
                 accepted.patch_type = response.patch_type.unwrap_or_default();
                 Ok(accepted)
             }

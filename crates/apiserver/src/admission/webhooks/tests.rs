@@ -111,9 +111,12 @@ fn answers_are_judged() {
         both["response"]["patchType"] = "JSONPatch".into();
         both
     };
+    let mut listed = both.clone();
+    listed["response"]["patch"] = json!([91, 93]);
     let cases: Vec<(Value, &str, bool, Result<(), &str>)> = vec![
         (review(v1, "AdmissionReview", good.clone()), "v1", true, Ok(())),
         (both.clone(), "v1", true, Ok(())),
+        (listed, "v1", true, Ok(())),
         (json!({}), "v1", true, Err("webhook response was absent")),
         (with("uid", "x"), "v1", true, Err("expected response.uid=\"u\", got \"x\"")),
         (
