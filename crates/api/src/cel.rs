@@ -10,7 +10,7 @@ pub mod access;
 use std::sync::LazyLock;
 
 use cel::common::ast::{Expr, IdedExpr, operators};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::structural::Structural;
 use crate::structural::rules::check::{Checker, Kind};
@@ -22,7 +22,10 @@ pub use access::{Asked, Authorizer, Decision, User};
 /// What all match conditions of one webhook may cost together for one request.
 pub const MATCH_BUDGET: u64 = 2_500_000;
 
-/// A variable of an expression.
+/// What all expressions of one policy may cost together for one request.
+pub const POLICY_BUDGET: u64 = 10_000_000;
+
+/// What is known of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variable {
     /// Anything.
@@ -32,8 +35,8 @@ pub enum Variable {
     Authorizer,
 }
 
-/// The variables of match conditions.
-pub const MATCH_VARIABLES: &[(&str, Variable)] = &[
+/// The variables of match conditions and policies.
+const VARIABLES: [(&str, Variable); 5] = [
     ("object", Variable::Any),
     ("oldObject", Variable::Any),
     ("namespaceObject", Variable::Any),
@@ -61,22 +64,68 @@ pub enum EvalError {
     Failed { source_text: String, why: String },
 }
 
-/// A compiled expression.
-#[derive(Debug)]
-pub struct Expression {
-    source: Box<str>,
-    program: IdedExpr,
+/// The value of an expression, as far as anybody asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    Bool(bool),
+    Text(String),
+    Null,
+    /// Its type.
+    Other(&'static str),
 }
 
-impl Expression {
-    /// Compiles an expression that must be a `bool`.
+/// What expressions are compiled in: their variables.
+pub struct Environment {
+    variables: Vec<(&'static str, Variable)>,
+    /// The members of `variables`, as a schema: those that a policy composes.
+    composed: Map<String, Value>,
+}
+
+impl Environment {
+    /// That of match conditions and policies. `params`: a policy has parameters.
+    pub fn new(params: bool) -> Self {
+        let mut variables = VARIABLES.to_vec();
+        if params {
+            variables.push(("params", Variable::Any));
+        }
+        Self { variables, composed: Map::new() }
+    }
+
+    /// The same for messages, which cannot ask the authorizer.
+    #[must_use]
+    pub fn without_authorizer(&self) -> Self {
+        let mut variables = self.variables.clone();
+        variables.retain(|(_, kind)| *kind != Variable::Authorizer);
+        Self { variables, composed: self.composed.clone() }
+    }
+
+    /// Adds a member of `variables`, of the type of an expression.
+    pub fn compose(&mut self, name: &str, expression: Option<&Expression>) {
+        let schema = match expression.and_then(|expression| expression.kind) {
+            Some("bool") => json!({"type": "boolean"}),
+            Some("string") => json!({"type": "string"}),
+            Some("int") => json!({"type": "integer"}),
+            Some("double") => json!({"type": "number"}),
+            _ => json!({"x-kubernetes-preserve-unknown-fields": true}),
+        };
+        self.composed.insert(name.to_owned(), schema);
+    }
+
+    /// Compiles an expression. `wanted`: the types that it may have, by their names; none: any.
     ///
     /// # Errors
     /// Why it cannot be compiled, in Kubernetes' words.
-    pub fn condition(source: &str, variables: &[(&str, Variable)]) -> Result<Self, String> {
+    pub fn compile(&self, source: &str, wanted: &[&str]) -> Result<Expression, String> {
         let failed = |why: String| format!("compilation failed: {why}");
         let program = rules::parse(source).map_err(failed)?;
-        let kinds = variables.iter().map(|(name, variable)| (*name, kind(*variable))).collect();
+        let schema = json!({"type": "object", "properties": self.composed});
+        let composed = Structural::new(&schema).map_err(|error| error.to_string())?;
+        let variables = self.variables.iter();
+        let mut kinds: Vec<_> =
+            variables.map(|(name, variable)| (*name, kind(*variable))).collect();
+        if !self.composed.is_empty() {
+            kinds.push(("variables", Kind::Schema(&composed.root, false)));
+        }
         let mut checker = Checker::new(kinds);
         let found = checker.check(&program);
         if !checker.errors.is_empty() {
@@ -85,40 +134,110 @@ impl Expression {
                 texts.map(|problem| about(source, &problem.about, &problem.text)).collect();
             return Err(failed(texts.join("\n")));
         }
-        match found.name() {
-            Some("bool") => {}
-            None if !is_untyped(&program, variables) => {}
-            name => {
-                let name = name.unwrap_or("dyn");
-                return Err(format!("must evaluate to bool but got {name}"));
-            }
+        let kind = found.name();
+        let is_right = match kind {
+            Some(name) => wanted.contains(&name),
+            None => !is_untyped(&program, &self.variables),
+        };
+        if !is_right && !wanted.is_empty() {
+            let name = kind.unwrap_or("dyn");
+            return Err(match wanted {
+                [only] => format!("must evaluate to {only} but got {name}"),
+                all => format!("must evaluate to one of [{}] but got {name}", all.join(" ")),
+            });
         }
-        Ok(Self { source: source.into(), program })
+        Ok(Expression { source: source.into(), program, kind })
     }
 
-    /// Evaluates it; what it costs is taken from the budget.
+    /// Compiles a condition.
     ///
     /// # Errors
-    /// When it has no value, no `bool`, or costs more than is left.
-    pub fn holds(
-        &self,
-        variables: &[(&str, Binding<'_>)],
-        budget: &mut u64,
-    ) -> Result<bool, EvalError> {
-        let values = variables.iter().map(|(name, binding)| (*name, value(*binding))).collect();
-        let mut evaluation = Evaluation::new(values, *budget);
-        let outcome = evaluation.eval(&self.program);
-        *budget = budget.saturating_sub(evaluation.cost);
-        let failed = |why: String| EvalError::Failed { source_text: self.source.to_string(), why };
+    /// As [`Self::compile`].
+    pub fn condition(&self, source: &str) -> Result<Expression, String> {
+        self.compile(source, &["bool"])
+    }
+}
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Expression {
+    source: Box<str>,
+    program: IdedExpr,
+    /// Its type, if it can only be one.
+    kind: Option<&'static str>,
+}
+
+/// Evaluates expressions about one request, which share what they may cost and what their
+/// `variables` have come to.
+pub struct Session<'a> {
+    evaluation: Evaluation<'a>,
+    budget: u64,
+}
+
+impl<'a> Session<'a> {
+    /// `composed`: the members of `variables`, in their order.
+    pub fn new(
+        variables: &[(&'a str, Binding<'a>)],
+        composed: &'a [(String, Expression)],
+        budget: u64,
+    ) -> Self {
+        let mut values: Vec<(&'a str, Val<'a>)> =
+            variables.iter().map(|(name, binding)| (*name, value(*binding))).collect();
+        values.push(("variables", Val::Composed));
+        let composed = composed.iter().map(|(name, expression)| (&**name, &expression.program));
+        let mut evaluation = Evaluation::new(values, budget);
+        evaluation.compose(composed.collect());
+        Self { evaluation, budget }
+    }
+
+    /// Evaluates an expression; what it costs is taken from the budget.
+    ///
+    /// # Errors
+    /// When it has no value, or costs more than is left.
+    pub fn eval(&mut self, expression: &'a Expression) -> Result<Output, EvalError> {
+        self.evaluation.restart(self.budget);
+        let outcome = self.evaluation.eval(&expression.program);
+        self.budget = self.budget.saturating_sub(self.evaluation.cost);
+        let failed = |why: String| {
+            Err(EvalError::Failed { source_text: expression.source.to_string(), why })
+        };
         match outcome {
-            Ok(Val::Bool(holds)) => Ok(holds),
-            Ok(_) => Err(failed("the result is no bool".to_owned())),
-            Err(_) if *budget == 0 => Err(EvalError::Budget),
+            Ok(Val::Bool(value)) => Ok(Output::Bool(value)),
+            Ok(Val::Text(text)) => Ok(Output::Text(text.as_str().to_owned())),
+            Ok(Val::Null) => Ok(Output::Null),
+            Ok(other) => Ok(Output::Other(other.type_name())),
+            Err(_) if self.budget == 0 => Err(EvalError::Budget),
             Err(Failure::Limit) => {
-                Err(failed("operation cancelled: actual cost limit exceeded".to_owned()))
+                failed("operation cancelled: actual cost limit exceeded".to_owned())
             }
-            Err(Failure::NoOverload) => Err(failed("no such overload".to_owned())),
-            Err(Failure::Other(why)) => Err(failed(why)),
+            Err(Failure::NoOverload) => failed("no such overload".to_owned()),
+            Err(Failure::Other(why)) => failed(why),
+        }
+    }
+
+    /// Whether all conditions hold. One that does not decides, whatever is wrong with others.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn all(
+        &mut self,
+        conditions: impl Iterator<Item = &'a Result<Expression, String>>,
+    ) -> Result<bool, String> {
+        let mut errors = Vec::new();
+        for condition in conditions {
+            match condition {
+                Err(why) => errors.push(format!("compilation error: {why}")),
+                Ok(expression) => match self.eval(expression) {
+                    Ok(Output::Bool(true)) => {}
+                    Ok(_) => return Ok(false),
+                    Err(error) => errors.push(error.to_string()),
+                },
+            }
+        }
+        match errors.as_slice() {
+            [] => Ok(true),
+            [only] => Err(only.clone()),
+            all => Err(format!("[{}]", all.join(", "))),
         }
     }
 }

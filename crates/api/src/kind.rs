@@ -327,6 +327,8 @@ kinds! {
     storage::CSINode { Cluster "csinode" }
     admission::MutatingWebhookConfiguration { Cluster "mutatingwebhookconfiguration" categories ["api-extensions"]; }
     admission::ValidatingWebhookConfiguration { Cluster "validatingwebhookconfiguration" categories ["api-extensions"]; }
+    admission::ValidatingAdmissionPolicy { Cluster "validatingadmissionpolicy" categories ["api-extensions"]; subresources ["status"]; }
+    admission::ValidatingAdmissionPolicyBinding { Cluster "validatingadmissionpolicybinding" categories ["api-extensions"]; }
     node::RuntimeClass { Cluster "runtimeclass" }
     apiextensions::CustomResourceDefinition { Cluster "customresourcedefinition" short ["crd", "crds"];
         categories ["api-extensions"]; subresources ["status"]; }

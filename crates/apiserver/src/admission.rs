@@ -13,6 +13,7 @@ pub mod lifecycle;
 mod limits;
 pub mod node;
 pub mod pod_security;
+pub mod policies;
 mod priority;
 mod quota;
 mod runtime_class;
@@ -121,6 +122,7 @@ impl Admission {
         }
         claim_resize::check(call, object, old).await?;
         authz::check_escalation(call, object, old).await?;
+        policies::authorize::check(call, object, old).await?;
         Ok(warnings)
     }
 

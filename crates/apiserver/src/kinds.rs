@@ -49,6 +49,7 @@ mod service_account;
 mod stateful_set;
 mod status;
 mod storage_class;
+mod validating_admission_policy;
 mod volumes;
 mod webhook_configuration;
 mod workload;
@@ -352,6 +353,8 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&csi_node::Rules),
     of(&webhook_configuration::Mutating),
     of(&webhook_configuration::Validating),
+    of(&validating_admission_policy::Policies),
+    of(&validating_admission_policy::Bindings),
 ];
 
 const fn of<S: Strategy<Object: Kind>>(

@@ -138,6 +138,39 @@ impl PodSecurityMetrics {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    enforcement_action: String,
+    error_type: &'static str,
+    policy: String,
+    policy_binding: String,
+}
+
+/// Counts of what admission policies decide, as upstream's.
+#[derive(Default)]
+pub struct PolicyMetrics(Family<PolicyLabels, Counter>);
+
+impl PolicyMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "apiserver_validating_admission_policy_check",
+            "Requests that violate an admission policy, by what is done about it",
+            Family::clone(&self.0),
+        );
+    }
+
+    /// `action`: `Deny` and the like. `error`: the policy could not be evaluated.
+    pub fn decided(&self, policy: &str, binding: &str, action: &str, error: bool) {
+        let labels = PolicyLabels {
+            enforcement_action: action.to_lowercase(),
+            error_type: if error { "invalid_error" } else { "no_error" },
+            policy: policy.to_owned(),
+            policy_binding: binding.to_owned(),
+        };
+        self.0.get_or_create(&labels).inc();
+    }
+}
+
 /// The labels of a call of an admission webhook.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
@@ -240,6 +273,7 @@ impl WebhookMetrics {
 pub struct Metrics {
     pub pod_security: PodSecurityMetrics,
     pub webhooks: WebhookMetrics,
+    pub policies: PolicyMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -286,6 +320,8 @@ impl Default for Metrics {
         pod_security.register(&mut registry);
         let webhooks = WebhookMetrics::default();
         webhooks.register(&mut registry);
+        let policies = PolicyMetrics::default();
+        policies.register(&mut registry);
         registry.register(
             "skiff_apiserver_unreadable_values",
             "Values of the store that could not be read since the start; their objects are missing",
@@ -294,6 +330,7 @@ impl Default for Metrics {
         Self {
             pod_security,
             webhooks,
+            policies,
             registry,
             requests,
             durations,

@@ -43,6 +43,8 @@ mod lists;
 mod load;
 #[path = "contract/pod_security.rs"]
 mod pod_security;
+#[path = "contract/policies.rs"]
+mod policies;
 #[path = "contract/quota.rs"]
 mod quota;
 #[path = "contract/roles.rs"]

@@ -13,7 +13,7 @@ impl Authorizer for Ann {
 }
 
 fn judge(source: &str, budget: &mut u64) -> Result<bool, String> {
-    let expression = Expression::condition(source, MATCH_VARIABLES)?;
+    let expression = Environment::new(false).condition(source)?;
     let object = json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"n": 3}});
     let request = json!({"operation": "CREATE", "namespace": "ns", "name": "x", "dryRun": false,
         "kind": {"group": "", "version": "v1", "kind": "Pod"},
@@ -28,7 +28,10 @@ fn judge(source: &str, budget: &mut u64) -> Result<bool, String> {
         ("request", Binding::Json(&request)),
         ("authorizer", Binding::Authorizer(&Ann, &user, &own)),
     ];
-    expression.holds(&variables, budget).map_err(|error| error.to_string())
+    let mut session = Session::new(&variables, &[], *budget);
+    let output = session.eval(&expression).map_err(|error| error.to_string());
+    *budget = session.budget;
+    Ok(output? == Output::Bool(true))
 }
 
 fn holds(source: &str) -> Result<bool, String> {
@@ -69,7 +72,7 @@ fn wrong_conditions_are_refused() {
         ("authorizer.requestResource.check('get')", "but got kubernetes.authorization.Decision"),
         ("object.foo()", "undeclared reference to 'foo'"),
     ] {
-        let why = Expression::condition(source, MATCH_VARIABLES).unwrap_err();
+        let why = Environment::new(false).condition(source).unwrap_err();
         assert!(why.contains(expected), "{source}: {why}");
     }
 }
@@ -89,4 +92,43 @@ fn evaluation_has_limits() {
     assert!(error.contains("running out of cost budget"), "{error}");
     let loops = "[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, [1,2,3,4,5,6,7,8,9].all(d, [1,2,3,4,5,6,7,8,9].all(e, [1,2,3,4,5,6,7,8,9].all(f, a+b+c+d+e+f > 0))))))";
     assert!(holds(loops).unwrap_err().contains("cost limit exceeded"));
+}
+
+#[test]
+fn policies_compose_variables() {
+    let mut environment = Environment::new(true);
+    let mut composed = Vec::new();
+    for (name, source) in [
+        ("labels", "object.metadata.?labels.orValue({})"),
+        ("isMarked", "'a' in variables.labels"),
+        ("broken", "object.spec.missing"),
+    ] {
+        let expression = environment.compile(source, &[]).unwrap();
+        environment.compose(name, Some(&expression));
+        composed.push((name.to_owned(), expression));
+    }
+    let object = json!({"metadata": {"labels": {"a": "b"}}, "spec": {}});
+    let params = json!({"max": 3});
+    let variables = [("object", Binding::Json(&object)), ("params", Binding::Json(&params))];
+    let compile = |source: &str| environment.compile(source, &["bool"]);
+    let right = [
+        "variables.isMarked && variables.labels.a == 'b' && params.max == 3",
+        "variables.isMarked",
+        "[1, 2].all(labels, variables.isMarked)",
+    ]
+    .map(|source| compile(source).unwrap());
+    let broken = compile("variables.broken == 1").unwrap();
+    let mut session = Session::new(&variables, &composed, POLICY_BUDGET);
+    for expression in &right {
+        assert_eq!(session.eval(expression), Ok(Output::Bool(true)), "{}", expression.source);
+    }
+    let error = session.eval(&broken).unwrap_err().to_string();
+    let expected = "composited variable \"broken\" fails to evaluate: no such key: missing";
+    assert!(error.ends_with(expected), "{error}");
+    let why = compile("variables.other").unwrap_err();
+    assert!(why.contains("undefined field 'other'"), "{why}");
+    let why = environment.without_authorizer().compile("authorizer.path('/')", &[]).unwrap_err();
+    assert!(why.contains("undeclared reference to 'authorizer'"), "{why}");
+    let why = environment.compile("1", &["string", "null_type"]).unwrap_err();
+    assert_eq!(why, "must evaluate to one of [string null_type] but got int");
 }

@@ -13,9 +13,9 @@
 mod asked;
 mod call;
 pub mod configuration;
-mod forms;
+pub(super) mod forms;
 mod review;
-mod select;
+pub(super) mod select;
 mod subject;
 #[cfg(test)]
 mod tests;
@@ -31,6 +31,7 @@ use futures::future::join_all;
 use serde_json::Value;
 
 use crate::core::Call;
+use crate::request::Origin;
 pub use asked::{Asked, Operation};
 use call::{Failure, Outcome};
 pub use configuration::Snapshots;
@@ -99,14 +100,26 @@ impl Snapshots {
         old: Option<Before<'_>>,
     ) -> Result<(), ApiError> {
         let named = self.named(Phase::Validating, call, Operation::of_write(old.is_some()));
-        if named.is_empty() {
+        let has_policies = self.has_policies(call);
+        if named.is_empty() && !has_policies {
             return Ok(());
         }
         let asked = Asked::of_write(call, object, old.is_some());
         let revision = old.map(|old| old.revision);
         let old = Written::old(call, old)?;
         let new = subject::shown(call, object, revision)?;
+        if has_policies {
+            self.policies.judge(&asked, &new, &old).await?;
+        }
         self.validate(&asked, &named, &new, &old).await
+    }
+
+    /// Whether a policy may be about the request's resource.
+    fn has_policies(&self, call: Call<'_>) -> bool {
+        let resource = call.options.requested.as_ref().unwrap_or(call.row());
+        call.options.origin == Origin::Client
+            && !select::is_exempt(resource)
+            && self.policies.any_about(&resource.plural)
     }
 
     /// Calls all webhooks that are about something else: what is deleted, connected to, or never
@@ -130,10 +143,15 @@ impl Snapshots {
             }
         }
         let named = self.named_for(Phase::Validating, asked);
-        if named.is_empty() {
+        let has_policies = self.has_policies(asked.call);
+        if named.is_empty() && !has_policies {
             return Ok(());
         }
-        self.validate(asked, &named, &subject.value()?, old).await
+        let new = subject.value()?;
+        if has_policies {
+            self.policies.judge(asked, &new, old).await?;
+        }
+        self.validate(asked, &named, &new, old).await
     }
 
     async fn mutate(
@@ -158,7 +176,7 @@ impl Snapshots {
                 continue;
             }
             let started = monotonic();
-            let outcome = match forms.of(asked, invocation, &new, old).await {
+            let outcome = match forms.of(asked, invocation.resource, &new, old).await {
                 Ok((shown, old)) => call::call(asked, invocation, shown, old).await,
                 Err(error) => Err(Failure::Refused(error)),
             };
@@ -203,12 +221,14 @@ impl Snapshots {
                 invocation.hook.name
             ))));
         }
-        let (shown, _) = forms.of(asked, invocation, new, old).await.map_err(Failure::Refused)?;
+        let (shown, _) =
+            forms.of(asked, invocation.resource, new, old).await.map_err(Failure::Refused)?;
         let patched = review::patched(shown, patch).map_err(Failure::Refused)?;
         if patched == *shown {
             return Ok(false);
         }
-        let patched = forms.back(asked, invocation, patched).await.map_err(Failure::Refused)?;
+        let patched =
+            forms.back(asked, invocation.resource, patched).await.map_err(Failure::Refused)?;
         subject.replace(patched).map_err(Failure::Refused)?;
         *new = subject.value().map_err(Failure::Refused)?;
         forms.clear();
@@ -227,7 +247,7 @@ impl Snapshots {
         for Named { hook, equivalent } in named {
             let invocation = Invocation { hook, resource: equivalent };
             if select::selects(asked, invocation, new, old, &mut forms).await? {
-                forms.of(asked, invocation, new, old).await?;
+                forms.of(asked, invocation.resource, new, old).await?;
                 called.push(invocation);
             }
         }

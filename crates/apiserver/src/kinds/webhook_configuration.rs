@@ -1,9 +1,9 @@
 //! MutatingWebhookConfigurations and ValidatingWebhookConfigurations
 //! (`k8s.io/kubernetes/pkg/apis/admissionregistration`).
 
-mod rules;
+pub mod rules;
 
-use api::cel::{Expression, MATCH_VARIABLES};
+use api::cel::Environment;
 use api::names;
 use api::status::FieldError;
 use api::webhook::{as_mutating, webhook_service, webhook_url};
@@ -155,7 +155,7 @@ fn validate_hook(hook: &MutatingWebhook, options: &Options, path: &Path, errors:
     }
     if options.conditions {
         let all = hook.match_conditions.as_deref().unwrap_or_default();
-        match_conditions(all, &path.child("matchConditions"), errors);
+        match_conditions(all, &Environment::new(false), &path.child("matchConditions"), errors);
     }
 }
 
@@ -216,7 +216,12 @@ fn review_versions(hook: &MutatingWebhook, options: &Options, path: &Path, error
 }
 
 /// What is wrong with match conditions.
-pub fn match_conditions(all: &[MatchCondition], path: &Path, errors: &mut Errors) {
+pub fn match_conditions(
+    all: &[MatchCondition],
+    environment: &Environment,
+    path: &Path,
+    errors: &mut Errors,
+) {
     if all.len() > CONDITIONS_MAX {
         errors.push(FieldError::too_many(path, all.len(), CONDITIONS_MAX));
     }
@@ -227,7 +232,7 @@ pub fn match_conditions(all: &[MatchCondition], path: &Path, errors: &mut Errors
         match condition.expression.trim() {
             "" => errors.push(FieldError::required(expression, "")),
             source => {
-                if let Err(why) = Expression::condition(source, MATCH_VARIABLES) {
+                if let Err(why) = environment.condition(source) {
                     errors.push(FieldError::invalid(expression, source, why));
                 }
             }

@@ -47,6 +47,18 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                 "versions": [{"name": "v1", "served": true, "storage": true,
                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "string", "maxLength": 5}}}}}]}}),
         ),
+        (
+            "validatingadmissionpolicies",
+            json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
+                "apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["nothings"]}]},
+                "variables": [{"name": "x", "expression": "1"}],
+                "validations": [{"expression": "variables.x == 1", "reason": "Forbidden"}]}}),
+        ),
+        (
+            "validatingadmissionpolicybindings",
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"],
+                "paramRef": {"name": "n", "parameterNotFoundAction": "Allow"}}}),
+        ),
         ("mutatingwebhookconfigurations", webhooks()),
         ("validatingwebhookconfigurations", webhooks()),
         (

@@ -47,6 +47,8 @@ pub enum Val<'a> {
     /// The authorizer of admission, or a question to it.
     Access(Access<'a>),
     Decision(Arc<Decision>),
+    /// What a policy composes: its members are evaluated when they are first read.
+    Composed,
 }
 
 #[derive(Clone, Debug)]
@@ -311,6 +313,7 @@ impl<'a> Val<'a> {
             Self::Format(_) => "kubernetes.NamedFormat",
             Self::Access(access) => access.kind,
             Self::Decision(_) => access::DECISION,
+            Self::Composed => "kubernetes.variables",
         }
     }
 

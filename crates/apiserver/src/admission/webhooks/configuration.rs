@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::cel::{Expression, MATCH_VARIABLES};
+use api::cel::{Environment, Expression};
 use api::labels::{Selector, SelectorError};
 use api::webhook::{WebhookClient, as_mutating};
 use api::{ApiError, Kind, KindRow};
 use arc_swap::ArcSwap;
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations,
+    MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations,
     ValidatingWebhookConfiguration,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::policies::Policies;
 use crate::cache::{Filter, Version, WatchSettings};
 use crate::core::Core;
 use crate::kinds::REVIEW_VERSIONS;
@@ -41,13 +43,6 @@ impl Phase {
     }
 }
 
-/// A match condition.
-#[derive(Debug)]
-pub struct Condition {
-    /// The expression, or why it cannot be compiled.
-    pub compiled: Result<Expression, String>,
-}
-
 /// A webhook.
 #[derive(Debug)]
 pub struct Hook {
@@ -61,7 +56,8 @@ pub struct Hook {
     pub equivalent: bool,
     pub namespaces: Result<Selector, SelectorError>,
     pub objects: Result<Selector, SelectorError>,
-    pub conditions: Vec<Condition>,
+    /// Match conditions, or why they cannot be compiled.
+    pub conditions: Vec<Result<Expression, String>>,
     pub dry_runs: bool,
     pub timeout: Duration,
     /// The version of AdmissionReview that it is sent.
@@ -73,9 +69,7 @@ pub struct Hook {
 
 impl Hook {
     pub fn new(configuration: &str, index: usize, hook: MutatingWebhook, phase: Phase) -> Self {
-        let conditions = hook.match_conditions.iter().flatten().map(|condition| Condition {
-            compiled: Expression::condition(condition.expression.trim(), MATCH_VARIABLES),
-        });
+        let conditions = conditions(hook.match_conditions.as_deref(), &Environment::new(false));
         let seconds = hook.timeout_seconds.unwrap_or(TIMEOUT_SECONDS);
         let known = |version: &String| REVIEW_VERSIONS.into_iter().find(|known| known == version);
         let is = |field: &Option<String>, value: &str| field.as_deref() == Some(value);
@@ -86,7 +80,7 @@ impl Hook {
             equivalent: !is(&hook.match_policy, "Exact"),
             namespaces: selector(hook.namespace_selector.as_ref()),
             objects: selector(hook.object_selector.as_ref()),
-            conditions: conditions.collect(),
+            conditions,
             dry_runs: matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun"),
             timeout: Duration::from_secs(u64::try_from(seconds).unwrap_or_default().max(1)),
             review_version: hook.admission_review_versions.iter().find_map(known),
@@ -98,31 +92,41 @@ impl Hook {
     }
 }
 
-fn selector(
-    selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
-) -> Result<Selector, SelectorError> {
+/// Compiled match conditions.
+pub fn conditions(
+    all: Option<&[MatchCondition]>,
+    environment: &Environment,
+) -> Vec<Result<Expression, String>> {
+    let all = all.unwrap_or_default().iter();
+    all.map(|condition| environment.condition(condition.expression.trim())).collect()
+}
+
+/// A selector that selects everything if it is missing.
+///
+/// # Errors
+/// When it is not valid.
+pub fn selector(selector: Option<&LabelSelector>) -> Result<Selector, SelectorError> {
     match selector {
         None => Ok(Selector::everything()),
         some => Selector::from_label_selector(some),
     }
 }
 
-/// All webhooks of a phase in the order of their configurations' names.
+/// Positions in a list, by the plural name of the resources that rules name there.
 #[derive(Debug, Default)]
-pub struct Hooks {
-    all: Vec<Arc<Hook>>,
-    /// By the plural name of the resources that their rules name: positions in `all`, ascending.
+pub struct Index {
+    /// Ascending.
     by_resource: HashMap<String, Vec<usize>>,
     /// Of resources that no rule names: those about all.
     everywhere: Vec<usize>,
 }
 
-impl Hooks {
-    pub fn new(all: Vec<Arc<Hook>>) -> Self {
+impl Index {
+    /// Of the resources (`pods/log`) that the rules at each position name.
+    pub fn new<'a, R: Iterator<Item = &'a str>>(all: impl Iterator<Item = R>) -> Self {
         const ALL: &str = "*";
         let mut named: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, hook) in all.iter().enumerate() {
-            let resources = hook.rules.iter().flat_map(|rule| rule.resources.iter().flatten());
+        for (index, resources) in all.enumerate() {
             for text in resources {
                 let resource = text.split('/').next().unwrap_or_default();
                 let indexes = named.entry(resource).or_default();
@@ -140,13 +144,34 @@ impl Hooks {
         };
         let by_resource =
             named.into_iter().map(|(name, indexes)| (name.to_owned(), merged(indexes))).collect();
-        Self { by_resource, everywhere, all }
+        Self { by_resource, everywhere }
+    }
+
+    /// The positions at which some rule names a resource.
+    pub fn about(&self, plural: &str) -> &[usize] {
+        self.by_resource.get(plural).unwrap_or(&self.everywhere)
+    }
+}
+
+/// All webhooks of a phase in the order of their configurations' names.
+#[derive(Debug, Default)]
+pub struct Hooks {
+    all: Vec<Arc<Hook>>,
+    index: Index,
+}
+
+impl Hooks {
+    pub fn new(all: Vec<Arc<Hook>>) -> Self {
+        let resources = all.iter().map(|hook| {
+            let rules = hook.rules.iter().flat_map(|rule| rule.resources.iter().flatten());
+            rules.map(String::as_str)
+        });
+        Self { index: Index::new(resources), all }
     }
 
     /// The webhooks of which some rule names a resource.
     pub fn about<'a>(&'a self, plural: &str) -> impl Iterator<Item = &'a Arc<Hook>> {
-        let indexes = self.by_resource.get(plural).unwrap_or(&self.everywhere);
-        indexes.iter().map(|index| &self.all[*index])
+        self.index.about(plural).iter().map(|index| &self.all[*index])
     }
 }
 
@@ -155,6 +180,7 @@ impl Hooks {
 pub struct Snapshots {
     mutating: ArcSwap<Hooks>,
     validating: ArcSwap<Hooks>,
+    pub policies: Policies,
 }
 
 impl Snapshots {

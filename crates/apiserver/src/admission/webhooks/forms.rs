@@ -5,7 +5,6 @@ use k8s_openapi::api::core::v1::Event as CoreEvent;
 use serde_json::Value;
 
 use super::asked::Asked;
-use super::select::Invocation;
 use crate::kinds::event::conversion;
 
 /// The objects of a request in other versions, made when they are first needed.
@@ -20,11 +19,10 @@ impl Forms {
     pub async fn of<'a>(
         &'a mut self,
         asked: &Asked<'_>,
-        invocation: Invocation<'_>,
+        resource: &KindRef,
         new: &'a Value,
         old: &'a Value,
     ) -> Result<(&'a Value, &'a Value), ApiError> {
-        let resource = invocation.resource;
         if needs_conversion(asked, resource) && self.find(resource).is_none() {
             let shown = convert(asked, asked.held(), resource, new).await?;
             let before = convert(asked, asked.held(), resource, old).await?;
@@ -55,13 +53,13 @@ impl Forms {
     pub async fn back(
         &self,
         asked: &Asked<'_>,
-        invocation: Invocation<'_>,
+        resource: &KindRef,
         object: Value,
     ) -> Result<Value, ApiError> {
-        if !needs_conversion(asked, invocation.resource) {
+        if !needs_conversion(asked, resource) {
             return Ok(object);
         }
-        convert(asked, invocation.resource, asked.held(), &object).await
+        convert(asked, resource, asked.held(), &object).await
     }
 
     /// Forgets what was made of an object that has changed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::cel::{self, Binding, MATCH_BUDGET};
+use api::cel::{self, Binding, MATCH_BUDGET, Session};
 use api::labels::Selector;
 use api::{ApiError, Kind, KindRef, KindRow};
 use k8s_openapi::api::admissionregistration::v1::{
@@ -72,9 +72,12 @@ impl Snapshots {
 
     /// Whether a webhook is about a resource at all: whether it is worth it to describe a request.
     pub fn any_about(&self, call: Call<'_>) -> bool {
-        let about = |phase| self.of(phase).about(&call.row().plural).next().is_some();
+        let plural = &call.row().plural;
+        let about = |phase| self.of(phase).about(plural).next().is_some();
         call.options.origin == Origin::Client
-            && (about(Phase::Mutating) || about(Phase::Validating))
+            && (about(Phase::Mutating)
+                || about(Phase::Validating)
+                || self.policies.any_about(plural))
     }
 
     fn matching(
@@ -115,7 +118,7 @@ pub fn is_exempt(resource: &KindRow) -> bool {
 }
 
 /// The other versions in which the same objects can be written.
-fn equivalents_of(call: Call<'_>, resource: &KindRef) -> Vec<KindRef> {
+pub fn equivalents_of(call: Call<'_>, resource: &KindRef) -> Vec<KindRef> {
     if resource.custom.is_some() {
         let kinds = call.core.cache.registry.kinds();
         let groups = kinds.groups().iter().filter(|group| group.name == resource.group);
@@ -155,6 +158,25 @@ pub fn matches(rule: &RuleWithOperations, head: &Head<'_>, resource: &KindRow) -
         && rule.resources.iter().flatten().any(is_named)
 }
 
+/// Whether selectors select a request: by the labels of its object, before or after, and by those of
+/// its namespace.
+///
+/// # Errors
+/// 404 when the namespace is missing.
+pub async fn is_selected(
+    asked: &Asked<'_>,
+    objects: &Selector,
+    namespaces: &Selector,
+    new: &Value,
+    old: &Value,
+) -> Result<bool, ApiError> {
+    let has_labels = |object: &Value| is_object(object) && objects.matches(labels(object).as_ref());
+    if !objects.is_everything() && !has_labels(new) && !has_labels(old) {
+        return Ok(false);
+    }
+    selects_namespace(asked, namespaces, new).await
+}
+
 /// Whether the selectors and conditions of a webhook let it be called.
 ///
 /// # Errors
@@ -168,19 +190,18 @@ pub async fn selects(
 ) -> Result<bool, ApiError> {
     let hook = invocation.hook;
     let objects = hook.objects.as_ref().map_err(|error| ApiError::internal(&error.0))?;
-    let has_labels = |object: &Value| is_object(object) && objects.matches(labels(object).as_ref());
-    if !objects.is_everything() && !has_labels(new) && !has_labels(old) {
-        return Ok(false);
-    }
     let namespaces = hook.namespaces.as_ref().map_err(|error| ApiError::internal(&error.0))?;
-    if !selects_namespace(asked, namespaces, new).await? {
+    if !is_selected(asked, objects, namespaces, new, old).await? {
         return Ok(false);
     }
     if hook.conditions.is_empty() {
         return Ok(true);
     }
-    let (new, old) = forms.of(asked, invocation, new, old).await?;
-    match conditions(asked, invocation, new, old) {
+    let (new, old) = forms.of(asked, invocation.resource, new, old).await?;
+    let facts = Facts::new(asked, invocation.resource);
+    let variables = facts.variables(new, old, &Value::Null);
+    let mut session = Session::new(&variables, &[], MATCH_BUDGET);
+    match session.all(hook.conditions.iter()) {
         Ok(holds) => Ok(holds),
         Err(_) if hook.ignores_failures => Ok(false),
         Err(why) => Err(ApiError::forbidden(&asked.resource, &asked.name, why)),
@@ -217,49 +238,51 @@ async fn selects_namespace(
     Ok(selector.matches(found.labels.as_ref()))
 }
 
-/// Whether all conditions hold. One that does not decides, whatever is wrong with others.
-fn conditions(
-    asked: &Asked<'_>,
-    invocation: Invocation<'_>,
-    new: &Value,
-    old: &Value,
-) -> Result<bool, String> {
-    let request = Value::Object(asked.request(invocation.resource));
-    let null = Value::Null;
-    let authorizer = Authorizer { core: asked.call.core, user: asked.call.user };
-    let user = asked.call.user;
-    let user =
-        cel::User { name: user.name.clone(), uid: user.uid.clone(), groups: user.groups.clone() };
-    let own = cel::Asked {
-        group: asked.resource.group.to_string(),
-        resource: asked.resource.plural.to_string(),
-        subresource: asked.subresource.to_owned(),
-        namespace: asked.namespace.clone(),
-        name: asked.name.clone(),
-        ..cel::Asked::default()
-    };
-    let variables = [
-        ("object", Binding::Json(new)),
-        ("oldObject", Binding::Json(old)),
-        ("namespaceObject", Binding::Json(&null)),
-        ("request", Binding::Json(&request)),
-        ("authorizer", Binding::Authorizer(&authorizer, &user, &own)),
-    ];
-    let (mut budget, mut errors) = (MATCH_BUDGET, Vec::new());
-    for condition in &invocation.hook.conditions {
-        match &condition.compiled {
-            Err(why) => errors.push(format!("compilation error: {why}")),
-            Ok(expression) => match expression.holds(&variables, &mut budget) {
-                Ok(true) => {}
-                Ok(false) => return Ok(false),
-                Err(error) => errors.push(error.to_string()),
+/// What expressions know of a request besides its objects.
+pub struct Facts<'a> {
+    request: Value,
+    authorizer: Authorizer<'a>,
+    user: cel::User,
+    own: cel::Asked,
+}
+
+impl<'a> Facts<'a> {
+    /// `resource`: in the version that rules name.
+    pub fn new(asked: &Asked<'a>, resource: &KindRef) -> Self {
+        let user = asked.call.user;
+        Self {
+            request: Value::Object(asked.request(resource)),
+            authorizer: Authorizer { core: asked.call.core, user },
+            user: cel::User {
+                name: user.name.clone(),
+                uid: user.uid.clone(),
+                groups: user.groups.clone(),
+            },
+            own: cel::Asked {
+                group: asked.resource.group.to_string(),
+                resource: asked.resource.plural.to_string(),
+                subresource: asked.subresource.to_owned(),
+                namespace: asked.namespace.clone(),
+                name: asked.name.clone(),
+                ..cel::Asked::default()
             },
         }
     }
-    match errors.as_slice() {
-        [] => Ok(true),
-        [only] => Err(only.clone()),
-        all => Err(format!("[{}]", all.join(", "))),
+
+    /// The variables of expressions.
+    pub fn variables<'b>(
+        &'b self,
+        new: &'b Value,
+        old: &'b Value,
+        namespace: &'b Value,
+    ) -> Vec<(&'b str, Binding<'b>)> {
+        vec![
+            ("object", Binding::Json(new)),
+            ("oldObject", Binding::Json(old)),
+            ("namespaceObject", Binding::Json(namespace)),
+            ("request", Binding::Json(&self.request)),
+            ("authorizer", Binding::Authorizer(&self.authorizer, &self.user, &self.own)),
+        ]
     }
 }
 
