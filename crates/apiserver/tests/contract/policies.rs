@@ -242,6 +242,31 @@ async fn failures_follow_the_policy() {
     server.stop().await;
 }
 
+/// An expression that would take for ever ends, and so do many that cost much together.
+#[tokio::test]
+async fn policies_that_never_end_are_stopped() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let digits = "[1,2,3,4,5,6,7,8,9,0]";
+    let nested =
+        (0..8).fold("true".to_owned(), |inner, depth| format!("{digits}.all(v{depth}, {inner})"));
+    let rules = json!({"validations": [{"expression": nested}]});
+    enforce(&server, &policy("loop", &rules), &binding("loop", &json!({}))).await;
+    let why = refused(&rest, &map("one", &json!({})), 422).await;
+    assert!(why.ends_with("operation cancelled: actual cost limit exceeded"), "{why}");
+    rest.delete(&format!("{BINDINGS}/loop-b")).await.expect(200);
+    until(&server, <[String]>::is_empty).await;
+    // Each of these costs less than one may, and all of them more than a policy may.
+    let costly = "authorizer.requestResource.check('get').allowed() && authorizer.requestResource.check('list').allowed()";
+    let many: Vec<_> = (0..20).map(|_| json!({"expression": costly})).collect();
+    let rules = json!({"validations": many});
+    enforce(&server, &policy("many", &rules), &binding("many", &json!({}))).await;
+    let why = refused(&rest, &map("one", &json!({})), 422).await;
+    assert!(why.contains("running out of cost budget"), "{why}");
+    rest.get(&format!("{MAPS}/one")).await.expect(404);
+    server.stop().await;
+}
+
 /// Wrong policies and bindings, and the errors that they lead to.
 #[tokio::test]
 async fn wrong_policies_are_refused() {
