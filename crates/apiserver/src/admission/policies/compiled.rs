@@ -130,9 +130,8 @@ impl Match {
             subresource: asked.subresource,
             is_in_namespace: asked.resource.namespaced() && !asked.call.target.namespace.is_empty(),
         };
-        let named = rules.iter().filter(|rule| {
-            rule.names.is_empty() || rule.names.iter().any(|name| *name == asked.name)
-        });
+        let named =
+            rules.iter().filter(|rule| rule.names.is_empty() || rule.names.contains(&asked.name));
         let named: Vec<&NamedRule> = named.collect();
         if named.iter().any(|rule| matches(&rule.rule, &head, &asked.resource)) {
             return Some(asked.resource.clone());
