@@ -14,7 +14,7 @@ mod params;
 
 use std::sync::Arc;
 
-use api::{ApiError, Kind};
+use api::{ApiError, Kind, KindRef};
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
@@ -77,9 +77,9 @@ impl Policies {
         if EXCLUDED.contains(&(group, plural)) {
             return Ok(());
         }
-        let (set, mut forms, mut denied) = (self.0.load_full(), Forms::default(), None);
+        let (set, mut shared, mut denied) = (self.0.load_full(), Shared::default(), None);
         for policy in set.about(plural) {
-            let first = judge_by(policy, asked, new, old, &mut forms).await?;
+            let first = judge_by(policy, asked, new, old, &mut shared).await?;
             denied = denied.or(first);
         }
         match denied {
@@ -89,27 +89,57 @@ impl Policies {
     }
 }
 
+/// What the policies about one request share, made when the first one needs it.
+#[derive(Default)]
+struct Shared<'a> {
+    forms: Forms,
+    /// By the version of the resource.
+    facts: Vec<(KindRef, Arc<Facts<'a>>)>,
+    namespace: Option<Arc<Value>>,
+}
+
+impl<'a> Shared<'a> {
+    fn facts(&mut self, asked: &Asked<'a>, resource: &KindRef) -> Arc<Facts<'a>> {
+        if let Some((_, facts)) = self.facts.iter().find(|(known, _)| known == resource) {
+            return facts.clone();
+        }
+        let facts = Arc::new(Facts::new(asked, resource));
+        self.facts.push((resource.clone(), facts.clone()));
+        facts
+    }
+
+    async fn namespace(&mut self, asked: &Asked<'_>) -> Result<Arc<Value>, ApiError> {
+        if let Some(namespace) = &self.namespace {
+            return Ok(namespace.clone());
+        }
+        let namespace = Arc::new(namespace_of(asked).await?);
+        Ok(self.namespace.insert(namespace).clone())
+    }
+}
+
 /// The first denial of a policy.
-async fn judge_by(
+async fn judge_by<'a>(
     policy: &Policy,
-    asked: &Asked<'_>,
+    asked: &Asked<'a>,
     new: &Value,
     old: &Value,
-    forms: &mut Forms,
+    shared: &mut Shared<'a>,
 ) -> Result<Option<Denial>, ApiError> {
     let resource = match policy.constraints.matched(asked, new, old).await {
         Ok(Some(resource)) => resource,
         Ok(None) => return Ok(None),
         Err(error) => return Ok(misconfigured(policy, None, error.message())),
     };
-    let (shown, before) = match forms.of(asked, &resource, new, old).await {
+    let facts = shared.facts(asked, &resource);
+    let namespace = shared.namespace(asked).await?;
+    let (shown, before) = match shared.forms.of(asked, &resource, new, old).await {
         Ok(shown) => shown,
         Err(error) => {
             let why = format!("failed to convert object version: {error}");
             return Ok(misconfigured(policy, None, &why));
         }
     };
-    let (facts, mut denied) = (Facts::new(asked, &resource), None);
+    let mut denied = None;
     for binding in &policy.bindings {
         if let Some(matches) = &binding.matches {
             match matches.matched(asked, new, old).await {
@@ -128,7 +158,6 @@ async fn judge_by(
                 continue;
             }
         };
-        let namespace = namespace_of(asked).await?;
         for param in params {
             let objects = [shown, before, &namespace];
             let evaluated = evaluate::evaluate(policy, &facts, objects, param.as_ref());
