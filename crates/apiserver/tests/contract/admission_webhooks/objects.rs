@@ -97,6 +97,61 @@ async fn every_write_is_changed() {
     set.server.stop().await;
 }
 
+/// What a webhook changes in an update belongs to whoever sent it.
+#[tokio::test]
+async fn changes_of_updates_belong_to_their_sender() {
+    let set = Set::start(touch).await;
+    let rest = &set.rest;
+    set.mutating("m", &[set.hook("touch")]).await;
+    rest.post(&format!("{MAPS}?fieldManager=first"), &map("one")).await.expect(201);
+    set.webhook.behave(|review| {
+        patch(review, &json!([{"op": "add", "path": "/data/touched", "value": "again"}]))
+    });
+    let one = format!("{MAPS}/one?fieldManager=second");
+    let patched = rest.patch(&one, "merge", &json!({"data": {"c": "d"}})).await.expect(200);
+    assert_eq!(patched["data"]["touched"], "again");
+    let owners = patched["metadata"]["managedFields"].as_array().unwrap();
+    let second = owners.iter().find(|owner| owner["manager"] == "second").unwrap();
+    assert_eq!(second["fieldsV1"], json!({"f:data": {"f:c": {}, "f:touched": {}}}));
+    // What is no list of owners is not taken over.
+    set.webhook.behave(|review| {
+        let wrong = json!([{"manager": "m", "operation": "Guess"}]);
+        patch(review, &json!([{"op": "add", "path": "/metadata/managedFields", "value": wrong}]))
+    });
+    let warned = rest.patch(&one, "merge", &json!({"data": {"e": "f"}})).await;
+    let text = warned.headers.get("warning").unwrap().to_str().unwrap().to_owned();
+    assert!(text.contains("managedFields was in an invalid state after admission"), "{text}");
+    let owners = warned.expect(200)["metadata"]["managedFields"].to_string();
+    assert!(owners.contains("second") && !owners.contains("Guess"), "{owners}");
+    set.server.stop().await;
+}
+
+/// Writers that meet are all asked about, each with the object that it is applied to.
+#[tokio::test]
+async fn a_write_that_is_repeated_is_asked_about_again() {
+    let set = Set::start(touch).await;
+    let rest = &set.rest;
+    rest.post(MAPS, &map("one")).await.expect(201);
+    set.mutating("m", &[set.hook("touch")]).await;
+    let one = format!("{MAPS}/one");
+    let writes = (0..8).map(|number| {
+        let (one, number) = (&one, format!("n{number}"));
+        async move {
+            rest.patch(one, "merge", &json!({"data": {number: "x"}})).await.expect(200);
+        }
+    });
+    futures::future::join_all(writes).await;
+    let data = rest.get(&one).await.expect(200)["data"].clone();
+    assert_eq!(data.as_object().unwrap().len(), 10, "{data}");
+    let reviews = set.reviews();
+    assert!(reviews.len() >= 8);
+    for review in &reviews {
+        let count = |name: &str| review["request"][name]["data"].as_object().unwrap().len();
+        assert_eq!(count("object"), count("oldObject") + 1, "{review}");
+    }
+    set.server.stop().await;
+}
+
 #[tokio::test]
 async fn names_and_defaults_are_completed_after_a_change() {
     let set = Set::start(|review: &Value| {
