@@ -1,11 +1,12 @@
-//! Built-in admission, in Kubernetes' order: mutating plugins, which may change an object before it
-//! is validated, and validating ones, which may refuse it or warn.
+//! Admission, in Kubernetes' order: mutating plugins, which may change an object before it is
+//! validated, and validating ones, which may refuse it or warn.
 //!
 //! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
 //! `runtime_class`, `defaults` (tolerations, storage class, taints of new nodes), `priority`,
 //! `node` (NodeRestriction), [`pod_security`], `claim_resize` (PersistentVolumeClaimResize), and
-//! `quota` (ResourceQuota), which the verbs call last. RBAC's escalation checks are in `authz`. A
-//! plugin knows the cache and the request.
+//! `quota` (ResourceQuota), which the verbs call last. What administrators add comes after the
+//! built-in plugins of its phase: [`webhooks`] and [`policies`]. RBAC's escalation checks are in
+//! `authz`. A plugin knows the cache and the request.
 
 mod claim_resize;
 mod defaults;
