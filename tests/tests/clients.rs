@@ -1,6 +1,8 @@
 //! Third-party clients: the Python example of docs/grpc.md, and over REST the official Python
 //! client, kubectl, Helm and kube-rs.
 
+#[path = "clients/admission.rs"]
+mod admission;
 #[path = "clients/conversion.rs"]
 mod conversion;
 #[path = "clients/helm.rs"]
@@ -10,6 +12,7 @@ mod kubectl;
 #[path = "clients/operators.rs"]
 mod operators;
 
+use admission::a_webhook_in_a_pod_changes_and_denies;
 use anyhow::{Context, ensure};
 use conversion::a_webhook_in_a_pod_converts_versions;
 use helm::helm_installs_and_upgrades;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
             a_kube_rs_controller_reconciles_a_derived_kind,
             the_python_dynamic_client_works_with_custom_kinds,
             a_webhook_in_a_pod_converts_versions,
+            a_webhook_in_a_pod_changes_and_denies,
         ],
     )
 }

@@ -266,11 +266,11 @@ macro_rules! kinds {
 }
 
 use k8s_openapi::api::{
-    apps::v1 as apps, authentication::v1 as authentication, authorization::v1 as authorization,
-    autoscaling::v1 as autoscaling, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, events::v1 as events,
-    networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
+    authorization::v1 as authorization, autoscaling::v1 as autoscaling, batch::v1 as batch,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
+    rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
@@ -325,6 +325,10 @@ kinds! {
     scheduling::PriorityClass { Cluster "priorityclass" short ["pc"]; }
     storage::StorageClass { Cluster "storageclass" short ["sc"]; }
     storage::CSINode { Cluster "csinode" }
+    admission::MutatingWebhookConfiguration { Cluster "mutatingwebhookconfiguration" categories ["api-extensions"]; }
+    admission::ValidatingWebhookConfiguration { Cluster "validatingwebhookconfiguration" categories ["api-extensions"]; }
+    admission::ValidatingAdmissionPolicy { Cluster "validatingadmissionpolicy" categories ["api-extensions"]; subresources ["status"]; }
+    admission::ValidatingAdmissionPolicyBinding { Cluster "validatingadmissionpolicybinding" categories ["api-extensions"]; }
     node::RuntimeClass { Cluster "runtimeclass" }
     apiextensions::CustomResourceDefinition { Cluster "customresourcedefinition" short ["crd", "crds"];
         categories ["api-extensions"]; subresources ["status"]; }

@@ -21,6 +21,7 @@
 
 pub mod address;
 pub mod apply;
+pub mod cel;
 pub mod custom;
 pub mod defaults;
 pub mod duration;

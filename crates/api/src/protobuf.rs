@@ -80,23 +80,32 @@ fn by_name(kind: &str) -> Option<&'static TypeRow> {
 }
 
 fn message(row: &TypeRow, bytes: &[u8], depth: u8) -> Result<Map<String, Value>, ProtobufError> {
-    let depth = depth.checked_sub(1).ok_or(ProtobufError::Depth)?;
     let mut object = Map::new();
-    for (tag, payload) in fields(bytes)? {
-        if let Some(field) = row.fields.iter().find(|field| field.proto == [tag]) {
-            put(&mut object, field, payload, depth)?;
-        } else if row.fields.iter().any(|field| field.proto.len() == 2 && field.proto[0] == tag)
-            && let Payload::Bytes(embedded) = payload
-        {
-            for (inner, payload) in fields(embedded)? {
-                if let Some(field) = row.fields.iter().find(|field| field.proto == [tag, inner]) {
-                    put(&mut object, field, payload, depth)?;
-                }
-            }
-        }
-        // Unknown fields are ignored, as usual in protobuf.
-    }
+    members(row, bytes, &[], &mut object, depth)?;
     Ok(object)
+}
+
+/// Adds the fields of a message, or of one within it that JSON does not have (`within`: its
+/// numbers), whose fields are inlined. Unknown ones are ignored, as usual in protobuf.
+fn members(
+    row: &TypeRow,
+    bytes: &[u8],
+    within: &[u16],
+    object: &mut Map<String, Value>,
+    depth: u8,
+) -> Result<(), ProtobufError> {
+    let depth = depth.checked_sub(1).ok_or(ProtobufError::Depth)?;
+    for (tag, payload) in fields(bytes)? {
+        let below = |field: &Field| field.proto.strip_prefix(within);
+        if let Some(field) = row.fields.iter().find(|field| below(field) == Some(&[tag][..])) {
+            put(object, field, payload, depth)?;
+        } else if let Payload::Bytes(embedded) = payload
+            && row.fields.iter().any(|field| below(field).and_then(<[u16]>::first) == Some(&tag))
+        {
+            members(row, embedded, &[within, &[tag]].concat(), object, depth)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds one field of a message; a list's or map's occurs once for each element.

@@ -115,8 +115,8 @@ pub struct Field {
     pub atomic: bool,
     /// JSON text of the default.
     pub default: Option<&'static str>,
-    /// Numbers in Kubernetes' protobuf encoding, outermost first: two for a field of a struct that
-    /// Go embeds, which JSON inlines. Empty for what only JSON has.
+    /// Numbers in Kubernetes' protobuf encoding, outermost first: several for a field of a struct
+    /// that Go embeds, which JSON inlines. Empty for what only JSON has.
     pub proto: &'static [u16],
 }
 

@@ -25,7 +25,7 @@ pub mod openapi;
 mod path;
 mod pattern;
 mod prune;
-mod rules;
+pub(crate) mod rules;
 #[cfg(test)]
 mod tests;
 mod validate;

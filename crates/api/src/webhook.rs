@@ -1,7 +1,10 @@
 //! How a webhook is reached: `WebhookClientConfig` of `apiextensions.k8s.io/v1`, which
 //! `admissionregistration.k8s.io/v1` shares.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::WebhookClientConfig;
+use k8s_openapi::api::admissionregistration::v1 as admission;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+
+pub use crate::structural::definition::{webhook_service, webhook_url};
 
 /// Port of a service whose reference has none.
 const DEFAULT_PORT: u16 = 443;
@@ -29,19 +32,47 @@ pub enum WebhookAddress {
     },
 }
 
-impl From<&WebhookClientConfig> for WebhookClient {
-    fn from(config: &WebhookClientConfig) -> Self {
-        let address = match &config.service {
-            Some(service) => WebhookAddress::Service {
-                namespace: service.namespace.clone(),
-                name: service.name.clone(),
-                path: service.path.clone().unwrap_or_default(),
-                port: service.port.and_then(|port| port.try_into().ok()).unwrap_or(DEFAULT_PORT),
-            },
-            None => WebhookAddress::Url(config.url.clone().unwrap_or_default()),
-        };
-        let ca_pem = config.ca_bundle.as_ref().map(|bundle| bundle.0.clone()).unwrap_or_default();
-        Self { address, ca_pem }
+/// The two groups have types of their own with the same fields.
+macro_rules! client_of {
+    ($config:ty) => {
+        impl From<&$config> for WebhookClient {
+            fn from(config: &$config) -> Self {
+                let port = |port: i32| port.try_into().ok();
+                let address = match &config.service {
+                    Some(service) => WebhookAddress::Service {
+                        namespace: service.namespace.clone(),
+                        name: service.name.clone(),
+                        path: service.path.clone().unwrap_or_default(),
+                        port: service.port.and_then(port).unwrap_or(DEFAULT_PORT),
+                    },
+                    None => WebhookAddress::Url(config.url.clone().unwrap_or_default()),
+                };
+                let bundle = config.ca_bundle.as_ref().map(|bundle| bundle.0.clone());
+                Self { address, ca_pem: bundle.unwrap_or_default() }
+            }
+        }
+    };
+}
+
+client_of!(apiextensions::WebhookClientConfig);
+client_of!(admission::WebhookClientConfig);
+
+/// A validating webhook in the form of a mutating one, which has one field more.
+pub fn as_mutating(hook: &admission::ValidatingWebhook) -> admission::MutatingWebhook {
+    let hook = hook.clone();
+    admission::MutatingWebhook {
+        admission_review_versions: hook.admission_review_versions,
+        client_config: hook.client_config,
+        failure_policy: hook.failure_policy,
+        match_conditions: hook.match_conditions,
+        match_policy: hook.match_policy,
+        name: hook.name,
+        namespace_selector: hook.namespace_selector,
+        object_selector: hook.object_selector,
+        reinvocation_policy: None,
+        rules: hook.rules,
+        side_effects: hook.side_effects,
+        timeout_seconds: hook.timeout_seconds,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Streaming subresources: log, exec, attach, port-forward. Both front ends open them through the
 //! pipeline and then carry the same frames to the node's kubelet. Also proxy, which only REST has.
 
+mod admit;
 mod log;
 mod open;
 mod proxy;

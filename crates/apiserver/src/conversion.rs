@@ -98,6 +98,28 @@ impl Core {
         Ok(versions.iter().map(|version| version.served(row)).collect())
     }
 
+    /// An object of a custom kind, as a request has it, in another version.
+    ///
+    /// # Errors
+    /// 500 when the webhook fails or lies.
+    pub async fn converted_value(
+        &self,
+        from: &KindRow,
+        to: &KindRow,
+        object: &Value,
+    ) -> Result<Value, ApiError> {
+        let wanted = to.api_version();
+        if from.converter().is_none() {
+            let mut object = object.clone();
+            object["apiVersion"] = wanted.into();
+            return Ok(object);
+        }
+        let encoded = serde_json::to_vec(object).map_err(ApiError::internal)?;
+        let made = self.review(from, &wanted, &[encoded], Shape::Object).await?;
+        let made = made.first().ok_or_else(|| ApiError::internal("a conversion lost an object"))?;
+        serde_json::from_slice(made).map_err(ApiError::internal)
+    }
+
     async fn converted_all(
         &self,
         row: &KindRef,

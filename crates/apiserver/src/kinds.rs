@@ -49,8 +49,12 @@ mod service_account;
 mod stateful_set;
 mod status;
 mod storage_class;
+mod validating_admission_policy;
 mod volumes;
+mod webhook_configuration;
 mod workload;
+
+pub use webhook_configuration::REVIEW_VERSIONS;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -347,6 +351,10 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&stateful_set::Rules),
     of(&storage_class::Rules),
     of(&csi_node::Rules),
+    of(&webhook_configuration::Mutating),
+    of(&webhook_configuration::Validating),
+    of(&validating_admission_policy::Policies),
+    of(&validating_admission_policy::Bindings),
 ];
 
 const fn of<S: Strategy<Object: Kind>>(

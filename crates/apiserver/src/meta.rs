@@ -74,29 +74,36 @@ pub fn place(metadata: &mut ObjectMeta, target: &Target) -> Result<(), ApiError>
     Ok(())
 }
 
-/// Sets the fields of a new object that only the server decides.
+/// Removes the fields of a new object that only the server decides.
 ///
 /// # Errors
 /// 400 for a resourceVersion.
-pub fn fill_new(metadata: &mut ObjectMeta, now: Timestamp) -> Result<(), ApiError> {
+pub fn clear_new(metadata: &mut ObjectMeta) -> Result<(), ApiError> {
     if metadata.resource_version.as_deref().is_some_and(|version| !version.is_empty()) {
         return Err(ApiError::bad_request(
             "resourceVersion should not be set on objects to be created",
         ));
     }
     metadata.resource_version = None;
-    metadata.uid = Some(uuid::Uuid::new_v4().to_string());
-    metadata.creation_timestamp = Some(Time(whole_seconds(now)));
+    metadata.uid = None;
+    metadata.creation_timestamp = None;
     metadata.deletion_timestamp = None;
     metadata.deletion_grace_period_seconds = None;
     metadata.self_link = None;
     metadata.generation = None;
+    Ok(())
+}
+
+/// Sets the fields of a new object that only the server decides, and its name if it has none.
+/// Called after the mutating plugins, which do not see them yet.
+pub fn fill_new(metadata: &mut ObjectMeta, now: Timestamp) {
+    metadata.uid = Some(uuid::Uuid::new_v4().to_string());
+    metadata.creation_timestamp = Some(Time(whole_seconds(now)));
     if metadata.name.as_deref().unwrap_or_default().is_empty()
         && let Some(base) = metadata.generate_name.as_deref().filter(|base| !base.is_empty())
     {
         metadata.name = Some(generated_name(base));
     }
-    Ok(())
 }
 
 /// Timestamps of metadata have no fractions.

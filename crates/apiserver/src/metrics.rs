@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::ApiError;
 use api::kind::Text;
@@ -137,9 +138,142 @@ impl PodSecurityMetrics {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    enforcement_action: String,
+    error_type: &'static str,
+    policy: String,
+    policy_binding: String,
+}
+
+/// Counts of what admission policies decide, as upstream's.
+#[derive(Default)]
+pub struct PolicyMetrics(Family<PolicyLabels, Counter>);
+
+impl PolicyMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "apiserver_validating_admission_policy_check",
+            "Requests that violate an admission policy, by what is done about it",
+            Family::clone(&self.0),
+        );
+    }
+
+    /// `action`: `Deny` and the like. `error`: the policy could not be evaluated.
+    pub fn decided(&self, policy: &str, binding: &str, action: &str, error: bool) {
+        let labels = PolicyLabels {
+            enforcement_action: action.to_lowercase(),
+            error_type: if error { "invalid_error" } else { "no_error" },
+            policy: policy.to_owned(),
+            policy_binding: binding.to_owned(),
+        };
+        self.0.get_or_create(&labels).inc();
+    }
+}
+
+/// The labels of a call of an admission webhook.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebhookLabels {
+    name: String,
+    operation: &'static str,
+    rejected: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectionLabels {
+    error_type: &'static str,
+    name: String,
+    operation: &'static str,
+    rejection_code: u16,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailOpenLabels {
+    name: String,
+    r#type: &'static str,
+}
+
+/// Upper bounds of the buckets of a webhook's durations in seconds, as upstream.
+const WEBHOOK_BUCKETS: [f64; 8] = [0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
+/// Codes above it are counted as it, as upstream: a webhook chooses its code.
+const REJECTION_CODE_MAX: u16 = 600;
+
+/// Metrics of admission webhooks, as upstream's. What is called a count there has no suffix, which
+/// counters get, so that two of them are gauges that only rise.
+pub struct WebhookMetrics {
+    durations: Family<WebhookLabels, Histogram, fn() -> Histogram>,
+    rejections: Family<RejectionLabels, Gauge>,
+    failed_open: Family<FailOpenLabels, Gauge>,
+}
+
+impl Default for WebhookMetrics {
+    fn default() -> Self {
+        Self {
+            durations: Family::new_with_constructor(|| Histogram::new(WEBHOOK_BUCKETS)),
+            rejections: Family::default(),
+            failed_open: Family::default(),
+        }
+    }
+}
+
+impl WebhookMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "apiserver_admission_webhook_admission_duration_seconds",
+            "Time that an admission webhook took, by whether it led to a rejection",
+            self.durations.clone(),
+        );
+        registry.register(
+            "apiserver_admission_webhook_rejection_count",
+            "Requests that were rejected because of an admission webhook",
+            Family::clone(&self.rejections),
+        );
+        registry.register(
+            "apiserver_admission_webhook_fail_open_count",
+            "Requests that went on although an admission webhook failed",
+            Family::clone(&self.failed_open),
+        );
+    }
+
+    pub fn called(
+        &self,
+        name: &str,
+        r#type: &'static str,
+        operation: &'static str,
+        rejected: bool,
+        took: Duration,
+    ) {
+        let rejected = if rejected { "true" } else { "false" };
+        let labels = WebhookLabels { name: name.to_owned(), operation, rejected, r#type };
+        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    pub fn rejected(
+        &self,
+        name: &str,
+        r#type: &'static str,
+        operation: &'static str,
+        error_type: &'static str,
+        code: u16,
+    ) {
+        let (name, rejection_code) = (name.to_owned(), code.min(REJECTION_CODE_MAX));
+        let labels = RejectionLabels { error_type, name, operation, rejection_code, r#type };
+        self.rejections.get_or_create(&labels).inc();
+    }
+
+    pub fn failed_open(&self, name: &str, r#type: &'static str) {
+        let labels = FailOpenLabels { name: name.to_owned(), r#type };
+        self.failed_open.get_or_create(&labels).inc();
+    }
+}
+
 /// Counters of the process.
 pub struct Metrics {
     pub pod_security: PodSecurityMetrics,
+    pub webhooks: WebhookMetrics,
+    pub policies: PolicyMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -184,6 +318,10 @@ impl Default for Metrics {
         );
         let pod_security = PodSecurityMetrics::default();
         pod_security.register(&mut registry);
+        let webhooks = WebhookMetrics::default();
+        webhooks.register(&mut registry);
+        let policies = PolicyMetrics::default();
+        policies.register(&mut registry);
         registry.register(
             "skiff_apiserver_unreadable_values",
             "Values of the store that could not be read since the start; their objects are missing",
@@ -191,6 +329,8 @@ impl Default for Metrics {
         );
         Self {
             pod_security,
+            webhooks,
+            policies,
             registry,
             requests,
             durations,

@@ -11,7 +11,7 @@ use tower::{Service, ServiceBuilder};
 
 use crate::core::{Call, Core};
 use crate::registry::Registry;
-use crate::request::{Request, Subject, Verb};
+use crate::request::{Origin, Request, Subject, Verb};
 use crate::response::Response;
 use crate::{authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
 
@@ -147,7 +147,9 @@ impl Service<Request> for Handler {
     fn call(&mut self, request: Request) -> Self::Future {
         let core = self.0.clone();
         Box::pin(async move {
-            let request = with_latest_kind(&core, request).await?;
+            let mut request = with_latest_kind(&core, request).await?;
+            request.options.origin = Origin::Client;
+            request.options.due = deadline::of(&request);
             match &request.subject {
                 Subject::Resource { verb, target } => {
                     let call = Call {

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use api::{KindRef, KindRow, fields, labels};
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::incoming::Slot;
 use crate::inflight::Seat;
 use crate::user::{Credentials, User};
+
+/// Warnings of one request that are kept; no more than that are sent.
+const NOTES_MAX: usize = 50;
 
 /// The verb of a request to a resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +114,32 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// Who has built a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// This server, for its own purposes: nobody else is asked about it.
+    #[default]
+    Server,
+    Client,
+}
+
+/// Warnings for the client, collected while its request is carried out.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    pub fn add(&self, warning: String) {
+        let mut all = self.0.lock();
+        if all.len() < NOTES_MAX && !all.contains(&warning) {
+            all.push(warning);
+        }
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().clone()
+    }
+}
+
 /// How a resource version restricts what may be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VersionMatch {
@@ -142,6 +172,14 @@ pub struct Options {
     pub field_validation: FieldValidation,
     pub force: bool,
     pub patch_type: Option<PatchType>,
+    /// Who has built the request.
+    pub origin: Origin,
+    /// When the answer is due.
+    pub due: Option<Instant>,
+    /// The kind that the client named, if the target is another form of it.
+    pub requested: Option<KindRef>,
+    /// Warnings that also an error is answered with.
+    pub notes: Notes,
     /// The query as given: streaming and proxy subresources parse their own options.
     pub parameters: Vec<(String, String)>,
 }

@@ -32,7 +32,7 @@ use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::registry::Registry;
-use crate::request::{Request, Subject, Verb};
+use crate::request::{Notes, Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::ClientCertificate;
 
@@ -107,18 +107,20 @@ impl Rest {
             body: body.map_err(Into::into).boxed_unsync(),
             format: negotiate::body_format(parts, false),
         });
-        let seat = Seat::default();
-        let answer = self.answer(parts, unread.clone(), seat.clone(), &accept).await;
+        let (seat, notes) = (Seat::default(), Notes::default());
+        let kept = Kept { unread: unread.clone(), seat: seat.clone(), notes: notes.clone() };
+        let answer = self.answer(parts, kept, &accept).await;
         let left = unread.take().map(|unread| unread.body);
         if let Ok(Answer { response: Response::Connect(connection), .. }) = answer {
-            let response = connection.serve(parts, left, upgrade).await;
+            let mut response = connection.serve(parts, left, upgrade).await;
+            render::add_warnings(&mut response, &notes.all());
             return response.map(|body| hold(body, seat));
         }
         // HTTP/2 resets a stream whose body is unwanted; HTTP/1.1 can only close the connection.
         if let Some(body) = left.filter(|body| still_sent(parts, body)) {
             discard(body).await;
         }
-        match answer {
+        let mut response = match answer {
             Ok(Answer { response, verb, deprecated }) => {
                 let hash = documents::hash(parts, &response);
                 let response = self.rendering.response(response, verb, &accept, seat).await;
@@ -132,14 +134,15 @@ impl Rest {
                 response
             }
             Err(error) => render::error(&error, &accept),
-        }
+        };
+        render::add_warnings(&mut response, &notes.all());
+        response
     }
 
     async fn answer(
         &self,
         parts: &http::request::Parts,
-        unread: Slot,
-        seat: Seat,
+        kept: Kept,
         accept: &Accept,
     ) -> Result<Answer, ApiError> {
         let mut routed = match route::route(&self.registry.kinds(), parts, accept) {
@@ -153,6 +156,7 @@ impl Rest {
             routed => routed?,
         };
         routed.options.product = product(&parts.headers).to_owned();
+        routed.options.notes = kept.notes;
         let deprecated = deprecation(&routed.subject);
         let body_format = negotiate::body_format(parts, true)?;
         if let Subject::Resource { target, .. } = &routed.subject
@@ -167,8 +171,8 @@ impl Rest {
         let request = Request {
             options: routed.options,
             body_format,
-            unread,
-            seat,
+            unread: kept.unread,
+            seat: kept.seat,
             ..Request::new(
                 routed.subject,
                 authn::credentials(&parts.headers, certificate(&parts.extensions))?,
@@ -177,6 +181,13 @@ impl Rest {
         let response = self.pipeline.clone().oneshot(request).await?;
         Ok(Answer { response, verb, deprecated })
     }
+}
+
+/// What the front end shares with the request.
+struct Kept {
+    unread: Slot,
+    seat: Seat,
+    notes: Notes,
 }
 
 /// The pipeline's answer.

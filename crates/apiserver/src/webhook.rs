@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::webhook::{WebhookAddress, WebhookClient};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -32,8 +32,11 @@ const WEBHOOKS_MAX: u64 = 1_000;
 const IDLE: Duration = Duration::from_secs(90);
 /// Unused connections that are kept to one webhook.
 const IDLE_MAX: usize = 8;
-/// What all calls of one webhook may hold at once, sent and received, in KiB. Others wait.
+/// What all calls of one webhook may hold at once, sent and received, in KiB. Others wait. Large
+/// answers are counted apart.
 const HELD_KIB: usize = 64 << 10;
+/// An answer larger than that is large.
+const SMALL_ANSWER_BYTES: usize = 64 << 10;
 /// How much of an answer that reports an error is shown.
 const SHOWN_BYTES: usize = 2_048;
 
@@ -41,11 +44,21 @@ type Sender = SendRequest<Full<Bytes>>;
 
 /// Why a call failed, as client-go words it.
 #[derive(Debug)]
-pub struct CallError(String);
+pub struct CallError {
+    why: String,
+    /// That of the answer, if there is one.
+    code: Option<u16>,
+}
+
+impl CallError {
+    pub fn code(&self) -> Option<u16> {
+        self.code
+    }
+}
 
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.why)
     }
 }
 
@@ -82,8 +95,12 @@ impl Webhooks {
         client: &WebhookClient,
         post: Post,
     ) -> Result<Bytes, CallError> {
-        let url = format!("{}?timeout={}s", client.url(), post.timeout.as_secs());
-        let failed = |cause: &dyn fmt::Display| CallError(format!("Post {url:?}: {cause}"));
+        let seconds = post.timeout.as_millis().div_ceil(1_000);
+        let url = format!("{}?timeout={seconds}s", client.url());
+        let failed = |cause: &dyn fmt::Display| {
+            let why = format!("Post {url:?}: {cause}");
+            CallError { why, code: None }
+        };
         let endpoint = match self.endpoints.get(client) {
             Some(endpoint) => endpoint,
             None => {
@@ -97,7 +114,10 @@ impl Webhooks {
             Err(_) => Err(failed(&"context deadline exceeded")),
             Ok(Err(error)) => Err(failed(&runtime::errors::root_cause(&*error))),
             Ok(Ok((status, body))) if status.is_success() => Ok(body),
-            Ok(Ok((status, body))) => Err(CallError(refusal(status, &body))),
+            Ok(Ok((status, body))) => {
+                let code = Some(status.as_u16());
+                Err(CallError { why: refusal(status, &body), code })
+            }
         }
     }
 }
@@ -132,6 +152,8 @@ struct Endpoint {
     name: ServerName<'static>,
     idle: Mutex<Vec<Sender>>,
     held: Semaphore,
+    /// For large answers.
+    large: Semaphore,
 }
 
 impl Endpoint {
@@ -150,6 +172,7 @@ impl Endpoint {
             tls: TlsConnector::from(Arc::new(tls(&client.ca_pem)?)),
             idle: Mutex::default(),
             held: Semaphore::new(HELD_KIB),
+            large: Semaphore::new(HELD_KIB),
         })
     }
 
@@ -160,8 +183,8 @@ impl Endpoint {
         url: &str,
         post: &Post,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        let kib = (post.body.len() + post.answer_bytes).div_ceil(1 << 10).min(HELD_KIB);
-        let _held = self.held.acquire_many(u32::try_from(kib)?).await?;
+        let small = post.answer_bytes.min(SMALL_ANSWER_BYTES);
+        let _held = self.held.acquire_many(kib(post.body.len() + small)?).await?;
         let uri: Uri = url.parse()?;
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -191,8 +214,17 @@ impl Endpoint {
             }
         };
         let status = response.status();
-        let limited = Limited::new(response.into_body(), post.answer_bytes);
-        let body = limited.collect().await?.to_bytes();
+        let mut limited = Limited::new(response.into_body(), post.answer_bytes);
+        let (mut body, mut large) = (BytesMut::new(), None);
+        while let Some(frame) = limited.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if large.is_none() && body.len() + data.len() > SMALL_ANSWER_BYTES {
+                large = Some(self.large.acquire_many(kib(post.answer_bytes)?).await?);
+            }
+            body.extend_from_slice(&data);
+        }
+        drop(large);
+        let body = body.freeze();
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_MAX && !sender.is_closed() {
             idle.push(sender);
@@ -217,6 +249,11 @@ impl Endpoint {
         });
         Ok(sender)
     }
+}
+
+/// Permits for so many bytes.
+fn kib(bytes: usize) -> Result<u32, Failure> {
+    Ok(u32::try_from(bytes.div_ceil(1 << 10).min(HELD_KIB))?)
 }
 
 async fn dial(host: &str, port: u16) -> std::io::Result<tokio::net::TcpStream> {

@@ -10,7 +10,7 @@ use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, pod_security};
+use crate::admission::{Admission, pod_security, policies, webhooks};
 use crate::allocate::Allocator;
 use crate::authn::{ServiceAccountTokens, TokenConfig};
 use crate::authz::Rbac;
@@ -81,6 +81,8 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         .context("cannot write the kubernetes Service")?;
     // The first request is authorized by the roles above.
     core.cache.fresh().await.context("cannot read the system's own objects")?;
+    webhooks::configuration::keep(&core, &shutdown);
+    policies::compiled::keep(&core, &shutdown);
     Allocator::keep_repaired(&core, shutdown.clone());
     definitions::keep(&core, shutdown.clone());
     let pipelines = Pipelines::new(&core);

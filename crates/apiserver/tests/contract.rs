@@ -7,6 +7,8 @@
 mod access;
 #[path = "contract/admission.rs"]
 mod admission;
+#[path = "contract/admission_webhooks.rs"]
+mod admission_webhooks;
 #[path = "contract/bad_input.rs"]
 mod bad_input;
 #[path = "contract/certificates.rs"]
@@ -41,6 +43,8 @@ mod lists;
 mod load;
 #[path = "contract/pod_security.rs"]
 mod pod_security;
+#[path = "contract/policies.rs"]
+mod policies;
 #[path = "contract/quota.rs"]
 mod quota;
 #[path = "contract/roles.rs"]

@@ -35,12 +35,9 @@ fn convert(review: &Value) -> Reply {
     }
 }
 
-pub async fn a_webhook_in_a_pod_converts_versions(fixture: &Fixture) -> anyhow::Result<()> {
-    let namespace = &fixture.namespace;
-    let name = format!("hook.{namespace}.svc");
-    let gateway = fixture.cluster.gateway();
-    let webhook = Webhook::start(&gateway, &[&name], convert).await?;
-    // The pod carries the connection, so that TLS and the reviews are those of a real one.
+/// A pod and a Service, both named `hook`, that lead to a webhook of the test. The pod carries the
+/// connection, so that TLS and the reviews are those of a real one.
+pub fn behind_a_service(gateway: &str, webhook: &Webhook) -> [Value; 2] {
     let relay = format!("exec nc -ll -p 8443 -e nc {gateway} {}", webhook.port);
     let pod = json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "hook", "labels": {"app": "hook"}},
@@ -49,6 +46,15 @@ pub async fn a_webhook_in_a_pod_converts_versions(fixture: &Fixture) -> anyhow::
             "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1}}]}});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hook"},
         "spec": {"selector": {"app": "hook"}, "ports": [{"port": 443, "targetPort": 8443}]}});
+    [pod, service]
+}
+
+pub async fn a_webhook_in_a_pod_converts_versions(fixture: &Fixture) -> anyhow::Result<()> {
+    let namespace = &fixture.namespace;
+    let name = format!("hook.{namespace}.svc");
+    let gateway = fixture.cluster.gateway();
+    let webhook = Webhook::start(&gateway, &[&name], convert).await?;
+    let [pod, service] = behind_a_service(&gateway, &webhook);
     let version = |name: &str, storage: bool| {
         json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {
             "type": "object", "properties": {"spec": {"type": "object",

@@ -121,46 +121,31 @@ fn list(object: &Value, row: &'static TypeRow) -> Vec<u8> {
 }
 
 fn message(object: &Value, row: &'static TypeRow) -> Vec<u8> {
+    members(object, row, &[])
+}
+
+/// The fields of a message, or of one within it that JSON does not have (`within`: its numbers),
+/// whose fields are inlined.
+fn members(object: &Value, row: &'static TypeRow, within: &[u16]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut chosen: Vec<(u16, FieldSource)> = row.fields.iter().filter_map(part).collect();
-    chosen.sort_unstable_by_key(|(tag, _)| *tag);
-    chosen.dedup_by(|next, kept| next.0 == kept.0 && matches!(kept.1, FieldSource::Embedded));
-    for (tag, part) in chosen {
-        match part {
-            FieldSource::Own(own) => field(object, own, tag, &mut out),
-            FieldSource::Embedded => embedded(object, row, tag, &mut out),
+    let numbered = row.fields.iter().filter_map(|field| {
+        let numbers = field.proto.strip_prefix(within)?;
+        Some((*numbers.first()?, (numbers.len() == 1).then_some(field)))
+    });
+    let mut chosen: Vec<(u16, Option<&'static Field>)> = numbered.collect();
+    chosen.sort_by_key(|(tag, _)| *tag);
+    chosen.dedup_by(|next, kept| next.0 == kept.0 && kept.1.is_none());
+    for (tag, own) in chosen {
+        if let Some(own) = own {
+            field(object, own, tag, &mut out);
+            continue;
+        }
+        let inner = members(object, row, &[within, &[tag]].concat());
+        if !inner.is_empty() {
+            bytes(&mut out, tag, &inner);
         }
     }
     out
-}
-
-/// The JSON source of a field number.
-enum FieldSource {
-    Own(&'static Field),
-    /// A message that JSON does not have: its fields are inlined.
-    Embedded,
-}
-
-fn part(field: &'static Field) -> Option<(u16, FieldSource)> {
-    match field.proto {
-        [] => None,
-        [tag] => Some((*tag, FieldSource::Own(field))),
-        [tag, ..] => Some((*tag, FieldSource::Embedded)),
-    }
-}
-
-fn embedded(object: &Value, row: &'static TypeRow, tag: u16, out: &mut Vec<u8>) {
-    let mut inner = Vec::new();
-    for own in row.fields {
-        if let [outer, number] = own.proto
-            && *outer == tag
-        {
-            field(object, own, *number, &mut inner);
-        }
-    }
-    if !inner.is_empty() {
-        bytes(out, tag, &inner);
-    }
 }
 
 fn field(object: &Value, field: &'static Field, tag: u16, out: &mut Vec<u8>) {

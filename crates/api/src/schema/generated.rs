@@ -155,12 +155,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: true,
         resource: None,
         fields: &[
-            f("apiGroups", Ty::Array(&Ty::String)),
-            f("apiVersions", Ty::Array(&Ty::String)),
+            f("apiGroups", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 2, 1]),
+            f("apiVersions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 2, 2]),
             f("operations", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 1]),
             f("resourceNames", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
-            f("resources", Ty::Array(&Ty::String)),
-            f("scope", Ty::String).pointer(),
+            f("resources", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[2, 2, 3]),
+            f("scope", Ty::String).proto(&[2, 2, 4]).pointer(),
         ],
     },
     TypeRow {

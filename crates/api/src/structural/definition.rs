@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use super::go;
 use crate::names;
 use crate::status::FieldError;
+pub use conversion::{webhook_service, webhook_url};
 use schema::Schema;
 
 /// The errors found so far.

@@ -6,11 +6,11 @@
 //! costs more than [`eval::COST_MAX`] fails, and so do all that follow once the object has used up
 //! [`BUDGET`].
 
-mod check;
-mod eval;
+pub(crate) mod check;
+pub(crate) mod eval;
 mod functions;
 mod library;
-mod value;
+pub(crate) mod value;
 
 use cel::common::ast::{Expr, IdedExpr};
 use cel::parser::Parser;
@@ -108,7 +108,7 @@ fn normalized(schema: &Map<String, Value>, path: &str) -> String {
     definition::field_path(path, &Value::Object(schema.clone())).unwrap_or_default()
 }
 
-fn parse(source: &str) -> Result<IdedExpr, String> {
+pub(crate) fn parse(source: &str) -> Result<IdedExpr, String> {
     if source.len() > SOURCE_MAX {
         return Err(format!("ERROR: <input>:1:1: expression is longer than {SOURCE_MAX} bytes"));
     }
@@ -208,7 +208,7 @@ fn located(source: &str, line: isize, column: isize, text: &str) -> String {
 }
 
 /// An error about the first occurrence of a name.
-fn about(source: &str, name: &str, text: &str) -> String {
+pub(crate) fn about(source: &str, name: &str, text: &str) -> String {
     let at = if name.is_empty() { 0 } else { source.find(name).unwrap_or_default() };
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
-use super::proxy;
 use super::target::{self, PodOnNode};
 use super::{Connection, Session, SessionKind, Stream, Streams, kubelet_error};
+use super::{admit, proxy};
 use crate::core::Call;
 use crate::response::Response;
 
@@ -77,6 +77,11 @@ impl Opening {
 /// or container that cannot be streamed, 500 when the kubelet of a log cannot be reached, 503 when
 /// there is no endpoint to proxy to.
 pub async fn open(call: Call<'_>) -> Result<Response, ApiError> {
+    let admitted = admit::admit(call).await?;
+    let call = match &admitted {
+        Some((target, options)) => Call { target, options, ..call },
+        None => call,
+    };
     if call.target.subresource == "proxy" {
         let connection = proxy::find(call).await?;
         return Ok(Response::Connect(Box::new(connection)));

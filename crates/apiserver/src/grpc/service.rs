@@ -85,21 +85,31 @@ impl Resources {
                 "Request entity too large: limit is 3145728",
             )));
         }
-        let response = self.ask(caller, Subject::Resource { verb, target }, options, json).await?;
-        let warnings = match &response {
+        let notes = options.notes.clone();
+        let response = self.ask(caller, Subject::Resource { verb, target }, options, json).await;
+        let response = response.map_err(|mut status| {
+            add_warnings(status.metadata_mut(), &notes.all());
+            status
+        })?;
+        let mut warnings = match &response {
             Response::Object(answer) => answer.warnings.clone(),
             Response::Json { warnings, .. } => warnings.clone(),
             _ => Vec::new(),
         };
+        warnings.extend(notes.all());
         let object =
             convert::object(response, &Accept::default(), self.core.clock.now()).map_err(refuse)?;
         let mut answer = Answer::new(object);
-        for warning in bounded(&warnings) {
-            if let Ok(value) = warning.parse() {
-                answer.metadata_mut().append("warning", value);
-            }
-        }
+        add_warnings(answer.metadata_mut(), &warnings);
         Ok(answer)
+    }
+}
+
+fn add_warnings(metadata: &mut tonic::metadata::MetadataMap, warnings: &[String]) {
+    for warning in bounded(warnings) {
+        if let Ok(value) = warning.parse() {
+            metadata.append("warning", value);
+        }
     }
 }
 

@@ -395,7 +395,7 @@ fn set_compressed(headers: &mut http::HeaderMap) {
     headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
-fn add_warnings(response: &mut http::Response<Body>, warnings: &[String]) {
+pub fn add_warnings(response: &mut http::Response<Body>, warnings: &[String]) {
     for warning in bounded(warnings) {
         let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{created, decode};
+use super::{admitted, created};
 use crate::core::Call;
 use crate::request::Request;
 use crate::response::Response;
@@ -32,7 +32,14 @@ pub struct Assignment {
 /// # Errors
 /// 404, 409 when the pod is bound or being deleted, 422 for a target that is not a node.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let binding: Binding = decode(request)?;
+    create_binding(call, admitted(call, request).await?).await
+}
+
+/// Binds the target as a binding says that webhooks have admitted.
+///
+/// # Errors
+/// As [`create`].
+pub async fn create_binding(call: Call<'_>, binding: Binding) -> Result<Response, ApiError> {
     let kind = binding.target.kind.as_deref().unwrap_or("Node");
     let name = binding.metadata.name.as_deref().unwrap_or_default();
     let mut errors = Vec::new();

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, StatusCause, Time};
 
-use super::{created, decode};
+use super::{admitted, created};
 use crate::admission::node;
 use crate::cache::Filter;
 use crate::core::{self, Call};
@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 16;
 /// # Errors
 /// 404; 429 when a budget does not allow it now.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let eviction: Eviction = decode(request)?;
+    let eviction: Eviction = admitted(call, request).await?;
     if let Some(name) = eviction.metadata.name.as_deref().filter(|name| !name.is_empty())
         && name != call.target.name
     {

@@ -14,7 +14,7 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::core::v1::Binding;
 
-use super::{binding, decode, json};
+use super::{admitted, binding, json};
 use crate::authz::Attributes;
 use crate::core::Call;
 use crate::request::{Request, Target, Verb};
@@ -30,19 +30,19 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
         return Err(ApiError::method_not_allowed(call.row(), call.verb.as_str()));
     }
     match &*call.row().kind {
-        TokenReview::KIND => token_review(call, decode(request)?).await,
+        TokenReview::KIND => token_review(call, admitted(call, request).await?).await,
         SelfSubjectReview::KIND => {
-            let mut review: SelfSubjectReview = decode(request)?;
+            let mut review: SelfSubjectReview = admitted(call, request).await?;
             review.status = Some(SelfSubjectReviewStatus { user_info: Some(info(call.user)) });
             Ok(json(201, &review))
         }
         SubjectAccessReview::KIND => {
-            let mut review: SubjectAccessReview = decode(request)?;
+            let mut review: SubjectAccessReview = admitted(call, request).await?;
             review.status = Some(subject_access(call, &review.spec)?);
             Ok(json(201, &review))
         }
         LocalSubjectAccessReview::KIND => {
-            let mut review: LocalSubjectAccessReview = decode(request)?;
+            let mut review: LocalSubjectAccessReview = admitted(call, request).await?;
             let asked =
                 review.spec.resource_attributes.as_ref().and_then(|a| a.namespace.as_deref());
             let mut errors = Vec::new();
@@ -65,7 +65,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
             Ok(json(201, &review))
         }
         SelfSubjectAccessReview::KIND => {
-            let mut review: SelfSubjectAccessReview = decode(request)?;
+            let mut review: SelfSubjectAccessReview = admitted(call, request).await?;
             let spec = &review.spec;
             let path = spec.non_resource_attributes.as_ref();
             refuse(call, one_question(spec.resource_attributes.is_some(), path))?;
@@ -76,7 +76,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
             review.status = Some(decide(call, call.user, &asked));
             Ok(json(201, &review))
         }
-        SelfSubjectRulesReview::KIND => rules_review(call, decode(request)?),
+        SelfSubjectRulesReview::KIND => rules_review(call, admitted(call, request).await?),
         Binding::KIND => bind(call, request).await,
         kind => Err(ApiError::not_implemented(format!("{kind} is not served"))),
     }
@@ -84,7 +84,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
 
 /// The legacy form of a binding: created as an object, with the pod named in its metadata.
 async fn bind(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    let binding: Binding = decode(request)?;
+    let binding: Binding = admitted(call, request).await?;
     let target = Target {
         row: k8s_openapi::api::core::v1::Pod::ROW.into(),
         namespace: call.target.namespace.clone(),
@@ -92,7 +92,7 @@ async fn bind(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
         subresource: "binding".to_owned(),
         subpath: String::new(),
     };
-    binding::create(Call { target: &target, ..call }, request).await
+    binding::create_binding(Call { target: &target, ..call }, binding).await
 }
 
 fn info(user: &User) -> UserInfo {

@@ -165,6 +165,16 @@ fn replicas_path(row: &KindRow) -> &str {
     scale.map_or(".spec.replicas", |scale| &scale.spec_replicas)
 }
 
+/// Takes the replicas of a Scale.
+///
+/// # Errors
+/// 422 for a negative number.
+pub fn set_from(call: Call<'_>, object: &mut dyn Object, scale: &Scale) -> Result<(), ApiError> {
+    let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+    check_replicas(call, replicas)?;
+    set_replicas(object, replicas)
+}
+
 fn set_replicas(object: &mut dyn Object, replicas: i32) -> Result<(), ApiError> {
     if let Some(custom) = object.as_any_mut().downcast_mut::<CustomObject>() {
         return custom.set_replicas(replicas).ok_or_else(no_scale);
@@ -190,7 +200,11 @@ fn replicas_mut(object: &mut dyn Object) -> Result<&mut Option<i32>, ApiError> {
     }
 }
 
-fn scale_of(object: &dyn Object) -> Result<Scale, ApiError> {
+/// The scale of an object.
+///
+/// # Errors
+/// 500 when it has none.
+pub fn scale_of(object: &dyn Object) -> Result<Scale, ApiError> {
     if let Some(custom) = object.as_any().downcast_ref::<CustomObject>() {
         let scale = custom.scale().ok_or_else(no_scale)?;
         let wanted = scale.wanted.ok_or_else(|| {

@@ -10,7 +10,7 @@ use k8s_openapi::api::authentication::v1::{
 use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{decode, json};
+use super::{admitted, json};
 use crate::admission::node;
 use crate::authn::{BoundObject, Claims};
 use crate::cache::Version;
@@ -32,7 +32,7 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let tokens = call.core.tokens.as_ref().ok_or_else(|| {
         ApiError::not_implemented("the apiserver has no key to sign ServiceAccount tokens with")
     })?;
-    let mut asked: TokenRequest = decode(request)?;
+    let mut asked: TokenRequest = admitted(call, request).await?;
     let account = call.current().await?;
     let spec = asked.spec.get_or_insert_default();
     node::check_token(call, spec).await?;

@@ -210,6 +210,21 @@ fn differing(old: &dyn Object, new: &dyn Object) -> Result<(Value, Value), ApiEr
     Ok((only(&before, &after)?, only(&after, &before)?))
 }
 
+/// Checks the managed fields that webhooks have left.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn check_admitted(call: Call<'_>, owners: Option<&[ManagedFieldsEntry]>) -> Result<(), String> {
+    let Some(owners) = owners.filter(|owners| !owners.is_empty()) else {
+        return Ok(());
+    };
+    match Sent::of(Some(owners.to_vec())) {
+        Sent::Taken(owners) => check_owners(call, &owners).map_err(|error| error.to_string()),
+        Sent::Cleared => Ok(()),
+        Sent::Ignored => Err("an entry cannot be read".to_owned()),
+    }
+}
+
 /// What is wrong with managed fields that a client sent (`ValidateManagedFields`).
 fn check_owners(call: Call<'_>, owners: &[ManagedFieldsEntry]) -> Result<(), ApiError> {
     let mut errors = Vec::new();

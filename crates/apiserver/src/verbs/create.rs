@@ -74,10 +74,11 @@ async fn create_once(
     mut object: Box<dyn Object>,
 ) -> Result<ObjectAnswer, ApiError> {
     let strategy = strategy(call.row());
-    meta::fill_new(object.metadata_mut(), call.now())?;
+    meta::clear_new(object.metadata_mut())?;
     strategy.default(&mut *object);
     super::apply::record(call, &mut *object)?;
-    call.core.admission.mutate(call, &mut *object, None).await?;
+    call.core.admission.mutate(call, &mut object, None).await?;
+    meta::fill_new(object.metadata_mut(), call.now());
     let context = Context { now: call.now(), subresource: "" };
     strategy.prepare_create(&mut *object, &context);
     if strategy.generation_changes(&*object, &*object).is_some() {
@@ -93,7 +94,7 @@ async fn create_once(
     }
     let admitted = call.core.admission.validate(call, &*object, None).await?;
     let allocation = call.core.allocator.allocate(call, &mut *object).await?;
-    let outcome = match call.core.admission.quotas.charge(call, &*object, None).await {
+    let outcome = match call.core.admission.charge_new(call, &*object).await {
         Ok(charges) => {
             let outcome = write(call, &name, &mut *object).await;
             if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {

@@ -164,7 +164,7 @@ async fn attempt(
     let current = &call.core.converted(row, current).await?;
     let object = decode(row, current)?;
     check_preconditions(call, options, current)?;
-    call.core.admission.validate_delete(call, &*object).await?;
+    call.core.admission.validate_delete(call, &*object, current, options).await?;
     let plan = plan(row, &*object, options, call.now());
     match plan {
         Plan::Remove => Ok(remove(call, current, &*object).await?.map(Deletion::Now)),

@@ -24,7 +24,7 @@ use crate::cache::Version;
 use crate::core::Call;
 use crate::kinds::event::conversion;
 use crate::meta;
-use crate::request::{BodyFormat, PatchType, Request, Target, Verb};
+use crate::request::{BodyFormat, Options, PatchType, Request, Target, Verb};
 use crate::response::{ObjectAnswer, Response};
 
 /// Fields that must be unset: the newer group has `eventTime` and `series` instead.
@@ -41,7 +41,8 @@ pub fn is_events_v1(row: &KindRow) -> bool {
 /// Those of the verbs; 501 for server-side apply.
 pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let target = Target { row: CoreEvent::ROW.into(), ..call.target.clone() };
-    let core = Call { target: &target, ..call };
+    let named = Options { requested: Some(call.row().clone()), ..call.options.clone() };
+    let core = Call { target: &target, options: &named, ..call };
     let outcome = match call.verb {
         Verb::Create | Verb::Update => write(call, core, request).await,
         Verb::Patch => patch(call, core, request).await,
@@ -50,7 +51,7 @@ pub async fn answer(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
                 .fields
                 .check(call.row())
                 .map_err(|error| ApiError::bad_request(error.to_string()))?;
-            let mut options = call.options.clone();
+            let mut options = named.clone();
             for requirement in &mut options.fields.0 {
                 requirement.field = conversion::field_to_core(&requirement.field);
             }

@@ -1,6 +1,6 @@
 //! Patch: JSON patch, merge patch and strategic merge patch, applied to the current object.
 
-mod json;
+pub mod json;
 
 use api::object::Object;
 use api::{ApiError, KindRow};

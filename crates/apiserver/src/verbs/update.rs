@@ -11,7 +11,7 @@ use store::{Outcome, Revision};
 use super::current::{ATTEMPTS, Attempt, Current};
 use super::delete::remove;
 use super::{answer, create};
-use crate::admission::Charges;
+use crate::admission::{Before, Charges};
 use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
@@ -131,28 +131,38 @@ async fn attempt(
     new.metadata_mut().resource_version = None;
     let mut admitted = Vec::new();
     if mode == Mode::Ruled {
-        admitted = prepare(call, &mut *new, &*old).await?;
+        let before = Before { object: &*old, revision: current.revision };
+        prepare(call, &mut new, before).await?;
         super::apply::track(call, &mut *new, &*old)?;
+        admitted = call.core.admission.validate(call, &*new, Some(&*old)).await?;
     }
+    let before = Before { object: &*old, revision: current.revision };
+    let admission = &call.core.admission;
     if finished(&*new) {
+        if mode == Mode::Ruled {
+            admission.webhooks.validate_written(call, &*new, Some(before)).await?;
+        }
         let removed = remove(call, current, &*old).await?;
         return Ok(removed.map(|gone| answer(row, 200, gone)));
     }
-    let allocation = match mode {
-        Mode::Plain => None,
-        Mode::Ruled => call.core.allocator.allocate_update(call, &mut *new, &*old).await?,
+    let (allocation, judged) = match mode {
+        Mode::Plain => (None, Ok(())),
+        Mode::Ruled => {
+            let allocation = call.core.allocator.allocate_update(call, &mut *new, &*old).await?;
+            // Webhooks see what has been allocated, and also what changes nothing.
+            let judged = admission.webhooks.validate_written(call, &*new, Some(before)).await;
+            (allocation, judged)
+        }
     };
-    if is_unchanged(&mut *new, &*old) {
+    if judged.is_ok() && is_unchanged(&mut *new, &*old) {
         let mut same = answer(row, 200, current.clone());
         same.warnings = admitted;
         return Ok(Attempt::Decided(same));
     }
-    let charges = match mode {
-        Mode::Plain => Ok(Charges::default()),
-        Mode::Ruled => {
-            let quotas = &call.core.admission.quotas;
-            quotas.charge(call, &*new, Some(&*old)).await
-        }
+    let charges = match (judged, mode) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Mode::Plain) => Ok(Charges::default()),
+        (Ok(()), Mode::Ruled) => admission.quotas.charge(call, &*new, Some(&*old)).await,
     };
     let outcome = match charges {
         Ok(charges) => {
@@ -267,18 +277,21 @@ fn expected(call: Call<'_>, new: &dyn Object, current: &Version) -> Result<(), A
     }
 }
 
-/// Defaults, admits, prepares and validates an update; returns admission's warnings.
+/// Defaults an update, runs the mutating plugins, prepares and validates it.
 async fn prepare(
     call: Call<'_>,
-    new: &mut dyn Object,
-    old: &dyn Object,
-) -> Result<Vec<String>, ApiError> {
+    new: &mut Box<dyn Object>,
+    before: Before<'_>,
+) -> Result<(), ApiError> {
+    let old = before.object;
     let strategy = strategy(call.row());
     let subresource = call.target.subresource.as_str();
     let context = Context { now: call.now(), subresource };
     meta::carry_over(new.metadata_mut(), old.metadata());
-    strategy.default(new);
-    call.core.admission.mutate(call, new, Some(old)).await?;
+    strategy.default(&mut **new);
+    call.core.admission.mutate(call, new, Some(before)).await?;
+    let new = &mut **new;
+    meta::carry_over(new.metadata_mut(), old.metadata());
     let mut errors;
     if subresource.is_empty() {
         strategy.prepare_update(new, old, &context);
@@ -303,7 +316,7 @@ async fn prepare(
     if !errors.is_empty() {
         return Err(body::invalid(call.row(), &call.target.name, &errors));
     }
-    call.core.admission.validate(call, new, Some(old)).await
+    Ok(())
 }
 
 /// Whether the object was only waiting for its last finalizer.

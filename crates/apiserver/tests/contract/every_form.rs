@@ -48,6 +48,20 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "string", "maxLength": 5}}}}}]}}),
         ),
         (
+            "validatingadmissionpolicies",
+            json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
+                "apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["nothings"]}]},
+                "variables": [{"name": "x", "expression": "1"}],
+                "validations": [{"expression": "variables.x == 1", "reason": "Forbidden"}]}}),
+        ),
+        (
+            "validatingadmissionpolicybindings",
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"],
+                "paramRef": {"name": "n", "parameterNotFoundAction": "Allow"}}}),
+        ),
+        ("mutatingwebhookconfigurations", webhooks()),
+        ("validatingwebhookconfigurations", webhooks()),
+        (
             "services",
             json!({"spec": {"clusterIP": "None", "selector": {"a": "b"}, "ports": [{"name": "p", "port": 80, "targetPort": "web"}]}}),
         ),
@@ -72,6 +86,15 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
     // They change what is created after them.
     all.sort_by_key(|(row, _)| matches!(&*row.plural, "resourcequotas" | "limitranges"));
     all
+}
+
+fn webhooks() -> Value {
+    json!({"webhooks": [{"name": "a.example.com", "sideEffects": "None", "timeoutSeconds": 3,
+        "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
+        "clientConfig": {"caBundle": "YWJj", "service": {"namespace": "n", "name": "s"}},
+        "matchConditions": [{"name": "c", "expression": "object.metadata.name == 'x'"}],
+        "rules": [{"operations": ["CREATE"], "apiGroups": ["none.example.com"],
+            "apiVersions": ["*"], "resources": ["nothings"], "scope": "Namespaced"}]}]})
 }
 
 fn named(row: &KindRow, sample: &Value, name: &str) -> Value {

@@ -71,8 +71,8 @@ impl TypeMarkers {
         self.search(name, all, module, properties).map(|(_, markers)| markers)
     }
 
-    /// The field's numbers in the protobuf encoding, outermost first: two for a field of an
-    /// embedded struct, none for a field that only JSON has.
+    /// The field's numbers in the protobuf encoding, outermost first: two or three for a field of
+    /// an embedded struct, none for a field that only JSON has.
     pub fn tags(
         &self,
         name: &str,
@@ -81,27 +81,28 @@ impl TypeMarkers {
         properties: &BTreeSet<String>,
     ) -> Vec<u16> {
         match self.search(name, all, module, properties) {
-            Some((None, markers)) => markers.tag.into_iter().collect(),
-            Some((Some(outer), markers)) => outer.tag.into_iter().chain(markers.tag).collect(),
+            Some((outer, markers)) => outer.into_iter().chain(markers.tag).collect(),
             None => Vec::new(),
         }
     }
 
+    /// The field, and the numbers of the embedded structs that it is in.
     fn search<'a>(
         &'a self,
         name: &str,
         all: &'a All,
         module: &str,
         properties: &BTreeSet<String>,
-    ) -> Option<(Option<&'a Markers>, &'a Markers)> {
+    ) -> Option<(Vec<u16>, &'a Markers)> {
         let name = normalize(name);
         if let Some(own) = self.fields.get(&name) {
-            return Some((None, own));
+            return Some((Vec::new(), own));
         }
         let mut embedded = self.fields.iter().filter(|(own, _)| !properties.contains(*own));
         embedded.find_map(|(_, field)| {
             let inner = all.get(&key(module, field.message.as_deref()?))?;
-            Some((Some(field), inner.fields.get(&name)?))
+            let (outer, found) = inner.search(&name, all, module, properties)?;
+            Some((field.tag.into_iter().chain(outer).collect(), found))
         })
     }
 }

@@ -3,10 +3,13 @@
 use base64::Engine;
 use serde_json::Value;
 
-use super::{Errors, Options, flag, invalid, object, text};
+use super::{Options, flag, invalid, object, text};
 use crate::custom::definition::REVIEW_VERSIONS;
 use crate::names;
 use crate::status::FieldError;
+
+/// The errors found so far.
+type Errors = Vec<FieldError>;
 use crate::structural::{format, go};
 
 const FORM: &str = "; desired format: https://host[/path]";
@@ -119,8 +122,8 @@ fn ca_bundle_problem(bundle: &str) -> Option<&'static str> {
     (!valid).then_some(problem)
 }
 
-/// `url.Parse` and what webhooks may have of it.
-fn webhook_url(url: &str, path: &str, errors: &mut Errors) {
+/// What is wrong with the URL of a webhook: `url.Parse`, and what webhooks may have of it.
+pub fn webhook_url(url: &str, path: &str, errors: &mut Errors) {
     let (without_fragment, fragment) = url.split_once('#').unwrap_or((url, ""));
     let (address, query) = without_fragment.split_once('?').unwrap_or((without_fragment, ""));
     let (scheme, rest) = format::scheme(address).unwrap_or(("", address));
@@ -157,7 +160,8 @@ fn webhook_url(url: &str, path: &str, errors: &mut Errors) {
     }
 }
 
-fn webhook_service(service: &Value, path: &str, errors: &mut Errors) {
+/// What is wrong with the Service of a webhook, in JSON.
+pub fn webhook_service(service: &Value, path: &str, errors: &mut Errors) {
     for name in ["name", "namespace"] {
         if text(service.get(name)).is_empty() {
             errors.push(FieldError::required(format!("{path}.{name}"), ""));

@@ -8,6 +8,7 @@ use super::functions::{FUNCTIONS, NAMESPACED, NAMESPACES};
 use super::identifier;
 use super::library::FORMATS;
 use super::value::unescaped;
+use crate::cel::access;
 use crate::structural::node::{Node, Type};
 use crate::structural::prune::META_FIELDS;
 
@@ -137,6 +138,9 @@ impl<'a, 'b> Checker<'a, 'b> {
     fn field(&mut self, operand: Kind<'a>, name: &str) -> Kind<'a> {
         match operand {
             Kind::Any | Kind::Named("map" | "") => Kind::Any,
+            Kind::Named(of) if access::member(of, name).is_some() => {
+                access::member(of, name).map_or(Kind::Any, Kind::Named)
+            }
             Kind::Named(of) => {
                 self.error(name, format!("type '{of}' does not support field selection"))
             }
@@ -278,6 +282,8 @@ impl<'a, 'b> Checker<'a, 'b> {
         if let Some(target) = target {
             self.check(target);
         }
+        let has_authorizer = self.variables.iter().any(|(known, _)| *known == "authorizer");
+        let of_authorizer: &[(&str, &str)] = if has_authorizer { access::FUNCTIONS } else { &[] };
         match name {
             operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT => {
                 if kinds.iter().any(|kind| kind.name().is_some_and(|name| name != "bool")) {
@@ -323,7 +329,7 @@ impl<'a, 'b> Checker<'a, 'b> {
             },
             operators::NEGATE => kinds.first().copied().unwrap_or(Kind::Any),
             operators::OPT_INDEX => Kind::Any,
-            _ => match FUNCTIONS.iter().find(|(known, _)| *known == name) {
+            _ => match FUNCTIONS.iter().chain(of_authorizer).find(|(known, _)| *known == name) {
                 Some((_, "")) => Kind::Any,
                 Some((_, result)) => Kind::Named(result),
                 None => self.undeclared(name),

@@ -43,6 +43,11 @@ pub fn fail<T>(text: impl Into<String>) -> Result<T, Failure> {
 pub struct Evaluation<'a> {
     variables: Vec<(&'a str, Val<'a>)>,
     patterns: HashMap<String, Regex>,
+    /// The members of [`Val::Composed`], and what has been read of them.
+    composed: HashMap<&'a str, &'a IdedExpr>,
+    read: HashMap<&'a str, Outcome<'a>>,
+    /// The variables that are there from the beginning.
+    base: usize,
     depth: usize,
     limit: u64,
     pub cost: u64,
@@ -52,7 +57,49 @@ impl<'a> Evaluation<'a> {
     /// `limit`: the most that it may cost.
     pub fn new(variables: Vec<(&'a str, Val<'a>)>, limit: u64) -> Self {
         let limit = limit.min(COST_MAX);
-        Self { variables, patterns: HashMap::new(), depth: 0, limit, cost: 0 }
+        let base = variables.len();
+        let (patterns, composed, read) = Default::default();
+        Self { variables, patterns, composed, read, base, depth: 0, limit, cost: 0 }
+    }
+
+    /// Sets what `variables` consists of.
+    pub fn compose(&mut self, composed: HashMap<&'a str, &'a IdedExpr>) {
+        self.composed = composed;
+    }
+
+    /// Begins another expression with the same variables.
+    pub fn restart(&mut self, limit: u64) {
+        (self.limit, self.cost, self.depth) = (limit.min(COST_MAX), 0, 0);
+        self.variables.truncate(self.base);
+    }
+
+    /// A member of what a policy composes.
+    fn member(&mut self, name: &str, test: bool) -> Outcome<'a> {
+        let found = self.composed.get_key_value(name);
+        let Some((name, program)) = found.map(|(name, program)| (*name, *program)) else {
+            return if test { Ok(Val::Bool(false)) } else { fail(format!("no such key: {name}")) };
+        };
+        if test {
+            return Ok(Val::Bool(true));
+        }
+        if let Some(known) = self.read.get(name) {
+            return known.clone();
+        }
+        // It sees the variables that the whole policy has, not those of a macro around it.
+        let hidden = self.variables.split_off(self.base);
+        let outcome = self.eval(program);
+        self.variables.truncate(self.base);
+        self.variables.extend(hidden);
+        let outcome = outcome.map_err(|failure| match failure {
+            Failure::Other(why) => {
+                Failure::Other(format!("composited variable {name:?} fails to evaluate: {why}"))
+            }
+            other => other,
+        });
+        if !matches!(outcome, Err(Failure::Limit)) {
+            self.read.insert(name, outcome.clone());
+        }
+        outcome
     }
 
     pub fn charge(&mut self, cost: u64) -> Result<(), Failure> {
@@ -131,6 +178,10 @@ impl<'a> Evaluation<'a> {
                 (Some(found), false) => Ok(found),
                 (None, false) => fail(format!("no such key: {name}")),
             },
+            Val::Composed => self.member(name, test),
+            Val::Access(access) if !test => {
+                access.member(name).map(Val::Access).ok_or(Failure::NoOverload)
+            }
             Val::Optional(None) if test => Ok(Val::Bool(false)),
             Val::Optional(None) => Ok(Val::Optional(None)),
             Val::Optional(Some(inner)) => match (&*inner, test) {

@@ -12,6 +12,7 @@ use k8s_openapi::jiff;
 use super::eval::{Evaluation, Failure, Outcome, fail};
 use super::library;
 use super::value::{List, Val};
+use crate::cel::access;
 use crate::structural::go;
 
 /// What functions with a dot in their name begin with.
@@ -189,7 +190,7 @@ impl<'a> Evaluation<'a> {
                 self.charge(value.weight())?;
             }
         }
-        let families: [Family<'a>; 7] = [
+        let families: [Family<'a>; 8] = [
             Self::standard,
             Self::conversion,
             Self::strings,
@@ -197,8 +198,10 @@ impl<'a> Evaluation<'a> {
             Self::lists,
             Self::time,
             Self::kubernetes,
+            Self::access,
         ];
-        let known = FUNCTIONS.iter().any(|(known, _)| *known == name);
+        let all = FUNCTIONS.iter().chain(access::FUNCTIONS);
+        let known = all.into_iter().any(|(known, _)| *known == name);
         if !known || (method && values.is_empty()) {
             return Err(Failure::NoOverload);
         }

@@ -13,6 +13,7 @@ use k8s_openapi::jiff;
 use serde_json::{Map as Json, Value};
 
 use super::library::Semver;
+use crate::cel::access::{self, Access, Decision};
 use crate::quantity::Quantity;
 use crate::structural::format::Format;
 use crate::structural::go;
@@ -43,6 +44,11 @@ pub enum Val<'a> {
     Semver(Arc<Semver>),
     /// A named format of strings.
     Format(&'static str),
+    /// The authorizer of admission, or a question to it.
+    Access(Access<'a>),
+    Decision(Arc<Decision>),
+    /// What a policy composes: its members are evaluated when they are first read.
+    Composed,
 }
 
 #[derive(Clone, Debug)]
@@ -305,6 +311,9 @@ impl<'a> Val<'a> {
             Self::Url(_) => "kubernetes.URL",
             Self::Semver(_) => "kubernetes.Semver",
             Self::Format(_) => "kubernetes.NamedFormat",
+            Self::Access(access) => access.kind,
+            Self::Decision(_) => access::DECISION,
+            Self::Composed => "kubernetes.variables",
         }
     }
 

@@ -12,13 +12,12 @@ const MAX_DEPTH: usize = 128;
 /// copies to 3 MiB.
 const MAX_CARRIED: usize = 1 << 20;
 
+/// What errors about operations begin with.
+pub const REJECTED: &str = "the server rejected our request due to an error in our request: ";
+
 /// An operation that cannot be carried out.
 pub fn rejected(why: &str) -> ApiError {
-    ApiError::new(
-        422,
-        "Invalid",
-        format!("the server rejected our request due to an error in our request: {why}"),
-    )
+    ApiError::new(422, "Invalid", format!("{REJECTED}{why}"))
 }
 
 /// Reads the operations of a patch.

@@ -1,0 +1,134 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// Allows Ann everything that begins with `get`.
+struct Ann;
+
+impl Authorizer for Ann {
+    fn decide(&self, user: &User, verb: &str, asked: &Asked) -> Decision {
+        let allowed = user.name == "ann" && verb == "get" && asked.name != "secret";
+        Decision { allowed, reason: format!("{}/{}{}", asked.group, asked.resource, asked.path) }
+    }
+}
+
+fn judge(source: &str, budget: &mut u64) -> Result<bool, String> {
+    let expression = Environment::new(false).condition(source)?;
+    let object = json!({"metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"n": 3}});
+    let request = json!({"operation": "CREATE", "namespace": "ns", "name": "x", "dryRun": false,
+        "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "userInfo": {"username": "ann", "groups": ["g"], "extra": {"k": ["v"]}}, "options": null});
+    let user = User { name: "ann".to_owned(), ..User::default() };
+    let own = Asked { group: "apps".to_owned(), resource: "pods".to_owned(), ..Asked::default() };
+    let null = Value::Null;
+    let variables = [
+        ("object", Binding::Json(&object)),
+        ("oldObject", Binding::Json(&null)),
+        ("namespaceObject", Binding::Json(&null)),
+        ("request", Binding::Json(&request)),
+        ("authorizer", Binding::Authorizer(&Ann, &user, &own)),
+    ];
+    let mut session = Session::new(&variables, &[], *budget);
+    let output = session.eval(&expression).map_err(|error| error.to_string());
+    *budget = session.budget;
+    Ok(output? == Output::Bool(true))
+}
+
+fn holds(source: &str) -> Result<bool, String> {
+    judge(source, &mut MATCH_BUDGET.clone())
+}
+
+#[test]
+fn conditions_are_judged() {
+    for source in [
+        "true",
+        "object.metadata.name == 'x' && object.spec.n == 3 && oldObject == null",
+        "object.metadata.?labels.?a.orValue('') == 'b' && !has(object.spec.missing)",
+        "request.operation == 'CREATE' && request.userInfo.username == 'ann' && !request.dryRun",
+        "request.namespace == 'ns' && request.kind.kind == 'Pod' && 'g' in request.userInfo.groups",
+        "request.userInfo.extra['k'][0] == 'v'",
+        "authorizer.group('').resource('pods').namespace('ns').name('x').check('get').allowed()",
+        "!authorizer.group('').resource('pods').name('secret').check('get').allowed()",
+        "authorizer.requestResource.check('get').reason() == 'apps/pods'",
+        "authorizer.path('/healthz').check('get').reason() == '//healthz'",
+        "!authorizer.serviceAccount('ns', 'a').requestResource.check('get').allowed()",
+        "authorizer.group('a').resource('b').fieldSelector('x=y').check('get').error() == ''",
+    ] {
+        assert_eq!(holds(source), Ok(true), "{source}");
+    }
+    assert_eq!(holds("object.spec.n > 3"), Ok(false));
+}
+
+#[test]
+fn wrong_conditions_are_refused() {
+    for (source, expected) in [
+        ("object.", "Syntax error"),
+        ("nothing == 1", "undeclared reference to 'nothing'"),
+        ("request.nothing == ''", "undefined field 'nothing'"),
+        ("params.x == 1", "undeclared reference to 'params'"),
+        ("1", "must evaluate to bool but got int"),
+        ("object.spec", "must evaluate to bool but got dyn"),
+        ("request.name", "must evaluate to bool but got string"),
+        ("authorizer.requestResource.check('get')", "but got kubernetes.authorization.Decision"),
+        ("object.foo()", "undeclared reference to 'foo'"),
+    ] {
+        let why = Environment::new(false).condition(source).unwrap_err();
+        assert!(why.contains(expected), "{source}: {why}");
+    }
+}
+
+#[test]
+fn evaluation_has_limits() {
+    assert_eq!(
+        holds("object.spec.missing == 1").unwrap_err(),
+        "expression 'object.spec.missing == 1' resulted in error: no such key: missing"
+    );
+    let check = "authorizer.requestResource.check('get').allowed()";
+    let many = [check; 3].join(" && ");
+    assert!(holds(&many).unwrap_err().contains("cost limit exceeded"));
+    let mut budget = 600_000;
+    assert_eq!(judge(check, &mut budget), Ok(true));
+    let error = judge(check, &mut budget).unwrap_err();
+    assert!(error.contains("running out of cost budget"), "{error}");
+    let loops = "[1,2,3,4,5,6,7,8,9].all(a, [1,2,3,4,5,6,7,8,9].all(b, [1,2,3,4,5,6,7,8,9].all(c, [1,2,3,4,5,6,7,8,9].all(d, [1,2,3,4,5,6,7,8,9].all(e, [1,2,3,4,5,6,7,8,9].all(f, a+b+c+d+e+f > 0))))))";
+    assert!(holds(loops).unwrap_err().contains("cost limit exceeded"));
+}
+
+#[test]
+fn policies_compose_variables() {
+    let mut environment = Environment::new(true);
+    let mut composed = Vec::new();
+    for (name, source) in [
+        ("labels", "object.metadata.?labels.orValue({})"),
+        ("isMarked", "'a' in variables.labels"),
+        ("broken", "object.spec.missing"),
+    ] {
+        let expression = environment.compile(source, &[]).unwrap();
+        environment.compose(name, Some(&expression));
+        composed.push((name.to_owned(), expression));
+    }
+    let object = json!({"metadata": {"labels": {"a": "b"}}, "spec": {}});
+    let params = json!({"max": 3});
+    let variables = [("object", Binding::Json(&object)), ("params", Binding::Json(&params))];
+    let compile = |source: &str| environment.compile(source, &["bool"]);
+    let right = [
+        "variables.isMarked && variables.labels.a == 'b' && params.max == 3",
+        "variables.isMarked",
+        "[1, 2].all(labels, variables.isMarked)",
+    ]
+    .map(|source| compile(source).unwrap());
+    let broken = compile("variables.broken == 1").unwrap();
+    let mut session = Session::new(&variables, &composed, POLICY_BUDGET);
+    for expression in &right {
+        assert_eq!(session.eval(expression), Ok(Output::Bool(true)), "{}", expression.source);
+    }
+    let error = session.eval(&broken).unwrap_err().to_string();
+    let expected = "composited variable \"broken\" fails to evaluate: no such key: missing";
+    assert!(error.ends_with(expected), "{error}");
+    let why = compile("variables.other").unwrap_err();
+    assert!(why.contains("undefined field 'other'"), "{why}");
+    let why = environment.without_authorizer().compile("authorizer.path('/')", &[]).unwrap_err();
+    assert!(why.contains("undeclared reference to 'authorizer'"), "{why}");
+    let why = environment.compile("1", &["string", "null_type"]).unwrap_err();
+    assert_eq!(why, "must evaluate to one of [string null_type] but got int");
+}

@@ -1,0 +1,107 @@
+//! Evaluates a policy about one request with one parameter: a pure function.
+
+use api::cel::{Binding, Expression, MATCH_BUDGET, Output, POLICY_BUDGET, Session};
+use serde_json::Value;
+
+use super::compiled::{Compiled, Policy, Validation};
+use crate::admission::webhooks::select::Facts;
+
+/// Longest message that an expression may make, in bytes.
+const MESSAGE_MAX: usize = 5 << 10;
+
+/// A rule that a request violates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub message: String,
+    pub reason: Option<String>,
+    /// The rule could not be evaluated.
+    pub error: bool,
+}
+
+/// What a policy comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Evaluated {
+    pub violations: Vec<Violation>,
+    /// Why an audit annotation could not be made.
+    pub annotation_error: Option<String>,
+}
+
+/// `objects`: the object, its former state and its namespace.
+pub fn evaluate(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    [new, old, namespace]: [&Value; 3],
+    param: Option<&Value>,
+) -> Evaluated {
+    let null = Value::Null;
+    let mut variables = facts.variables(new, old, namespace);
+    if policy.param_kind.is_some() {
+        variables.push(("params", Binding::Json(param.unwrap_or(&null))));
+    }
+    let failed = |message: String| Violation { message, reason: None, error: true };
+    let mut evaluated = Evaluated::default();
+    let mut matching = Session::new(&variables, &[], MATCH_BUDGET);
+    match matching.all(policy.conditions.iter()) {
+        Ok(true) => {}
+        Ok(false) => return evaluated,
+        Err(_) if policy.ignores_failures => return evaluated,
+        Err(why) => {
+            evaluated.violations.push(failed(why));
+            return evaluated;
+        }
+    }
+    let mut session = Session::new(&variables, &policy.variables, POLICY_BUDGET);
+    for validation in &policy.validations {
+        match judged(policy, &mut session, &validation.expression) {
+            Ok(Output::Bool(true)) => {}
+            Ok(_) => evaluated.violations.push(Violation {
+                message: message(&mut session, validation),
+                reason: validation.reason.clone(),
+                error: false,
+            }),
+            Err(_) if policy.ignores_failures => {}
+            Err(why) => evaluated.violations.push(failed(why)),
+        }
+    }
+    let mut session = Session::new(&variables, &policy.variables, POLICY_BUDGET);
+    for (_, annotation) in &policy.annotations {
+        let why = match judged(policy, &mut session, annotation) {
+            Ok(Output::Text(_) | Output::Null) => continue,
+            Ok(_) => "the value of an audit annotation must be either string or null".to_owned(),
+            Err(why) => why,
+        };
+        if !policy.ignores_failures {
+            evaluated.annotation_error.get_or_insert(why);
+        }
+    }
+    evaluated
+}
+
+fn judged<'a>(
+    policy: &Policy,
+    session: &mut Session<'a>,
+    compiled: &'a Compiled,
+) -> Result<Output, String> {
+    if let Some((name, why)) = &policy.broken {
+        return Err(format!("composited variable {name:?} fails to compile: {why}"));
+    }
+    let expression: &Expression =
+        compiled.as_ref().map_err(|why| format!("compilation error: {why}"))?;
+    session.eval(expression).map_err(|error| error.to_string())
+}
+
+/// What a violation says: the message of the expression, if that is one, or else the fixed one.
+fn message<'a>(session: &mut Session<'a>, validation: &'a Validation) -> String {
+    if let Some(Ok(expression)) = &validation.message_expression
+        && let Ok(Output::Text(text)) = session.eval(expression)
+    {
+        let text = text.trim();
+        if !text.is_empty() && text.len() <= MESSAGE_MAX && !text.contains('\n') {
+            return text.to_owned();
+        }
+    }
+    match validation.message.as_deref().map(str::trim) {
+        Some(text) if !text.is_empty() => text.to_owned(),
+        _ => format!("failed expression: {}", validation.source.trim()),
+    }
+}

@@ -1,0 +1,308 @@
+//! Admission webhooks: servers outside that change or judge a request before it is carried out
+//! (`k8s.io/apiserver/pkg/admission/plugin/webhook`).
+//!
+//! Flow: [`configuration`] compiles the configurations once per version and publishes them all as
+//! one snapshot; a request looks its resource up there, and goes on at once when no rule names it.
+//! Otherwise [`Asked`] says what is asked, [`mod@select`] decides which webhooks are called,
+//! [`call`] calls one of them, and [`review`] is the document that goes there and comes back.
+//! Mutating webhooks are called one after the other, validating ones at the same time.
+//!
+//! The objects are JSON here; [`subject`] ties that to what the verbs hold. Audit annotations of
+//! answers are dropped: there is no audit log that could keep them.
+
+mod asked;
+mod call;
+pub mod configuration;
+pub(super) mod forms;
+mod review;
+pub(super) mod select;
+mod subject;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::ApiError;
+use api::object::Object;
+use clock::{instant, monotonic};
+use futures::future::join_all;
+use serde_json::Value;
+
+use crate::core::Call;
+use crate::request::Origin;
+pub use asked::{Asked, Operation};
+use call::{Failure, Outcome};
+pub use configuration::Snapshots;
+use configuration::{Hook, Phase};
+use forms::Forms;
+use select::{Invocation, Named};
+use subject::Written;
+pub use subject::{Before, Fixed, Subject, Typed};
+
+/// What the first round of the mutating plugins leaves for a second one (`reinvocation.go`).
+#[derive(Default)]
+pub struct Rounds {
+    /// A webhook has changed the object, so that the plugins run once more.
+    pub repeats: bool,
+    is_second: bool,
+    /// Called webhooks that may be called again.
+    called: HashSet<String>,
+    /// Those that have to be.
+    again: HashSet<String>,
+    /// What the webhooks have left.
+    output: Option<Value>,
+}
+
+impl Rounds {
+    /// Begins the second round.
+    pub fn repeat(&mut self) {
+        (self.is_second, self.repeats) = (true, false);
+    }
+
+    fn has_changed(&mut self) {
+        self.again.extend(self.called.drain());
+    }
+}
+
+impl Snapshots {
+    /// Calls the mutating webhooks that are about an object which is written.
+    ///
+    /// # Errors
+    /// Those of the webhooks.
+    pub async fn mutate_written(
+        &self,
+        call: Call<'_>,
+        object: &mut Box<dyn Object>,
+        old: Option<Before<'_>>,
+        rounds: &mut Rounds,
+    ) -> Result<(), ApiError> {
+        let named = self.named(Phase::Mutating, call, Operation::of_write(old.is_some()));
+        if named.is_empty() {
+            return Ok(());
+        }
+        let asked = Asked::of_write(call, &**object, old.is_some());
+        let revision = old.map(|old| old.revision);
+        let old = Written::old(call, old)?;
+        let mut subject = Written::new(call, object, revision);
+        self.mutate(&asked, &named, &mut subject, &old, rounds).await
+    }
+
+    /// Calls the validating webhooks that are about an object which is written.
+    ///
+    /// # Errors
+    /// Those of the webhooks.
+    pub async fn validate_written(
+        &self,
+        call: Call<'_>,
+        object: &dyn Object,
+        old: Option<Before<'_>>,
+    ) -> Result<(), ApiError> {
+        let named = self.named(Phase::Validating, call, Operation::of_write(old.is_some()));
+        let has_policies = self.has_policies(call);
+        if named.is_empty() && !has_policies {
+            return Ok(());
+        }
+        let asked = Asked::of_write(call, object, old.is_some());
+        let revision = old.map(|old| old.revision);
+        let old = Written::old(call, old)?;
+        let new = subject::shown(call, object, revision)?;
+        if has_policies {
+            self.policies.judge(&asked, &new, &old).await?;
+        }
+        self.validate(&asked, &named, &new, &old).await
+    }
+
+    /// Whether a policy may be about the request's resource.
+    fn has_policies(&self, call: Call<'_>) -> bool {
+        let resource = call.options.requested.as_ref().unwrap_or(call.row());
+        call.options.origin == Origin::Client
+            && !select::is_exempt(resource)
+            && self.policies.any_about(&resource.plural)
+    }
+
+    /// Calls all webhooks that are about something else: what is deleted, connected to, or never
+    /// stored.
+    ///
+    /// # Errors
+    /// Those of the webhooks.
+    pub async fn admit(
+        &self,
+        asked: &Asked<'_>,
+        subject: &mut dyn Subject,
+        old: &Value,
+    ) -> Result<(), ApiError> {
+        let named = self.named_for(Phase::Mutating, asked);
+        if !named.is_empty() {
+            let mut rounds = Rounds::default();
+            self.mutate(asked, &named, subject, old, &mut rounds).await?;
+            if rounds.repeats {
+                rounds.repeat();
+                self.mutate(asked, &named, subject, old, &mut rounds).await?;
+            }
+        }
+        let named = self.named_for(Phase::Validating, asked);
+        let has_policies = self.has_policies(asked.call);
+        if named.is_empty() && !has_policies {
+            return Ok(());
+        }
+        let new = subject.value()?;
+        if has_policies {
+            self.policies.judge(asked, &new, old).await?;
+        }
+        self.validate(asked, &named, &new, old).await
+    }
+
+    async fn mutate(
+        &self,
+        asked: &Asked<'_>,
+        named: &[Named],
+        subject: &mut dyn Subject,
+        old: &Value,
+        rounds: &mut Rounds,
+    ) -> Result<(), ApiError> {
+        let mut new = subject.value()?;
+        if rounds.is_second && rounds.output.as_ref() != Some(&new) {
+            rounds.has_changed();
+        }
+        let mut forms = Forms::default();
+        for Named { hook, equivalent } in named {
+            let invocation = Invocation { hook, resource: equivalent };
+            if rounds.is_second && !rounds.again.contains(&hook.id) {
+                continue;
+            }
+            if !select::selects(asked, invocation, &new, old, &mut forms).await? {
+                continue;
+            }
+            let started = monotonic();
+            let outcome = match forms.of(asked, invocation.resource, &new, old).await {
+                Ok((shown, old)) => call::call(asked, invocation, shown, old).await,
+                Err(error) => Err(Failure::Refused(error)),
+            };
+            let changed = match outcome {
+                Ok(Outcome { patch: Some(patch) }) => {
+                    self.change(asked, invocation, &patch, subject, &mut new, old, &mut forms).await
+                }
+                Ok(_) => Ok(false),
+                Err(failure) => Err(failure),
+            };
+            observe(asked, hook, Phase::Mutating, started, changed.as_ref().err());
+            if matches!(changed, Ok(true)) {
+                rounds.has_changed();
+                rounds.repeats = !rounds.is_second;
+            }
+            if hook.reinvoked {
+                rounds.called.insert(hook.id.clone());
+            }
+            if let Err(failure) = changed {
+                settle(asked, hook, Phase::Mutating, failure)?;
+            }
+        }
+        rounds.output = Some(new);
+        Ok(())
+    }
+
+    /// Applies a patch; whether it changes anything.
+    #[allow(clippy::too_many_arguments)]
+    async fn change(
+        &self,
+        asked: &Asked<'_>,
+        invocation: Invocation<'_>,
+        patch: &[Value],
+        subject: &mut dyn Subject,
+        new: &mut Value,
+        old: &Value,
+        forms: &mut Forms,
+    ) -> Result<bool, Failure> {
+        if new.is_null() {
+            return Err(Failure::Refused(ApiError::internal(format!(
+                "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                invocation.hook.name
+            ))));
+        }
+        let (shown, _) =
+            forms.of(asked, invocation.resource, new, old).await.map_err(Failure::Refused)?;
+        let patched = review::patched(shown, patch).map_err(Failure::Refused)?;
+        if patched == *shown {
+            return Ok(false);
+        }
+        let patched =
+            forms.back(asked, invocation.resource, patched).await.map_err(Failure::Refused)?;
+        subject.replace(patched).map_err(Failure::Refused)?;
+        *new = subject.value().map_err(Failure::Refused)?;
+        forms.clear();
+        Ok(true)
+    }
+
+    async fn validate(
+        &self,
+        asked: &Asked<'_>,
+        named: &[Named],
+        new: &Value,
+        old: &Value,
+    ) -> Result<(), ApiError> {
+        let mut forms = Forms::default();
+        let mut called = Vec::new();
+        for Named { hook, equivalent } in named {
+            let invocation = Invocation { hook, resource: equivalent };
+            if select::selects(asked, invocation, new, old, &mut forms).await? {
+                forms.of(asked, invocation.resource, new, old).await?;
+                called.push(invocation);
+            }
+        }
+        let forms = &forms;
+        let calls = called.iter().map(|invocation| async move {
+            let started = monotonic();
+            let (new, old) = forms.made(invocation.resource, new, old);
+            let outcome = call::call(asked, *invocation, new, old).await;
+            observe(asked, invocation.hook, Phase::Validating, started, outcome.as_ref().err());
+            match outcome {
+                Ok(_) => Ok(()),
+                Err(failure) => settle(asked, invocation.hook, Phase::Validating, failure),
+            }
+        });
+        join_all(calls).await.into_iter().collect()
+    }
+}
+
+/// What becomes of the request after a webhook that has not admitted it.
+fn settle(
+    asked: &Asked<'_>,
+    hook: &Arc<Hook>,
+    phase: Phase,
+    failure: Failure,
+) -> Result<(), ApiError> {
+    let why = match failure {
+        Failure::Denied(error) | Failure::Refused(error) => return Err(error),
+        Failure::Calling { why, .. } => why,
+    };
+    if asked.call.options.due.is_some_and(|due| due <= instant()) {
+        return Err(call::out_of_time());
+    }
+    if hook.ignores_failures {
+        tracing::warn!(webhook = hook.name, why, "a webhook failed, and its policy is to go on");
+        asked.call.core.metrics.webhooks.failed_open(&hook.name, phase.step());
+        return Ok(());
+    }
+    tracing::debug!(webhook = hook.name, why, "a webhook failed");
+    Err(ApiError::internal(format!("failed calling webhook {:?}: {why}", hook.name)))
+}
+
+fn observe(
+    asked: &Asked<'_>,
+    hook: &Hook,
+    phase: Phase,
+    started: Instant,
+    failure: Option<&Failure>,
+) {
+    let metrics = &asked.call.core.metrics.webhooks;
+    let rejection = failure
+        .filter(|failure| !(hook.ignores_failures && matches!(failure, Failure::Calling { .. })));
+    let (name, step, operation) = (&hook.name, phase.step(), asked.operation.text());
+    metrics.called(name, step, operation, rejection.is_some(), started.elapsed());
+    if let Some(failure) = rejection {
+        let (kind, code) = failure.kind();
+        metrics.rejected(name, step, operation, kind, code);
+    }
+}

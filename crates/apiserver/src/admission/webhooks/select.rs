@@ -1,0 +1,324 @@
+//! Which webhooks a request is sent to.
+
+use std::collections::BTreeMap;
+
+use api::cel::{self, Binding, MATCH_BUDGET, Session};
+use api::labels::Selector;
+use api::{ApiError, Kind, KindRef, KindRow};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, RuleWithOperations,
+};
+use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace};
+use k8s_openapi::api::events::v1::Event;
+use serde_json::Value;
+use std::sync::Arc;
+
+use super::Snapshots;
+use super::asked::{Asked, Operation};
+use super::configuration::{Hook, Phase};
+use super::forms::Forms;
+use crate::authz::Attributes;
+use crate::core::{Call, Core};
+use crate::request::Origin;
+use crate::user::User;
+
+/// Resources about which no webhook is asked, so that whoever may repair a configuration can.
+const EXEMPT: [&str; 6] = [
+    "validatingwebhookconfigurations",
+    "mutatingwebhookconfigurations",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
+    "mutatingadmissionpolicies",
+    "mutatingadmissionpolicybindings",
+];
+
+const ALL: &str = "*";
+
+/// A webhook whose rules name the request's resource.
+pub struct Named {
+    pub hook: Arc<Hook>,
+    /// The resource in the version that they name.
+    pub equivalent: KindRef,
+}
+
+/// A webhook that may be called, and the resource as it knows it.
+#[derive(Clone, Copy)]
+pub struct Invocation<'a> {
+    pub hook: &'a Arc<Hook>,
+    pub resource: &'a KindRef,
+}
+
+/// The resource and operation of a request.
+pub struct Head<'a> {
+    pub operation: Operation,
+    pub subresource: &'a str,
+    pub is_in_namespace: bool,
+}
+
+impl Snapshots {
+    /// The webhooks whose rules name a write.
+    pub(super) fn named(&self, phase: Phase, call: Call<'_>, operation: Operation) -> Vec<Named> {
+        let resource = call.options.requested.as_ref().unwrap_or(call.row());
+        let through = call.options.written_through;
+        let subresource =
+            if through.is_empty() { call.target.subresource.as_str() } else { through };
+        self.matching(phase, call, operation, resource, subresource)
+    }
+
+    /// The webhooks whose rules name a request.
+    pub(super) fn named_for(&self, phase: Phase, asked: &Asked<'_>) -> Vec<Named> {
+        self.matching(phase, asked.call, asked.operation, &asked.resource, asked.subresource)
+    }
+
+    /// Whether a webhook is about a resource at all: whether it is worth it to describe a request.
+    pub fn any_about(&self, call: Call<'_>) -> bool {
+        let plural = &call.row().plural;
+        let about = |phase| self.of(phase).about(plural).next().is_some();
+        call.options.origin == Origin::Client
+            && (about(Phase::Mutating)
+                || about(Phase::Validating)
+                || self.policies.any_about(plural))
+    }
+
+    fn matching(
+        &self,
+        phase: Phase,
+        call: Call<'_>,
+        operation: Operation,
+        resource: &KindRef,
+        subresource: &str,
+    ) -> Vec<Named> {
+        if call.options.origin != Origin::Client || is_exempt(resource) {
+            return Vec::new();
+        }
+        let hooks = self.of(phase);
+        let is_in_namespace = resource.namespaced() && !call.target.namespace.is_empty();
+        let head = Head { operation, subresource, is_in_namespace };
+        let mut equivalents = None;
+        let named = hooks.about(&resource.plural).filter_map(|hook| {
+            let equivalent = if hook.rules.iter().any(|rule| matches(rule, &head, resource)) {
+                resource.clone()
+            } else if hook.equivalent {
+                let others = equivalents.get_or_insert_with(|| equivalents_of(call, resource));
+                let pairs =
+                    hook.rules.iter().flat_map(|rule| others.iter().map(move |o| (rule, o)));
+                pairs.into_iter().find(|(rule, other)| matches(rule, &head, other))?.1.clone()
+            } else {
+                return None;
+            };
+            Some(Named { hook: hook.clone(), equivalent })
+        });
+        named.collect()
+    }
+}
+
+/// Whether no webhook is asked about a resource.
+pub fn is_exempt(resource: &KindRow) -> bool {
+    resource.group == MutatingWebhookConfiguration::ROW.group && EXEMPT.contains(&&*resource.plural)
+}
+
+/// The other versions in which the same objects can be written.
+pub fn equivalents_of(call: Call<'_>, resource: &KindRef) -> Vec<KindRef> {
+    if resource.custom.is_some() {
+        let kinds = call.core.cache.registry.kinds();
+        let groups = kinds.groups().iter().filter(|group| group.name == resource.group);
+        let versions = groups.flat_map(|group| &group.versions);
+        return versions
+            .filter(|version| **version != resource.version)
+            .filter_map(|version| kinds.by_resource(&resource.group, version, &resource.plural))
+            .collect();
+    }
+    let events: [&'static KindRow; 2] = [CoreEvent::ROW, Event::ROW];
+    match events.iter().position(|row| *resource == **row) {
+        Some(at) => vec![events[1 - at].into()],
+        None => Vec::new(),
+    }
+}
+
+/// Whether a rule names a request to this version of its resource.
+pub fn matches(rule: &RuleWithOperations, head: &Head<'_>, resource: &KindRow) -> bool {
+    let has = |list: &Option<Vec<String>>, wanted: &str| {
+        list.iter().flatten().any(|item| item == ALL || item == wanted)
+    };
+    let is_named = |text: &String| {
+        let (name, subresource) = text.split_once('/').unwrap_or((text, ""));
+        (name == ALL || name == resource.plural)
+            && (subresource == ALL || subresource == head.subresource)
+    };
+    let scope = match rule.scope.as_deref().unwrap_or(ALL) {
+        ALL => true,
+        "Namespaced" => head.is_in_namespace,
+        "Cluster" => !head.is_in_namespace,
+        _ => false,
+    };
+    scope
+        && has(&rule.operations, head.operation.text())
+        && has(&rule.api_groups, &resource.group)
+        && has(&rule.api_versions, &resource.version)
+        && rule.resources.iter().flatten().any(is_named)
+}
+
+/// Whether selectors select a request: by the labels of its object, before or after, and by those of
+/// its namespace.
+///
+/// # Errors
+/// 404 when the namespace is missing.
+pub async fn is_selected(
+    asked: &Asked<'_>,
+    objects: &Selector,
+    namespaces: &Selector,
+    new: &Value,
+    old: &Value,
+) -> Result<bool, ApiError> {
+    let has_labels = |object: &Value| is_object(object) && objects.matches(labels(object).as_ref());
+    if !objects.is_everything() && !has_labels(new) && !has_labels(old) {
+        return Ok(false);
+    }
+    selects_namespace(asked, namespaces, new).await
+}
+
+/// Whether the selectors and conditions of a webhook let it be called.
+///
+/// # Errors
+/// When that cannot be decided, and its policy is to fail.
+pub async fn selects(
+    asked: &Asked<'_>,
+    invocation: Invocation<'_>,
+    new: &Value,
+    old: &Value,
+    forms: &mut Forms,
+) -> Result<bool, ApiError> {
+    let hook = invocation.hook;
+    let objects = hook.objects.as_ref().map_err(|error| ApiError::internal(&error.0))?;
+    let namespaces = hook.namespaces.as_ref().map_err(|error| ApiError::internal(&error.0))?;
+    if !is_selected(asked, objects, namespaces, new, old).await? {
+        return Ok(false);
+    }
+    if hook.conditions.is_empty() {
+        return Ok(true);
+    }
+    let (new, old) = forms.of(asked, invocation.resource, new, old).await?;
+    let facts = Facts::new(asked, invocation.resource);
+    let variables = facts.variables(new, old, &Value::Null);
+    let mut session = Session::new(&variables, &[], MATCH_BUDGET);
+    match session.all(hook.conditions.iter()) {
+        Ok(holds) => Ok(holds),
+        Err(_) if hook.ignores_failures => Ok(false),
+        Err(why) => Err(ApiError::forbidden(&asked.resource, &asked.name, why)),
+    }
+}
+
+/// Options of a connection have no labels, not even none.
+fn is_object(object: &Value) -> bool {
+    object.get("metadata").is_some()
+}
+
+fn labels(object: &Value) -> Option<BTreeMap<String, String>> {
+    let labels = object.pointer("/metadata/labels")?.as_object()?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Some(labels.iter().map(|(key, value)| (key.clone(), text(value))).collect())
+}
+
+/// What is in no namespace is always selected, unless it is one: its own labels count.
+async fn selects_namespace(
+    asked: &Asked<'_>,
+    selector: &Selector,
+    new: &Value,
+) -> Result<bool, ApiError> {
+    let is_namespace = asked.resource == *Namespace::ROW;
+    if selector.is_everything() || (asked.namespace.is_empty() && !is_namespace) {
+        return Ok(true);
+    }
+    let is_written = matches!(asked.operation, Operation::Create | Operation::Update);
+    if is_namespace && asked.subresource.is_empty() && is_written {
+        return Ok(selector.matches(labels(new).as_ref()));
+    }
+    let found = asked.call.core.find(Namespace::ROW, &asked.namespace).await?;
+    let found = found.ok_or_else(|| ApiError::not_found(Namespace::ROW, &asked.namespace))?;
+    Ok(selector.matches(found.labels.as_ref()))
+}
+
+/// What expressions know of a request besides its objects.
+pub struct Facts<'a> {
+    request: Value,
+    authorizer: Authorizer<'a>,
+    user: cel::User,
+    own: cel::Asked,
+}
+
+impl<'a> Facts<'a> {
+    /// `resource`: in the version that rules name.
+    pub fn new(asked: &Asked<'a>, resource: &KindRef) -> Self {
+        let user = asked.call.user;
+        Self {
+            request: Value::Object(asked.request(resource)),
+            authorizer: Authorizer { core: asked.call.core, user },
+            user: cel::User {
+                name: user.name.clone(),
+                uid: user.uid.clone(),
+                groups: user.groups.clone(),
+            },
+            own: cel::Asked {
+                group: asked.resource.group.to_string(),
+                resource: asked.resource.plural.to_string(),
+                subresource: asked.subresource.to_owned(),
+                namespace: asked.namespace.clone(),
+                name: asked.name.clone(),
+                ..cel::Asked::default()
+            },
+        }
+    }
+
+    /// The variables of expressions.
+    pub fn variables<'b>(
+        &'b self,
+        new: &'b Value,
+        old: &'b Value,
+        namespace: &'b Value,
+    ) -> Vec<(&'b str, Binding<'b>)> {
+        vec![
+            ("object", Binding::Json(new)),
+            ("oldObject", Binding::Json(old)),
+            ("namespaceObject", Binding::Json(namespace)),
+            ("request", Binding::Json(&self.request)),
+            ("authorizer", Binding::Authorizer(&self.authorizer, &self.user, &self.own)),
+        ]
+    }
+}
+
+/// Asks the server's own authorizer.
+struct Authorizer<'a> {
+    core: &'a Core,
+    user: &'a User,
+}
+
+impl cel::Authorizer for Authorizer<'_> {
+    fn decide(&self, user: &cel::User, verb: &str, asked: &cel::Asked) -> cel::Decision {
+        let attributes = if asked.path.is_empty() {
+            Attributes::Resource {
+                verb: verb.to_owned(),
+                group: asked.group.clone(),
+                resource: asked.resource.clone(),
+                subresource: asked.subresource.clone(),
+                namespace: asked.namespace.clone(),
+                name: asked.name.clone(),
+            }
+        } else {
+            Attributes::Path { verb: verb.to_owned(), path: asked.path.clone() }
+        };
+        let asker = User {
+            name: user.name.clone(),
+            uid: user.uid.clone(),
+            groups: user.groups.clone(),
+            extra: if user.name == self.user.name {
+                self.user.extra.clone()
+            } else {
+                BTreeMap::new()
+            },
+        };
+        let (rbac, cache) = (&self.core.rbac, &self.core.cache);
+        let allowed = rbac.allows(cache, &asker, &attributes);
+        let reason = rbac.reason(cache, &asker, &attributes).filter(|_| allowed);
+        cel::Decision { allowed, reason: reason.unwrap_or_default() }
+    }
+}
