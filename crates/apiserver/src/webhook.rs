@@ -6,6 +6,7 @@
 //! Sources: `k8s.io/apiserver/pkg/util/{webhook,proxy}`, `k8s.io/client-go/rest`.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 
 use crate::connect::{Io, dial_service};
@@ -83,6 +84,20 @@ pub struct Post {
     pub answer_bytes: usize,
 }
 
+/// What a webhook has answered. It counts as held by the call until it is dropped.
+pub struct Answer {
+    body: Bytes,
+    _held: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+}
+
+impl Deref for Answer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
 impl Webhooks {
     /// Posts a JSON document, and returns the answer's body.
     ///
@@ -94,7 +109,7 @@ impl Webhooks {
         core: &Core,
         client: &WebhookClient,
         post: Post,
-    ) -> Result<Bytes, CallError> {
+    ) -> Result<Answer, CallError> {
         let seconds = post.timeout.as_millis().div_ceil(1_000);
         let url = format!("{}?timeout={seconds}s", client.url());
         let failed = |cause: &dyn fmt::Display| {
@@ -151,9 +166,9 @@ struct Endpoint {
     tls: TlsConnector,
     name: ServerName<'static>,
     idle: Mutex<Vec<Sender>>,
-    held: Semaphore,
+    held: Arc<Semaphore>,
     /// For large answers.
-    large: Semaphore,
+    large: Arc<Semaphore>,
 }
 
 impl Endpoint {
@@ -171,8 +186,8 @@ impl Endpoint {
             host,
             tls: TlsConnector::from(Arc::new(tls(&client.ca_pem)?)),
             idle: Mutex::default(),
-            held: Semaphore::new(HELD_KIB),
-            large: Semaphore::new(HELD_KIB),
+            held: Arc::new(Semaphore::new(HELD_KIB)),
+            large: Arc::new(Semaphore::new(HELD_KIB)),
         })
     }
 
@@ -182,9 +197,9 @@ impl Endpoint {
         client: &WebhookClient,
         url: &str,
         post: &Post,
-    ) -> Result<(StatusCode, Bytes), Failure> {
+    ) -> Result<(StatusCode, Answer), Failure> {
         let small = post.answer_bytes.min(SMALL_ANSWER_BYTES);
-        let _held = self.held.acquire_many(kib(post.body.len() + small)?).await?;
+        let held = self.held.clone().acquire_many_owned(kib(post.body.len() + small)?).await?;
         let uri: Uri = url.parse()?;
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
@@ -219,17 +234,16 @@ impl Endpoint {
         while let Some(frame) = limited.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             if large.is_none() && body.len() + data.len() > SMALL_ANSWER_BYTES {
-                large = Some(self.large.acquire_many(kib(post.answer_bytes)?).await?);
+                let permits = kib(post.answer_bytes)?;
+                large = Some(self.large.clone().acquire_many_owned(permits).await?);
             }
             body.extend_from_slice(&data);
         }
-        drop(large);
-        let body = body.freeze();
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_MAX && !sender.is_closed() {
             idle.push(sender);
         }
-        Ok((status, body))
+        Ok((status, Answer { body: body.freeze(), _held: (held, large) }))
     }
 
     async fn connect(&self, core: &Core, client: &WebhookClient) -> Result<Sender, Failure> {
