@@ -1,4 +1,4 @@
-//! What this machine's kernel may lack, in an emulated machine with Debian's: NFS.
+//! What this machine's kernel may lack, in an emulated machine with Debian's: NFS, AppArmor.
 
 use anyhow::{Context, ensure};
 use std::fs::File;
@@ -21,8 +21,11 @@ const PROGRAMS: [&str; 8] = [
     "skiff-dns",
 ];
 
+/// What the machine finds beside the programs.
+const FILES: [&str; 5] = ["run.sh", "nfs.sh", "nfs.yaml", "apparmor.sh", "apparmor.yaml"];
+
 #[test]
-fn pods_share_a_volume_of_an_nfs_server() -> anyhow::Result<()> {
+fn pods_use_what_debians_kernel_has() -> anyhow::Result<()> {
     let emulator = Command::new("qemu-system-x86_64").arg("--version").output();
     if cfg!(not(target_arch = "x86_64")) || emulator.is_err() {
         return tools::missing(
@@ -31,7 +34,7 @@ fn pods_share_a_volume_of_an_nfs_server() -> anyhow::Result<()> {
         );
     }
     let runtime = tokio::runtime::Runtime::new()?;
-    let outcome = runtime.block_on(suite::within(TIMEOUT, async { run("nfs") }));
+    let outcome = runtime.block_on(suite::within(TIMEOUT, async { run() }));
     if outcome.is_err() {
         eprintln!("{}", std::fs::read_to_string(console()?).unwrap_or_default());
     }
@@ -52,8 +55,8 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vm")
 }
 
-/// Boots a machine that runs a script of this suite's and powers off.
-fn run(name: &str) -> anyhow::Result<()> {
+/// Boots a machine that runs this suite's scripts and powers off.
+fn run() -> anyhow::Result<()> {
     let programs = cluster::built_programs()?;
     let base = base()?;
     completed(Command::new(scripts().join("base.sh")).arg(&base))?;
@@ -64,8 +67,9 @@ fn run(name: &str) -> anyhow::Result<()> {
         let copy = content.join("bin").join(program);
         completed(Command::new("strip").arg("-o").arg(copy).arg(programs.join(program)))?;
     }
-    std::fs::copy(scripts().join(format!("{name}.sh")), content.join("run.sh"))?;
-    std::fs::copy(scripts().join(format!("{name}.yaml")), content.join(format!("{name}.yaml")))?;
+    for file in FILES {
+        std::fs::copy(scripts().join(file), content.join(file))?;
+    }
     std::fs::copy(base.with_file_name("images").join("busybox.tar"), content.join("busybox.tar"))?;
     let second = folder.path().join("second.img");
     let format = ["-q", "-F", "-d"];

@@ -26,7 +26,7 @@ DEBIAN_FRONTEND=noninteractive unshare --mount --pid --fork chroot "$rootfs" sh 
     mount -t proc proc /proc
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \
-        linux-image-cloud-amd64 initramfs-tools busybox-static nfs-kernel-server
+        linux-image-cloud-amd64 initramfs-tools busybox-static nfs-kernel-server apparmor
 ' >"$folder/apt.log" 2>&1 || { tail -5 "$folder/apt.log" >&2; exit 1; }
 cp "$rootfs"/boot/vmlinuz-* "$folder/vmlinuz"
 cp "$rootfs"/boot/initrd.img-* "$folder/initrd"

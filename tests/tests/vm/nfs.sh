@@ -13,8 +13,6 @@ exportfs -a
 rpc.nfsd --no-nfs-version 3 2
 rpc.mountd --no-nfs-version 3
 
-skiff up
-skiff image load /mnt/busybox.tar
 skiff apply -f /mnt/nfs.yaml
 
 echo "a volume that the server does not export"
@@ -44,4 +42,3 @@ skiff delete pvc shared
 until [ "$(skiff get pv shared -o jsonpath='{.status.phase}')" = Released ]; do sleep 1; done
 if mounted; then exit 1; fi
 [ "$(cat /srv/shared/one /srv/shared/two | xargs)" = 'one two' ]
-skiff down
