@@ -63,6 +63,18 @@ pub struct Config {
     )]
     pub anonymous_auth: bool,
 
+    /// Whether profiles of this process are served, below `/debug/pprof`.
+    #[arg(
+        long,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub profiling: bool,
+
     /// Key that signs ServiceAccount tokens (P-256, PKCS#8 PEM).
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,

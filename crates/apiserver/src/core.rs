@@ -37,6 +37,8 @@ pub struct Core {
     pub tokens: Option<ServiceAccountTokens>,
     /// Whether requests without credentials are those of the anonymous user.
     pub anonymous_auth: bool,
+    /// Whether there are profiles of this process.
+    pub profiling: bool,
     pub kubelets: Kubelets,
     pub schedulers: Schedulers,
     pub webhooks: Webhooks,

@@ -1,5 +1,5 @@
 //! How long a request may take: as its `timeout` says, at most as long as upstream's
-//! `--request-timeout`. Watches, sessions and logs last as long as they last.
+//! `--request-timeout`. Watches, sessions, logs and profiles last as long as they last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
 use crate::core::Core;
-use crate::request::{Request, Subject, Verb};
+use crate::request::{Request, Subject};
 use crate::response::Response;
 
 /// The longest time from the head of a request to the beginning of its answer.
@@ -18,11 +18,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// When the answer to a request is due; `None`: it lasts.
 pub fn of(request: &Request) -> Option<Instant> {
     let limit = request.options.time_limit.filter(|limit| !limit.is_zero());
-    let lasts = matches!(
-        &request.subject,
-        Subject::Resource { verb: Verb::Watch | Verb::Connect { .. }, .. }
-    );
-    (!lasts).then(|| request.arrived + limit.unwrap_or(LIMIT).min(LIMIT))
+    (!request.subject.is_long_running())
+        .then(|| request.arrived + limit.unwrap_or(LIMIT).min(LIMIT))
 }
 
 /// The error after a body, or a read, that has taken too long.

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
 use crate::core::Core;
-use crate::request::{Request, Subject, Target, Verb};
+use crate::request::{Request, Subject, Target};
 use crate::response::Response;
 use crate::user::{MASTERS, User};
 
@@ -138,7 +138,7 @@ where
 
 fn kind(subject: &Subject) -> Kind {
     match subject {
-        Subject::Resource { verb: Verb::Watch | Verb::Connect { .. }, .. } => Kind::LongRunning,
+        _ if subject.is_long_running() => Kind::LongRunning,
         Subject::Resource { verb, .. } if verb.is_read() => Kind::ReadOnly,
         Subject::Path { method: "get" | "head", .. } => Kind::ReadOnly,
         _ => Kind::Mutating,
@@ -183,6 +183,7 @@ mod tests {
     use k8s_openapi::api::core::v1::Pod;
 
     use super::*;
+    use crate::request::Verb;
 
     fn request(user: &str, group: &str, verb: Verb, target: Target) -> Request {
         let user = User::authenticated(user, vec![group.to_owned()]);

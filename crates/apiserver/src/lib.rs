@@ -55,3 +55,5 @@ mod user;
 mod verbs;
 mod webhook;
 pub mod wire;
+
+pub use paths::profile;

@@ -361,8 +361,7 @@ impl Metrics {
     }
 }
 
-/// Labels of a request, and whether it is long-running.
-fn labels(request: &Request) -> (Labels, bool) {
+fn labels(request: &Request) -> Labels {
     let options = &request.options;
     let labels = Labels {
         component: "apiserver",
@@ -382,7 +381,7 @@ fn labels(request: &Request) -> (Labels, bool) {
                 "post" => "POST",
                 _ => "other",
             };
-            (Labels { verb, ..labels }, false)
+            Labels { verb, ..labels }
         }
         Subject::Resource { verb, target } => {
             let scope = if !target.name.is_empty() || *verb == Verb::Create {
@@ -395,8 +394,7 @@ fn labels(request: &Request) -> (Labels, bool) {
             // Clients can invent names, but the number of labels is bounded.
             let mut known = target.row.subresources.iter();
             let known = known.find(|name| **name == target.subresource);
-            let long = matches!(verb, Verb::Watch | Verb::Connect { .. });
-            let labels = Labels {
+            Labels {
                 group: target.row.group.clone(),
                 version: target.row.version.clone(),
                 resource: target.row.plural.clone(),
@@ -404,8 +402,7 @@ fn labels(request: &Request) -> (Labels, bool) {
                 scope,
                 verb: verb_name(*verb, options.patch_type),
                 ..labels
-            };
-            (labels, long)
+            }
         }
     }
 }
@@ -430,6 +427,7 @@ fn code(answer: &Result<Response, ApiError>) -> u16 {
         Ok(Response::Object(answer)) => answer.code,
         Ok(Response::Json { code, .. } | Response::Raw { code, .. }) => *code,
         Ok(Response::List(_) | Response::Watch(_)) => 200,
+        Ok(Response::Http(response)) => response.status().as_u16(),
         Ok(Response::Connect(_)) => 101,
         Err(error) => error.code(),
     }
@@ -460,7 +458,8 @@ where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
     let metrics = &core.metrics;
-    let (request_labels, long) = labels(&request);
+    let request_labels = labels(&request);
+    let long = request.subject.is_long_running();
     let reads = match &request.subject {
         Subject::Resource { verb, .. } => verb.is_read(),
         Subject::Path { .. } => true,

@@ -2,6 +2,7 @@
 
 pub mod discovery;
 mod probe;
+mod profiling;
 mod zpages;
 
 use api::{ApiError, Kind};
@@ -17,6 +18,7 @@ use crate::response::Response;
 use crate::rest::negotiate;
 
 pub use probe::StoreProbe;
+pub use profiling::profile;
 
 /// The Kubernetes version that is served.
 pub const MAJOR: &str = "1";
@@ -43,6 +45,12 @@ const PATHS: [&str; 14] = [
     "/version",
     "/.well-known/openid-configuration",
 ];
+
+/// Whether a path is one of the profiles of this process, which take the time they are told.
+pub fn is_profiling(path: &str) -> bool {
+    path.strip_prefix(profiling::PREFIX)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 /// Answers a path.
 ///
@@ -93,8 +101,9 @@ pub async fn answer(
             zpages::status(accept, runtime::flags::started().at, core.clock.now(), &PATHS)
         }
         "/flagz" => zpages::flags(accept, &runtime::flags::started().flags),
-        _ if trimmed == "/debug/pprof" || trimmed.starts_with("/debug/pprof/") => {
-            Err(ApiError::new(501, "NotImplemented", "profiling is not implemented"))
+        _ if core.profiling && is_profiling(trimmed) => {
+            let seconds = request.options.parameter("seconds");
+            Ok(Response::Http(Box::new(profiling::answer(trimmed, seconds).await)))
         }
         _ if trimmed.starts_with("/healthz/")
             || trimmed.starts_with("/livez/")

@@ -222,6 +222,17 @@ pub enum Subject {
     },
 }
 
+impl Subject {
+    /// Whether the answer takes as long as the client wants: such requests have neither the limits
+    /// nor the metrics of others.
+    pub fn is_long_running(&self) -> bool {
+        match self {
+            Self::Resource { verb, .. } => matches!(verb, Verb::Watch | Verb::Connect { .. }),
+            Self::Path { path, .. } => crate::paths::is_profiling(path),
+        }
+    }
+}
+
 /// One request from one client.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -254,5 +265,20 @@ impl Request {
             seat: Seat::default(),
             arrived: clock::instant(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_take_their_time() {
+        let lasts = |path: &str| {
+            Subject::Path { path: path.to_owned(), method: "get", accept: String::new() }
+                .is_long_running()
+        };
+        assert!(lasts("/debug/pprof/profile"));
+        assert!(!lasts("/debug/pprofs") && !lasts("/healthz"));
     }
 }

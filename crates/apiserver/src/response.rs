@@ -80,6 +80,8 @@ pub enum Response {
         content_type: String,
         body: Bytes,
     },
+    /// A non-resource path, with headers of its own.
+    Http(Box<http::Response<Bytes>>),
     /// An authorized streaming or proxied subresource.
     Connect(Box<Connection>),
 }

@@ -57,6 +57,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         admission,
         tokens,
         anonymous_auth: config.anonymous_auth,
+        profiling: config.profiling,
         kubelets: Kubelets::new(kubelet_tls.clone()),
         schedulers: Schedulers::new(kubelet_tls),
         webhooks: Webhooks::default(),

@@ -45,6 +45,8 @@ mod load;
 mod pod_security;
 #[path = "contract/policies.rs"]
 mod policies;
+#[path = "contract/profiling.rs"]
+mod profiling;
 #[path = "contract/quota.rs"]
 mod quota;
 #[path = "contract/roles.rs"]

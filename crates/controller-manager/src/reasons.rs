@@ -1,15 +1,7 @@
 //! Which Events of upstream's controllers are recorded here: the table of their reasons.
 
-use std::path::Path;
-
-use Occurs::{Here, Never};
-
-enum Occurs {
-    /// A controller records it.
-    Here,
-    /// Why none does.
-    Never(&'static str),
-}
+use testkit::reasons::Occurs::{self, Here, Never};
+use testkit::reasons::check;
 
 const NOT_ATTACHED: Occurs = Never("volumes are not attached to nodes");
 const NOT_SCALED: Occurs = Never("there is no autoscaling");
@@ -175,36 +167,9 @@ const REASONS: &[(&str, &[(&str, Occurs)])] = &[
     ),
 ];
 
-/// What the table says of each reason is so.
 #[test]
 fn upstreams_reasons() {
-    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-    let mut wrong = Vec::new();
-    for (of, reasons) in REASONS {
-        for (reason, occurs) in *reasons {
-            let found = sources.contains(&format!("\"{reason}\""));
-            let right = match occurs {
-                Here => found,
-                Never(why) => !found && !why.is_empty(),
-            };
-            if !right {
-                wrong.push(format!("{of}: {reason}: found: {found}"));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-/// All code, but this table and the tests.
-fn sources(directory: &Path) -> String {
-    let mut text = String::new();
-    for entry in std::fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            text += &sources(&path);
-        } else if !path.ends_with("src/reasons.rs") && !path.ends_with("tests.rs") {
-            text += &std::fs::read_to_string(path).unwrap();
-        }
-    }
-    text
+    let all = REASONS.iter().flat_map(|(_, reasons)| *reasons);
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+    check(folder, &["src/reasons.rs", "tests.rs"], all);
 }

@@ -57,16 +57,8 @@ impl EventRecorder {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use Occurs::{Here, Never};
-
-    enum Occurs {
-        /// The kubelet records it.
-        Here,
-        /// Why it does not.
-        Never(&'static str),
-    }
+    use testkit::reasons::Occurs::{self, Here, Never};
+    use testkit::reasons::check;
 
     const NO_RESIZE_STATES: &str = "resizes are applied at once, or refused by the apiserver";
     const ATTACHED_ELSEWHERE: &str = "no volume has to be attached to a node";
@@ -136,30 +128,9 @@ mod tests {
         ("FailedPreStopHook", Here),
     ];
 
-    /// What the table says of each reason is so.
     #[test]
     fn upstreams_reasons() {
-        let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
-        for (reason, occurs) in REASONS {
-            let found = sources.contains(&format!("\"{reason}\""));
-            match occurs {
-                Here => assert!(found, "{reason} is recorded nowhere"),
-                Never(why) => assert!(!found && !why.is_empty(), "{reason} is recorded"),
-            }
-        }
-    }
-
-    /// All code, but this table.
-    fn sources(directory: &Path) -> String {
-        let mut text = String::new();
-        for entry in std::fs::read_dir(directory).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                text += &sources(&path);
-            } else if !path.ends_with("src/events.rs") {
-                text += &std::fs::read_to_string(path).unwrap();
-            }
-        }
-        text
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
+        check(folder, &["src/events.rs"], &REASONS);
     }
 }

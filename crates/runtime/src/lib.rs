@@ -1,7 +1,7 @@
 //! What all Skiff binaries share: startup ([`start`]), common flags ([`flags`]), health endpoints
 //! ([`health`]), readiness notification ([`notify`]), shutdown ([`shutdown`]), error messages
 //! ([`errors`]), configuration files ([`configuration`]), running other programs ([`program`]), fairness between clients
-//! ([`shares`]) and the allocator ([`memory`]).
+//! ([`shares`]), the allocator ([`memory`]) and profiles of the processor time ([`profile`]).
 //!
 //! Entry point: [`start::run`], which a `main` calls with its async body.
 //! It must not know any component, the API's kinds or the store.
@@ -12,6 +12,7 @@ pub mod flags;
 pub mod health;
 pub mod memory;
 pub mod notify;
+pub mod profile;
 pub mod program;
 pub mod shares;
 pub mod shutdown;

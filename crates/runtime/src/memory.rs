@@ -133,9 +133,10 @@ async fn return_everywhere(round: u64, workers: usize) -> usize {
     turns.join_all().await.into_iter().filter(|had| *had).count()
 }
 
-/// Returns what this thread has freed, and what threads that have ended have left.
+/// Returns what this thread has freed, and what threads that have ended have left. To be called by
+/// a thread that is no worker, after it has freed much.
 #[allow(unsafe_code)]
-fn return_memory() {
+pub fn return_memory() {
     unsafe extern "C" {
         /// `mimalloc.h`, of the allocator above.
         fn mi_collect(force: bool);

@@ -308,6 +308,7 @@ impl pb::resources_server::Resources for Resources {
             Response::Raw { content_type, body, .. } => {
                 Ok(Answer::new(pb::GetPathResponse { content_type, body }))
             }
+            Response::Http(response) => http_path(*response).map_err(refuse),
             Response::Json { json, .. } => Ok(Answer::new(pb::GetPathResponse {
                 content_type: "application/json".to_owned(),
                 body: json,
@@ -315,6 +316,18 @@ impl pb::resources_server::Resources for Resources {
             _ => Err(refuse(ApiError::internal("a path answered with something else"))),
         }
     }
+}
+
+/// An answer with a status and headers, of which those that are known here remain.
+fn http_path(response: http::Response<Bytes>) -> Result<Answer<pb::GetPathResponse>, ApiError> {
+    let (head, body) = response.into_parts();
+    if !head.status.is_success() {
+        let message = String::from_utf8_lossy(&body).trim_end().to_owned();
+        return Err(ApiError::new(head.status.as_u16(), "", message));
+    }
+    let content_type = head.headers.get(http::header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    Ok(Answer::new(pb::GetPathResponse { content_type: content_type.to_owned(), body }))
 }
 
 /// A list as pages of about [`PIECE_BYTES`]; of a Table, each page is a Table with its rows.

@@ -25,6 +25,7 @@ use crate::inflight::Seat;
 use crate::request::Verb;
 use crate::response::{ListAnswer, Response, bounded};
 
+const NOT_CACHED: HeaderValue = HeaderValue::from_static("no-cache, private");
 /// The content type of JSON. Kubernetes adds no charset.
 pub const JSON: &str = "application/json";
 /// Answers smaller than this are not compressed (upstream's 128 KiB), and lists are sent whole.
@@ -105,6 +106,11 @@ impl Rendering {
                 let value = HeaderValue::from_str(&content_type)
                     .unwrap_or(HeaderValue::from_static("application/octet-stream"));
                 self.whole(code, body, value, accept, seat).await
+            }
+            Response::Http(response) => {
+                let mut response = response.map(full);
+                response.headers_mut().insert(CACHE_CONTROL, NOT_CACHED);
+                Ok(response)
             }
             Response::Connect(_) => Err(ApiError::internal("a stream cannot be rendered")),
         }
@@ -385,7 +391,7 @@ fn head(code: u16, content_type: HeaderValue, body: Body) -> http::Response<Body
     *response.status_mut() =
         http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    headers.insert(CACHE_CONTROL, NOT_CACHED);
     headers.insert(CONTENT_TYPE, content_type);
     response
 }
