@@ -191,6 +191,10 @@ async fn stored(server: &Server, row: &KindRow, name: &str) -> String {
     let metadata = object["metadata"].as_object_mut().unwrap();
     assert!(metadata.remove("managedFields").is_some(), "{} has no managers", row.plural);
     metadata.remove("creationTimestamp");
+    // Of volumes, the same as the time of creation.
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
+        status.remove("lastPhaseTransitionTime");
+    }
     // A definition's is written by its controller.
     if &*row.kind == "CustomResourceDefinition" {
         object.as_object_mut().unwrap().remove("status");
