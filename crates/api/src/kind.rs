@@ -49,6 +49,8 @@ pub struct KindRow {
     pub stored: bool,
     /// Another form of a stored kind: it has every verb, but no objects of its own.
     pub form: bool,
+    /// Its objects are computed when somebody asks for them: they can be read, and nothing else.
+    pub computed: bool,
     /// What only a kind has that a CustomResourceDefinition defines.
     pub custom: Option<Box<Custom>>,
 }
@@ -237,6 +239,7 @@ macro_rules! kinds {
                     selectable: kinds!(@texts $($($selectable),*)?),
                     stored: kinds!(@or $($stored)?; true),
                     form: kinds!(@or $($form)?; false),
+                    computed: false,
                     custom: None,
                 };
 
@@ -357,6 +360,7 @@ macro_rules! subresource_kinds {
                 selectable: Cow::Borrowed(&[]),
                 stored: false,
                 form: false,
+                computed: false,
                 custom: None,
             };
 

@@ -22,6 +22,7 @@ use crate::kubelet::Kubelets;
 use crate::metrics::Metrics;
 use crate::paths::StoreProbe;
 use crate::request::{Options, Target, Verb};
+use crate::resource_metrics::Sampler;
 use crate::scheduler::Schedulers;
 use crate::user::User;
 use crate::webhook::Webhooks;
@@ -38,6 +39,7 @@ pub struct Core {
     /// Whether requests without credentials are those of the anonymous user.
     pub anonymous_auth: bool,
     pub kubelets: Kubelets,
+    pub sampler: Sampler,
     pub schedulers: Schedulers,
     pub webhooks: Webhooks,
     pub metrics: Metrics,

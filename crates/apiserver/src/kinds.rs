@@ -39,6 +39,7 @@ mod priority_class;
 mod rbac;
 mod replica_set;
 mod replication_controller;
+mod resource_metrics;
 mod resource_quota;
 mod rules;
 mod runtime_class;
@@ -375,6 +376,9 @@ fn key(row: &KindRow) -> Key<'_> {
 
 /// The strategy of a kind that has objects.
 pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
+    if row.computed {
+        return &resource_metrics::Rules;
+    }
     if row.custom.is_some() {
         return &custom::Rules;
     }

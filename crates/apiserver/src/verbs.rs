@@ -17,6 +17,7 @@ use api::{ApiError, KindRef};
 use crate::cache::Version;
 use crate::core::Call;
 use crate::request::{Request, Verb};
+use crate::resource_metrics;
 use crate::response::{ObjectAnswer, Response};
 use crate::subresources;
 
@@ -38,6 +39,9 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     }
     if events::is_events_v1(row) {
         return events::answer(call, request).await;
+    }
+    if row.computed {
+        return resource_metrics::answer(call).await;
     }
     if !row.stored {
         return subresources::answer_review(call, request).await;

@@ -47,6 +47,8 @@ mod pod_security;
 mod policies;
 #[path = "contract/quota.rs"]
 mod quota;
+#[path = "contract/resource_metrics.rs"]
+mod resource_metrics;
 #[path = "contract/roles.rs"]
 mod roles;
 #[path = "contract/selectors.rs"]

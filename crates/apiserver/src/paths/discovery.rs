@@ -289,6 +289,9 @@ fn storage_version_hash(row: &KindRow) -> Option<String> {
 }
 
 fn verbs(row: &KindRow) -> &'static [&'static str] {
+    if row.computed {
+        return &["get", "list"];
+    }
     if !row.has_objects() {
         return &["create"];
     }
