@@ -20,6 +20,8 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
+pub mod forms;
+mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
 mod job;
@@ -327,6 +329,8 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&deployment::Rules),
     of(&endpoint_slice::Rules),
     of(&endpoints::Rules),
+    of(&horizontal_pod_autoscaler::Rules),
+    of(&horizontal_pod_autoscaler::OlderRules),
     of(&ingress::Rules),
     of(&ingress_class::Rules),
     of(&job::Rules),
