@@ -18,13 +18,13 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
   - name: works
-    image: skiff.test/busybox
+    image: skiff.test/busybox:1
     command: ["sh", "-c", "while :; do :; done"]
     resources:
       limits:
         cpu: 200m
   - name: rests
-    image: skiff.test/busybox
+    image: skiff.test/busybox:1
     command: ["sleep", "3600"]
 "#;
 

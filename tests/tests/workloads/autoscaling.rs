@@ -29,7 +29,7 @@ spec:
       terminationGracePeriodSeconds: 0
       containers:
       - name: worker
-        image: skiff.test/busybox
+        image: skiff.test/busybox:1
         command: ["sh", "-c", "while :; do if [ -e /work/busy ]; then i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; else sleep 1; fi; done"]
         resources:
           requests: {cpu: 50m}
@@ -96,5 +96,15 @@ pub async fn a_deployment_grows_under_load_and_shrinks_again(
     kubectl(&["delete", "pods", "-l", "app=worker", "--wait=false"])?;
     until(fixture, |replicas| replicas == 1).await?;
     pods::until(fixture, "app=worker", "one pod is left", |pods| pods.len() == 1).await?;
+    // Both command lines make autoscalers.
+    let flags = ["autoscale", "deployment/worker", "--max=4", "--cpu-percent=50"];
+    kubectl(&[&flags[..], &["--name=by-kubectl"]].concat())?;
+    let namespace = format!("--namespace={}", fixture.namespace);
+    let skiff = [&flags[..], &["--name=by-skiff", &namespace]].concat();
+    let output = cluster.try_skiff(&skiff)?;
+    ensure!(output.success, "{}{}", output.stderr, output.stdout);
+    let path = "-o=jsonpath={.items[*].spec.metrics[0].resource.target.averageUtilization}";
+    let targets = kubectl(&["get", "hpa.v2.autoscaling", path])?;
+    ensure!(targets == "50 50", "{targets}");
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::sample::{Sample, Usage};
@@ -131,11 +131,13 @@ impl Sampler {
             nodes.sort_by_cached_key(|name| !state.nodes.contains_key(name));
         }
         let measured = futures::stream::iter(nodes);
-        let measured = measured.for_each_concurrent(NODES_AT_ONCE, |node| async move {
+        let places = &Semaphore::new(NODES_AT_ONCE);
+        let measured = measured.for_each_concurrent(None, |node| async move {
             for number in 0..samples {
                 if number > 0 {
                     tokio::time::sleep(FIRST_INTERVAL).await;
                 }
+                let Ok(_place) = places.acquire().await else { break };
                 let sample = tokio::time::timeout(NODE_TIMEOUT, source.sample(&node)).await;
                 if !self.keep(&node, sample.ok().flatten()) {
                     break;

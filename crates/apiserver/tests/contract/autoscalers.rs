@@ -156,10 +156,6 @@ async fn wrong_autoscalers_are_refused_in_upstreams_words() {
             "spec.behavior.scaleUp.selectPolicy: Unsupported value: \"Odd\": supported values: \"Disabled\", \"Max\", \"Min\"",
         ),
         (
-            rules(json!({"policies": []})),
-            "spec.behavior.scaleUp.policies: Required value: must specify at least one Policy",
-        ),
-        (
             rules(policy("Pods", 0, 15)),
             "spec.behavior.scaleUp.policies[0].value: Invalid value: 0: must be greater than zero",
         ),

@@ -54,7 +54,7 @@ async fn nothing_is_measured_while_nobody_asks() {
     assert_eq!(sampler.node("a").unwrap().cpu_nanos, 500_000_000);
     assert_eq!(sampler.pod("a", "n/p").unwrap()[0].1.window, FIRST_INTERVAL);
     assert_eq!(sampler.pod("a", "n/q"), None);
-    tokio::time::sleep(INTERVAL).await;
+    tokio::time::sleep(INTERVAL + FIRST_INTERVAL).await;
     assert_eq!(source.samples(), 3);
     assert_eq!(sampler.node("a").unwrap().window, INTERVAL);
     tokio::time::sleep(KEPT).await;

@@ -175,7 +175,8 @@ fn limits_are_kept_and_told() {
     let fast = run(&autoscaler, (2, &[900; 2]), Memory::default(), at(NOW));
     assert_eq!(fast.rescale.as_ref().unwrap().to, 4);
     assert_eq!(condition(&fast, "ScalingLimited"), is("True", "ScaleUpLimit"));
-    let few = run(&autoscaler, (2, &[1; 2]), Memory::default(), at(NOW));
+    let first = run(&autoscaler, (2, &[1; 2]), Memory::default(), at(NOW));
+    let few = run(&autoscaler, (2, &[1; 2]), first.memory, at(NOW + 301));
     assert_eq!(few.rescale, None);
     assert_eq!(condition(&few, "ScalingLimited"), is("True", "TooFewReplicas"));
     for (current, to, reason) in [
