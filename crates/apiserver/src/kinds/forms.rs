@@ -57,7 +57,7 @@ pub fn stored(row: &KindRow) -> &KindRow {
 /// The other forms of a built-in kind.
 pub fn others(row: &KindRow) -> Vec<&'static KindRow> {
     let pairs = FORMS.iter().map(|form| [form.served, form.stored]);
-    let mine = pairs.filter(|pair| pair.iter().any(|one| row == *one));
+    let mine = pairs.filter(|pair| pair.contains(&row));
     mine.flatten().filter(|one| row != *one).collect()
 }
 
