@@ -12,6 +12,8 @@ mod port_forward;
 mod proxies;
 #[path = "tools/sessions.rs"]
 mod sessions;
+#[path = "tools/usage.rs"]
+mod usage;
 
 use anyhow::{Context, ensure};
 use custom::{kubectl_handles_custom_kinds, skiff_handles_custom_kinds};
@@ -34,6 +36,7 @@ use testkit::cluster::CommandOutput;
 use testkit::suite::Fixture;
 use testkit::{Options, scenarios, suite};
 use tests::{pods, web};
+use usage::kubectl_shows_usage;
 
 fn main() -> ExitCode {
     suite::run(
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
             kube_rs_forwards_ports,
             pods_and_services_are_proxied,
             nodes_are_proxied,
+            kubectl_shows_usage,
             monitoring_scrapes_kubelets,
             skiff_shows_trees,
             skiff_traces_connections,

@@ -1,6 +1,8 @@
 //! A web application on three nodes: Deployment, Service, configuration, and what happens to
 //! it: scaling, updates, failures, deletion.
 
+#[path = "workloads/autoscaling.rs"]
+mod autoscaling;
 #[path = "workloads/database.rs"]
 mod database;
 #[path = "workloads/drain.rs"]
@@ -17,6 +19,7 @@ mod profiles;
 mod stateful;
 
 use anyhow::{Context, ensure};
+use autoscaling::a_deployment_grows_under_load_and_shrinks_again;
 use client::{Api, DeleteOptions, PatchKind};
 use database::a_database_loses_no_acknowledged_row;
 use drain::draining_a_node_evicts_pods_one_by_one;
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         scenarios![
             an_application_serves,
             a_deployment_scales_up_and_down,
+            a_deployment_grows_under_load_and_shrinks_again,
             an_update_loses_no_request,
             a_killed_container_is_restarted,
             a_deleted_namespace_leaves_nothing,

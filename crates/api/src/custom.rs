@@ -59,6 +59,7 @@ impl KindRow {
             selectable: self.selectable.clone(),
             stored: self.stored,
             form: self.form,
+            computed: self.computed,
             custom: None,
         }))
     }

@@ -92,6 +92,25 @@ pub fn parse(text: &str) -> Result<Duration, ParseDurationError> {
     }
 }
 
+/// `1m15.25s`: a duration as Go prints it, to the millisecond.
+pub fn go(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let (minutes, millis) = (millis / 60_000, millis % 60_000);
+    let seconds = match (millis / 1_000, millis % 1_000) {
+        (0, rest) if minutes == 0 && rest > 0 => return format!("{rest}ms"),
+        (seconds, 0) => format!("{seconds}s"),
+        (seconds, rest) => {
+            let digits = format!("{rest:03}");
+            format!("{seconds}.{}s", digits.trim_end_matches('0'))
+        }
+    };
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Duration, human, parse};
@@ -145,6 +164,21 @@ mod tests {
             (252_288_000, "8y"),
         ] {
             assert_eq!(human(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn durations_are_printed_as_in_go() {
+        let cases = [
+            (0, "0s"),
+            (250, "250ms"),
+            (1_000, "1s"),
+            (15_083, "15.083s"),
+            (60_500, "1m0.5s"),
+            (3_600_000, "1h0m0s"),
+        ];
+        for (millis, text) in cases {
+            assert_eq!(super::go(Duration::from_millis(millis)), text);
         }
     }
 }

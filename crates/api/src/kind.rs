@@ -49,6 +49,8 @@ pub struct KindRow {
     pub stored: bool,
     /// Another form of a stored kind: it has every verb, but no objects of its own.
     pub form: bool,
+    /// Its objects are computed when somebody asks for them: they can be read, and nothing else.
+    pub computed: bool,
     /// What only a kind has that a CustomResourceDefinition defines.
     pub custom: Option<Box<Custom>>,
 }
@@ -237,6 +239,7 @@ macro_rules! kinds {
                     selectable: kinds!(@texts $($($selectable),*)?),
                     stored: kinds!(@or $($stored)?; true),
                     form: kinds!(@or $($form)?; false),
+                    computed: false,
                     custom: None,
                 };
 
@@ -267,10 +270,11 @@ macro_rules! kinds {
 
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
-    authorization::v1 as authorization, autoscaling::v1 as autoscaling, batch::v1 as batch,
-    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
-    events::v1 as events, networking::v1 as networking, node::v1 as node, policy::v1 as policy,
-    rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+    authorization::v1 as authorization, autoscaling::v1 as autoscaling,
+    autoscaling::v2 as autoscaling_v2, batch::v1 as batch, coordination::v1 as coordination,
+    core::v1 as core, discovery::v1 as discovery, events::v1 as events,
+    networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
+    scheduling::v1 as scheduling, storage::v1 as storage,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
@@ -306,6 +310,9 @@ kinds! {
     apps::StatefulSet { Namespaced "statefulset" short ["sts"]; categories ["all"]; subresources ["status", "scale"]; }
     apps::DaemonSet { Namespaced "daemonset" short ["ds"]; categories ["all"]; subresources ["status"]; }
     apps::ControllerRevision { Namespaced "controllerrevision" }
+    autoscaling_v2::HorizontalPodAutoscaler { Namespaced "horizontalpodautoscaler" short ["hpa"]; categories ["all"]; subresources ["status"]; }
+    autoscaling::HorizontalPodAutoscaler { Namespaced "horizontalpodautoscaler" short ["hpa"]; categories ["all"]; subresources ["status"];
+        stored false; form true; }
     batch::Job { Namespaced "job" categories ["all"]; subresources ["status"]; selectable ["status.successful"]; }
     batch::CronJob { Namespaced "cronjob" short ["cj"]; categories ["all"]; subresources ["status"]; }
     coordination::Lease { Namespaced "lease" }
@@ -357,6 +364,7 @@ macro_rules! subresource_kinds {
                 selectable: Cow::Borrowed(&[]),
                 stored: false,
                 form: false,
+                computed: false,
                 custom: None,
             };
 

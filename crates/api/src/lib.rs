@@ -12,7 +12,7 @@
 //! - [`labels`], [`fields`]: selectors. [`quantity`]: resource quantities. [`names`]: name rules.
 //!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what
 //!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand. [`webhook`]: how
-//!   webhooks are reached. [`defaults`] of pods, and the objects that they refer to ([`references`]).
+//!   webhooks are reached. [`metrics`]: the kinds of `metrics.k8s.io`. [`defaults`] of pods, and the objects that they refer to ([`references`]).
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -30,6 +30,7 @@ pub mod jsonpath;
 pub mod kind;
 pub mod labels;
 pub mod local_path;
+pub mod metrics;
 pub mod names;
 pub mod object;
 pub mod options;

@@ -51,6 +51,11 @@ impl Quantity {
         Self { nanos: i128::from(millis) * (NANO / 1000), format: Format::DecimalSi }
     }
 
+    /// Billionths of a unit.
+    pub fn from_nanos(nanos: u64) -> Self {
+        Self { nanos: nanos.into(), format: Format::DecimalSi }
+    }
+
     /// A number of bytes, printed with binary suffixes.
     pub fn from_bytes(bytes: u64) -> Self {
         Self { nanos: (i128::from(bytes) * NANO).min(MAX), format: Format::BinarySi }

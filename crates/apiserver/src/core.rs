@@ -22,6 +22,7 @@ use crate::kubelet::Kubelets;
 use crate::metrics::Metrics;
 use crate::paths::StoreProbe;
 use crate::request::{Options, Target, Verb};
+use crate::resource_metrics::Sampler;
 use crate::scheduler::Schedulers;
 use crate::user::User;
 use crate::webhook::Webhooks;
@@ -40,6 +41,7 @@ pub struct Core {
     /// Whether there are profiles of this process.
     pub profiling: bool,
     pub kubelets: Kubelets,
+    pub sampler: Sampler,
     pub schedulers: Schedulers,
     pub webhooks: Webhooks,
     pub metrics: Metrics,

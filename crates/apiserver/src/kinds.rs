@@ -20,6 +20,8 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
+pub mod forms;
+mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
 mod job;
@@ -39,6 +41,7 @@ mod priority_class;
 mod rbac;
 mod replica_set;
 mod replication_controller;
+mod resource_metrics;
 mod resource_quota;
 mod rules;
 mod runtime_class;
@@ -326,6 +329,8 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&deployment::Rules),
     of(&endpoint_slice::Rules),
     of(&endpoints::Rules),
+    of(&horizontal_pod_autoscaler::Rules),
+    of(&horizontal_pod_autoscaler::OlderRules),
     of(&ingress::Rules),
     of(&ingress_class::Rules),
     of(&job::Rules),
@@ -375,6 +380,9 @@ fn key(row: &KindRow) -> Key<'_> {
 
 /// The strategy of a kind that has objects.
 pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
+    if row.computed {
+        return &resource_metrics::Rules;
+    }
     if row.custom.is_some() {
         return &custom::Rules;
     }

@@ -10,6 +10,7 @@
 //!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
 //! - Custom resources: [`definitions`], [`conversion`]. Servers that they name: [`webhook`].
+//! - What nodes and pods use: [`resource_metrics`].
 //!
 //! Entry point: [`wire::start`], which `skiff-apiserver`'s `main.rs` and tests call. It must not
 //! know any other component.
@@ -44,6 +45,7 @@ mod pipeline;
 mod references;
 mod registry;
 mod request;
+mod resource_metrics;
 mod response;
 pub mod rest;
 mod scan;

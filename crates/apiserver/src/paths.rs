@@ -127,10 +127,11 @@ fn openapi_document(
     path: &str,
     accept: &str,
 ) -> Result<Response, ApiError> {
-    let definitions = |name: &str| {
-        let found = core.cache.resource(CustomResourceDefinition::ROW).get(name)?;
-        serde_json::from_slice(&found.json).ok()
-    };
+    let definitions =
+        |name: &str| match core.cache.resource(CustomResourceDefinition::ROW).get(name) {
+            Some(found) => serde_json::from_slice(&found.json).ok(),
+            None => api::metrics::definition(name),
+        };
     let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     let forms = ["com.github.proto-openapi.spec.v2", "json", "*/*"];
     if path == "/openapi/v2" && negotiate::first_of(accept, &forms) == Some(0) {

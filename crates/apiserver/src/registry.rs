@@ -25,7 +25,7 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub struct Kinds {
     by_plural: HashMap<Text, Vec<KindRef>>,
-    /// The core group first, custom groups last.
+    /// The core group first, then built-in ones, custom ones, and `metrics.k8s.io`.
     groups: Vec<Group>,
     /// Rises with every change of the custom kinds.
     pub generation: u64,
@@ -46,6 +46,12 @@ impl Kinds {
         kinds.groups[built_in..].sort_by(|one, other| one.name.cmp(&other.name));
         for group in &mut kinds.groups {
             group.versions.sort_by(|one, other| definition::version_order(one, other));
+        }
+        // Last, as metrics-server's APIService has it, so that `nodes` and `pods` are the core's.
+        for row in api::metrics::rows() {
+            if kinds.by_resource(&row.group, &row.version, &row.plural).is_none() {
+                kinds.add(row);
+            }
         }
         kinds
     }

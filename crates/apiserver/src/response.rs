@@ -58,6 +58,7 @@ pub fn bounded(warnings: &[String]) -> Vec<String> {
 pub struct ListAnswer {
     pub row: KindRef,
     pub items: Vec<Arc<Version>>,
+    /// 0: of objects that are computed.
     pub revision: u64,
     pub continue_token: String,
     pub remaining: Option<u64>,

@@ -5,7 +5,7 @@ pub mod create;
 pub mod current;
 pub mod delete;
 pub mod delete_collection;
-pub mod events;
+pub mod forms;
 pub mod patch;
 pub mod read;
 pub mod update;
@@ -16,7 +16,9 @@ use api::{ApiError, KindRef};
 
 use crate::cache::Version;
 use crate::core::Call;
+use crate::kinds;
 use crate::request::{Request, Verb};
+use crate::resource_metrics;
 use crate::response::{ObjectAnswer, Response};
 use crate::subresources;
 
@@ -36,8 +38,11 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     if !own_door.contains(&call.target.subresource.as_str()) {
         return subresources::handle(call, request).await;
     }
-    if events::is_events_v1(row) {
-        return events::answer(call, request).await;
+    if let Some(form) = kinds::forms::of(row) {
+        return forms::answer(form, call, request).await;
+    }
+    if row.computed {
+        return resource_metrics::answer(call).await;
     }
     if !row.stored {
         return subresources::answer_review(call, request).await;

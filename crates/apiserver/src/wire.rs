@@ -24,6 +24,7 @@ use crate::kubelet::{KubeletTls, Kubelets};
 use crate::metrics::Metrics;
 use crate::paths::StoreProbe;
 use crate::pipeline::Pipelines;
+use crate::resource_metrics::Sampler;
 use crate::scheduler::Schedulers;
 use crate::server::{self, Running, Tls};
 use crate::webhook::Webhooks;
@@ -59,6 +60,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         anonymous_auth: config.anonymous_auth,
         profiling: config.profiling,
         kubelets: Kubelets::new(kubelet_tls.clone()),
+        sampler: Sampler::default(),
         schedulers: Schedulers::new(kubelet_tls),
         webhooks: Webhooks::default(),
         metrics: Metrics::default(),

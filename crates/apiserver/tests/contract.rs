@@ -9,6 +9,8 @@ mod access;
 mod admission;
 #[path = "contract/admission_webhooks.rs"]
 mod admission_webhooks;
+#[path = "contract/autoscalers.rs"]
+mod autoscalers;
 #[path = "contract/bad_input.rs"]
 mod bad_input;
 #[path = "contract/certificates.rs"]
@@ -49,6 +51,8 @@ mod policies;
 mod profiling;
 #[path = "contract/quota.rs"]
 mod quota;
+#[path = "contract/resource_metrics.rs"]
+mod resource_metrics;
 #[path = "contract/roles.rs"]
 mod roles;
 #[path = "contract/selectors.rs"]

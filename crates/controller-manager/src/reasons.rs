@@ -4,7 +4,6 @@ use testkit::reasons::Occurs::{self, Here, Never};
 use testkit::reasons::check;
 
 const NOT_ATTACHED: Occurs = Never("volumes are not attached to nodes");
-const NOT_SCALED: Occurs = Never("there is no autoscaling");
 const NO_RECYCLING: Occurs = Never("volumes are not recycled: the status says so");
 const NO_HINTS: Occurs = Never("hints by topology are deprecated, and not given");
 const NO_ROLLBACK: Occurs = Never("only the removed extensions/v1beta1 had it");
@@ -159,10 +158,21 @@ const REASONS: &[(&str, &[(&str, Occurs)])] = &[
     (
         "autoscaling",
         &[
-            ("SuccessfulRescale", NOT_SCALED),
-            ("FailedRescale", NOT_SCALED),
-            ("FailedGetResourceMetric", NOT_SCALED),
-            ("FailedComputeMetricsReplicas", NOT_SCALED),
+            ("SuccessfulRescale", Here),
+            ("FailedRescale", Here),
+            ("FailedGetScale", Here),
+            ("SelectorRequired", Here),
+            ("InvalidSelector", Here),
+            ("FailedGetResourceMetric", Here),
+            ("FailedGetContainerResourceMetric", Here),
+            ("FailedGetPodsMetric", Here),
+            ("FailedGetObjectMetric", Here),
+            ("FailedGetExternalMetric", Here),
+            ("InvalidMetricSourceType", Here),
+            ("FailedComputeMetricsReplicas", Here),
+            ("FailedUpdateStatus", Never("a status that is not written is tried again")),
+            ("FailedConvertHPA", Never("the version that is stored is read")),
+            ("AmbiguousSelector", Never("other autoscalers of the same pods are not looked for")),
         ],
     ),
 ];

@@ -45,8 +45,9 @@ pub(crate) struct Wiring {
     pub recorder: EventRecorder,
     pub clock: SharedClock,
     pub informers: SharedInformers,
-    /// The kinds that there are, once a controller needs them.
-    pub kinds: Arc<Kinds>,
+    kinds: Arc<Kinds>,
+    /// Whether they are kept up to date: once a controller needs them.
+    follows_kinds: bool,
     graph: Option<SharedGraph>,
     stop: CancellationToken,
     ready: watch::Sender<bool>,
@@ -63,6 +64,7 @@ impl Wiring {
             clock,
             informers: SharedInformers::default(),
             kinds: Arc::default(),
+            follows_kinds: false,
             graph: None,
             stop,
             ready: watch::Sender::new(false),
@@ -82,14 +84,22 @@ impl Wiring {
         )));
     }
 
+    /// The kinds that there are.
+    pub fn kinds(&mut self) -> Arc<Kinds> {
+        if !std::mem::replace(&mut self.follows_kinds, true) {
+            self.caches.push(self.kinds.start(&self.own));
+        }
+        self.kinds.clone()
+    }
+
     /// The metadata graph, which is filled as soon as one controller needs it.
     fn graph(&mut self) -> &mut SharedGraph {
-        let (own, caches, kinds) = (&self.own, &mut self.caches, &self.kinds);
+        let kinds = self.kinds();
+        let (own, caches) = (&self.own, &mut self.caches);
         self.graph.get_or_insert_with(|| {
             let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
             let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
-            caches.push(kinds.start(own));
-            caches.extend(feed.start(own, kinds));
+            caches.extend(feed.start(own, &kinds));
             SharedGraph {
                 graph: feed.graph,
                 collector: Some(collector),
@@ -172,6 +182,7 @@ const CONTROLLERS: &[Row] = &[
     row("statefulset-controller", "statefulset-controller", |wiring, _| controllers::statefulset::start(wiring)),
     row("cronjob-controller", "cronjob-controller", |wiring, _| controllers::cronjob::start(wiring)),
     row("ttl-after-finished-controller", "ttl-after-finished-controller", |wiring, _| controllers::ttl_after_finished::start(wiring)),
+    row("horizontal-pod-autoscaler-controller", "horizontal-pod-autoscaler", |wiring, _| controllers::horizontal_pod_autoscaler::start(wiring)),
     row("disruption-controller", "disruption-controller", |wiring, _| controllers::disruption::start(wiring)),
     row("persistentvolumeclaim-protection-controller", "pvc-protection-controller", |wiring, _| controllers::storage_protection::start_claims(wiring)),
     row("persistentvolume-protection-controller", "pv-protection-controller", |wiring, _| controllers::storage_protection::start_volumes(wiring)),

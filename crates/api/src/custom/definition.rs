@@ -61,6 +61,13 @@ pub fn names(definition: &CustomResourceDefinition) -> Option<KindRow> {
     holds(definition, ESTABLISHED).then(|| named(definition, version, &[], None))
 }
 
+/// The row of a definition's version if its objects are not stored but computed.
+pub(crate) fn computed(definition: &CustomResourceDefinition) -> Option<KindRow> {
+    let version = definition.spec.versions.first()?;
+    let row = row(definition, version, &version.name, &[]);
+    Some(KindRow { stored: false, computed: true, singular: "".into(), ..row })
+}
+
 /// What a definition makes.
 #[derive(Debug, Default)]
 pub struct Rows {
@@ -179,6 +186,7 @@ fn named(
         selectable: selectable.to_vec().into(),
         stored: true,
         form: false,
+        computed: false,
         custom,
     }
 }

@@ -79,6 +79,15 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ("generic-garbage-collector", &[
         ("*", "*", "get,list,watch,patch,update,delete"),
     ]),
+    ("horizontal-pod-autoscaler", &[
+        ("autoscaling", "horizontalpodautoscalers", READ),
+        ("autoscaling", "horizontalpodautoscalers/status", "update"),
+        ("*", "*/scale", "get,update"),
+        ("", "pods", "list"),
+        ("metrics.k8s.io", "pods", "list"),
+        ("custom.metrics.k8s.io", "*", "get,list"),
+        ("external.metrics.k8s.io", "*", "get,list"),
+    ]),
     ("job-controller", &[
         ("batch", "jobs", "get,list,watch,update,patch"),
         ("batch", "jobs/status", "update"),
@@ -253,6 +262,7 @@ mod tests {
             let plural = resource.split('/').next().unwrap_or_default();
             plural == "*"
                 || api::kind::KINDS.iter().any(|row| row.group == group && row.plural == plural)
+                || api::metrics::rows().any(|row| row.group == group && row.plural == plural)
         };
         for rule in roles().chain([manager_role()]).flat_map(|role| role.rules.unwrap()) {
             let groups = rule.api_groups.unwrap();

@@ -282,6 +282,13 @@ fn user_roles() -> Vec<ClusterRole> {
     );
     let both = |first: &[PolicyRule], second: &[PolicyRule]| [first, second].concat();
     let edit_rules = both(&edit, &view);
+    let mut metrics_role = aggregated(
+        "system:aggregated-metrics-reader",
+        to_view,
+        vec![rule(api::metrics::GROUP, "pods,nodes", READ)],
+    );
+    let labels_of_all = [to_view, to_edit, to_admin].map(|to| (to, "true"));
+    metrics_role.metadata.labels = labels(&labels_of_all);
     let mut view_role = aggregating("view", to_view, view.clone());
     view_role.metadata.labels = labels(&[(to_edit, "true")]);
     let mut edit_role = aggregating("edit", to_edit, edit_rules.clone());
@@ -290,6 +297,7 @@ fn user_roles() -> Vec<ClusterRole> {
         aggregated("system:aggregate-to-view", to_view, view),
         aggregated("system:aggregate-to-edit", to_edit, edit),
         aggregated("system:aggregate-to-admin", to_admin, admin.clone()),
+        metrics_role,
         view_role,
         edit_role,
         aggregating("admin", to_admin, both(&admin, &edit_rules)),

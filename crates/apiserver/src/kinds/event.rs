@@ -2,6 +2,7 @@
 
 pub mod conversion;
 
+use api::schema::zero::is_zero_time;
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource};
@@ -149,4 +150,42 @@ fn source(event: &Event) -> String {
     let component = first(&source.component, &event.reporting_component);
     let instance = first(&source.host, &event.reporting_instance);
     if instance.is_empty() { component } else { format!("{component}, {instance}") }
+}
+
+/// Fields of an Event of the newer group that must be unset: it has `eventTime` and `series` instead.
+const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
+
+/// What the newer group requires of a new Event (`ValidateEventCreate`).
+pub fn check_new(event: &Value) -> Errors {
+    let mut errors = Vec::new();
+    if event["eventTime"].is_null() {
+        errors.push(FieldError::required("eventTime", ""));
+    }
+    let kind = event["type"].as_str().unwrap_or_default();
+    if !matches!(kind, "Normal" | "Warning") {
+        let problem = format!("has invalid value: {kind}");
+        errors.push(FieldError::invalid("type", "", problem));
+    }
+    if let Some(series) = event["series"].as_object() {
+        if series.get("count").and_then(Value::as_i64).unwrap_or(0) < 2 {
+            let problem = "should be at least 2";
+            errors.push(FieldError::invalid("series.count", "", problem));
+        }
+        let observed = series.get("lastObservedTime").and_then(Value::as_str);
+        if observed.is_none_or(is_zero_time) {
+            errors.push(FieldError::required("series.lastObservedTime", ""));
+        }
+    }
+    for field in DEPRECATED {
+        let set = match &event[field] {
+            Value::Null => false,
+            Value::Object(parts) => !parts.is_empty(),
+            Value::Number(number) => number.as_i64() != Some(0),
+            _ => true,
+        };
+        if set {
+            errors.push(FieldError::invalid(field, "", "needs to be unset"));
+        }
+    }
+    errors
 }

@@ -31,6 +31,9 @@ pub fn of_kind(row: &KindRow, schemas: &mut Schemas<'_>, paths: &mut Map<String,
     let collection = format!("{root}{within}/{}", row.plural);
     let mut builder = Builder { row, schemas, paths };
     let whole = Item { named: false, namespaced: row.namespaced(), subresource: "" };
+    if row.computed {
+        return builder.reads(&root, within, &object, &list);
+    }
     if !row.has_objects() {
         let create = builder.create(&whole, &object);
         return builder.add(collection, &whole, vec![create], &[parameters::PRETTY]);
@@ -262,6 +265,20 @@ impl Builder<'_, '_> {
             let connect = connect.collect();
             let path = if end.is_empty() { path.to_owned() } else { format!("{path}/{{path}}") };
             self.add(path, item, connect, parameters::of_stream(item.subresource));
+        }
+    }
+
+    /// What there is of a kind whose objects are computed.
+    fn reads(&mut self, root: &str, within: &str, object: &Value, list: &Value) {
+        let plural = &self.row.plural;
+        let (collection, all) = (format!("{root}{within}/{plural}"), format!("{root}/{plural}"));
+        let whole = Item { named: false, namespaced: self.row.namespaced(), subresource: "" };
+        let single = Item { named: true, ..whole };
+        let get = self.get(&single, object);
+        self.add(format!("{collection}/{{name}}"), &single, vec![get], &[parameters::PRETTY]);
+        for (path, item) in [(collection, whole), (all, Item { namespaced: false, ..whole })] {
+            let list = self.list(&item, list);
+            self.add(path, &item, vec![list], &[parameters::PRETTY]);
         }
     }
 

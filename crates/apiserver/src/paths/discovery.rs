@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::kinds::forms;
 use crate::registry::{Group, Kinds};
 use crate::response::Response;
 
@@ -284,16 +285,18 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<ApiResourc
 /// Tells clients whether objects are stored in another version than before: the first eight bytes
 /// of the hash of the stored kind (upstream's `discovery.StorageVersionHash`).
 fn storage_version_hash(row: &KindRow) -> Option<String> {
-    // Events of both groups are stored as those of the core group.
-    let group = if row.kind == "Event" && row.custom.is_none() { "" } else { &row.group };
+    let stored = forms::stored(row);
     let custom = row.custom.as_ref();
-    let version = custom.map_or(&*row.version, |custom| &custom.storage_version);
-    let stored = format!("{group}/{version}/{}", row.kind);
+    let version = custom.map_or(&*stored.version, |custom| &custom.storage_version);
+    let stored = format!("{}/{version}/{}", stored.group, row.kind);
     let hash = &Sha256::digest(stored)[..8];
     row.has_objects().then(|| base64::engine::general_purpose::STANDARD.encode(hash))
 }
 
 fn verbs(row: &KindRow) -> &'static [&'static str] {
+    if row.computed {
+        return &["get", "list"];
+    }
     if !row.has_objects() {
         return &["create"];
     }
@@ -448,6 +451,7 @@ mod tests {
             ("", "events", Some("r2yiGXH7wu8=")),
             ("events.k8s.io", "events", Some("r2yiGXH7wu8=")),
             ("apps", "deployments", Some("8aSe+NMegvE=")),
+            ("autoscaling", "horizontalpodautoscalers", Some("qwQve8ut294=")),
             ("", "bindings", None),
             ("authentication.k8s.io", "tokenreviews", None),
         ];

@@ -157,7 +157,13 @@ impl Pieces {
 
 /// Everything of a list before the first item.
 fn list_head(out: &mut BytesMut, kind: &str, api_version: &str, list: &ListAnswer) {
-    out.put_slice(format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{\"resourceVersion\":\"{}\"", list.revision).as_bytes());
+    out.put_slice(
+        format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{")
+            .as_bytes(),
+    );
+    if list.revision > 0 {
+        out.put_slice(format!("\"resourceVersion\":\"{}\"", list.revision).as_bytes());
+    }
     if !list.continue_token.is_empty() {
         out.put_slice(format!(",\"continue\":\"{}\"", list.continue_token).as_bytes());
     }

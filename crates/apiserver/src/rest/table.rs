@@ -76,7 +76,9 @@ pub fn table_head(
     let columns = columns_of(row);
     let mut metadata = json!({});
     if let Some(list) = list {
-        metadata["resourceVersion"] = list.revision.to_string().into();
+        if list.revision > 0 {
+            metadata["resourceVersion"] = list.revision.to_string().into();
+        }
         if !list.continue_token.is_empty() {
             metadata["continue"] = list.continue_token.clone().into();
         }

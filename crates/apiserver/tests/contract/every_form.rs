@@ -59,6 +59,13 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
             json!({"spec": {"policyName": "p", "validationActions": ["Deny"],
                 "paramRef": {"name": "n", "parameterNotFoundAction": "Allow"}}}),
         ),
+        (
+            "horizontalpodautoscalers",
+            json!({"spec": {"minReplicas": 2, "maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+                "metrics": [{"type": "Pods", "pods": {"metric": {"name": "m", "selector": {"matchLabels": {"a": "b"}}},
+                    "target": {"type": "AverageValue", "averageValue": "100m"}}}],
+                "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5, "tolerance": "50m"}}}}),
+        ),
         ("mutatingwebhookconfigurations", webhooks()),
         ("validatingwebhookconfigurations", webhooks()),
         (

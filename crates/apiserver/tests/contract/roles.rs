@@ -14,6 +14,8 @@ const CLUSTER_ROLES: &[&str] = &[
     "system:aggregate-to-admin",
     "system:aggregate-to-edit",
     "system:aggregate-to-view",
+    // metrics-server's.
+    "system:aggregated-metrics-reader",
     "system:auth-delegator",
     "system:basic-user",
     "system:certificates.k8s.io:certificatesigningrequests:nodeclient",

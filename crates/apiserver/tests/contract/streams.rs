@@ -15,7 +15,7 @@ use crate::server::{Rest, Server};
 
 const POD: &str = "/api/v1/namespaces/default/pods/p";
 /// The only name that a test's certificates are valid for.
-const NODE: &str = "localhost";
+pub const NODE: &str = "localhost";
 const STREAMS: &[&str] = &["log", "exec", "attach", "portforward"];
 /// Subresources that must never be opened as a stream over gRPC, and never dial anything.
 const OTHERS: &[&str] =
@@ -35,8 +35,22 @@ const PROXIED: &[(&str, &str)] = &[
 type Frames = Pin<Box<dyn Stream<Item = Result<api_pb::Frame, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<pb::LogChunk, Status>> + Send>>;
 
+/// A node that always uses 250 millicores, all of it in the container `c` of the pod `p`.
+fn summary() -> serde_json::Value {
+    let now = clock::now();
+    let figures = json!({
+        "startTime": "2026-01-01T00:00:00Z",
+        "cpu": {"time": now.to_string(), "usageCoreNanoSeconds": now.as_nanosecond() / 4},
+        "memory": {"workingSetBytes": 3 << 20},
+    });
+    let mut container = figures.clone();
+    container["name"] = "c".into();
+    json!({"node": figures, "pods": [
+        {"podRef": {"name": "p", "namespace": "default"}, "containers": [container]}]})
+}
+
 #[derive(Clone, Default)]
-struct Record(Arc<Mutex<Vec<&'static str>>>);
+pub struct Record(Arc<Mutex<Vec<&'static str>>>);
 
 impl Record {
     fn add(&self, call: &'static str) -> Result<Response<Frames>, Status> {
@@ -44,7 +58,7 @@ impl Record {
         Ok(Response::new(Box::pin(futures::stream::pending())))
     }
 
-    fn take(&self) -> Vec<&'static str> {
+    pub fn take(&self) -> Vec<&'static str> {
         std::mem::take(&mut *self.0.lock())
     }
 }
@@ -88,7 +102,8 @@ impl pb::kubelet_server::Kubelet for Record {
         &self,
         _: Request<pb::StatsRequest>,
     ) -> Result<Response<pb::StatsResponse>, Status> {
-        Err(Status::unimplemented("stats"))
+        self.0.lock().push("stats");
+        Ok(Response::new(pb::StatsResponse { json: summary().to_string().into() }))
     }
 
     async fn metrics(
@@ -111,7 +126,7 @@ fn user(rights: &[&str]) -> String {
 }
 
 /// A node whose kubelet keeps the record, a running pod on it, and a user for each of the rights.
-async fn prepare(server: &Server) -> Record {
+pub async fn prepare(server: &Server) -> Record {
     let (certificate, key) = server.identity("kubelet", &[]);
     let pair =
         rpc::tls::KeyPair { certificate_pem: certificate.into_bytes(), key_pem: key.into_bytes() };

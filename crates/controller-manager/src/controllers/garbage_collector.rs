@@ -43,7 +43,7 @@ pub fn start(
 ) {
     let controller = GarbageCollector {
         live: Live::new(wiring.client.clone()),
-        kinds: wiring.kinds.clone(),
+        kinds: wiring.kinds(),
         recorder: wiring.recorder.named("garbage-collector-controller"),
         graph,
         trigger,

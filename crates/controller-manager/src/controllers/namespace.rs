@@ -55,7 +55,7 @@ pub fn start(wiring: &mut Wiring, (trigger, requests): (Trigger, Requests)) {
     });
     let controller = Namespaces {
         client: wiring.client.clone(),
-        kinds: wiring.kinds.clone(),
+        kinds: wiring.kinds(),
         clock: wiring.clock.clone(),
         namespaces: wiring.informers.namespaces.cache(),
     };

@@ -63,7 +63,7 @@ pub fn start(
         services: informers.services.cache(),
         claims: informers.persistent_volume_claims.cache(),
         graph,
-        kinds: wiring.kinds.clone(),
+        kinds: wiring.kinds(),
     };
     wiring.run(controller, requests);
 }

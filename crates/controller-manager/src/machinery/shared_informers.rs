@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -69,6 +70,7 @@ informers! {
     controller_revisions: ControllerRevision, owner_index, keep;
     jobs: Job, owner_index, keep;
     cron_jobs: CronJob, none, keep;
+    horizontal_pod_autoscalers: HorizontalPodAutoscaler, none, keep;
     pod_disruption_budgets: PodDisruptionBudget, none, keep;
     resource_quotas: ResourceQuota, none, keep;
     persistent_volumes: PersistentVolume, none, keep;

@@ -41,6 +41,9 @@ const CASES: &[Case] = &[
         let web = &all["web"];
         web["metadata"]["annotations"]["deployment.kubernetes.io/revision"] == "1" && web["status"]["observedGeneration"] == 1
     } },
+    Case { flags: &["horizontal-pod-autoscaler-controller"], kind: ("autoscaling/v2", "HorizontalPodAutoscaler"), done: |all| {
+        all["scaler"]["status"]["conditions"][0]["reason"] == "SucceededRescale" && all["scaler"]["status"]["desiredReplicas"] == 2
+    } },
     Case { flags: &["daemonset-controller"], kind: ("apps/v1", "DaemonSet"), done: |all| all["ds"]["status"]["numberAvailable"] == 2 },
     Case { flags: &["job-controller"], kind: ("batch/v1", "Job"), done: |all| all["good"]["status"]["succeeded"] == 2 && all["good"]["status"]["completionTime"].is_string() },
     Case { flags: &["statefulset-controller"], kind: ("apps/v1", "StatefulSet"), done: |all| all["db"]["status"]["replicas"] == 1 },
@@ -164,6 +167,10 @@ fn objects() -> Vec<Value> {
         json!({
             "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "budget"},
             "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "set"}}},
+        }),
+        json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "scaler"},
+            "spec": {"minReplicas": 2, "maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}},
         }),
         claim("claim"),
         demand,

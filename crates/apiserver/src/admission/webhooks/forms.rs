@@ -1,11 +1,10 @@
 //! Objects in the version that a webhook's rules name.
 
-use api::{ApiError, Kind, KindRef};
-use k8s_openapi::api::core::v1::Event as CoreEvent;
+use api::{ApiError, KindRef};
 use serde_json::Value;
 
 use super::asked::Asked;
-use crate::kinds::event::conversion;
+use crate::kinds;
 
 /// The objects of a request in other versions, made when they are first needed.
 #[derive(Default)]
@@ -85,11 +84,7 @@ async fn convert(
         return Err(ApiError::internal("what a webhook has left is no object"));
     }
     if from.custom.is_none() {
-        // Events are the only built-in kind with two forms.
-        return Ok(match *from == *CoreEvent::ROW {
-            true => conversion::from_core(object.clone()),
-            false => conversion::to_core(object.clone()),
-        });
+        return Ok(kinds::forms::convert(from, object.clone()));
     }
     asked.call.core.converted_value(from, to, object).await
 }

@@ -8,8 +8,7 @@ use api::{ApiError, Kind, KindRef, KindRow};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, RuleWithOperations,
 };
-use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace};
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::core::v1::Namespace;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use super::configuration::{Hook, Phase};
 use super::forms::Forms;
 use crate::authz::Attributes;
 use crate::core::{Call, Core};
+use crate::kinds;
 use crate::request::Origin;
 use crate::user::User;
 
@@ -128,11 +128,7 @@ pub fn equivalents_of(call: Call<'_>, resource: &KindRef) -> Vec<KindRef> {
             .filter_map(|version| kinds.by_resource(&resource.group, version, &resource.plural))
             .collect();
     }
-    let events: [&'static KindRow; 2] = [CoreEvent::ROW, Event::ROW];
-    match events.iter().position(|row| *resource == **row) {
-        Some(at) => vec![events[1 - at].into()],
-        None => Vec::new(),
-    }
+    kinds::forms::others(resource).into_iter().map(KindRef::from).collect()
 }
 
 /// Whether a rule names a request to this version of its resource.
