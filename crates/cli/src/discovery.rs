@@ -1,6 +1,8 @@
 //! Which resources the server serves, from aggregated discovery, so that custom resources are
 //! included.
 
+use std::collections::HashSet;
+
 use anyhow::{Context, bail};
 use client::Client;
 use rpc::api_v1::Target;
@@ -107,6 +109,12 @@ impl Resources {
         Ok(Self(all))
     }
 
+    /// Every resource in its group's preferred version of those that have it.
+    pub fn preferred(&self) -> impl Iterator<Item = &Resource> {
+        let mut seen = HashSet::new();
+        self.0.iter().filter(move |one| seen.insert((&one.group, &one.plural)))
+    }
+
     /// The resource that `pods`, `po`, `pod`, `deploy.apps` or `deployments.v1.apps` names.
     pub fn find(&self, word: &str) -> anyhow::Result<&Resource> {
         match self.0.iter().find(|resource| resource.is_named(word)) {
@@ -123,8 +131,7 @@ impl Resources {
         let mut found: Vec<&Resource> = Vec::new();
         for word in words.split(',').filter(|word| !word.is_empty()) {
             let category: Vec<&Resource> = self
-                .0
-                .iter()
+                .preferred()
                 .filter(|resource| resource.categories.iter().any(|category| category == word))
                 .collect();
             let named = if category.is_empty() { vec![self.find(word)?] } else { category };
@@ -202,6 +209,18 @@ mod tests {
             resource("apps", "Deployment", "deployments", "deploy", &["all"]),
             resource("", "ConfigMap", "configmaps", "cm", &[]),
         ])
+    }
+
+    /// A resource of several versions is listed once, and one by one when a version is named.
+    #[test]
+    fn a_category_has_preferred_versions_only() {
+        let mut all = resources();
+        let old = Resource { version: "v1beta1".into(), ..all.0[1].clone() };
+        all.0.push(old.clone());
+        let found = all.find_all("all").unwrap();
+        assert_eq!(found, [&all.0[0], &all.0[1]]);
+        assert_eq!(all.find("deployments.v1beta1.apps").unwrap(), &old);
+        assert_eq!(all.preferred().count(), 3);
     }
 
     #[test]

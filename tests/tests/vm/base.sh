@@ -22,7 +22,7 @@ cp /etc/resolv.conf "$rootfs/etc/resolv.conf"
 mkdir -p "$rootfs/etc/initramfs-tools/conf.d"
 echo MODULES=list >"$rootfs/etc/initramfs-tools/conf.d/small"
 printf '%s\n' virtio_pci virtio_blk ext4 >"$rootfs/etc/initramfs-tools/modules"
-DEBIAN_FRONTEND=noninteractive unshare --mount --pid --fork chroot "$rootfs" sh -eu -c '
+TMPDIR=/tmp DEBIAN_FRONTEND=noninteractive unshare --mount --pid --fork chroot "$rootfs" sh -eu -c '
     mount -t proc proc /proc
     apt-get update -qq
     apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold \

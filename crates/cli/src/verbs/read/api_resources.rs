@@ -52,7 +52,8 @@ impl ApiResources {
         };
         let client = connection.client()?;
         let resources = Resources::discover(&client).await?;
-        let mut found: Vec<&Resource> = resources.0.iter().filter(|one| self.wants(one)).collect();
+        let mut found: Vec<&Resource> =
+            resources.preferred().filter(|one| self.wants(one)).collect();
         match self.sort_by.as_deref() {
             None => found.sort_by_key(|one| (&one.group, &one.plural)),
             Some("name") => found.sort_by_key(|one| &one.plural),
