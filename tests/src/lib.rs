@@ -13,3 +13,15 @@ pub mod bench;
 pub mod device_plugin;
 pub mod pods;
 pub mod web;
+
+/// The cluster's programs. Where they are copied they are stripped, to a third of their size.
+pub const PROGRAMS: [&str; 8] = [
+    "skiff",
+    "skiff-apiserver",
+    "skiff-scheduler",
+    "skiff-controller-manager",
+    "skiff-kubelet",
+    "skiff-log",
+    "skiff-proxy",
+    "skiff-dns",
+];

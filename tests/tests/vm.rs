@@ -6,20 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use testkit::{cluster, suite, tools};
+use tests::PROGRAMS;
 
 /// Everything takes ten times as long there.
 const TIMEOUT: Duration = Duration::from_secs(420);
 const MEMORY_MIB: &str = "2048";
-const PROGRAMS: [&str; 8] = [
-    "skiff",
-    "skiff-apiserver",
-    "skiff-scheduler",
-    "skiff-controller-manager",
-    "skiff-kubelet",
-    "skiff-log",
-    "skiff-proxy",
-    "skiff-dns",
-];
 
 /// What the machine finds beside the programs.
 const FILES: [&str; 5] = ["run.sh", "nfs.sh", "nfs.yaml", "apparmor.sh", "apparmor.yaml"];

@@ -19,6 +19,8 @@ use crate::structural::rules::value::Val;
 use crate::structural::rules::{self, about};
 pub use access::{Asked, Authorizer, Decision, User};
 
+pub use crate::structural::rules::value::RESERVED;
+
 /// What all match conditions of one webhook may cost together for one request.
 pub const MATCH_BUDGET: u64 = 2_500_000;
 

@@ -4,18 +4,8 @@ use anyhow::{Context, bail, ensure};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use tests::PROGRAMS;
 
-/// The cluster's programs, which are stripped for the images: debug information triples their size.
-const PROGRAMS: [&str; 8] = [
-    "skiff",
-    "skiff-apiserver",
-    "skiff-scheduler",
-    "skiff-controller-manager",
-    "skiff-kubelet",
-    "skiff-log",
-    "skiff-proxy",
-    "skiff-dns",
-];
 /// Prefix of the network namespaces' names; the pid of the test follows.
 const NAMESPACE: &str = "skiff-compose-";
 const IMAGES: [&str; 3] = ["busybox", "testserver-v1", "testserver-v2"];

@@ -182,7 +182,7 @@ impl<'a> Object<'a> {
 }
 
 /// Words that CEL reserves; fields with such names are written `__name__`.
-const RESERVED: &[&str] = &[
+pub const RESERVED: &[&str] = &[
     "true",
     "false",
     "null",

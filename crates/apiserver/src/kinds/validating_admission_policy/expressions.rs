@@ -1,6 +1,6 @@
 //! The expressions of a policy.
 
-use api::cel::Environment;
+use api::cel::{Environment, RESERVED};
 use api::names;
 use api::status::FieldError;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -16,30 +16,6 @@ const ANNOTATIONS_MAX: usize = 20;
 /// Bytes of the expression of an audit annotation.
 const ANNOTATION_BYTES: usize = 5 << 10;
 const REASONS: [&str; 3] = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
-/// Words that are no names in CEL.
-const RESERVED: &[&str] = &[
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
 
 pub fn validate(
     name: &str,
