@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::structural::Structural;
 use crate::structural::rules::check::{Checker, Kind};
+use crate::structural::rules::cost::Place;
 use crate::structural::rules::eval::{Evaluation, Failure};
 use crate::structural::rules::value::Val;
 use crate::structural::rules::{self, about};
@@ -128,7 +129,7 @@ impl Environment {
         if !self.composed.is_empty() {
             kinds.push(("variables", Kind::Schema(&composed.root, false)));
         }
-        let mut checker = Checker::new(kinds);
+        let mut checker = Checker::new(kinds, Place::Nowhere);
         let found = checker.check(&program);
         if !checker.errors.is_empty() {
             let texts = checker.errors.iter();
@@ -136,7 +137,7 @@ impl Environment {
                 texts.map(|problem| about(source, &problem.about, &problem.text)).collect();
             return Err(failed(texts.join("\n")));
         }
-        let kind = found.name();
+        let kind = found.kind.name();
         let is_right = match kind {
             Some(name) => wanted.contains(&name),
             None => !is_untyped(&program, &self.variables),

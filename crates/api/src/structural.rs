@@ -121,9 +121,10 @@ impl Structural {
         });
     }
 
-    /// What is wrong with the validation rules of the schema at `path`.
-    fn rule_errors(&self, path: &str) -> Vec<FieldError> {
-        rules::errors(&self.root, path)
+    /// What is wrong with the validation rules of the schema at `path`. `unchanged`: the schema has
+    /// been accepted before.
+    fn rule_errors(&self, path: &str, unchanged: bool) -> Vec<FieldError> {
+        rules::errors(&self.root, path, unchanged)
     }
 
     /// Duplicates in sets and maps, unless the old object has some, too.

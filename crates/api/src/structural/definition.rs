@@ -115,6 +115,8 @@ struct Options {
     allow_invalid_ca_bundle: bool,
     /// Versions whose selectable fields were too many before, and are unchanged.
     too_many_selectable: Vec<String>,
+    /// Versions whose schemas are those of the old definition.
+    unchanged: Vec<String>,
 }
 
 impl Options {
@@ -140,8 +142,19 @@ impl Options {
             allow_invalid_ca_bundle: !established
                 || old.is_some_and(conversion::has_invalid_ca_bundle),
             too_many_selectable: columns::too_many_before(new, old),
+            unchanged: unchanged(new, old),
         }
     }
+}
+
+/// The names of the versions whose schemas an update leaves as they are.
+fn unchanged(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let name = |version: &Value| text(version.get("name")).to_owned();
+    let is_same = |version: &&Value| {
+        let mut before = old.into_iter().flat_map(versions);
+        before.any(|old| name(old) == name(version) && old.get("schema") == version.get("schema"))
+    };
+    versions(new).filter(is_same).map(name).collect()
 }
 
 /// The versions of a definition.
@@ -303,7 +316,9 @@ fn validate_version(
     let subresources = own("subresources", shared.subresources);
     if let Some(schema) = schema {
         let status = has_status(subresources.or(shared.subresources.flatten()));
-        openapi::validate_version(schema, status, &format!("{path}.schema"), options, errors);
+        let unchanged = options.unchanged.iter().any(|name| name == text(version.get("name")));
+        let path = format!("{path}.schema");
+        openapi::validate_version(schema, status, &path, options, unchanged, errors);
     }
     columns::subresources(subresources, &format!("{path}.subresources"), errors);
     let list = own("additionalPrinterColumns", shared.columns);
@@ -326,7 +341,8 @@ fn validate_shared(shared: &Shared<'_>, options: &Options, errors: &mut Errors) 
     let schema = shared.schema.flatten();
     if let Some(schema) = schema {
         let status = has_status(shared.subresources.flatten());
-        openapi::validate_version(schema, status, "spec.validation", options, errors);
+        let unchanged = !options.unchanged.is_empty();
+        openapi::validate_version(schema, status, "spec.validation", options, unchanged, errors);
     }
     columns::subresources(shared.subresources.flatten(), "spec.subresources", errors);
     columns::columns(shared.columns.flatten(), "spec.additionalPrinterColumns", errors);

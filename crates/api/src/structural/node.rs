@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::format::Format;
 use super::pattern::Pattern;
-use super::rules::Rule;
+use super::rules::{Rule, cost};
 
 /// Deepest nesting of schemas.
 pub const DEPTH_MAX: usize = 100;
@@ -113,6 +113,8 @@ pub struct Node {
     pub additional: Option<Additional>,
     pub items: Option<Box<Node>>,
     pub checks: Option<Box<Checks>>,
+    /// Bytes of the smallest value; zero if rules do not see such values.
+    pub min_size: u32,
     /// `x-kubernetes-validations`
     pub rules: Box<[Rule]>,
 }
@@ -213,7 +215,7 @@ impl Reader {
         if preserve == Some(false) {
             return Err(SchemaError::PreserveFalse);
         }
-        Ok(Node {
+        let mut node = Node {
             ty,
             nullable: flag("nullable"),
             preserve_unknown: preserve == Some(true),
@@ -225,8 +227,11 @@ impl Reader {
             additional: self.additional(schema, depth)?,
             items: self.items(schema, depth)?,
             checks: self.checks(schema, ty, depth)?,
+            min_size: 0,
             rules: super::rules::read(schema),
-        })
+        };
+        node.min_size = cost::smallest(&node);
+        Ok(node)
     }
 
     fn properties(

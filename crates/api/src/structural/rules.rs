@@ -7,6 +7,7 @@
 //! [`BUDGET`].
 
 pub(crate) mod check;
+pub(crate) mod cost;
 pub(crate) mod eval;
 mod functions;
 mod library;
@@ -36,6 +37,8 @@ const NESTING_MAX: usize = 120;
 const BRACKET_NESTING: usize = 4;
 /// Stack of the thread that parses, in bytes: the parser takes up to 100 KB for each bracket.
 const PARSER_STACK: usize = 32 << 20;
+/// How many of the rules that cost most are named when all cost too much.
+const DEAREST: usize = 4;
 /// Bytes of an evaluated message.
 const MESSAGE_MAX: usize = 5 << 10;
 
@@ -217,90 +220,136 @@ pub(crate) fn about(source: &str, name: &str, text: &str) -> String {
     located(source, position(line), position(column), text)
 }
 
-/// What is wrong with the rules of a schema at `path`: they do not compile, or read the old value
-/// where there is none.
-pub fn errors(node: &Node, path: &str) -> Vec<FieldError> {
-    let mut found = Vec::new();
-    walk(node, path, true, None, &mut found);
-    found
+/// What is wrong with the rules of a schema at `path`: they do not compile, read the old value where
+/// there is none, or cost too much. `unchanged`: what each of them costs has been accepted before.
+pub fn errors(node: &Node, path: &str, unchanged: bool) -> Vec<FieldError> {
+    let mut check = Check { unchanged, total: 0, dearest: Vec::new(), errors: Vec::new() };
+    check.walk(node, path, Above { resource: true, uncorrelated: None, times: Some(1) });
+    check.dearest.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
+    if check.total > cost::TOTAL_MAX {
+        let detail = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
+        let dearest = check.dearest.into_iter().take(DEAREST);
+        check.errors.extend(dearest.map(|(path, _)| FieldError::forbidden(path, detail)));
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        let detail = cost::exceeded(what, check.total, cost::TOTAL_MAX);
+        check.errors.push(FieldError::forbidden(path, detail));
+    }
+    check.errors
 }
 
-/// `uncorrelated`: the path of the schema whose elements cannot be found in the old object.
-fn walk(
-    node: &Node,
-    path: &str,
+/// What is known of a schema from those above it.
+#[derive(Clone, Copy)]
+struct Above<'p> {
     resource: bool,
-    uncorrelated: Option<&str>,
-    errors: &mut Vec<FieldError>,
-) {
-    for (index, rule) in node.rules.iter().enumerate() {
-        let path = format!("{path}.x-kubernetes-validations[{index}]");
-        rule_errors(rule, node, resource, &path, uncorrelated, errors);
-    }
-    for (name, property) in node.properties() {
-        walk(property, &format!("{path}.properties[{name}]"), false, uncorrelated, errors);
-    }
-    if let Some(schema) = node.additional_schema() {
-        walk(schema, &format!("{path}.additionalProperties"), false, uncorrelated, errors);
-    }
-    if let Some(items) = node.items.as_deref() {
-        let is_map = matches!(node.list, super::node::ListType::Map(_));
-        let uncorrelated = uncorrelated.or((!is_map).then_some(path));
-        walk(items, &format!("{path}.items"), false, uncorrelated, errors);
-    }
+    /// The path of the schema whose elements cannot be found in the old object.
+    uncorrelated: Option<&'p str>,
+    /// How many values of it an object may have; `None`: there is no limit.
+    times: Option<u64>,
 }
 
-fn rule_errors(
-    rule: &Rule,
-    node: &Node,
-    resource: bool,
-    path: &str,
-    uncorrelated: Option<&str>,
-    errors: &mut Vec<FieldError>,
-) {
-    let kind = Kind::of(node, resource);
-    let old = if rule.optional_old { Kind::Any } else { kind };
-    let variables = vec![("self", kind), ("oldSelf", old)];
-    if let Err(why) = typed(&rule.source, &rule.program, &variables, "bool") {
-        let why = why.unwrap_or_else(|| "cel expression must evaluate to a bool".to_owned());
-        errors.push(FieldError::invalid(format!("{path}.rule"), &*rule.source, why));
-    }
-    if let Some((source, program)) = &rule.message_program
-        && let Err(why) = typed(source, program, &variables, "string")
-    {
-        let why = match why {
-            Some(why) => format!("messageExpression {why}"),
-            None => "messageExpression must evaluate to a string".to_owned(),
-        };
-        errors.push(FieldError::invalid(format!("{path}.messageExpression"), &**source, why));
-    }
-    if rule.uses_old {
-        if let Some(within) = uncorrelated {
-            let why = format!(
-                "oldSelf cannot be used on the uncorrelatable portion of the schema within {within}"
-            );
-            errors.push(FieldError::invalid(format!("{path}.rule"), &*rule.source, why));
+/// A check of all rules of a schema.
+struct Check {
+    unchanged: bool,
+    /// What all of them cost.
+    total: u64,
+    /// Those that cost most, with their paths.
+    dearest: Vec<(String, u64)>,
+    errors: Vec<FieldError>,
+}
+
+impl Check {
+    fn walk(&mut self, node: &Node, path: &str, above: Above<'_>) {
+        for (index, rule) in node.rules.iter().enumerate() {
+            let path = format!("{path}.x-kubernetes-validations[{index}]");
+            self.rule(rule, node, &path, above);
         }
-    } else if rule.optional_old {
-        let why = "may not be set if oldSelf is not used in rule";
-        errors.push(FieldError::invalid(format!("{path}.optionalOldSelf"), true, why));
+        let factor = cost::factor(node);
+        let times = above.times.zip(factor).map(|(times, factor)| times.saturating_mul(factor));
+        let below = Above { resource: false, times, ..above };
+        for (name, property) in node.properties() {
+            self.walk(property, &format!("{path}.properties[{name}]"), below);
+        }
+        if let Some(schema) = node.additional_schema() {
+            self.walk(schema, &format!("{path}.additionalProperties"), below);
+        }
+        if let Some(items) = node.items.as_deref() {
+            let is_map = matches!(node.list, super::node::ListType::Map(_));
+            let uncorrelated = above.uncorrelated.or((!is_map).then_some(path));
+            self.walk(items, &format!("{path}.items"), Above { uncorrelated, ..below });
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule, node: &Node, path: &str, above: Above<'_>) {
+        let kind = Kind::of(node, above.resource);
+        let old = if rule.optional_old { Kind::Any } else { kind };
+        let variables = vec![("self", kind), ("oldSelf", old)];
+        let root = cost::Place::Node(node, above.resource || node.embedded);
+        let times = above.times.unwrap_or_else(|| cost::how_often(node));
+        let field = format!("{path}.rule");
+        match typed(&rule.source, &rule.program, &variables, root, "bool") {
+            Ok(each) => self.costs(field, "estimated rule cost", each.saturating_mul(times)),
+            Err(why) => {
+                let why =
+                    why.unwrap_or_else(|| "cel expression must evaluate to a bool".to_owned());
+                self.errors.push(FieldError::invalid(field, &*rule.source, why));
+            }
+        }
+        if let Some((source, program)) = &rule.message_program {
+            let field = format!("{path}.messageExpression");
+            match typed(source, program, &variables, root, "string") {
+                Ok(cost) => self.costs(field, "estimated messageExpression cost", cost),
+                Err(why) => {
+                    let why = match why {
+                        Some(why) => format!("messageExpression {why}"),
+                        None => "messageExpression must evaluate to a string".to_owned(),
+                    };
+                    self.errors.push(FieldError::invalid(field, &**source, why));
+                }
+            }
+        }
+        if rule.uses_old {
+            if let Some(within) = above.uncorrelated {
+                let why = format!(
+                    "oldSelf cannot be used on the uncorrelatable portion of the schema within {within}"
+                );
+                self.errors.push(FieldError::invalid(format!("{path}.rule"), &*rule.source, why));
+            }
+        } else if rule.optional_old {
+            let why = "may not be set if oldSelf is not used in rule";
+            self.errors.push(FieldError::invalid(format!("{path}.optionalOldSelf"), true, why));
+        }
+    }
+
+    /// Counts what an expression costs in all objects that it is evaluated for.
+    fn costs(&mut self, path: String, what: &str, cost: u64) {
+        if cost > cost::RULE_MAX && !self.unchanged {
+            let detail = cost::exceeded(what, cost, cost::RULE_MAX);
+            self.errors.push(FieldError::forbidden(path.clone(), detail));
+        }
+        self.total = self.total.saturating_add(cost);
+        if cost >= cost::TOTAL_MAX / 100 {
+            self.dearest.push((path, cost));
+        }
     }
 }
 
+/// Checks an expression; returns what it costs at most.
+///
 /// # Errors
 /// Why an expression does not compile, or nothing if only its result is of the wrong type.
 fn typed<'a>(
     source: &str,
     program: &Result<IdedExpr, String>,
     variables: &[(&str, Kind<'a>)],
+    root: cost::Place<'a>,
     wanted: &str,
-) -> Result<(), Option<String>> {
+) -> Result<u64, Option<String>> {
     let program = match program {
         Ok(program) => program,
         Err(why) => return Err(Some(format!("compilation failed: {why}"))),
     };
-    let mut checker = Checker::new(variables.to_vec());
-    let kind = checker.check(program);
+    let mut checker = Checker::new(variables.to_vec(), root);
+    let known = checker.check(program);
     if !checker.errors.is_empty() {
         let texts: Vec<String> = checker
             .errors
@@ -309,9 +358,9 @@ fn typed<'a>(
             .collect();
         return Err(Some(format!("compilation failed: {}", texts.join("\n"))));
     }
-    match kind.name() {
+    match known.kind.name() {
         Some(name) if name != wanted => Err(None),
-        _ => Ok(()),
+        _ => Ok(known.cost),
     }
 }
 

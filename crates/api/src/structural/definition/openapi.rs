@@ -72,12 +72,13 @@ pub fn has_loose_map_keys(schema: Schema<'_>) -> bool {
     !errors.is_empty()
 }
 
-/// Validates the `schema` of a version.
+/// Validates the `schema` of a version. `unchanged`: it is that of the old definition.
 pub fn validate_version(
     validation: &Value,
     has_status: bool,
     path: &str,
     options: &Options,
+    unchanged: bool,
     errors: &mut Errors,
 ) {
     let Some(schema) = validation.get("openAPIV3Schema").filter(|schema| !schema.is_null()) else {
@@ -112,7 +113,7 @@ pub fn validate_version(
         && errors.len() == start
         && let Ok(structural) = &structural
     {
-        errors.extend(structural.rule_errors(&path));
+        errors.extend(structural.rule_errors(&path, unchanged));
     }
     if errors.len() == before
         && let Err(why) = structural

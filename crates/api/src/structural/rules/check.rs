@@ -1,8 +1,9 @@
 //! What can be said of an expression before it is evaluated: variables, functions and fields that do
-//! not exist, and results of the wrong type.
+//! not exist, results of the wrong type, and what it costs at most.
 
 use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 
+use super::cost::{self, Place, Size};
 use super::eval::{self, DEPTH_MAX};
 use super::functions::{FUNCTIONS, NAMESPACED, NAMESPACES};
 use super::identifier;
@@ -28,12 +29,12 @@ pub enum Kind<'a> {
 impl<'a> Kind<'a> {
     pub fn of(node: &'a Node, resource: bool) -> Self {
         match node.ty {
-            Type::String
-                if node.checks.as_deref().is_some_and(|checks| checks.format.is_some()) =>
-            {
-                Self::Any
-            }
-            Type::String => Self::Named("string"),
+            Type::String => Self::Named(match cost::format(node) {
+                "byte" => "bytes",
+                "duration" => "duration",
+                "date" | "date-time" => "timestamp",
+                _ => "string",
+            }),
             Type::Integer => Self::Named("int"),
             Type::Number => Self::Named("double"),
             Type::Boolean => Self::Named("bool"),
@@ -54,10 +55,65 @@ impl<'a> Kind<'a> {
     }
 }
 
+/// What is known of a value.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    pub kind: Kind<'a>,
+    /// Where it is from, if an object has it.
+    pub place: Option<Place<'a>>,
+    size: Option<Size>,
+    /// Of the elements of a list, or the values of a map, that the expression makes.
+    element: Option<Size>,
+    /// The type of such elements.
+    element_name: Option<&'static str>,
+    /// What it costs to evaluate it.
+    pub cost: u64,
+}
+
+impl<'a> Known<'a> {
+    fn new(kind: Kind<'a>, cost: u64) -> Self {
+        let size = cost::of_kind(kind);
+        Self { kind, place: None, size, element: None, element_name: None, cost }
+    }
+
+    fn of_size(self, size: Option<Size>) -> Self {
+        Self { size: size.or(self.size), ..self }
+    }
+
+    fn at(self, place: Place<'a>) -> Self {
+        Self { place: Some(place), ..self }.of_size(place.size())
+    }
+
+    fn of_cost(self, cost: u64) -> Self {
+        Self { cost, ..self }
+    }
+
+    pub fn size(&self) -> Size {
+        self.size.unwrap_or(Size::UNKNOWN)
+    }
+
+    /// Whether its type can be the one of that name.
+    pub fn may_be(&self, name: &str) -> bool {
+        self.kind.name().is_none_or(|known| known == name)
+    }
+
+    /// The type of a list's elements, if it is known.
+    pub fn element_name(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Schema(node, _) => {
+                node.items.as_deref().and_then(|items| Kind::of(items, false).name())
+            }
+            _ => self.element_name,
+        }
+    }
+}
+
 /// The checker of one expression.
 pub struct Checker<'a, 'b> {
-    pub variables: Vec<(&'b str, Kind<'a>)>,
+    variables: Vec<(&'b str, Known<'a>)>,
     pub errors: Vec<Problem>,
+    /// Where the paths begin that upstream has lost: at the first variable.
+    root: Place<'a>,
     depth: usize,
 }
 
@@ -68,62 +124,85 @@ pub struct Problem {
 }
 
 impl<'a, 'b> Checker<'a, 'b> {
-    pub fn new(variables: Vec<(&'b str, Kind<'a>)>) -> Self {
-        Self { variables, errors: Vec::new(), depth: 0 }
+    /// `root`: where the variables are from, for estimates of the cost.
+    pub fn new(variables: Vec<(&'b str, Kind<'a>)>, root: Place<'a>) -> Self {
+        let variables = variables.into_iter();
+        let variables = variables.map(|(name, kind)| (name, Known::new(kind, 1).at(root)));
+        Self { variables: variables.collect(), errors: Vec::new(), root, depth: 0 }
     }
 
-    fn error(&mut self, about: &str, text: String) -> Kind<'a> {
+    fn error(&mut self, about: &str, text: String) -> Known<'a> {
         self.errors.push(Problem { text, about: about.to_owned() });
-        Kind::Any
+        Known::new(Kind::Any, 0)
     }
 
-    pub fn check(&mut self, expr: &'b IdedExpr) -> Kind<'a> {
+    pub fn check(&mut self, expr: &'b IdedExpr) -> Known<'a> {
         if self.depth >= DEPTH_MAX {
             return self.error("", "expression is nested too deeply".to_owned());
         }
         self.depth += 1;
-        let kind = self.expr(expr);
+        let known = self.expr(expr);
         self.depth -= 1;
-        kind
+        known
     }
 
-    fn expr(&mut self, expr: &'b IdedExpr) -> Kind<'a> {
+    fn expr(&mut self, expr: &'b IdedExpr) -> Known<'a> {
         match &expr.expr {
-            Expr::Literal(literal) => Kind::Named(match literal {
-                LiteralValue::Boolean(_) => "bool",
-                LiteralValue::Bytes(_) => "bytes",
-                LiteralValue::Double(_) => "double",
-                LiteralValue::Int(_) => "int",
-                LiteralValue::Null => "null_type",
-                LiteralValue::String(_) => "string",
-                LiteralValue::UInt(_) => "uint",
-            }),
+            Expr::Literal(literal) => {
+                let (name, size) = match literal {
+                    LiteralValue::Boolean(_) => ("bool", 1),
+                    LiteralValue::Bytes(bytes) => ("bytes", bytes.inner().len()),
+                    LiteralValue::Double(_) => ("double", 1),
+                    LiteralValue::Int(_) => ("int", 1),
+                    LiteralValue::Null => ("null_type", 1),
+                    LiteralValue::String(text) => ("string", text.inner().chars().count()),
+                    LiteralValue::UInt(_) => ("uint", 1),
+                };
+                Known::new(Kind::Named(name), 0).of_size(Some(Size::exactly(size as u64)))
+            }
             Expr::Ident(name) => match self.variables.iter().rev().find(|(known, _)| known == name)
             {
-                Some((_, kind)) => *kind,
-                None if eval::is_type(name) => Kind::Named("type"),
+                Some((_, known)) => known.of_cost(1),
+                None if eval::is_type(name) => Known::new(Kind::Named("type"), 1),
                 None => self.undeclared(name),
             },
             Expr::Select(select) => {
                 let operand = self.check(&select.operand);
-                let kind = self.field(operand, &select.field);
-                if select.test { Kind::Named("bool") } else { kind }
+                let field = self.field(operand.kind, &select.field);
+                if select.test {
+                    return Known::new(Kind::Named("bool"), operand.cost);
+                }
+                let step = u64::from(operand.kind.name() == Some("map"));
+                let place = self.below(&operand, |place| place.field(&select.field));
+                Known::new(field, operand.cost.saturating_add(step)).at(place)
             }
             Expr::Call(call) => self.call(&call.func_name, call.target.as_deref(), &call.args),
             Expr::List(list) => {
-                list.elements.iter().for_each(|element| {
-                    self.check(element);
-                });
-                Kind::Named("list")
+                let elements: Vec<_> =
+                    list.elements.iter().map(|element| self.check(element)).collect();
+                let size = Some(Size::exactly(elements.len() as u64));
+                let cost = total(cost::LIST, &elements);
+                let first = elements.first().and_then(|element| element.kind.name());
+                let is_same = |element: &Known<'_>| element.kind.name() == first;
+                let element_name = first.filter(|_| elements.iter().all(is_same));
+                let element = elements.iter().map(Known::size).reduce(Size::or);
+                let element = element.or(Some(Size::exactly(0)));
+                let list = Known::new(Kind::Named("list"), cost).of_size(size);
+                Known { element, element_name, ..list }
             }
             Expr::Map(map) => {
+                let (mut cost, mut element) = (cost::MAP, None);
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        self.check(&entry.key);
-                        self.check(&entry.value);
+                        let (key, value) = (self.check(&entry.key), self.check(&entry.value));
+                        cost = total(cost, &[key, value]);
+                        element = element
+                            .map_or(Some(value.size()), |size: Size| Some(size.or(value.size())));
                     }
                 }
-                Kind::Named("map")
+                let size = Some(Size::exactly(map.entries.len() as u64));
+                let map = Known::new(Kind::Named("map"), cost).of_size(size);
+                Known { element: element.or(Some(Size::exactly(0))), ..map }
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
             Expr::Struct(message) => self.undeclared(&message.type_name),
@@ -131,8 +210,13 @@ impl<'a, 'b> Checker<'a, 'b> {
         }
     }
 
-    fn undeclared(&mut self, name: &str) -> Kind<'a> {
+    fn undeclared(&mut self, name: &str) -> Known<'a> {
         self.error(name, format!("undeclared reference to '{name}' (in container '')"))
+    }
+
+    /// Where what is read of a value is from. Upstream takes what has no path for a variable.
+    fn below(&self, of: &Known<'a>, step: impl FnOnce(Place<'a>) -> Place<'a>) -> Place<'a> {
+        of.place.map_or(self.root, step)
     }
 
     fn field(&mut self, operand: Kind<'a>, name: &str) -> Kind<'a> {
@@ -142,11 +226,11 @@ impl<'a, 'b> Checker<'a, 'b> {
                 access::member(of, name).map_or(Kind::Any, Kind::Named)
             }
             Kind::Named(of) => {
-                self.error(name, format!("type '{of}' does not support field selection"))
+                self.error(name, format!("type '{of}' does not support field selection")).kind
             }
             Kind::Metadata => match name {
                 "name" | "generateName" => Kind::Named("string"),
-                _ => self.error(name, format!("undefined field '{name}'")),
+                _ => self.error(name, format!("undefined field '{name}'")).kind,
             },
             Kind::Schema(node, resource) => {
                 if let Some(schema) = node.additional_schema() {
@@ -162,53 +246,72 @@ impl<'a, 'b> Checker<'a, 'b> {
                 }
                 match node.property(&plain) {
                     Some(property) => Kind::of(property, false),
-                    None => self.error(name, format!("undefined field '{name}'")),
+                    None => self.error(name, format!("undefined field '{name}'")).kind,
                 }
             }
         }
     }
 
-    fn element(&self, range: Kind<'a>) -> Kind<'a> {
-        match range {
+    /// A variable for the elements of a list or the keys of a map.
+    fn iterated(&self, range: &Known<'a>) -> Known<'a> {
+        let kind = match range.kind {
             Kind::Schema(node, _) => match node.items.as_deref() {
                 Some(items) => Kind::of(items, false),
                 None => Kind::Named("string"),
             },
-            _ => Kind::Any,
-        }
+            _ => range.element_name.map_or(Kind::Any, Kind::Named),
+        };
+        let is_map = range.kind.name() == Some("map");
+        let place = self.below(range, |place| if is_map { place.keys() } else { place.elements() });
+        Known::new(kind, 1).of_size(range.element.filter(|_| !is_map)).at(place)
     }
 
-    fn comprehension(&mut self, loop_: &'b ComprehensionExpr) -> Kind<'a> {
+    fn comprehension(&mut self, loop_: &'b ComprehensionExpr) -> Known<'a> {
         let range = self.check(&loop_.iter_range);
-        if let Some(name @ ("bool" | "int" | "double" | "string")) = range.name() {
+        if let Some(name @ ("bool" | "int" | "double" | "string")) = range.kind.name() {
             self.error("", format!("expression of type '{name}' cannot be range of a comprehension (must be list, map, or dynamic)"));
         }
-        let accumulator = self.check(&loop_.accu_init);
+        let start = self.check(&loop_.accu_init);
         let base = self.variables.len();
-        self.variables.push((&loop_.accu_var, accumulator));
-        self.variables.push((&loop_.iter_var, self.element(range)));
-        self.check(&loop_.loop_cond);
-        self.check(&loop_.loop_step);
+        self.variables.push((&loop_.accu_var, start));
+        self.variables.push((&loop_.iter_var, self.iterated(&range)));
+        let condition = self.check(&loop_.loop_cond);
+        let step = self.check(&loop_.loop_step);
         self.variables.truncate(base + 1);
         let result = self.check(&loop_.result);
         self.variables.truncate(base);
-        result
+        let cost =
+            total(self.looped(&range, condition.cost.saturating_add(step.cost)), &[start, result]);
+        let made = Known::new(result.kind, cost);
+        match &loop_.accu_init.expr {
+            Expr::List(_) | Expr::Map(_) => {
+                let (element, element_name) = (step.element, step.element_name);
+                Known { element, element_name, ..made.of_size(Some(range.size())) }
+            }
+            _ => made.of_size(start.size),
+        }
     }
 
-    fn with(&mut self, variables: Vec<(&'b str, Kind<'a>)>, body: &'b IdedExpr) -> Kind<'a> {
+    /// What a loop costs, with what it goes over.
+    fn looped(&self, range: &Known<'a>, each: u64) -> u64 {
+        range.size().max.saturating_mul(each).saturating_add(range.cost)
+    }
+
+    fn with(&mut self, variables: Vec<(&'b str, Known<'a>)>, body: &'b IdedExpr) -> Known<'a> {
         let base = self.variables.len();
         self.variables.extend(variables);
-        let kind = self.check(body);
+        let known = self.check(body);
         self.variables.truncate(base);
-        kind
+        known
     }
 
+    /// What the parser leaves to its caller, or what has its operands evaluated in its own way.
     fn call(
         &mut self,
         name: &'b str,
         target: Option<&'b IdedExpr>,
         args: &'b [IdedExpr],
-    ) -> Kind<'a> {
+    ) -> Known<'a> {
         let qualifier = target.and_then(identifier);
         match (name, qualifier, args) {
             ("bind", Some("cel"), [variable, value, body]) => {
@@ -216,47 +319,82 @@ impl<'a, 'b> Checker<'a, 'b> {
                     return self.error("bind", "invalid variable name".to_owned());
                 };
                 let value = self.check(value);
-                return self.with(vec![(variable, value)], body);
+                let body = self.with(vec![(variable, value)], body);
+                return body.of_cost(total(cost::LIST, &[value, body]));
             }
             ("optMap" | "optFlatMap", _, [variable, body]) => {
                 if let (Some(target), Some(variable)) = (target, identifier(variable)) {
-                    self.check(target);
-                    self.with(vec![(variable, Kind::Any)], body);
-                    return Kind::Any;
+                    let target = self.check(target);
+                    let body = self.with(vec![(variable, Known::new(Kind::Any, 1))], body);
+                    // It is asked for its value and for whether it has one, and bound.
+                    let calls = if name == "optMap" { 3 } else { 2 };
+                    let cost = total(cost::LIST + calls, &[target, target, body]);
+                    return Known::new(Kind::Any, cost);
                 }
             }
             ("all" | "exists" | "existsOne" | "exists_one", _, [key, value, body]) => {
                 if let (Some(target), Some(key), Some(value)) =
                     (target, identifier(key), identifier(value))
                 {
-                    self.check(target);
-                    self.with(vec![(key, Kind::Any), (value, Kind::Any)], body);
-                    return Kind::Named("bool");
+                    let range = self.check(target);
+                    let variables = vec![(key, self.key(&range)), (value, self.value(&range))];
+                    let body = self.with(variables, body);
+                    let (each, end) = match name {
+                        "all" => (3, 1),
+                        "exists" => (4, 1),
+                        _ => (2, 2),
+                    };
+                    let cost = self.looped(&range, body.cost.saturating_add(each));
+                    return Known::new(Kind::Named("bool"), cost.saturating_add(end));
                 }
             }
             (operators::OPT_SELECT, _, [operand, _]) => {
-                self.check(operand);
-                return Kind::Any;
+                let operand = self.check(operand);
+                return Known::new(Kind::Any, operand.cost.saturating_add(1));
             }
             (operators::CONDITIONAL, _, [condition, yes, no]) => {
-                self.check(condition);
+                let condition = self.check(condition);
                 let (yes, no) = (self.check(yes), self.check(no));
-                return if yes.name() == no.name() { yes } else { Kind::Any };
+                let kind = if yes.kind.name() == no.kind.name() { yes.kind } else { Kind::Any };
+                let element = yes.element.zip(no.element).map(|(yes, no)| yes.or(no));
+                let element_name = yes.element_name.filter(|name| no.element_name == Some(name));
+                let cost = condition.cost.saturating_add(yes.cost.max(no.cost));
+                let size = Some(yes.size().or(no.size()));
+                return Known { element, element_name, ..Known::new(kind, cost).of_size(size) };
             }
             (operators::INDEX, _, [operand, index]) => {
                 let operand = self.check(operand);
-                self.check(index);
-                return match operand {
-                    Kind::Schema(node, _) => match node.additional_schema() {
-                        Some(schema) => Kind::of(schema, false),
-                        None => self.element(operand),
-                    },
-                    _ => Kind::Any,
-                };
+                let index = self.check(index);
+                let value = self.value(&operand);
+                return value.of_cost(total(1, &[operand, index]));
             }
             _ => {}
         }
         self.function(name, qualifier, target, args)
+    }
+
+    /// An element of a list or a value of a map.
+    fn value(&self, of: &Known<'a>) -> Known<'a> {
+        let kind = match of.kind {
+            Kind::Schema(node, _) => match node.additional_schema().or(node.items.as_deref()) {
+                Some(schema) => Kind::of(schema, false),
+                None if node.ty == Type::Object => Kind::Named("string"),
+                None => Kind::Any,
+            },
+            _ => of.element_name.map_or(Kind::Any, Kind::Named),
+        };
+        let place = self.below(of, Place::elements);
+        Known::new(kind, 1).at(place).of_size(of.element)
+    }
+
+    /// The index of an element, or the key of a value.
+    fn key(&self, of: &Known<'a>) -> Known<'a> {
+        let name = match of.kind.name() {
+            Some("list") => "int",
+            Some(_) => "string",
+            None => "",
+        };
+        Known::new(Kind::Named(name), 1).at(self.below(of, Place::keys))
     }
 
     fn function(
@@ -265,23 +403,51 @@ impl<'a, 'b> Checker<'a, 'b> {
         qualifier: Option<&str>,
         target: Option<&'b IdedExpr>,
         args: &'b [IdedExpr],
-    ) -> Kind<'a> {
-        let kinds: Vec<Kind<'a>> = args.iter().map(|arg| self.check(arg)).collect();
+    ) -> Known<'a> {
+        let sources = args;
+        let args: Vec<Known<'a>> = sources.iter().map(|arg| self.check(arg)).collect();
         let is_variable = |name: &str| self.variables.iter().any(|(known, _)| *known == name);
         if let Some(qualifier) =
             qualifier.filter(|name| NAMESPACES.contains(name) && !is_variable(name))
         {
             let known = NAMESPACED.contains(&(qualifier, name))
                 || (qualifier == "format" && FORMATS.contains(&name));
-            return match (known, qualifier) {
-                (false, _) => self.undeclared(&format!("{qualifier}.{name}")),
-                (true, "sets" | "ip") => Kind::Named("bool"),
-                _ => Kind::Any,
-            };
+            if !known {
+                return self.undeclared(&format!("{qualifier}.{name}"));
+            }
+            let kind =
+                if matches!(qualifier, "sets" | "ip") { Kind::Named("bool") } else { Kind::Any };
+            return Known::new(kind, total(cost::namespaced(qualifier, name, &args), &args));
         }
-        if let Some(target) = target {
-            self.check(target);
+        let target = target.map(|target| self.check(target));
+        let kind = self.result(name, &args);
+        if name == "dyn"
+            && let [arg] = args[..]
+        {
+            return Known { kind, place: None, ..arg.of_cost(arg.cost.saturating_add(1)) };
         }
+        let (cost, size) = cost::call(name, target.as_ref(), &args, sources);
+        let cost = total(target.map_or(cost, |target| total(cost, &[target])), &args);
+        let known = Known::new(kind, cost).of_size(size);
+        match (name, &args[..]) {
+            (operators::ADD, [one, other]) => {
+                let element = one.element.zip(other.element).map(|(one, other)| one.or(other));
+                let names = (one.element_name(), other.element_name());
+                let is_empty = |of: &Known<'_>| of.size == Some(Size::exactly(0));
+                let element_name = match names {
+                    (None, name) if is_empty(one) => name,
+                    (name, other) => name.filter(|name| other == Some(name)),
+                };
+                Known { element, element_name, ..known }
+            }
+            ("split" | "findAll", _) => Known { element_name: Some("string"), ..known },
+            _ => known,
+        }
+    }
+
+    /// The type of a call's result.
+    fn result(&mut self, name: &'b str, args: &[Known<'a>]) -> Kind<'a> {
+        let kinds: Vec<Kind<'a>> = args.iter().map(|arg| arg.kind).collect();
         let has_authorizer = self.variables.iter().any(|(known, _)| *known == "authorizer");
         let of_authorizer: &[(&str, &str)] = if has_authorizer { access::FUNCTIONS } else { &[] };
         match name {
@@ -332,7 +498,7 @@ impl<'a, 'b> Checker<'a, 'b> {
             _ => match FUNCTIONS.iter().chain(of_authorizer).find(|(known, _)| *known == name) {
                 Some((_, "")) => Kind::Any,
                 Some((_, result)) => Kind::Named(result),
-                None => self.undeclared(name),
+                None => self.undeclared(name).kind,
             },
         }
     }
@@ -344,4 +510,9 @@ impl<'a, 'b> Checker<'a, 'b> {
             format!("found no matching overload for '{name}' applied to '({})'", names.join(", "));
         self.error(sign, text);
     }
+}
+
+/// A cost with that of operands.
+fn total(cost: u64, operands: &[Known<'_>]) -> u64 {
+    operands.iter().fold(cost, |total, operand| total.saturating_add(operand.cost))
 }

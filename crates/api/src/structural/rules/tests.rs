@@ -292,8 +292,64 @@ fn pieces_of_rules_never_panic() {
             let rule = json!({"rule": pieces.concat()});
             let structural = Structural::new(&schema(rule)).unwrap();
             structural.validate(&object, Some(&object));
-            structural.rule_errors("x");
+            structural.rule_errors("x", false);
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn what_costs_too_much_is_refused() {
+    const ADVICE: &str = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
+    let texts = |schema: &Value, unchanged| -> Vec<String> {
+        let structural = Structural::new(schema).unwrap();
+        structural.rule_errors("root", unchanged).iter().map(ToString::to_string).collect()
+    };
+    let rule = |rule: &str| json!([{"rule": rule}]);
+    let names = |limit: i64| {
+        json!({"type": "array", "maxItems": limit, "items": {"type": "string", "maxLength": 10},
+        "x-kubernetes-validations": rule("self.all(x, self.all(y, x == y))")})
+    };
+    // Each pair costs 9: three names, four for the comparison, two for the condition of the loop.
+    let of_names = |limit: u64| 2 + limit * (5 + limit * 9);
+    assert_eq!(of_names(1054), 10_003_516);
+    assert_eq!(texts(&names(1053), false), [""; 0]);
+    let path = "root.x-kubernetes-validations[0].rule: Forbidden:";
+    assert_eq!(
+        texts(&names(1054), false),
+        [format!("{path} estimated rule cost exceeds budget by factor of 1.000352x {ADVICE}")]
+    );
+    assert_eq!(texts(&names(1054), true), [""; 0]);
+
+    // Below a list without a limit there is one for each element that a request can hold.
+    let simple = json!({"type": "string", "x-kubernetes-validations": rule("self.size() > 1")});
+    let list = |limit: Option<i64>| match limit {
+        Some(limit) => json!({"type": "array", "maxItems": limit, "items": simple}),
+        None => json!({"type": "array", "items": simple}),
+    };
+    assert_eq!(texts(&list(None), false), [""; 0]);
+    assert_eq!(texts(&list(Some(3_333_333)), false), [""; 0]);
+    let path = "root.items.x-kubernetes-validations[0].rule: Forbidden:";
+    assert_eq!(
+        texts(&list(Some(300_000_000)), true),
+        [
+            format!(
+                "{path} contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema"
+            ),
+            format!(
+                "root: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of 9.0x {ADVICE}"
+            ),
+        ]
+    );
+    let message = json!({"type": "string", "x-kubernetes-validations": [{"rule": "true",
+        "messageExpression": "'a'.contains('b') ? self.replace('', self) : ''"}]});
+    assert_eq!(texts(&message, false), [""; 0]);
+    let message = json!({"type": "object", "additionalProperties": {"type": "string"}, "x-kubernetes-validations": [
+        {"rule": "true", "messageExpression": "self.exists(k, self[k].matches('a long pattern of thirty chars')) ? 'a' : 'b'"}]});
+    assert_eq!(
+        texts(&message, false)[0],
+        format!(
+            "root.x-kubernetes-validations[0].messageExpression: Forbidden: estimated messageExpression cost exceeds budget by factor of more than 100x {ADVICE}"
+        )
+    );
 }
