@@ -126,6 +126,16 @@ fn elsewhere(cluster: &Cluster, program: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// Waits until the program gets an answer on the node: each one's proxy writes its own rules.
+async fn node_gets(cluster: &Cluster, node: &str, program: &[&str]) -> anyhow::Result<()> {
+    wait::eventually(&format!("{node} gets an answer"), async || {
+        let answer = cluster.on_node(node, program)?;
+        ensure!(answer.trim() == "v1", "{answer}");
+        Ok(())
+    })
+    .await
+}
+
 /// Gives the namespace of the nodes' bridge an address, as another machine has; returns it.
 fn another_machine(cluster: &Cluster) -> anyhow::Result<String> {
     let gateway = cluster.gateway();
@@ -144,7 +154,7 @@ async fn an_address_is_reached_from_everywhere(fixture: &Fixture) -> anyhow::Res
     let test_server = cluster.test_server();
     let get = [&*test_server.to_string_lossy(), "get", &url];
     for node in &nodes {
-        ensure!(cluster.on_node(node, &get)?.trim() == "v1", "from {node}");
+        node_gets(cluster, node, &get).await?;
         let pod = format!("ask-{node}");
         let asks = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod},
@@ -216,7 +226,7 @@ async fn datagrams_reach_an_address_like_connections(fixture: &Fixture) -> anyho
     .await?;
     web::get(cluster, &format!("http://{address}/version")).context("the same port of TCP")?;
     for node in cluster.nodes() {
-        ensure!(cluster.on_node(&node, &ask)?.trim() == "v1", "from {node}");
+        node_gets(cluster, &node, &ask).await?;
     }
     let another = another_machine(cluster)?;
     ensure!(elsewhere(cluster, &ask)? == "v1", "from another machine");

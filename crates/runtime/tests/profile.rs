@@ -6,6 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, sigaction};
+use nix::time::{ClockId, clock_gettime};
 use runtime::profile::{Error, Profiler, Samples};
 
 /// How much more the process may have allocated after a profile than before, in bytes.
@@ -18,11 +19,12 @@ fn allocated() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
 }
 
+/// Computes until the thread has used so much time of a processor.
 #[inline(never)]
 fn compute_much(time: Duration) -> u64 {
-    let end = clock::monotonic() + time;
+    let used = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
     let mut number = 1_u64;
-    while clock::monotonic() < end {
+    while used() < time {
         for _ in 0..10_000 {
             number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         }
@@ -35,7 +37,7 @@ fn profile() -> Samples {
     assert!(matches!(Profiler::start().map(drop), Err(Error::Running)));
     std::thread::scope(|scope| {
         for _ in 0..2 {
-            scope.spawn(|| compute_much(Duration::from_secs(1)));
+            scope.spawn(|| compute_much(Duration::from_millis(500)));
         }
     });
     profiler.finish()

@@ -4,8 +4,15 @@ mod step;
 mod sweep;
 
 use anyhow::{Context, bail};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
+
+/// How many commands of a step run at once: the end-to-end suites mostly wait for their clusters.
+const LANES: usize = 3;
+/// The end-to-end suites that take longest. They start first, so that none runs alone at the end.
+const LONGEST: [&str; 4] = ["vm", "workloads", "machine", "network"];
 
 /// Which tests to run, and what they need.
 #[derive(clap::Args)]
@@ -38,14 +45,16 @@ pub fn run(root: &Path, args: &TestArgs) -> anyhow::Result<ExitCode> {
     let tests = sweep::Run::start()?;
     let mut total = Count::default();
     let mut broken = false;
-    for (name, mut command) in steps(root, args)? {
+    for (name, mut commands) in steps(root, args)? {
         println!("== {name}");
-        tests.adopt(command.current_dir(root));
-        let outcome = step::run(&mut command, step::LIMITS)
-            .with_context(|| format!("cannot run the {name}"))?;
-        total.add(outcome.count);
-        // A step can also fail because it does not build.
-        broken |= !outcome.success && outcome.count.failed == 0;
+        for (_, command) in &mut commands {
+            tests.adopt(command.current_dir(root));
+        }
+        for outcome in run_all(commands).with_context(|| format!("cannot run the {name}"))? {
+            total.add(outcome.count);
+            // A step can also fail because it does not build.
+            broken |= !outcome.success && outcome.count.failed == 0;
+        }
     }
     if broken {
         bail!("a step failed without reporting a failed test");
@@ -54,9 +63,29 @@ pub fn run(root: &Path, args: &TestArgs) -> anyhow::Result<ExitCode> {
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The commands, as they are run one after the other. All of them select the whole workspace, so
-/// that every crate has the same features in each and is compiled once.
-fn steps(root: &Path, args: &TestArgs) -> anyhow::Result<Vec<(&'static str, Command)>> {
+/// Commands with what their lines of output begin with.
+type Commands = VecDeque<(String, Command)>;
+
+/// Runs commands, some of them at once.
+fn run_all(commands: Commands) -> std::io::Result<Vec<step::Outcome>> {
+    let queue = Mutex::new(commands);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let lane = || {
+        std::iter::from_fn(next)
+            .map(|(prefix, mut command)| step::run(&mut command, &prefix, step::LIMITS))
+            .collect::<std::io::Result<Vec<_>>>()
+    };
+    let outcomes = std::thread::scope(|scope| {
+        let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+        let joined = lanes.into_iter().map(|lane| lane.join().expect("a lane does not panic"));
+        joined.collect::<std::io::Result<Vec<_>>>()
+    })?;
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// The steps, as they are run one after the other. All commands select the whole workspace, so that
+/// every crate has the same features in each and is compiled once.
+fn steps(root: &Path, args: &TestArgs) -> anyhow::Result<Vec<(&'static str, Commands)>> {
     let cargo = env!("CARGO");
     let command = |arguments: &[&str]| {
         let mut command = Command::new(cargo);
@@ -70,31 +99,29 @@ fn steps(root: &Path, args: &TestArgs) -> anyhow::Result<Vec<(&'static str, Comm
         }
         command
     };
+    let one = |command| Commands::from([(String::new(), command)]);
     let units = "unit, property and contract tests";
     if !has_nextest(cargo) {
         let mut all = command(&["test"]);
         if args.no_end_to_end {
             all.args(["--exclude", "tests"]);
-            return Ok(vec![(units, all)]);
+            return Ok(vec![(units, one(all))]);
         }
-        return Ok(vec![("all tests", all)]);
+        return Ok(vec![("all tests", one(all))]);
     }
     let mut steps = vec![
-        (units, command(&["nextest", "run", "--filterset", "not package(tests)"])),
+        (units, one(command(&["nextest", "run", "--filterset", "not package(tests)"]))),
         // nextest does not run these.
-        ("documentation examples", command(&["test", "--doc"])),
+        ("documentation examples", one(command(&["test", "--doc"]))),
     ];
     if !args.no_end_to_end {
-        let mut suites = command(&["test"]);
-        for suite in suites_of(root)? {
-            suites.args(["--test", &suite]);
-        }
-        steps.push(("end-to-end tests", suites));
+        let suite = |name: String| (format!("{name}: "), command(&["test", "--test", &name]));
+        steps.push(("end-to-end tests", suites_of(root)?.into_iter().map(suite).collect()));
     }
     Ok(steps)
 }
 
-/// The names of the end-to-end suites.
+/// The names of the end-to-end suites, the longest first.
 fn suites_of(root: &Path) -> anyhow::Result<Vec<String>> {
     let mut suites = Vec::new();
     for entry in std::fs::read_dir(root.join("tests/tests"))? {
@@ -105,7 +132,10 @@ fn suites_of(root: &Path) -> anyhow::Result<Vec<String>> {
             suites.push(name.to_string_lossy().into_owned());
         }
     }
-    suites.sort();
+    suites.sort_by_cached_key(|suite| {
+        let place = LONGEST.iter().position(|long| long == suite).unwrap_or(LONGEST.len());
+        (place, suite.clone())
+    });
     Ok(suites)
 }
 

@@ -1,4 +1,4 @@
-//! One step of the tests: a command whose output is passed on and counted. It is killed when it has
+//! One command of the tests, whose output is passed on and counted. It is killed when it has
 //! been silent for too long, and a program of tests when one of them takes too long.
 
 use super::Count;
@@ -25,7 +25,7 @@ const SLOW: &str = " has been running for over 60 seconds";
 /// Capacity of the queue of lines from the command.
 const QUEUE: usize = 64;
 
-/// The outcome of a step.
+/// The outcome of a command.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub count: Count,
@@ -33,11 +33,11 @@ pub struct Outcome {
     pub success: bool,
 }
 
-/// Runs one step.
+/// Runs one command of a step; each line of its output is passed on with a prefix.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn run(command: &mut Command, limits: Limits) -> std::io::Result<Outcome> {
+pub fn run(command: &mut Command, prefix: &str, limits: Limits) -> std::io::Result<Outcome> {
     // nextest writes its summary to standard error, libtest to standard output; both go through
     // one pipe.
     let (reader, writer) = std::io::pipe()?;
@@ -56,7 +56,7 @@ pub fn run(command: &mut Command, limits: Limits) -> std::io::Result<Outcome> {
         let timeout = silent_at.min(overdue_at).saturating_duration_since(clock::monotonic());
         match lines.recv_timeout(timeout) {
             Ok(line) => {
-                println!("{line}");
+                println!("{prefix}{line}");
                 count.add(super::counted(&line));
                 follow(&line, &mut slow);
                 last = line;
@@ -66,7 +66,7 @@ pub fn run(command: &mut Command, limits: Limits) -> std::io::Result<Outcome> {
             Err(RecvTimeoutError::Timeout) if overdue_at < silent_at => {
                 let names: Vec<String> = std::mem::take(&mut slow).into_keys().collect();
                 println!(
-                    "error: killed, with what it waits for, {} s later: {}",
+                    "{prefix}error: killed, with what it waits for, {} s later: {}",
                     limits.slow_test.as_secs(),
                     names.join(", ")
                 );
@@ -78,7 +78,7 @@ pub fn run(command: &mut Command, limits: Limits) -> std::io::Result<Outcome> {
             }
             Err(RecvTimeoutError::Timeout) => {
                 println!(
-                    "error: no output for {} s; killed. The last line was: {last}",
+                    "{prefix}error: no output for {} s; killed. The last line was: {last}",
                     limits.silence.as_secs()
                 );
                 kill(&descendants(child.id()));
@@ -165,14 +165,14 @@ mod tests {
     #[test]
     fn results_are_counted() {
         let script = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored' >&2";
-        let outcome = run(&mut shell(script), LIMITS).unwrap();
+        let outcome = run(&mut shell(script), "", LIMITS).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 2, failed: 0 }, success: true });
-        assert!(!run(&mut shell("exit 3"), LIMITS).unwrap().success);
+        assert!(!run(&mut shell("exit 3"), "", LIMITS).unwrap().success);
     }
 
     #[test]
     fn a_hanging_step_is_killed_with_its_descendants() {
-        let outcome = run(&mut shell("echo begun; sleep 4714 & wait"), SHORT).unwrap();
+        let outcome = run(&mut shell("echo begun; sleep 4714 & wait"), "", SHORT).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 0, failed: 1 }, success: false });
         assert!(ends("4714"), "sleep is still running");
     }
@@ -183,7 +183,7 @@ mod tests {
             echo 'test b has been running for over 60 seconds'; echo 'test a ... ok'; \
             sleep 4715; echo 'test result: ok. 2 passed; 0 failed; 0 ignored'";
         let limits = Limits { silence: LIMITS.silence, ..SHORT };
-        let outcome = run(&mut shell(script), limits).unwrap();
+        let outcome = run(&mut shell(script), "", limits).unwrap();
         assert_eq!(outcome, Outcome { count: Count { passed: 2, failed: 1 }, success: true });
         assert!(ends("4715"), "sleep is still running");
     }
