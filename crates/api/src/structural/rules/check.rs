@@ -62,10 +62,10 @@ pub struct Known<'a> {
     /// Where it is from, if an object has it.
     pub place: Option<Place<'a>>,
     size: Option<Size>,
-    /// Of the elements of a list, or the values of a map, that the expression makes.
+    /// What the elements of a list, the values of a map or the content of an optional are.
+    pub inner: Kind<'a>,
+    /// Their size, if the expression makes them.
     element: Option<Size>,
-    /// The type of such elements.
-    element_name: Option<&'static str>,
     /// What it costs to evaluate it.
     pub cost: u64,
 }
@@ -73,7 +73,17 @@ pub struct Known<'a> {
 impl<'a> Known<'a> {
     fn new(kind: Kind<'a>, cost: u64) -> Self {
         let size = cost::of_kind(kind);
-        Self { kind, place: None, size, element: None, element_name: None, cost }
+        let inner = match kind {
+            Kind::Schema(node, _) => node.additional_schema().or(node.items.as_deref()),
+            _ => None,
+        };
+        let inner = inner.map_or(Kind::Any, |inner| Kind::of(inner, false));
+        Self { kind, place: None, size, inner, element: None, cost }
+    }
+
+    /// An optional value.
+    fn optional(inner: Kind<'a>, cost: u64) -> Self {
+        Self { inner, ..Self::new(Kind::Any, cost) }
     }
 
     fn of_size(self, size: Option<Size>) -> Self {
@@ -95,16 +105,6 @@ impl<'a> Known<'a> {
     /// Whether its type can be the one of that name.
     pub fn may_be(&self, name: &str) -> bool {
         self.kind.name().is_none_or(|known| known == name)
-    }
-
-    /// The type of a list's elements, if it is known.
-    pub fn element_name(&self) -> Option<&'static str> {
-        match self.kind {
-            Kind::Schema(node, _) => {
-                node.items.as_deref().and_then(|items| Kind::of(items, false).name())
-            }
-            _ => self.element_name,
-        }
     }
 }
 
@@ -168,10 +168,16 @@ impl<'a, 'b> Checker<'a, 'b> {
             },
             Expr::Select(select) => {
                 let operand = self.check(&select.operand);
-                let field = self.field(operand.kind, &select.field);
                 if select.test {
+                    self.field(operand.kind, &select.field);
                     return Known::new(Kind::Named("bool"), operand.cost);
                 }
+                if let (Kind::Any, inner @ (Kind::Schema(..) | Kind::Metadata)) =
+                    (operand.kind, operand.inner)
+                {
+                    return Known::optional(self.field(inner, &select.field), operand.cost);
+                }
+                let field = self.field(operand.kind, &select.field);
                 let step = u64::from(operand.kind.name() == Some("map"));
                 let place = self.below(&operand, |place| place.field(&select.field));
                 Known::new(field, operand.cost.saturating_add(step)).at(place)
@@ -182,27 +188,28 @@ impl<'a, 'b> Checker<'a, 'b> {
                     list.elements.iter().map(|element| self.check(element)).collect();
                 let size = Some(Size::exactly(elements.len() as u64));
                 let cost = total(cost::LIST, &elements);
-                let first = elements.first().and_then(|element| element.kind.name());
-                let is_same = |element: &Known<'_>| element.kind.name() == first;
-                let element_name = first.filter(|_| elements.iter().all(is_same));
+                let inner = elements.iter().map(|element| element.kind).reduce(common);
+                let inner = inner.unwrap_or(Kind::Any);
                 let element = elements.iter().map(Known::size).reduce(Size::or);
                 let element = element.or(Some(Size::exactly(0)));
                 let list = Known::new(Kind::Named("list"), cost).of_size(size);
-                Known { element, element_name, ..list }
+                Known { element, inner, ..list }
             }
             Expr::Map(map) => {
-                let (mut cost, mut element) = (cost::MAP, None);
+                let (mut cost, mut element, mut inner) = (cost::MAP, None, None);
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
                         let (key, value) = (self.check(&entry.key), self.check(&entry.value));
                         cost = total(cost, &[key, value]);
-                        element = element
-                            .map_or(Some(value.size()), |size: Size| Some(size.or(value.size())));
+                        let size = value.size();
+                        element = Some(element.map_or(size, |element: Size| element.or(size)));
+                        inner = Some(inner.map_or(value.kind, |inner| common(inner, value.kind)));
                     }
                 }
                 let size = Some(Size::exactly(map.entries.len() as u64));
                 let map = Known::new(Kind::Named("map"), cost).of_size(size);
-                Known { element: element.or(Some(Size::exactly(0))), ..map }
+                let inner = inner.unwrap_or(Kind::Any);
+                Known { element: element.or(Some(Size::exactly(0))), inner, ..map }
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
             Expr::Struct(message) => self.undeclared(&message.type_name),
@@ -254,14 +261,8 @@ impl<'a, 'b> Checker<'a, 'b> {
 
     /// A variable for the elements of a list or the keys of a map.
     fn iterated(&self, range: &Known<'a>) -> Known<'a> {
-        let kind = match range.kind {
-            Kind::Schema(node, _) => match node.items.as_deref() {
-                Some(items) => Kind::of(items, false),
-                None => Kind::Named("string"),
-            },
-            _ => range.element_name.map_or(Kind::Any, Kind::Named),
-        };
         let is_map = range.kind.name() == Some("map");
+        let kind = if is_map { Kind::Named("string") } else { range.inner };
         let place = self.below(range, |place| if is_map { place.keys() } else { place.elements() });
         Known::new(kind, 1).of_size(range.element.filter(|_| !is_map)).at(place)
     }
@@ -285,8 +286,8 @@ impl<'a, 'b> Checker<'a, 'b> {
         let made = Known::new(result.kind, cost);
         match &loop_.accu_init.expr {
             Expr::List(_) | Expr::Map(_) => {
-                let (element, element_name) = (step.element, step.element_name);
-                Known { element, element_name, ..made.of_size(Some(range.size())) }
+                let (element, inner) = (step.element, step.inner);
+                Known { element, inner, ..made.of_size(Some(range.size())) }
             }
             _ => made.of_size(start.size),
         }
@@ -325,11 +326,12 @@ impl<'a, 'b> Checker<'a, 'b> {
             ("optMap" | "optFlatMap", _, [variable, body]) => {
                 if let (Some(target), Some(variable)) = (target, identifier(variable)) {
                     let target = self.check(target);
-                    let body = self.with(vec![(variable, Known::new(Kind::Any, 1))], body);
+                    let body = self.with(vec![(variable, Known::new(target.inner, 1))], body);
                     // It is asked for its value and for whether it has one, and bound.
                     let calls = if name == "optMap" { 3 } else { 2 };
                     let cost = total(cost::LIST + calls, &[target, target, body]);
-                    return Known::new(Kind::Any, cost);
+                    let inner = if name == "optMap" { body.kind } else { body.inner };
+                    return Known::optional(inner, cost);
                 }
             }
             ("all" | "exists" | "existsOne" | "exists_one", _, [key, value, body]) => {
@@ -348,19 +350,24 @@ impl<'a, 'b> Checker<'a, 'b> {
                     return Known::new(Kind::Named("bool"), cost.saturating_add(end));
                 }
             }
-            (operators::OPT_SELECT, _, [operand, _]) => {
+            (operators::OPT_SELECT, _, [operand, field]) => {
                 let operand = self.check(operand);
-                return Known::new(Kind::Any, operand.cost.saturating_add(1));
+                let of = if operand.kind.name().is_none() { operand.inner } else { operand.kind };
+                let inner = match &field.expr {
+                    Expr::Literal(LiteralValue::String(name)) => self.field(of, name.inner()),
+                    _ => Kind::Any,
+                };
+                return Known::optional(inner, operand.cost.saturating_add(1));
             }
             (operators::CONDITIONAL, _, [condition, yes, no]) => {
                 let condition = self.check(condition);
                 let (yes, no) = (self.check(yes), self.check(no));
-                let kind = if yes.kind.name() == no.kind.name() { yes.kind } else { Kind::Any };
+                let kind = common(yes.kind, no.kind);
+                let inner = joined(yes.inner, no.inner);
                 let element = yes.element.zip(no.element).map(|(yes, no)| yes.or(no));
-                let element_name = yes.element_name.filter(|name| no.element_name == Some(name));
                 let cost = condition.cost.saturating_add(yes.cost.max(no.cost));
                 let size = Some(yes.size().or(no.size()));
-                return Known { element, element_name, ..Known::new(kind, cost).of_size(size) };
+                return Known { element, inner, ..Known::new(kind, cost).of_size(size) };
             }
             (operators::INDEX, _, [operand, index]) => {
                 let operand = self.check(operand);
@@ -375,26 +382,18 @@ impl<'a, 'b> Checker<'a, 'b> {
 
     /// An element of a list or a value of a map.
     fn value(&self, of: &Known<'a>) -> Known<'a> {
-        let kind = match of.kind {
-            Kind::Schema(node, _) => match node.additional_schema().or(node.items.as_deref()) {
-                Some(schema) => Kind::of(schema, false),
-                None if node.ty == Type::Object => Kind::Named("string"),
-                None => Kind::Any,
-            },
-            _ => of.element_name.map_or(Kind::Any, Kind::Named),
-        };
         let place = self.below(of, Place::elements);
-        Known::new(kind, 1).at(place).of_size(of.element)
+        Known::new(of.inner, 1).at(place).of_size(of.element)
     }
 
     /// The index of an element, or the key of a value.
     fn key(&self, of: &Known<'a>) -> Known<'a> {
-        let name = match of.kind.name() {
-            Some("list") => "int",
-            Some(_) => "string",
-            None => "",
+        let kind = match of.kind.name() {
+            Some("list") => Kind::Named("int"),
+            Some(_) => Kind::Named("string"),
+            None => Kind::Any,
         };
-        Known::new(Kind::Named(name), 1).at(self.below(of, Place::keys))
+        Known::new(kind, 1).at(self.below(of, Place::keys))
     }
 
     fn function(
@@ -415,9 +414,13 @@ impl<'a, 'b> Checker<'a, 'b> {
             if !known {
                 return self.undeclared(&format!("{qualifier}.{name}"));
             }
-            let kind =
-                if matches!(qualifier, "sets" | "ip") { Kind::Named("bool") } else { Kind::Any };
-            return Known::new(kind, total(cost::namespaced(qualifier, name, &args), &args));
+            let cost = total(cost::namespaced(qualifier, name, &args), &args);
+            return match (qualifier, &args[..]) {
+                ("sets" | "ip", _) => Known::new(Kind::Named("bool"), cost),
+                ("optional", [value]) => Known::optional(value.kind, cost),
+                ("format", []) => Known::new(Kind::Named("kubernetes.NamedFormat"), cost),
+                _ => Known::new(Kind::Any, cost),
+            };
         }
         let target = target.map(|target| self.check(target));
         let kind = self.result(name, &args);
@@ -429,18 +432,24 @@ impl<'a, 'b> Checker<'a, 'b> {
         let (cost, size) = cost::call(name, target.as_ref(), &args, sources);
         let cost = total(target.map_or(cost, |target| total(cost, &[target])), &args);
         let known = Known::new(kind, cost).of_size(size);
-        match (name, &args[..]) {
-            (operators::ADD, [one, other]) => {
+        match (name, &args[..], target) {
+            (operators::ADD, [one, other], _) => {
                 let element = one.element.zip(other.element).map(|(one, other)| one.or(other));
-                let names = (one.element_name(), other.element_name());
-                let is_empty = |of: &Known<'_>| of.size == Some(Size::exactly(0));
-                let element_name = match names {
-                    (None, name) if is_empty(one) => name,
-                    (name, other) => name.filter(|name| other == Some(name)),
-                };
-                Known { element, element_name, ..known }
+                let inner = joined(one.inner, other.inner);
+                Known { element, inner, ..known }
             }
-            ("split" | "findAll", _) => Known { element_name: Some("string"), ..known },
+            ("split" | "findAll", ..) => Known { inner: Kind::Named("string"), ..known },
+            // What is in an optional.
+            ("orValue" | "value", _, Some(target)) => Known::new(target.inner, cost),
+            ("or", _, Some(target)) => Known { inner: target.inner, ..known },
+            (operators::OPT_INDEX, [operand, _], _) => Known { inner: operand.inner, ..known },
+            // These keep the type of the elements.
+            ("slice" | "distinct" | "sort" | "reverse", _, Some(target)) => {
+                Known { inner: target.inner, ..known }
+            }
+            ("sum" | "min" | "max", _, Some(target)) if target.kind.name() == Some("list") => {
+                Known::new(target.inner, cost)
+            }
             _ => known,
         }
     }
@@ -486,6 +495,10 @@ impl<'a, 'b> Checker<'a, 'b> {
             | operators::MULTIPLY
             | operators::DIVIDE
             | operators::MODULO => match [kinds[0].name(), kinds[1].name()] {
+                [Some("timestamp"), Some("duration")] | [Some("duration"), Some("timestamp")] => {
+                    Kind::Named("timestamp")
+                }
+                [Some("timestamp"), Some("timestamp")] => Kind::Named("duration"),
                 [Some(one), Some(other)] if one != other => {
                     self.no_overload(name, &kinds);
                     Kind::Any
@@ -515,4 +528,18 @@ impl<'a, 'b> Checker<'a, 'b> {
 /// A cost with that of operands.
 fn total(cost: u64, operands: &[Known<'_>]) -> u64 {
     operands.iter().fold(cost, |total, operand| total.saturating_add(operand.cost))
+}
+
+/// The type of what is of one type or of the other.
+fn common<'a>(one: Kind<'a>, other: Kind<'a>) -> Kind<'a> {
+    if one.name() == other.name() { one } else { Kind::Any }
+}
+
+/// The same for elements: those of an empty list are of any type.
+fn joined<'a>(one: Kind<'a>, other: Kind<'a>) -> Kind<'a> {
+    match (one.name(), other.name()) {
+        (None, _) => other,
+        (_, None) => one,
+        _ => common(one, other),
+    }
 }

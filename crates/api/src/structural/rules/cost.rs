@@ -29,6 +29,9 @@ const PATTERN: f64 = 0.25;
 /// Cost of a list, and of a map, that an expression makes.
 pub const LIST: u64 = 10;
 pub const MAP: u64 = 30;
+/// Characters of the longest pattern of a named format, and of its name.
+const FORMAT_PATTERN: f64 = 128.0;
+const FORMAT: u64 = 64;
 /// Cost of a question to the authorizer.
 const CHECK: u64 = 350_000;
 
@@ -251,13 +254,17 @@ pub fn call(
             let Some(element) = element_size(target) else {
                 return (target.size().read(), None);
             };
-            let each = match target.element_name() {
+            let each = match target.inner.name() {
                 Some("string" | "bytes") => element.read().saturating_add(1),
                 _ => 1,
             };
             (target.size().max.saturating_mul(each), None)
         }
-        ("url", None, [text]) => (text.size().read(), None),
+        ("url", None, [text]) => (text.size().read(), Some(text.size())),
+        ("cidr" | "ip" | "isIP" | "isCIDR", None, [text])
+        | ("quantity" | "isQuantity" | "semver" | "isSemver", None, [text, ..]) => {
+            (text.size().read(), None)
+        }
         ("lowerAscii" | "upperAscii" | "substring" | "trim", Some(target), _) => {
             (target.size().read(), Some(target.size()))
         }
@@ -292,7 +299,18 @@ pub fn call(
             let parsed = if other.may_be("string") { other.size().read() } else { 0 };
             (parsed.saturating_add(compared), None)
         }
-        ("validate", Some(_), [text, ..]) => (text.size().read(), None),
+        ("validate", Some(_), [text, ..]) => {
+            (scaled(text.size().read(), FORMAT_PATTERN * PATTERN), None)
+        }
+        (operators::EQUALS, _, [one, other]) if one.kind.name() == other.kind.name() => {
+            let cost = match one.kind.name() {
+                Some("net.IP" | "net.CIDR" | "kubernetes.Quantity" | "kubernetes.Semver") => 1,
+                Some("kubernetes.NamedFormat") => scaled(FORMAT, READ),
+                Some("kubernetes.URL") => one.size().or(other.size()).read(),
+                _ => compared(one, other),
+            };
+            (cost, None)
+        }
         ("format", Some(target), [args]) => {
             (target.size().read(), Some(target.size().plus(args.size())))
         }
@@ -352,6 +370,7 @@ pub fn call(
 /// `sets.contains(...)` and the like: each element of one list is compared with each of the other.
 pub fn namespaced(namespace: &str, name: &str, args: &[Known<'_>]) -> u64 {
     match (namespace, name, args) {
+        ("ip", _, [text]) => scaled(text.size().max, 2.0 * READ),
         ("sets", _, [one, other]) => {
             let pairs = one.size().max.saturating_mul(other.size().max);
             let passes = if name == "equivalent" { 2 } else { 1 };

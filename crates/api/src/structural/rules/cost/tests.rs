@@ -142,3 +142,27 @@ fn estimates_are_those_of_upstream() {
         assert_eq!(cost(lists("number")(Some(10)), rule), limited, "{rule}");
     }
 }
+
+/// What a call returns has a known size, and keeps the type that it was made from.
+#[test]
+fn results_have_types() {
+    let text = of_type("string", None);
+    let object = || {
+        json!({"type": "object", "properties": {"n": {"type": "integer"}, "m": {"type": "integer"},
+            "list": list(json!({"type": "object", "properties": {"n": {"type": "integer"}, "m": {"type": "integer"}}}), Some(10))}})
+    };
+    for (schema, rule, expected) in [
+        (&text, "duration(self) < duration('1s') || duration(self) == duration('1h')", 8),
+        (&text, "timestamp(self) - timestamp('2020-01-01T00:00:00Z') < duration('1h')", 6),
+        (&text, "cidr(self) == cidr(self).masked()", 2 * 314_574 + 2),
+        (&text, "quantity(self) == quantity('1')", 314_574 + 2),
+        (&text, "url(self).getHost() == 'a'", 314_574 + 2),
+        (&object(), "self.?n.orValue(0) == self.?m.orValue(1)", 7),
+        (&object(), "self.?n.optMap(x, x + 1).orValue(0) == 1", 21),
+        (&object(), "self.list.filter(x, x.n > 1).all(y, y.n == y.m)", 13 + 10 * 16 + 10 * 7 + 1),
+        (&object(), "self.list.map(x, x.n).sum() == 3", 13 + 10 * 14 + 10 + 1),
+        (&object(), "(self.n > 1 ? self.n : self.m) == 3", 3 + 2 + 1),
+    ] {
+        assert_eq!(cost(schema.clone(), rule), expected, "{rule}");
+    }
+}
