@@ -161,7 +161,7 @@ fn results_have_types() {
         (&object(), "self.?n.optMap(x, x + 1).orValue(0) == 1", 21),
         (&object(), "self.list.filter(x, x.n > 1).all(y, y.n == y.m)", 13 + 10 * 16 + 10 * 7 + 1),
         (&object(), "self.list.map(x, x.n).sum() == 3", 13 + 10 * 14 + 10 + 1),
-        (&object(), "(self.n > 1 ? self.n : self.m) == 3", 3 + 2 + 1),
+        (&object(), "(self.n > 1 ? self.n : self.m) == 3", 3 + 2),
     ] {
         assert_eq!(cost(schema.clone(), rule), expected, "{rule}");
     }
