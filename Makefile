@@ -47,6 +47,7 @@ test: build
 	@$(XTASK) images
 	@deploy/python.sh $(VENV) docs/requirements.txt tests/requirements.txt
 	@deploy/kubectl.sh $(VENV)/bin
+	@deploy/node.sh $(abspath $(VENV))
 	@$(XTASK) test --python $(abspath $(VENV))/bin/python
 
 tidy: build

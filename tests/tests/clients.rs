@@ -21,6 +21,7 @@ use kubectl::{
     kubectl_create_sends_protobuf, manifests_of_every_kind_are_accepted, warnings_are_shown,
 };
 use operators::{
+    a_controller_on_the_javascript_client_reconciles,
     a_kube_rs_controller_reconciles_a_derived_kind,
     the_python_dynamic_client_works_with_custom_kinds,
 };
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
             helm_installs_and_upgrades,
             a_kube_rs_controller_reconciles_a_derived_kind,
             the_python_dynamic_client_works_with_custom_kinds,
+            a_controller_on_the_javascript_client_reconciles,
             a_webhook_in_a_pod_converts_versions,
             a_webhook_in_a_pod_changes_and_denies,
         ],
@@ -65,6 +67,16 @@ fn python(fixture: &Fixture) -> anyhow::Result<Command> {
     let program = program.context("SKIFF_TEST_PYTHON is not set; `make test` sets it")?;
     let mut command = Command::new(program);
     command.env("KUBECONFIG", fixture.cluster.kubeconfig()).stdin(Stdio::null());
+    Ok(command)
+}
+
+/// Node.js of the Python environment, with the client's package.
+fn node(fixture: &Fixture) -> anyhow::Result<Command> {
+    let python = PathBuf::from(python(fixture)?.get_program());
+    let bin = python.parent().context("SKIFF_TEST_PYTHON is not a path")?;
+    let mut command = Command::new(bin.join("node"));
+    command.env("KUBECONFIG", fixture.cluster.kubeconfig()).stdin(Stdio::null());
+    command.env("NODE_PATH", bin.join("../node_modules"));
     Ok(command)
 }
 

@@ -20,7 +20,7 @@ use serde_json::json;
 use testkit::suite::Fixture;
 use testkit::wait;
 
-use super::python;
+use super::{node, python};
 
 const FINALIZER: &str = "operators.example.com/lamp";
 
@@ -200,6 +200,16 @@ pub async fn the_python_dynamic_client_works_with_custom_kinds(
 ) -> anyhow::Result<()> {
     let script = include_str!("dynamic.py");
     let output = python(fixture)?.args(["-c", script, &fixture.namespace]).output()?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{errors}");
+    Ok(())
+}
+
+pub async fn a_controller_on_the_javascript_client_reconciles(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let script = include_str!("controller.js");
+    let output = node(fixture)?.args(["-e", script, &fixture.namespace]).output()?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{errors}");
     Ok(())
