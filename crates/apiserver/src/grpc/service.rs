@@ -20,6 +20,7 @@ use crate::answer::in_time;
 use crate::authn;
 use crate::cache::{Change, WatchEvent, Watcher};
 use crate::connect;
+use crate::connect::Connection;
 use crate::core::Core;
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
@@ -301,14 +302,24 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let (path, query) = message.path.split_once('?').unwrap_or((&message.path, ""));
-        let options = Options { parameters: crate::rest::parse_query(query), ..Options::default() };
-        let subject =
-            Subject::Path { path: path.to_owned(), method: "get", accept: message.accept.clone() };
+        let parameters = crate::rest::parse_query(query);
+        let aggregator = &self.core.aggregator;
+        let delegated =
+            aggregator.delegated(&http::Method::GET, path, &parameters, &http::HeaderMap::new());
+        let accept = message.accept.clone();
+        let subject = match delegated {
+            Some(delegated) => Subject::Delegated(delegated),
+            None => Subject::Path { path: path.to_owned(), method: "get", accept },
+        };
+        let options = Options { parameters, ..Options::default() };
         match self.ask(caller, subject, options, Bytes::new()).await? {
             Response::Raw { content_type, body, .. } => {
                 Ok(Answer::new(pb::GetPathResponse { content_type, body }))
             }
             Response::Http(response) => http_path(*response).map_err(refuse),
+            Response::Connect(connection) => {
+                delegated_path(*connection, &message).await.map_err(refuse)
+            }
             Response::Json { json, .. } => Ok(Answer::new(pb::GetPathResponse {
                 content_type: "application/json".to_owned(),
                 body: json,
@@ -328,6 +339,20 @@ fn http_path(response: http::Response<Bytes>) -> Result<Answer<pb::GetPathRespon
     let content_type = head.headers.get(http::header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
     Ok(Answer::new(pb::GetPathResponse { content_type: content_type.to_owned(), body }))
+}
+
+/// What another server answers.
+async fn delegated_path(
+    connection: Connection,
+    message: &pb::GetPathRequest,
+) -> Result<Answer<pb::GetPathResponse>, ApiError> {
+    let Connection::Delegated(forward) = connection else {
+        return Err(ApiError::internal("a path answered with something else"));
+    };
+    let accept = Some(message.accept.as_str()).filter(|accept| !accept.is_empty());
+    let document = forward.fetch(&message.path, accept.unwrap_or("*/*")).await?;
+    let content_type = document.header(http::header::CONTENT_TYPE).to_owned();
+    Ok(Answer::new(pb::GetPathResponse { content_type, body: document.body }))
 }
 
 /// A list as pages of about [`PIECE_BYTES`]; of a Table, each page is a Table with its rows.
