@@ -203,7 +203,9 @@ impl Backend {
             }
         };
         let back = keeps.then(|| (sender, self.clone()));
-        Ok(response.map(|body| Answer { body, back }))
+        let mut response = response.map(|body| Answer { body, back });
+        response.body_mut().give_back();
+        Ok(response)
     }
 
     /// Reads a document of at most `most` bytes, as `user`.
@@ -274,6 +276,19 @@ impl Answer {
     pub fn into_inner(self) -> Incoming {
         self.body
     }
+
+    /// Keeps the connection, if the body is known to end here.
+    fn give_back(&mut self) {
+        if self.body.is_end_stream() {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some((sender, backend)) = self.back.take() {
+            backend.keep(sender);
+        }
+    }
 }
 
 impl http_body::Body for Answer {
@@ -285,17 +300,16 @@ impl http_body::Body for Answer {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none()
-            && let Some((sender, backend)) = self.back.take()
-        {
-            backend.keep(sender);
+        match frame {
+            None => self.end(),
+            // Whoever knows its length asks for no more.
+            Some(_) => self.give_back(),
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        // The end has to be polled for, so that the connection is kept.
-        self.back.is_none() && self.body.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
