@@ -220,7 +220,7 @@ struct Answer {
 }
 
 /// Whether the client is likely to be sending a body that will not be read.
-fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
+pub fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
     let waits = parts.headers.contains_key(http::header::EXPECT);
     parts.version < http::Version::HTTP_2 && !waits && !http_body::Body::is_end_stream(body)
 }

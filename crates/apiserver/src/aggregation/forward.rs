@@ -28,7 +28,8 @@ use crate::body::MAX_BODY_BYTES;
 use crate::connect::{PeerAddress, answered, forwarded, switch, unreachable};
 use crate::core::Core;
 use crate::deadline;
-use crate::rest::{Accept, Body, BodyError, full, render_error};
+use crate::incoming::discard;
+use crate::rest::{Accept, Body, BodyError, full, render_error, still_sent};
 use crate::user::User;
 
 /// Maximum size of an answer that is read as a whole, for clients of the other front end.
@@ -66,13 +67,20 @@ impl Forward {
 
     /// Forwards the request, and returns the backend's answer.
     pub async fn serve(self, parts: &Parts, body: Body, client: OnUpgrade) -> Response<Body> {
-        let backend = match self.backend() {
-            Ok(backend) => backend,
-            Err(refusal) => return refusal,
+        let refused = match (self.backend(), too_large(parts)) {
+            (Err(refused), _) => Err(refused),
+            (_, Some(error)) => Err(render_error(&error, &Accept::default())),
+            (Ok(backend), None) => Ok(backend),
         };
-        if let Some(too_large) = too_large(parts) {
-            return render_error(&too_large, &Accept::default());
-        }
+        let backend = match refused {
+            Ok(backend) => backend,
+            Err(refused) => {
+                if still_sent(parts, &body) {
+                    discard(body).await;
+                }
+                return refused;
+            }
+        };
         let exchange = self.exchange(backend, parts, body, client);
         let outcome = match self.due {
             None => exchange.await,
