@@ -41,7 +41,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use backend::Identity;
+pub use backend::{Asked, Identity};
 pub use documents::ResourceDocument;
 pub use forward::Forward;
 pub use identity::RequestHeaders;

@@ -186,7 +186,7 @@ const ENDPOINTS: &[&str] = &["healthz", "livez", "readyz"];
 /// The checks of an endpoint, in their order. An apiserver without its store can do nothing, so
 /// that even `/livez` asks it, as upstream; that the caches follow concerns only readiness. What
 /// upstream does after the start is done here before the port answers, so that it always holds.
-const CHECKS: [(&str, &[&str]); 9] = [
+const CHECKS: [(&str, &[&str]); 12] = [
     ("ping", ENDPOINTS),
     ("etcd", ENDPOINTS),
     ("watch-cache", &["readyz"]),
@@ -196,6 +196,9 @@ const CHECKS: [(&str, &[&str]); 9] = [
     ("poststarthook/start-service-ip-repair-controllers", ENDPOINTS),
     ("poststarthook/rbac/bootstrap-roles", ENDPOINTS),
     ("poststarthook/scheduling/bootstrap-system-priority-classes", ENDPOINTS),
+    ("poststarthook/apiservice-registration-controller", ENDPOINTS),
+    ("poststarthook/kube-apiserver-autoregistration", ENDPOINTS),
+    ("autoregister-completion", ENDPOINTS),
 ];
 
 /// All paths that are no part of the API, with the single health checks.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use http::header::{ACCEPT, HOST, HeaderMap, IF_NONE_MATCH, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderMap, IF_NONE_MATCH, USER_AGENT};
 use http::{Method, Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
@@ -32,7 +32,7 @@ use super::documents::Documents;
 use super::identity;
 use crate::connect::{Io, dial_service, unverified};
 use crate::core::Core;
-use crate::rest::{Body, empty};
+use crate::rest::{Body, full};
 use crate::user::User;
 
 /// Unused connections that are kept to one backend, and for how long: less than servers in Go keep
@@ -208,11 +208,11 @@ impl Backend {
         Ok(response)
     }
 
-    /// Reads a document of at most `most` bytes, as `user`.
+    /// Sends a request as `user`, and reads the answer, of at most `most` bytes.
     ///
     /// # Errors
     /// Those of [`Self::send`], and when the document is larger.
-    pub async fn get(
+    pub async fn ask(
         self: &Arc<Self>,
         core: &Core,
         user: &User,
@@ -220,7 +220,7 @@ impl Backend {
         most: usize,
     ) -> Result<Document, Failure> {
         let mut request = Request::builder()
-            .method(Method::GET)
+            .method(asked.method)
             .uri(asked.path)
             .header(HOST, self.address.authority())
             .header(USER_AGENT, "skiff-apiserver")
@@ -228,7 +228,10 @@ impl Backend {
         if !asked.etag.is_empty() {
             request = request.header(IF_NONE_MATCH, asked.etag);
         }
-        let mut request = request.body(empty())?;
+        if !asked.body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let mut request = request.body(full(asked.body))?;
         identity::set(request.headers_mut(), user)?;
         let (parts, body) = self.send(core, request, Trust::Verified).await?.into_parts();
         let mut limited = Limited::new(body, most);
@@ -242,13 +245,23 @@ impl Backend {
     }
 }
 
-/// A document that is asked for.
-#[derive(Clone, Copy, Debug)]
+/// What is asked for.
+#[derive(Clone, Debug)]
 pub struct Asked<'a> {
+    pub method: Method,
     pub path: &'a str,
     pub accept: &'a str,
     /// Of the version that is known; empty: of none.
     pub etag: &'a str,
+    /// JSON.
+    pub body: Bytes,
+}
+
+impl<'a> Asked<'a> {
+    /// A document.
+    pub fn document(path: &'a str, accept: &'a str, etag: &'a str) -> Self {
+        Self { method: Method::GET, path, accept, etag, body: Bytes::new() }
+    }
 }
 
 /// An answer that has been read as a whole.

@@ -132,7 +132,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     async fn get(&self, asked: Asked<'_>, most: usize) -> Result<Document, Failure> {
         let user = aggregator();
-        let reading = self.backend.get(self.core, &user, asked, most);
+        let reading = self.backend.ask(self.core, &user, asked, most);
         tokio::time::timeout(DOCUMENT, reading).await?
     }
 
@@ -143,7 +143,7 @@ impl Reader<'_> {
     ) -> Result<Option<(Vec<ResourceDocument>, String)>, Failure> {
         let (group, version) = split(self.name);
         let path = if group.is_empty() { "/api" } else { "/apis" };
-        let asked = Asked { path, accept: AGGREGATED, etag: &before.etag };
+        let asked = Asked::document(path, AGGREGATED, &before.etag);
         let document = self.get(asked, DISCOVERY_BYTES).await?;
         match document.code {
             304 if !before.etag.is_empty() => return Ok(None),
@@ -155,7 +155,7 @@ impl Reader<'_> {
             _ => {}
         }
         let path = discovery_path(self.name);
-        let asked = Asked { path: &path, accept: JSON, etag: "" };
+        let asked = Asked::document(&path, JSON, "");
         let document = self.get(asked, DISCOVERY_BYTES).await?;
         if document.code != 200 {
             return Err(format!("{path} was answered with {}", document.code).into());
@@ -166,7 +166,7 @@ impl Reader<'_> {
     /// The document of the group version; `None`: it is the same as before, `Some(None)`: there is
     /// none.
     async fn openapi_v3(&self, before: &Documents) -> Result<Option<Option<OpenApi>>, Failure> {
-        let index = Asked { path: "/openapi/v3", accept: JSON, etag: "" };
+        let index = Asked::document("/openapi/v3", JSON, "");
         let index = self.get(index, DISCOVERY_BYTES).await?;
         if index.code != 200 {
             return Ok(Some(None));
@@ -180,7 +180,7 @@ impl Reader<'_> {
         if before.openapi_v3.as_ref().is_some_and(|known| known.tag == url) {
             return Ok(None);
         }
-        let asked = Asked { path: url, accept: JSON, etag: "" };
+        let asked = Asked::document(url, JSON, "");
         let document = self.get(asked, OPENAPI_BYTES).await?;
         if document.code != 200 {
             return Err(format!("{url} was answered with {}", document.code).into());
@@ -192,7 +192,7 @@ impl Reader<'_> {
     /// What the document of all kinds says about the group version.
     async fn openapi_v2(&self, before: &Documents) -> Result<Option<Option<OpenApi>>, Failure> {
         let etag = before.openapi_v2.as_ref().map_or("", |known| &known.tag);
-        let asked = Asked { path: "/openapi/v2", accept: JSON, etag };
+        let asked = Asked::document("/openapi/v2", JSON, etag);
         let document = self.get(asked, OPENAPI_BYTES).await?;
         match document.code {
             304 if !etag.is_empty() => return Ok(None),

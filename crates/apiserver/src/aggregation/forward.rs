@@ -55,12 +55,15 @@ impl fmt::Debug for Forward {
 
 impl Forward {
     /// The server, if it can be asked.
-    fn backend(&self) -> Result<&Arc<Backend>, Response<Body>> {
+    ///
+    /// # Errors
+    /// 503 while it is not available, 500 when it could not be verified.
+    fn backend(&self) -> Result<&Arc<Backend>, ApiError> {
         let service = &self.delegated.service;
         let backend = service.backend.as_ref().filter(|_| service.available);
-        let backend = backend.ok_or_else(|| plain(StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE))?;
+        let backend = backend.ok_or_else(|| ApiError::service_unavailable(UNAVAILABLE))?;
         match backend.unusable() {
-            Some(why) => Err(plain(StatusCode::INTERNAL_SERVER_ERROR, why)),
+            Some(why) => Err(ApiError::new(500, "InternalError", why)),
             None => Ok(backend),
         }
     }
@@ -68,7 +71,7 @@ impl Forward {
     /// Forwards the request, and returns the backend's answer.
     pub async fn serve(self, parts: &Parts, body: Body, client: OnUpgrade) -> Response<Body> {
         let refused = match (self.backend(), too_large(parts)) {
-            (Err(refused), _) => Err(refused),
+            (Err(error), _) => Err(failed(&error)),
             (_, Some(error)) => Err(render_error(&error, &Accept::default())),
             (Ok(backend), None) => Ok(backend),
         };
@@ -88,7 +91,7 @@ impl Forward {
                 .await
                 .unwrap_or_else(|_| Ok(render_error(&deadline::exceeded(), &Accept::default()))),
         };
-        outcome.unwrap_or_else(|error| plain(StatusCode::SERVICE_UNAVAILABLE, error.message()))
+        outcome.unwrap_or_else(|error| failed(&error))
     }
 
     async fn exchange(
@@ -129,19 +132,13 @@ impl Forward {
         Ok(response.map(|body| Timely { body, due }.boxed_unsync()))
     }
 
-    /// Reads the answer to a GET as a whole.
+    /// Reads the answer as a whole.
     ///
     /// # Errors
     /// That of the answer, if it is one.
-    pub async fn fetch(self, path: &str, accept: &str) -> Result<Document, ApiError> {
-        let service = &self.delegated.service;
-        let backend = service.backend.as_ref().filter(|_| service.available);
-        let backend = backend.ok_or_else(|| ApiError::service_unavailable(UNAVAILABLE))?;
-        if let Some(why) = backend.unusable() {
-            return Err(ApiError::internal(why));
-        }
-        let asked = Asked { path, accept, etag: "" };
-        let reading = backend.get(&self.core, &self.user, asked, WHOLE_BYTES);
+    pub async fn fetch(self, asked: Asked<'_>) -> Result<Document, ApiError> {
+        let backend = self.backend()?;
+        let reading = backend.ask(&self.core, &self.user, asked, WHOLE_BYTES);
         let due = self.due.unwrap_or_else(|| clock::instant() + deadline::LIMIT);
         let read = tokio::time::timeout_at(due, reading).await;
         let document =
@@ -163,6 +160,12 @@ fn refusal(code: u16, body: &[u8]) -> ApiError {
         }
         _ => ApiError::new(code, "", format!("the server responded with the status code {code}")),
     }
+}
+
+/// The answer about a server that cannot be asked.
+fn failed(error: &ApiError) -> Response<Body> {
+    let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    plain(code, error.message())
 }
 
 /// As Go's `http.Error`.

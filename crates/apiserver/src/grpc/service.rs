@@ -16,6 +16,7 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
 use super::{bind, convert, stream};
+use crate::aggregation::Asked;
 use crate::answer::in_time;
 use crate::authn;
 use crate::cache::{Change, WatchEvent, Watcher};
@@ -55,6 +56,47 @@ impl Resources {
             }
             target => target.map_err(refuse),
         }
+    }
+
+    /// The path of an object that another server has.
+    fn path_elsewhere(&self, target: Option<&pb::Target>) -> Option<String> {
+        let pb::Target { group, version, resource, namespace, name, subresource } = target?;
+        let remote = self.core.aggregator.snapshot().remote(group, version).is_some();
+        if !remote || self.registry.by_resource(group, version, resource).is_some() {
+            return None;
+        }
+        let scope = match namespace.as_str() {
+            "" => String::new(),
+            namespace => format!("/namespaces/{namespace}"),
+        };
+        let path = format!("/apis/{group}/{version}{scope}/{resource}/{name}/{subresource}");
+        Some(path.trim_end_matches('/').to_owned())
+    }
+
+    async fn delete_elsewhere(
+        &self,
+        caller: Caller,
+        path: &str,
+        message: pb::DeleteRequest,
+    ) -> Reply<pb::Object> {
+        let method = http::Method::DELETE;
+        let query = if message.dry_run { "?dryRun=All" } else { "" };
+        let headers = http::HeaderMap::new();
+        let delegated = self.core.aggregator.delegated(&method, path, &[], &headers);
+        let delegated = delegated.ok_or_else(|| refuse(ApiError::no_such_resource()))?;
+        let subject = Subject::Delegated(delegated);
+        let response = self.ask(caller, subject, Options::default(), Bytes::new()).await?;
+        let Response::Connect(connection) = response else {
+            return Err(refuse(ApiError::internal("a server answered with something else")));
+        };
+        let Connection::Delegated(forward) = *connection else {
+            return Err(refuse(ApiError::internal("a server answered with something else")));
+        };
+        let path = format!("{path}{query}");
+        let accept = "application/json";
+        let asked = Asked { method, path: &path, accept, etag: "", body: message.options_json };
+        let document = forward.fetch(asked).await.map_err(refuse)?;
+        Ok(Answer::new(pb::Object { json: document.body, ..pb::Object::default() }))
     }
 
     async fn ask(
@@ -221,6 +263,9 @@ impl pb::resources_server::Resources for Resources {
     async fn delete(&self, call: Call<pb::DeleteRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
+        if let Some(path) = self.path_elsewhere(message.target.as_ref()) {
+            return self.delete_elsewhere(caller, &path, message).await;
+        }
         let options = Options { dry_run: message.dry_run, ..Options::default() };
         let target = self.target(message.target).await?;
         self.write(caller, Verb::Delete, target, options, message.options_json).await
@@ -350,7 +395,8 @@ async fn delegated_path(
         return Err(ApiError::internal("a path answered with something else"));
     };
     let accept = Some(message.accept.as_str()).filter(|accept| !accept.is_empty());
-    let document = forward.fetch(&message.path, accept.unwrap_or("*/*")).await?;
+    let asked = Asked::document(&message.path, accept.unwrap_or("*/*"), "");
+    let document = forward.fetch(asked).await?;
     let content_type = document.header(http::header::CONTENT_TYPE).to_owned();
     Ok(Answer::new(pb::GetPathResponse { content_type, body: document.body }))
 }

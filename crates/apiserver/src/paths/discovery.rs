@@ -170,6 +170,9 @@ struct GroupVersionKind {
     kind: Text,
 }
 
+/// The generations of the kinds and of the APIServices that documents describe, and these.
+type Documents = ((u64, u64), [Bytes; 5]);
+
 /// `/api` or `/apis`. `own` is the address that the server advertises.
 pub fn root(
     kinds: &Kinds,
@@ -178,8 +181,7 @@ pub fn root(
     accept: &str,
     own: SocketAddr,
 ) -> Response {
-    /// The generations of the kinds and of the APIServices that they describe, and the documents.
-    static DOCUMENTS: Mutex<Option<((u64, u64), [Bytes; 5])>> = Mutex::new(None);
+    static DOCUMENTS: Mutex<Option<Documents>> = Mutex::new(None);
     let generations = (kinds.generation, aggregator.generation());
     let current = DOCUMENTS.lock().clone().filter(|(described, _)| *described == generations);
     let (_, documents) = current.unwrap_or_else(|| {

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use serde_json::Value;
 
 use super::version;
-use crate::aggregation::{Delegated, Forward, Registered};
+use crate::aggregation::{Asked, Delegated, Forward, Registered};
 use crate::core::Call;
 use crate::request::Verb;
 use crate::response::{ListAnswer, ObjectAnswer, Response};
@@ -41,7 +41,7 @@ pub async fn answer(call: Call<'_>, service: &Arc<Registered>) -> Result<Respons
     let delegated = Delegated::new(service.clone(), &Method::GET, (&path, &[]), &HeaderMap::new());
     let user = Arc::new(call.user.clone());
     let forward = Forward { core, user, delegated, due: call.options.due };
-    let document = forward.fetch(&path, "application/json").await?;
+    let document = forward.fetch(Asked::document(&path, "application/json", "")).await?;
     let mut value: Value = serde_json::from_slice(&document.body).map_err(ApiError::internal)?;
     if named {
         let version = version(row, &value)?;

@@ -1,5 +1,8 @@
 //! Controllers and servers that an APIService names.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use client::{Api, DeleteOptions};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -126,30 +129,64 @@ async fn autoscalers_read_metrics_of_other_servers() -> anyhow::Result<()> {
     plane.finish(Vec::new()).await
 }
 
-/// Objects of other servers are theirs: neither the end of a namespace nor owners wait for them.
+/// What a server that cannot be asked has of a namespace is not known: the namespace stays until it
+/// can, or is no longer named; everything else goes at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_gone_keeps_no_namespace() -> anyhow::Result<()> {
+async fn namespaces_wait_for_servers_that_are_gone() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     plane.control(&[])?;
     let names = ["adapter.default.svc"];
-    let extension =
-        Extension::start("127.0.0.1", &names, plane.authority_pem(), |_| Reply::Hang).await?;
+    let gone = |_: &Seen| Reply::Status(500, "gone");
+    let extension = Extension::start("127.0.0.1", &names, plane.authority_pem(), gone).await?;
     create(&plane, &[leads_here(), registered(&extension, "gone.example.com", "v1")]).await?;
+    until_available(&plane, "v1.gone.example.com", "FailedDiscoveryCheck").await?;
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}});
     let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "a", "namespace": "ending"}});
     create(&plane, &[namespace, map]).await?;
     Api::<Namespace>::all(&plane.client).delete("ending", &DeleteOptions::default()).await?;
-    wait::until::<Namespace>(
-        &plane.client,
-        wait::Selection::default(),
-        "the namespace is gone",
-        |all| !all.contains_key("ending"),
-    )
+    let until = async |what: &str, holds: &dyn Fn(Option<&Namespace>) -> bool| {
+        let all = wait::Selection::default();
+        wait::until::<Namespace>(&plane.client, all, what, |all| holds(all.get("ending"))).await
+    };
+    until("discovery fails", &|ending| {
+        let status = ending.and_then(|ending| ending.status.as_ref());
+        let mut all = status.into_iter().flat_map(|one| one.conditions.iter().flatten());
+        all.any(|condition| {
+            condition.type_ == "NamespaceDeletionDiscoveryFailure" && condition.status == "True"
+        })
+    })
     .await?;
     let maps = Api::<ConfigMap>::namespaced(&plane.client, "ending");
     anyhow::ensure!(maps.get_opt("a").await?.is_none());
-    until_available(&plane, "v1.gone.example.com", "FailedDiscoveryCheck").await?;
+    // It comes back with one object, which is deleted.
+    let there = Arc::new(AtomicBool::new(true));
+    let has = there.clone();
+    extension.behave(move |seen| with_one_thing(seen, &has));
+    until("the namespace is gone", &|ending| ending.is_none()).await?;
+    anyhow::ensure!(!there.load(Ordering::Relaxed));
     plane.finish(Vec::new()).await
+}
+
+fn with_one_thing(seen: &Seen, there: &AtomicBool) -> Reply {
+    let own = "/apis/gone.example.com/v1";
+    let things = format!("{own}/namespaces/ending/things");
+    let resources = json!([{"name": "things", "namespaced": true, "kind": "Thing",
+        "verbs": ["list", "delete"]}]);
+    match (seen.method.as_str(), seen.path.as_str()) {
+        ("GET", path) if path == own => {
+            Reply::Json(200, json!({"kind": "APIResourceList", "resources": resources}))
+        }
+        ("GET", path) if path == things => {
+            let one = json!([{"metadata": {"name": "thing"}}]);
+            let items = if there.load(Ordering::Relaxed) { one } else { json!([]) };
+            Reply::Json(200, json!({"kind": "ThingList", "items": items}))
+        }
+        ("DELETE", path) if path == format!("{things}/thing") => {
+            there.store(false, Ordering::Relaxed);
+            Reply::Json(200, json!({"kind": "Status", "status": "Success"}))
+        }
+        _ => Reply::Status(404, "404 page not found"),
+    }
 }
