@@ -11,11 +11,11 @@ fn valid() -> Value {
         "service": {"namespace": "default", "name": "s"}}})
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_is_said_as_upstream_says_it() {
-    let server = Server::start().await;
-    let rest = server.admin();
-    let table: &[(&str, Value, &[&str])] = &[
+/// What is changed, to what, and what is said about it.
+type Wrong = (&'static str, Value, &'static [&'static str]);
+
+fn wrong() -> [Wrong; 13] {
+    [
         (
             "/metadata/name",
             json!("things"),
@@ -95,8 +95,14 @@ async fn what_is_wrong_is_said_as_upstream_says_it() {
                 "spec.group: Required value: only v1 may have an empty group and it better be legacy kube",
             ],
         ),
-    ];
-    for (pointer, value, errors) in table {
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_said_as_upstream_says_it() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    for (pointer, value, errors) in wrong() {
         let mut object = valid();
         match object.pointer_mut(pointer) {
             Some(place) => *place = value.clone(),
@@ -113,7 +119,7 @@ async fn what_is_wrong_is_said_as_upstream_says_it() {
                 )
             })
             .collect();
-        assert_eq!(said, *errors, "{pointer} {value}");
+        assert_eq!(said, errors, "{pointer} {value}");
     }
     let made = rest.post(SERVICES, &valid()).await.expect(201);
     assert_eq!(made["spec"]["service"]["port"], 443);
