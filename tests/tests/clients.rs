@@ -3,6 +3,8 @@
 
 #[path = "clients/admission.rs"]
 mod admission;
+#[path = "clients/aggregation.rs"]
+mod aggregation;
 #[path = "clients/conversion.rs"]
 mod conversion;
 #[path = "clients/helm.rs"]
@@ -13,6 +15,7 @@ mod kubectl;
 mod operators;
 
 use admission::a_webhook_in_a_pod_changes_and_denies;
+use aggregation::a_server_in_a_pod_answers_a_group;
 use anyhow::{Context, ensure};
 use conversion::a_webhook_in_a_pod_converts_versions;
 use helm::helm_installs_and_upgrades;
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
             a_controller_on_the_javascript_client_reconciles,
             a_webhook_in_a_pod_converts_versions,
             a_webhook_in_a_pod_changes_and_denies,
+            a_server_in_a_pod_answers_a_group,
         ],
     )
 }

@@ -278,6 +278,7 @@ use k8s_openapi::api::{
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as apiregistration;
 
 kinds! {
     core::Namespace { Cluster "namespace" short ["ns"]; subresources ["status", "finalize"]; selectable ["status.phase"]; }
@@ -339,6 +340,7 @@ kinds! {
     node::RuntimeClass { Cluster "runtimeclass" }
     apiextensions::CustomResourceDefinition { Cluster "customresourcedefinition" short ["crd", "crds"];
         categories ["api-extensions"]; subresources ["status"]; }
+    apiregistration::APIService { Cluster "apiservice" categories ["api-extensions"]; subresources ["status"]; }
     authentication::TokenReview { Cluster "tokenreview" stored false; }
     authentication::SelfSubjectReview { Cluster "selfsubjectreview" stored false; }
     authorization::SubjectAccessReview { Cluster "subjectaccessreview" stored false; }

@@ -50,6 +50,29 @@ pub struct Config {
     #[arg(long)]
     pub client_ca_file: PathBuf,
 
+    /// Certificate and key by which extension servers know this one.
+    #[arg(long, value_name = "FILE", requires = "proxy_client_key_file")]
+    pub proxy_client_cert_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "proxy_client_cert_file")]
+    pub proxy_client_key_file: Option<PathBuf>,
+
+    /// Certificate authority of front proxies, which may say in headers whose requests they
+    /// forward.
+    #[arg(long, value_name = "FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// Common names of their certificates; none: any.
+    #[arg(long, value_delimiter = ',', value_name = "NAME,NAME")]
+    pub requestheader_allowed_names: Vec<String>,
+    /// Headers that name the user; the first that is there counts.
+    #[arg(long, value_delimiter = ',', value_name = "HEADER,HEADER")]
+    pub requestheader_username_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "HEADER,HEADER")]
+    pub requestheader_uid_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "HEADER,HEADER")]
+    pub requestheader_group_headers: Vec<String>,
+    #[arg(long, value_delimiter = ',', value_name = "PREFIX,PREFIX")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+
     /// Whether requests without credentials are those of `system:anonymous`, of the group
     /// `system:unauthenticated`. With `false` they are refused.
     #[arg(

@@ -18,11 +18,15 @@ use rpc::kubelet_v1::LogChunk;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
+use crate::aggregation::Forward;
 use crate::request::Target;
 use crate::rest::{Accept, Body, empty, render_error};
 
 pub use open::{Opening, open};
-pub use proxy::{Io, PeerAddress, dial_service};
+pub use proxy::{
+    Io, PeerAddress, answered, dial_service, forwarded, switch, unreachable, unverified,
+};
+pub use upgrade::wants_upgrade;
 
 /// The streaming subresources of pods. Whatever is not one of them is never opened: the others are
 /// authorized for what they do themselves.
@@ -87,6 +91,8 @@ pub enum Connection {
     Session(Opening),
     /// A request to be proxied. Nothing has been connected to yet.
     Proxy(Box<proxy::Proxy>),
+    /// A request that another server answers. Nothing has been connected to yet.
+    Delegated(Box<Forward>),
 }
 
 impl std::fmt::Debug for Connection {
@@ -95,6 +101,7 @@ impl std::fmt::Debug for Connection {
             Self::Log(_) => f.write_str("Log"),
             Self::Session(opening) => write!(f, "{:?}", opening.kind),
             Self::Proxy(proxy) => write!(f, "{proxy:?}"),
+            Self::Delegated(forward) => write!(f, "{forward:?}"),
         }
     }
 }
@@ -117,6 +124,10 @@ impl Connection {
             Self::Proxy(proxy) => {
                 let body = body.unwrap_or_else(empty);
                 return proxy.serve(parts, body, upgrade).await;
+            }
+            Self::Delegated(forward) => {
+                let body = body.unwrap_or_else(empty);
+                return forward.serve(parts, body, upgrade).await;
             }
         }
         .unwrap_or_else(|error| render_error(&error, &Accept::default()))

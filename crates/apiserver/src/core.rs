@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use store::Store;
 
 use crate::admission::Admission;
+use crate::aggregation::Aggregator;
 use crate::allocate::Allocator;
 use crate::authn::ServiceAccountTokens;
 use crate::authz::Rbac;
@@ -34,6 +35,7 @@ pub struct Core {
     pub clock: SharedClock,
     pub rbac: Rbac,
     pub admission: Admission,
+    pub aggregator: Aggregator,
     pub allocator: Allocator,
     pub tokens: Option<ServiceAccountTokens>,
     /// Whether requests without credentials are those of the anonymous user.

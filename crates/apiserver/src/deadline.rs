@@ -13,7 +13,7 @@ use crate::request::{Request, Subject};
 use crate::response::Response;
 
 /// The longest time from the head of a request to the beginning of its answer.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// When the answer to a request is due; `None`: it lasts.
 pub fn of(request: &Request) -> Option<Instant> {

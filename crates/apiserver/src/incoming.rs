@@ -91,7 +91,7 @@ where
 fn takes_body(subject: &Subject) -> bool {
     match subject {
         Subject::Resource { verb, .. } => !verb.is_read() && !matches!(verb, Verb::Connect { .. }),
-        Subject::Path { .. } => false,
+        Subject::Path { .. } | Subject::Delegated(_) => false,
     }
 }
 

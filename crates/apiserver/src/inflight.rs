@@ -141,6 +141,7 @@ fn kind(subject: &Subject) -> Kind {
         _ if subject.is_long_running() => Kind::LongRunning,
         Subject::Resource { verb, .. } if verb.is_read() => Kind::ReadOnly,
         Subject::Path { method: "get" | "head", .. } => Kind::ReadOnly,
+        Subject::Delegated(delegated) if delegated.is_read() => Kind::ReadOnly,
         _ => Kind::Mutating,
     }
 }

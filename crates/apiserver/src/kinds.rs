@@ -7,6 +7,7 @@
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
+mod api_service;
 mod check;
 pub mod columns;
 mod config_map;
@@ -316,6 +317,7 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
 
 /// The strategy of every built-in kind that has objects; one line per kind.
 static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
+    of(&api_service::Rules),
     of(&config_map::Rules),
     of(&controller_revision::Rules),
     of(&event::Rules),

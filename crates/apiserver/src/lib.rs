@@ -9,6 +9,7 @@
 //! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
 //!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
+//! - Group versions that other servers answer: [`aggregation`].
 //! - Custom resources: [`definitions`], [`conversion`]. Servers that they name: [`webhook`].
 //! - What nodes and pods use: [`resource_metrics`].
 //!
@@ -16,6 +17,7 @@
 //! know any other component.
 
 mod admission;
+mod aggregation;
 mod allocate;
 mod answer;
 pub mod authn;

@@ -383,6 +383,19 @@ fn labels(request: &Request) -> Labels {
             };
             Labels { verb, ..labels }
         }
+        Subject::Delegated(delegated) => {
+            let verb = match delegated.method {
+                "get" | "head" => "GET",
+                "post" => "POST",
+                "put" => "PUT",
+                "patch" => "PATCH",
+                "delete" => "DELETE",
+                _ => "other",
+            };
+            let (group, version) =
+                (delegated.service.group.clone(), delegated.service.version.clone());
+            Labels { verb, group: group.into(), version: version.into(), ..labels }
+        }
         Subject::Resource { verb, target } => {
             let scope = if !target.name.is_empty() || *verb == Verb::Create {
                 "resource"
@@ -463,6 +476,7 @@ where
     let reads = match &request.subject {
         Subject::Resource { verb, .. } => verb.is_read(),
         Subject::Path { .. } => true,
+        Subject::Delegated(delegated) => delegated.is_read(),
     };
     let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
     let inflight = InflightRequest::new(metrics.inflight.get_or_create_owned(&kind));

@@ -9,6 +9,7 @@
 
 mod descriptions;
 mod enums;
+mod merge;
 mod operation;
 mod parameters;
 mod paths;
@@ -38,6 +39,40 @@ pub type Definitions<'a> = &'a dyn Fn(&str) -> Option<Value>;
 /// A group and a version.
 type GroupVersion = (String, String);
 
+/// The documents of a group version that another server answers.
+pub struct Other {
+    pub group: String,
+    pub version: String,
+    /// Of the group version alone, as JSON.
+    pub v3: Option<Bytes>,
+    /// In the format of the document of all kinds, with paths of the group version only.
+    pub v2: Option<Bytes>,
+}
+
+impl Other {
+    fn is(&self, group: &str, version: &str) -> bool {
+        self.group == group && self.version == version
+    }
+}
+
+/// What documents are made of.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    pub kinds: &'a Kinds,
+    pub definitions: Definitions<'a>,
+    pub others: &'a [Other],
+    /// Rises with every change of the others.
+    pub generation: u64,
+}
+
+impl Sources<'_> {
+    /// Every group version that this server answers.
+    fn own(&self) -> impl Iterator<Item = GroupVersion> {
+        let all = group_versions(self.kinds).into_iter();
+        all.filter(|(group, version)| !self.others.iter().any(|other| other.is(group, version)))
+    }
+}
+
 /// Every group version that has kinds.
 fn group_versions(kinds: &Kinds) -> BTreeSet<GroupVersion> {
     let of = |group: &Group| {
@@ -55,27 +90,31 @@ pub fn path(group: &str, version: &str) -> String {
 
 /// The index of documents, as JSON. Each URL has the hash of its document, so that clients may
 /// cache it for ever.
-pub fn index(kinds: &Kinds, definitions: Definitions<'_>) -> Bytes {
-    let paths: Map<String, Value> = group_versions(kinds)
-        .into_iter()
-        .filter_map(|(group, version)| {
-            let Document { hash, .. } = rendered(kinds, definitions, &group, &version)?;
-            let path = path(&group, &version);
+pub fn index(sources: Sources<'_>) -> Bytes {
+    let own = sources.own().filter_map(|(group, version)| {
+        let document = rendered(sources.kinds, sources.definitions, &group, &version)?;
+        Some((path(&group, &version), document.hash))
+    });
+    let others = sources
+        .others
+        .iter()
+        .filter_map(|other| Some((path(&other.group, &other.version), hash(other.v3.as_deref()?))));
+    let paths: Map<String, Value> = own
+        .chain(others)
+        .map(|(path, hash)| {
             let url = format!("/openapi/v3/{path}?hash={hash}");
-            Some((path, json!({ "serverRelativeURL": url })))
+            (path, json!({ "serverRelativeURL": url }))
         })
         .collect();
     Bytes::from(json!({ "paths": paths }).to_string())
 }
 
 /// The document of a group version, as JSON. `None`: no such group version.
-pub fn document(
-    kinds: &Kinds,
-    definitions: Definitions<'_>,
-    group: &str,
-    version: &str,
-) -> Option<Bytes> {
-    rendered(kinds, definitions, group, version).map(|document| document.json)
+pub fn document(sources: Sources<'_>, group: &str, version: &str) -> Option<Bytes> {
+    if let Some(other) = sources.others.iter().find(|other| other.is(group, version)) {
+        return other.v3.clone();
+    }
+    rendered(sources.kinds, sources.definitions, group, version).map(|document| document.json)
 }
 
 /// A document that has been built, and what of.
@@ -145,40 +184,39 @@ fn bearer_token() -> Value {
 }
 
 /// All definitions in the format of OpenAPI v2, as JSON, for legacy clients.
-pub fn swagger(kinds: &Kinds, definitions: Definitions<'_>) -> Bytes {
-    static SWAGGER: Mutex<Option<(u64, Bytes)>> = Mutex::new(None);
-    current(&SWAGGER, kinds, definitions, |swagger| Bytes::from(swagger.to_string()))
+pub fn swagger(sources: Sources<'_>) -> Bytes {
+    static SWAGGER: Known = Mutex::new(None);
+    current(&SWAGGER, sources, |swagger| Bytes::from(swagger.to_string()))
 }
 
 /// The same as protobuf (gnostic's `openapi.v2.Document`).
-pub fn swagger_protobuf(kinds: &Kinds, definitions: Definitions<'_>) -> Bytes {
-    static SWAGGER: Mutex<Option<(u64, Bytes)>> = Mutex::new(None);
-    current(&SWAGGER, kinds, definitions, |swagger| Bytes::from(protobuf::document(&swagger)))
+pub fn swagger_protobuf(sources: Sources<'_>) -> Bytes {
+    static SWAGGER: Known = Mutex::new(None);
+    current(&SWAGGER, sources, |swagger| Bytes::from(protobuf::document(&swagger)))
 }
 
-/// A form of the document of all kinds, built again once a kind has changed.
-fn current(
-    known: &Mutex<Option<(u64, Bytes)>>,
-    kinds: &Kinds,
-    definitions: Definitions<'_>,
-    form: impl FnOnce(Value) -> Bytes,
-) -> Bytes {
+/// A document, and the generations of what it was made of.
+type Known = Mutex<Option<((u64, u64), Bytes)>>;
+
+/// A form of the document of all kinds, built again once something has changed.
+fn current(known: &Known, sources: Sources<'_>, form: impl FnOnce(Value) -> Bytes) -> Bytes {
     let mut known = known.lock();
+    let generations = (sources.kinds.generation, sources.generation);
     match &*known {
-        Some((generation, document)) if *generation == kinds.generation => document.clone(),
-        _ => known.insert((kinds.generation, form(build_swagger(kinds, definitions)))).1.clone(),
+        Some((made_of, document)) if *made_of == generations => document.clone(),
+        _ => known.insert((generations, form(build_swagger(sources)))).1.clone(),
     }
 }
 
-fn build_swagger(kinds: &Kinds, definitions: Definitions<'_>) -> Value {
-    let mut schemas = Schemas::new(Dialect::V2, definitions);
+fn build_swagger(sources: Sources<'_>) -> Value {
+    let mut schemas = Schemas::new(Dialect::V2, sources.definitions);
     let mut all_paths = Map::new();
-    for (group, version) in group_versions(kinds) {
-        for row in kinds.of(&group, &version) {
+    for (group, version) in sources.own() {
+        for row in sources.kinds.of(&group, &version) {
             paths::of_kind(&row, &mut schemas, &mut all_paths);
         }
     }
-    json!({
+    let mut whole = json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": API_VERSION},
         "paths": all_paths,
@@ -186,5 +224,12 @@ fn build_swagger(kinds: &Kinds, definitions: Definitions<'_>) -> Value {
         "parameters": parameters::shared(),
         "securityDefinitions": {"BearerToken": bearer_token()},
         "security": [{"BearerToken": []}],
-    })
+    });
+    for other in sources.others {
+        let parsed = other.v2.as_deref().map(serde_json::from_slice::<Value>);
+        if let Some(Ok(document)) = parsed {
+            merge::merge(&mut whole, &document);
+        }
+    }
+    whole
 }

@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::json;
 
 use crate::core::Core;
-use crate::openapi;
+use crate::openapi::{self, Sources};
 use crate::registry::Kinds;
 use crate::request::{Request, Subject};
 use crate::response::Response;
@@ -92,7 +92,9 @@ pub async fn answer(
                 body: core.metrics.encode(core).into(),
             })
         }
-        "/api" | "/apis" => Ok(discovery::root(&kinds, trimmed, accept, core.advertised)),
+        "/api" | "/apis" => {
+            Ok(discovery::root(&kinds, &core.aggregator, trimmed, accept, core.advertised))
+        }
         "/openapi/v2" | "/openapi/v3" => openapi_document(core, &kinds, trimmed, accept),
         _ if trimmed.starts_with("/openapi/v3/") => openapi_document(core, &kinds, trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
@@ -111,7 +113,8 @@ pub async fn answer(
         {
             health(core, trimmed, request).await
         }
-        _ => discovery::group_or_version(&kinds, trimmed).ok_or_else(ApiError::no_such_resource),
+        _ => discovery::group_or_version(&kinds, &core.aggregator.snapshot(), trimmed)
+            .ok_or_else(ApiError::no_such_resource),
     }
 }
 
@@ -132,13 +135,17 @@ fn openapi_document(
             Some(found) => serde_json::from_slice(&found.json).ok(),
             None => api::metrics::definition(name),
         };
+    let generation = core.aggregator.generation();
+    let snapshot = core.aggregator.snapshot();
+    let others: Vec<_> = snapshot.remotes().iter().map(|one| one.openapi()).collect();
+    let sources = Sources { kinds, definitions: &definitions, others: &others, generation };
     let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     let forms = ["com.github.proto-openapi.spec.v2", "json", "*/*"];
     if path == "/openapi/v2" && negotiate::first_of(accept, &forms) == Some(0) {
         return Ok(Response::Raw {
             code: 200,
             content_type: SWAGGER_PROTOBUF.to_owned(),
-            body: openapi::swagger_protobuf(kinds, &definitions),
+            body: openapi::swagger_protobuf(sources),
         });
     }
     if accept.contains("proto-openapi") && !takes_json {
@@ -147,15 +154,14 @@ fn openapi_document(
         ));
     }
     let body = match path.strip_prefix("/openapi/v3/") {
-        None if path == "/openapi/v2" => openapi::swagger(kinds, &definitions),
-        None => openapi::index(kinds, &definitions),
+        None if path == "/openapi/v2" => openapi::swagger(sources),
+        None => openapi::index(sources),
         Some(rest) => {
             let (group, version) = match rest.strip_prefix("apis/") {
                 Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
                 None => ("", rest.strip_prefix("api/").unwrap_or_default()),
             };
-            openapi::document(kinds, &definitions, group, version)
-                .ok_or_else(ApiError::no_such_resource)?
+            openapi::document(sources, group, version).ok_or_else(ApiError::no_such_resource)?
         }
     };
     Ok(Response::Raw { code: 200, content_type: "application/json".to_owned(), body })
@@ -180,7 +186,7 @@ const ENDPOINTS: &[&str] = &["healthz", "livez", "readyz"];
 /// The checks of an endpoint, in their order. An apiserver without its store can do nothing, so
 /// that even `/livez` asks it, as upstream; that the caches follow concerns only readiness. What
 /// upstream does after the start is done here before the port answers, so that it always holds.
-const CHECKS: [(&str, &[&str]); 9] = [
+const CHECKS: [(&str, &[&str]); 12] = [
     ("ping", ENDPOINTS),
     ("etcd", ENDPOINTS),
     ("watch-cache", &["readyz"]),
@@ -190,6 +196,9 @@ const CHECKS: [(&str, &[&str]); 9] = [
     ("poststarthook/start-service-ip-repair-controllers", ENDPOINTS),
     ("poststarthook/rbac/bootstrap-roles", ENDPOINTS),
     ("poststarthook/scheduling/bootstrap-system-priority-classes", ENDPOINTS),
+    ("poststarthook/apiservice-registration-controller", ENDPOINTS),
+    ("poststarthook/kube-apiserver-autoregistration", ENDPOINTS),
+    ("autoregister-completion", ENDPOINTS),
 ];
 
 /// All paths that are no part of the API, with the single health checks.

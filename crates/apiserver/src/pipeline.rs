@@ -9,6 +9,8 @@ use futures::future::BoxFuture;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceBuilder};
 
+use crate::aggregation::Forward;
+use crate::connect::Connection;
 use crate::core::{Call, Core};
 use crate::registry::Registry;
 use crate::request::{Origin, Request, Subject, Verb};
@@ -163,6 +165,15 @@ impl Service<Request> for Handler {
                 }
                 Subject::Path { path, accept, .. } => {
                     paths::answer(&core, path, accept, &request).await
+                }
+                Subject::Delegated(delegated) => {
+                    let forward = Forward {
+                        core: core.clone(),
+                        user: request.user.clone(),
+                        delegated: delegated.clone(),
+                        due: request.options.due,
+                    };
+                    Ok(Response::Connect(Box::new(Connection::Delegated(Box::new(forward)))))
                 }
             }
         })

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::aggregation::Delegated;
 use crate::incoming::Slot;
 use crate::inflight::Seat;
 use crate::user::{Credentials, User};
@@ -220,6 +221,8 @@ pub enum Subject {
         method: &'static str,
         accept: String,
     },
+    /// Anything of a group version that another server answers.
+    Delegated(Delegated),
 }
 
 impl Subject {
@@ -229,6 +232,7 @@ impl Subject {
         match self {
             Self::Resource { verb, .. } => matches!(verb, Verb::Watch | Verb::Connect { .. }),
             Self::Path { path, .. } => crate::paths::is_profiling(path),
+            Self::Delegated(delegated) => delegated.is_long_running(),
         }
     }
 }

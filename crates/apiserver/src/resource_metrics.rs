@@ -3,9 +3,13 @@
 //! Nothing is measured while nobody asks: a question starts the [`Sampler`], which measures again
 //! and again for a while and then forgets everything. Entry point: [`answer`].
 //!
+//! An APIService may name another server for the group. REST requests never come here then; those
+//! of the other front end are passed on by [`remote`].
+//!
 //! Upstream: metrics-server.
 
 mod objects;
+mod remote;
 mod sample;
 mod sampler;
 
@@ -31,6 +35,10 @@ use crate::verbs::read;
 /// 404 for what there are no figures of, 405 for all that is not a read.
 pub async fn answer(call: Call<'_>) -> Result<Response, ApiError> {
     let named = !call.target.name.is_empty();
+    let row = call.row();
+    if let Some(service) = call.core.aggregator.snapshot().remote(&row.group, &row.version) {
+        return remote::answer(call, service).await;
+    }
     if !matches!((call.verb, named), (Verb::Get, true) | (Verb::List, false)) {
         return Err(ApiError::method_not_allowed(call.row(), call.verb.as_str()));
     }

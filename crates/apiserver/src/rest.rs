@@ -21,7 +21,7 @@ use tower::ServiceExt;
 pub use list::{PIECE_BYTES, Pieces};
 pub use negotiate::{Accept, Representation};
 pub use render::{Rendering, error as render_error, full};
-pub use route::{parse_query, percent_decode};
+pub use route::{method_name, parse_query, percent_decode};
 pub use table::{IncludeObject, partial, scale_table, table};
 pub use watch::bookmark;
 
@@ -32,7 +32,7 @@ use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::registry::Registry;
-use crate::request::{Notes, Request, Subject, Verb};
+use crate::request::{BodyFormat, Notes, Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::ClientCertificate;
 
@@ -101,6 +101,8 @@ impl Rest {
         let query = parts.uri.query().unwrap_or_default();
         let accept = match Accept::parse(&parts.headers, query) {
             Ok(accept) => accept,
+            // It is for whoever answers to read.
+            Err(_) if self.is_delegated(parts) => Accept::default(),
             Err(error) => return render::error(&error, &Accept::default()),
         };
         let unread = Slot::new(Unread {
@@ -139,26 +141,45 @@ impl Rest {
         response
     }
 
+    fn is_delegated(&self, parts: &http::request::Parts) -> bool {
+        self.core.aggregator.snapshot().remote_at(parts.uri.path()).is_some()
+    }
+
+    /// What the request is about, of what this server answers itself.
+    async fn route(
+        &self,
+        parts: &http::request::Parts,
+        accept: &Accept,
+    ) -> Result<route::Routed, ApiError> {
+        match route::route(&self.registry.kinds(), parts, accept) {
+            Err(error)
+                if error.code() == 404
+                    && parts.uri.path().starts_with("/apis/")
+                    && self.core.learn_kinds().await? =>
+            {
+                route::route(&self.registry.kinds(), parts, accept)
+            }
+            routed => routed,
+        }
+    }
+
     async fn answer(
         &self,
         parts: &http::request::Parts,
         kept: Kept,
         accept: &Accept,
     ) -> Result<Answer, ApiError> {
-        let mut routed = match route::route(&self.registry.kinds(), parts, accept) {
-            Err(error)
-                if error.code() == 404
-                    && parts.uri.path().starts_with("/apis/")
-                    && self.core.learn_kinds().await? =>
-            {
-                route::route(&self.registry.kinds(), parts, accept)?
-            }
-            routed => routed?,
+        let mut routed = match route::delegated(&self.core.aggregator, parts)? {
+            Some(delegated) => delegated,
+            None => self.route(parts, accept).await?,
         };
         routed.options.product = product(&parts.headers).to_owned();
         routed.options.notes = kept.notes;
         let deprecated = deprecation(&routed.subject);
-        let body_format = negotiate::body_format(parts, true)?;
+        let body_format = match &routed.subject {
+            Subject::Delegated(_) => BodyFormat::default(),
+            _ => negotiate::body_format(parts, true)?,
+        };
         if let Subject::Resource { target, .. } = &routed.subject
             && target.row.custom.is_some()
         {
@@ -166,7 +187,7 @@ impl Rest {
         }
         let verb = match &routed.subject {
             Subject::Resource { verb, .. } => Some(*verb),
-            Subject::Path { .. } => None,
+            Subject::Path { .. } | Subject::Delegated(_) => None,
         };
         let request = Request {
             options: routed.options,
@@ -199,7 +220,7 @@ struct Answer {
 }
 
 /// Whether the client is likely to be sending a body that will not be read.
-fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
+pub fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
     let waits = parts.headers.contains_key(http::header::EXPECT);
     parts.version < http::Version::HTTP_2 && !waits && !http_body::Body::is_end_stream(body)
 }

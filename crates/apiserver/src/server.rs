@@ -28,6 +28,7 @@ use tower::Service;
 
 use self::client_certificate::ClientCertificates;
 use self::connections::{Activity, Connections, Place, Watched};
+use crate::aggregation::RequestHeaders;
 use crate::answer::hold;
 use crate::connect::PeerAddress;
 use crate::core::Core;
@@ -68,6 +69,8 @@ pub struct Tls {
     pub certificate_pem: Vec<u8>,
     pub key_pem: Vec<u8>,
     pub client_ca_pem: Vec<u8>,
+    /// The authority of front proxies, in PEM, and the headers that they may send.
+    pub proxies: Option<(Vec<u8>, RequestHeaders)>,
 }
 
 /// A running server.
@@ -135,8 +138,13 @@ pub fn serve(
 }
 
 fn client_certificates(tls: &Tls) -> anyhow::Result<ClientCertificates> {
-    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.client_ca_pem).collect();
-    ClientCertificates::new(roots.context("cannot parse the client CA")?)
+    let parse = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let roots = parse(&tls.client_ca_pem).context("cannot parse the client CA")?;
+    let proxies = tls.proxies.as_ref().map(|(pem, headers)| {
+        let roots = parse(pem).context("cannot parse the front proxies' CA")?;
+        anyhow::Ok((roots, headers.clone()))
+    });
+    ClientCertificates::new(roots, proxies.transpose()?)
 }
 
 fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<ServerConfig> {
@@ -225,7 +233,7 @@ async fn connection(
     let session = stream.get_ref().1;
     let now = front_ends.core.clock.now();
     let peer = front_ends.certificates.peer(session, now);
-    if matches!(peer.at(now), ClientCertificate::Valid(_)) {
+    if peer.is_proxy() || matches!(peer.at(now), ClientCertificate::Valid(_)) {
         activity.prove();
     }
     let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
@@ -239,7 +247,8 @@ async fn connection(
         async move {
             let now = front_ends.core.clock.now();
             let claims = request.headers().contains_key(AUTHORIZATION);
-            let response = front_ends.answer(request, peer.at(now)).await;
+            let certificate = peer.of_request(request.headers(), now);
+            let response = front_ends.answer(request, certificate).await;
             // A browser's session shows its token as a subprotocol.
             let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
             if upgraded || (claims && !is_unauthenticated(&response)) {

@@ -11,9 +11,11 @@ use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, pod_security, policies, webhooks};
+use crate::aggregation::{self, Aggregator, Identity, RequestHeaders};
 use crate::allocate::Allocator;
 use crate::authn::{ServiceAccountTokens, TokenConfig};
 use crate::authz::Rbac;
+use crate::bootstrap::authentication::Trust;
 use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -38,6 +40,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         certificate_pem: read(&config.tls_cert_file)?,
         key_pem: read(&config.tls_private_key_file)?,
         client_ca_pem: read(&config.client_ca_file)?,
+        proxies: proxies(config)?,
     };
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
@@ -45,6 +48,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
     let (admission, tokens) = (admission(config)?, tokens(config)?);
     let kubelet_tls = kubelet_tls(config)?;
+    let identity = identity(config)?;
     let core = Arc::new_cyclic(|itself| Core {
         cache: Cache::start(store.clone(), config.watch_cache_bytes(), shutdown.clone()),
         allocator: Allocator::new(
@@ -56,6 +60,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         clock,
         rbac: Rbac::default(),
         admission,
+        aggregator: Aggregator::new(identity),
         tokens,
         anonymous_auth: config.anonymous_auth,
         profiling: config.profiling,
@@ -75,7 +80,8 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     });
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
-    bootstrap::authentication::reconcile(&core, &tls.client_ca_pem)
+    let trust = Trust { client_ca_pem: &tls.client_ca_pem, proxies: tls.proxies.as_ref() };
+    bootstrap::authentication::keep(&core, &trust, shutdown.clone())
         .await
         .context("cannot write how extension servers authenticate")?;
     let own = Advertised { address: core.advertised.ip(), port: core.advertised.port() };
@@ -88,6 +94,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     policies::compiled::keep(&core, &shutdown);
     Allocator::keep_repaired(&core, shutdown.clone());
     definitions::keep(&core, shutdown.clone());
+    aggregation::keep(&core, shutdown.clone()).await.context("cannot register APIServices")?;
     let pipelines = Pipelines::new(&core);
     server::serve(listener, tls, core, pipelines, embedded, shutdown)
 }
@@ -101,6 +108,36 @@ fn admission(config: &Config) -> anyhow::Result<Admission> {
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Who may speak for others.
+fn proxies(config: &Config) -> anyhow::Result<Option<(Vec<u8>, RequestHeaders)>> {
+    let Some(path) = &config.requestheader_client_ca_file else {
+        return Ok(None);
+    };
+    let names = |names: &[String]| -> Vec<String> {
+        let trimmed = names.iter().map(|name| name.trim().to_owned());
+        trimmed.filter(|name| !name.is_empty()).collect()
+    };
+    let headers = RequestHeaders {
+        allowed_names: names(&config.requestheader_allowed_names),
+        username: names(&config.requestheader_username_headers),
+        uid: names(&config.requestheader_uid_headers),
+        group: names(&config.requestheader_group_headers),
+        extra_prefixes: names(&config.requestheader_extra_headers_prefix),
+    };
+    Ok(Some((read(path)?, headers)))
+}
+
+/// What this server proves to extension servers that it is.
+fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
+    let (Some(certificate), Some(key)) =
+        (&config.proxy_client_cert_file, &config.proxy_client_key_file)
+    else {
+        return Ok(None);
+    };
+    let identity = Identity::new(&read(certificate)?, &read(key)?);
+    identity.map(Some).context("cannot use the certificate of --proxy-client-cert-file")
 }
 
 async fn open_store(

@@ -115,11 +115,17 @@ pub fn certificate_identity(der: &[u8]) -> Option<CertificateIdentity> {
         .iter_organization()
         .filter_map(|organization| organization.as_str().ok().map(str::to_owned))
         .collect();
+    let (not_before, not_after) = of_validity(&certificate);
+    Some(CertificateIdentity { name, groups, not_before, not_after })
+}
+
+/// From when and until when a certificate is valid, in seconds since 1970; `None`: it is none.
+pub fn validity(der: &[u8]) -> Option<(i64, i64)> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(of_validity(&certificate))
+}
+
+fn of_validity(certificate: &X509Certificate<'_>) -> (i64, i64) {
     let validity = certificate.validity();
-    Some(CertificateIdentity {
-        name,
-        groups,
-        not_before: validity.not_before.timestamp(),
-        not_after: validity.not_after.timestamp(),
-    })
+    (validity.not_before.timestamp(), validity.not_after.timestamp())
 }

@@ -8,13 +8,14 @@
 //! killed suite leaves behind is removed by the next one.
 //!
 //! [`hollow`]: nodes without containers, for tests that need many or need no root. [`webhook`]: a
-//! webhook's server. [`reasons`]: the check of a component's table of Events.
+//! webhook's server. [`extension`]: one that an APIService names. [`reasons`]: the check of a component's table of Events.
 //!
 //! Entry points: [`Cluster`], [`suite::run`]. It must not know any component's internals: it
 //! sees what a user sees, through programs, the API, and the nodes' network namespaces.
 
 pub mod children;
 pub mod cluster;
+pub mod extension;
 pub mod hollow;
 pub mod manifest;
 pub mod reasons;

@@ -52,7 +52,7 @@ async fn changes_and_denies(fixture: &Fixture, threads: &Handle) -> anyhow::Resu
     let (address, own) = (gateway.clone(), name.clone());
     let starting = async move { Webhook::start(&address, &[&own], judge).await };
     let webhook = threads.spawn(starting).await??;
-    let [pod, service] = behind_a_service(&gateway, &webhook);
+    let [pod, service] = behind_a_service(&gateway, webhook.port);
     let list = json!({"apiVersion": "v1", "kind": "List", "items": [pod, service]});
     let path = write_manifest(fixture, "hook", &list.to_string())?;
     kubectl(fixture, &["apply", "-f", &path])?;

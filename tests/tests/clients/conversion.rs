@@ -35,10 +35,10 @@ fn convert(review: &Value) -> Reply {
     }
 }
 
-/// A pod and a Service, both named `hook`, that lead to a webhook of the test. The pod carries the
-/// connection, so that TLS and the reviews are those of a real one.
-pub fn behind_a_service(gateway: &str, webhook: &Webhook) -> [Value; 2] {
-    let relay = format!("exec nc -ll -p 8443 -e nc {gateway} {}", webhook.port);
+/// A pod and a Service, both named `hook`, that lead to a server of the test. The pod carries the
+/// connection, so that TLS and the requests are those of a real one.
+pub fn behind_a_service(gateway: &str, port: u16) -> [Value; 2] {
+    let relay = format!("exec nc -ll -p 8443 -e nc {gateway} {port}");
     let pod = json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "hook", "labels": {"app": "hook"}},
         "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main",
@@ -54,7 +54,7 @@ pub async fn a_webhook_in_a_pod_converts_versions(fixture: &Fixture) -> anyhow::
     let name = format!("hook.{namespace}.svc");
     let gateway = fixture.cluster.gateway();
     let webhook = Webhook::start(&gateway, &[&name], convert).await?;
-    let [pod, service] = behind_a_service(&gateway, &webhook);
+    let [pod, service] = behind_a_service(&gateway, webhook.port);
     let version = |name: &str, storage: bool| {
         json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {
             "type": "object", "properties": {"spec": {"type": "object",

@@ -33,8 +33,11 @@ use backend::Backend;
 use super::upgrade::wants_upgrade;
 use crate::rest::{Accept, Body, empty, render_error};
 
-pub use backend::Io;
+pub use backend::{Io, unreachable};
+pub use exchange::switch;
+pub use headers::{answered, forwarded};
 pub use target::{dial_service, find};
+pub use tls::unverified;
 
 /// The client's address, added to a request's extensions.
 #[derive(Clone, Copy, Debug)]

@@ -16,10 +16,12 @@ use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
 use super::{bind, convert, stream};
+use crate::aggregation::Asked;
 use crate::answer::in_time;
 use crate::authn;
 use crate::cache::{Change, WatchEvent, Watcher};
 use crate::connect;
+use crate::connect::Connection;
 use crate::core::Core;
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
@@ -54,6 +56,47 @@ impl Resources {
             }
             target => target.map_err(refuse),
         }
+    }
+
+    /// The path of an object that another server has.
+    fn path_elsewhere(&self, target: Option<&pb::Target>) -> Option<String> {
+        let pb::Target { group, version, resource, namespace, name, subresource } = target?;
+        let remote = self.core.aggregator.snapshot().remote(group, version).is_some();
+        if !remote || self.registry.by_resource(group, version, resource).is_some() {
+            return None;
+        }
+        let scope = match namespace.as_str() {
+            "" => String::new(),
+            namespace => format!("/namespaces/{namespace}"),
+        };
+        let path = format!("/apis/{group}/{version}{scope}/{resource}/{name}/{subresource}");
+        Some(path.trim_end_matches('/').to_owned())
+    }
+
+    async fn delete_elsewhere(
+        &self,
+        caller: Caller,
+        path: &str,
+        message: pb::DeleteRequest,
+    ) -> Reply<pb::Object> {
+        let method = http::Method::DELETE;
+        let query = if message.dry_run { "?dryRun=All" } else { "" };
+        let headers = http::HeaderMap::new();
+        let delegated = self.core.aggregator.delegated(&method, path, &[], &headers);
+        let delegated = delegated.ok_or_else(|| refuse(ApiError::no_such_resource()))?;
+        let subject = Subject::Delegated(delegated);
+        let response = self.ask(caller, subject, Options::default(), Bytes::new()).await?;
+        let Response::Connect(connection) = response else {
+            return Err(refuse(ApiError::internal("a server answered with something else")));
+        };
+        let Connection::Delegated(forward) = *connection else {
+            return Err(refuse(ApiError::internal("a server answered with something else")));
+        };
+        let path = format!("{path}{query}");
+        let accept = "application/json";
+        let asked = Asked { method, path: &path, accept, etag: "", body: message.options_json };
+        let document = forward.fetch(asked).await.map_err(refuse)?;
+        Ok(Answer::new(pb::Object { json: document.body, ..pb::Object::default() }))
     }
 
     async fn ask(
@@ -220,6 +263,9 @@ impl pb::resources_server::Resources for Resources {
     async fn delete(&self, call: Call<pb::DeleteRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
+        if let Some(path) = self.path_elsewhere(message.target.as_ref()) {
+            return self.delete_elsewhere(caller, &path, message).await;
+        }
         let options = Options { dry_run: message.dry_run, ..Options::default() };
         let target = self.target(message.target).await?;
         self.write(caller, Verb::Delete, target, options, message.options_json).await
@@ -301,14 +347,24 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let (path, query) = message.path.split_once('?').unwrap_or((&message.path, ""));
-        let options = Options { parameters: crate::rest::parse_query(query), ..Options::default() };
-        let subject =
-            Subject::Path { path: path.to_owned(), method: "get", accept: message.accept.clone() };
+        let parameters = crate::rest::parse_query(query);
+        let aggregator = &self.core.aggregator;
+        let delegated =
+            aggregator.delegated(&http::Method::GET, path, &parameters, &http::HeaderMap::new());
+        let accept = message.accept.clone();
+        let subject = match delegated {
+            Some(delegated) => Subject::Delegated(delegated),
+            None => Subject::Path { path: path.to_owned(), method: "get", accept },
+        };
+        let options = Options { parameters, ..Options::default() };
         match self.ask(caller, subject, options, Bytes::new()).await? {
             Response::Raw { content_type, body, .. } => {
                 Ok(Answer::new(pb::GetPathResponse { content_type, body }))
             }
             Response::Http(response) => http_path(*response).map_err(refuse),
+            Response::Connect(connection) => {
+                delegated_path(*connection, &message).await.map_err(refuse)
+            }
             Response::Json { json, .. } => Ok(Answer::new(pb::GetPathResponse {
                 content_type: "application/json".to_owned(),
                 body: json,
@@ -328,6 +384,21 @@ fn http_path(response: http::Response<Bytes>) -> Result<Answer<pb::GetPathRespon
     let content_type = head.headers.get(http::header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or_default();
     Ok(Answer::new(pb::GetPathResponse { content_type: content_type.to_owned(), body }))
+}
+
+/// What another server answers.
+async fn delegated_path(
+    connection: Connection,
+    message: &pb::GetPathRequest,
+) -> Result<Answer<pb::GetPathResponse>, ApiError> {
+    let Connection::Delegated(forward) = connection else {
+        return Err(ApiError::internal("a path answered with something else"));
+    };
+    let accept = Some(message.accept.as_str()).filter(|accept| !accept.is_empty());
+    let asked = Asked::document(&message.path, accept.unwrap_or("*/*"), "");
+    let document = forward.fetch(asked).await?;
+    let content_type = document.header(http::header::CONTENT_TYPE).to_owned();
+    Ok(Answer::new(pb::GetPathResponse { content_type, body: document.body }))
 }
 
 /// A list as pages of about [`PIECE_BYTES`]; of a Table, each page is a Table with its rows.

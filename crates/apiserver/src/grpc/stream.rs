@@ -39,7 +39,7 @@ async fn of_connection(
                 ..pb::Frame::default()
             })
         })),
-        Connection::Proxy(_) => {
+        Connection::Proxy(_) | Connection::Delegated(_) => {
             return Err(ApiError::not_implemented("proxy is served over HTTP only"));
         }
         Connection::Session(opening) => {

@@ -2,8 +2,11 @@ use serde_json::Value;
 
 use super::*;
 
-fn built_in() -> std::sync::Arc<Kinds> {
-    crate::registry::Registry::default().kinds()
+/// What this server has itself.
+fn own() -> Sources<'static> {
+    static KINDS: LazyLock<std::sync::Arc<Kinds>> =
+        LazyLock::new(|| crate::registry::Registry::default().kinds());
+    Sources { kinds: &KINDS, definitions: &|_| None, others: &[], generation: 0 }
 }
 
 fn parsed(bytes: &[u8]) -> Value {
@@ -12,13 +15,13 @@ fn parsed(bytes: &[u8]) -> Value {
 
 #[test]
 fn every_document_is_complete() {
-    let index = parsed(&index(&built_in(), &|_| None));
+    let index = parsed(&index(own()));
     for (path, entry) in index["paths"].as_object().unwrap() {
         let (group, version) = match path.strip_prefix("apis/") {
             Some(rest) => rest.split_once('/').unwrap(),
             None => ("", path.strip_prefix("api/").unwrap()),
         };
-        let bytes = document(&built_in(), &|_| None, group, version).unwrap();
+        let bytes = document(own(), group, version).unwrap();
         let url = entry["serverRelativeURL"].as_str().unwrap();
         assert_eq!(url, format!("/openapi/v3/{path}?hash={}", hash(&bytes)));
         let document = parsed(&bytes);
@@ -29,12 +32,12 @@ fn every_document_is_complete() {
             assert!(schemas.get(name).is_some_and(Value::is_object), "{path}: {name}");
         }
     }
-    assert!(document(&built_in(), &|_| None, "nonsense", "v1").is_none());
+    assert!(document(own(), "nonsense", "v1").is_none());
 }
 
 #[test]
 fn documents_have_what_kubectl_needs() {
-    let document = parsed(&document(&built_in(), &|_| None, "apps", "v1").unwrap());
+    let document = parsed(&document(own(), "apps", "v1").unwrap());
     let schemas = &document["components"]["schemas"];
     let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
     assert_eq!(deployment["x-kubernetes-group-version-kind"][0]["kind"], "Deployment");
@@ -56,14 +59,14 @@ fn documents_have_what_kubectl_needs() {
 
 #[test]
 fn v2_has_all_definitions() {
-    let swagger = parsed(&swagger(&built_in(), &|_| None));
+    let swagger = parsed(&swagger(own()));
     assert!(swagger["definitions"]["io.k8s.api.core.v1.PodList"].is_object());
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
 
 #[test]
 fn clients_have_to_set_what_upstream_requires() {
-    let swagger = parsed(&swagger(&built_in(), &|_| None));
+    let swagger = parsed(&swagger(own()));
     let definitions = swagger["definitions"].as_object().unwrap();
     let required = |name: &str| -> Vec<&str> {
         let fields = definitions[name]["required"].as_array();
@@ -156,8 +159,8 @@ fn v2_is_served_as_protobuf() {
     use gnostic::{Document, Schema};
     use prost::Message;
 
-    let json = parsed(&swagger(&built_in(), &|_| None));
-    let document = Document::decode(swagger_protobuf(&built_in(), &|_| None)).unwrap();
+    let json = parsed(&swagger(own()));
+    let document = Document::decode(swagger_protobuf(own())).unwrap();
     assert_eq!(document.swagger, "2.0");
     let count = |of: &str| json[of].as_object().unwrap().len();
     assert_eq!(document.paths.unwrap().path.len(), count("paths"));
@@ -191,7 +194,7 @@ fn v2_is_served_as_protobuf() {
 
 #[test]
 fn operations_are_named_as_upstreams() {
-    let swagger = parsed(&swagger(&built_in(), &|_| None));
+    let swagger = parsed(&swagger(own()));
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
     let pod = "/api/v1/namespaces/{namespace}/pods/{name}";
     for (path, method, id, action) in [
@@ -267,11 +270,9 @@ fn operations_are_named_as_upstreams() {
 /// Generators of clients refuse a document in which names repeat or parameters are missing.
 #[test]
 fn operations_and_parameters_are_whole() {
-    let mut documents = vec![parsed(&swagger(&built_in(), &|_| None))];
+    let mut documents = vec![parsed(&swagger(own()))];
     documents.extend(
-        group_versions(&built_in())
-            .iter()
-            .map(|(g, v)| parsed(&document(&built_in(), &|_| None, g, v).unwrap())),
+        group_versions(own().kinds).iter().map(|(g, v)| parsed(&document(own(), g, v).unwrap())),
     );
     for document in documents {
         let mut ids = std::collections::BTreeSet::new();
@@ -306,7 +307,7 @@ fn operations_and_parameters_are_whole() {
 
 #[test]
 fn closed_sets_of_values_are_listed() {
-    let swagger = parsed(&swagger(&built_in(), &|_| None));
+    let swagger = parsed(&swagger(own()));
     let field = |definition: &str, name: &str| {
         swagger["definitions"][definition]["properties"][name].clone()
     };

@@ -2,6 +2,7 @@
 //! and order of fields are those of upstream's `meta/v1` and `apidiscovery/v2`.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use api::kind::{Text, Texts};
 use api::{Kind, KindRow};
@@ -12,8 +13,9 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::{self, Aggregator, Group, ResourceDocument, Snapshot};
 use crate::kinds::forms;
-use crate::registry::{Group, Kinds};
+use crate::registry::Kinds;
 use crate::response::Response;
 
 const AGGREGATED: &str = "apidiscovery.k8s.io";
@@ -53,7 +55,7 @@ struct ApiGroup {
     kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     api_version: Option<&'static str>,
-    name: Text,
+    name: String,
     versions: Vec<GroupVersion>,
     preferred_version: GroupVersion,
 }
@@ -62,7 +64,7 @@ struct ApiGroup {
 #[serde(rename_all = "camelCase")]
 struct GroupVersion {
     group_version: String,
-    version: Text,
+    version: String,
 }
 
 #[derive(Serialize)]
@@ -106,7 +108,7 @@ struct GroupDiscoveryList {
 #[derive(Default, Serialize)]
 struct GroupMetadata {
     #[serde(skip_serializing_if = "str::is_empty")]
-    name: Text,
+    name: String,
 }
 
 #[derive(Serialize)]
@@ -117,9 +119,24 @@ struct GroupDiscovery {
 
 #[derive(Serialize)]
 struct VersionDiscovery {
-    version: Text,
-    resources: Vec<ResourceDiscovery>,
+    version: String,
+    #[serde(skip_serializing_if = "Resources::is_unknown")]
+    resources: Resources,
     freshness: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Resources {
+    Own(Vec<ResourceDiscovery>),
+    /// As another server describes its own.
+    Theirs(Arc<Vec<ResourceDocument>>),
+}
+
+impl Resources {
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Theirs(known) if known.is_empty())
+    }
 }
 
 #[derive(Serialize)]
@@ -153,21 +170,32 @@ struct GroupVersionKind {
     kind: Text,
 }
 
+/// The generations of the kinds and of the APIServices that documents describe, and these.
+type Documents = ((u64, u64), [Bytes; 5]);
+
 /// `/api` or `/apis`. `own` is the address that the server advertises.
-pub fn root(kinds: &Kinds, path: &str, accept: &str, own: SocketAddr) -> Response {
-    /// The generation of the kinds that they describe, and the documents.
-    static DOCUMENTS: Mutex<Option<(u64, [Bytes; 5])>> = Mutex::new(None);
-    let current =
-        DOCUMENTS.lock().clone().filter(|(generation, _)| *generation == kinds.generation);
+pub fn root(
+    kinds: &Kinds,
+    aggregator: &Aggregator,
+    path: &str,
+    accept: &str,
+    own: SocketAddr,
+) -> Response {
+    static DOCUMENTS: Mutex<Option<Documents>> = Mutex::new(None);
+    let generations = (kinds.generation, aggregator.generation());
+    let current = DOCUMENTS.lock().clone().filter(|(described, _)| *described == generations);
     let (_, documents) = current.unwrap_or_else(|| {
+        let groups = aggregation::groups(kinds, &aggregator.snapshot());
+        let legacy = encode(&legacy_apis(&groups));
+        let groups = aggregation::by_name(groups);
         let documents = [
-            encode(&legacy_apis(kinds)),
-            encode(&aggregated(kinds, "/api", "v2")),
-            encode(&aggregated(kinds, "/apis", "v2")),
-            encode(&aggregated(kinds, "/api", "v2beta1")),
-            encode(&aggregated(kinds, "/apis", "v2beta1")),
+            legacy,
+            encode(&aggregated(kinds, &groups, "/api", "v2")),
+            encode(&aggregated(kinds, &groups, "/apis", "v2")),
+            encode(&aggregated(kinds, &groups, "/api", "v2beta1")),
+            encode(&aggregated(kinds, &groups, "/apis", "v2beta1")),
         ];
-        DOCUMENTS.lock().insert((kinds.generation, documents)).clone()
+        DOCUMENTS.lock().insert((generations, documents)).clone()
     });
     let apis = usize::from(path == "/apis");
     let is_aggregated =
@@ -202,9 +230,9 @@ fn legacy_api(own: SocketAddr) -> ApiVersions {
 }
 
 fn legacy_group(group: &Group) -> ApiGroup {
-    let version = |version: &Text| GroupVersion {
-        group_version: format!("{}/{version}", group.name),
-        version: version.clone(),
+    let version = |one: &aggregation::GroupVersion| GroupVersion {
+        group_version: format!("{}/{}", group.name, one.version),
+        version: one.version.clone(),
     };
     ApiGroup {
         kind: None,
@@ -215,8 +243,8 @@ fn legacy_group(group: &Group) -> ApiGroup {
     }
 }
 
-fn legacy_apis(kinds: &Kinds) -> ApiGroupList {
-    let groups = kinds.groups().iter().filter(|group| !group.name.is_empty());
+fn legacy_apis(groups: &[Group]) -> ApiGroupList {
+    let groups = groups.iter().filter(|group| !group.name.is_empty());
     ApiGroupList {
         kind: "APIGroupList",
         api_version: "v1",
@@ -225,12 +253,13 @@ fn legacy_apis(kinds: &Kinds) -> ApiGroupList {
 }
 
 /// `/api/v1`, `/apis/GROUP` or `/apis/GROUP/VERSION`.
-pub fn group_or_version(kinds: &Kinds, path: &str) -> Option<Response> {
+pub fn group_or_version(kinds: &Kinds, snapshot: &Snapshot, path: &str) -> Option<Response> {
     let mut parts = path.trim_start_matches('/').split('/');
     let json = match (parts.next()?, parts.next()?, parts.next(), parts.next()) {
         ("api", version, None, None) => encode(&resource_list(kinds, "", version)?),
         ("apis", group, None, None) => {
-            let group = kinds.groups().iter().find(|known| known.name == group)?;
+            let groups = aggregation::groups(kinds, snapshot);
+            let group = groups.iter().find(|known| known.name == group)?;
             encode(&ApiGroup {
                 kind: Some("APIGroup"),
                 api_version: Some("v1"),
@@ -344,13 +373,28 @@ pub fn subresource(row: &KindRow, name: &str) -> Subresource {
 }
 
 /// All groups with all their resources in one document.
-fn aggregated(kinds: &Kinds, path: &str, document_version: &str) -> GroupDiscoveryList {
-    let groups = kinds.groups().iter().filter(|group| group.name.is_empty() == (path == "/api"));
+fn aggregated(
+    kinds: &Kinds,
+    groups: &[Group],
+    path: &str,
+    document_version: &str,
+) -> GroupDiscoveryList {
+    let groups = groups.iter().filter(|group| group.name.is_empty() == (path == "/api"));
     let items = groups.map(|group| {
-        let version = |version: &Text| {
-            let rows = kinds.of(&group.name, version);
-            let resources = rows.iter().map(|row| aggregated_resource(row)).collect();
-            VersionDiscovery { version: version.clone(), resources, freshness: "Current" }
+        let version = |one: &aggregation::GroupVersion| {
+            let (resources, is_current) = match &one.remote {
+                None => {
+                    let rows = kinds.of(&group.name, &one.version);
+                    let rows = rows.iter().map(|row| aggregated_resource(row));
+                    (Resources::Own(rows.collect()), true)
+                }
+                Some(service) => {
+                    let (resources, is_current) = service.resources();
+                    (Resources::Theirs(resources), is_current)
+                }
+            };
+            let freshness = if is_current { "Current" } else { "Stale" };
+            VersionDiscovery { version: one.version.clone(), resources, freshness }
         };
         GroupDiscovery {
             metadata: GroupMetadata { name: group.name.clone() },
@@ -415,7 +459,8 @@ mod tests {
         assert!(core.contains(&pods), "{core}");
         let scale = r#"{"name":"replicationcontrollers/scale","singularName":"","namespaced":true,"group":"autoscaling","version":"v1","kind":"Scale","verbs":["get","patch","update"]}"#;
         assert!(core.contains(scale), "{core}");
-        let core = text(&aggregated(&kinds, "/api", "v2"));
+        let groups = aggregation::groups(&kinds, &Snapshot::default());
+        let core = text(&aggregated(&kinds, &groups, "/api", "v2"));
         let start = r#"{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","metadata":{},"items":[{"metadata":{},"versions":[{"version":"v1","resources":[{"resource":"bindings","responseKind":{"group":"","version":"v1","kind":"Binding"},"scope":"Namespaced","singularResource":"binding","verbs":["create"]}"#;
         assert!(core.starts_with(start), "{core}");
     }
@@ -436,7 +481,8 @@ mod tests {
             (format!("text/html,*/*,{two}"), &legacy),
             (String::new(), &legacy),
         ] {
-            let answer = root(&kinds, "/apis", &accept, "10.0.0.1:6443".parse().unwrap());
+            let own = "10.0.0.1:6443".parse().unwrap();
+            let answer = root(&kinds, &Aggregator::new(None), "/apis", &accept, own);
             let Response::Raw { content_type, .. } = answer else { panic!("{accept}") };
             assert_eq!(content_type, *expected, "{accept}");
         }

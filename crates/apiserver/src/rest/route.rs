@@ -5,6 +5,7 @@ use http::Method;
 use http::request::Parts;
 
 use super::{Accept, media_type};
+use crate::aggregation::Aggregator;
 use crate::connect::Stream;
 use crate::options;
 use crate::registry::Kinds;
@@ -25,9 +26,7 @@ pub struct Routed {
 /// 404 for a path without a resource, 400 and 405 as Kubernetes.
 pub fn route(kinds: &Kinds, parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
     let query = parts.uri.query().unwrap_or_default();
-    if parts.uri.path().len() + query.len() > MAX_URI_BYTES {
-        return Err(ApiError::new(414, "RequestURITooLong", "the request's URI is too long"));
-    }
+    check_length(parts)?;
     let parameters = parse_query(query);
     let patch_type = match media_type(&parts.headers).as_str() {
         "application/json-patch+json" => Some(PatchType::Json),
@@ -52,12 +51,38 @@ pub fn route(kinds: &Kinds, parts: &Parts, accept: &Accept) -> Result<Routed, Ap
     };
     match subject {
         Subject::Resource { verb, .. } => options = options::of_verb(verb, options)?,
-        Subject::Path { .. } => options.time_limit = options::time_limit(&options)?,
+        Subject::Path { .. } | Subject::Delegated(_) => {
+            options.time_limit = options::time_limit(&options)?;
+        }
     }
     Ok(Routed { subject, options })
 }
 
-fn method_name(method: &Method) -> &'static str {
+/// A request that another server answers: its subject, and its time limit.
+///
+/// # Errors
+/// 400 for a limit that cannot be parsed, 414 as for any request.
+pub fn delegated(aggregator: &Aggregator, parts: &Parts) -> Result<Option<Routed>, ApiError> {
+    let path = parts.uri.path();
+    let parameters = parse_query(parts.uri.query().unwrap_or_default());
+    let found = aggregator.delegated(&parts.method, path, &parameters, &parts.headers);
+    let Some(delegated) = found else { return Ok(None) };
+    check_length(parts)?;
+    let mut options = Options { parameters, ..Options::default() };
+    options.time_limit = options::time_limit(&options)?;
+    Ok(Some(Routed { subject: Subject::Delegated(delegated), options }))
+}
+
+fn check_length(parts: &Parts) -> Result<(), ApiError> {
+    let query = parts.uri.query().unwrap_or_default();
+    if parts.uri.path().len() + query.len() > MAX_URI_BYTES {
+        return Err(ApiError::new(414, "RequestURITooLong", "the request's URI is too long"));
+    }
+    Ok(())
+}
+
+/// The name of a method, in lower case.
+pub fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "get",
         Method::HEAD => "head",

@@ -1,6 +1,9 @@
 //! Client certificates: a client with an invalid one gets a Status with the reason, and not a failed
 //! handshake.
 //!
+//! A certificate of the front proxies' authority proves nobody by itself: it lets its holder say in
+//! headers whose request it forwards ([`RequestHeaders`]).
+//!
 //! TLS only verifies that the client holds the key of its certificate; that is never skipped.
 //! Whether the certificate is valid is checked once per connection ([`ClientCertificates::peer`]),
 //! by webpki. Certificates that webpki cannot parse are of X.509 version 1, as
@@ -11,6 +14,7 @@ mod version_one;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use jiff::Timestamp;
 use rpc::tls::CertificateIdentity;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -25,11 +29,27 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::version_one::PublicKey;
+use crate::aggregation::RequestHeaders;
 use crate::user::{ClientCertificate, User};
 
 /// The authorities that client certificates are verified against.
 #[derive(Clone, Debug)]
-pub struct ClientCertificates(Arc<Authorities>);
+pub struct ClientCertificates(Arc<Trusted>);
+
+#[derive(Debug)]
+struct Trusted {
+    clients: Authorities,
+    proxies: Option<Proxies>,
+    /// The subjects of both.
+    hints: Vec<DistinguishedName>,
+}
+
+/// Who may speak for others, and in which headers.
+#[derive(Debug)]
+struct Proxies {
+    authorities: Authorities,
+    headers: Arc<RequestHeaders>,
+}
 
 #[derive(Debug)]
 struct Authorities {
@@ -38,12 +58,8 @@ struct Authorities {
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ClientCertificates {
-    /// Trusts what `roots` have signed.
-    ///
-    /// # Errors
-    /// When there are no roots, or one cannot be parsed.
-    pub fn new(roots: Vec<CertificateDer<'static>>) -> anyhow::Result<Self> {
+impl Authorities {
+    fn new(roots: Vec<CertificateDer<'static>>) -> anyhow::Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let algorithms = provider.signature_verification_algorithms;
         let mut store = RootCertStore::empty();
@@ -53,24 +69,65 @@ impl ClientCertificates {
         let webpki = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
             .allow_unauthenticated()
             .build()?;
-        Ok(Self(Arc::new(Authorities { webpki, roots, algorithms })))
+        Ok(Self { webpki, roots, algorithms })
+    }
+}
+
+impl ClientCertificates {
+    /// Trusts what `roots` have signed, and front proxies that others have.
+    ///
+    /// # Errors
+    /// When there are no roots, or one cannot be parsed.
+    pub fn new(
+        roots: Vec<CertificateDer<'static>>,
+        proxies: Option<(Vec<CertificateDer<'static>>, RequestHeaders)>,
+    ) -> anyhow::Result<Self> {
+        let clients = Authorities::new(roots)?;
+        let mut hints = clients.webpki.root_hint_subjects().to_vec();
+        let proxies = proxies.map(|(roots, headers)| {
+            let authorities = Authorities::new(roots)?;
+            hints.extend_from_slice(authorities.webpki.root_hint_subjects());
+            anyhow::Ok(Proxies { authorities, headers: Arc::new(headers) })
+        });
+        Ok(Self(Arc::new(Trusted { clients, proxies: proxies.transpose()?, hints })))
+    }
+
+    /// The proxy that a certificate proves, and the headers that it may send.
+    fn proxy(
+        &self,
+        own: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Option<(CertificateIdentity, Arc<RequestHeaders>)> {
+        let proxies = self.0.proxies.as_ref()?;
+        let identity = proxies.authorities.identify(own, intermediates, now).ok()?;
+        proxies.headers.allows(&identity.name).then(|| (identity, proxies.headers.clone()))
     }
 
     /// The client of a connection.
     pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Peer {
         let chain = session.peer_certificates().unwrap_or_default();
         let Some((own, intermediates)) = chain.split_first() else {
-            return Peer { certificate: ClientCertificate::Absent, identity: None };
+            return Peer { certificate: ClientCertificate::Absent, identity: None, proxy: None };
         };
-        match self.0.identify(own, intermediates, now) {
+        let proxy = self.proxy(own, intermediates, now);
+        match self.0.clients.identify(own, intermediates, now) {
             Ok(identity) => {
                 let (name, groups) = (identity.name.clone(), identity.groups.clone());
                 let user = Arc::new(User::authenticated(name, groups));
-                Peer { certificate: ClientCertificate::Valid(user), identity: Some(identity) }
+                Peer {
+                    certificate: ClientCertificate::Valid(user),
+                    identity: Some(identity),
+                    proxy,
+                }
             }
             Err(reason) => {
                 tracing::debug!(reason, "client certificate refused");
-                Peer { certificate: ClientCertificate::Invalid(reason.into()), identity: None }
+                Peer {
+                    certificate: ClientCertificate::Invalid(reason.into()),
+                    identity: None,
+                    proxy,
+                }
             }
         }
     }
@@ -155,6 +212,8 @@ pub struct Peer {
     certificate: ClientCertificate,
     /// Of a valid certificate.
     identity: Option<CertificateIdentity>,
+    /// Of a front proxy's certificate, and the headers that it may send.
+    proxy: Option<(CertificateIdentity, Arc<RequestHeaders>)>,
 }
 
 impl Peer {
@@ -165,6 +224,23 @@ impl Peer {
                 ClientCertificate::Invalid(EXPIRED.into())
             }
             _ => self.certificate.clone(),
+        }
+    }
+
+    /// Whether it may say whose requests it forwards.
+    pub fn is_proxy(&self) -> bool {
+        self.proxy.is_some()
+    }
+
+    /// Whose request it is, if the client is a front proxy that says so; otherwise as [`Self::at`].
+    pub fn of_request(&self, headers: &HeaderMap, now: Timestamp) -> ClientCertificate {
+        let valid = |(identity, _): &&(CertificateIdentity, Arc<RequestHeaders>)| {
+            identity.is_valid_at(now.as_second())
+        };
+        let named = self.proxy.as_ref().filter(valid);
+        match named.and_then(|(_, names)| names.user(headers)) {
+            Some(user) => ClientCertificate::Valid(user),
+            None => self.at(now),
         }
     }
 }
@@ -179,7 +255,7 @@ impl ClientCertVerifier for ClientCertificates {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.webpki.root_hint_subjects()
+        &self.0.hints
     }
 
     fn verify_client_cert(
@@ -198,9 +274,9 @@ impl ClientCertVerifier for ClientCertificates {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         if ParsedCertificate::try_from(certificate).is_ok() {
-            return self.0.webpki.verify_tls12_signature(message, certificate, signed);
+            return self.0.clients.webpki.verify_tls12_signature(message, certificate, signed);
         }
-        self.0.verify_possession(message, certificate, signed)
+        self.0.clients.verify_possession(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -210,16 +286,16 @@ impl ClientCertVerifier for ClientCertificates {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         if ParsedCertificate::try_from(certificate).is_ok() {
-            return self.0.webpki.verify_tls13_signature(message, certificate, signed);
+            return self.0.clients.webpki.verify_tls13_signature(message, certificate, signed);
         }
         if !is_of_tls13(signed.scheme) {
             return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
         }
-        self.0.verify_possession(message, certificate, signed)
+        self.0.clients.verify_possession(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.webpki.supported_verify_schemes()
+        self.0.clients.webpki.supported_verify_schemes()
     }
 }
 

@@ -48,6 +48,12 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                     "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "string", "maxLength": 5}}}}}]}}),
         ),
         (
+            "apiservices",
+            json!({"spec": {"group": "example.com", "version": "NAME", "groupPriorityMinimum": 5,
+                "versionPriority": 7, "caBundle": "YWJj",
+                "service": {"namespace": "default", "name": "s"}}}),
+        ),
+        (
             "validatingadmissionpolicies",
             json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
                 "apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["nothings"]}]},
@@ -104,10 +110,15 @@ fn webhooks() -> Value {
             "apiVersions": ["*"], "resources": ["nothings"], "scope": "Namespaced"}]}]})
 }
 
+/// Whether the server itself writes its status. Its name has a group.
+fn is_controlled(row: &KindRow) -> bool {
+    matches!(&*row.kind, "CustomResourceDefinition" | "APIService")
+}
+
 fn named(row: &KindRow, sample: &Value, name: &str) -> Value {
     let mut object: Value =
         serde_json::from_str(&sample.to_string().replace("NAME", name)).unwrap();
-    let full = if &*row.kind == "CustomResourceDefinition" { ".example.com" } else { "" };
+    let full = if is_controlled(row) { ".example.com" } else { "" };
     object["metadata"]["name"] = format!("{name}{full}").into();
     if row.namespaced() {
         object["metadata"]["namespace"] = "default".into();
@@ -202,8 +213,7 @@ async fn stored(server: &Server, row: &KindRow, name: &str) -> String {
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         status.remove("lastPhaseTransitionTime");
     }
-    // A definition's is written by its controller.
-    if &*row.kind == "CustomResourceDefinition" {
+    if is_controlled(row) {
         object.as_object_mut().unwrap().remove("status");
     }
     let short = name.split('.').next().unwrap();

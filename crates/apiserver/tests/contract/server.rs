@@ -24,6 +24,9 @@ pub struct Server {
     pub port: u16,
     issuer: Issuer<'static, KeyPair>,
     pub ca_pem: String,
+    /// The authority of front proxies, and its certificate.
+    pub proxies: Issuer<'static, KeyPair>,
+    pub proxy_ca_pem: String,
     shutdown: CancellationToken,
     running: Option<Running>,
     /// The server's process, if it is not this one.
@@ -128,12 +131,7 @@ impl Server {
     fn prepare(flags: &[&str]) -> (Self, Vec<String>) {
         runtime::init("error");
         let folder = tempfile::tempdir().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        let key = KeyPair::generate().unwrap();
-        let ca_pem = params.self_signed(&key).unwrap().pem();
-        let issuer = Issuer::new(params, key);
+        let (issuer, ca_pem) = authority(None);
         let write = |name: &str, text: &str| -> String {
             let path: PathBuf = folder.path().join(name);
             std::fs::write(&path, text).unwrap();
@@ -141,6 +139,8 @@ impl Server {
         };
         let (certificate, key) = issue(&issuer, "kube-apiserver", &[], None);
         let (client_certificate, client_key) = issue(&issuer, "kube-apiserver", &[], None);
+        let (proxies, proxy_ca_pem) = authority(Some("front-proxy-ca"));
+        let (proxy_certificate, proxy_key) = issue(&proxies, "front-proxy-client", &[], None);
         let accounts = KeyPair::generate().unwrap();
         let store = folder.path().join("store").display().to_string();
         let mut arguments: Vec<String> = [
@@ -157,6 +157,14 @@ impl Server {
             &format!("--kubelet-certificate-authority={}", write("kubelet-ca.crt", &ca_pem)),
             &format!("--kubelet-client-certificate={}", write("client.crt", &client_certificate)),
             &format!("--kubelet-client-key={}", write("client.key", &client_key)),
+            &format!("--requestheader-client-ca-file={}", write("proxy-ca.crt", &proxy_ca_pem)),
+            "--requestheader-allowed-names=front-proxy-client",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-uid-headers=X-Remote-Uid",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+            &format!("--proxy-client-cert-file={}", write("proxy.crt", &proxy_certificate)),
+            &format!("--proxy-client-key-file={}", write("proxy.key", &proxy_key)),
         ]
         .map(str::to_owned)
         .to_vec();
@@ -170,6 +178,8 @@ impl Server {
             folder,
             issuer,
             ca_pem,
+            proxies,
+            proxy_ca_pem,
             shutdown: CancellationToken::new(),
             running: None,
             process: None,
@@ -220,6 +230,11 @@ impl Server {
     pub fn rest_until(&self, seconds: i64) -> Rest {
         let admin = ("kubernetes-admin", &["system:masters"][..]);
         self.rest_with(issue(&self.issuer, admin.0, admin.1, Some(seconds)))
+    }
+
+    /// The REST front end with a certificate of the front proxies' authority.
+    pub fn rest_as_proxy(&self, name: &str, groups: &[&str]) -> Rest {
+        self.rest_with(issue(&self.proxies, name, groups, None))
     }
 
     fn rest_with(&self, (certificate, key): (String, String)) -> Rest {
@@ -356,6 +371,19 @@ impl Drop for Server {
             process.wait().ok();
         }
     }
+}
+
+/// An authority, and its certificate in PEM.
+fn authority(name: Option<&str>) -> (Issuer<'static, KeyPair>, String) {
+    let mut params = CertificateParams::default();
+    if let Some(name) = name {
+        params.distinguished_name.push(DnType::CommonName, name);
+    }
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate().unwrap();
+    let pem = params.self_signed(&key).unwrap().pem();
+    (Issuer::new(params, key), pem)
 }
 
 fn issue(

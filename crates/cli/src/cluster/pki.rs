@@ -51,6 +51,11 @@ pub const CLUSTER_AUTHORITY: &str = "ca";
 /// etcd's own authority, so that the cluster's certificates do not give access to the store.
 pub const ETCD_AUTHORITY: &str = "etcd/ca";
 
+/// The authority of front proxies: who has a certificate of it can say whose requests it forwards.
+pub const FRONT_PROXY_AUTHORITY: &str = "front-proxy-ca";
+/// Their common name, which the apiserver is told.
+pub const FRONT_PROXY: &str = "front-proxy-client";
+
 /// Whom the certificates are issued to.
 #[derive(Clone, Debug)]
 pub struct Subjects {
@@ -113,6 +118,10 @@ pub fn certificates(subjects: &Subjects) -> Vec<Certificate> {
         client("controller-manager", "system:kube-controller-manager", None),
         client("proxy", "system:kube-proxy", None),
         client("dns", "system:dns", None),
+        Certificate {
+            authority: FRONT_PROXY_AUTHORITY,
+            ..client("front-proxy-client", FRONT_PROXY, None)
+        },
     ];
     for (node, address) in &subjects.nodes {
         let identity = format!("system:node:{node}");
@@ -142,7 +151,7 @@ pub fn ensure(
     now: SystemTime,
 ) -> anyhow::Result<Vec<String>> {
     let mut made = Vec::new();
-    for path in [CLUSTER_AUTHORITY, ETCD_AUTHORITY] {
+    for path in [CLUSTER_AUTHORITY, ETCD_AUTHORITY, FRONT_PROXY_AUTHORITY] {
         let signs = || wanted.iter().filter(|certificate| certificate.authority == path);
         if signs().next().is_none() {
             continue;
@@ -201,7 +210,11 @@ fn ensure_authority(
             .with_context(|| format!("the certificate authority {path} cannot be used"))?;
         return Ok((authority, false));
     }
-    let common_name = if path == CLUSTER_AUTHORITY { "kubernetes" } else { "etcd-ca" };
+    let common_name = match path {
+        CLUSTER_AUTHORITY => "kubernetes",
+        ETCD_AUTHORITY => "etcd-ca",
+        other => other,
+    };
     let (authority, key) = Authority::create(common_name, now, AUTHORITY_LIFETIME)?;
     write_pair(folder, path, authority.pem(), &key)?;
     Ok((authority, true))

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::layout::Layout;
 use crate::cluster::options::{API_PORT, BalancerAddresses, Node, Options, Store, join_labels};
+use crate::cluster::pki::FRONT_PROXY;
 
 /// Where a kubelet reports its health, in its node's namespace.
 const KUBELET_HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10248);
@@ -182,7 +183,20 @@ impl Builder<'_> {
         process.push("--kubelet-certificate-authority", &self.pki("ca.crt"));
         process.push("--kubelet-client-certificate", &self.pki("apiserver-kubelet-client.crt"));
         process.push("--kubelet-client-key", &self.pki("apiserver-kubelet-client.key"));
+        self.front_proxy(&mut process);
         process
+    }
+
+    /// How extension servers know the apiserver, and which front proxies it knows itself.
+    fn front_proxy(&self, process: &mut Process) {
+        process.push("--proxy-client-cert-file", &self.pki("front-proxy-client.crt"));
+        process.push("--proxy-client-key-file", &self.pki("front-proxy-client.key"));
+        process.push("--requestheader-client-ca-file", &self.pki("front-proxy-ca.crt"));
+        process.push("--requestheader-allowed-names", FRONT_PROXY);
+        process.push("--requestheader-username-headers", "X-Remote-User");
+        process.push("--requestheader-uid-headers", "X-Remote-Uid");
+        process.push("--requestheader-group-headers", "X-Remote-Group");
+        process.push("--requestheader-extra-headers-prefix", "X-Remote-Extra-");
     }
 
     fn scheduler(&self) -> Process {

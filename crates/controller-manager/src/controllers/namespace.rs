@@ -10,11 +10,13 @@
 //! terminated. The metadata graph triggers this controller when the last object of a kind is gone;
 //! before the finalizer `kubernetes` is removed, every kind is listed from the server.
 
+mod others;
 mod plan;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{Kind, KindRef};
 use client::dynamic::target;
@@ -34,10 +36,12 @@ use crate::machinery::owner::{is_deleting, uid};
 use crate::machinery::queue::{Controller, Next, Requests, Trigger};
 use crate::machinery::status;
 use crate::wire::Wiring;
-use plan::{FINALIZER, Remaining, conditions};
+use plan::{FINALIZER, Others, Remaining, conditions};
 
 /// Deletions in progress at once.
 const DELETIONS: usize = 32;
+/// Time between two looks at what other servers have.
+const OTHERS: Duration = Duration::from_secs(5);
 
 struct Namespaces {
     client: Client,
@@ -75,13 +79,15 @@ impl Controller for Namespaces {
         let Some(remaining) = self.empty(&namespace).await? else {
             return Ok(Next::Change);
         };
-        if remaining.is_empty() {
+        let others = others::empty(&self.client, &key.name).await?;
+        if remaining.is_empty() && others.is_empty() {
             self.finalize(namespace).await?;
-        } else {
-            self.write_status(&namespace, &remaining).await?;
+            return Ok(Next::Change);
         }
-        // The graph triggers the key again when the last object of a kind is gone.
-        Ok(Next::Change)
+        self.write_status(&namespace, &remaining, &others).await?;
+        // The graph triggers the key again when the last object of a kind is gone. Objects of other
+        // servers are in no graph.
+        Ok(if others.is_empty() { Next::Change } else { Next::After(OTHERS) })
     }
 }
 
@@ -184,8 +190,9 @@ impl Namespaces {
         &self,
         namespace: &Namespace,
         remaining: &Remaining,
+        others: &Others,
     ) -> Result<(), Error> {
-        let wanted = conditions(namespace.status.as_ref(), remaining, self.clock.now());
+        let wanted = conditions(namespace.status.as_ref(), remaining, others, self.clock.now());
         let mut changed = namespace.clone();
         changed.status = Some(wanted);
         status::write(&self.client, namespace, &changed).await

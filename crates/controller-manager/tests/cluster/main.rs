@@ -2,6 +2,7 @@
 
 mod alone;
 mod balancers;
+mod extensions;
 mod finalizers;
 mod nodes;
 mod owners;

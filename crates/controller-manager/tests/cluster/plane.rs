@@ -50,6 +50,8 @@ impl Plane {
         let folder = tempfile::tempdir()?;
         let authority = Authority::new(folder.path())?;
         authority.issue(folder.path(), "apiserver", "kube-apiserver", None, &["127.0.0.1"])?;
+        let proxy = "front-proxy-client";
+        authority.issue(folder.path(), proxy, proxy, None, &[])?;
         let token_key = KeyPair::generate()?;
         std::fs::write(folder.path().join("sa.key"), token_key.serialize_pem())?;
         std::fs::write(folder.path().join("sa.pub"), token_key.public_key_pem())?;
@@ -65,6 +67,9 @@ impl Plane {
             &format!("--client-ca-file={}", path("ca.crt")),
             &format!("--service-account-signing-key-file={}", path("sa.key")),
             &format!("--service-account-key-file={}", path("sa.pub")),
+            // The authority of clients is that of front proxies too.
+            &format!("--proxy-client-cert-file={}", path("front-proxy-client.crt")),
+            &format!("--proxy-client-key-file={}", path("front-proxy-client.key")),
         ])?;
         let stop = CancellationToken::new();
         let running = apiserver::wire::start(&config, stop.clone()).await?;
@@ -98,6 +103,11 @@ impl Plane {
             scheduler::drive::run(client, setup, stop).await;
         });
         Ok(())
+    }
+
+    /// The authority of all certificates, in PEM.
+    pub fn authority_pem(&self) -> &str {
+        &self.authority.pem
     }
 
     pub fn identity(&self, name: &str) -> anyhow::Result<Client> {

@@ -50,7 +50,7 @@ pub async fn send(
                 "error trying to reach service: it switched protocols unasked",
             ));
         }
-        return Ok(switch(response, &links, client));
+        return Ok(switch(response, client));
     }
     headers::response(response.headers_mut(), &links);
     let rewrite = parts.method != Method::HEAD && headers::take_html(response.headers_mut());
@@ -112,7 +112,7 @@ async fn round_trip(
 }
 
 /// Passes the server's new protocol through, byte by byte.
-fn switch(mut response: Response<Incoming>, links: &Links, client: OnUpgrade) -> Response<Body> {
+pub fn switch(mut response: Response<Incoming>, client: OnUpgrade) -> Response<Body> {
     let server = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
         let (client, server) = match tokio::try_join!(client, server) {
@@ -125,8 +125,8 @@ fn switch(mut response: Response<Incoming>, links: &Links, client: OnUpgrade) ->
         }
     });
     let protocol = response.headers().get(UPGRADE).cloned();
-    headers::response(response.headers_mut(), links);
     let headers = response.headers_mut();
+    headers::answered(headers);
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);

@@ -34,11 +34,28 @@ const CROSS_ORIGIN: [&str; 5] = [
 /// Prefix of the WebSocket protocol that carries a browser's token.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// The headers to send to the server: without hop-by-hop headers and the client's credentials,
-/// which are for the apiserver alone. `upgrade` keeps the request for another protocol.
+/// The headers to send to the server, whose pages are rewritten. `upgrade` keeps the request for
+/// another protocol.
 pub fn request(
     parts: &request::Parts,
     prefix: &str,
+    peer: Option<IpAddr>,
+    upgrade: bool,
+) -> HeaderMap {
+    let mut headers = forwarded(parts, prefix, peer, upgrade);
+    // Links in compressed pages could not be rewritten. What pages load may be compressed.
+    let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
+        headers.remove(ACCEPT_ENCODING);
+    }
+    headers
+}
+
+/// The headers of a forwarded request: without hop-by-hop headers and the client's credentials,
+/// which are for the apiserver alone.
+pub fn forwarded(
+    parts: &request::Parts,
+    path: &str,
     peer: Option<IpAddr>,
     upgrade: bool,
 ) -> HeaderMap {
@@ -63,18 +80,13 @@ pub fn request(
     {
         headers.insert(HOST, host);
     }
-    // Links in compressed pages could not be rewritten. What pages load may be compressed.
-    let accepts = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    if accepts.is_some_and(|accepts| accepts.contains("text/html")) {
-        headers.remove(ACCEPT_ENCODING);
-    }
     let mut set = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
     };
     set("x-forwarded-proto", "https");
-    set("x-forwarded-uri", prefix);
+    set("x-forwarded-uri", path);
     if let Some(host) = parts.headers.get(HOST).and_then(|host| host.to_str().ok()) {
         set("x-forwarded-host", host);
     }
@@ -87,12 +99,17 @@ pub fn request(
     headers
 }
 
-/// Turns the server's headers into the client's.
-pub fn response(headers: &mut HeaderMap, links: &Links) {
+/// Removes what a server says to this one alone.
+pub fn answered(headers: &mut HeaderMap) {
     remove_hop(headers);
     for name in CROSS_ORIGIN {
         headers.remove(name);
     }
+}
+
+/// Turns the server's headers into the client's.
+pub fn response(headers: &mut HeaderMap, links: &Links) {
+    answered(headers);
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
     if let Some(rewritten) = location.and_then(|location| links.rewrite(location))
         && let Ok(value) = HeaderValue::from_str(&rewritten)

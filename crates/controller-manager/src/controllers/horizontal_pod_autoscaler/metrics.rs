@@ -15,7 +15,9 @@ use serde_json::Value;
 use super::replicas::{PodValue, PodValues};
 use crate::machinery::cache::Key;
 
-const CUSTOM: &str = "/apis/custom.metrics.k8s.io/v1beta2";
+const CUSTOM: &str = "/apis/custom.metrics.k8s.io";
+/// The versions that are known here, the better one first. They differ in how they name the metric.
+const CUSTOM_VERSIONS: [&str; 2] = ["v1beta2", "v1beta1"];
 const EXTERNAL: &str = "/apis/external.metrics.k8s.io/v1beta1";
 
 /// What a metric is at the moment, in thousandths; or why that is not known.
@@ -47,7 +49,7 @@ pub async fn read(
     }
     if let Some(source) = &metric.pods {
         let path = format!("namespaces/{namespace}/pods/*/{}", source.metric.name);
-        let path = format!("{CUSTOM}/{path}?labelSelector={}", escaped(selector));
+        let path = format!("{path}?labelSelector={}", escaped(selector));
         let items =
             custom(client, &with_selector(path, "&metricLabelSelector", &source.metric)).await?;
         return Ok(Values::Pods(items.iter().filter_map(pod_value).collect()));
@@ -56,8 +58,8 @@ pub async fn read(
         let object = &source.described_object;
         let resource = plural(&object.kind);
         let path = match &*object.kind {
-            "Namespace" => format!("{CUSTOM}/namespaces/{}/metrics", object.name),
-            _ => format!("{CUSTOM}/namespaces/{namespace}/{resource}/{}", object.name),
+            "Namespace" => format!("namespaces/{}/metrics", object.name),
+            _ => format!("namespaces/{namespace}/{resource}/{}", object.name),
         };
         let path = format!("{path}/{}", source.metric.name);
         let items =
@@ -156,13 +158,28 @@ fn pod_value(item: &Value) -> Option<(String, PodValue)> {
     Some((name, PodValue { value: millis(&item["value"])?, time, window }))
 }
 
+/// Reads a path of the custom metrics API, in a version that is served.
 async fn custom(client: &Client, path: &str) -> Result<Vec<Value>, String> {
     let failed =
         |error: String| format!("unable to fetch metrics from custom metrics API: {error}");
-    if client.get_path(CUSTOM, "application/json").await.is_err() {
-        return Err(failed("no custom metrics API (custom.metrics.k8s.io) registered".to_owned()));
-    }
-    items(client, path).await.map_err(failed)
+    let group = match client.get_path(CUSTOM, "application/json").await {
+        Ok(body) => serde_json::from_slice(&body).unwrap_or_default(),
+        Err(error) if error.is_not_found() => Value::Null,
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let version = served_version(&group).ok_or_else(|| {
+        failed("no custom metrics API (custom.metrics.k8s.io) registered".to_owned())
+    })?;
+    items(client, &format!("{CUSTOM}/{version}/{path}")).await.map_err(failed)
+}
+
+/// The version that a group prefers, or else any other, of those that are known here.
+fn served_version(group: &Value) -> Option<&'static str> {
+    let known = |name: &Value| CUSTOM_VERSIONS.into_iter().find(|known| name == known);
+    let served = group["versions"].as_array().into_iter().flatten();
+    let served: Vec<_> = served.filter_map(|one| known(&one["version"])).collect();
+    let preferred = known(&group["preferredVersion"]["version"]);
+    preferred.or_else(|| CUSTOM_VERSIONS.into_iter().find(|known| served.contains(known)))
 }
 
 async fn items(client: &Client, path: &str) -> Result<Vec<Value>, String> {
@@ -196,4 +213,30 @@ fn escaped(text: &str) -> String {
         false => format!("%{byte:02X}"),
     };
     text.bytes().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_preferred_version_is_taken_if_it_is_known() {
+        let group = |preferred: &str, versions: &[&str]| {
+            let versions: Vec<_> =
+                versions.iter().map(|version| json!({"version": version})).collect();
+            json!({"versions": versions, "preferredVersion": {"version": preferred}})
+        };
+        let table = [
+            (group("v1beta1", &["v1beta1", "v1beta2"]), Some("v1beta1")),
+            (group("v1", &["v1", "v1beta1", "v1beta2"]), Some("v1beta2")),
+            (group("v1", &["v1", "v1beta1"]), Some("v1beta1")),
+            (group("v1", &["v1"]), None),
+            (json!(null), None),
+        ];
+        for (group, version) in table {
+            assert_eq!(served_version(&group), version, "{group}");
+        }
+    }
 }

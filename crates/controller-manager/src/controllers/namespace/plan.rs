@@ -12,6 +12,35 @@ use crate::controllers::garbage_collector::graph::Node;
 /// The finalizer in a namespace's spec that blocks its deletion until it is empty.
 pub const FINALIZER: &str = "kubernetes";
 
+/// What other servers have of a namespace.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// How many objects of each resource remain.
+    pub remaining: Vec<(String, usize)>,
+    /// The group versions whose servers cannot be asked.
+    pub failing: Vec<String>,
+}
+
+impl Others {
+    pub fn is_empty(&self) -> bool {
+        self.remaining.is_empty() && self.failing.is_empty()
+    }
+
+    /// As upstream reports what discovery has not found.
+    fn failure(&self) -> Option<String> {
+        let stale = |name: &String| format!("{name}: stale GroupVersion discovery: {name}");
+        let all: Vec<_> = self.failing.iter().map(stale).collect();
+        (!all.is_empty()).then(|| {
+            format!(
+                "Discovery failed for some groups, {} failing: unable to retrieve the complete list \
+                 of server APIs: {}",
+                all.len(),
+                all.join(", ")
+            )
+        })
+    }
+}
+
 /// The objects that remain, by kind.
 #[derive(Debug, Default)]
 pub struct Remaining(pub Vec<(KindRef, Vec<Node>)>);
@@ -21,11 +50,12 @@ impl Remaining {
         self.0.is_empty()
     }
 
-    fn content(&self) -> String {
-        let count = |(row, nodes): &(KindRef, Vec<Node>)| {
-            format!("{}. has {} resource instances", resource(row), nodes.len())
-        };
-        self.0.iter().map(count).collect::<Vec<_>>().join(", ")
+    fn content(&self, others: &Others) -> String {
+        let own = self.0.iter().map(|(row, nodes)| (resource(row), nodes.len()));
+        let all = own.chain(others.remaining.iter().cloned());
+        let texts =
+            all.map(|(resource, count)| format!("{resource}. has {count} resource instances"));
+        texts.collect::<Vec<_>>().join(", ")
     }
 
     fn finalizers(&self) -> BTreeMap<&str, usize> {
@@ -50,6 +80,7 @@ fn resource(row: &KindRow) -> String {
 pub fn conditions(
     old: Option<&NamespaceStatus>,
     remaining: &Remaining,
+    others: &Others,
     now: Timestamp,
 ) -> NamespaceStatus {
     let mut status = old.cloned().unwrap_or_default();
@@ -74,12 +105,14 @@ pub fn conditions(
         }
     };
     let text = String::from;
-    set(
-        "NamespaceDeletionDiscoveryFailure",
-        false,
-        "ResourcesDiscovered",
-        text("All resources successfully discovered"),
-    );
+    let discovery = "NamespaceDeletionDiscoveryFailure";
+    match others.failure() {
+        Some(failure) => set(discovery, true, "DiscoveryFailed", failure),
+        None => {
+            let message = text("All resources successfully discovered");
+            set(discovery, false, "ResourcesDiscovered", message);
+        }
+    }
     set(
         "NamespaceDeletionGroupVersionParsingFailure",
         false,
@@ -92,11 +125,11 @@ pub fn conditions(
         "ContentDeleted",
         text("All content successfully deleted, may be waiting on finalization"),
     );
-    if remaining.is_empty() {
+    if remaining.is_empty() && others.remaining.is_empty() {
         let message = text("All content successfully removed");
         set("NamespaceContentRemaining", false, "ContentRemoved", message);
     } else {
-        let message = format!("Some resources are remaining: {}", remaining.content());
+        let message = format!("Some resources are remaining: {}", remaining.content(others));
         set("NamespaceContentRemaining", true, "SomeResourcesRemain", message);
     }
     let finalizers = remaining.finalizers();
@@ -139,7 +172,8 @@ mod tests {
             deleting: true,
         };
         let remaining = Remaining(vec![(Deployment::ROW.into(), vec![node.clone(), node])]);
-        let status = conditions(None, &remaining, at(5));
+        let none = Others::default();
+        let status = conditions(None, &remaining, &none, at(5));
         assert_eq!(status.phase.as_deref(), Some("Terminating"));
         assert_eq!(
             value(&status, "NamespaceContentRemaining"),
@@ -153,8 +187,29 @@ mod tests {
             "Some content in the namespace has finalizers remaining: example.com/hold in 2 resource instances"
         );
         // An unchanged state changes nothing, not even the times.
-        assert_eq!(conditions(Some(&status), &remaining, at(9)), status);
-        let empty = conditions(Some(&status), &Remaining::default(), at(9));
+        assert_eq!(conditions(Some(&status), &remaining, &none, at(9)), status);
+        let empty = conditions(Some(&status), &Remaining::default(), &none, at(9));
         assert_eq!(value(&empty, "NamespaceContentRemaining").0, "False");
+        assert_eq!(value(&empty, "NamespaceDeletionDiscoveryFailure").0, "False");
+    }
+
+    #[test]
+    fn what_other_servers_have_is_reported() {
+        let others = Others {
+            remaining: vec![("things.example.com".to_owned(), 3)],
+            failing: vec!["a.io/v1".to_owned(), "b.io/v2".to_owned()],
+        };
+        let status = conditions(None, &Remaining::default(), &others, at(5));
+        assert_eq!(
+            value(&status, "NamespaceContentRemaining").1,
+            "Some resources are remaining: things.example.com. has 3 resource instances"
+        );
+        let failure = "Discovery failed for some groups, 2 failing: unable to retrieve the complete \
+                       list of server APIs: a.io/v1: stale GroupVersion discovery: a.io/v1, b.io/v2: \
+                       stale GroupVersion discovery: b.io/v2";
+        assert_eq!(
+            value(&status, "NamespaceDeletionDiscoveryFailure"),
+            ("True".to_owned(), failure.to_owned())
+        );
     }
 }

@@ -1,0 +1,80 @@
+//! An extension server behind a Service, in a pod, as kubectl sees it.
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use testkit::extension::{Extension, Things};
+use testkit::suite::Fixture;
+use testkit::wait;
+use tests::pods;
+use tokio::runtime::Handle;
+
+use super::conversion::behind_a_service;
+use super::kubectl::{kubectl, write_manifest};
+
+const THINGS: Things = Things { group: "things.example.com", version: "v1", aggregated: true };
+const NAME: &str = "v1.things.example.com";
+const PATH: &str = "/apis/things.example.com/v1/namespaces/n/things/a";
+
+pub async fn a_server_in_a_pod_answers_a_group(fixture: &Fixture) -> anyhow::Result<()> {
+    // The server has to answer while the scenario waits for kubectl.
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let outcome = answers_a_group(fixture, threads.handle()).await;
+    threads.shutdown_background();
+    outcome
+}
+
+async fn answers_a_group(fixture: &Fixture, threads: &Handle) -> anyhow::Result<()> {
+    let (namespace, gateway) = (&fixture.namespace, fixture.cluster.gateway());
+    let proxies = fixture.cluster.folder().join("pki/front-proxy-ca.crt");
+    let proxies = std::fs::read_to_string(proxies).context("the authority of front proxies")?;
+    let (address, name) = (gateway.clone(), format!("hook.{namespace}.svc"));
+    let starting = async move {
+        Extension::start(&address, &[&name], &proxies, |seen| THINGS.answer(seen)).await
+    };
+    let extension = threads.spawn(starting).await??;
+    let [pod, service] = behind_a_service(&gateway, extension.port);
+    let registered = json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
+        "metadata": {"name": NAME}, "spec": {"group": THINGS.group, "version": THINGS.version,
+            "groupPriorityMinimum": 1000, "versionPriority": 15, "caBundle": extension.ca_bundle(),
+            "service": {"namespace": namespace, "name": "hook"}}});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [pod, service, registered]});
+    let path = write_manifest(fixture, "extension", &list.to_string())?;
+    kubectl(fixture, &["apply", "-f", &path])?;
+    let outcome = exercise(fixture).await;
+    // It concerns the whole cluster.
+    kubectl(fixture, &["delete", "--ignore-not-found", "apiservice", NAME])?;
+    outcome
+}
+
+async fn exercise(fixture: &Fixture) -> anyhow::Result<()> {
+    pods::until(fixture, "app=hook", "the server's pod is ready", |all| {
+        all.values().any(pods::is_ready)
+    })
+    .await?;
+    kubectl(fixture, &["wait", "--for=condition=Available", "--timeout=60s", "apiservice", NAME])?;
+    let row = kubectl(fixture, &["get", "apiservice", NAME, "--no-headers"])?;
+    let cells: Vec<_> = row.split_whitespace().take(3).collect();
+    ensure!(cells == [NAME, &format!("{}/hook", fixture.namespace), "True"], "{row}");
+    wait::eventually("its resources are discovered", async || {
+        let all = kubectl(fixture, &["api-resources", "--api-group=things.example.com"])?;
+        ensure!(all.contains("things.example.com/v1"), "{all}");
+        Ok(())
+    })
+    .await?;
+    let thing: Value = serde_json::from_str(&kubectl(fixture, &["get", "--raw", PATH])?)?;
+    ensure!(thing["user"] == "kubernetes-admin", "{thing}");
+    ensure!(thing["peer"] == "front-proxy-client", "{thing}");
+    let thing = kubectl(fixture, &["get", "things.v1.things.example.com", "a", "-o", "name"])?;
+    ensure!(thing.trim() == "thing.things.example.com/a", "{thing}");
+    kubectl(fixture, &["delete", "pod", "hook", "--now"])?;
+    let gone = "--for=jsonpath={.status.conditions[0].reason}=MissingEndpoints";
+    kubectl(fixture, &["wait", gone, "--timeout=60s", "apiservice", NAME])?;
+    wait::eventually("requests are refused", async || {
+        let refused = kubectl(fixture, &["get", "--raw", PATH]);
+        let refused = refused.err().context("it is still answered")?.to_string();
+        ensure!(refused.contains("ServiceUnavailable"), "{refused}");
+        Ok(())
+    })
+    .await
+}
