@@ -16,6 +16,7 @@ use crate::authn::ServiceAccountTokens;
 use crate::authz::Rbac;
 use crate::cache::{Cache, Version};
 use crate::error::store_error;
+use crate::flowcontrol::FlowControl;
 use crate::inflight::Inflight;
 use crate::keys;
 use crate::kubelet::Kubelets;
@@ -48,6 +49,8 @@ pub struct Core {
     /// The address at which clients in the cluster reach this server.
     pub advertised: SocketAddr,
     pub inflight: Inflight,
+    /// `None`: requests are only counted.
+    pub flow_control: Option<FlowControl>,
     pub probe: StoreProbe,
     /// Whether other apiservers may write to the store.
     pub shares_store: bool,

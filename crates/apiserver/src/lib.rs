@@ -6,7 +6,7 @@
 //! defaulted, admitted, validated and stored by compare-and-swap.
 //!
 //! - Front ends: [`rest`], [`grpc`], behind [`server`].
-//! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
+//! - Authorization: [`authn`], [`authz`]; who waits for a seat: [`inflight`], [`flowcontrol`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
 //!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
 //! - Custom resources: [`definitions`], [`conversion`]. Servers that they name: [`webhook`].
@@ -30,6 +30,7 @@ pub mod core;
 mod deadline;
 mod definitions;
 mod error;
+mod flowcontrol;
 mod grpc;
 mod incoming;
 mod inflight;

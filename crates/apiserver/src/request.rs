@@ -79,6 +79,19 @@ impl Target {
     pub fn key(&self) -> String {
         object_key(&self.row, &self.namespace, &self.name)
     }
+
+    /// Its path in the API.
+    pub fn path(&self) -> String {
+        let group = if self.row.group.is_empty() { "api" } else { "apis/" };
+        let mut path = format!("/{group}{}/{}", self.row.group, self.row.version);
+        let namespace = if self.namespace.is_empty() { "" } else { "namespaces" };
+        let parts = [namespace, &self.namespace, &self.row.plural, &self.name, &self.subresource];
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            path.push('/');
+            path.push_str(part);
+        }
+        path + &self.subpath
+    }
 }
 
 /// The key of an object within its resource.

@@ -28,6 +28,7 @@ pub use watch::bookmark;
 use crate::answer::hold;
 use crate::authn;
 use crate::core::Core;
+use crate::flowcontrol::Flow;
 use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
@@ -110,10 +111,12 @@ impl Rest {
         let (seat, notes) = (Seat::default(), Notes::default());
         let kept = Kept { unread: unread.clone(), seat: seat.clone(), notes: notes.clone() };
         let answer = self.answer(parts, kept, &accept).await;
+        let flow = seat.flow();
         let left = unread.take().map(|unread| unread.body);
         if let Ok(Answer { response: Response::Connect(connection), .. }) = answer {
             let mut response = connection.serve(parts, left, upgrade).await;
             render::add_warnings(&mut response, &notes.all());
+            add_flow(&mut response, flow.as_deref());
             return response.map(|body| hold(body, seat));
         }
         // HTTP/2 resets a stream whose body is unwanted; HTTP/1.1 can only close the connection.
@@ -136,6 +139,7 @@ impl Rest {
             Err(error) => render::error(&error, &accept),
         };
         render::add_warnings(&mut response, &notes.all());
+        add_flow(&mut response, flow.as_deref());
         response
     }
 
@@ -180,6 +184,13 @@ impl Rest {
         };
         let response = self.pipeline.clone().oneshot(request).await?;
         Ok(Answer { response, verb, deprecated })
+    }
+}
+
+/// Tells the client how its request was classified.
+pub fn add_flow(response: &mut http::Response<Body>, flow: Option<&Flow>) {
+    for (name, value) in flow.into_iter().flat_map(Flow::headers) {
+        response.headers_mut().insert(name, value.clone());
     }
 }
 

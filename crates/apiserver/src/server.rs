@@ -32,8 +32,9 @@ use crate::answer::hold;
 use crate::connect::PeerAddress;
 use crate::core::Core;
 use crate::grpc::{self, Gate, Grpc};
+use crate::inflight::Seat;
 use crate::pipeline::Pipelines;
-use crate::rest::{Body, BodyError, Rest};
+use crate::rest::{Body, BodyError, Rest, add_flow};
 use crate::user::ClientCertificate;
 
 /// How long a connection may be open before its first request.
@@ -319,7 +320,9 @@ impl FrontEnds {
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         if is_grpc {
-            match self.gate.admit(request).await {
+            let seat = Seat::default();
+            request.extensions_mut().insert(seat.clone());
+            let mut response = match self.gate.admit(request).await {
                 Ok(request) => match self.grpc.call(request).await {
                     Ok(response) => response.map(erased),
                     Err(never) => match never {},
@@ -328,7 +331,9 @@ impl FrontEnds {
                     let status = rpc::status::to_grpc(&error);
                     status.into_http::<tonic::body::Body>().map(erased)
                 }
-            }
+            };
+            add_flow(&mut response, seat.flow().as_deref());
+            response
         } else {
             self.rest.serve(request).await
         }

@@ -88,6 +88,7 @@ impl Gate {
             let request = Request::new(subject, credentials.clone());
             self.pipelines.identify.clone().oneshot(request).await?;
         }
+        let seat = parts.extensions.get_or_insert_default::<Seat>().clone();
         let mut begun = Bytes::new();
         if !method.streams() {
             begun = tokio::time::timeout(HEAD_TIME, beginning(&mut body))
@@ -97,11 +98,9 @@ impl Gate {
                 && length > HEAD_BYTES
             {
                 let target = target(&self.pipelines.registry, &begun, verb)?;
-                let seat = Seat::default();
                 let subject = Subject::Resource { verb, target };
-                let request = Request { seat: seat.clone(), ..Request::new(subject, credentials) };
+                let request = Request { seat, ..Request::new(subject, credentials) };
                 self.pipelines.admit.clone().oneshot(request).await?;
-                parts.extensions.insert(seat);
             }
         }
         let time = match (method.streams(), known) {
