@@ -29,6 +29,8 @@ mod deletion;
 mod events;
 #[path = "contract/every_form.rs"]
 mod every_form;
+#[path = "contract/flow_control.rs"]
+mod flow_control;
 #[path = "contract/forms.rs"]
 mod forms;
 #[path = "contract/front_ends.rs"]

@@ -198,7 +198,7 @@ impl FlowControl {
     }
 
     /// Divides the seats anew. False: there is no need to until there are requests again.
-    fn adjust(&self) -> bool {
+    pub(super) fn adjust(&self) -> bool {
         let mut states = self.levels.lock();
         let known = states.len();
         states.retain(|_, state| !state.quiescing || !state.level.set().is_idle());

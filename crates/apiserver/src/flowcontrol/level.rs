@@ -99,6 +99,15 @@ impl Ticket {
     }
 }
 
+#[cfg(test)]
+impl Ticket {
+    pub fn is_executed(&self) -> bool {
+        let set = self.flow.level.set.lock();
+        let waits = super::queue_set::Phase::Waiting;
+        set.entry(self.id).is_some_and(|entry| entry.phase != waits)
+    }
+}
+
 impl Drop for Ticket {
     fn drop(&mut self) {
         let (level, id) = (self.flow.level.clone(), self.id);
