@@ -114,6 +114,9 @@ pub struct Config {
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: usize,
 
+    #[command(flatten)]
+    pub audit: crate::audit::flags::AuditFlags,
+
     /// Memory for the recent events that watches resume from, in MiB, of all resources together.
     #[arg(long, default_value_t = 32, value_name = "MIB")]
     pub watch_cache_window_mib: usize,

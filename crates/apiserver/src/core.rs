@@ -12,6 +12,7 @@ use store::Store;
 
 use crate::admission::Admission;
 use crate::allocate::Allocator;
+use crate::audit::Audit;
 use crate::authn::ServiceAccountTokens;
 use crate::authz::Rbac;
 use crate::cache::{Cache, Version};
@@ -49,6 +50,8 @@ pub struct Core {
     /// The address at which clients in the cluster reach this server.
     pub advertised: SocketAddr,
     pub inflight: Inflight,
+    /// `None`: nothing is recorded.
+    pub audit: Option<Arc<Audit>>,
     /// `None`: requests are only counted.
     pub flow_control: Option<FlowControl>,
     pub probe: StoreProbe,

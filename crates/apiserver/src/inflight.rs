@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
 use crate::answer::ANSWER_TIME;
+use crate::audit::Completion;
 use crate::core::Core;
 use crate::flowcontrol::{Flow, Ticket};
 use crate::request::{Request, Subject, Verb};
@@ -84,6 +85,7 @@ struct Held {
     place: Option<OwnedSemaphorePermit>,
     ticket: Option<Ticket>,
     flow: Option<Arc<Flow>>,
+    completion: Option<Completion>,
 }
 
 /// Holds a request's seat until its answer has been sent: the front end and the request share it.
@@ -99,6 +101,11 @@ impl Seat {
     /// Notes how the request is classified, whether it gets a seat or not.
     pub fn classified(&self, flow: &Arc<Flow>) {
         self.0.lock().flow = Some(flow.clone());
+    }
+
+    /// Has the request's last event sent when its answer has been.
+    pub fn complete(&self, completion: Completion) {
+        self.0.lock().completion = Some(completion);
     }
 
     /// Gives the seat back, but not the place of a watch.

@@ -10,6 +10,7 @@
 //!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
 //! - Custom resources: [`definitions`], [`conversion`]. Servers that they name: [`webhook`].
+//! - Who asked for what: [`audit`].
 //! - What nodes and pods use: [`resource_metrics`].
 //!
 //! Entry point: [`wire::start`], which `skiff-apiserver`'s `main.rs` and tests call. It must not
@@ -18,6 +19,7 @@
 mod admission;
 mod allocate;
 mod answer;
+mod audit;
 pub mod authn;
 mod authz;
 mod body;

@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use tower::Service;
 
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
+use crate::audit::AuditMetrics;
 use crate::core::{Call, Core};
 use crate::flowcontrol::FlowControlMetrics;
 use crate::request::{PatchType, Request, Subject, Verb};
@@ -276,6 +277,7 @@ pub struct Metrics {
     pub webhooks: WebhookMetrics,
     pub policies: PolicyMetrics,
     pub flow_control: FlowControlMetrics,
+    pub audit: AuditMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -326,6 +328,8 @@ impl Default for Metrics {
         policies.register(&mut registry);
         let flow_control = FlowControlMetrics::default();
         flow_control.register(&mut registry);
+        let audit = AuditMetrics::default();
+        audit.register(&mut registry);
         registry.register(
             "skiff_apiserver_unreadable_values",
             "Values of the store that could not be read since the start; their objects are missing",
@@ -336,6 +340,7 @@ impl Default for Metrics {
             webhooks,
             policies,
             flow_control,
+            audit,
             registry,
             requests,
             durations,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::audit::Trail;
 use crate::incoming::Slot;
 use crate::inflight::Seat;
 use crate::user::{Credentials, User};
@@ -193,6 +194,8 @@ pub struct Options {
     pub requested: Option<KindRef>,
     /// Warnings that also an error is answered with.
     pub notes: Notes,
+    /// What is recorded of the request.
+    pub trail: Trail,
     /// The query as given: streaming and proxy subresources parse their own options.
     pub parameters: Vec<(String, String)>,
 }
@@ -218,6 +221,19 @@ impl Options {
         self.parameter(name)
             .is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
+}
+
+/// Who has sent a request, as far as its connection and its headers say.
+#[derive(Clone, Debug, Default)]
+pub struct ClientInfo {
+    /// The request's id in the logs of both sides.
+    pub id: String,
+    /// Path and query as the client wrote them; empty over gRPC.
+    pub uri: String,
+    /// The client program.
+    pub agent: String,
+    /// Those that proxies say it comes from, then that of the connection.
+    pub addresses: Vec<String>,
 }
 
 /// What a request is about.
@@ -260,6 +276,7 @@ pub struct Request {
     /// The body until then, if the front end has not received it.
     pub unread: Slot,
     pub seat: Seat,
+    pub client: Arc<ClientInfo>,
     /// When its head was there.
     pub arrived: Instant,
 }
@@ -276,6 +293,7 @@ impl Request {
             body_format: BodyFormat::Json,
             unread: Slot::default(),
             seat: Seat::default(),
+            client: Arc::default(),
             arrived: clock::instant(),
         }
     }

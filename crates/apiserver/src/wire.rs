@@ -52,6 +52,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let kubelet_tls = kubelet_tls(config)?;
     let metrics = Metrics::default();
     let flow_control = flow_control(config, &metrics, &clock)?;
+    let audit = config.audit.start(&metrics.audit, &clock)?;
     let inflight = match &flow_control {
         Some(_) => Inflight::unlimited(),
         None => Inflight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
@@ -77,6 +78,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         metrics,
         advertised,
         inflight,
+        audit,
         flow_control,
         probe: StoreProbe::default(),
         itself: itself.clone(),

@@ -85,7 +85,8 @@ impl Gate {
         if known && !proven {
             let path = parts.uri.path().to_owned();
             let subject = Subject::Path { path, method: "post", accept: String::new() };
-            let request = Request::new(subject, credentials.clone());
+            let client = parts.extensions.get().cloned().unwrap_or_default();
+            let request = Request { client, ..Request::new(subject, credentials.clone()) };
             self.pipelines.identify.clone().oneshot(request).await?;
         }
         let seat = parts.extensions.get_or_insert_default::<Seat>().clone();
@@ -99,7 +100,8 @@ impl Gate {
             {
                 let target = target(&self.pipelines.registry, &begun, verb)?;
                 let subject = Subject::Resource { verb, target };
-                let request = Request { seat, ..Request::new(subject, credentials) };
+                let client = parts.extensions.get().cloned().unwrap_or_default();
+                let request = Request { seat, client, ..Request::new(subject, credentials) };
                 self.pipelines.admit.clone().oneshot(request).await?;
             }
         }
