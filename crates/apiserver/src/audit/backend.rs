@@ -58,15 +58,6 @@ pub enum Delivery {
     Webhook(Arc<Webhook>),
 }
 
-impl Delivery {
-    fn plugin(&self) -> &'static str {
-        match self {
-            Self::Log { .. } => "log",
-            Self::Webhook(_) => "webhook",
-        }
-    }
-}
-
 /// An encoded event.
 struct Item {
     bytes: Bytes,
@@ -95,7 +86,7 @@ impl Backend {
         let (queue, events) = mpsc::channel(length);
         let legacy = matches!(delivery, Delivery::Log { legacy: true, .. });
         let worker = Worker {
-            delivery: Arc::new(delivery),
+            delivery,
             batching,
             batch_bytes: truncation.map_or(usize::MAX, |truncation| truncation.batch_bytes),
             metrics: metrics.clone(),
@@ -117,8 +108,7 @@ impl Backend {
         let Some(queue) = self.queue.lock().clone() else { return true };
         if self.mode == Mode::Batch {
             if queue.try_send(Item { bytes, delivered: None }).is_err() {
-                self.metrics.lost("buffered", 1);
-                tracing::debug!("an audit event is lost: the buffer is full");
+                self.metrics.lost("buffered", 1, "audit buffer queue blocked");
             }
             return true;
         }
@@ -139,8 +129,8 @@ impl Backend {
                 json = event.truncated().json();
             }
             if json.len() > truncation.event_bytes {
-                self.metrics.lost("truncate", 1);
-                tracing::error!("an audit event is lost: it is too large even after truncating");
+                let why = "event is too large even after truncating";
+                self.metrics.lost("truncate", 1, why);
                 return None;
             }
         }
@@ -162,7 +152,7 @@ impl Backend {
 
 /// The task of a backend.
 struct Worker {
-    delivery: Arc<Delivery>,
+    delivery: Delivery,
     batching: Batching,
     batch_bytes: usize,
     metrics: AuditMetrics,
@@ -200,7 +190,7 @@ impl Worker {
         let until = clock::instant() + self.batching.wait;
         let (mut bytes, mut batch) = (first.bytes.len(), vec![first]);
         // A webhook is told of each event of a request that waits by itself.
-        let alone = !batches && matches!(*self.delivery, Delivery::Webhook(_));
+        let alone = !batches && matches!(self.delivery, Delivery::Webhook(_));
         while batch.len() < size && !alone {
             let more = if batches {
                 timeout_at(until, events.recv()).await.ok().flatten()
@@ -219,8 +209,8 @@ impl Worker {
     }
 
     async fn deliver(&self, batch: Vec<Item>) {
-        let (delivery, metrics) = (self.delivery.clone(), self.metrics.clone());
-        match &*self.delivery {
+        let metrics = self.metrics.clone();
+        match &self.delivery {
             Delivery::Log { log, .. } => {
                 let log = log.clone();
                 let writing = move || write(&log, batch, &metrics);
@@ -235,7 +225,7 @@ impl Worker {
                     let events: Vec<Bytes> = batch.iter().map(|item| item.bytes.clone()).collect();
                     let sent = webhook.send(&events).await;
                     if let Err(why) = &sent {
-                        lost(delivery.plugin(), why, batch.len(), &metrics);
+                        metrics.lost("webhook", batch.len(), why);
                     }
                     acknowledge(batch, sent.is_ok());
                     drop(permit);
@@ -250,15 +240,10 @@ fn write(log: &Mutex<Log>, batch: Vec<Item>, metrics: &AuditMetrics) {
     for item in batch {
         let written = log.write(&item.bytes);
         if let Err(error) = &written {
-            lost("log", &error.to_string(), 1, metrics);
+            metrics.lost("log", 1, &error.to_string());
         }
         acknowledge(vec![item], written.is_ok());
     }
-}
-
-fn lost(plugin: &'static str, why: &str, events: usize, metrics: &AuditMetrics) {
-    metrics.lost(plugin, events);
-    tracing::error!(plugin, events, why, "audit events are lost");
 }
 
 fn acknowledge(batch: Vec<Item>, delivered: bool) {

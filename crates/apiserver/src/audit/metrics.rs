@@ -1,11 +1,19 @@
 //! Metrics of audit, under upstream's names (`apiserver_audit_*`).
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 use super::Level;
+
+/// The least time between two lines about losses.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PluginLabels {
@@ -23,6 +31,8 @@ pub struct AuditMetrics {
     errors: Family<PluginLabels, Counter>,
     levels: Family<LevelLabels, Counter>,
     refused: Counter,
+    /// When a loss was logged the last time.
+    told: Arc<Mutex<Option<Instant>>>,
 }
 
 impl AuditMetrics {
@@ -42,9 +52,16 @@ impl AuditMetrics {
         self.events.inc();
     }
 
-    pub fn lost(&self, plugin: &'static str, events: usize) {
+    /// Counts events that a backend has lost, and says so in the log, not more often than clients
+    /// could fill it with.
+    pub fn lost(&self, plugin: &'static str, events: usize, why: &str) {
         let count = u64::try_from(events).unwrap_or(u64::MAX);
         self.errors.get_or_create(&PluginLabels { plugin }).inc_by(count);
+        let (now, mut told) = (clock::instant(), self.told.lock());
+        if told.is_none_or(|told| now - told >= TELL_INTERVAL) {
+            *told = Some(now);
+            tracing::error!(plugin, events, why, "audit events are lost");
+        }
     }
 
     pub fn decided(&self, level: Level) {

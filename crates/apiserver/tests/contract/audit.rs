@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
+use testkit::webhook::{Reply, Webhook};
 
 use crate::server::Server;
 
@@ -281,4 +282,153 @@ async fn a_full_disk_fails_requests_in_strict_mode_alone() {
         assert_eq!(text.contains(rejected), code == 500, "{mode}: {text}");
         server.stop().await;
     }
+}
+
+/// Events are sent in batches, again after a failure, and lost after the last attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_gets_batches() {
+    let log = Log::new(&policy(
+        &json!([{"level": "Metadata", "resources": [{"resources": ["configmaps"]}]}]),
+    ));
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    let hook = Webhook::start("127.0.0.1", &["127.0.0.1"], move |_: &Value| {
+        match count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Reply::Status(500, "not yet"),
+            _ => Reply::Json(json!({})),
+        }
+    })
+    .await
+    .unwrap();
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "a", "cluster": {"server": format!("https://127.0.0.1:{}/events", hook.port),
+            "certificate-authority-data": hook.ca_bundle()}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "a", "user": "u"}}]});
+    std::fs::write(log.path("hook.yaml"), kubeconfig.to_string()).unwrap();
+    let config = format!("--audit-webhook-config-file={}", log.path("hook.yaml"));
+    let more =
+        [&config, "--audit-webhook-batch-max-wait=300ms", "--audit-webhook-initial-backoff=50ms"];
+    let server = log.start(&more).await;
+    let admin = server.admin();
+    for _ in 0..5 {
+        admin.get(MAPS).await.expect(200);
+    }
+    let items = || -> usize {
+        let requests = hook.requests.lock();
+        // The first one was refused.
+        let lists = requests.iter().skip(1);
+        lists.map(|list| list["items"].as_array().unwrap().len()).sum()
+    };
+    for _ in 0..200 {
+        if items() == 10 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(items(), 10, "two stages of each request");
+    let first = hook.requests.lock()[1].clone();
+    assert_eq!(
+        (&first["kind"], &first["apiVersion"]),
+        (&json!("EventList"), &json!("audit.k8s.io/v1"))
+    );
+    assert!(first["items"].as_array().unwrap().len() > 1, "{first}");
+    hook.behave(|_| Reply::Status(500, "never"));
+    admin.get(MAPS).await.expect(200);
+    let lost = "apiserver_audit_error_total{plugin=\"webhook\"} 2";
+    let mut text = String::new();
+    for _ in 0..200 {
+        text = admin.get("/metrics").await.text;
+        if text.contains(lost) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(text.contains(lost), "{text}");
+    server.stop().await;
+}
+
+/// What admission says for the log is in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn annotations_of_admission_are_kept() {
+    let log = Log::new(&policy(&json!([{"level": "Request", "verbs": ["create"]}])));
+    let server = log.start(&[]).await;
+    let admin = server.admin();
+    server.default_account("default").await;
+    let hook = Webhook::start("127.0.0.1", &["127.0.0.1"], |review: &Value| {
+        let patch = r#"[{"op":"add","path":"/metadata/labels","value":{"a":"b"}}]"#;
+        let patch = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, patch);
+        Reply::Json(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "response": {"uid": review["request"]["uid"], "allowed": true, "patchType": "JSONPatch",
+                "patch": patch, "auditAnnotations": {"seen": "yes"}}}))
+    })
+    .await
+    .unwrap();
+    let webhooks = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    let configuration = json!({"metadata": {"name": "c"}, "webhooks": [{"name": "h.example.com",
+        "clientConfig": hook.client_config(), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]}]});
+    admin.post(webhooks, &configuration).await.expect(201);
+    let api = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [{
+        "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
+        "validations": [{"expression": "false", "message": "never"}],
+        "auditAnnotations": [{"key": "name", "valueExpression": "object.metadata.name"}]}});
+    admin.post(&format!("{api}/validatingadmissionpolicies"), &policy).await.expect(201);
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
+    admin.post(&format!("{api}/validatingadmissionpolicybindings"), &binding).await.expect(201);
+    let mut annotations = Value::Null;
+    for number in 0..100 {
+        let map = json!({"metadata": {"name": format!("m{number}")}});
+        let answer = admin.post(MAPS, &map).await;
+        let id = answer.headers["audit-id"].to_str().unwrap().to_owned();
+        answer.expect(201);
+        annotations = log.of(&id)["ResponseComplete"]["annotations"].clone();
+        // Until both are in force.
+        if annotations["h.example.com/seen"].is_string() && annotations["p/name"].is_string() {
+            assert_eq!(annotations["p/name"], format!("m{number}"));
+            break;
+        }
+    }
+    assert_eq!(annotations["h.example.com/seen"], "yes");
+    let mutation = &annotations["mutation.webhook.admission.k8s.io/round_0_index_0"];
+    let mutation: Value = serde_json::from_str(mutation.as_str().unwrap()).unwrap();
+    assert_eq!(
+        mutation,
+        json!({"configuration": "c", "webhook": "h.example.com", "mutated": true})
+    );
+    let patch = &annotations["patch.webhook.admission.k8s.io/round_0_index_0"];
+    let patch: Value = serde_json::from_str(patch.as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&patch["patch"][0]["op"], &patch["patchType"]),
+        (&json!("add"), &json!("JSONPatch"))
+    );
+    let failures = &annotations["validation.policy.admission.k8s.io/validation_failure"];
+    let failures: Value = serde_json::from_str(failures.as_str().unwrap()).unwrap();
+    assert_eq!(
+        failures,
+        json!([{"message": "never", "policy": "p", "binding": "b", "expressionIndex": 0, "validationActions": ["Audit"]}])
+    );
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let answer = admin.post("/api/v1/namespaces/default/pods", &pod).await;
+    let id = answer.headers["audit-id"].to_str().unwrap().to_owned();
+    answer.expect(201);
+    let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/audit": "restricted",
+        "pod-security.kubernetes.io/enforce": "baseline"}}});
+    assert!(log.of(&id)["ResponseComplete"]["annotations"].is_object());
+    admin.patch("/api/v1/namespaces/default", "merge", &labels).await.expect(200);
+    let pod =
+        json!({"metadata": {"name": "q"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let answer = admin.post("/api/v1/namespaces/default/pods", &pod).await;
+    let id = answer.headers["audit-id"].to_str().unwrap().to_owned();
+    answer.expect(201);
+    let annotations = log.of(&id)["ResponseComplete"]["annotations"].clone();
+    assert_eq!(annotations["pod-security.kubernetes.io/enforce-policy"], "baseline:latest");
+    let violations = annotations["pod-security.kubernetes.io/audit-violations"].as_str().unwrap();
+    assert!(
+        violations.starts_with("would violate PodSecurity \"restricted:latest\": "),
+        "{violations}"
+    );
+    server.stop().await;
 }

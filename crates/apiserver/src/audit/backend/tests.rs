@@ -31,6 +31,7 @@ const BUFFERED: &str = "apiserver_audit_error_total{plugin=\"buffered\"}";
 
 /// A flood fills the buffer, and costs events, but never time.
 #[tokio::test]
+#[allow(clippy::await_holding_lock)]
 async fn a_flooded_buffer_loses_events_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
@@ -38,7 +39,7 @@ async fn a_flooded_buffer_loses_events_and_says_so() {
     let Delivery::Log { log: file, legacy } = log(&path, 0) else { unreachable!() };
     // The disk does not answer.
     let hangs = file.clone();
-    let held = hangs.lock_arc();
+    let held = hangs.lock();
     let delivery = Delivery::Log { log: file, legacy };
     let backend = Backend::start(delivery, batching(Mode::Batch), None, metrics.clone());
     for number in 0..100 {
