@@ -288,7 +288,7 @@ where
         trail.stage(Stage::ResponseComplete).await;
         completion.done();
     }
-    Ok(answer?)
+    answer
 }
 
 /// Records a request that a front end refuses before it receives all of it.

@@ -47,11 +47,11 @@ struct NamedUser {
 #[derive(Deserialize)]
 struct NamedContext {
     name: String,
-    context: Context_,
+    context: ContextEntry,
 }
 
 #[derive(Deserialize)]
-struct Context_ {
+struct ContextEntry {
     cluster: String,
     #[serde(default)]
     user: String,

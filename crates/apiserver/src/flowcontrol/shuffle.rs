@@ -21,8 +21,8 @@ pub fn deal(mut hash: u64, deck: u32, hand: u32, mut pick: impl FnMut(u32)) {
         *remainder = u32::try_from(hash % left).expect("it is less than the size of the deck");
         hash /= left;
     }
-    for index in 0..hand {
-        let mut card = dealt[index];
+    for (index, remainder) in dealt.iter().take(hand).enumerate() {
+        let mut card = *remainder;
         for before in dealt[..index].iter().rev() {
             if card >= *before {
                 card += 1;

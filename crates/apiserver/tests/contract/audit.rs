@@ -373,7 +373,7 @@ async fn annotations_of_admission_are_kept() {
     let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [{
         "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
         "validations": [{"expression": "false", "message": "never"}],
-        "auditAnnotations": [{"key": "name", "valueExpression": "object.metadata.name"}]}});
+        "auditAnnotations": [{"key": "name", "valueExpression": "string(object.metadata.name)"}]}});
     admin.post(&format!("{api}/validatingadmissionpolicies"), &policy).await.expect(201);
     let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
     admin.post(&format!("{api}/validatingadmissionpolicybindings"), &binding).await.expect(201);
