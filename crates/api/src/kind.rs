@@ -273,8 +273,8 @@ use k8s_openapi::api::{
     authorization::v1 as authorization, autoscaling::v1 as autoscaling,
     autoscaling::v2 as autoscaling_v2, batch::v1 as batch, coordination::v1 as coordination,
     core::v1 as core, discovery::v1 as discovery, events::v1 as events,
-    networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node,
+    policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
@@ -338,6 +338,8 @@ kinds! {
     admission::ValidatingAdmissionPolicy { Cluster "validatingadmissionpolicy" categories ["api-extensions"]; subresources ["status"]; }
     admission::ValidatingAdmissionPolicyBinding { Cluster "validatingadmissionpolicybinding" categories ["api-extensions"]; }
     node::RuntimeClass { Cluster "runtimeclass" }
+    flowcontrol::FlowSchema { Cluster "flowschema" subresources ["status"]; }
+    flowcontrol::PriorityLevelConfiguration { Cluster "prioritylevelconfiguration" subresources ["status"]; }
     apiextensions::CustomResourceDefinition { Cluster "customresourcedefinition" short ["crd", "crds"];
         categories ["api-extensions"]; subresources ["status"]; }
     apiregistration::APIService { Cluster "apiservice" categories ["api-extensions"]; subresources ["status"]; }

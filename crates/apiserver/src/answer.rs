@@ -15,7 +15,7 @@ use crate::rest::{Body, BodyError};
 
 /// How long an answer may take to be sent, unless it is a watch or a session (upstream's
 /// `--request-timeout`): a client that does not read must give up its seat.
-const ANSWER_TIME: Duration = Duration::from_secs(60);
+pub const ANSWER_TIME: Duration = Duration::from_secs(60);
 
 /// The pieces of an answer, made by a task one ahead of the client, which ends with `late` if the
 /// client has not read all of them in time. `seat` and all that `pieces` holds are given back then,

@@ -7,6 +7,6 @@ mod authenticate;
 mod credentials;
 mod token;
 
-pub use authenticate::authenticate;
+pub use authenticate::{authenticate, impersonate};
 pub use credentials::credentials;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

@@ -18,6 +18,7 @@ use crate::connect::Stream;
 use crate::core::Core;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
+use crate::user::MASTERS;
 
 /// Passes on what RBAC or the node authorizer allows: the authorization step of the pipeline. A
 /// session needs the right to `create` it, by whichever method it is requested.
@@ -32,8 +33,22 @@ pub async fn authorize<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
+    let trail = &request.options.trail;
     if !node::selects_own(&request) {
-        core.rbac.authorize(&core.cache, &request.user, &of_request(&request))?;
+        let attributes = of_request(&request);
+        let decided = core.rbac.authorize(&core.cache, &request.user, &attributes);
+        if trail.is_kept() {
+            let allowed = if decided.is_ok() { "allow" } else { "forbid" };
+            trail.annotate("authorization.k8s.io/decision", allowed);
+            let masters = request.user.in_group(MASTERS);
+            let reason = core.rbac.reason(&core.cache, &request.user, &attributes);
+            let reason = reason.filter(|_| decided.is_ok() && !masters);
+            trail.annotate("authorization.k8s.io/reason", reason.unwrap_or_default());
+        }
+        decided?;
+    } else {
+        trail.annotate("authorization.k8s.io/decision", "allow");
+        trail.annotate("authorization.k8s.io/reason", "");
     }
     if let Subject::Resource { verb: Verb::Connect { authorized_as: "get" }, target } =
         &request.subject

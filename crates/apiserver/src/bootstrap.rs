@@ -3,6 +3,7 @@
 pub mod authentication;
 mod controller_roles;
 pub mod endpoints;
+pub mod flow_control;
 mod priorities;
 mod roles;
 mod storage;
@@ -48,6 +49,7 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     namespaces(core).await?;
     priorities::reconcile(core).await?;
     storage::reconcile(core).await?;
+    flow_control::reconcile(core).await?;
     roles::reconcile(core).await?;
     core.allocator.repair(&core.cache).await
 }
@@ -140,11 +142,17 @@ async fn restore(core: &Core, own: Advertised, alone: bool) -> Result<(), ApiErr
 /// # Errors
 /// When the store fails or refuses it.
 pub async fn create_missing(core: &Core, object: Box<dyn Object>) -> Result<(), ApiError> {
+    create_as(core, object, "").await
+}
+
+/// The same, as a field manager.
+async fn create_as(core: &Core, object: Box<dyn Object>, manager: &str) -> Result<(), ApiError> {
     if find(core, object.as_ref()).await?.is_some() {
         return Ok(());
     }
     let target = target(object.as_ref(), String::new());
-    let (user, options) = (system_user(), Options::default());
+    let options = Options { field_manager: manager.to_owned(), ..Options::default() };
+    let user = system_user();
     let call = Call { core, user: &user, verb: Verb::Create, target: &target, options: &options };
     match create_object(call, object).await {
         Ok(_) => Ok(()),

@@ -116,12 +116,29 @@ pub struct Config {
     #[arg(long, default_value = "30000-32767", value_parser = port_range)]
     pub service_node_port_range: (u16, u16),
 
-    /// Reads in flight at once, beside those of the system; 0: no limit.
+    /// Whether requests wait for seats in fair queues. With `false` they are only counted, and
+    /// refused where there are too many.
+    #[arg(
+        long,
+        default_value_t = true,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub enable_priority_and_fairness: bool,
+    /// Seats of requests, together with those of the next flag. Without priority and fairness:
+    /// reads in flight at once; 0: no limit.
     #[arg(long, default_value_t = 400)]
     pub max_requests_inflight: usize,
-    /// Writes in flight at once, beside those of the system; 0: no limit.
+    /// Seats of requests, together with those of the previous flag. Without priority and fairness:
+    /// writes in flight at once; 0: no limit.
     #[arg(long, default_value_t = 200)]
     pub max_mutating_requests_inflight: usize,
+
+    #[command(flatten)]
+    pub audit: crate::audit::flags::AuditFlags,
 
     /// Memory for the recent events that watches resume from, in MiB, of all resources together.
     #[arg(long, default_value_t = 32, value_name = "MIB")]

@@ -13,10 +13,12 @@ use store::Store;
 use crate::admission::Admission;
 use crate::aggregation::Aggregator;
 use crate::allocate::Allocator;
+use crate::audit::Audit;
 use crate::authn::ServiceAccountTokens;
 use crate::authz::Rbac;
 use crate::cache::{Cache, Version};
 use crate::error::store_error;
+use crate::flowcontrol::FlowControl;
 use crate::inflight::Inflight;
 use crate::keys;
 use crate::kubelet::Kubelets;
@@ -50,6 +52,10 @@ pub struct Core {
     /// The address at which clients in the cluster reach this server.
     pub advertised: SocketAddr,
     pub inflight: Inflight,
+    /// `None`: nothing is recorded.
+    pub audit: Option<Arc<Audit>>,
+    /// `None`: requests are only counted.
+    pub flow_control: Option<FlowControl>,
     pub probe: StoreProbe,
     /// Whether other apiservers may write to the store.
     pub shares_store: bool,

@@ -21,6 +21,7 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
+mod flow_schema;
 pub mod forms;
 mod horizontal_pod_autoscaler;
 mod ingress;
@@ -39,6 +40,7 @@ mod pod_disruption_budget;
 mod pod_spec;
 mod pod_template;
 mod priority_class;
+mod priority_level_configuration;
 mod rbac;
 mod replica_set;
 mod replication_controller;
@@ -307,6 +309,11 @@ impl<S: Strategy> AnyStrategy for S {
     }
 }
 
+/// Whether a field of both is the same, where zero values are the same as none.
+pub fn same_field(one: &dyn Object, other: &dyn Object, name: &str) -> bool {
+    semantic::field(one, name) == semantic::field(other, name)
+}
+
 /// `5d3h`, `12m`: the object's age, as kubectl prints it.
 pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
     match &metadata.creation_timestamp {
@@ -346,6 +353,8 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&pod_disruption_budget::Rules),
     of(&pod_template::Rules),
     of(&priority_class::Rules),
+    of(&flow_schema::Rules),
+    of(&priority_level_configuration::Rules),
     of(&rbac::Roles),
     of(&rbac::ClusterRoles),
     of(&rbac::RoleBindings),

@@ -6,11 +6,12 @@
 //! defaulted, admitted, validated and stored by compare-and-swap.
 //!
 //! - Front ends: [`rest`], [`grpc`], behind [`server`].
-//! - Authorization: [`authn`], [`authz`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
+//! - Authorization: [`authn`], [`authz`]; who waits for a seat: [`inflight`], [`flowcontrol`]; rules of a kind: [`kinds`]; of all kinds: [`meta`],
 //!   [`admission`].
 //! - What is not an object: [`paths`] (discovery, health), [`subresources`], [`connect`].
 //! - Group versions that other servers answer: [`aggregation`].
 //! - Custom resources: [`definitions`], [`conversion`]. Servers that they name: [`webhook`].
+//! - Who asked for what: [`audit`].
 //! - What nodes and pods use: [`resource_metrics`].
 //!
 //! Entry point: [`wire::start`], which `skiff-apiserver`'s `main.rs` and tests call. It must not
@@ -20,6 +21,7 @@ mod admission;
 mod aggregation;
 mod allocate;
 mod answer;
+mod audit;
 pub mod authn;
 mod authz;
 mod body;
@@ -32,6 +34,7 @@ pub mod core;
 mod deadline;
 mod definitions;
 mod error;
+mod flowcontrol;
 mod grpc;
 mod incoming;
 mod inflight;

@@ -17,7 +17,9 @@ use prometheus_client::registry::Registry;
 use tower::Service;
 
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
+use crate::audit::AuditMetrics;
 use crate::core::{Call, Core};
+use crate::flowcontrol::FlowControlMetrics;
 use crate::request::{PatchType, Request, Subject, Verb};
 use crate::response::Response;
 
@@ -274,6 +276,8 @@ pub struct Metrics {
     pub pod_security: PodSecurityMetrics,
     pub webhooks: WebhookMetrics,
     pub policies: PolicyMetrics,
+    pub flow_control: FlowControlMetrics,
+    pub audit: AuditMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -322,6 +326,10 @@ impl Default for Metrics {
         webhooks.register(&mut registry);
         let policies = PolicyMetrics::default();
         policies.register(&mut registry);
+        let flow_control = FlowControlMetrics::default();
+        flow_control.register(&mut registry);
+        let audit = AuditMetrics::default();
+        audit.register(&mut registry);
         registry.register(
             "skiff_apiserver_unreadable_values",
             "Values of the store that could not be read since the start; their objects are missing",
@@ -331,6 +339,8 @@ impl Default for Metrics {
             pod_security,
             webhooks,
             policies,
+            flow_control,
+            audit,
             registry,
             requests,
             durations,
@@ -349,6 +359,9 @@ impl Metrics {
             let labels = ObjectLabels { resource: resource.row.qualified_resource() };
             let count = i64::try_from(resource.len()).unwrap_or(i64::MAX);
             self.objects.get_or_create(&labels).set(count);
+        }
+        if let Some(flow_control) = &core.flow_control {
+            flow_control.observe();
         }
         let revision = i64::try_from(core.cache.revision()).unwrap_or(i64::MAX);
         self.revision.set(revision);

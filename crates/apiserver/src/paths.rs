@@ -11,6 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::json;
 
 use crate::core::Core;
+use crate::flowcontrol::dump;
 use crate::openapi::{self, Sources};
 use crate::registry::Kinds;
 use crate::request::{Request, Subject};
@@ -103,6 +104,18 @@ pub async fn answer(
             zpages::status(accept, runtime::flags::started().at, core.clock.now(), &PATHS)
         }
         "/flagz" => zpages::flags(accept, &runtime::flags::started().flags),
+        _ if trimmed.starts_with(dump::PREFIX) => {
+            let name = &trimmed[dump::PREFIX.len()..];
+            let details = request.options.parameter("includeRequestDetails");
+            let details = details.is_some_and(|details| !details.is_empty());
+            let control = core.flow_control.as_ref();
+            let page = control.and_then(|control| dump::page(control, name, details));
+            Ok(Response::Raw {
+                code: 200,
+                content_type: "text/plain; charset=utf-8".to_owned(),
+                body: page.ok_or_else(ApiError::no_such_resource)?.into(),
+            })
+        }
         _ if core.profiling && is_profiling(trimmed) => {
             let seconds = request.options.parameter("seconds");
             Ok(Response::Http(Box::new(profiling::answer(trimmed, seconds).await)))

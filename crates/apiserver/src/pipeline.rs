@@ -1,5 +1,5 @@
-//! The one stack that both front ends call: metrics, authentication, authorization, a seat, the
-//! body, then the handler, until its time is over.
+//! The one stack that both front ends call: metrics, authentication, audit, impersonation,
+//! authorization, a seat, the body, then the handler, until its time is over.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::core::{Call, Core};
 use crate::registry::Registry;
 use crate::request::{Origin, Request, Subject, Verb};
 use crate::response::Response;
-use crate::{authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
+use crate::{audit, authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
 
 /// A stack of steps. Clone it per request.
 pub type Pipeline = BoxCloneSyncService<Request, Response, ApiError>;
@@ -38,6 +38,8 @@ impl Pipelines {
         let whole = ServiceBuilder::new()
             .layer_fn(|inner| Middleware::new(core, metrics::count, inner))
             .layer_fn(|inner| Middleware::new(core, authn::authenticate, inner))
+            .layer_fn(|inner| Middleware::new(core, audit::record, inner))
+            .layer_fn(|inner| Middleware::new(core, authn::impersonate, inner))
             .layer_fn(|inner| Middleware::new(core, authz::authorize, inner))
             .layer_fn(|inner| Middleware::new(core, inflight::admit, inner))
             .layer_fn(|inner| Middleware::new(core, incoming::receive, inner))
@@ -45,9 +47,12 @@ impl Pipelines {
             .service(Handler(core.clone()));
         let identify = ServiceBuilder::new()
             .layer_fn(|inner| Middleware::new(core, authn::authenticate, inner))
+            .layer_fn(|inner| Middleware::new(core, authn::impersonate, inner))
             .service(Accepted);
         let admit = ServiceBuilder::new()
             .layer_fn(|inner| Middleware::new(core, authn::authenticate, inner))
+            .layer_fn(|inner| Middleware::new(core, audit::record_refusal, inner))
+            .layer_fn(|inner| Middleware::new(core, authn::impersonate, inner))
             .layer_fn(|inner| Middleware::new(core, authz::authorize, inner))
             .layer_fn(|inner| Middleware::new(core, inflight::admit, inner))
             .service(Accepted);
@@ -152,6 +157,7 @@ impl Service<Request> for Handler {
             let mut request = with_latest_kind(&core, request).await?;
             request.options.origin = Origin::Client;
             request.options.due = deadline::of(&request);
+            request.options.trail.received(&request);
             match &request.subject {
                 Subject::Resource { verb, target } => {
                     let call = Call {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::aggregation::Delegated;
+use crate::audit::Trail;
 use crate::incoming::Slot;
 use crate::inflight::Seat;
 use crate::user::{Credentials, User};
@@ -79,6 +80,19 @@ impl Target {
     /// `namespace/name`, or `name` for cluster-scoped kinds: the key within its resource.
     pub fn key(&self) -> String {
         object_key(&self.row, &self.namespace, &self.name)
+    }
+
+    /// Its path in the API.
+    pub fn path(&self) -> String {
+        let group = if self.row.group.is_empty() { "api" } else { "apis/" };
+        let mut path = format!("/{group}{}/{}", self.row.group, self.row.version);
+        let namespace = if self.namespace.is_empty() { "" } else { "namespaces" };
+        let parts = [namespace, &self.namespace, &self.row.plural, &self.name, &self.subresource];
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            path.push('/');
+            path.push_str(part);
+        }
+        path + &self.subpath
     }
 }
 
@@ -181,6 +195,8 @@ pub struct Options {
     pub requested: Option<KindRef>,
     /// Warnings that also an error is answered with.
     pub notes: Notes,
+    /// What is recorded of the request.
+    pub trail: Trail,
     /// The query as given: streaming and proxy subresources parse their own options.
     pub parameters: Vec<(String, String)>,
 }
@@ -208,6 +224,19 @@ impl Options {
     }
 }
 
+/// Who has sent a request, as far as its connection and its headers say.
+#[derive(Clone, Debug, Default)]
+pub struct ClientInfo {
+    /// The request's id in the logs of both sides.
+    pub id: String,
+    /// Path and query as the client wrote them; empty over gRPC.
+    pub uri: String,
+    /// The client program.
+    pub agent: String,
+    /// Those that proxies say it comes from, then that of the connection.
+    pub addresses: Vec<String>,
+}
+
 /// What a request is about.
 #[derive(Clone, Debug)]
 pub enum Subject {
@@ -226,6 +255,26 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// Method and path of a request that is about no resource.
+    pub fn path(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Path { path, method, .. } => Some((method, path)),
+            Self::Delegated(delegated) if delegated.resource.is_none() => {
+                Some((delegated.method, &delegated.path))
+            }
+            _ => None,
+        }
+    }
+
+    /// Its path over REST.
+    pub fn url_path(&self) -> String {
+        match self {
+            Self::Resource { target, .. } => target.path(),
+            Self::Path { path, .. } => path.clone(),
+            Self::Delegated(delegated) => delegated.path.clone(),
+        }
+    }
+
     /// Whether the answer takes as long as the client wants: such requests have neither the limits
     /// nor the metrics of others.
     pub fn is_long_running(&self) -> bool {
@@ -251,6 +300,7 @@ pub struct Request {
     /// The body until then, if the front end has not received it.
     pub unread: Slot,
     pub seat: Seat,
+    pub client: Arc<ClientInfo>,
     /// When its head was there.
     pub arrived: Instant,
 }
@@ -267,6 +317,7 @@ impl Request {
             body_format: BodyFormat::Json,
             unread: Slot::default(),
             seat: Seat::default(),
+            client: Arc::default(),
             arrived: clock::instant(),
         }
     }

@@ -8,6 +8,7 @@ mod route;
 mod table;
 mod watch;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{ApiError, Kind};
@@ -27,16 +28,18 @@ pub use watch::bookmark;
 
 use crate::answer::hold;
 use crate::authn;
+use crate::connect::PeerAddress;
 use crate::core::Core;
+use crate::flowcontrol::Flow;
 use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::registry::Registry;
-use crate::request::{BodyFormat, Notes, Request, Subject, Verb};
+use crate::request::{BodyFormat, ClientInfo, Notes, Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::ClientCertificate;
 
-const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
+pub const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 
 /// Why a body ended early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -82,15 +85,17 @@ impl Rest {
     {
         let upgrade = hyper::upgrade::on(&mut request);
         let (parts, body) = request.into_parts();
-        let mut response = self.respond(&parts, body, upgrade).await;
+        let id = audit_id(&parts.headers);
+        let mut response = self.respond(&parts, &id, body, upgrade).await;
         let headers = response.headers_mut();
-        headers.insert(AUDIT_ID, audit_id(&parts.headers));
+        headers.insert(AUDIT_ID, id);
         response
     }
 
     async fn respond<B>(
         &self,
         parts: &http::request::Parts,
+        id: &HeaderValue,
         body: B,
         upgrade: hyper::upgrade::OnUpgrade,
     ) -> http::Response<Body>
@@ -110,12 +115,22 @@ impl Rest {
             format: negotiate::body_format(parts, false),
         });
         let (seat, notes) = (Seat::default(), Notes::default());
-        let kept = Kept { unread: unread.clone(), seat: seat.clone(), notes: notes.clone() };
+        let mut kept = Kept {
+            unread: unread.clone(),
+            seat: seat.clone(),
+            notes: notes.clone(),
+            client: Arc::default(),
+        };
+        if self.core.audit.is_some() {
+            kept.client = Arc::new(client_info(parts, id));
+        }
         let answer = self.answer(parts, kept, &accept).await;
+        let flow = seat.flow();
         let left = unread.take().map(|unread| unread.body);
         if let Ok(Answer { response: Response::Connect(connection), .. }) = answer {
             let mut response = connection.serve(parts, left, upgrade).await;
             render::add_warnings(&mut response, &notes.all());
+            add_flow(&mut response, flow.as_deref());
             return response.map(|body| hold(body, seat));
         }
         // HTTP/2 resets a stream whose body is unwanted; HTTP/1.1 can only close the connection.
@@ -138,6 +153,7 @@ impl Rest {
             Err(error) => render::error(&error, &accept),
         };
         render::add_warnings(&mut response, &notes.all());
+        add_flow(&mut response, flow.as_deref());
         response
     }
 
@@ -194,6 +210,7 @@ impl Rest {
             body_format,
             unread: kept.unread,
             seat: kept.seat,
+            client: kept.client,
             ..Request::new(
                 routed.subject,
                 authn::credentials(&parts.headers, certificate(&parts.extensions))?,
@@ -204,11 +221,19 @@ impl Rest {
     }
 }
 
+/// Tells the client how its request was classified.
+pub fn add_flow(response: &mut http::Response<Body>, flow: Option<&Flow>) {
+    for (name, value) in flow.into_iter().flat_map(Flow::headers) {
+        response.headers_mut().insert(name, value.clone());
+    }
+}
+
 /// What the front end shares with the request.
 struct Kept {
     unread: Slot,
     seat: Seat,
     notes: Notes,
+    client: Arc<ClientInfo>,
 }
 
 /// The pipeline's answer.
@@ -226,7 +251,7 @@ pub fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
 }
 
 /// Kubernetes' warning with every answer about a deprecated kind.
-fn deprecation(subject: &Subject) -> Option<HeaderValue> {
+pub fn deprecation(subject: &Subject) -> Option<HeaderValue> {
     let Subject::Resource { target, .. } = subject else {
         return None;
     };
@@ -249,8 +274,35 @@ fn product(headers: &http::HeaderMap) -> &str {
     agent.split('/').next().unwrap_or_default()
 }
 
+/// Who has sent the request: for the audit log.
+pub fn client_info(parts: &http::request::Parts, id: &HeaderValue) -> ClientInfo {
+    let text = |name: &str| {
+        let value = parts.headers.get(name);
+        value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let forwarded = text("x-forwarded-for").unwrap_or_default();
+    let forwarded = forwarded.split(',').map(str::trim).filter(|one| !one.is_empty());
+    let mut addresses: Vec<String> =
+        forwarded.filter(|one| one.parse::<IpAddr>().is_ok()).map(str::to_owned).collect();
+    if addresses.is_empty() {
+        let real = text("x-real-ip").filter(|one| one.parse::<IpAddr>().is_ok());
+        addresses.extend(real);
+    }
+    let peer = parts.extensions.get::<PeerAddress>();
+    let peer = peer.map(|peer| peer.0.ip().to_canonical().to_string());
+    addresses.extend(peer.filter(|peer| addresses.last() != Some(peer)));
+    let is_grpc = media_type(&parts.headers).starts_with("application/grpc");
+    let uri = parts.uri.path_and_query().filter(|_| !is_grpc);
+    ClientInfo {
+        id: String::from_utf8_lossy(id.as_bytes()).into_owned(),
+        uri: uri.map(ToString::to_string).unwrap_or_default(),
+        agent: text("user-agent").unwrap_or_default(),
+        addresses,
+    }
+}
+
 /// The request's id in the logs of both sides: the client's, or a new one.
-fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
+pub fn audit_id(headers: &http::HeaderMap) -> HeaderValue {
     let given = headers.get(AUDIT_ID).filter(|id| !id.is_empty());
     given.cloned().unwrap_or_else(|| {
         let id = uuid::Uuid::new_v4().to_string();

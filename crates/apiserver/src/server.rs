@@ -33,8 +33,9 @@ use crate::answer::hold;
 use crate::connect::PeerAddress;
 use crate::core::Core;
 use crate::grpc::{self, Gate, Grpc};
+use crate::inflight::Seat;
 use crate::pipeline::Pipelines;
-use crate::rest::{Body, BodyError, Rest};
+use crate::rest::{AUDIT_ID, Body, BodyError, Rest, add_flow, audit_id, client_info};
 use crate::user::ClientCertificate;
 
 /// How long a connection may be open before its first request.
@@ -89,6 +90,9 @@ impl Running {
     pub async fn finished(self) {
         if let Err(error) = self.accepting.await {
             tracing::error!(%error, "the server's task failed");
+        }
+        if let Some(audit) = &self.core.audit {
+            audit.stop().await;
         }
         if let Some(embedded) = self.embedded
             && let Err(error) = embedded.stop().await
@@ -328,7 +332,16 @@ impl FrontEnds {
             .get(CONTENT_TYPE)
             .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
         if is_grpc {
-            match self.gate.admit(request).await {
+            let seat = Seat::default();
+            request.extensions_mut().insert(seat.clone());
+            let id = audit_id(request.headers());
+            if self.core.audit.is_some() {
+                let (parts, body) = request.into_parts();
+                let client = Arc::new(client_info(&parts, &id));
+                request = http::Request::from_parts(parts, body);
+                request.extensions_mut().insert(client);
+            }
+            let mut response = match self.gate.admit(request).await {
                 Ok(request) => match self.grpc.call(request).await {
                     Ok(response) => response.map(erased),
                     Err(never) => match never {},
@@ -337,7 +350,10 @@ impl FrontEnds {
                     let status = rpc::status::to_grpc(&error);
                     status.into_http::<tonic::body::Body>().map(erased)
                 }
-            }
+            };
+            add_flow(&mut response, seat.flow().as_deref());
+            response.headers_mut().insert(AUDIT_ID, id);
+            response
         } else {
             self.rest.serve(request).await
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use clock::SharedClock;
 use rpc::tls::KeyPair;
 use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
@@ -21,6 +22,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::core::Core;
 use crate::definitions;
+use crate::flowcontrol::{self, FlowControl};
 use crate::inflight::Inflight;
 use crate::kubelet::{KubeletTls, Kubelets};
 use crate::metrics::Metrics;
@@ -30,6 +32,9 @@ use crate::resource_metrics::Sampler;
 use crate::scheduler::Schedulers;
 use crate::server::{self, Running, Tls};
 use crate::webhook::Webhooks;
+
+/// The most seats that can be divided.
+const SEATS_MAX: u32 = 1_000_000;
 
 /// Starts the server and returns once it serves.
 ///
@@ -49,6 +54,13 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let (admission, tokens) = (admission(config)?, tokens(config)?);
     let kubelet_tls = kubelet_tls(config)?;
     let identity = identity(config)?;
+    let metrics = Metrics::default();
+    let flow_control = flow_control(config, &metrics, &clock)?;
+    let audit = config.audit.start(&metrics.audit, &clock)?;
+    let inflight = match &flow_control {
+        Some(_) => Inflight::unlimited(),
+        None => Inflight::new(config.max_requests_inflight, config.max_mutating_requests_inflight),
+    };
     let core = Arc::new_cyclic(|itself| Core {
         cache: Cache::start(store.clone(), config.watch_cache_bytes(), shutdown.clone()),
         allocator: Allocator::new(
@@ -68,12 +80,11 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         sampler: Sampler::default(),
         schedulers: Schedulers::new(kubelet_tls),
         webhooks: Webhooks::default(),
-        metrics: Metrics::default(),
+        metrics,
         advertised,
-        inflight: Inflight::new(
-            config.max_requests_inflight,
-            config.max_mutating_requests_inflight,
-        ),
+        inflight,
+        audit,
+        flow_control,
         probe: StoreProbe::default(),
         itself: itself.clone(),
         shares_store: embedded.is_none() || config.embedded_store_listen.is_some(),
@@ -91,12 +102,30 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     // The first request is authorized by the roles above.
     core.cache.fresh().await.context("cannot read the system's own objects")?;
     webhooks::configuration::keep(&core, &shutdown);
+    flowcontrol::configuration::keep(&core, &shutdown);
     policies::compiled::keep(&core, &shutdown);
     Allocator::keep_repaired(&core, shutdown.clone());
     definitions::keep(&core, shutdown.clone());
     aggregation::keep(&core, shutdown.clone()).await.context("cannot register APIServices")?;
     let pipelines = Pipelines::new(&core);
     server::serve(listener, tls, core, pipelines, embedded, shutdown)
+}
+
+fn flow_control(
+    config: &Config,
+    metrics: &Metrics,
+    clock: &SharedClock,
+) -> anyhow::Result<Option<FlowControl>> {
+    if !config.enable_priority_and_fairness {
+        return Ok(None);
+    }
+    let (reads, writes) = (config.max_requests_inflight, config.max_mutating_requests_inflight);
+    let total = u32::try_from(reads.saturating_add(writes)).unwrap_or(u32::MAX).min(SEATS_MAX);
+    anyhow::ensure!(
+        total > 0,
+        "invalid configuration: MaxRequestsInFlight={reads} and MaxMutatingRequestsInFlight={writes}; they must add up to something positive"
+    );
+    Ok(Some(FlowControl::new(total, metrics.flow_control.clone(), clock.clone())))
 }
 
 fn admission(config: &Config) -> anyhow::Result<Admission> {

@@ -11,6 +11,8 @@ mod admission;
 mod admission_webhooks;
 #[path = "contract/aggregation.rs"]
 mod aggregation;
+#[path = "contract/audit.rs"]
+mod audit;
 #[path = "contract/autoscalers.rs"]
 mod autoscalers;
 #[path = "contract/bad_input.rs"]
@@ -31,6 +33,8 @@ mod deletion;
 mod events;
 #[path = "contract/every_form.rs"]
 mod every_form;
+#[path = "contract/flow_control.rs"]
+mod flow_control;
 #[path = "contract/forms.rs"]
 mod forms;
 #[path = "contract/front_ends.rs"]

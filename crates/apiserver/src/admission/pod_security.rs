@@ -100,6 +100,8 @@ impl PodSecurity {
         let Exemptions { usernames, runtime_classes, namespaces } = &self.exemptions;
         if namespaces.contains(&call.target.namespace) || usernames.contains(&call.user.name) {
             counters.exempt(&labels);
+            let by_name = namespaces.contains(&call.target.namespace);
+            call.options.trail.annotate(EXEMPT, if by_name { "namespace" } else { "user" });
             return Ok(Vec::new());
         }
         let (policy, problems) = self.policy(call).await?;
@@ -111,9 +113,13 @@ impl PodSecurity {
         let class = subject.spec.runtime_class_name.as_ref();
         if class.is_some_and(|class| runtime_classes.contains(class)) {
             counters.exempt(&labels);
+            call.options.trail.annotate(EXEMPT, "runtimeClass");
             return Ok(Vec::new());
         }
         if !problems.is_empty() {
+            let texts: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let why = format!("Failed to parse policy: {}", texts.join(", "));
+            call.options.trail.annotate(ERROR, why);
             counters.error(&labels);
         }
         let name = object.metadata().name.as_deref().unwrap_or_default();
@@ -122,6 +128,7 @@ impl PodSecurity {
         if is_pod {
             let found = results.of(policy.enforce);
             counters.evaluated(&labels, Mode::Enforce, policy.enforce, found.is_empty());
+            call.options.trail.annotate(ENFORCED, policy.enforce.to_string());
             if !found.is_empty() {
                 let why = details(found);
                 refusal = Some(format!("violates PodSecurity \"{}\": {why}", policy.enforce));
@@ -176,16 +183,26 @@ impl Results<'_> {
     }
 }
 
+/// Tells of what would violate the level to audit: in the audit log, or else in the server's own.
 fn audit(call: Call<'_>, policy: LevelVersion, found: &[Violation], name: &str) {
+    let why = format!("would violate PodSecurity \"{policy}\": {}", details(found));
+    if call.options.trail.is_kept() {
+        return call.options.trail.annotate(VIOLATIONS, why);
+    }
     tracing::info!(
         resource = &*call.row().plural,
         namespace = call.target.namespace,
         name,
         user = call.user.name,
-        "would violate PodSecurity \"{policy}\": {}",
-        details(found)
+        "{why}"
     );
 }
+
+/// Audit annotations (upstream's).
+const ENFORCED: &str = "pod-security.kubernetes.io/enforce-policy";
+const VIOLATIONS: &str = "pod-security.kubernetes.io/audit-violations";
+const EXEMPT: &str = "pod-security.kubernetes.io/exempt";
+const ERROR: &str = "pod-security.kubernetes.io/error";
 
 /// The pods that a workload will have.
 fn template(object: &dyn Object) -> Option<&PodTemplateSpec> {

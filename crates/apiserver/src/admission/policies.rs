@@ -4,8 +4,7 @@
 //! Flow: [`compiled`] compiles policies once per version and joins them with their bindings into one
 //! snapshot, indexed by resource; [`Policies::judge`] finds those that match a request, [`params`]
 //! the parameters of their bindings, and [`evaluate`] evaluates a policy for one parameter. The
-//! first denial is the answer. Audit annotations are evaluated, since an error in one denies a
-//! request, and then dropped: there is no audit log that could keep them.
+//! first denial is the answer. What a policy says for the audit log goes to the request's trail.
 
 pub mod authorize;
 pub mod compiled;
@@ -18,7 +17,7 @@ use api::{ApiError, Kind, KindRef};
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::webhooks::Asked;
 use super::webhooks::forms::Forms;
@@ -35,6 +34,9 @@ const EXCLUDED: [(&str, &str); 6] = [
     ("authorization.k8s.io", "selfsubjectrulesreviews"),
     ("authorization.k8s.io", "subjectaccessreviews"),
 ];
+
+/// Where violations are recorded whose action is Audit.
+const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
 
 /// The policies that are in force, with their bindings.
 #[derive(Default)]
@@ -139,7 +141,7 @@ async fn judge_by<'a>(
             return Ok(misconfigured(policy, None, &why));
         }
     };
-    let mut denied = None;
+    let (mut denied, mut recorded) = (None, Annotations::new());
     for binding in &policy.bindings {
         if let Some(matches) = &binding.matches {
             match matches.matched(asked, new, old).await {
@@ -160,13 +162,26 @@ async fn judge_by<'a>(
         };
         for param in params {
             let objects = [shown, before, &namespace];
-            let evaluated = evaluate::evaluate(policy, &facts, objects, param.as_ref());
+            let mut evaluated = evaluate::evaluate(policy, &facts, objects, param.as_ref());
+            for (key, value) in std::mem::take(&mut evaluated.annotations) {
+                let values = recorded.entry(key).or_default();
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
             let first = act(policy, binding, asked, evaluated);
             denied = denied.or(first);
         }
     }
+    for (key, values) in recorded {
+        let key = format!("{}/{key}", policy.name);
+        asked.call.options.trail.annotate(&key, values.join(", "));
+    }
     Ok(denied)
 }
+
+/// Values by key, of all bindings of a policy.
+type Annotations = std::collections::BTreeMap<String, Vec<String>>;
 
 /// Does what a binding says about violations; returns the first that denies the request.
 fn act(
@@ -175,10 +190,10 @@ fn act(
     asked: &Asked<'_>,
     evaluated: Evaluated,
 ) -> Option<Denial> {
-    let (options, mut denied) = (asked.call.options, None);
+    let (options, mut denied, mut failures) = (asked.call.options, None, Vec::new());
     let metrics = &asked.call.core.metrics.policies;
     for violation in evaluated.violations {
-        let Violation { message, reason, error } = violation;
+        let Violation { message, reason, error, index } = violation;
         for action in &binding.actions {
             metrics.decided(&policy.name, &binding.name, action, error);
             match action.as_str() {
@@ -192,6 +207,9 @@ fn act(
                     "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
                     policy.name, binding.name
                 )),
+                _ if options.trail.is_kept() => failures.push(json!({"message": message,
+                    "policy": policy.name, "binding": binding.name, "expressionIndex": index,
+                    "validationActions": binding.actions})),
                 _ => tracing::info!(
                     policy = policy.name,
                     binding = binding.name,
@@ -200,6 +218,9 @@ fn act(
                 ),
             }
         }
+    }
+    if !failures.is_empty() {
+        options.trail.annotate(FAILURES, Value::Array(failures).to_string());
     }
     // An annotation that cannot be made denies whatever the actions are.
     denied.or_else(|| {

@@ -7,8 +7,7 @@
 //! [`call`] calls one of them, and [`review`] is the document that goes there and comes back.
 //! Mutating webhooks are called one after the other, validating ones at the same time.
 //!
-//! The objects are JSON here; [`subject`] ties that to what the verbs hold. Audit annotations of
-//! answers are dropped: there is no audit log that could keep them.
+//! The objects are JSON here; [`subject`] ties that to what the verbs hold.
 
 mod asked;
 mod call;
@@ -28,7 +27,7 @@ use api::ApiError;
 use api::object::Object;
 use clock::{instant, monotonic};
 use futures::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::core::Call;
 use crate::request::Origin;
@@ -167,7 +166,7 @@ impl Snapshots {
             rounds.has_changed();
         }
         let mut forms = Forms::default();
-        for Named { hook, equivalent } in named {
+        for (index, Named { hook, equivalent }) in named.iter().enumerate() {
             let invocation = Invocation { hook, resource: equivalent };
             if rounds.is_second && !rounds.again.contains(&hook.id) {
                 continue;
@@ -180,8 +179,15 @@ impl Snapshots {
                 Ok((shown, old)) => call::call(asked, invocation, shown, old).await,
                 Err(error) => Err(Failure::Refused(error)),
             };
+            let place = format!("round_{}_index_{index}", u8::from(rounds.is_second));
+            let trail = &asked.call.options.trail;
             let changed = match outcome {
                 Ok(Outcome { patch: Some(patch) }) => {
+                    trail.annotate_with_object(&format!("{PATCH}{place}"), || {
+                        let shown = json!({"configuration": hook.configuration(),
+                            "webhook": hook.name, "patch": patch, "patchType": "JSONPatch"});
+                        shown.to_string()
+                    });
                     self.change(asked, invocation, &patch, subject, &mut new, old, &mut forms).await
                 }
                 Ok(_) => Ok(false),
@@ -195,8 +201,14 @@ impl Snapshots {
             if hook.reinvoked {
                 rounds.called.insert(hook.id.clone());
             }
+            if trail.is_kept() {
+                let mutated = matches!(changed, Ok(true));
+                let value = json!({"configuration": hook.configuration(), "webhook": hook.name,
+                    "mutated": mutated});
+                trail.annotate(&format!("{MUTATION}{place}"), value.to_string());
+            }
             if let Err(failure) = changed {
-                settle(asked, hook, Phase::Mutating, failure)?;
+                settle(asked, hook, Phase::Mutating, &place, failure)?;
             }
         }
         rounds.output = Some(new);
@@ -252,25 +264,34 @@ impl Snapshots {
             }
         }
         let forms = &forms;
-        let calls = called.iter().map(|invocation| async move {
+        let calls = called.iter().enumerate().map(|(index, invocation)| async move {
             let started = monotonic();
             let (new, old) = forms.made(invocation.resource, new, old);
             let outcome = call::call(asked, *invocation, new, old).await;
             observe(asked, invocation.hook, Phase::Validating, started, outcome.as_ref().err());
             match outcome {
                 Ok(_) => Ok(()),
-                Err(failure) => settle(asked, invocation.hook, Phase::Validating, failure),
+                Err(failure) => {
+                    let place = format!("round_0_index_{index}");
+                    settle(asked, invocation.hook, Phase::Validating, &place, failure)
+                }
             }
         });
         join_all(calls).await.into_iter().collect()
     }
 }
 
+/// Audit annotations about calls (upstream's).
+const PATCH: &str = "patch.webhook.admission.k8s.io/";
+const MUTATION: &str = "mutation.webhook.admission.k8s.io/";
+const VALIDATION: &str = "validating.webhook.admission.k8s.io/";
+
 /// What becomes of the request after a webhook that has not admitted it.
 fn settle(
     asked: &Asked<'_>,
     hook: &Arc<Hook>,
     phase: Phase,
+    place: &str,
     failure: Failure,
 ) -> Result<(), ApiError> {
     let why = match failure {
@@ -283,6 +304,11 @@ fn settle(
     if hook.ignores_failures {
         tracing::warn!(webhook = hook.name, why, "a webhook failed, and its policy is to go on");
         asked.call.core.metrics.webhooks.failed_open(&hook.name, phase.step());
+        let key = match phase {
+            Phase::Mutating => format!("failed-open.{MUTATION}{place}"),
+            Phase::Validating => format!("failed-open.{VALIDATION}{place}"),
+        };
+        asked.call.options.trail.annotate(&key, hook.name.as_str());
         return Ok(());
     }
     tracing::debug!(webhook = hook.name, why, "a webhook failed");

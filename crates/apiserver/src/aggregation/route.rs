@@ -43,6 +43,11 @@ impl Delegated {
         }
     }
 
+    /// The version that its path names.
+    pub fn version(&self) -> &str {
+        self.path.trim_matches('/').split('/').nth(2).unwrap_or_default()
+    }
+
     pub fn is_long_running(&self) -> bool {
         let lasts = |resource: &Resource| {
             matches!(resource.verb, "watch" | "proxy")

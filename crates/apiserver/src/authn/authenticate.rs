@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::ApiError;
 use tower::Service;
 
+use crate::audit;
 use crate::authz::{Attributes, impersonation_attributes};
 use crate::core::Core;
 use crate::request::Request;
@@ -14,7 +15,7 @@ use crate::user::{ClientCertificate, Credentials, User};
 /// Replaces a request's anonymous user by the one that its credentials prove.
 ///
 /// # Errors
-/// 401 for invalid credentials, 403 for an impersonation that is not allowed.
+/// 401 for invalid credentials.
 pub async fn authenticate<S>(
     core: Arc<Core>,
     mut request: Request,
@@ -23,17 +24,38 @@ pub async fn authenticate<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
-    request.user = user(&core, &mut request).await?;
+    match own_user(&core, &request.credentials).await {
+        Ok(user) => request.user = user,
+        Err(error) => {
+            audit::record_unauthenticated(&core, &request).await;
+            return Err(error);
+        }
+    }
     inner.call(request).await
 }
 
-async fn user(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError> {
-    let own = own_user(core, &request.credentials).await?;
-    let Some(mut other) = request.credentials.impersonate.take() else {
-        return Ok(own);
-    };
+/// Replaces the user by the one whom the request is to be carried out as.
+///
+/// # Errors
+/// 403 if that is not allowed.
+pub async fn impersonate<S>(
+    core: Arc<Core>,
+    mut request: Request,
+    mut inner: S,
+) -> Result<Response, ApiError>
+where
+    S: Service<Request, Response = Response, Error = ApiError>,
+{
+    if let Some(other) = request.credentials.impersonate.take() {
+        request.user = other_user(&core, &request.user, other)?;
+        request.options.trail.impersonates(&request.user);
+    }
+    inner.call(request).await
+}
+
+fn other_user(core: &Core, own: &User, mut other: User) -> Result<Arc<User>, ApiError> {
     for attributes in impersonation_attributes(&other) {
-        permit(core, &own, &attributes)?;
+        permit(core, own, &attributes)?;
     }
     if other.groups.is_empty()
         && let Some(account) = other.name.strip_prefix("system:serviceaccount:")

@@ -151,6 +151,11 @@ impl Bucket {
         self.head.subscribe()
     }
 
+    /// How many watches read it.
+    pub fn watchers(&self) -> usize {
+        self.head.receiver_count()
+    }
+
     /// Reads about `max` events from `cursor` on and moves it: all of a revision or none.
     pub fn read(&self, cursor: &mut u64, max: usize) -> Result<Vec<Arc<Event>>, Lagged> {
         let ring = self.ring.read();

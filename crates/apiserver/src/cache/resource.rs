@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use api::{KindRef, KindRow};
@@ -10,6 +10,7 @@ use parking_lot::RwLock;
 
 use super::bucket::{Bucket, Event};
 use super::{Filter, Version};
+use crate::request::object_key;
 
 /// The scope of a watch, as far as events can be routed by it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +61,8 @@ pub struct ResourceCache {
     state: RwLock<State>,
     /// Revision of the last change.
     changed: AtomicU64,
+    /// Bytes of all objects, encoded.
+    bytes: AtomicUsize,
 }
 
 /// What a watch starts with.
@@ -87,6 +90,7 @@ impl ResourceCache {
             all: Arc::default(),
             state: RwLock::default(),
             changed: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
         }
     }
 
@@ -130,6 +134,32 @@ impl ResourceCache {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of all objects, encoded.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Watches that a change of an object concerns, but for those of one node's pods. `name` may be
+    /// empty, for an object that has none yet.
+    pub fn watchers(&self, namespace: &str, name: &str) -> usize {
+        let state = self.state.read();
+        let mut count = self.all.watchers();
+        if state.narrow.is_empty() {
+            return count;
+        }
+        let mut add = |scope: WatchScope| {
+            let bucket = state.narrow.get(&scope).and_then(Weak::upgrade);
+            count += bucket.map_or(0, |bucket| bucket.watchers());
+        };
+        if !namespace.is_empty() {
+            add(WatchScope::Namespace(namespace.to_owned()));
+        }
+        if !name.is_empty() {
+            add(WatchScope::Object(object_key(&self.row, namespace, name)));
+        }
+        count
     }
 
     /// The objects that match `filter`, ordered by key.
@@ -211,6 +241,11 @@ impl ResourceCache {
             return None;
         }
         self.index(&mut state, key, old.as_deref(), new.as_deref());
+        let length = |version: &Option<Arc<Version>>| {
+            version.as_ref().map_or(0, |version| version.json.len())
+        };
+        self.bytes.fetch_add(length(&new), Ordering::Relaxed);
+        self.bytes.fetch_sub(length(&old), Ordering::Relaxed);
         self.changed.store(revision, Ordering::Release);
         let event = Arc::new(Event::new(revision, old, new));
         self.narrow(&mut state, &event, |bucket| bucket.push(event.clone()));
@@ -289,6 +324,8 @@ impl ResourceCache {
         for (key, version) in &entries {
             self.index(&mut state, key, None, Some(version));
         }
+        let bytes = entries.values().map(|version| version.json.len()).sum();
+        self.bytes.store(bytes, Ordering::Relaxed);
         state.entries = entries;
         state.complete_since = revision;
         self.changed.store(revision, Ordering::Release);

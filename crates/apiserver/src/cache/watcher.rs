@@ -1,5 +1,6 @@
 //! One watch: a cursor into a bucket, a filter, and bookmarks.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub struct Watcher {
     /// Nothing up to this revision is sent again.
     after: u64,
     shutdown: CancellationToken,
+    /// Held until the initial state has been handed out.
+    initializing: Option<Box<dyn Any + Send + Sync>>,
     /// How objects are converted before they are sent, and to which row.
     conversion: Option<(KindRef, Conversion)>,
 }
@@ -138,6 +141,7 @@ impl Watcher {
             deadline: settings.timeout.map(|timeout| now + timeout),
             after: settings.after,
             shutdown,
+            initializing: None,
             conversion: None,
         }
     }
@@ -145,6 +149,14 @@ impl Watcher {
     /// The same watch, which converts its objects before it sends them.
     pub fn converted(mut self, row: impl Into<KindRef>, conversion: Conversion) -> Self {
         self.conversion = Some((row.into(), conversion));
+        self
+    }
+
+    /// The same watch, which drops `held` as soon as its initial state has been handed out.
+    pub fn initializing(mut self, held: impl Any + Send + Sync) -> Self {
+        if !self.pending.is_empty() {
+            self.initializing = Some(Box::new(held));
+        }
         self
     }
 
@@ -165,6 +177,7 @@ impl Watcher {
             if !self.pending.is_empty() {
                 return Some(self.batch().await);
             }
+            self.initializing = None;
             // Here and not only in `sleep`: a watch that is always behind never sleeps.
             let now = clock::instant();
             if self.deadline.is_some_and(|deadline| now >= deadline) {

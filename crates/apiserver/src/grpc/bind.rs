@@ -1,5 +1,7 @@
 //! Bindings, pipelined: many are in progress at once, and answered as they complete.
 
+use std::sync::Arc;
+
 use api::ApiError;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -9,7 +11,7 @@ use tower::ServiceExt;
 
 use super::service::ReplyStream;
 use crate::pipeline::Pipeline;
-use crate::request::{Request, Subject, Target, Verb};
+use crate::request::{ClientInfo, Request, Subject, Target, Verb};
 use crate::user::Credentials;
 
 /// Bindings of one stream in progress at once.
@@ -19,15 +21,17 @@ const CONCURRENCY: usize = 128;
 pub fn answers(
     pipeline: Pipeline,
     credentials: Credentials,
+    client: Arc<ClientInfo>,
     requests: Streaming<pb::BindRequest>,
 ) -> ReplyStream<pb::BindResponse> {
     let answers = requests
         .map(move |request| {
             let (pipeline, credentials) = (pipeline.clone(), credentials.clone());
+            let client = client.clone();
             async move {
                 let request = request?;
                 let id = request.id;
-                Ok(match bind(pipeline, credentials, request).await {
+                Ok(match bind(pipeline, credentials, client, request).await {
                     Ok(()) => pb::BindResponse { id, ..pb::BindResponse::default() },
                     Err(error) => pb::BindResponse {
                         id,
@@ -44,6 +48,7 @@ pub fn answers(
 async fn bind(
     pipeline: Pipeline,
     credentials: Credentials,
+    client: Arc<ClientInfo>,
     request: pb::BindRequest,
 ) -> Result<(), ApiError> {
     let row = api::kind::by_resource("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
@@ -61,7 +66,10 @@ async fn bind(
         subpath: String::new(),
     };
     let subject = Subject::Resource { verb: Verb::Create, target };
-    let request =
-        Request { body: Bytes::from(body.to_string()), ..Request::new(subject, credentials) };
+    let request = Request {
+        body: Bytes::from(body.to_string()),
+        client,
+        ..Request::new(subject, credentials)
+    };
     pipeline.oneshot(request).await.map(|_| ())
 }

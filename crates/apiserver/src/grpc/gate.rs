@@ -85,9 +85,11 @@ impl Gate {
         if known && !proven {
             let path = parts.uri.path().to_owned();
             let subject = Subject::Path { path, method: "post", accept: String::new() };
-            let request = Request::new(subject, credentials.clone());
+            let client = parts.extensions.get().cloned().unwrap_or_default();
+            let request = Request { client, ..Request::new(subject, credentials.clone()) };
             self.pipelines.identify.clone().oneshot(request).await?;
         }
+        let seat = parts.extensions.get_or_insert_default::<Seat>().clone();
         let mut begun = Bytes::new();
         if !method.streams() {
             begun = tokio::time::timeout(HEAD_TIME, beginning(&mut body))
@@ -97,11 +99,10 @@ impl Gate {
                 && length > HEAD_BYTES
             {
                 let target = target(&self.pipelines.registry, &begun, verb)?;
-                let seat = Seat::default();
                 let subject = Subject::Resource { verb, target };
-                let request = Request { seat: seat.clone(), ..Request::new(subject, credentials) };
+                let client = parts.extensions.get().cloned().unwrap_or_default();
+                let request = Request { seat, client, ..Request::new(subject, credentials) };
                 self.pipelines.admit.clone().oneshot(request).await?;
-                parts.extensions.insert(seat);
             }
         }
         let time = match (method.streams(), known) {

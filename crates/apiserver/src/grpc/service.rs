@@ -26,7 +26,7 @@ use crate::core::Core;
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::registry::Registry;
-use crate::request::{Options, Request, Subject, Target, Verb};
+use crate::request::{ClientInfo, Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
 use crate::rest::{Accept, PIECE_BYTES, Pieces, Representation, bookmark, certificate};
 use crate::scheduler;
@@ -110,6 +110,7 @@ impl Resources {
             options,
             body,
             seat: caller.seat,
+            client: caller.client,
             ..Request::new(subject, caller.credentials)
         };
         self.pipeline.clone().oneshot(request).await.map_err(|error| to_grpc(&error))
@@ -160,6 +161,7 @@ fn add_warnings(metadata: &mut tonic::metadata::MetadataMap, warnings: &[String]
 struct Caller {
     credentials: Credentials,
     seat: Seat,
+    client: Arc<ClientInfo>,
 }
 
 /// The connection's certificate, a bearer token, impersonation; and the seat from the gate.
@@ -168,7 +170,8 @@ fn caller<T>(call: &Call<T>) -> Result<Caller, Status> {
     let credentials =
         authn::credentials(headers, certificate(call.extensions())).map_err(refuse)?;
     let seat = call.extensions().get().cloned().unwrap_or_default();
-    Ok(Caller { credentials, seat })
+    let client = call.extensions().get().cloned().unwrap_or_default();
+    Ok(Caller { credentials, seat, client })
 }
 
 fn refuse(error: ApiError) -> Status {
@@ -299,7 +302,12 @@ impl pb::resources_server::Resources for Resources {
     async fn bind(&self, call: Call<Streaming<pb::BindRequest>>) -> Reply<Self::BindStream> {
         let caller = caller(&call)?;
         let pipeline = self.pipeline.clone();
-        Ok(Answer::new(bind::answers(pipeline, caller.credentials, call.into_inner())))
+        Ok(Answer::new(bind::answers(
+            pipeline,
+            caller.credentials,
+            caller.client,
+            call.into_inner(),
+        )))
     }
 
     async fn stream(&self, call: Call<Streaming<pb::StreamRequest>>) -> Reply<Self::StreamStream> {

@@ -54,6 +54,22 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                 "service": {"namespace": "default", "name": "s"}}}),
         ),
         (
+            "flowschemas",
+            json!({"spec": {"matchingPrecedence": 9_000, "priorityLevelConfiguration": {"name": "workload-low"},
+                "distinguisherMethod": {"type": "ByUser"}, "rules": [{
+                    "subjects": [{"kind": "User", "user": {"name": "nobody"}},
+                        {"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": "none"}}],
+                    "resourceRules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods/log"],
+                        "clusterScope": true, "namespaces": ["n"]}],
+                    "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/x/*"]}]}]}}),
+        ),
+        (
+            "prioritylevelconfigurations",
+            json!({"spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 0,
+                "lendablePercent": 50, "borrowingLimitPercent": 0, "limitResponse": {"type": "Queue",
+                    "queuing": {"queues": 16, "handSize": 4, "queueLengthLimit": 10}}}}}),
+        ),
+        (
             "validatingadmissionpolicies",
             json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
                 "apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["nothings"]}]},

@@ -251,13 +251,17 @@ async fn lists_over_grpc_that_nobody_reads_cost_little() {
     assert!(grown < 200 * MIB, "{LISTS} lists of 10 MB cost {} MiB", grown / MIB);
 }
 
-/// When the seats of writes are taken, further writes are refused, and reads, heartbeats and
-/// administrators are not.
+/// Without priority and fairness: when the seats of writes are taken, further writes are refused,
+/// and reads and administrators are not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_in_flight_are_limited_by_kind() {
-    let limits = ["--max-mutating-requests-inflight=1", "--max-requests-inflight=1"];
+    let limits = [
+        "--enable-priority-and-fairness=false",
+        "--max-mutating-requests-inflight=1",
+        "--max-requests-inflight=1",
+    ];
     let server = Server::start_with(&limits).await;
-    let (admin, scheduler) = (server.admin(), scheduler(&server).await);
+    let admin = server.admin();
     let bob = server.rest_as("bob", &[]);
     let role = json!({"metadata": {"name": "bob"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
@@ -289,7 +293,6 @@ async fn requests_in_flight_are_limited_by_kind() {
     assert_eq!(status["details"]["retryAfterSeconds"], 1);
     bob.get(MAPS).await.expect(200);
     admin.post(MAPS, &map("c")).await.expect(201);
-    renew(&scheduler).await;
     server.admin().get("/readyz").await.expect(200);
 
     drop(streams);

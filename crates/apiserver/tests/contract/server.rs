@@ -74,12 +74,17 @@ impl Server {
 
     /// Starts with further flags; those of a store replace the own one.
     pub async fn start_with(flags: &[&str]) -> Self {
+        Self::try_start(flags).await.unwrap()
+    }
+
+    /// The same, or why it does not start.
+    pub async fn try_start(flags: &[&str]) -> anyhow::Result<Self> {
         let (mut server, arguments) = Self::prepare(flags);
         let config = Config::parse_from([arguments, vec!["--secure-port=0".to_owned()]].concat());
-        let running = apiserver::wire::start(&config, server.shutdown.clone()).await.unwrap();
+        let running = apiserver::wire::start(&config, server.shutdown.clone()).await?;
         server.port = running.address.port();
         server.running = Some(running);
-        server
+        Ok(server)
     }
 
     /// Starts in a process of its own, whose memory is its own.

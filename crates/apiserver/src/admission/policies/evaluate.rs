@@ -8,6 +8,8 @@ use crate::admission::webhooks::select::Facts;
 
 /// Longest message that an expression may make, in bytes.
 const MESSAGE_MAX: usize = 5 << 10;
+/// Longest value of an audit annotation that is kept, in bytes.
+const ANNOTATION_MAX: usize = 10 << 10;
 
 /// A rule that a request violates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +18,16 @@ pub struct Violation {
     pub reason: Option<String>,
     /// The rule could not be evaluated.
     pub error: bool,
+    /// Its place among the policy's rules.
+    pub index: usize,
 }
 
 /// What a policy comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Evaluated {
     pub violations: Vec<Violation>,
+    /// For the audit log, by key.
+    pub annotations: Vec<(String, String)>,
     /// Why an audit annotation could not be made.
     pub annotation_error: Option<String>,
 }
@@ -38,7 +44,7 @@ pub fn evaluate(
     if policy.param_kind.is_some() {
         variables.push(("params", Binding::Json(param.unwrap_or(&null))));
     }
-    let failed = |message: String| Violation { message, reason: None, error: true };
+    let failed = |message: String, index| Violation { message, reason: None, error: true, index };
     let mut evaluated = Evaluated::default();
     let mut matching = Session::new(&variables, &[], MATCH_BUDGET);
     match matching.all(policy.conditions.iter()) {
@@ -46,27 +52,36 @@ pub fn evaluate(
         Ok(false) => return evaluated,
         Err(_) if policy.ignores_failures => return evaluated,
         Err(why) => {
-            evaluated.violations.push(failed(why));
+            evaluated.violations.push(failed(why, 0));
             return evaluated;
         }
     }
     let mut session = Session::new(&variables, &policy.variables, POLICY_BUDGET);
-    for validation in &policy.validations {
+    for (index, validation) in policy.validations.iter().enumerate() {
         match judged(policy, &mut session, &validation.expression) {
             Ok(Output::Bool(true)) => {}
             Ok(_) => evaluated.violations.push(Violation {
                 message: message(&mut session, validation),
                 reason: validation.reason.clone(),
                 error: false,
+                index,
             }),
             Err(_) if policy.ignores_failures => {}
-            Err(why) => evaluated.violations.push(failed(why)),
+            Err(why) => evaluated.violations.push(failed(why, index)),
         }
     }
     let mut session = Session::new(&variables, &policy.variables, POLICY_BUDGET);
-    for (_, annotation) in &policy.annotations {
+    for (key, annotation) in &policy.annotations {
         let why = match judged(policy, &mut session, annotation) {
-            Ok(Output::Text(_) | Output::Null) => continue,
+            Ok(Output::Text(text)) => {
+                let text = text.trim();
+                if !text.is_empty() {
+                    let text = shortened(text, ANNOTATION_MAX);
+                    evaluated.annotations.push((key.clone(), text.to_owned()));
+                }
+                continue;
+            }
+            Ok(Output::Null) => continue,
             Ok(_) => "the value of an audit annotation must be either string or null".to_owned(),
             Err(why) => why,
         };
@@ -75,6 +90,15 @@ pub fn evaluate(
         }
     }
     evaluated
+}
+
+/// The beginning of a text, of at most so many bytes.
+fn shortened(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 fn judged<'a>(

@@ -92,6 +92,9 @@ pub async fn call(
     for warning in accepted.warnings {
         options.notes.add(warning);
     }
+    for (key, value) in accepted.audit_annotations {
+        options.trail.annotate(&format!("{}/{key}", hook.name), value);
+    }
     if !accepted.allowed {
         return Err(Failure::Denied(review::denial(&hook.name, accepted.status)));
     }

@@ -68,6 +68,11 @@ pub struct Hook {
 }
 
 impl Hook {
+    /// The name of its configuration.
+    pub fn configuration(&self) -> &str {
+        self.id.split('/').next().unwrap_or_default()
+    }
+
     pub fn new(configuration: &str, index: usize, hook: MutatingWebhook, phase: Phase) -> Self {
         let conditions = conditions(hook.match_conditions.as_deref(), &Environment::new(false));
         let seconds = hook.timeout_seconds.unwrap_or(TIMEOUT_SECONDS);

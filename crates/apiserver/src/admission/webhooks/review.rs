@@ -61,9 +61,6 @@ struct Response {
     patch: Option<Octets>,
     patch_type: Option<String>,
     warnings: Option<Vec<String>>,
-    /// Read so that a wrong type is an error as upstream; there is no place for them.
-    #[serde(default)]
-    #[allow(dead_code)]
     audit_annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -100,6 +97,7 @@ pub struct Accepted {
     pub patch: Option<Vec<u8>>,
     pub patch_type: String,
     pub warnings: Vec<String>,
+    pub audit_annotations: BTreeMap<String, String>,
 }
 
 impl Answer {
@@ -119,6 +117,7 @@ impl Answer {
             allowed: response.allowed,
             status: response.status,
             warnings: response.warnings.unwrap_or_default(),
+            audit_annotations: response.audit_annotations.unwrap_or_default(),
             ..Accepted::default()
         };
         let patch = response.patch.filter(|patch| !patch.is_empty());

@@ -522,3 +522,182 @@ fn nodes_and_endpoints() {
         ],
     );
 }
+
+#[test]
+fn flow_control() {
+    let api = "flowcontrol.apiserver.k8s.io/v1";
+    let subject = json!({"kind": "User", "user": {"name": "bob"}});
+    let rule = json!({"subjects": [subject], "resourceRules": [{"verbs": ["get"],
+        "apiGroups": ["*"], "resources": ["pods"], "namespaces": ["n"]}],
+        "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/x/*"]}]});
+    let mut schema = object(
+        api,
+        "FlowSchema",
+        json!({"spec": {"matchingPrecedence": 5,
+        "priorityLevelConfiguration": {"name": "l"}, "rules": [rule]}}),
+    );
+    schema["metadata"].as_object_mut().unwrap().remove("namespace");
+    let first = "/spec/rules/0/subjects/0";
+    let resources = "/spec/rules/0/resourceRules/0";
+    check(
+        &schema,
+        &[
+            (
+                "/spec/matchingPrecedence",
+                json!(-1),
+                &["spec.matchingPrecedence: Invalid value: -1: must be a positive value"],
+            ),
+            (
+                "/spec/matchingPrecedence",
+                json!(10_001),
+                &["spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000"],
+            ),
+            (
+                "/spec/matchingPrecedence",
+                json!(1),
+                &[
+                    "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1",
+                ],
+            ),
+            (
+                "/spec/distinguisherMethod",
+                json!({"type": "X"}),
+                &[
+                    "spec.distinguisherMethod.type: Unsupported value: {\"type\":\"X\"}: supported values: \"ByNamespace\", \"ByUser\"",
+                ],
+            ),
+            (
+                "/spec/priorityLevelConfiguration/name",
+                json!(""),
+                &[
+                    "spec.priorityLevelConfiguration.name: Required value: must reference a priority level",
+                ],
+            ),
+            (
+                "/spec/rules/0/subjects",
+                json!([]),
+                &[
+                    "spec.rules[0].subjects: Required value: subjects must contain at least one value",
+                ],
+            ),
+            (
+                first,
+                json!({"kind": "Robot"}),
+                &[
+                    "spec.rules[0].subjects[0].kind: Unsupported value: \"Robot\": supported values: \"Group\", \"ServiceAccount\", \"User\"",
+                ],
+            ),
+            (
+                first,
+                json!({"kind": "Group", "user": {"name": "x"}}),
+                &[
+                    "spec.rules[0].subjects[0].group: Required value: group is required when subject kind is 'Group'",
+                    "spec.rules[0].subjects[0].user: Forbidden: user is forbidden when subject kind is not 'User'",
+                ],
+            ),
+            (
+                first,
+                json!({"kind": "ServiceAccount", "serviceAccount": {"name": "*", "namespace": ""}}),
+                &[
+                    "spec.rules[0].subjects[0].serviceAccount.namespace: Required value: must specify namespace for service account",
+                ],
+            ),
+            (
+                &format!("{resources}/verbs"),
+                json!(["get", "*"]),
+                &[
+                    "spec.rules[0].resourceRules[0].verbs: Invalid value: [\"get\",\"*\"]: if '*' is present, must not specify other verbs",
+                ],
+            ),
+            (
+                &format!("{resources}/apiGroups"),
+                json!([]),
+                &[
+                    "spec.rules[0].resourceRules[0].apiGroups: Required value: resource rules must supply at least one api group",
+                ],
+            ),
+            (
+                &format!("{resources}/namespaces"),
+                json!([]),
+                &[
+                    "spec.rules[0].resourceRules[0].namespaces: Required value: resource rules that are not cluster scoped must supply at least one namespace",
+                ],
+            ),
+            (
+                "/spec/rules/0/nonResourceRules/0/nonResourceURLs",
+                json!(["x", "/a*", "/ a"]),
+                &[
+                    "spec.rules[0].nonResourceRules[0].nonResourceURLs[0]: Invalid value: \"x\": must start with slash",
+                    "spec.rules[0].nonResourceRules[0].nonResourceURLs[1]: Invalid value: \"/a*\": wildcard can only do suffix matching",
+                    "spec.rules[0].nonResourceRules[0].nonResourceURLs[2]: Invalid value: \"/ a\": must not contain white-space",
+                ],
+            ),
+        ],
+    );
+    let mut level = object(
+        api,
+        "PriorityLevelConfiguration",
+        json!({"spec": {"type": "Limited",
+        "limited": {"limitResponse": {"type": "Queue", "queuing": {}}}}}),
+    );
+    level["metadata"].as_object_mut().unwrap().remove("namespace");
+    let queuing = "/spec/limited/limitResponse/queuing";
+    check(
+        &level,
+        &[
+            (
+                "/spec/limited",
+                Value::Null,
+                &["spec.limited: Required value: must not be empty when type is Limited"],
+            ),
+            (
+                "/spec/exempt",
+                json!({}),
+                &["spec.exempt: Forbidden: must be nil if the type is Limited"],
+            ),
+            (
+                "/spec/limited/nominalConcurrencyShares",
+                json!(-1),
+                &[
+                    "spec.limited.nominalConcurrencyShares: Invalid value: -1: must be a non-negative integer",
+                ],
+            ),
+            (
+                "/spec/limited/lendablePercent",
+                json!(101),
+                &[
+                    "spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive",
+                ],
+            ),
+            (
+                "/spec/limited/borrowingLimitPercent",
+                json!(-1),
+                &[
+                    "spec.limited.borrowingLimitPercent: Invalid value: -1: if specified, must be a non-negative integer",
+                ],
+            ),
+            (
+                "/spec/limited/limitResponse/type",
+                json!("Reject"),
+                &[
+                    "spec.limited.limitResponse.queuing: Forbidden: must be nil if limited.limitResponse.type is not Limited",
+                ],
+            ),
+            (
+                queuing,
+                json!({"queues": -1}),
+                &[
+                    "spec.limited.limitResponse.queuing.queues: Invalid value: -1: must be positive",
+                    "spec.limited.limitResponse.queuing.handSize: Invalid value: 8: should not be greater than queues (-1)",
+                ],
+            ),
+            (
+                queuing,
+                json!({"queues": 128, "handSize": 9}),
+                &[
+                    "spec.limited.limitResponse.queuing.handSize: Invalid value: 9: required entropy bits of deckSize 128 and handSize 9 should not be greater than 60",
+                ],
+            ),
+        ],
+    );
+}
