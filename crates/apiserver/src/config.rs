@@ -42,6 +42,21 @@ pub struct Config {
     #[arg(long, value_name = "ADDR", requires = "embedded_store")]
     pub embedded_store_listen: Option<SocketAddr>,
 
+    /// EncryptionConfiguration: how values are stored.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Use changes of --encryption-provider-config without a restart.
+    #[arg(
+        long,
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub encryption_provider_config_automatic_reload: bool,
+
     #[arg(long)]
     pub tls_cert_file: PathBuf,
     #[arg(long)]

@@ -18,6 +18,7 @@ use tower::Service;
 
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
 use crate::core::{Call, Core};
+use crate::encryption::EncryptionMetrics;
 use crate::request::{PatchType, Request, Subject, Verb};
 use crate::response::Response;
 
@@ -274,6 +275,7 @@ pub struct Metrics {
     pub pod_security: PodSecurityMetrics,
     pub webhooks: WebhookMetrics,
     pub policies: PolicyMetrics,
+    pub encryption: EncryptionMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -322,6 +324,8 @@ impl Default for Metrics {
         webhooks.register(&mut registry);
         let policies = PolicyMetrics::default();
         policies.register(&mut registry);
+        let encryption = EncryptionMetrics::default();
+        encryption.register(&mut registry);
         registry.register(
             "skiff_apiserver_unreadable_values",
             "Values of the store that could not be read since the start; their objects are missing",
@@ -331,6 +335,7 @@ impl Default for Metrics {
             pod_security,
             webhooks,
             policies,
+            encryption,
             registry,
             requests,
             durations,

@@ -19,6 +19,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::core::Core;
 use crate::definitions;
+use crate::encryption::Encryption;
 use crate::inflight::Inflight;
 use crate::kubelet::{KubeletTls, Kubelets};
 use crate::metrics::Metrics;
@@ -41,6 +42,12 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     };
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
+    let metrics = Metrics::default();
+    let encryption = encryption(config, &metrics, &shutdown).await?;
+    let store = match &encryption {
+        Some(encryption) => store.transformed(encryption.clone()),
+        None => store,
+    };
     let clock = clock::system();
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
     let (admission, tokens) = (admission(config)?, tokens(config)?);
@@ -53,6 +60,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             config.service_node_port_range,
         ),
         store,
+        encryption,
         clock,
         rbac: Rbac::default(),
         admission,
@@ -63,7 +71,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         sampler: Sampler::default(),
         schedulers: Schedulers::new(kubelet_tls),
         webhooks: Webhooks::default(),
-        metrics: Metrics::default(),
+        metrics,
         advertised,
         inflight: Inflight::new(
             config.max_requests_inflight,
@@ -101,6 +109,25 @@ fn admission(config: &Config) -> anyhow::Result<Admission> {
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+async fn encryption(
+    config: &Config,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Arc<Encryption>>> {
+    let reloads = config.encryption_provider_config_automatic_reload;
+    let Some(path) = config.encryption_provider_config.clone() else {
+        if reloads {
+            anyhow::bail!(
+                "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config"
+            );
+        }
+        return Ok(None);
+    };
+    let metrics = metrics.encryption.clone();
+    let started = Encryption::start(path, reloads, metrics, shutdown).await;
+    started.map(Some).context("--encryption-provider-config")
 }
 
 async fn open_store(
