@@ -1,12 +1,20 @@
 //! Authentication: who a request is from.
 //!
 //! Client certificates are verified once per connection; verified ServiceAccount tokens are cached
-//! for a short time. Impersonation is resolved here and authorized by the caller's own rights.
+//! for a short time. Tokens of other issuers are verified by the issuers' keys, and become users as the
+//! configuration says. Impersonation is resolved here and authorized by the caller's own rights.
 
 mod authenticate;
+mod claims;
+mod configuration;
 mod credentials;
+mod fetch;
+mod issuer;
+mod jwt;
+mod structured;
 mod token;
 
-pub use authenticate::authenticate;
+pub use authenticate::{authenticate, foreign_user};
 pub use credentials::credentials;
+pub use structured::Authentication;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

@@ -67,16 +67,23 @@ pub struct Config {
 
     /// Whether requests without credentials are those of `system:anonymous`, of the group
     /// `system:unauthenticated`. With `false` they are refused.
+    /// Default: true, or what --authentication-config says.
     #[arg(
         long,
-        default_value_t = true,
         action = clap::ArgAction::Set,
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
         value_name = "BOOL"
     )]
-    pub anonymous_auth: bool,
+    pub anonymous_auth: Option<bool>,
+
+    /// AuthenticationConfiguration: issuers of tokens, and who may come without credentials. Its changes are
+    /// used without a restart.
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub oidc: OidcFlags,
 
     /// Whether profiles of this process are served, below `/debug/pprof`.
     #[arg(
@@ -125,6 +132,41 @@ pub struct Config {
     pub kubelet_client_certificate: Option<PathBuf>,
     #[arg(long)]
     pub kubelet_client_key: Option<PathBuf>,
+}
+
+/// One issuer of tokens, for those who need no --authentication-config.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct OidcFlags {
+    /// URL of the issuer.
+    #[arg(long, value_name = "URL")]
+    pub oidc_issuer_url: Option<String>,
+    /// Audience of its tokens.
+    #[arg(long, value_name = "ID")]
+    pub oidc_client_id: Option<String>,
+    /// Authorities of the issuer; default: the machine's.
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+    #[arg(long, default_value = "sub", value_name = "CLAIM")]
+    pub oidc_username_claim: String,
+    /// Default: the issuer's URL and `#`, except of the claim `email`; `-`: none.
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub oidc_username_prefix: String,
+    #[arg(long, default_value = "", value_name = "CLAIM")]
+    pub oidc_groups_claim: String,
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub oidc_groups_prefix: String,
+    /// Claims that a token must have.
+    #[arg(long, value_name = "CLAIM=VALUE")]
+    pub oidc_required_claim: Vec<String>,
+    /// Algorithms that its tokens may be signed with.
+    #[arg(long, value_delimiter = ',', default_value = "RS256", value_name = "ALG,ALG")]
+    pub oidc_signing_algs: Vec<String>,
+}
+
+impl OidcFlags {
+    pub fn is_set(&self) -> bool {
+        self.oidc_issuer_url.is_some() || self.oidc_client_id.is_some()
+    }
 }
 
 impl Config {

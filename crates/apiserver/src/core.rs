@@ -12,7 +12,7 @@ use store::Store;
 
 use crate::admission::Admission;
 use crate::allocate::Allocator;
-use crate::authn::ServiceAccountTokens;
+use crate::authn::{Authentication, ServiceAccountTokens};
 use crate::authz::Rbac;
 use crate::cache::{Cache, Version};
 use crate::encryption::{self, Encryption};
@@ -39,8 +39,8 @@ pub struct Core {
     pub admission: Admission,
     pub allocator: Allocator,
     pub tokens: Option<ServiceAccountTokens>,
-    /// Whether requests without credentials are those of the anonymous user.
-    pub anonymous_auth: bool,
+    /// Tokens of other issuers, and who may come without credentials.
+    pub authentication: Arc<Authentication>,
     /// Whether there are profiles of this process.
     pub profiling: bool,
     pub kubelets: Kubelets,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, pod_security, policies, webhooks};
 use crate::allocate::Allocator;
-use crate::authn::{ServiceAccountTokens, TokenConfig};
+use crate::authn::{Authentication, ServiceAccountTokens, TokenConfig};
 use crate::authz::Rbac;
 use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
@@ -51,6 +51,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let clock = clock::system();
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
     let (admission, tokens) = (admission(config)?, tokens(config)?);
+    let authentication = Authentication::start(config, &shutdown).context("authentication")?;
     let kubelet_tls = kubelet_tls(config)?;
     let core = Arc::new_cyclic(|itself| Core {
         cache: Cache::start(store.clone(), config.watch_cache_bytes(), shutdown.clone()),
@@ -65,7 +66,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         rbac: Rbac::default(),
         admission,
         tokens,
-        anonymous_auth: config.anonymous_auth,
+        authentication,
         profiling: config.profiling,
         kubelets: Kubelets::new(kubelet_tls.clone()),
         sampler: Sampler::default(),

@@ -25,6 +25,8 @@ mod custom;
 mod definitions;
 #[path = "contract/deletion.rs"]
 mod deletion;
+#[path = "contract/encryption.rs"]
+mod encryption;
 #[path = "contract/events.rs"]
 mod events;
 #[path = "contract/every_form.rs"]

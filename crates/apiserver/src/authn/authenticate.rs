@@ -28,7 +28,7 @@ where
 }
 
 async fn user(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError> {
-    let own = own_user(core, &request.credentials).await?;
+    let own = own_user(core, request).await?;
     let Some(mut other) = request.credentials.impersonate.take() else {
         return Ok(own);
     };
@@ -55,18 +55,41 @@ async fn user(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError>
 
 /// The user that the credentials prove: any valid one is enough, and nobody whose credentials are
 /// all invalid is taken for one without.
-async fn own_user(core: &Core, credentials: &Credentials) -> Result<Arc<User>, ApiError> {
-    match (&credentials.certificate, &credentials.bearer) {
+async fn own_user(core: &Core, request: &Request) -> Result<Arc<User>, ApiError> {
+    let Credentials { certificate, bearer, .. } = &request.credentials;
+    match (certificate, bearer) {
         (ClientCertificate::Valid(user), _) => Ok(user.clone()),
         (certificate, Some(token)) => {
-            let tokens = core.tokens.as_ref().ok_or_else(|| refusal(certificate))?;
-            tokens.authenticate(core, token).await.map_err(|error| {
-                tracing::debug!(%error, "bearer token refused");
-                refusal(certificate)
-            })
+            token_user(core, token).await.ok_or_else(|| refusal(certificate))
         }
-        (ClientCertificate::Absent, None) if core.anonymous_auth => Ok(Arc::new(User::anonymous())),
+        (ClientCertificate::Absent, None)
+            if core.authentication.admits_anonymous(&request.subject) =>
+        {
+            Ok(Arc::new(User::anonymous()))
+        }
         (certificate, None) => Err(refusal(certificate)),
+    }
+}
+
+/// The user of a token for the apiserver itself, whoever has issued it.
+async fn token_user(core: &Core, token: &str) -> Option<Arc<User>> {
+    if let Some(tokens) = &core.tokens {
+        match tokens.authenticate(core, token).await {
+            Ok(user) => return Some(user),
+            Err(error) => tracing::debug!(%error, "bearer token refused"),
+        }
+    }
+    foreign_user(core, token).await
+}
+
+/// The user of a token of another issuer.
+pub async fn foreign_user(core: &Core, token: &str) -> Option<Arc<User>> {
+    match core.authentication.user(core.clock.now(), token).await {
+        Ok(user) => user,
+        Err(error) => {
+            tracing::debug!(error, "bearer token refused");
+            None
+        }
     }
 }
 
