@@ -2,7 +2,7 @@
 //!
 //! Client certificates are verified once per connection; verified ServiceAccount tokens are cached
 //! for a short time. Tokens of other issuers are verified by the issuers' keys, and become users as the
-//! configuration says. Impersonation is resolved here and authorized by the caller's own rights.
+//! configuration says; what nobody knows is sent to a webhook, if there is one. Impersonation is resolved here and authorized by the caller's own rights.
 
 mod authenticate;
 mod claims;
@@ -11,10 +11,12 @@ mod credentials;
 mod fetch;
 mod issuer;
 mod jwt;
+mod kubeconfig;
 mod structured;
 mod token;
+mod webhook;
 
-pub use authenticate::{authenticate, foreign_user};
+pub use authenticate::{authenticate, foreigner};
 pub use credentials::credentials;
 pub use structured::Authentication;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

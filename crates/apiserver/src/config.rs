@@ -84,6 +84,8 @@ pub struct Config {
     pub authentication_config: Option<PathBuf>,
     #[command(flatten)]
     pub oidc: OidcFlags,
+    #[command(flatten)]
+    pub token_webhook: TokenWebhookFlags,
 
     /// Whether profiles of this process are served, below `/debug/pprof`.
     #[arg(
@@ -161,6 +163,20 @@ pub struct OidcFlags {
     /// Algorithms that its tokens may be signed with.
     #[arg(long, value_delimiter = ',', default_value = "RS256", value_name = "ALG,ALG")]
     pub oidc_signing_algs: Vec<String>,
+}
+
+/// A webhook that knows tokens.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TokenWebhookFlags {
+    /// Webhook that knows tokens, in the format of kubeconfigs.
+    #[arg(long, value_name = "FILE")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Version of the TokenReviews that it is sent.
+    #[arg(long, default_value = "v1beta1", value_name = "VERSION")]
+    pub authentication_token_webhook_version: String,
+    /// How long its answers count.
+    #[arg(long, default_value = "2m0s", value_name = "DURATION")]
+    pub authentication_token_webhook_cache_ttl: String,
 }
 
 impl OidcFlags {

@@ -45,6 +45,8 @@ mod kubectl;
 mod lists;
 #[path = "contract/load.rs"]
 mod load;
+#[path = "contract/oidc.rs"]
+mod oidc;
 #[path = "contract/pod_security.rs"]
 mod pod_security;
 #[path = "contract/policies.rs"]
@@ -67,6 +69,8 @@ mod services;
 mod shared;
 #[path = "contract/streams.rs"]
 mod streams;
+#[path = "contract/token_webhook.rs"]
+mod token_webhook;
 #[path = "contract/warnings.rs"]
 mod warnings;
 #[path = "contract/watches.rs"]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::ApiError;
 use tower::Service;
 
+use super::structured::Foreigner;
 use crate::authz::{Attributes, impersonation_attributes};
 use crate::core::Core;
 use crate::request::Request;
@@ -79,13 +80,14 @@ async fn token_user(core: &Core, token: &str) -> Option<Arc<User>> {
             Err(error) => tracing::debug!(%error, "bearer token refused"),
         }
     }
-    foreign_user(core, token).await
+    foreigner(core, token, &[]).await.map(|(user, _)| user)
 }
 
-/// The user of a token of another issuer.
-pub async fn foreign_user(core: &Core, token: &str) -> Option<Arc<User>> {
-    match core.authentication.user(core.clock.now(), token).await {
-        Ok(user) => user,
+/// The user of a token that is not of a ServiceAccount, and which of the audiences it is for; none: the
+/// apiserver's.
+pub async fn foreigner(core: &Core, token: &str, audiences: &[String]) -> Option<Foreigner> {
+    match core.authentication.foreigner(core.clock.now(), token, audiences).await {
+        Ok(found) => found,
         Err(error) => {
             tracing::debug!(error, "bearer token refused");
             None

@@ -15,6 +15,7 @@ use super::claims::Mapping;
 use super::configuration::{self, Anonymous, Configuration};
 use super::issuer::Issuer;
 use super::jwt::{ALGORITHMS, Jwt};
+use super::webhook::TokenWebhook;
 use crate::config::Config;
 use crate::configuration::{Unusable, follow, read};
 use crate::request::Subject;
@@ -55,9 +56,13 @@ pub struct Authentication {
     set: ArcSwap<Set>,
     /// Whether others are anonymous where the configuration does not say so.
     anonymous: bool,
-    /// The issuer of ServiceAccount tokens.
+    /// The issuer of ServiceAccount tokens, which is also the audience of the apiserver.
     own: String,
+    webhook: Option<TokenWebhook>,
 }
+
+/// A user, and which of the audiences in question the token is for.
+pub type Foreigner = (Arc<User>, Vec<String>);
 
 impl Authentication {
     /// Reads the configuration, and follows its file until `shutdown`.
@@ -88,7 +93,8 @@ impl Authentication {
             }
         };
         let set = Set::new(parsed, mappings, anonymous)?;
-        let itself = Arc::new(Self { set: ArcSwap::from_pointee(set), anonymous, own });
+        let webhook = TokenWebhook::new(config)?;
+        let itself = Arc::new(Self { set: ArcSwap::from_pointee(set), anonymous, own, webhook });
         if let Some(path) = path {
             let own = itself.clone();
             let shown = path.clone();
@@ -129,11 +135,32 @@ impl Authentication {
         set.anonymous.enabled && (conditions.is_empty() || named())
     }
 
-    /// The user of a token; `None` if it is of no issuer that is configured.
+    /// The user of a token for the apiserver or, if there are any, for these audiences; `None` if nobody
+    /// knows it.
     ///
     /// # Errors
     /// Why the token is not accepted.
-    pub async fn user(&self, now: Timestamp, token: &str) -> Result<Option<Arc<User>>, String> {
+    pub async fn foreigner(
+        &self,
+        now: Timestamp,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Foreigner>, String> {
+        let own = std::slice::from_ref(&self.own);
+        let wanted = if audiences.is_empty() { own } else { audiences };
+        // Who knows nothing of audiences speaks for the apiserver's own.
+        if wanted.contains(&self.own)
+            && let Some(user) = self.user(now, token).await?
+        {
+            return Ok(Some((user, own.to_vec())));
+        }
+        match &self.webhook {
+            Some(webhook) => webhook.user(token, wanted, own).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn user(&self, now: Timestamp, token: &str) -> Result<Option<Arc<User>>, String> {
         let set = self.set.load_full();
         if set.authenticators.is_empty() {
             return Ok(None);

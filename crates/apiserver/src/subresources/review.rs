@@ -15,7 +15,7 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::core::v1::Binding;
 
 use super::{admitted, binding, json};
-use crate::authn::foreign_user;
+use crate::authn::foreigner;
 use crate::authz::Attributes;
 use crate::core::Call;
 use crate::request::{Request, Target, Verb};
@@ -115,13 +115,11 @@ async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Respons
         None => None,
     };
     let foreign = match &checked {
-        None if is_for_server(call, &audiences) => {
-            foreign_user(call.core, &review.spec.token).await
-        }
-        _ => None,
+        None => foreigner(call.core, &review.spec.token, &audiences).await,
+        Some(_) => None,
     };
-    let status = match checked {
-        Some(checked) => TokenReviewStatus {
+    let status = match (checked, foreign) {
+        (Some(checked), _) => TokenReviewStatus {
             authenticated: Some(true),
             user: Some(info(&checked.1)),
             audiences: Some(
@@ -135,13 +133,13 @@ async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Respons
             ),
             error: None,
         },
-        None if foreign.is_some() => TokenReviewStatus {
+        (None, Some((user, audiences))) => TokenReviewStatus {
             authenticated: Some(true),
-            user: foreign.as_deref().map(info),
-            audiences: Some(server_audiences(call)),
+            user: Some(info(&user)),
+            audiences: Some(audiences),
             error: None,
         },
-        None => TokenReviewStatus {
+        (None, None) => TokenReviewStatus {
             user: Some(UserInfo::default()),
             error: Some("invalid bearer token".to_owned()),
             ..TokenReviewStatus::default()
@@ -149,17 +147,6 @@ async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Respons
     };
     review.status = Some(status);
     Ok(json(201, &review))
-}
-
-/// The audiences of tokens for the apiserver itself.
-fn server_audiences(call: Call<'_>) -> Vec<String> {
-    call.core.tokens.iter().map(|tokens| tokens.issuer().to_owned()).collect()
-}
-
-/// Whether a review asks about the apiserver's own audiences: tokens of others are for no other one.
-fn is_for_server(call: Call<'_>, audiences: &[String]) -> bool {
-    let own = server_audiences(call);
-    audiences.is_empty() || audiences.iter().any(|audience| own.contains(audience))
 }
 
 fn subject_access(
