@@ -8,7 +8,7 @@ mod authenticate;
 mod claims;
 mod configuration;
 mod credentials;
-mod fetch;
+pub mod fetch;
 mod issuer;
 mod jwt;
 mod kubeconfig;
@@ -18,5 +18,7 @@ mod webhook;
 
 pub use authenticate::{authenticate, foreigner};
 pub use credentials::credentials;
+pub use fetch::Post;
+pub use kubeconfig::Connection;
 pub use structured::Authentication;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

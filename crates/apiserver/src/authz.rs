@@ -1,12 +1,19 @@
-//! Authorization: RBAC, and the node authorizer, evaluated from the cache.
+//! Authorization: by default RBAC and the node authorizer, evaluated from the cache; others as
+//! [`chain`] is configured.
 
 mod attributes;
+mod chain;
+mod configuration;
 mod escalation;
+mod metrics;
 mod node;
 mod rbac;
+mod webhook;
 
 pub use attributes::{Attributes, impersonation_attributes, of_request};
+pub use chain::{Authorizers, Decision, Question};
 pub use escalation::{check as check_escalation, not_covered};
+pub use metrics::AuthorizationMetrics;
 pub use rbac::Rbac;
 
 use std::sync::Arc;
@@ -19,7 +26,7 @@ use crate::core::Core;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 
-/// Passes on what RBAC or the node authorizer allows: the authorization step of the pipeline. A
+/// Passes on what an authorizer allows: the authorization step of the pipeline. A
 /// session needs the right to `create` it, by whichever method it is requested.
 ///
 /// # Errors
@@ -32,14 +39,12 @@ pub async fn authorize<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
-    if !node::selects_own(&request) {
-        core.rbac.authorize(&core.cache, &request.user, &of_request(&request))?;
-    }
+    authorize_as(&core, &request, &of_request(&request), node::selects_own(&request)).await?;
     if let Subject::Resource { verb: Verb::Connect { authorized_as: "get" }, target } =
         &request.subject
         && Stream::of(target).is_some_and(Stream::is_session)
     {
-        authorize_creation(&core, &request)?;
+        authorize_creation(&core, &request).await?;
     }
     inner.call(request).await
 }
@@ -49,7 +54,27 @@ where
 ///
 /// # Errors
 /// 403 otherwise.
-pub fn authorize_creation(core: &Core, request: &Request) -> Result<(), ApiError> {
+pub async fn authorize_creation(core: &Core, request: &Request) -> Result<(), ApiError> {
     let attributes = of_request(request).with_verb(Verb::Create.as_str());
-    core.rbac.authorize(&core.cache, &request.user, &attributes)
+    authorize_as(core, request, &attributes, false).await
+}
+
+async fn authorize_as(
+    core: &Core,
+    request: &Request,
+    attributes: &Attributes,
+    selects_own: bool,
+) -> Result<(), ApiError> {
+    let selectors = if core.authorizers.asks_others() { chain::selectors(request) } else { None };
+    let version = match &request.subject {
+        Subject::Resource { target, .. } => target.row.version.to_string(),
+        Subject::Path { .. } => String::new(),
+    };
+    let question = Question {
+        version: &version,
+        selectors: selectors.as_ref(),
+        selects_own,
+        ..Question::new(&request.user, attributes)
+    };
+    core.authorizers.authorize(core, question).await
 }

@@ -86,6 +86,8 @@ pub struct Config {
     pub oidc: OidcFlags,
     #[command(flatten)]
     pub token_webhook: TokenWebhookFlags,
+    #[command(flatten)]
+    pub authorization: AuthorizationFlags,
 
     /// Whether profiles of this process are served, below `/debug/pprof`.
     #[arg(
@@ -177,6 +179,35 @@ pub struct TokenWebhookFlags {
     /// How long its answers count.
     #[arg(long, default_value = "2m0s", value_name = "DURATION")]
     pub authentication_token_webhook_cache_ttl: String,
+}
+
+/// Who decides what is allowed.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct AuthorizationFlags {
+    /// AuthorizationConfiguration: the authorizers in their order. Its changes are used without a restart.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_config: Option<PathBuf>,
+    /// Authorizers in their order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny. Default: Node,RBAC.
+    #[arg(long, value_name = "MODE,MODE")]
+    pub authorization_mode: Option<String>,
+    /// Webhook that authorizes, in the format of kubeconfigs.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// Version of the SubjectAccessReviews that it is sent.
+    #[arg(long, default_value = "v1beta1", value_name = "VERSION")]
+    pub authorization_webhook_version: String,
+    /// How long it counts that it allows something.
+    #[arg(long, default_value = "5m0s", value_name = "DURATION")]
+    pub authorization_webhook_cache_authorized_ttl: String,
+    /// How long its other answers count.
+    #[arg(long, default_value = "30s", value_name = "DURATION")]
+    pub authorization_webhook_cache_unauthorized_ttl: String,
+}
+
+impl AuthorizationFlags {
+    pub fn is_set(&self) -> bool {
+        self.authorization_mode.is_some() || self.authorization_webhook_config_file.is_some()
+    }
 }
 
 impl OidcFlags {

@@ -13,7 +13,7 @@ use store::Store;
 use crate::admission::Admission;
 use crate::allocate::Allocator;
 use crate::authn::{Authentication, ServiceAccountTokens};
-use crate::authz::Rbac;
+use crate::authz::{Authorizers, Rbac};
 use crate::cache::{Cache, Version};
 use crate::encryption::{self, Encryption};
 use crate::error::store_error;
@@ -36,6 +36,8 @@ pub struct Core {
     pub cache: Arc<Cache>,
     pub clock: SharedClock,
     pub rbac: Rbac,
+    /// Who decides what is allowed, `rbac` among them.
+    pub authorizers: Arc<Authorizers>,
     pub admission: Admission,
     pub allocator: Allocator,
     pub tokens: Option<ServiceAccountTokens>,

@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use tower::Service;
 
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
+use crate::authz::AuthorizationMetrics;
 use crate::core::{Call, Core};
 use crate::encryption::EncryptionMetrics;
 use crate::request::{PatchType, Request, Subject, Verb};
@@ -276,6 +277,7 @@ pub struct Metrics {
     pub webhooks: WebhookMetrics,
     pub policies: PolicyMetrics,
     pub encryption: EncryptionMetrics,
+    pub authorization: AuthorizationMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -326,6 +328,8 @@ impl Default for Metrics {
         policies.register(&mut registry);
         let encryption = EncryptionMetrics::default();
         encryption.register(&mut registry);
+        let authorization = AuthorizationMetrics::default();
+        authorization.register(&mut registry);
         registry.register(
             "skiff_apiserver_unreadable_values",
             "Values of the store that could not be read since the start; their objects are missing",
@@ -336,6 +340,7 @@ impl Default for Metrics {
             webhooks,
             policies,
             encryption,
+            authorization,
             registry,
             requests,
             durations,

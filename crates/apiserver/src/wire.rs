@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, pod_security, policies, webhooks};
 use crate::allocate::Allocator;
 use crate::authn::{Authentication, ServiceAccountTokens, TokenConfig};
-use crate::authz::Rbac;
+use crate::authz::{Authorizers, Rbac};
 use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -52,6 +52,8 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
     let (admission, tokens) = (admission(config)?, tokens(config)?);
     let authentication = Authentication::start(config, &shutdown).context("authentication")?;
+    let authorizers = Authorizers::start(config, metrics.authorization.clone(), &shutdown)
+        .context("authorization")?;
     let kubelet_tls = kubelet_tls(config)?;
     let core = Arc::new_cyclic(|itself| Core {
         cache: Cache::start(store.clone(), config.watch_cache_bytes(), shutdown.clone()),
@@ -64,6 +66,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         encryption,
         clock,
         rbac: Rbac::default(),
+        authorizers,
         admission,
         tokens,
         authentication,

@@ -9,6 +9,8 @@ mod access;
 mod admission;
 #[path = "contract/admission_webhooks.rs"]
 mod admission_webhooks;
+#[path = "contract/authorization.rs"]
+mod authorization;
 #[path = "contract/autoscalers.rs"]
 mod autoscalers;
 #[path = "contract/bad_input.rs"]

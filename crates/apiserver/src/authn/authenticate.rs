@@ -6,7 +6,7 @@ use api::ApiError;
 use tower::Service;
 
 use super::structured::Foreigner;
-use crate::authz::{Attributes, impersonation_attributes};
+use crate::authz::{Question, impersonation_attributes};
 use crate::core::Core;
 use crate::request::Request;
 use crate::response::Response;
@@ -34,7 +34,7 @@ async fn user(core: &Core, request: &mut Request) -> Result<Arc<User>, ApiError>
         return Ok(own);
     };
     for attributes in impersonation_attributes(&other) {
-        permit(core, &own, &attributes)?;
+        core.authorizers.authorize(core, Question::new(&own, &attributes)).await?;
     }
     if other.groups.is_empty()
         && let Some(account) = other.name.strip_prefix("system:serviceaccount:")
@@ -105,8 +105,4 @@ fn refusal(certificate: &ClientCertificate) -> ApiError {
         ),
         ClientCertificate::Absent | ClientCertificate::Valid(_) => ApiError::unauthorized(),
     }
-}
-
-fn permit(core: &Core, user: &User, attributes: &Attributes) -> Result<(), ApiError> {
-    core.rbac.authorize(&core.cache, user, attributes)
 }

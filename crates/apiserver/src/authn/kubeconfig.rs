@@ -12,6 +12,9 @@ use serde::Deserialize;
 
 use crate::configuration::{Unusable, read};
 
+/// Where a pod finds the credentials of its account.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
 #[derive(Deserialize)]
 struct Named<T> {
     name: String,
@@ -72,6 +75,27 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The cluster that this process is a pod of.
+    ///
+    /// # Errors
+    /// When it is none, or the pod has no token.
+    pub fn in_cluster() -> Result<Self, Unusable> {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (Some(host), Some(port)) =
+            (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT"))
+        else {
+            return Err(Unusable("unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined".to_owned()));
+        };
+        let part = |name: &str| {
+            let path = Path::new(ACCOUNT).join(name);
+            std::fs::read(&path).map_err(|error| Unusable(format!("{}: {error}", path.display())))
+        };
+        let tls = tls(Some(part("ca.crt")?), None).map_err(|error| Unusable(error.to_string()))?;
+        let token = String::from_utf8_lossy(&part("token")?).trim().to_owned();
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        Ok(Self { url: format!("https://{host}:{port}"), tls: Arc::new(tls), bearer: Some(token) })
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -121,7 +145,9 @@ impl Connection {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => {
-                return Err(problem(&"a client certificate needs its key, and the other way round"));
+                return Err(problem(
+                    &"a client certificate needs its key, and the other way round",
+                ));
             }
         };
         let tls = tls(authority, identity).map_err(|error| problem(&error))?;

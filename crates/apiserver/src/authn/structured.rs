@@ -1,7 +1,7 @@
 //! Tokens of other issuers, and who may come without credentials: what `--authentication-config` or the
 //! `--oidc-*` flags say.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ impl Authentication {
         Ok(itself)
     }
 
-    async fn reload(&self, path: &PathBuf, text: std::io::Result<String>) {
+    async fn reload(&self, path: &Path, text: std::io::Result<String>) {
         let next = async {
             let text = text.map_err(|error| Unusable(error.to_string()))?;
             let (parsed, mappings) = configuration::parse(&text, &self.own)?;

@@ -56,7 +56,7 @@ impl DataKeyId {
         let source = "failed to validate encrypted DEK source: encrypted DEK source is";
         match self.source.len() {
             0 => return Err(format!("{source} empty").into()),
-            ..=SOURCE_BYTES => {}
+            1..=SOURCE_BYTES => {}
             size => {
                 let problem = format!("{size} bytes, which exceeds the max size of {SOURCE_BYTES}");
                 return Err(format!("{source} {problem}").into());
@@ -87,7 +87,7 @@ impl DataKeyId {
 pub fn check_key_id(id: &str) -> Result<(), String> {
     match id.len() {
         0 => Err("keyID is empty".to_owned()),
-        ..=KEY_ID_BYTES => Ok(()),
+        1..=KEY_ID_BYTES => Ok(()),
         size => Err(format!("keyID is {size} bytes, which exceeds the max size of {KEY_ID_BYTES}")),
     }
 }

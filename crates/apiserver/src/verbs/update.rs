@@ -60,7 +60,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
                 && call.target.subresource.is_empty()
                 && unconditional =>
         {
-            authorize_creation(call.core, request)?;
+            authorize_creation(call.core, request).await?;
             create::create_object(call, object).await?
         }
         outcome => outcome?,
