@@ -67,16 +67,17 @@ pub struct Config {
 
     /// Whether requests without credentials are those of `system:anonymous`, of the group
     /// `system:unauthenticated`. With `false` they are refused.
-    /// Default: true, or what --authentication-config says.
+    /// --authentication-config may say more.
     #[arg(
         long,
+        default_value_t = true,
         action = clap::ArgAction::Set,
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "true",
         value_name = "BOOL"
     )]
-    pub anonymous_auth: Option<bool>,
+    pub anonymous_auth: bool,
 
     /// AuthenticationConfiguration: issuers of tokens, and who may come without credentials. Its changes are
     /// used without a restart.

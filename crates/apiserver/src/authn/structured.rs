@@ -71,7 +71,7 @@ impl Authentication {
     /// What is wrong with it, in upstream's words.
     pub fn start(config: &Config, shutdown: &CancellationToken) -> Result<Arc<Self>, Unusable> {
         let own = config.service_account_issuer.clone();
-        let anonymous = config.anonymous_auth.unwrap_or(true);
+        let anonymous = config.anonymous_auth;
         let path = config.authentication_config.clone();
         let (parsed, mappings, text) = match &path {
             Some(_) if config.oidc.is_set() => {
@@ -81,7 +81,7 @@ impl Authentication {
             Some(path) => {
                 let text = read(path).map_err(|error| format!("{}: {error}", path.display()))?;
                 let (parsed, mappings) = configuration::parse(&text, &own)?;
-                if parsed.anonymous.is_some() && config.anonymous_auth.is_some() {
+                if parsed.anonymous.is_some() && !anonymous {
                     let problem = "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file";
                     return Err(Unusable(problem.to_owned()));
                 }

@@ -67,6 +67,9 @@ impl Setup {
     }
 }
 
+/// A way to fail, by a name.
+type Named = (&'static str, fn(&Value) -> Reply);
+
 const RBAC: &str = "{type: RBAC, name: rbac}";
 const NODE: &str = "{type: Node, name: node}";
 
@@ -169,7 +172,7 @@ async fn a_webhook_that_fails_allows_nothing() {
         let flag = setup.configure(&[&section, conditional]);
         let server = Server::start_with(&[&flag]).await;
         let zoe = server.rest_as("zoe", &[]);
-        let behaviours: [(&str, fn(&Value) -> Reply); 6] = [
+        let behaviours: [Named; 6] = [
             ("a", |_| Reply::Status(403, "no")),
             ("b", |_| Reply::Redirect),
             ("c", |_| Reply::Long(4 << 20)),

@@ -31,7 +31,7 @@ impl Outliving {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let embedded =
-            Embedded::open(EmbeddedConfig::new(&folder.path().join("store"))).await.unwrap();
+            Embedded::open(EmbeddedConfig::new(folder.path().join("store"))).await.unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let serving = embedded.clone();

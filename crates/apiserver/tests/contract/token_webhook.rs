@@ -11,6 +11,9 @@ const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 const OWN: &str = "https://kubernetes.default.svc.cluster.local";
 
+/// A way to answer, by a name.
+type Named = (&'static str, Box<dyn Fn(&Value) -> Reply + Send + Sync>);
+
 /// Knows tokens that begin with `user-`; others are of nobody.
 fn known(review: &Value) -> Reply {
     let token = review["spec"]["token"].as_str().unwrap();
@@ -90,7 +93,7 @@ async fn a_webhook_that_fails_lets_nobody_in() {
         Reply::Json(answer) => answer,
         _ => panic!("an answer"),
     };
-    let behaviours: Vec<(&str, Box<dyn Fn(&Value) -> Reply + Send + Sync>)> = vec![
+    let behaviours: Vec<Named> = vec![
         ("status", Box::new(|_| Reply::Status(403, "no"))),
         ("redirect", Box::new(|_| Reply::Redirect)),
         ("huge", Box::new(|_| Reply::Long(4 << 20))),

@@ -76,7 +76,7 @@ async fn changes_of_the_file_are_used() {
         &[],
         "anonymous: {enabled: true, conditions: [{path: /livez}]}\n",
     ));
-    let refused = Server::refusal(&[&flag, "--anonymous-auth=true"]).await;
+    let refused = Server::refusal(&[&flag, "--anonymous-auth=false"]).await;
     let why = "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file";
     assert!(refused.contains(why), "{refused}");
     let server = Server::start_with(&[&flag]).await;
