@@ -408,6 +408,6 @@ mod tests {
         ] {
             assert_eq!(problem(&fields), Some(expected), "{fields}");
         }
-        assert_eq!(problem("authorizers: [{type: Node, name: n}, {type: RBAC, name: r}]"), None);
+        assert_eq!(problem("authorizers: [{type: Node, name: node}, {type: RBAC, name: rbac}]"), None);
     }
 }

@@ -46,7 +46,7 @@ fn what_upstream_refuses_is_refused() {
             "jwt[0].issuer.discoveryURL: Invalid value: \"https://a/\": discoveryURL must be different from URL",
         ),
         (
-            issuer("url: 'https://a', audiences: [x, y]", name),
+            issuer("url: 'https://a', audiences: [x, z]", name),
             "jwt[0].issuer.audienceMatchPolicy: Invalid value: \"\": audienceMatchPolicy must be MatchAny for multiple audiences",
         ),
         (
