@@ -9,7 +9,7 @@ pub mod access;
 
 use std::sync::LazyLock;
 
-use cel::common::ast::{Expr, IdedExpr, operators};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use serde_json::{Map, Value, json};
 
 use crate::structural::Structural;
@@ -94,6 +94,12 @@ impl Environment {
         Self { variables, composed: Map::new() }
     }
 
+    /// Variables of which nothing is known.
+    pub fn of(names: &[&'static str]) -> Self {
+        let variables = names.iter().map(|name| (*name, Variable::Any)).collect();
+        Self { variables, composed: Map::new() }
+    }
+
     /// The same for messages, which cannot ask the authorizer.
     #[must_use]
     pub fn without_authorizer(&self) -> Self {
@@ -170,6 +176,42 @@ pub struct Expression {
     kind: Option<&'static str>,
 }
 
+impl Expression {
+    /// Whether a field of a variable is read anywhere in it.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        selects(&self.program, variable, field)
+    }
+}
+
+fn selects(expression: &IdedExpr, variable: &str, field: &str) -> bool {
+    let within = |inner: &IdedExpr| selects(inner, variable, field);
+    let is_variable =
+        |operand: &IdedExpr| matches!(&operand.expr, Expr::Ident(name) if name == variable);
+    match &expression.expr {
+        Expr::Select(select) => {
+            (is_variable(&select.operand) && select.field == field) || within(&select.operand)
+        }
+        Expr::Call(call) => {
+            let optional = call.func_name == operators::OPT_SELECT
+                && call.args.first().is_some_and(is_variable)
+                && matches!(call.args.get(1).map(|name| &name.expr),
+                    Some(Expr::Literal(LiteralValue::String(name))) if **name == *field);
+            optional || call.target.as_deref().is_some_and(within) || call.args.iter().any(within)
+        }
+        Expr::List(list) => list.elements.iter().any(within),
+        Expr::Map(map) => map.entries.iter().any(|entry| match &entry.expr {
+            EntryExpr::MapEntry(entry) => within(&entry.key) || within(&entry.value),
+            EntryExpr::StructField(entry) => within(&entry.value),
+        }),
+        Expr::Comprehension(one) => {
+            [&one.iter_range, &one.accu_init, &one.loop_cond, &one.loop_step, &one.result]
+                .into_iter()
+                .any(within)
+        }
+        _ => false,
+    }
+}
+
 /// Evaluates expressions about one request, which share what they may cost and what their
 /// `variables` have come to.
 pub struct Session<'a> {
@@ -198,6 +240,32 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When it has no value, or costs more than is left.
     pub fn eval(&mut self, expression: &'a Expression) -> Result<Output, EvalError> {
+        Ok(match self.value(expression)? {
+            Val::Bool(value) => Output::Bool(value),
+            Val::Text(text) => Output::Text(text.as_str().to_owned()),
+            Val::Null => Output::Null,
+            other => Output::Other(other.type_name()),
+        })
+    }
+
+    /// Evaluates an expression that is a text or a list of texts; `None`: it is something else. What is
+    /// not there is an empty list.
+    ///
+    /// # Errors
+    /// As [`Self::eval`].
+    pub fn texts(&mut self, expression: &'a Expression) -> Result<Option<Vec<String>>, EvalError> {
+        let text = |value: &Val<'_>| match value {
+            Val::Text(text) => Some(text.as_str().to_owned()),
+            _ => None,
+        };
+        Ok(match self.value(expression)? {
+            Val::Null => Some(Vec::new()),
+            Val::List(list) => list.iter().map(|item| text(&item)).collect(),
+            one => text(&one).map(|one| vec![one]),
+        })
+    }
+
+    fn value(&mut self, expression: &'a Expression) -> Result<Val<'a>, EvalError> {
         self.evaluation.restart(self.budget);
         let outcome = self.evaluation.eval(&expression.program);
         self.budget = self.budget.saturating_sub(self.evaluation.cost);
@@ -205,10 +273,7 @@ impl<'a> Session<'a> {
             Err(EvalError::Failed { source_text: expression.source.to_string(), why })
         };
         match outcome {
-            Ok(Val::Bool(value)) => Ok(Output::Bool(value)),
-            Ok(Val::Text(text)) => Ok(Output::Text(text.as_str().to_owned())),
-            Ok(Val::Null) => Ok(Output::Null),
-            Ok(other) => Ok(Output::Other(other.type_name())),
+            Ok(value) => Ok(value),
             Err(_) if self.budget == 0 => Err(EvalError::Budget),
             Err(Failure::Limit) => {
                 failed("operation cancelled: actual cost limit exceeded".to_owned())

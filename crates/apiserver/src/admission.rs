@@ -17,6 +17,7 @@ pub mod pod_security;
 pub mod policies;
 mod priority;
 mod quota;
+pub mod readiness;
 mod runtime_class;
 mod service_account;
 pub mod webhooks;
@@ -59,6 +60,7 @@ impl Admission {
         object: &mut Box<dyn Object>,
         old: Option<Before<'_>>,
     ) -> Result<(), ApiError> {
+        readiness::check(call)?;
         let mut rounds = Rounds::default();
         loop {
             self.mutate_here(call, &mut **object, old.map(|old| old.object)).await?;
@@ -152,6 +154,7 @@ impl Admission {
         version: &Version,
         options: &DeleteOptions,
     ) -> Result<(), ApiError> {
+        readiness::check(call)?;
         node::check_delete(call, object)?;
         priority::check_delete(call, object)?;
         lifecycle::check_delete(call, object)?;

@@ -1,12 +1,24 @@
 //! Authentication: who a request is from.
 //!
 //! Client certificates are verified once per connection; verified ServiceAccount tokens are cached
-//! for a short time. Impersonation is resolved here and authorized by the caller's own rights.
+//! for a short time. Tokens of other issuers are verified by the issuers' keys, and become users as the
+//! configuration says; what nobody knows is sent to a webhook, if there is one. Impersonation is resolved here and authorized by the caller's own rights.
 
 mod authenticate;
+mod claims;
+mod configuration;
 mod credentials;
+pub mod fetch;
+mod issuer;
+mod jwt;
+mod kubeconfig;
+mod structured;
 mod token;
+mod webhook;
 
-pub use authenticate::{authenticate, impersonate};
+pub use authenticate::{authenticate, foreigner, impersonate};
 pub use credentials::credentials;
+pub use fetch::Post;
+pub use kubeconfig::Connection;
+pub use structured::Authentication;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

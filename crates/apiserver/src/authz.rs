@@ -1,12 +1,19 @@
-//! Authorization: RBAC, and the node authorizer, evaluated from the cache.
+//! Authorization: by default RBAC and the node authorizer, evaluated from the cache; others as
+//! [`chain`] is configured.
 
 mod attributes;
+mod chain;
+mod configuration;
 mod escalation;
+mod metrics;
 mod node;
 mod rbac;
+mod webhook;
 
 pub use attributes::{Attributes, impersonation_attributes, of_request};
+pub use chain::{Authorizers, Decision, Question, Verdict};
 pub use escalation::{check as check_escalation, not_covered};
+pub use metrics::AuthorizationMetrics;
 pub use rbac::Rbac;
 
 use std::sync::Arc;
@@ -16,11 +23,11 @@ use tower::Service;
 
 use crate::connect::Stream;
 use crate::core::Core;
+use crate::flowcontrol::classify::ResourceInfo;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
-use crate::user::MASTERS;
 
-/// Passes on what RBAC or the node authorizer allows: the authorization step of the pipeline. A
+/// Passes on what an authorizer allows: the authorization step of the pipeline. A
 /// session needs the right to `create` it, by whichever method it is requested.
 ///
 /// # Errors
@@ -33,28 +40,21 @@ pub async fn authorize<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
+    let attributes = of_request(&request);
+    let verdict = decide(&core, &request, &attributes, node::selects_own(&request)).await;
     let trail = &request.options.trail;
-    if !node::selects_own(&request) {
-        let attributes = of_request(&request);
-        let decided = core.rbac.authorize(&core.cache, &request.user, &attributes);
-        if trail.is_kept() {
-            let allowed = if decided.is_ok() { "allow" } else { "forbid" };
-            trail.annotate("authorization.k8s.io/decision", allowed);
-            let masters = request.user.in_group(MASTERS);
-            let reason = core.rbac.reason(&core.cache, &request.user, &attributes);
-            let reason = reason.filter(|_| decided.is_ok() && !masters);
-            trail.annotate("authorization.k8s.io/reason", reason.unwrap_or_default());
-        }
-        decided?;
-    } else {
-        trail.annotate("authorization.k8s.io/decision", "allow");
-        trail.annotate("authorization.k8s.io/reason", "");
+    if trail.is_kept() {
+        let allowed = verdict.is_allowed();
+        let decision = if allowed { "allow" } else { "forbid" };
+        trail.annotate("authorization.k8s.io/decision", decision);
+        trail.annotate("authorization.k8s.io/reason", &verdict.reason);
     }
+    verdict.permit(&request.user, &attributes)?;
     if let Subject::Resource { verb: Verb::Connect { authorized_as: "get" }, target } =
         &request.subject
         && Stream::of(target).is_some_and(Stream::is_session)
     {
-        authorize_creation(&core, &request)?;
+        authorize_creation(&core, &request).await?;
     }
     inner.call(request).await
 }
@@ -64,7 +64,24 @@ where
 ///
 /// # Errors
 /// 403 otherwise.
-pub fn authorize_creation(core: &Core, request: &Request) -> Result<(), ApiError> {
+pub async fn authorize_creation(core: &Core, request: &Request) -> Result<(), ApiError> {
     let attributes = of_request(request).with_verb(Verb::Create.as_str());
-    core.rbac.authorize(&core.cache, &request.user, &attributes)
+    decide(core, request, &attributes, false).await.permit(&request.user, &attributes)
+}
+
+async fn decide(
+    core: &Core,
+    request: &Request,
+    attributes: &Attributes,
+    selects_own: bool,
+) -> Verdict {
+    let selectors = if core.authorizers.asks_others() { chain::selectors(request) } else { None };
+    let info = ResourceInfo::of(&request.subject);
+    let question = Question {
+        version: info.as_ref().map_or("", |info| info.version),
+        selectors: selectors.as_ref(),
+        selects_own,
+        ..Question::new(&request.user, attributes)
+    };
+    core.authorizers.decide(core, question).await
 }

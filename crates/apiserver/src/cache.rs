@@ -16,7 +16,7 @@ mod window;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::custom::definition;
@@ -58,8 +58,6 @@ pub struct Cache {
     window: Window,
     /// Whether the watch of the store is open.
     following: AtomicBool,
-    /// Values of the store that could not be read, and are missing in the caches.
-    unreadable: AtomicU64,
     shutdown: CancellationToken,
 }
 
@@ -127,7 +125,6 @@ impl Cache {
             revisions,
             window: Window::new(window_bytes),
             following: AtomicBool::new(false),
-            unreadable: AtomicU64::new(0),
             shutdown: shutdown.clone(),
         });
         tokio::spawn(feed::run(cache.clone(), store.clone(), requested, shutdown.clone()));
@@ -148,9 +145,9 @@ impl Cache {
         self.revision() > 0 && self.following.load(Ordering::Relaxed)
     }
 
-    /// How many values of the store could not be read.
-    pub fn unreadable(&self) -> u64 {
-        self.unreadable.load(Ordering::Relaxed)
+    /// How many values of the store cannot be read, and are missing in the caches.
+    pub fn unreadable(&self) -> usize {
+        self.resources.load().iter().map(|resource| resource.unreadable_count()).sum()
     }
 
     /// The revision that the caches have reached.

@@ -42,6 +42,21 @@ pub struct Config {
     #[arg(long, value_name = "ADDR", requires = "embedded_store")]
     pub embedded_store_listen: Option<SocketAddr>,
 
+    /// EncryptionConfiguration: how values are stored.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Use changes of --encryption-provider-config without a restart.
+    #[arg(
+        long,
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub encryption_provider_config_automatic_reload: bool,
+
     #[arg(long)]
     pub tls_cert_file: PathBuf,
     #[arg(long)]
@@ -75,6 +90,7 @@ pub struct Config {
 
     /// Whether requests without credentials are those of `system:anonymous`, of the group
     /// `system:unauthenticated`. With `false` they are refused.
+    /// --authentication-config may say more.
     #[arg(
         long,
         default_value_t = true,
@@ -85,6 +101,17 @@ pub struct Config {
         value_name = "BOOL"
     )]
     pub anonymous_auth: bool,
+
+    /// AuthenticationConfiguration: issuers of tokens, and who may come without credentials. Its changes are
+    /// used without a restart.
+    #[arg(long, value_name = "FILE")]
+    pub authentication_config: Option<PathBuf>,
+    #[command(flatten)]
+    pub oidc: OidcFlags,
+    #[command(flatten)]
+    pub token_webhook: TokenWebhookFlags,
+    #[command(flatten)]
+    pub authorization: AuthorizationFlags,
 
     /// Whether profiles of this process are served, below `/debug/pprof`.
     #[arg(
@@ -150,6 +177,84 @@ pub struct Config {
     pub kubelet_client_certificate: Option<PathBuf>,
     #[arg(long)]
     pub kubelet_client_key: Option<PathBuf>,
+}
+
+/// One issuer of tokens, for those who need no --authentication-config.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct OidcFlags {
+    /// URL of the issuer.
+    #[arg(long, value_name = "URL")]
+    pub oidc_issuer_url: Option<String>,
+    /// Audience of its tokens.
+    #[arg(long, value_name = "ID")]
+    pub oidc_client_id: Option<String>,
+    /// Authorities of the issuer; default: the machine's.
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+    #[arg(long, default_value = "sub", value_name = "CLAIM")]
+    pub oidc_username_claim: String,
+    /// Default: the issuer's URL and `#`, except of the claim `email`; `-`: none.
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub oidc_username_prefix: String,
+    #[arg(long, default_value = "", value_name = "CLAIM")]
+    pub oidc_groups_claim: String,
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    pub oidc_groups_prefix: String,
+    /// Claims that a token must have.
+    #[arg(long, value_name = "CLAIM=VALUE")]
+    pub oidc_required_claim: Vec<String>,
+    /// Algorithms that its tokens may be signed with.
+    #[arg(long, value_delimiter = ',', default_value = "RS256", value_name = "ALG,ALG")]
+    pub oidc_signing_algs: Vec<String>,
+}
+
+/// A webhook that knows tokens.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct TokenWebhookFlags {
+    /// Webhook that knows tokens, in the format of kubeconfigs.
+    #[arg(long, value_name = "FILE")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Version of the TokenReviews that it is sent.
+    #[arg(long, default_value = "v1beta1", value_name = "VERSION")]
+    pub authentication_token_webhook_version: String,
+    /// How long its answers count.
+    #[arg(long, default_value = "2m0s", value_name = "DURATION")]
+    pub authentication_token_webhook_cache_ttl: String,
+}
+
+/// Who decides what is allowed.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct AuthorizationFlags {
+    /// AuthorizationConfiguration: the authorizers in their order. Its changes are used without a restart.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_config: Option<PathBuf>,
+    /// Authorizers in their order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny. Default: Node,RBAC.
+    #[arg(long, value_name = "MODE,MODE")]
+    pub authorization_mode: Option<String>,
+    /// Webhook that authorizes, in the format of kubeconfigs.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// Version of the SubjectAccessReviews that it is sent.
+    #[arg(long, default_value = "v1beta1", value_name = "VERSION")]
+    pub authorization_webhook_version: String,
+    /// How long it counts that it allows something.
+    #[arg(long, default_value = "5m0s", value_name = "DURATION")]
+    pub authorization_webhook_cache_authorized_ttl: String,
+    /// How long its other answers count.
+    #[arg(long, default_value = "30s", value_name = "DURATION")]
+    pub authorization_webhook_cache_unauthorized_ttl: String,
+}
+
+impl AuthorizationFlags {
+    pub fn is_set(&self) -> bool {
+        self.authorization_mode.is_some() || self.authorization_webhook_config_file.is_some()
+    }
+}
+
+impl OidcFlags {
+    pub fn is_set(&self) -> bool {
+        self.oidc_issuer_url.is_some() || self.oidc_client_id.is_some()
+    }
 }
 
 impl Config {

@@ -14,9 +14,10 @@ use crate::admission::Admission;
 use crate::aggregation::Aggregator;
 use crate::allocate::Allocator;
 use crate::audit::Audit;
-use crate::authn::ServiceAccountTokens;
-use crate::authz::Rbac;
+use crate::authn::{Authentication, ServiceAccountTokens};
+use crate::authz::{Authorizers, Rbac};
 use crate::cache::{Cache, Version};
+use crate::encryption::{self, Encryption};
 use crate::error::store_error;
 use crate::flowcontrol::FlowControl;
 use crate::inflight::Inflight;
@@ -33,15 +34,19 @@ use crate::webhook::Webhooks;
 /// The state that all requests share.
 pub struct Core {
     pub store: Store,
+    /// How values are stored, if not as they are.
+    pub encryption: Option<Arc<Encryption>>,
     pub cache: Arc<Cache>,
     pub clock: SharedClock,
     pub rbac: Rbac,
+    /// Who decides what is allowed, `rbac` among them.
+    pub authorizers: Arc<Authorizers>,
     pub admission: Admission,
     pub aggregator: Aggregator,
     pub allocator: Allocator,
     pub tokens: Option<ServiceAccountTokens>,
-    /// Whether requests without credentials are those of the anonymous user.
-    pub anonymous_auth: bool,
+    /// Tokens of other issuers, and who may come without credentials.
+    pub authentication: Arc<Authentication>,
     /// Whether there are profiles of this process.
     pub profiling: bool,
     pub kubelets: Kubelets,
@@ -152,9 +157,27 @@ pub fn version_of(
     key: &str,
     entry: &store::Entry,
 ) -> Result<Arc<Version>, ApiError> {
-    Version::from_stored(row, key, &entry.value, entry.mod_revision.get())
-        .map(Arc::new)
-        .map_err(ApiError::internal)
+    read_entry(row, key, entry).map_err(ApiError::internal)
+}
+
+/// A store entry as a version.
+///
+/// # Errors
+/// Why it cannot be read, in upstream's words where it is encrypted.
+pub fn read_entry(row: &KindRow, key: &str, entry: &store::Entry) -> Result<Arc<Version>, String> {
+    let unreadable = |reason: &dyn std::fmt::Display| {
+        format!("unable to transform key {:?}: {reason}", String::from_utf8_lossy(&entry.key))
+    };
+    if let Some(reason) = &entry.unreadable {
+        return Err(unreadable(reason));
+    }
+    let version = Version::from_stored(row, key, &entry.value, entry.mod_revision.get());
+    version.map(Arc::new).map_err(|error| {
+        if entry.value.starts_with(encryption::PREFIX) {
+            return unreadable(&encryption::ENCRYPTED);
+        }
+        error.to_string()
+    })
 }
 
 /// Decodes a version to an object.

@@ -18,7 +18,9 @@ use tower::Service;
 
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
 use crate::audit::AuditMetrics;
+use crate::authz::AuthorizationMetrics;
 use crate::core::{Call, Core};
+use crate::encryption::EncryptionMetrics;
 use crate::flowcontrol::FlowControlMetrics;
 use crate::request::{PatchType, Request, Subject, Verb};
 use crate::response::Response;
@@ -278,6 +280,8 @@ pub struct Metrics {
     pub policies: PolicyMetrics,
     pub flow_control: FlowControlMetrics,
     pub audit: AuditMetrics,
+    pub encryption: EncryptionMetrics,
+    pub authorization: AuthorizationMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
@@ -330,6 +334,10 @@ impl Default for Metrics {
         flow_control.register(&mut registry);
         let audit = AuditMetrics::default();
         audit.register(&mut registry);
+        let encryption = EncryptionMetrics::default();
+        encryption.register(&mut registry);
+        let authorization = AuthorizationMetrics::default();
+        authorization.register(&mut registry);
         registry.register(
             "skiff_apiserver_unreadable_values",
             "Values of the store that could not be read since the start; their objects are missing",
@@ -341,6 +349,8 @@ impl Default for Metrics {
             policies,
             flow_control,
             audit,
+            encryption,
+            authorization,
             registry,
             requests,
             durations,

@@ -99,7 +99,7 @@ pub async fn answer(
         "/openapi/v2" | "/openapi/v3" => openapi_document(core, &kinds, trimmed, accept),
         _ if trimmed.starts_with("/openapi/v3/") => openapi_document(core, &kinds, trimmed, accept),
         "/openid/v1/jwks" | "/.well-known/openid-configuration" => openid(core, trimmed),
-        "" => json(json!({"paths": index()})),
+        "" => json(json!({"paths": index(core)})),
         "/statusz" => {
             zpages::status(accept, runtime::flags::started().at, core.clock.now(), &PATHS)
         }
@@ -196,12 +196,17 @@ fn version() -> serde_json::Value {
 
 const ENDPOINTS: &[&str] = &["healthz", "livez", "readyz"];
 
+/// The check of plugins with keys, which is there only where there may be some.
+const KMS: &str = "kms-providers";
+
 /// The checks of an endpoint, in their order. An apiserver without its store can do nothing, so
 /// that even `/livez` asks it, as upstream; that the caches follow concerns only readiness. What
 /// upstream does after the start is done here before the port answers, so that it always holds.
-const CHECKS: [(&str, &[&str]); 12] = [
+const CHECKS: [(&str, &[&str]); 13] = [
     ("ping", ENDPOINTS),
     ("etcd", ENDPOINTS),
+    // A restart would not mend a plugin.
+    (KMS, &["healthz", "readyz"]),
     ("watch-cache", &["readyz"]),
     ("poststarthook/crd-informer-synced", ENDPOINTS),
     ("poststarthook/start-system-namespaces-controller", ENDPOINTS),
@@ -215,13 +220,18 @@ const CHECKS: [(&str, &[&str]); 12] = [
 ];
 
 /// All paths that are no part of the API, with the single health checks.
-fn index() -> Vec<String> {
+fn index(core: &Core) -> Vec<String> {
     let mut all: Vec<String> = PATHS.iter().map(|path| (*path).to_owned()).collect();
-    for (name, endpoints) in CHECKS {
+    for (name, endpoints) in CHECKS.into_iter().filter(|(name, _)| is_there(core, name)) {
         all.extend(endpoints.iter().map(|endpoint| format!("/{endpoint}/{name}")));
     }
     all.sort();
     all
+}
+
+/// Whether there is a check of this name.
+fn is_there(core: &Core, name: &str) -> bool {
+    name != KMS || core.encryption.as_ref().is_some_and(|encryption| encryption.is_checked())
 }
 
 async fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiError> {
@@ -231,12 +241,19 @@ async fn health(core: &Core, path: &str, request: &Request) -> Result<Response, 
     let skips = |name: &str| only.is_empty() && skipped.contains(&name);
     let mut relevant: Vec<(&str, bool)> = Vec::new();
     for (name, endpoints) in CHECKS {
-        if !endpoints.contains(&endpoint) || (!only.is_empty() && name != only) {
+        if !is_there(core, name)
+            || !endpoints.contains(&endpoint)
+            || (!only.is_empty() && name != only)
+        {
             continue;
         }
         let holds = match name {
             _ if skips(name) => true,
             "etcd" => core.probe.answers(&core.store).await,
+            KMS => match &core.encryption {
+                Some(encryption) => encryption.is_healthy().await,
+                None => true,
+            },
             "watch-cache" => core.cache.is_following(),
             _ => true,
         };

@@ -157,7 +157,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One webhook's server.
 struct Endpoint {
@@ -277,7 +277,10 @@ async fn dial(host: &str, port: u16) -> std::io::Result<tokio::net::TcpStream> {
 }
 
 /// Settings that verify a server by these authorities, or by the machine's.
-fn tls(ca_pem: &[u8]) -> Result<ClientConfig, Failure> {
+///
+/// # Errors
+/// When an authority cannot be read.
+pub fn tls(ca_pem: &[u8]) -> Result<ClientConfig, Failure> {
     let mut roots = RootCertStore::empty();
     if ca_pem.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

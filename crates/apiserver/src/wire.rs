@@ -14,14 +14,15 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, pod_security, policies, webhooks};
 use crate::aggregation::{self, Aggregator, Identity, RequestHeaders};
 use crate::allocate::Allocator;
-use crate::authn::{ServiceAccountTokens, TokenConfig};
-use crate::authz::Rbac;
+use crate::authn::{Authentication, ServiceAccountTokens, TokenConfig};
+use crate::authz::{Authorizers, Rbac};
 use crate::bootstrap::authentication::Trust;
 use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::core::Core;
 use crate::definitions;
+use crate::encryption::Encryption;
 use crate::flowcontrol::{self, FlowControl};
 use crate::inflight::Inflight;
 use crate::kubelet::{KubeletTls, Kubelets};
@@ -49,12 +50,20 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     };
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
+    let metrics = Metrics::default();
+    let encryption = encryption(config, &metrics, &shutdown).await?;
+    let store = match &encryption {
+        Some(encryption) => store.transformed(encryption.clone()),
+        None => store,
+    };
     let clock = clock::system();
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
     let (admission, tokens) = (admission(config)?, tokens(config)?);
+    let authentication = Authentication::start(config, &shutdown).context("authentication")?;
+    let authorizers = Authorizers::start(config, metrics.authorization.clone(), &shutdown)
+        .context("authorization")?;
     let kubelet_tls = kubelet_tls(config)?;
     let identity = identity(config)?;
-    let metrics = Metrics::default();
     let flow_control = flow_control(config, &metrics, &clock)?;
     let audit = config.audit.start(&metrics.audit, &clock)?;
     let inflight = match &flow_control {
@@ -69,12 +78,14 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
             config.service_node_port_range,
         ),
         store,
+        encryption,
         clock,
         rbac: Rbac::default(),
+        authorizers,
         admission,
         aggregator: Aggregator::new(identity),
         tokens,
-        anonymous_auth: config.anonymous_auth,
+        authentication,
         profiling: config.profiling,
         kubelets: Kubelets::new(kubelet_tls.clone()),
         sampler: Sampler::default(),
@@ -167,6 +178,25 @@ fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
     };
     let identity = Identity::new(&read(certificate)?, &read(key)?);
     identity.map(Some).context("cannot use the certificate of --proxy-client-cert-file")
+}
+
+async fn encryption(
+    config: &Config,
+    metrics: &Metrics,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<Option<Arc<Encryption>>> {
+    let reloads = config.encryption_provider_config_automatic_reload;
+    let Some(path) = config.encryption_provider_config.clone() else {
+        if reloads {
+            anyhow::bail!(
+                "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config"
+            );
+        }
+        return Ok(None);
+    };
+    let metrics = metrics.encryption.clone();
+    let started = Encryption::start(path, reloads, metrics, shutdown).await;
+    started.map(Some).context("--encryption-provider-config")
 }
 
 async fn open_store(

@@ -13,6 +13,8 @@ mod admission_webhooks;
 mod aggregation;
 #[path = "contract/audit.rs"]
 mod audit;
+#[path = "contract/authorization.rs"]
+mod authorization;
 #[path = "contract/autoscalers.rs"]
 mod autoscalers;
 #[path = "contract/bad_input.rs"]
@@ -29,6 +31,8 @@ mod custom;
 mod definitions;
 #[path = "contract/deletion.rs"]
 mod deletion;
+#[path = "contract/encryption.rs"]
+mod encryption;
 #[path = "contract/events.rs"]
 mod events;
 #[path = "contract/every_form.rs"]
@@ -49,6 +53,8 @@ mod kubectl;
 mod lists;
 #[path = "contract/load.rs"]
 mod load;
+#[path = "contract/oidc.rs"]
+mod oidc;
 #[path = "contract/pod_security.rs"]
 mod pod_security;
 #[path = "contract/policies.rs"]
@@ -71,6 +77,8 @@ mod services;
 mod shared;
 #[path = "contract/streams.rs"]
 mod streams;
+#[path = "contract/token_webhook.rs"]
+mod token_webhook;
 #[path = "contract/warnings.rs"]
 mod warnings;
 #[path = "contract/watches.rs"]

@@ -24,7 +24,6 @@ pub mod cgroup;
 pub mod config;
 pub mod containers;
 mod devices;
-mod directory_watch;
 mod events;
 pub mod image;
 pub mod logs;

@@ -1,8 +1,8 @@
 //! The gRPC layer of Skiff's components: code generated from `proto/`, TLS channels, identities
 //! from client certificates, and the mapping between Kubernetes' `Status` and gRPC's.
 //!
-//! Entry points: [`api_v1`], [`kubelet_v1`], [`scheduler_v1`], [`deviceplugin_v1beta1`] and [`podresources_v1`]
-//! (generated), [`tls`], [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
+//! Entry points: [`api_v1`], [`kubelet_v1`], [`scheduler_v1`], [`deviceplugin_v1beta1`], [`podresources_v1`] and
+//! [`kms_v2`] (generated), [`tls`], [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
 
 pub mod incoming;
 pub mod status;
@@ -47,6 +47,12 @@ pub mod deviceplugin_v1beta1 {
 pub mod podresources_v1 {
     #![allow(clippy::all)]
     tonic::include_proto!("v1");
+}
+
+/// Messages, client and server of plugins that hold the keys of what is stored encrypted.
+pub mod kms_v2 {
+    #![allow(clippy::all)]
+    tonic::include_proto!("v2");
 }
 
 /// The encoded `FileDescriptorSet` of all services, for gRPC reflection.

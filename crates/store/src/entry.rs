@@ -3,15 +3,19 @@
 use bytes::Bytes;
 use etcd_client::proto::{PbEvent, PbKeyValue};
 
-use crate::{LeaseId, Revision};
+use crate::{LeaseId, Revision, Unreadable};
 
 /// A key with its value and metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The key.
     pub key: Bytes,
-    /// The value; empty for a deletion.
+    /// The value; empty for a deletion, and if it is unreadable.
     pub value: Bytes,
+    /// Why the stored value could not be transformed to the one that was written.
+    pub unreadable: Option<Unreadable>,
+    /// Whether the stored value is one that would be written differently now.
+    pub stale: bool,
     /// The revision at which the key was last created.
     pub create_revision: Revision,
     /// The revision of the last write of this key (for a deletion: of the deletion).
@@ -27,6 +31,8 @@ impl From<PbKeyValue> for Entry {
         Entry {
             key: kv.key.into(),
             value: kv.value.into(),
+            unreadable: None,
+            stale: false,
             create_revision: Revision::from_wire(kv.create_revision),
             mod_revision: Revision::from_wire(kv.mod_revision),
             version: u64::try_from(kv.version).unwrap_or_default(),

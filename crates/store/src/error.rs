@@ -40,6 +40,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A value cannot be converted to its stored form. Nothing has been written.
+    #[error("{reason}")]
+    Sealing {
+        /// The key.
+        key: String,
+        /// Why.
+        reason: crate::Unreadable,
+    },
     /// The embedded store cannot be opened.
     #[error("cannot open the embedded store")]
     Open(#[from] crate::embedded::OpenError),

@@ -9,7 +9,9 @@ use etcd_client::{
 };
 
 use crate::embedded::Pulse;
-use crate::{Entry, Error, EtcdConfig, LeaseId, Result, Revision, lease::SharedLeases, progress};
+use crate::{
+    Entry, Error, EtcdConfig, LeaseId, Result, Revision, Transformer, lease::SharedLeases, progress,
+};
 
 /// The store. Cheap to clone; clones share one connection.
 #[derive(Clone)]
@@ -18,6 +20,8 @@ pub struct Store {
     pub(crate) leases: SharedLeases,
     /// The writer of an embedded store.
     pub(crate) pulse: Option<Pulse>,
+    /// How values are stored, if not as they are.
+    pub(crate) transformer: Option<Arc<dyn Transformer>>,
 }
 
 /// The result of a conditional write.
@@ -55,6 +59,8 @@ pub struct ListOptions {
     pub revision: Revision,
     /// Start at this key (inclusive) instead of at the prefix. See [`Listing::next_from`].
     pub from: Option<Bytes>,
+    /// Whether nobody is waited for to read a value; see [`Transformer::open_now`].
+    pub at_once: bool,
 }
 
 /// A page of a list, ordered by key.
@@ -89,7 +95,12 @@ impl Store {
     }
 
     pub(crate) fn from_client(client: Client) -> Store {
-        Store { client: Arc::new(client), leases: SharedLeases::default(), pulse: None }
+        Store {
+            client: Arc::new(client),
+            leases: SharedLeases::default(),
+            pulse: None,
+            transformer: None,
+        }
     }
 
     pub(crate) fn with_pulse(self, pulse: Pulse) -> Store {
@@ -132,6 +143,7 @@ impl Store {
         value: Bytes,
         lease: Option<LeaseId>,
     ) -> Result<Outcome> {
+        let value = self.seal(&key, value)?;
         let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
         self.transact(key, Revision::NONE, Some(put), None).await
     }
@@ -145,6 +157,7 @@ impl Store {
         lease: Option<LeaseId>,
         unchanged: (Bytes, Revision),
     ) -> Result<Outcome> {
+        let value = self.seal(&key, value)?;
         let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
         self.transact(key, Revision::NONE, Some(put), Some(unchanged)).await
     }
@@ -162,6 +175,7 @@ impl Store {
         expected: Revision,
         lease: Option<LeaseId>,
     ) -> Result<Outcome> {
+        let value = self.seal(&key, value)?;
         let put = TxnOp::put(key.clone(), value, Some(put_options(lease)));
         self.transact(key, expected, Some(put), None).await
     }
@@ -205,10 +219,10 @@ impl Store {
             return Ok(Outcome::Written(revision));
         }
         match response.responses.into_iter().next().and_then(|operation| operation.response) {
-            Some(PbTxnOpResponse::ResponseRange(range)) => Ok(Outcome::Conflict {
-                current: range.kvs.into_iter().next().map(Entry::from),
-                revision,
-            }),
+            Some(PbTxnOpResponse::ResponseRange(range)) => {
+                let current = range.kvs.into_iter().next().map(Entry::from);
+                Ok(Outcome::Conflict { current: self.open_some(current).await, revision })
+            }
             _ => Err(Error::Malformed { operation: "a transaction", part: "current value" }),
         }
     }
@@ -222,7 +236,15 @@ impl Store {
             .map_err(|error| Error::from_wire(error, Revision::NONE))?
             .0;
         let revision = header_revision("a get", response.header)?;
-        Ok(Fetched { entry: response.kvs.into_iter().next().map(Entry::from), revision })
+        let entry = response.kvs.into_iter().next().map(Entry::from);
+        Ok(Fetched { entry: self.open_some(entry).await, revision })
+    }
+
+    async fn open_some(&self, entry: Option<Entry>) -> Option<Entry> {
+        match entry {
+            Some(entry) => Some(self.open(entry).await),
+            None => None,
+        }
     }
 
     /// Lists the keys with a prefix.
@@ -245,9 +267,16 @@ impl Store {
         let now = header_revision("a list", response.header)?;
         let last = response.kvs.last().filter(|_| response.more);
         let next = last.map(|last| [last.key.as_slice(), &[0]].concat().into());
-        let entries = response.kvs.into_iter().filter(|kv| !progress::is_marker(&kv.key));
+        let found = response.kvs.into_iter().filter(|kv| !progress::is_marker(&kv.key));
+        let mut entries = Vec::with_capacity(found.size_hint().1.unwrap_or_default());
+        for entry in found.map(Entry::from) {
+            entries.push(match options.at_once {
+                true => self.open_now(entry),
+                false => self.open(entry).await,
+            });
+        }
         Ok(Listing {
-            entries: entries.map(Entry::from).collect(),
+            entries,
             revision: if options.revision.is_none() { now } else { options.revision },
             count: u64::try_from(response.count).unwrap_or_default(),
             more: response.more,

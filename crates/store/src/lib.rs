@@ -13,6 +13,9 @@
 //!
 //! Acknowledged writes are durable on both backends.
 //!
+//! Values may be stored in another form than callers see: encrypted. A [`Transformer`] converts them on every way in
+//! and out.
+//!
 //! This crate knows keys, bytes and revisions. It must not know kinds, JSON, resource versions as
 //! strings, paths under `/registry/`, or authorization: those belong to the apiserver. Only
 //! `apiserver` and `testkit` depend on it.
@@ -25,6 +28,7 @@ mod facade;
 mod lease;
 mod progress;
 mod revision;
+mod transform;
 mod watch;
 
 pub use connect::{ClientIdentity, EtcdConfig};
@@ -34,6 +38,7 @@ pub use facade::{Fetched, ListOptions, Listing, Outcome, Store};
 pub use lease::LeaseId;
 pub use progress::ProgressRequester;
 pub use revision::Revision;
+pub use transform::{Opened, Transformer, Unreadable};
 pub use watch::{Batch, Watch, WatchOptions};
 
 /// The result of the fallible operations of this crate.

@@ -14,7 +14,7 @@ use futures::Stream;
 use tokio::sync::mpsc;
 
 use crate::{
-    Error, Event, ProgressRequester, Result, Revision, Store,
+    Error, Event, EventKind, ProgressRequester, Result, Revision, Store,
     progress::{self, Marker},
 };
 
@@ -154,6 +154,17 @@ impl Watch {
         events.retain(|event| !progress::is_marker(&event.entry.key));
         if let Some(marker) = self.marker.as_ref().filter(|_| events.len() < all) {
             marker.arrived();
+        }
+        // One value whose key is held by others must not hold up the changes of all others.
+        if self.store.transformer.is_some() {
+            let open = |mut event: Event| {
+                if event.kind != EventKind::Deleted {
+                    event.entry = self.store.open_now(event.entry);
+                }
+                event.previous = event.previous.map(|previous| self.store.open_now(previous));
+                event
+            };
+            events = events.into_iter().map(open).collect();
         }
         self.seen = self.seen.max(revision);
         Ok(Batch { events, revision: self.seen })

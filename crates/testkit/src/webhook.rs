@@ -89,8 +89,13 @@ impl Webhook {
         &self,
         request: http::Request<Incoming>,
     ) -> anyhow::Result<http::Response<Full<Bytes>>> {
+        let path = request.uri().path().to_owned();
         let body = request.into_body().collect().await?.to_bytes();
-        let review: Value = serde_json::from_slice(&body)?;
+        let review: Value = match body.len() {
+            // A request for a document.
+            0 => json!({ "path": path }),
+            _ => serde_json::from_slice(&body)?,
+        };
         let reply = (self.behaviour.lock())(&review);
         self.requests.lock().push(review);
         let response = http::Response::builder();

@@ -325,7 +325,7 @@ pub async fn check_token(call: Call<'_>, asked: &TokenRequestSpec) -> Result<(),
         _ => return refuse("node may only request 0 or 1 audiences"),
     };
     let pod = Pod::decode(&pod.json).map_err(ApiError::internal)?;
-    if uses_audience(&pod, audience) || may_request_audience(call, audience) {
+    if uses_audience(&pod, audience) || may_request_audience(call, audience).await {
         return Ok(());
     }
     refuse(&format!(
@@ -345,7 +345,7 @@ fn uses_audience(pod: &Pod, audience: &str) -> bool {
 }
 
 /// Whether an administrator has granted the node this audience of the account's tokens.
-fn may_request_audience(call: Call<'_>, audience: &str) -> bool {
+async fn may_request_audience(call: Call<'_>, audience: &str) -> bool {
     let attributes = Attributes::Resource {
         verb: "request-serviceaccounts-token-audience".to_owned(),
         group: String::new(),
@@ -354,7 +354,7 @@ fn may_request_audience(call: Call<'_>, audience: &str) -> bool {
         namespace: call.target.namespace.clone(),
         name: call.target.name.clone(),
     };
-    call.core.rbac.allows(&call.core.cache, call.user, &attributes)
+    call.core.authorizers.allows(call.core, call.user, &attributes).await
 }
 
 #[cfg(test)]

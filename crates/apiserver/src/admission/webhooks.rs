@@ -36,6 +36,7 @@ use call::{Failure, Outcome};
 pub use configuration::Snapshots;
 use configuration::{Hook, Phase};
 use forms::Forms;
+pub use select::is_exempt;
 use select::{Invocation, Named};
 use subject::Written;
 pub use subject::{Before, Fixed, Subject, Typed};

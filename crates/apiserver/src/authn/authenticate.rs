@@ -5,8 +5,9 @@ use std::sync::Arc;
 use api::ApiError;
 use tower::Service;
 
+use super::structured::Foreigner;
 use crate::audit;
-use crate::authz::{Attributes, impersonation_attributes};
+use crate::authz::{Question, impersonation_attributes};
 use crate::core::Core;
 use crate::request::Request;
 use crate::response::Response;
@@ -24,7 +25,7 @@ pub async fn authenticate<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
-    match own_user(&core, &request.credentials).await {
+    match own_user(&core, &request).await {
         Ok(user) => request.user = user,
         Err(error) => {
             audit::record_unauthenticated(&core, &request).await;
@@ -47,15 +48,15 @@ where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
     if let Some(other) = request.credentials.impersonate.take() {
-        request.user = other_user(&core, &request.user, other)?;
+        request.user = other_user(&core, &request.user, other).await?;
         request.options.trail.impersonates(&request.user);
     }
     inner.call(request).await
 }
 
-fn other_user(core: &Core, own: &User, mut other: User) -> Result<Arc<User>, ApiError> {
+async fn other_user(core: &Core, own: &User, mut other: User) -> Result<Arc<User>, ApiError> {
     for attributes in impersonation_attributes(&other) {
-        permit(core, own, &attributes)?;
+        core.authorizers.authorize(core, Question::new(own, &attributes)).await?;
     }
     if other.groups.is_empty()
         && let Some(account) = other.name.strip_prefix("system:serviceaccount:")
@@ -77,18 +78,42 @@ fn other_user(core: &Core, own: &User, mut other: User) -> Result<Arc<User>, Api
 
 /// The user that the credentials prove: any valid one is enough, and nobody whose credentials are
 /// all invalid is taken for one without.
-async fn own_user(core: &Core, credentials: &Credentials) -> Result<Arc<User>, ApiError> {
-    match (&credentials.certificate, &credentials.bearer) {
+async fn own_user(core: &Core, request: &Request) -> Result<Arc<User>, ApiError> {
+    let Credentials { certificate, bearer, .. } = &request.credentials;
+    match (certificate, bearer) {
         (ClientCertificate::Valid(user), _) => Ok(user.clone()),
         (certificate, Some(token)) => {
-            let tokens = core.tokens.as_ref().ok_or_else(|| refusal(certificate))?;
-            tokens.authenticate(core, token).await.map_err(|error| {
-                tracing::debug!(%error, "bearer token refused");
-                refusal(certificate)
-            })
+            token_user(core, token).await.ok_or_else(|| refusal(certificate))
         }
-        (ClientCertificate::Absent, None) if core.anonymous_auth => Ok(Arc::new(User::anonymous())),
+        (ClientCertificate::Absent, None)
+            if core.authentication.admits_anonymous(&request.subject) =>
+        {
+            Ok(Arc::new(User::anonymous()))
+        }
         (certificate, None) => Err(refusal(certificate)),
+    }
+}
+
+/// The user of a token for the apiserver itself, whoever has issued it.
+async fn token_user(core: &Core, token: &str) -> Option<Arc<User>> {
+    if let Some(tokens) = &core.tokens {
+        match tokens.authenticate(core, token).await {
+            Ok(user) => return Some(user),
+            Err(error) => tracing::debug!(%error, "bearer token refused"),
+        }
+    }
+    foreigner(core, token, &[]).await.map(|(user, _)| user)
+}
+
+/// The user of a token that is not of a ServiceAccount, and which of the audiences it is for; none: the
+/// apiserver's.
+pub async fn foreigner(core: &Core, token: &str, audiences: &[String]) -> Option<Foreigner> {
+    match core.authentication.foreigner(core.clock.now(), token, audiences).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::debug!(error, "bearer token refused");
+            None
+        }
     }
 }
 
@@ -102,8 +127,4 @@ fn refusal(certificate: &ClientCertificate) -> ApiError {
         ),
         ClientCertificate::Absent | ClientCertificate::Valid(_) => ApiError::unauthorized(),
     }
-}
-
-fn permit(core: &Core, user: &User, attributes: &Attributes) -> Result<(), ApiError> {
-    core.rbac.authorize(&core.cache, user, attributes)
 }

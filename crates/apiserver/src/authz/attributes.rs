@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use api::fields;
+use api::{ApiError, fields};
 
 use crate::request::{Request, Subject, Target};
 use crate::user::User;
@@ -115,9 +115,28 @@ impl Attributes {
         }
     }
 
-    /// The message of a denial, as Kubernetes words it.
-    pub fn refusal(&self, user: &User) -> String {
-        format!("User {:?} cannot {self}", user.name)
+    /// The error of a denial, as Kubernetes words it; with a reason, if an authorizer has given one.
+    pub fn refused(&self, user: &User, reason: &str) -> ApiError {
+        let mut refusal = format!("User {:?} cannot {self}", user.name);
+        if !reason.is_empty() {
+            refusal.push_str(&format!(": {reason}"));
+        }
+        match self {
+            Self::Path { .. } => ApiError::new(403, "Forbidden", format!("forbidden: {refusal}")),
+            Self::Resource { group, resource, name, .. } => {
+                let qualified =
+                    if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
+                let subject =
+                    if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
+                let mut error =
+                    ApiError::new(403, "Forbidden", format!("{subject} is forbidden: {refusal}"));
+                let details = error.status_mut().details.get_or_insert_default();
+                details.group = (!group.is_empty()).then(|| group.clone());
+                details.kind = Some(resource.clone());
+                details.name = (!name.is_empty()).then(|| name.clone());
+                error
+            }
+        }
     }
 }
 

@@ -32,11 +32,11 @@ pub async fn check(
         let same = old.is_some_and(|old| {
             old.rules == role.rules && old.aggregation_rule == role.aggregation_rule
         });
-        role_write(call, name, "", role.rules.as_deref(), same)?;
+        role_write(call, name, "", role.rules.as_deref(), same).await?;
         let aggregates = [Some(role), old];
         let mut aggregates = aggregates.into_iter().flatten();
         if !same && aggregates.any(|role| role.aggregation_rule.is_some()) {
-            return may_aggregate(call, name);
+            return may_aggregate(call, name).await;
         }
         return Ok(());
     }
@@ -49,7 +49,8 @@ pub async fn check(
             namespace,
             role.rules.as_deref(),
             old.map(|old| &old.rules) == Some(&role.rules),
-        );
+        )
+        .await;
     }
     if let Some(binding) = object.downcast_ref::<ClusterRoleBinding>() {
         let old = old.and_then(|old| old.downcast_ref::<ClusterRoleBinding>());
@@ -69,7 +70,13 @@ pub async fn check(
     Ok(())
 }
 
-fn permitted(call: Call<'_>, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
+async fn permitted(
+    call: Call<'_>,
+    verb: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> bool {
     let attributes = Attributes::Resource {
         verb: verb.to_owned(),
         group: "rbac.authorization.k8s.io".to_owned(),
@@ -78,11 +85,11 @@ fn permitted(call: Call<'_>, verb: &str, resource: &str, namespace: &str, name: 
         namespace: namespace.to_owned(),
         name: name.to_owned(),
     };
-    call.core.rbac.allows(&call.core.cache, call.user, &attributes)
+    call.core.authorizers.allows(call.core, call.user, &attributes).await
 }
 
 /// An aggregated role can gain any right later on.
-fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
+async fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
     let all = || Some(vec!["*".to_owned()]);
     let everything = [
         PolicyRule {
@@ -97,7 +104,7 @@ fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
             ..PolicyRule::default()
         },
     ];
-    if permitted(call, "escalate", "clusterroles", "", name)
+    if permitted(call, "escalate", "clusterroles", "", name).await
         || covered(call, name, "", &everything).is_ok()
     {
         return Ok(());
@@ -106,14 +113,14 @@ fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
     Err(ApiError::forbidden(call.row(), name, problem))
 }
 
-fn role_write(
+async fn role_write(
     call: Call<'_>,
     name: &str,
     namespace: &str,
     rules: Option<&[PolicyRule]>,
     unchanged: bool,
 ) -> Result<(), ApiError> {
-    if unchanged || permitted(call, "escalate", &call.row().plural, namespace, name) {
+    if unchanged || permitted(call, "escalate", &call.row().plural, namespace, name).await {
         return Ok(());
     }
     covered(call, name, namespace, rules.unwrap_or_default())
@@ -130,7 +137,7 @@ async fn binding_write(
     } else {
         (Role::ROW, format!("{namespace}/{}", reference.name), "roles")
     };
-    if permitted(call, "bind", resource, namespace, &reference.name) {
+    if permitted(call, "bind", resource, namespace, &reference.name).await {
         return Ok(());
     }
     let Some(version) = call.core.find(row, &key).await? else {

@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::{ApiError, Kind, KindRow};
+use api::{Kind, KindRow};
 use arc_swap::ArcSwapOption;
 use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
 
-use super::{Attributes, node};
+use super::Attributes;
 use crate::cache::{Cache, Filter};
-use crate::user::{MASTERS, User};
+use crate::user::User;
 
 /// Where rules apply.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,51 +52,6 @@ fn rows() -> [&'static KindRow; 4] {
 }
 
 impl Rbac {
-    /// Whether `user` may do what `attributes` say.
-    ///
-    /// # Errors
-    /// 403 with Kubernetes' message.
-    pub fn authorize(
-        &self,
-        cache: &Cache,
-        user: &User,
-        attributes: &Attributes,
-    ) -> Result<(), ApiError> {
-        if self.allows(cache, user, attributes) {
-            return Ok(());
-        }
-        let refusal = attributes.refusal(user);
-        Err(match attributes {
-            Attributes::Path { .. } => {
-                ApiError::new(403, "Forbidden", format!("forbidden: {refusal}"))
-            }
-            Attributes::Resource { group, resource, name, .. } => {
-                let qualified =
-                    if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
-                let subject =
-                    if name.is_empty() { qualified } else { format!("{qualified} {name:?}") };
-                let mut error =
-                    ApiError::new(403, "Forbidden", format!("{subject} is forbidden: {refusal}"));
-                let details = error.status_mut().details.get_or_insert_default();
-                details.group = (!group.is_empty()).then(|| group.clone());
-                details.kind = Some(resource.clone());
-                details.name = (!name.is_empty()).then(|| name.clone());
-                error
-            }
-        })
-    }
-
-    /// Whether [`authorize`](Self::authorize) succeeds.
-    pub fn allows(&self, cache: &Cache, user: &User, attributes: &Attributes) -> bool {
-        if user.in_group(MASTERS) {
-            return true;
-        }
-        self.visit(cache, user, attributes.namespace(), |grant| {
-            let mut rules = grant.rules.iter();
-            rules.any(|rule| rule_allows(rule, attributes))
-        }) || node::allows(cache, user, attributes)
-    }
-
     /// Why `user` may do what `attributes` say: `RBAC: allowed by ...`.
     pub fn reason(&self, cache: &Cache, user: &User, attributes: &Attributes) -> Option<String> {
         let mut reason = None;

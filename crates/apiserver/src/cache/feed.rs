@@ -13,11 +13,16 @@ use store::{EventKind, ListOptions, Revision, Store, WatchOptions};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cache, Version};
+use super::{Cache, ResourceCache, Version};
+use crate::core::read_entry;
 use crate::keys;
 
 /// Entries read from the store at once.
 const PAGE: usize = 500;
+/// How often values that could not be read are tried again.
+const RETRY_UNREADABLE: Duration = Duration::from_secs(5);
+/// How many values of a resource are tried before all of it is read again.
+const TRIED: usize = 16;
 /// How long to wait before a broken watch is reopened.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -75,7 +80,9 @@ async fn follow(
         .await?;
     cache.following.store(true, Ordering::Relaxed);
     let progress = watch.progress_requester();
+    let mut readable = store.readable();
     loop {
+        let missing = readable.is_some() && cache.unreadable() > 0;
         tokio::select! {
             batch = watch.next() => {
                 let Some(batch) = batch else { return Ok(()) };
@@ -92,6 +99,92 @@ async fn follow(
                 }
                 progress.request().await?;
             }
+            () = made_readable(&mut readable) => reread(cache, store, *reached).await?,
+            () = tokio::time::sleep(RETRY_UNREADABLE), if missing => {
+                reread(cache, store, *reached).await?;
+            }
+        }
+    }
+}
+
+/// Waits until values may have become readable.
+async fn made_readable(changes: &mut Option<tokio::sync::watch::Receiver<u64>>) {
+    let changed = match changes {
+        Some(changes) => changes.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        *changes = None;
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Tries again to read what could not be read. Nobody is waited for: whose keys come later will be tried
+/// later.
+async fn reread(cache: &Cache, store: &Store, reached: Option<Revision>) -> store::Result<()> {
+    let Some(revision) = reached else { return Ok(()) };
+    for resource in cache.resources().iter() {
+        let missing = resource.unreadable_keys();
+        let mut found = false;
+        for key in missing.iter().take(TRIED) {
+            let prefix = keys::object(&resource.row, key);
+            let options = ListOptions { prefix, limit: 1, revision, at_once: true, from: None };
+            let entry = store.list(options).await?.entries.into_iter().next();
+            found |= entry.is_none_or(|entry| entry.unreadable.is_none());
+        }
+        if found {
+            reload(cache, store, resource, revision).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Lists one resource into its reset cache.
+async fn reload(
+    cache: &Cache,
+    store: &Store,
+    resource: &ResourceCache,
+    revision: Revision,
+) -> store::Result<()> {
+    let prefix = keys::prefix(&resource.row, "");
+    let whole = prefix.len();
+    let mut options = ListOptions { prefix, limit: PAGE, revision, at_once: true, from: None };
+    let mut loaded = Loaded::default();
+    loop {
+        let page = store.list(options.clone()).await?;
+        options.from = page.next_from();
+        for entry in page.entries {
+            let key = String::from_utf8_lossy(&entry.key[whole..]).into_owned();
+            loaded.add(&resource.row, key, &entry);
+        }
+        if options.from.is_none() {
+            break;
+        }
+    }
+    let is_definitions = resource.row == *CustomResourceDefinition::ROW;
+    for (key, version) in loaded.entries.iter().filter(|_| is_definitions) {
+        cache.define(key, Some(version), version.revision);
+    }
+    resource.reset(loaded.entries, loaded.unreadable, revision.get());
+    Ok(())
+}
+
+/// What has been read of a resource.
+#[derive(Default)]
+struct Loaded {
+    entries: BTreeMap<String, Arc<Version>>,
+    unreadable: BTreeMap<String, Arc<str>>,
+}
+
+impl Loaded {
+    fn add(&mut self, row: &api::KindRow, key: String, entry: &store::Entry) {
+        match parse(row, &key, entry) {
+            Ok(version) => {
+                self.entries.insert(key, version);
+            }
+            Err(reason) => {
+                self.unreadable.insert(key, reason);
+            }
         }
     }
 }
@@ -106,7 +199,7 @@ async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
     // What custom resources there are has to be known before their objects are read.
     options.revision = load_definitions(cache, store).await?;
     let resources = cache.resources();
-    let mut loaded: HashMap<String, BTreeMap<String, Arc<Version>>> = HashMap::new();
+    let mut loaded: HashMap<String, Loaded> = HashMap::new();
     let revision = loop {
         let page = store.list(options.clone()).await?;
         options.from = page.next_from();
@@ -115,11 +208,8 @@ async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
             let Some((resource, key)) = resources.locate(&entry.key) else {
                 continue;
             };
-            let revision = entry.mod_revision.get();
-            if let Some(version) = parse(cache, &resource.row, &key, &entry.value, revision) {
-                let segment = keys::segment(&resource.row);
-                loaded.entry(segment).or_default().insert(key, version);
-            }
+            let segment = keys::segment(&resource.row);
+            loaded.entry(segment).or_default().add(&resource.row, key, &entry);
         }
         if options.from.is_none() {
             break page.revision;
@@ -127,8 +217,8 @@ async fn load(cache: &Cache, store: &Store) -> store::Result<Revision> {
     };
     cache.window.clear();
     for resource in resources.iter() {
-        let entries = loaded.remove(&keys::segment(&resource.row)).unwrap_or_default();
-        resource.reset(entries, revision.get());
+        let own = loaded.remove(&keys::segment(&resource.row)).unwrap_or_default();
+        resource.reset(own.entries, own.unreadable, revision.get());
     }
     Ok(revision)
 }
@@ -148,7 +238,8 @@ async fn load_definitions(cache: &Cache, store: &Store) -> store::Result<Revisio
             let key = String::from_utf8_lossy(&entry.key[whole..]).into_owned();
             let revision = entry.mod_revision.get();
             known.retain(|name| *name != key);
-            let version = parse(cache, row, &key, &entry.value, revision);
+            // What is defined by a definition that cannot be read is not known.
+            let version = parse(row, &key, &entry).ok();
             cache.define(&key, version.as_deref(), revision);
         }
         if options.from.is_none() {
@@ -169,9 +260,10 @@ fn apply(cache: &Cache, event: store::Event) {
     let revision = event.entry.mod_revision.get();
     let version = match event.kind {
         EventKind::Deleted => None,
-        EventKind::Created | EventKind::Updated => {
-            parse(cache, &resource.row, &key, &event.entry.value, revision)
-        }
+        EventKind::Created | EventKind::Updated => match parse(&resource.row, &key, &event.entry) {
+            Ok(version) => Some(version),
+            Err(reason) => return resource.hide(&key, revision, reason),
+        },
     };
     if resource.row == *CustomResourceDefinition::ROW {
         cache.define(&key, version.as_deref(), revision);
@@ -179,23 +271,13 @@ fn apply(cache: &Cache, event: store::Event) {
     cache.apply(resource, &key, revision, version);
 }
 
-/// An object's version; `None` for a value that is none. Such a value hides the object, so that
-/// nobody takes its former version for the current one: writes to it read the store and fail.
-fn parse(
-    cache: &Cache,
-    row: &api::KindRow,
-    key: &str,
-    value: &[u8],
-    revision: u64,
-) -> Option<Arc<Version>> {
-    match Version::from_stored(row, key, value, revision) {
-        Ok(version) => Some(Arc::new(version)),
-        Err(error) => {
-            cache.unreadable.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(%error, "a value of the store cannot be read; its object is missing");
-            None
-        }
-    }
+/// An object's version, or why its value is none. Such a value hides the object, so that nobody takes
+/// its former version for the current one: requests for it read the store and fail.
+fn parse(row: &api::KindRow, key: &str, entry: &store::Entry) -> Result<Arc<Version>, Arc<str>> {
+    read_entry(row, key, entry).map_err(|error| {
+        tracing::error!(%error, "a value of the store cannot be read; its object is missing");
+        error.into()
+    })
 }
 
 #[cfg(test)]

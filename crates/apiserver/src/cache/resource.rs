@@ -32,6 +32,8 @@ const NARROW: usize = 64;
 #[derive(Default)]
 struct State {
     entries: BTreeMap<String, Arc<Version>>,
+    /// Why objects that are stored are missing in the entries.
+    unreadable: BTreeMap<String, Arc<str>>,
     /// Keys of pods by node.
     by_node: HashMap<String, BTreeSet<String>>,
     narrow: HashMap<WatchScope, Weak<Bucket>>,
@@ -103,20 +105,23 @@ impl ResourceCache {
 
     /// The cache of a custom resource whose definition has changed what its objects are read for.
     pub fn redefined(before: &Self, row: Arc<KindRow>, revision: u64) -> Self {
-        let entries = before.state.read().entries.clone();
+        let (entries, unreadable) = {
+            let state = before.state.read();
+            (state.entries.clone(), state.unreadable.clone())
+        };
         let read = |(key, version): (String, Arc<Version>)| {
             let again = version.reread(&row).map_or(version.clone(), Arc::new);
             (key, again)
         };
         let entries = entries.into_iter().map(read).collect();
         let after = Self::new(KindRef::Custom(row.clone()));
-        after.reset(entries, revision);
+        after.reset(entries, unreadable, revision);
         after
     }
 
     /// Ends all watches: their clients have to start over.
     pub fn close(&self, revision: u64) {
-        self.reset(BTreeMap::new(), revision);
+        self.reset(BTreeMap::new(), BTreeMap::new(), revision);
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<Version>> {
@@ -233,6 +238,7 @@ impl ResourceCache {
     /// the event costs, if there was a change; it is kept until it is [forgotten](Self::forget).
     pub fn apply(&self, key: &str, revision: u64, new: Option<Arc<Version>>) -> Option<usize> {
         let mut state = self.state.write();
+        state.unreadable.remove(key);
         let old = match &new {
             Some(version) => state.entries.insert(key.to_owned(), version.clone()),
             None => state.entries.remove(key),
@@ -252,6 +258,42 @@ impl ResourceCache {
         let bytes = event.bytes();
         self.all.push(event);
         Some(bytes)
+    }
+
+    /// An object whose stored value cannot be read has changed. It is missing from now on, but not
+    /// deleted: who watched it has to start over.
+    pub fn hide(&self, key: &str, revision: u64, reason: Arc<str>) {
+        let mut state = self.state.write();
+        state.unreadable.insert(key.to_owned(), reason);
+        self.changed.store(revision, Ordering::Release);
+        if let Some(old) = state.entries.remove(key) {
+            self.index(&mut state, key, Some(&old), None);
+            self.start_over(&mut state, revision);
+        }
+    }
+
+    /// Why the first of the objects that match `filter` is missing although it is stored.
+    pub fn unreadable(&self, filter: &Filter) -> Option<Arc<str>> {
+        let state = self.state.read();
+        let mut missing = state.unreadable.iter();
+        let found = match filter.scope() {
+            WatchScope::All | WatchScope::Node(_) => missing.next(),
+            WatchScope::Object(wanted) => missing.find(|(key, _)| **key == wanted),
+            WatchScope::Namespace(namespace) => missing.find(|(key, _)| {
+                key.strip_prefix(&*namespace).is_some_and(|rest| rest.starts_with('/'))
+            }),
+        };
+        found.map(|(_, reason)| reason.clone())
+    }
+
+    /// The keys of the objects that are missing although they are stored.
+    pub fn unreadable_keys(&self) -> Vec<String> {
+        self.state.read().unreadable.keys().cloned().collect()
+    }
+
+    /// How many they are.
+    pub fn unreadable_count(&self) -> usize {
+        self.state.read().unreadable.len()
     }
 
     /// Drops the events up to `revision`: a watch cannot start before it any more.
@@ -318,8 +360,14 @@ impl ResourceCache {
     }
 
     /// Resets to the state at `revision`; watchers have to start over.
-    pub fn reset(&self, entries: BTreeMap<String, Arc<Version>>, revision: u64) {
+    pub fn reset(
+        &self,
+        entries: BTreeMap<String, Arc<Version>>,
+        unreadable: BTreeMap<String, Arc<str>>,
+        revision: u64,
+    ) {
         let mut state = self.state.write();
+        state.unreadable = unreadable;
         state.by_node.clear();
         for (key, version) in &entries {
             self.index(&mut state, key, None, Some(version));
@@ -327,8 +375,13 @@ impl ResourceCache {
         let bytes = entries.values().map(|version| version.json.len()).sum();
         self.bytes.store(bytes, Ordering::Relaxed);
         state.entries = entries;
-        state.complete_since = revision;
         self.changed.store(revision, Ordering::Release);
+        self.start_over(&mut state, revision);
+    }
+
+    /// Ends all watches.
+    fn start_over(&self, state: &mut State, revision: u64) {
+        state.complete_since = revision;
         self.all.reset();
         for (_, bucket) in state.narrow.drain() {
             if let Some(bucket) = bucket.upgrade() {

@@ -4,6 +4,7 @@
 use api::ApiError;
 use serde_json::{Map, Value, json};
 
+use crate::admission::readiness;
 use crate::admission::webhooks::{Asked, Fixed, Subject};
 use crate::core::Call;
 use crate::request::{Options, Target};
@@ -52,6 +53,7 @@ fn kind_of(target: &Target) -> Option<(&'static str, &'static [(&'static str, Fo
 /// # Errors
 /// Those of the webhooks.
 pub async fn admit(call: Call<'_>) -> Result<Option<(Target, Options)>, ApiError> {
+    readiness::check(call)?;
     let webhooks = &call.core.admission.webhooks;
     let Some((kind, fields)) = kind_of(call.target).filter(|_| webhooks.any_about(call)) else {
         return Ok(None);

@@ -15,7 +15,8 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::core::v1::Binding;
 
 use super::{admitted, binding, json};
-use crate::authz::Attributes;
+use crate::authn::foreigner;
+use crate::authz::{Attributes, Decision, Question};
 use crate::core::Call;
 use crate::request::{Request, Target, Verb};
 use crate::response::Response;
@@ -38,7 +39,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
         }
         SubjectAccessReview::KIND => {
             let mut review: SubjectAccessReview = admitted(call, request).await?;
-            review.status = Some(subject_access(call, &review.spec)?);
+            review.status = Some(subject_access(call, &review.spec).await?);
             Ok(json(201, &review))
         }
         LocalSubjectAccessReview::KIND => {
@@ -61,7 +62,7 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
                 ));
             }
             refuse(call, errors)?;
-            review.status = Some(subject_access(call, &review.spec)?);
+            review.status = Some(subject_access(call, &review.spec).await?);
             Ok(json(201, &review))
         }
         SelfSubjectAccessReview::KIND => {
@@ -73,7 +74,8 @@ pub async fn answer_review(call: Call<'_>, request: &Request) -> Result<Response
                 spec.resource_attributes.as_ref(),
                 path.map(|path| (path.verb.clone(), path.path.clone())),
             )?;
-            review.status = Some(decide(call, call.user, &asked));
+            let resource = spec.resource_attributes.as_ref();
+            review.status = Some(decide(call, call.user, &asked, resource).await);
             Ok(json(201, &review))
         }
         SelfSubjectRulesReview::KIND => rules_review(call, admitted(call, request).await?),
@@ -113,8 +115,12 @@ async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Respons
         Some(tokens) => tokens.check(call.core, &review.spec.token, &audiences).await.ok(),
         None => None,
     };
-    let status = match checked {
-        Some(checked) => TokenReviewStatus {
+    let foreign = match &checked {
+        None => foreigner(call.core, &review.spec.token, &audiences).await,
+        Some(_) => None,
+    };
+    let status = match (checked, foreign) {
+        (Some(checked), _) => TokenReviewStatus {
             authenticated: Some(true),
             user: Some(info(&checked.1)),
             audiences: Some(
@@ -128,7 +134,13 @@ async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Respons
             ),
             error: None,
         },
-        None => TokenReviewStatus {
+        (None, Some((user, audiences))) => TokenReviewStatus {
+            authenticated: Some(true),
+            user: Some(info(&user)),
+            audiences: Some(audiences),
+            error: None,
+        },
+        (None, None) => TokenReviewStatus {
             user: Some(UserInfo::default()),
             error: Some("invalid bearer token".to_owned()),
             ..TokenReviewStatus::default()
@@ -138,7 +150,7 @@ async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Respons
     Ok(json(201, &review))
 }
 
-fn subject_access(
+async fn subject_access(
     call: Call<'_>,
     spec: &SubjectAccessReviewSpec,
 ) -> Result<SubjectAccessReviewStatus, ApiError> {
@@ -162,7 +174,7 @@ fn subject_access(
         spec.resource_attributes.as_ref(),
         path.map(|path| (path.verb.clone(), path.path.clone())),
     )?;
-    Ok(decide(call, &user, &asked))
+    Ok(decide(call, &user, &asked, spec.resource_attributes.as_ref()).await)
 }
 
 fn refuse(call: Call<'_>, errors: Vec<FieldError>) -> Result<(), ApiError> {
@@ -189,15 +201,29 @@ fn one_question(resource: bool, path: Option<&NonResourceAttributes>) -> Vec<Fie
     }
 }
 
-fn decide(call: Call<'_>, user: &User, attributes: &Attributes) -> SubjectAccessReviewStatus {
-    let (rbac, cache) = (&call.core.rbac, &call.core.cache);
-    let allowed = rbac.allows(cache, user, attributes);
-    // `system:masters` needs no role.
-    let reason = || rbac.reason(cache, user, attributes);
+async fn decide(
+    call: Call<'_>,
+    user: &User,
+    attributes: &Attributes,
+    resource: Option<&ResourceAttributes>,
+) -> SubjectAccessReviewStatus {
+    let selectors = resource.and_then(|resource| {
+        let (fields, labels) = (&resource.field_selector, &resource.label_selector);
+        let given = serde_json::json!({"fieldSelector": fields, "labelSelector": labels});
+        let mut given = given.as_object()?.clone();
+        given.retain(|_, selector| !selector.is_null());
+        (!given.is_empty()).then(|| given.into())
+    });
+    let version = resource.and_then(|resource| resource.version.as_deref()).unwrap_or_default();
+    let question =
+        Question { version, selectors: selectors.as_ref(), ..Question::new(user, attributes) };
+    let verdict = call.core.authorizers.decide(call.core, question).await;
+    let some = |text: String| Some(text).filter(|text| !text.is_empty());
     SubjectAccessReviewStatus {
-        allowed,
-        reason: (allowed && !user.in_group(crate::user::MASTERS)).then(reason).flatten(),
-        ..SubjectAccessReviewStatus::default()
+        allowed: verdict.is_allowed(),
+        denied: (verdict.decision == Decision::Deny).then_some(true),
+        reason: some(verdict.reason),
+        evaluation_error: some(verdict.error),
     }
 }
 
@@ -257,10 +283,16 @@ fn rules_review(call: Call<'_>, mut review: SelfSubjectRulesReview) -> Result<Re
             });
         }
     }
+    let mut problems = Vec::new();
     if call.user.node_name().is_some() {
+        problems.push("node authorizer does not support user rule resolution");
+    }
+    if call.core.authorizers.asks_others() {
+        problems.push("webhook authorizer does not support user rule resolution");
+    }
+    if !problems.is_empty() {
         status.incomplete = true;
-        let problem = "node authorizer does not support user rule resolution";
-        status.evaluation_error = Some(problem.to_owned());
+        status.evaluation_error = Some(problems.join(", "));
     }
     review.status = Some(status);
     Ok(json(201, &review))

@@ -105,7 +105,7 @@ pub async fn apply_config(
             );
             return Err(ApiError::conflict(row, &call.target.name, problem));
         }
-        authorize_creation(call.core, request)?;
+        authorize_creation(call.core, request).await?;
         let applied = api::apply::apply(None, &[], config, schema, &writer)
             .map_err(|conflicts| conflict(call, &conflicts))?;
         match create_object(call, object_of(call, &applied.object, applied.owners)?).await {

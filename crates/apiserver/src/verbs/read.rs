@@ -38,8 +38,13 @@ pub async fn get(call: Call<'_>) -> Result<Response, ApiError> {
             cache.reach(revision).await?;
         }
     }
-    let version = cache.resource(call.row()).get(&call.target.key());
-    let version = version.ok_or_else(|| call.not_found())?;
+    let resource = cache.resource(call.row());
+    let version = match resource.get(&call.target.key()) {
+        Some(version) => version,
+        // The store says why it cannot be read, or the key has come in the meantime.
+        None if resource.unreadable_count() > 0 => call.stored().await?,
+        None => return Err(call.not_found()),
+    };
     let version = call.core.converted(call.row(), &version).await?;
     Ok(Response::Object(answer(call.row(), 200, version)))
 }
@@ -115,6 +120,9 @@ async fn find(call: Call<'_>) -> Result<ListAnswer, ApiError> {
         (_, Some(0)) => cache.revision(),
         (_, Some(revision)) => cache.reach(revision).await?,
     };
+    if cache.resource(&filter.row).unreadable(&filter).is_some() {
+        return at_revision(call, &filter, cache.revision(), None).await;
+    }
     Ok(from_cache(cache, &filter, options.limit))
 }
 
@@ -288,6 +296,7 @@ async fn at_revision(
         limit: if limit == 0 || filter.selects() { PAGE } else { limit.min(PAGE) },
         revision: Revision::new(revision),
         from,
+        ..ListOptions::default()
     };
     let mut answer = ListAnswer {
         row: row.clone(),
@@ -350,6 +359,11 @@ pub async fn watch(call: Call<'_>) -> Result<Response, ApiError> {
             (!streaming).then_some(revision)
         }
     };
+    if since.is_none()
+        && let Some(reason) = cache.resource(&filter.row).unreadable(&filter)
+    {
+        return Err(ApiError::internal(reason));
+    }
     let settings = WatchSettings {
         bookmarks: options.allow_bookmarks,
         initial_end: streaming && options.allow_bookmarks,

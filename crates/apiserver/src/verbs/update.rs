@@ -16,7 +16,7 @@ use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
-use crate::error::WriteError;
+use crate::error::{WriteError, store_error};
 use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::{Request, Verb};
@@ -60,7 +60,7 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
                 && call.target.subresource.is_empty()
                 && unconditional =>
         {
-            authorize_creation(call.core, request)?;
+            authorize_creation(call.core, request).await?;
             create::create_object(call, object).await?
         }
         outcome => outcome?,
@@ -154,7 +154,7 @@ async fn attempt(
             (allocation, judged)
         }
     };
-    if judged.is_ok() && is_unchanged(&mut *new, &*old) {
+    if judged.is_ok() && is_unchanged(&mut *new, &*old) && !is_stale(call, current).await? {
         let mut same = answer(row, 200, current.clone());
         same.warnings = admitted;
         return Ok(Attempt::Decided(same));
@@ -210,6 +210,17 @@ fn is_unchanged(new: &mut dyn Object, old: &dyn Object) -> bool {
         new.metadata_mut().managed_fields = fresh;
     }
     unchanged
+}
+
+/// Whether the current version is stored in a form that it would not be written in now: by a former
+/// key. A write that changes nothing brings it up to date.
+async fn is_stale(call: Call<'_>, current: &Version) -> Result<bool, ApiError> {
+    let (store, key) = (&call.core.store, keys::object(call.row(), &call.target.key()));
+    if call.options.dry_run || !store.transforms(&key) {
+        return Ok(false);
+    }
+    let found = store.get(key).await.map_err(|error| store_error(&error))?.entry;
+    Ok(found.is_some_and(|entry| entry.stale && entry.mod_revision.get() == current.revision))
 }
 
 /// Replaces the current version, unless the call is a dry run.

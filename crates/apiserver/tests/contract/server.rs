@@ -87,6 +87,15 @@ impl Server {
         Ok(server)
     }
 
+    /// Why it does not start with these flags.
+    pub async fn refusal(flags: &[&str]) -> String {
+        let (server, arguments) = Self::prepare(flags);
+        let config = Config::parse_from([arguments, vec!["--secure-port=0".to_owned()]].concat());
+        let started = apiserver::wire::start(&config, server.shutdown.clone()).await;
+        server.shutdown.cancel();
+        format!("{:#}", started.err().expect("it starts"))
+    }
+
     /// Starts in a process of its own, whose memory is its own.
     pub async fn spawn(flags: &[&str]) -> Self {
         let (mut server, arguments) = Self::prepare(flags);

@@ -33,7 +33,7 @@ pub async fn check(
         let Some(wanted) = kind(policy).filter(|wanted| before.as_ref() != Some(wanted)) else {
             return Ok(());
         };
-        (!may_read(call, &wanted, ALL, ALL)).then(|| {
+        (!may_read(call, &wanted, ALL, ALL).await).then(|| {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
             let why = format!(
                 "user {} must have \"get\" permission on all objects of the referenced paramKind (kind={}, apiVersion={})",
@@ -81,12 +81,11 @@ async fn refused_binding(
         reference.namespace.clone().unwrap_or_else(|| ALL.to_owned()),
     );
     let allowed = match &kind {
-        Some(kind) => may_read(call, kind, &namespace, &name),
-        None => call.core.rbac.allows(
-            &call.core.cache,
-            call.user,
-            &attributes(ALL, ALL, &namespace, &name),
-        ),
+        Some(kind) => may_read(call, kind, &namespace, &name).await,
+        None => {
+            let everything = attributes(ALL, ALL, &namespace, &name);
+            call.core.authorizers.allows(call.core, call.user, &everything).await
+        }
     };
     Ok((!allowed).then(|| {
         let why = format!(
@@ -108,7 +107,7 @@ fn attributes(group: &str, resource: &str, namespace: &str, name: &str) -> Attri
     }
 }
 
-fn may_read(call: Call<'_>, kind: &ParamKind, namespace: &str, name: &str) -> bool {
+async fn may_read(call: Call<'_>, kind: &ParamKind, namespace: &str, name: &str) -> bool {
     let attributes = match row_of(call.core, kind) {
         Some(row) => attributes(&row.group, &row.plural, namespace, name),
         None => {
@@ -117,5 +116,5 @@ fn may_read(call: Call<'_>, kind: &ParamKind, namespace: &str, name: &str) -> bo
             attributes(group, ALL, namespace, name)
         }
     };
-    call.core.rbac.allows(&call.core.cache, call.user, &attributes)
+    call.core.authorizers.allows(call.core, call.user, &attributes).await
 }

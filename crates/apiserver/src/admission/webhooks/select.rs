@@ -16,7 +16,7 @@ use super::Snapshots;
 use super::asked::{Asked, Operation};
 use super::configuration::{Hook, Phase};
 use super::forms::Forms;
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Question};
 use crate::core::{Call, Core};
 use crate::kinds;
 use crate::request::Origin;
@@ -312,9 +312,8 @@ impl cel::Authorizer for Authorizer<'_> {
                 BTreeMap::new()
             },
         };
-        let (rbac, cache) = (&self.core.rbac, &self.core.cache);
-        let allowed = rbac.allows(cache, &asker, &attributes);
-        let reason = rbac.reason(cache, &asker, &attributes).filter(|_| allowed);
-        cel::Decision { allowed, reason: reason.unwrap_or_default() }
+        let verdict =
+            self.core.authorizers.decide_now(self.core, Question::new(&asker, &attributes));
+        cel::Decision { allowed: verdict.is_allowed(), reason: verdict.reason }
     }
 }

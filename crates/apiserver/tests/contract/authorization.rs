@@ -1,0 +1,229 @@
+//! Authorizers that are configured, and those outside.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::webhook::{Reply, Webhook};
+
+use crate::server::Server;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+
+/// A review's answer.
+fn answer(review: &Value, allowed: bool, denied: bool, reason: &str) -> Reply {
+    Reply::Json(json!({"apiVersion": review["apiVersion"], "kind": "SubjectAccessReview",
+        "status": {"allowed": allowed, "denied": denied, "reason": reason}}))
+}
+
+/// Allows ann everything, denies deletions of secrets, and has no opinion about the rest.
+fn judge(review: &Value) -> Reply {
+    let (spec, asked) = (&review["spec"], &review["spec"]["resourceAttributes"]);
+    if asked["resource"] == "secrets" && asked["verb"] == "delete" {
+        return answer(review, false, true, "secrets stay");
+    }
+    answer(review, spec["user"] == "ann", false, "")
+}
+
+struct Setup {
+    folder: tempfile::TempDir,
+    webhook: Webhook,
+}
+
+impl Setup {
+    async fn new() -> Self {
+        let webhook = Webhook::start("127.0.0.1", &["127.0.0.1"], judge).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let text = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "w", "cluster": {"server": format!("https://127.0.0.1:{}/authorize", webhook.port),
+                "certificate-authority-data": webhook.ca_bundle()}}],
+            "users": [], "contexts": [{"name": "c", "context": {"cluster": "w", "user": ""}}]});
+        std::fs::write(folder.path().join("webhook.yaml"), text.to_string()).unwrap();
+        Self { folder, webhook }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    /// The section of the webhook.
+    fn section(&self, more: &str) -> String {
+        format!(
+            "{{type: Webhook, name: outside, webhook: {{timeout: 1s, subjectAccessReviewVersion: v1, \
+             connectionInfo: {{type: KubeConfigFile, kubeConfigFile: {}}}, {more}}}}}",
+            self.path("webhook.yaml")
+        )
+    }
+
+    /// Writes a configuration; the flag that names it.
+    fn configure(&self, sections: &[&str]) -> String {
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\nauthorizers: [{}]\n",
+            sections.join(", ")
+        );
+        std::fs::write(self.path("next"), text).unwrap();
+        std::fs::rename(self.path("next"), self.path("authorization.yaml")).unwrap();
+        format!("--authorization-config={}", self.path("authorization.yaml"))
+    }
+}
+
+/// A way to fail, by a name.
+type Named = (&'static str, fn(&Value) -> Reply);
+
+const RBAC: &str = "{type: RBAC, name: rbac}";
+const NODE: &str = "{type: Node, name: node}";
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let waited = tokio::time::timeout(testkit::wait::TIMEOUT, waiting).await;
+    assert!(waited.is_ok(), "waited in vain for {what}");
+}
+
+#[tokio::test]
+async fn the_first_authorizer_with_an_opinion_decides() {
+    let setup = Setup::new().await;
+    let section = setup.section("failurePolicy: NoOpinion");
+    let flag = setup.configure(&[NODE, &section, RBAC]);
+    let server = Server::start_with(&[&flag]).await;
+    let (ann, bob) = (server.rest_as("ann", &["team"]), server.rest_as("bob", &[]));
+    ann.get(&format!("{MAPS}?labelSelector=a%3Db,c&fieldSelector=metadata.name%3Dm"))
+        .await
+        .expect(200);
+    let asked = setup.webhook.requests.lock().last().unwrap()["spec"].clone();
+    let expected = json!({"user": "ann", "groups": ["team", "system:authenticated"],
+        "resourceAttributes": {"namespace": "default", "verb": "list", "version": "v1",
+            "resource": "configmaps", "name": "m",
+            "fieldSelector": {"requirements": [{"key": "metadata.name", "operator": "In", "values": ["m"]}]},
+            "labelSelector": {"requirements": [{"key": "c", "operator": "Exists"}, {"key": "a", "operator": "In", "values": ["b"]}]}}});
+    assert_eq!(asked, expected);
+    let refused = bob.get(MAPS).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "configmaps is forbidden: User \"bob\" cannot list resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    );
+    // RBAC is asked after it, and a denial is final.
+    let admin = server.admin();
+    let binding = json!({"metadata": {"name": "bob"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "name": "bob", "apiGroup": "rbac.authorization.k8s.io"}]});
+    admin
+        .post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)
+        .await
+        .expect(201);
+    until("the role", async || bob.get(MAPS).await.code == 200).await;
+    let secret = "/api/v1/namespaces/default/secrets/s";
+    let refused = bob.delete(secret).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "secrets \"s\" is forbidden: User \"bob\" cannot delete resource \"secrets\" in API group \"\" in the namespace \"default\": secrets stay"
+    );
+    // Impersonation is asked about as well; masters may do everything.
+    let headers = [("impersonate-user", "carl")];
+    assert_eq!(ann.ask("GET", MAPS, &headers, Vec::new()).await.code, 403, "carl may not");
+    assert_eq!(admin.delete(secret).await.code, 404);
+    // Reviews say the same.
+    let review = async |user: &str, verb: &str, resource: &str| {
+        let spec = json!({"user": user, "resourceAttributes": {"verb": verb, "resource": resource, "namespace": "default"}});
+        let body = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec});
+        admin.post(REVIEWS, &body).await.expect(201)["status"].clone()
+    };
+    assert_eq!(review("ann", "get", "pods").await, json!({"allowed": true}));
+    let denied = json!({"allowed": false, "denied": true, "reason": "secrets stay"});
+    assert_eq!(review("ann", "delete", "secrets").await, denied);
+    assert_eq!(review("zoe", "get", "pods").await["allowed"], false);
+    // An answer counts for a while.
+    let before = setup.webhook.requests.lock().len();
+    for _ in 0..5 {
+        ann.get("/api/v1/namespaces").await.expect(200);
+        assert_eq!(server.rest_as("zoe", &[]).get(MAPS).await.code, 403);
+    }
+    assert_eq!(setup.webhook.requests.lock().len(), before + 2);
+    let metrics = admin.get("/metrics").await.text;
+    let denied = "apiserver_authorization_decisions_total{decision=\"denied\",name=\"outside\",type=\"Webhook\"} 2";
+    assert!(metrics.contains(denied), "{metrics}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn conditions_choose_what_the_webhook_is_asked() {
+    let setup = Setup::new().await;
+    let conditions = "failurePolicy: Deny, matchConditionSubjectAccessReviewVersion: v1, matchConditions: [\
+        {expression: 'has(request.resourceAttributes)'}, {expression: 'request.resourceAttributes.resource == \"secrets\"'}]";
+    let flag = setup.configure(&[&setup.section(conditions), "{type: AlwaysAllow, name: all}"]);
+    let server = Server::start_with(&[&flag]).await;
+    let zoe = server.rest_as("zoe", &[]);
+    zoe.get(MAPS).await.expect(200);
+    zoe.get("/metrics").await;
+    assert_eq!(setup.webhook.requests.lock().len(), 0);
+    assert_eq!(zoe.delete("/api/v1/namespaces/default/secrets/s").await.code, 403);
+    assert_eq!(setup.webhook.requests.lock().len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_fails_allows_nothing() {
+    for (policy, others) in [("NoOpinion", 200), ("Deny", 403)] {
+        let setup = Setup::new().await;
+        let section = setup.section(&format!("failurePolicy: {policy}"));
+        let conditional = "{type: AlwaysAllow, name: all}";
+        let flag = setup.configure(&[&section, conditional]);
+        let server = Server::start_with(&[&flag]).await;
+        let zoe = server.rest_as("zoe", &[]);
+        let behaviours: [Named; 6] = [
+            ("a", |_| Reply::Status(403, "no")),
+            ("b", |_| Reply::Redirect),
+            ("c", |_| Reply::Long(4 << 20)),
+            ("d", |review| answer(review, true, true, "")),
+            ("e", |review| {
+                Reply::Json(json!({"apiVersion": "authorization.k8s.io/v1beta1",
+                "kind": "SubjectAccessReview", "spec": review["spec"], "status": {"allowed": true}}))
+            }),
+            ("f", |_| Reply::Hang),
+        ];
+        for (name, behaviour) in behaviours {
+            setup.webhook.behave(behaviour);
+            let code = zoe.get(&format!("/api/v1/namespaces/{name}/configmaps")).await.code;
+            assert_eq!(code, others, "{policy} {name}");
+        }
+        // Others than those who need it do not wait.
+        let begun = clock::instant();
+        server.admin().get("/api/v1/namespaces").await.expect(200);
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn changes_of_the_file_are_used() {
+    let setup = Setup::new().await;
+    let flag = setup.configure(&[NODE, RBAC]);
+    let server = Server::start_with(&[&flag]).await;
+    let zoe = server.rest_as("zoe", &[]);
+    assert_eq!(zoe.get(MAPS).await.code, 403);
+    setup.configure(&["{type: AlwaysAllow, name: all}"]);
+    until("the change", async || zoe.get(MAPS).await.code == 200).await;
+    setup.configure(&[]);
+    setup.configure(&["{type: AlwaysDeny, name: none}"]);
+    until("the change", async || zoe.get(MAPS).await.code == 403).await;
+    let refused = zoe.get(MAPS).await.expect(403);
+    assert!(refused["message"].as_str().unwrap().ends_with(": Everything is forbidden."));
+    server.stop().await;
+    let why = "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined";
+    let refusal = Server::refusal(&[&flag, "--authorization-mode=RBAC"]).await;
+    assert!(refusal.contains(why), "{refusal}");
+    let refusal = Server::refusal(&["--authorization-mode=Webhook"]).await;
+    assert!(refusal.contains("authorization config file not passed"), "{refusal}");
+    let refusal = Server::refusal(&["--authorization-mode=ABAC"]).await;
+    assert!(refusal.contains("authorization-mode \"ABAC\" is not a valid mode"), "{refusal}");
+    // The flags of a webhook, in the older version of reviews.
+    let file = format!("--authorization-webhook-config-file={}", setup.path("webhook.yaml"));
+    let server = Server::start_with(&["--authorization-mode=RBAC,Webhook", &file]).await;
+    server.rest_as("ann", &[]).get(MAPS).await.expect(200);
+    let review = setup.webhook.requests.lock().last().unwrap().clone();
+    assert_eq!(review["apiVersion"], "authorization.k8s.io/v1beta1");
+    assert_eq!(review["spec"]["group"], json!(["system:authenticated"]));
+    server.stop().await;
+}
