@@ -63,6 +63,8 @@ mod server;
 mod services;
 #[path = "contract/shared.rs"]
 mod shared;
+#[path = "contract/signing_requests.rs"]
+mod signing_requests;
 #[path = "contract/streams.rs"]
 mod streams;
 #[path = "contract/warnings.rs"]
