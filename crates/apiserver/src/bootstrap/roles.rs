@@ -122,7 +122,7 @@ pub(super) fn rule(groups: &str, resources: &str, verbs: &str) -> PolicyRule {
 }
 
 /// A rule for objects of certain names.
-fn named(groups: &str, resources: &str, names: &str, verbs: &str) -> PolicyRule {
+pub(super) fn named(groups: &str, resources: &str, names: &str, verbs: &str) -> PolicyRule {
     PolicyRule { resource_names: Some(list(names)), ..rule(groups, resources, verbs) }
 }
 

@@ -208,6 +208,9 @@ impl Builder<'_> {
         process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
         process.push("--node-cidr-mask-size", "24");
         process.push("--root-ca-file", &self.pki("ca.crt"));
+        process.push("--cluster-signing-cert-file", &self.pki("ca.crt"));
+        process.push("--cluster-signing-key-file", &self.pki("ca.key"));
+        process.push("--approve-kubelet-serving-certificates", "true");
         process.push("--leader-elect", "false");
         process.push("--service-cluster-ip-range", &self.options.service_cidr.to_string());
         let source = match self.options.load_balancer_addresses {

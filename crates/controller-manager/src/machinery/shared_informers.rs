@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -77,6 +78,7 @@ informers! {
     persistent_volume_claims: PersistentVolumeClaim, none, keep;
     storage_classes: StorageClass, none, keep;
     cluster_roles: ClusterRole, none, keep;
+    certificate_signing_requests: CertificateSigningRequest, none, keep;
 }
 
 fn none<K>(_: &K) -> Vec<String> {
