@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
+use rpc::incoming::ServerPem;
 use rpc::tls::KeyPair;
 use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
@@ -20,13 +21,13 @@ use crate::config::Config;
 use crate::core::Core;
 use crate::definitions;
 use crate::inflight::Inflight;
-use crate::kubelet::{KubeletTls, Kubelets};
+use crate::kubelet::{self, KubeletTls, Kubelets};
 use crate::metrics::Metrics;
 use crate::paths::StoreProbe;
 use crate::pipeline::Pipelines;
 use crate::resource_metrics::Sampler;
 use crate::scheduler::Schedulers;
-use crate::server::{self, Running, Tls};
+use crate::server::{self, CurrentTls, Running, Tls};
 use crate::webhook::Webhooks;
 
 /// Starts the server and returns once it serves.
@@ -34,17 +35,13 @@ use crate::webhook::Webhooks;
 /// # Errors
 /// When a file cannot be read, the store cannot be reached, or the port cannot be bound.
 pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let tls = Tls {
-        certificate_pem: read(&config.tls_cert_file)?,
-        key_pem: read(&config.tls_private_key_file)?,
-        client_ca_pem: read(&config.client_ca_file)?,
-    };
+    let tls = serving_tls(config, &shutdown)?;
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
     let clock = clock::system();
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
     let (admission, tokens) = (admission(config)?, tokens(config)?);
-    let kubelet_tls = kubelet_tls(config)?;
+    let kubelet_tls = kubelet_tls(config, &shutdown)?;
     let core = Arc::new_cyclic(|itself| Core {
         cache: Cache::start(store.clone(), config.watch_cache_bytes(), shutdown.clone()),
         allocator: Allocator::new(
@@ -75,7 +72,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     });
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
-    bootstrap::authentication::reconcile(&core, &tls.client_ca_pem)
+    bootstrap::authentication::keep(&core, tls.clone(), shutdown.clone())
         .await
         .context("cannot write how extension servers authenticate")?;
     let own = Advertised { address: core.advertised.ip(), port: core.advertised.port() };
@@ -179,15 +176,37 @@ fn tokens(config: &Config) -> anyhow::Result<Option<ServiceAccountTokens>> {
     Ok(Some(tokens))
 }
 
-fn kubelet_tls(config: &Config) -> anyhow::Result<KubeletTls> {
-    let key_pair = match (&config.kubelet_client_certificate, &config.kubelet_client_key) {
-        (Some(certificate), Some(key)) => {
-            Some(KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? })
-        }
-        _ => None,
+/// The certificates of the port, which may be replaced while it serves.
+fn serving_tls(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<CurrentTls> {
+    let (certificate, key, authority) = (
+        config.tls_cert_file.clone(),
+        config.tls_private_key_file.clone(),
+        config.client_ca_file.clone(),
+    );
+    let paths = [certificate.clone(), key.clone(), authority.clone()];
+    let tls = move || {
+        let pair = KeyPair { certificate_pem: read(&certificate)?, key_pem: read(&key)? };
+        Tls::new(ServerPem { pair, client_ca_pem: read(&authority)? })
     };
-    let ca_pem = config.kubelet_certificate_authority.as_deref().map(read).transpose()?;
-    Ok(KubeletTls { ca_pem, key_pair })
+    runtime::files::follow(&paths, tls, shutdown.clone())
+}
+
+fn kubelet_tls(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<kubelet::CurrentTls> {
+    let pair = config.kubelet_client_certificate.clone().zip(config.kubelet_client_key.clone());
+    let authority = config.kubelet_certificate_authority.clone();
+    let of_pair = pair.clone().into_iter().flat_map(|(certificate, key)| [certificate, key]);
+    let paths: Vec<_> = of_pair.chain(authority.clone()).collect();
+    let tls = move || {
+        let pair = pair.as_ref().map(|(certificate, key)| -> anyhow::Result<_> {
+            Ok(KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? })
+        });
+        let ca_pem = authority.as_deref().map(read).transpose()?;
+        Ok(KubeletTls { ca_pem, key_pair: pair.transpose()? })
+    };
+    runtime::files::follow(&paths, tls, shutdown.clone())
 }
 
 /// The address at which others reach this machine: the configured one, or that of the default

@@ -20,11 +20,11 @@
 //! or restart policies: it takes plain structs, and each of its operations may be repeated after a
 //! crash.
 
+mod certificates;
 pub mod cgroup;
 pub mod config;
 pub mod containers;
 mod devices;
-mod directory_watch;
 mod events;
 pub mod image;
 pub mod logs;

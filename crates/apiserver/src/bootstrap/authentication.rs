@@ -5,12 +5,16 @@
 //! such a proxy (`requestheader-client-ca-file`), without which its headers prove nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::ApiError;
 use k8s_openapi::api::core::v1::ConfigMap;
 
+use tokio_util::sync::CancellationToken;
+
 use super::create_or_complete;
 use crate::core::Core;
+use crate::server::CurrentTls;
 
 const CLIENT_CA: &str = "client-ca-file";
 /// Lists as JSON.
@@ -22,11 +26,39 @@ const HEADERS: &[(&str, &str)] = &[
     ("requestheader-extra-headers-prefix", r#"["X-Remote-Extra-"]"#),
 ];
 
+/// Writes the ConfigMap, and again when the authority is replaced.
+///
+/// # Errors
+/// When the store fails the first time.
+pub async fn keep(
+    core: &Arc<Core>,
+    mut tls: CurrentTls,
+    shutdown: CancellationToken,
+) -> Result<(), ApiError> {
+    let authority = |tls: &mut CurrentTls| tls.borrow_and_update().pem.client_ca_pem.clone();
+    let first = authority(&mut tls);
+    reconcile(core, &first).await?;
+    let core = core.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                changed = tls.changed() => if changed.is_err() { return },
+                () = shutdown.cancelled() => return,
+            }
+            let now = authority(&mut tls);
+            if let Err(error) = reconcile(&core, &now).await {
+                tracing::warn!(%error, "cannot write how extension servers authenticate");
+            }
+        }
+    });
+    Ok(())
+}
+
 /// Creates the ConfigMap, or adds what it lacks: another apiserver may trust another authority.
 ///
 /// # Errors
 /// When the store fails.
-pub async fn reconcile(core: &Core, client_ca_pem: &[u8]) -> Result<(), ApiError> {
+async fn reconcile(core: &Core, client_ca_pem: &[u8]) -> Result<(), ApiError> {
     let authority = String::from_utf8_lossy(client_ca_pem).into_owned();
     let mut wanted = ConfigMap { data: Some(data(authority)), ..ConfigMap::default() };
     wanted.metadata.name = Some("extension-apiserver-authentication".to_owned());

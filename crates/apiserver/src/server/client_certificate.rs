@@ -19,7 +19,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
-    RootCertStore, ServerConnection, SignatureScheme,
+    RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -56,21 +56,29 @@ impl ClientCertificates {
         Ok(Self(Arc::new(Authorities { webpki, roots, algorithms })))
     }
 
-    /// The client of a connection.
-    pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Peer {
-        let chain = session.peer_certificates().unwrap_or_default();
+    /// The client of a connection, which has presented a chain.
+    pub fn peer(&self, chain: Arc<[CertificateDer<'static>]>, now: Timestamp) -> Peer {
+        let (certificate, identity) = self.identify(&chain, now);
+        Peer { certificate, identity, chain, checked_by: self.clone() }
+    }
+
+    fn identify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> (ClientCertificate, Option<CertificateIdentity>) {
         let Some((own, intermediates)) = chain.split_first() else {
-            return Peer { certificate: ClientCertificate::Absent, identity: None };
+            return (ClientCertificate::Absent, None);
         };
         match self.0.identify(own, intermediates, now) {
             Ok(identity) => {
                 let (name, groups) = (identity.name.clone(), identity.groups.clone());
                 let user = Arc::new(User::authenticated(name, groups));
-                Peer { certificate: ClientCertificate::Valid(user), identity: Some(identity) }
+                (ClientCertificate::Valid(user), Some(identity))
             }
             Err(reason) => {
                 tracing::debug!(reason, "client certificate refused");
-                Peer { certificate: ClientCertificate::Invalid(reason.into()), identity: None }
+                (ClientCertificate::Invalid(reason.into()), None)
             }
         }
     }
@@ -150,14 +158,24 @@ const UNKNOWN_AUTHORITY: &str = "it is signed by an unknown authority";
 const BAD_SIGNATURE: &str = "its signature does not match";
 
 /// The client of a connection, as long as its certificate is valid.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Peer {
     certificate: ClientCertificate,
     /// Of a valid certificate.
     identity: Option<CertificateIdentity>,
+    chain: Arc<[CertificateDer<'static>]>,
+    checked_by: ClientCertificates,
 }
 
 impl Peer {
+    /// Verifies the certificate again if the authorities have been replaced.
+    pub fn recheck(&mut self, now_trusted: &ClientCertificates, now: Timestamp) {
+        if !Arc::ptr_eq(&self.checked_by.0, &now_trusted.0) {
+            (self.certificate, self.identity) = now_trusted.identify(&self.chain, now);
+            self.checked_by = now_trusted.clone();
+        }
+    }
+
     /// What the certificate proves now: a connection may outlive it.
     pub fn at(&self, now: Timestamp) -> ClientCertificate {
         match &self.identity {

@@ -18,9 +18,9 @@ use runtime::errors::cause_chain;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::directory_watch::Watch;
 use crate::pod::pod_ext::PodExt;
 use manifest::ManifestError;
+use runtime::directory_watch::Watch;
 
 pub use manifest::{FILE, HASH, SOURCE};
 

@@ -1,5 +1,5 @@
-//! Waiting for a directory to change, by inotify: for logs to grow, and for the manifests of static
-//! pods.
+//! Waiting for a directory to change, by inotify: for logs to grow, for the manifests of static pods,
+//! and for certificates to be replaced.
 //!
 //! Most machines limit a user (including root) to 128 inotify instances, so all watches of a process
 //! share one, read by one thread. The thread is started with the first watch.
@@ -94,7 +94,7 @@ impl Hub {
 }
 
 /// A watch of one directory.
-pub(crate) struct Watch {
+pub struct Watch {
     hub: Arc<Hub>,
     descriptor: WatchDescriptor,
     changes: watch::Receiver<Changes>,
@@ -103,7 +103,10 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts watching. Do it before reading, so that no change is missed.
-    pub(crate) fn new(directory: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When there is no such directory, or the machine allows no further watches.
+    pub fn new(directory: &Path) -> io::Result<Self> {
         let hub = Hub::shared()?;
         let mut directories = hub.directories.lock();
         // A directory that is watched already gets the same descriptor.
@@ -118,7 +121,10 @@ impl Watch {
     }
 
     /// Waits until something has changed since the last call.
-    pub(crate) async fn changed(&mut self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When directories can no longer be watched.
+    pub async fn changed(&mut self) -> io::Result<()> {
         self.changes.changed().await.map_err(|_| io::ErrorKind::BrokenPipe)?;
         let closings = self.changes.borrow_and_update().closings;
         if closings != self.closings {
