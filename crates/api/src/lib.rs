@@ -13,7 +13,7 @@
 //!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what
 //!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand. [`webhook`]: how
 //!   webhooks are reached. [`metrics`]: the kinds of `metrics.k8s.io`. [`defaults`] of pods, and the objects that they refer to ([`references`]).
-//! - [`certificates`]: what certificate signing requests ask for; [`pem`].
+//! - [`certificates`]: what certificate signing requests ask for; [`pem`]; [`bootstrap_token`].
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -22,6 +22,7 @@
 
 pub mod address;
 pub mod apply;
+pub mod bootstrap_token;
 pub mod cel;
 pub mod certificates;
 pub mod custom;

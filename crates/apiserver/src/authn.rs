@@ -1,9 +1,10 @@
 //! Authentication: who a request is from.
 //!
 //! Client certificates are verified once per connection; verified ServiceAccount tokens are cached
-//! for a short time. Impersonation is resolved here and authorized by the caller's own rights.
+//! for a short time; bootstrap tokens ([`bootstrap`]) are looked up. Impersonation is resolved here and authorized by the caller's own rights.
 
 mod authenticate;
+pub mod bootstrap;
 mod credentials;
 mod token;
 

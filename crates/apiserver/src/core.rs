@@ -36,6 +36,8 @@ pub struct Core {
     pub admission: Admission,
     pub allocator: Allocator,
     pub tokens: Option<ServiceAccountTokens>,
+    /// Whether bootstrap tokens are accepted.
+    pub bootstrap_tokens: bool,
     /// Whether requests without credentials are those of the anonymous user.
     pub anonymous_auth: bool,
     /// Whether there are profiles of this process.

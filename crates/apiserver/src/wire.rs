@@ -55,6 +55,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         admission,
         tokens,
         anonymous_auth: config.anonymous_auth,
+        bootstrap_tokens: config.enable_bootstrap_token_auth,
         profiling: config.profiling,
         kubelets: Kubelets::new(kubelet_tls.clone()),
         sampler: Sampler::default(),

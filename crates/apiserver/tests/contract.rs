@@ -13,6 +13,8 @@ mod admission_webhooks;
 mod autoscalers;
 #[path = "contract/bad_input.rs"]
 mod bad_input;
+#[path = "contract/bootstrap_tokens.rs"]
+mod bootstrap_tokens;
 #[path = "contract/certificate_rotation.rs"]
 mod certificate_rotation;
 #[path = "contract/certificates.rs"]

@@ -69,7 +69,8 @@ pub struct Flags {
     #[arg(long, value_name = "FRACTION", default_value_t = 0.55, value_parser = fraction)]
     pub unhealthy_zone_threshold: f64,
 
-    /// The controllers to run: `*` for all, `NAME` for one, `-NAME` for all but one.
+    /// The controllers to run: `*` for all but token-cleaner-controller and
+    /// bootstrap-signer-controller, `NAME` for one, `-NAME` for all but one.
     #[arg(
         long,
         value_name = "NAMES",
@@ -239,7 +240,7 @@ impl Settings {
         let mut selected = false;
         for one in &self.controllers {
             match one.as_str() {
-                "*" => selected = true,
+                "*" => selected = !wire::ONLY_BY_NAME.contains(&name),
                 one if one == name => return true,
                 one if one.strip_prefix('-') == Some(name) => return false,
                 _ => {}

@@ -177,6 +177,8 @@ const CONTROLLERS: &[Row] = &[
     row("certificatesigningrequest-approving-controller", "certificate-controller", |wiring, _| controllers::certificates::approve::start(wiring)),
     row("certificatesigningrequest-cleaner-controller", "certificate-controller", |wiring, _| controllers::certificates::clean::start(wiring)),
     row("kubelet-serving-certificate-approver-controller", "kubelet-serving-certificate-approver", start_serving_approval),
+    row("token-cleaner-controller", "token-cleaner", |wiring, _| controllers::bootstrap::start_cleaner(wiring)),
+    row("bootstrap-signer-controller", "bootstrap-signer", |wiring, _| controllers::bootstrap::start_signer(wiring)),
     row("node-ipam-controller", "node-controller", start_node_ipam),
     row("replicaset-controller", "replicaset-controller", |wiring, _| controllers::replicaset::start::<ReplicaSet>(wiring)),
     row("replicationcontroller-controller", "replication-controller", |wiring, _| controllers::replicaset::start::<ReplicationController>(wiring)),
@@ -206,6 +208,9 @@ const CONTROLLERS: &[Row] = &[
     row("garbage-collector-controller", "generic-garbage-collector", start_garbage_collector),
     row("namespace-controller", "namespace-controller", start_namespaces),
 ];
+
+/// Controllers that `*` does not select, as upstream.
+pub const ONLY_BY_NAME: &[&str] = &["token-cleaner-controller", "bootstrap-signer-controller"];
 
 /// Namespace of the controllers' ServiceAccounts.
 const ACCOUNTS: &str = "kube-system";

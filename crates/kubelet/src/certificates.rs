@@ -76,6 +76,17 @@ pub fn client_pair(flags: &Flags) -> Option<KeyPair> {
     preferred(store(flags, CLIENT).current(), configured, clock::now())
 }
 
+/// The certificate that the kubelet serves with now; `None` if it has signed it itself.
+pub fn serving_pair(flags: &Flags) -> Option<KeyPair> {
+    let given = flags.tls_cert_file.as_ref().zip(flags.tls_private_key_file.as_ref());
+    let given = given.and_then(|(certificate, key)| {
+        let (certificate_pem, key_pem) =
+            (std::fs::read(certificate).ok()?, std::fs::read(key).ok()?);
+        Some(KeyPair { certificate_pem, key_pem })
+    });
+    preferred(store(flags, SERVER).current(), given, clock::now())
+}
+
 /// What the kubelet serves with: the newest of what was issued to it and what it was given, or a
 /// certificate that nobody vouches for.
 ///

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use client::Client;
 use client::leader::Election;
 use runtime::health::{self, Health};
 use scheduler::{drive, serve};

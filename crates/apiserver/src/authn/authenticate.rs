@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::ApiError;
 use tower::Service;
 
+use super::bootstrap;
 use crate::authz::{Attributes, impersonation_attributes};
 use crate::core::Core;
 use crate::request::Request;
@@ -59,6 +60,9 @@ async fn own_user(core: &Core, credentials: &Credentials) -> Result<Arc<User>, A
     match (&credentials.certificate, &credentials.bearer) {
         (ClientCertificate::Valid(user), _) => Ok(user.clone()),
         (certificate, Some(token)) => {
+            if let Some(user) = bootstrap::authenticate(core, token) {
+                return Ok(user);
+            }
             let tokens = core.tokens.as_ref().ok_or_else(|| refusal(certificate))?;
             tokens.authenticate(core, token).await.map_err(|error| {
                 tracing::debug!(%error, "bearer token refused");

@@ -15,6 +15,7 @@ use k8s_openapi::api::authorization::v1::{
 use k8s_openapi::api::core::v1::Binding;
 
 use super::{admitted, binding, json};
+use crate::authn::bootstrap;
 use crate::authz::Attributes;
 use crate::core::Call;
 use crate::request::{Request, Target, Verb};
@@ -113,7 +114,18 @@ async fn token_review(call: Call<'_>, mut review: TokenReview) -> Result<Respons
         Some(tokens) => tokens.check(call.core, &review.spec.token, &audiences).await.ok(),
         None => None,
     };
+    // A bootstrap token is for the apiserver alone.
+    let own = call.core.tokens.as_ref().map(|tokens| tokens.issuer().to_owned());
+    let own = own.filter(|own| audiences.is_empty() || audiences.contains(own));
+    let bootstrap = bootstrap::authenticate(call.core, &review.spec.token)
+        .filter(|_| audiences.is_empty() || own.is_some());
     let status = match checked {
+        None if bootstrap.is_some() => TokenReviewStatus {
+            authenticated: Some(true),
+            user: bootstrap.as_deref().map(info),
+            audiences: Some(own.into_iter().collect()),
+            error: None,
+        },
         Some(checked) => TokenReviewStatus {
             authenticated: Some(true),
             user: Some(info(&checked.1)),

@@ -246,6 +246,8 @@ impl Builder<'_> {
         process.push("--port", "10250");
         process.push("--tls-cert-file", &pki("kubelet-server.crt"));
         process.push("--tls-private-key-file", &pki("kubelet-server.key"));
+        process.push("--rotate-certificates", "true");
+        process.push("--rotate-server-certificates", "true");
         process.push("--client-ca-file", &self.pki("ca.crt"));
         process.push("--cluster-dns", &self.options.cluster_dns().to_string());
         process.push("--cluster-domain", "cluster.local");

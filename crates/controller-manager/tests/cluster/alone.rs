@@ -46,6 +46,12 @@ const CASES: &[Case] = &[
     Case { flags: &["kubelet-serving-certificate-approver-controller", "--approve-kubelet-serving-certificates"], kind: SIGNING, done: |all| {
         all["serving"]["status"]["conditions"][0]["type"] == "Approved" && all["foreign"]["status"]["conditions"].is_null()
     } },
+    Case { flags: &["token-cleaner-controller"], kind: ("v1", "Secret"), done: |all| {
+        all.contains_key("bootstrap-token-abcdef") && !all.contains_key("bootstrap-token-past00")
+    } },
+    Case { flags: &["bootstrap-signer-controller"], kind: ("v1", "ConfigMap"), done: |all| {
+        all["cluster-info"]["data"]["jws-kubeconfig-abcdef"].is_string()
+    } },
     Case { flags: &["node-ipam-controller"], kind: ("v1", "Node"), done: |all| all.values().all(|node| node["spec"]["podCIDR"].is_string()) },
     Case { flags: &["replicaset-controller"], kind: ("apps/v1", "ReplicaSet"), done: |all| all["set"]["status"]["replicas"] == 1 },
     Case { flags: &["replicationcontroller-controller"], kind: ("v1", "ReplicationController"), done: |all| all["old"]["status"]["replicas"] == 1 },
@@ -291,6 +297,23 @@ async fn prepare(plane: &Plane, controller: &str) -> anyhow::Result<()> {
             let old = ask(plane, "old", "new", &[]).await?;
             deny(plane, old).await
         }
+        "token-cleaner-controller" => {
+            let token = |id: &str, expiration: &str| {
+                json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+                    "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
+                    "stringData": {"token-id": id, "token-secret": "0123456789abcdef",
+                        "usage-bootstrap-signing": "true", "expiration": expiration}})
+            };
+            let tokens =
+                [token("past00", "2020-01-01T00:00:00Z"), token("abcdef", "2220-01-01T00:00:00Z")];
+            create(plane, &tokens).await?;
+            create(
+                plane,
+                &[json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"kubeconfig": "x"},
+                "metadata": {"name": "cluster-info", "namespace": "kube-public"}})],
+            )
+            .await
+        }
         "kubelet-serving-certificate-approver-controller" => {
             let addresses = json!([{"type": "InternalIP", "address": "192.0.2.7"}]);
             patch(
@@ -376,8 +399,13 @@ async fn happen(plane: &Plane, controller: &str, attempt: u32) -> anyhow::Result
 
 async fn done(plane: &Plane, case: &Case) -> anyhow::Result<()> {
     let row = api::kind::by_kind(case.kind.0, case.kind.1).context("the kind is served")?;
+    let namespace = match case.flags[0] {
+        "token-cleaner-controller" => "kube-system",
+        "bootstrap-signer-controller" => "kube-public",
+        _ => "default",
+    };
     let request =
-        pb::ListRequest { target: Some(target(row, "default", "", "")), ..Default::default() };
+        pb::ListRequest { target: Some(target(row, namespace, "", "")), ..Default::default() };
     let (items, _) = plane.client.list_objects(request).await?;
     let mut all = BTreeMap::new();
     for item in items {

@@ -45,7 +45,7 @@ pub fn start(client: &Client, clock: &SharedClock, flags: &Flags, shutdown: &Can
     }
     if flags.rotate_server_certificates {
         let rotation = rotation(super::SERVER, Some(flags.node_ip));
-        let current = rotation.store.current();
+        let current = super::serving_pair(flags);
         tokio::spawn(rotation.run(current, shutdown.clone()));
     }
 }

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use crate::discovery::Resources;
 use crate::request::Connection;
-use crate::request::failure::usage;
 use crate::request::manifest::FilenameOptions;
 use crate::request::selection::{ObjectReference, Selection};
 
@@ -64,12 +63,12 @@ const DENIAL: Decision = Decision {
 };
 
 pub async fn run(args: Args, connection: &Connection) -> anyhow::Result<ExitCode> {
-    let (requests, decision, verb) = match args.command {
-        Decide::Approve(requests) => (requests, APPROVAL, "certificate approve"),
-        Decide::Deny(requests) => (requests, DENIAL, "certificate deny"),
+    let (requests, decision) = match args.command {
+        Decide::Approve(requests) => (requests, APPROVAL),
+        Decide::Deny(requests) => (requests, DENIAL),
     };
     if requests.names.is_empty() && requests.files.is_empty() {
-        return Err(usage(verb, "one or more CSRs must be specified as <name> or -f <filename>"));
+        anyhow::bail!("one or more CSRs must be specified as <name> or -f <filename>");
     }
     let client = connection.client()?;
     let resources = Resources::discover(&client).await?;
