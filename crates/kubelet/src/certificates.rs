@@ -2,7 +2,7 @@
 //! connect to it. They are requested from the cluster, and written to files that whoever uses them
 //! follows, so that a new one is in force without a restart.
 
-pub mod bootstrap;
+mod bootstrap;
 mod request;
 pub mod rotation;
 mod store;
@@ -20,12 +20,16 @@ use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::config::Flags;
+use crate::volume::mount::make_directory;
 use crate::wire::read_pem;
 pub use store::Store;
 
 /// What a certificate is for: the name of its files.
 pub const CLIENT: &str = "kubelet-client";
 pub const SERVER: &str = "kubelet-server";
+
+/// Mode of the directory of keys.
+const PRIVATE_MODE: u32 = 0o700;
 
 /// The certificates that the kubelet has been issued.
 pub fn store(flags: &Flags, name: &'static str) -> Store {
@@ -49,12 +53,15 @@ fn preferred(one: Option<KeyPair>, other: Option<KeyPair>, now: Timestamp) -> Op
     one.into_iter().chain(other).max_by_key(rank)
 }
 
-/// A connection to the apiserver with the newest certificate there is: the kubeconfig's, or one that
-/// was issued since.
+/// Connections to the apiserver with the newest certificate there is: the kubeconfig's, or one that
+/// was issued since; the first one is asked for now. The second connection is for watches of single
+/// objects: they are many and long-lived, and must not use up the streams of the first.
 ///
 /// # Errors
 /// When the kubeconfig cannot be read, or has no certificate that can be used.
-pub fn connect(flags: &Flags, shutdown: &CancellationToken) -> anyhow::Result<[Client; 2]> {
+pub async fn connect(flags: &Flags, shutdown: &CancellationToken) -> anyhow::Result<[Client; 2]> {
+    make_directory(&flags.certificates(), PRIVATE_MODE)?;
+    bootstrap::ensure(flags, shutdown).await?;
     let config = Config::from_file(&flags.kubeconfig, None).context("read --kubeconfig")?;
     let store = store(flags, CLIENT);
     let mut paths = Config::files(&flags.kubeconfig)?;

@@ -55,11 +55,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         let served = health::serve(address, health.clone(), shutdown.clone()).await;
         served.with_context(|| format!("serve health on {address}"))?;
     }
-    make_directory(&flags.certificates(), PRIVATE_MODE)?;
-    certificates::bootstrap::ensure(&flags, &shutdown).await?;
-    let [client, watching] = certificates::connect(&flags, &shutdown)?;
-    // Watches of single objects are many and long-lived: they must not use up the streams of the
-    // connection that everything else uses.
+    let [client, watching] = certificates::connect(&flags, &shutdown).await?;
     let objects = Objects::new(&watching);
 
     let cgroups = Cgroups::detect(&flags.cgroup_root)?;
@@ -114,8 +110,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let workers = tokio::spawn(workers.run(shutdown.clone()));
     node_sender.send_replace(Arc::new(registered(&client, &flags, &shutdown).await?));
 
-    let serving = certificates::serving(&flags, &shutdown).context("set up the server")?;
-    let parts = ServerParts::new(&context, &pods, &flags, serving)?;
+    let pem = certificates::serving(&flags, &shutdown).context("set up the server")?;
+    let parts = ServerParts::new(&context, &pods, &flags, pem)?;
     let port = server::start(parts, shutdown.clone()).await.context("start the server")?;
     certificates::rotation::start(&client, &clock, &flags, &shutdown);
     tokio::spawn(context.volumes.clone().follow(shutdown.clone()));
