@@ -114,7 +114,7 @@ mod tests {
             move || Ok(std::fs::read_to_string(&path)?.trim().parse::<u32>()?)
         };
         let stop = CancellationToken::new();
-        let mut value = follow(&[path.clone()], read, stop.clone()).unwrap();
+        let mut value = follow(std::slice::from_ref(&path), read, stop.clone()).unwrap();
         assert_eq!(**value.borrow_and_update(), 1);
         write("none");
         write("2");
