@@ -1,6 +1,8 @@
 //! What a node does for its pods: environment, volumes, probes, start order, termination; and that
 //! none of it depends on the kubelet or containerd staying alive.
 
+#[path = "kubelet/certificates.rs"]
+mod certificates;
 #[path = "kubelet/devices.rs"]
 mod devices;
 #[path = "kubelet/image_volumes.rs"]
@@ -23,6 +25,9 @@ mod user_namespaces;
 mod volumes;
 
 use anyhow::{Context, ensure};
+use certificates::{
+    a_kubelet_renews_its_certificates, requests_are_approved_and_denied_by_both_tools,
+};
 use client::{Api, DeleteOptions, PatchKind};
 use devices::devices_of_a_plugin_are_given_to_pods;
 use image_volumes::an_image_is_mounted_as_a_volume;
@@ -60,6 +65,8 @@ fn main() -> ExitCode {
         &["busybox", "testserver-v1"],
         scenarios![
             a_node_reports_events_about_itself,
+            a_kubelet_renews_its_certificates,
+            requests_are_approved_and_denied_by_both_tools,
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,
             a_container_restarts_with_the_new_file_of_a_config_map,

@@ -271,10 +271,11 @@ macro_rules! kinds {
 use k8s_openapi::api::{
     admissionregistration::v1 as admission, apps::v1 as apps, authentication::v1 as authentication,
     authorization::v1 as authorization, autoscaling::v1 as autoscaling,
-    autoscaling::v2 as autoscaling_v2, batch::v1 as batch, coordination::v1 as coordination,
-    core::v1 as core, discovery::v1 as discovery, events::v1 as events,
-    flowcontrol::v1 as flowcontrol, networking::v1 as networking, node::v1 as node,
-    policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling, storage::v1 as storage,
+    autoscaling::v2 as autoscaling_v2, batch::v1 as batch, certificates::v1 as certificates,
+    coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
+    events::v1 as events, flowcontrol::v1 as flowcontrol, networking::v1 as networking,
+    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
+    storage::v1 as storage,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
@@ -316,6 +317,9 @@ kinds! {
         stored false; form true; }
     batch::Job { Namespaced "job" categories ["all"]; subresources ["status"]; selectable ["status.successful"]; }
     batch::CronJob { Namespaced "cronjob" short ["cj"]; categories ["all"]; subresources ["status"]; }
+    certificates::CertificateSigningRequest { Cluster "certificatesigningrequest" short ["csr"]; subresources ["status", "approval"];
+        selectable ["spec.signerName"]; }
+    certificates::ClusterTrustBundle { Cluster "clustertrustbundle" selectable ["spec.signerName"]; }
     coordination::Lease { Namespaced "lease" }
     discovery::EndpointSlice { Namespaced "endpointslice" }
     events::Event { Namespaced "event" short ["ev"];

@@ -13,6 +13,7 @@
 //!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what
 //!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand. [`webhook`]: how
 //!   webhooks are reached. [`metrics`]: the kinds of `metrics.k8s.io`. [`defaults`] of pods, and the objects that they refer to ([`references`]).
+//! - [`certificates`]: what certificate signing requests ask for; [`pem`]; [`bootstrap_token`].
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -21,7 +22,9 @@
 
 pub mod address;
 pub mod apply;
+pub mod bootstrap_token;
 pub mod cel;
+pub mod certificates;
 pub mod custom;
 pub mod defaults;
 pub mod duration;
@@ -34,6 +37,7 @@ pub mod metrics;
 pub mod names;
 pub mod object;
 pub mod options;
+pub mod pem;
 pub mod pod;
 pub mod protobuf;
 pub mod quantity;

@@ -3,11 +3,13 @@
 //!
 //! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
 //! `runtime_class`, `defaults` (tolerations, storage class, taints of new nodes), `priority`,
-//! `node` (NodeRestriction), [`pod_security`], `claim_resize` (PersistentVolumeClaimResize), and
+//! `node` (NodeRestriction), [`pod_security`], `claim_resize` (PersistentVolumeClaimResize),
+//! `certificates` (approval, signing, attestation), and
 //! `quota` (ResourceQuota), which the verbs call last. What administrators add comes after the
 //! built-in plugins of its phase: [`webhooks`] and [`policies`]. RBAC's escalation checks are in
 //! `authz`. A plugin knows the cache and the request.
 
+mod certificates;
 mod claim_resize;
 mod defaults;
 pub mod lifecycle;
@@ -123,6 +125,7 @@ impl Admission {
         if let Some(class) = object.downcast_ref::<PriorityClass>() {
             priority::check_class(call, class)?;
         }
+        certificates::check(call, object, old).await?;
         claim_resize::check(call, object, old).await?;
         authz::check_escalation(call, object, old).await?;
         policies::authorize::check(call, object, old).await?;

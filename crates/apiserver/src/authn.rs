@@ -1,10 +1,13 @@
 //! Authentication: who a request is from.
 //!
 //! Client certificates are verified once per connection; verified ServiceAccount tokens are cached
-//! for a short time. Tokens of other issuers are verified by the issuers' keys, and become users as the
-//! configuration says; what nobody knows is sent to a webhook, if there is one. Impersonation is resolved here and authorized by the caller's own rights.
+//! for a short time; bootstrap tokens ([`bootstrap`]) are looked up. Tokens of other issuers are
+//! verified by the issuers' keys, and become users as the configuration says; what nobody knows is
+//! sent to a webhook, if there is one. Impersonation is resolved here and authorized by the caller's
+//! own rights.
 
 mod authenticate;
+pub mod bootstrap;
 mod claims;
 mod configuration;
 mod credentials;

@@ -125,6 +125,18 @@ pub struct Config {
     )]
     pub profiling: bool,
 
+    /// Whether Secrets of type bootstrap.kubernetes.io/token in kube-system authenticate new nodes.
+    #[arg(
+        long,
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub enable_bootstrap_token_auth: bool,
+
     /// Key that signs ServiceAccount tokens (P-256, PKCS#8 PEM).
     #[arg(long)]
     pub service_account_signing_key_file: Option<PathBuf>,

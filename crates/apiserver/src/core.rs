@@ -47,6 +47,8 @@ pub struct Core {
     pub tokens: Option<ServiceAccountTokens>,
     /// Tokens of other issuers, and who may come without credentials.
     pub authentication: Arc<Authentication>,
+    /// Whether bootstrap tokens are accepted.
+    pub bootstrap_tokens: bool,
     /// Whether there are profiles of this process.
     pub profiling: bool,
     pub kubelets: Kubelets,

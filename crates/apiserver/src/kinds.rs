@@ -8,7 +8,9 @@
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
 mod api_service;
+mod certificate_signing_request;
 mod check;
+mod cluster_trust_bundle;
 pub mod columns;
 mod config_map;
 mod controller_revision;
@@ -52,6 +54,7 @@ mod secret;
 mod semantic;
 pub mod service;
 mod service_account;
+mod signer_name;
 mod stateful_set;
 mod status;
 mod storage_class;
@@ -71,12 +74,15 @@ use api::status::FieldError;
 use api::{Kind, KindRow};
 use jiff::Timestamp;
 
+use crate::user::User;
+
 pub(crate) use api::duration::human as human_duration;
 
 /// What a strategy may know of the request.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     pub now: Timestamp,
+    pub user: &'a User,
     /// `""` for the object itself, or `status`, `scale`, ...
     pub subresource: &'a str,
 }
@@ -145,6 +151,17 @@ pub trait Strategy: Send + Sync + 'static {
 
     fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
         Vec::new()
+    }
+
+    /// As [`validate_status_update`](Self::validate_status_update), for kinds whose subresources
+    /// have different rules.
+    fn validate_subresource_update(
+        &self,
+        new: &Self::Object,
+        old: &Self::Object,
+        _context: &Context<'_>,
+    ) -> Vec<FieldError> {
+        self.validate_status_update(new, old)
     }
 
     /// Warnings about what is valid but unlikely to be intended. `old`: on updates.
@@ -219,7 +236,12 @@ pub trait AnyStrategy: Send + Sync {
     fn validate(&self, object: &dyn Object) -> Vec<FieldError>;
     fn validate_create(&self, object: &dyn Object) -> Vec<FieldError>;
     fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
-    fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
+    fn validate_subresource_update(
+        &self,
+        new: &dyn Object,
+        old: &dyn Object,
+        context: &Context<'_>,
+    ) -> Vec<FieldError>;
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
     fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
     fn validate_name(&self, name: &str) -> Vec<String>;
@@ -268,8 +290,13 @@ impl<S: Strategy> AnyStrategy for S {
         Strategy::validate_update(self, typed(new), typed(old))
     }
 
-    fn validate_status_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {
-        Strategy::validate_status_update(self, typed(new), typed(old))
+    fn validate_subresource_update(
+        &self,
+        new: &dyn Object,
+        old: &dyn Object,
+        context: &Context<'_>,
+    ) -> Vec<FieldError> {
+        Strategy::validate_subresource_update(self, typed(new), typed(old), context)
     }
 
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
@@ -325,6 +352,8 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
 /// The strategy of every built-in kind that has objects; one line per kind.
 static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&api_service::Rules),
+    of(&certificate_signing_request::Rules),
+    of(&cluster_trust_bundle::Rules),
     of(&config_map::Rules),
     of(&controller_revision::Rules),
     of(&event::Rules),

@@ -1,11 +1,13 @@
 //! Channels to the nodes' kubelets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ApiError;
 use k8s_openapi::api::core::v1::Node;
 use rpc::kubelet_v1::kubelet_client::KubeletClient;
 use rpc::tls::{Dial, KeyPair};
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 /// How long an unused channel is kept.
@@ -17,20 +19,23 @@ const CHANNELS_MAX: u64 = 5_000;
 const DEFAULT_PORT: i32 = 10_250;
 
 /// How the apiserver authenticates to kubelets, and they to it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KubeletTls {
     pub ca_pem: Option<Vec<u8>>,
     pub key_pair: Option<KeyPair>,
 }
 
-/// Connects to kubelets; channels are kept while they are in use.
+/// What there is of it now.
+pub type CurrentTls = watch::Receiver<Arc<KubeletTls>>;
+
+/// Connects to kubelets; channels are kept while they are in use, and their certificate is current.
 pub struct Kubelets {
-    tls: KubeletTls,
-    channels: moka::sync::Cache<(String, String), Channel>,
+    tls: CurrentTls,
+    channels: moka::sync::Cache<(String, String), (Arc<KubeletTls>, Channel)>,
 }
 
 impl Kubelets {
-    pub fn new(tls: KubeletTls) -> Self {
+    pub fn new(tls: CurrentTls) -> Self {
         let channels = moka::sync::Cache::builder().max_capacity(CHANNELS_MAX).time_to_idle(IDLE);
         Self { tls, channels: channels.build() }
     }
@@ -51,7 +56,8 @@ impl Kubelets {
     /// 503 for a node without an address, or when the apiserver has no certificate for kubelets.
     pub fn channel(&self, node: &Node) -> Result<Channel, ApiError> {
         let name = node.metadata.name.clone().unwrap_or_default();
-        if self.tls.key_pair.is_none() {
+        let tls = self.tls.borrow().clone();
+        if tls.key_pair.is_none() {
             return Err(ApiError::service_unavailable(
                 "the apiserver has no certificate for kubelets (--kubelet-client-certificate)",
             ));
@@ -63,16 +69,16 @@ impl Kubelets {
             if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
         let key = (address.clone(), name.clone());
         match self.channels.get(&key) {
-            Some(channel) => Ok(channel),
-            None => {
+            Some((made_with, channel)) if Arc::ptr_eq(&made_with, &tls) => Ok(channel),
+            _ => {
                 let channel = rpc::tls::channel(&Dial {
                     url: format!("https://{address}"),
-                    ca_pem: self.tls.ca_pem.clone(),
-                    key_pair: self.tls.key_pair.clone(),
+                    ca_pem: tls.ca_pem.clone(),
+                    key_pair: tls.key_pair.clone(),
                     server_name: Some(name),
                 })
                 .map_err(ApiError::internal)?;
-                self.channels.insert(key, channel.clone());
+                self.channels.insert(key, (tls, channel.clone()));
                 Ok(channel)
             }
         }

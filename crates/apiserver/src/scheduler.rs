@@ -1,6 +1,7 @@
 //! Questions to the scheduler that leads. Its address is an annotation of its Lease, so that every
 //! apiserver finds it; the certificate proves that it is the scheduler.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{ApiError, Kind};
@@ -11,7 +12,7 @@ use rpc::tls::Dial;
 use tonic::transport::Channel;
 
 use crate::core::Core;
-use crate::kubelet::KubeletTls;
+use crate::kubelet::{CurrentTls, KubeletTls};
 
 /// The Lease of the scheduler, by its key.
 const LEASE: &str = "kube-system/kube-scheduler";
@@ -26,24 +27,25 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to schedulers, as the same client as to kubelets.
 pub struct Schedulers {
-    tls: KubeletTls,
-    channels: moka::sync::Cache<String, Channel>,
+    tls: CurrentTls,
+    channels: moka::sync::Cache<String, (Arc<KubeletTls>, Channel)>,
 }
 
 impl Schedulers {
-    pub fn new(tls: KubeletTls) -> Self {
+    pub fn new(tls: CurrentTls) -> Self {
         Self { tls, channels: moka::sync::Cache::builder().time_to_idle(IDLE).build() }
     }
 
     fn client(&self, address: &str) -> Result<SchedulerClient<Channel>, ApiError> {
-        let (Some(ca_pem), Some(key_pair)) = (&self.tls.ca_pem, &self.tls.key_pair) else {
+        let tls = self.tls.borrow().clone();
+        let (Some(ca_pem), Some(key_pair)) = (&tls.ca_pem, &tls.key_pair) else {
             return Err(ApiError::service_unavailable(
                 "the apiserver has no certificate for the scheduler (--kubelet-client-certificate)",
             ));
         };
         let channel = match self.channels.get(address) {
-            Some(channel) => channel,
-            None => {
+            Some((made_with, channel)) if Arc::ptr_eq(&made_with, &tls) => channel,
+            _ => {
                 let channel = rpc::tls::channel(&Dial {
                     url: format!("https://{address}"),
                     ca_pem: Some(ca_pem.clone()),
@@ -51,7 +53,7 @@ impl Schedulers {
                     server_name: Some(SERVER_NAME.to_owned()),
                 })
                 .map_err(ApiError::internal)?;
-                self.channels.insert(address.to_owned(), channel.clone());
+                self.channels.insert(address.to_owned(), (tls.clone(), channel.clone()));
                 channel
             }
         };

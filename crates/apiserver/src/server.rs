@@ -15,12 +15,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
+use rpc::incoming::ServerPem;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{SockRef, TcpKeepalive};
 use store::embedded::Embedded;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -65,14 +68,35 @@ const MAX_HEADER_BYTES: u32 = 64 << 10;
 /// gRPC's code for invalid credentials.
 const GRPC_UNAUTHENTICATED: &str = "16";
 
-/// The certificates and key of the port, in PEM.
+/// The certificates of the port, ready for use, and the PEM that they are from.
 pub struct Tls {
-    pub certificate_pem: Vec<u8>,
-    pub key_pem: Vec<u8>,
-    pub client_ca_pem: Vec<u8>,
+    pub pem: ServerPem,
     /// The authority of front proxies, in PEM, and the headers that they may send.
     pub proxies: Option<(Vec<u8>, RequestHeaders)>,
+    acceptor: TlsAcceptor,
+    certificates: ClientCertificates,
 }
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        let authority = |tls: &Self| tls.proxies.as_ref().map(|(pem, _)| pem.clone());
+        self.pem == other.pem && authority(self) == authority(other)
+    }
+}
+
+impl Tls {
+    /// # Errors
+    /// When something cannot be parsed, or certificate and key do not belong together.
+    pub fn new(pem: ServerPem, proxies: Option<(Vec<u8>, RequestHeaders)>) -> anyhow::Result<Self> {
+        let certificates = client_certificates(&pem.client_ca_pem, proxies.as_ref())?;
+        let config = server_config(&pem, certificates.clone())?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self { pem, proxies, acceptor, certificates })
+    }
+}
+
+/// The certificates that there are now.
+pub type CurrentTls = watch::Receiver<Arc<Tls>>;
 
 /// A running server.
 pub struct Running {
@@ -119,42 +143,46 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 /// When the certificates cannot be used.
 pub fn serve(
     listener: TcpListener,
-    tls: Tls,
+    tls: CurrentTls,
     core: Arc<Core>,
     pipelines: Pipelines,
     embedded: Option<Embedded>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<Running> {
-    let certificates = client_certificates(&tls)?;
-    let config = server_config(&tls, certificates.clone())?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
     let front_ends = FrontEnds {
-        certificates,
+        tls,
         rest: Rest::new(&pipelines, core.clone()),
         grpc: grpc::routes(&pipelines, core.clone()),
         gate: Gate::new(pipelines),
         core: core.clone(),
     };
     let address = listener.local_addr()?;
-    let accepting = tokio::spawn(accept(listener, acceptor, front_ends, shutdown));
+    let accepting = tokio::spawn(accept(listener, front_ends, shutdown));
     tracing::info!(%address, "serving");
     Ok(Running { address, accepting, core, embedded })
 }
 
-fn client_certificates(tls: &Tls) -> anyhow::Result<ClientCertificates> {
+fn client_certificates(
+    client_ca_pem: &[u8],
+    proxies: Option<&(Vec<u8>, RequestHeaders)>,
+) -> anyhow::Result<ClientCertificates> {
     let parse = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let roots = parse(&tls.client_ca_pem).context("cannot parse the client CA")?;
-    let proxies = tls.proxies.as_ref().map(|(pem, headers)| {
+    let roots = parse(client_ca_pem).context("cannot parse the client CA")?;
+    let proxies = proxies.map(|(pem, headers)| {
         let roots = parse(pem).context("cannot parse the front proxies' CA")?;
         anyhow::Ok((roots, headers.clone()))
     });
     ClientCertificates::new(roots, proxies.transpose()?)
 }
 
-fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<ServerConfig> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&tls.certificate_pem).collect();
+fn server_config(
+    pem: &ServerPem,
+    certificates: ClientCertificates,
+) -> anyhow::Result<ServerConfig> {
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(&pem.pair.certificate_pem).collect();
     let key =
-        PrivateKeyDer::from_pem_slice(&tls.key_pem).context("cannot parse the serving key")?;
+        PrivateKeyDer::from_pem_slice(&pem.pair.key_pem).context("cannot parse the serving key")?;
     let mut config = ServerConfig::builder()
         .with_client_cert_verifier(Arc::new(certificates))
         .with_single_cert(chain.context("cannot parse the serving certificate")?, key)?;
@@ -164,19 +192,14 @@ fn server_config(tls: &Tls, certificates: ClientCertificates) -> anyhow::Result<
 
 #[derive(Clone)]
 struct FrontEnds {
-    certificates: ClientCertificates,
+    tls: CurrentTls,
     rest: Rest,
     gate: Gate,
     grpc: Grpc,
     core: Arc<Core>,
 }
 
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    front_ends: FrontEnds,
-    shutdown: CancellationToken,
-) {
+async fn accept(listener: TcpListener, front_ends: FrontEnds, shutdown: CancellationToken) {
     let tasks = tokio_util::task::TaskTracker::new();
     let connections = Arc::new(Connections::default());
     loop {
@@ -188,13 +211,7 @@ async fn accept(
             Ok((stream, _)) => match connections.enter() {
                 Some(place) => {
                     let shutdown = shutdown.clone();
-                    tasks.spawn(connection(
-                        stream,
-                        place,
-                        acceptor.clone(),
-                        front_ends.clone(),
-                        shutdown,
-                    ));
+                    tasks.spawn(connection(stream, place, front_ends.clone(), shutdown));
                 }
                 None => tracing::debug!("refused a connection: too many are open"),
             },
@@ -213,7 +230,6 @@ async fn accept(
 async fn connection(
     stream: TcpStream,
     place: Place,
-    acceptor: TlsAcceptor,
     front_ends: FrontEnds,
     shutdown: CancellationToken,
 ) {
@@ -224,6 +240,7 @@ async fn connection(
         tracing::debug!(%error, "cannot set socket options");
     }
     let evicted = place.evicted.clone();
+    let acceptor = front_ends.tls.borrow().acceptor.clone();
     let handshake = tokio::select! {
         handshake = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)) => handshake,
         () = evicted.cancelled() => return tracing::debug!("closing a connection for newer ones"),
@@ -234,12 +251,14 @@ async fn connection(
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let activity = Activity::new(place);
-    let session = stream.get_ref().1;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let chain: Arc<[_]> = chain.iter().map(|one| one.clone().into_owned()).collect();
     let now = front_ends.core.clock.now();
-    let peer = front_ends.certificates.peer(session, now);
+    let peer = front_ends.certificates().peer(chain, now);
     if peer.is_proxy() || matches!(peer.at(now), ClientCertificate::Valid(_)) {
         activity.prove();
     }
+    let peer = Arc::new(Mutex::new(peer));
     let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
     let active = activity.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
@@ -250,8 +269,13 @@ async fn connection(
         }
         async move {
             let now = front_ends.core.clock.now();
+            let certificate = {
+                let mut peer = peer.lock();
+                // Whom the current authorities no longer vouch for is nobody.
+                peer.recheck(&front_ends.certificates(), now);
+                peer.of_request(request.headers(), now)
+            };
             let claims = request.headers().contains_key(AUTHORIZATION);
-            let certificate = peer.of_request(request.headers(), now);
             let response = front_ends.answer(request, certificate).await;
             // A browser's session shows its token as a subprotocol.
             let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
@@ -321,6 +345,10 @@ fn is_unauthenticated(response: &http::Response<Body>) -> bool {
 }
 
 impl FrontEnds {
+    fn certificates(&self) -> ClientCertificates {
+        self.tls.borrow().certificates.clone()
+    }
+
     async fn answer(
         mut self,
         mut request: http::Request<Incoming>,

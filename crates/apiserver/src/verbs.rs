@@ -34,7 +34,7 @@ pub(crate) fn answer(row: &KindRef, code: u16, version: Arc<Version>) -> ObjectA
 pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let row = call.row();
     // These are updates of the object, which the strategy restricts by subresource.
-    let own_door = ["", "status", "finalize", "ephemeralcontainers", "resize"];
+    let own_door = ["", "status", "finalize", "ephemeralcontainers", "resize", "approval"];
     if !own_door.contains(&call.target.subresource.as_str()) {
         return subresources::handle(call, request).await;
     }

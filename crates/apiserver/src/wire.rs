@@ -1,11 +1,12 @@
 //! Builds the server from the flags, its parts in the order of their dependencies.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use clock::SharedClock;
+use rpc::incoming::ServerPem;
 use rpc::tls::KeyPair;
 use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
@@ -16,7 +17,6 @@ use crate::aggregation::{self, Aggregator, Identity, RequestHeaders};
 use crate::allocate::Allocator;
 use crate::authn::{Authentication, ServiceAccountTokens, TokenConfig};
 use crate::authz::{Authorizers, Rbac};
-use crate::bootstrap::authentication::Trust;
 use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -25,13 +25,13 @@ use crate::definitions;
 use crate::encryption::Encryption;
 use crate::flowcontrol::{self, FlowControl};
 use crate::inflight::Inflight;
-use crate::kubelet::{KubeletTls, Kubelets};
+use crate::kubelet::{self, KubeletTls, Kubelets};
 use crate::metrics::Metrics;
 use crate::paths::StoreProbe;
 use crate::pipeline::Pipelines;
 use crate::resource_metrics::Sampler;
 use crate::scheduler::Schedulers;
-use crate::server::{self, Running, Tls};
+use crate::server::{self, CurrentTls, Running, Tls};
 use crate::webhook::Webhooks;
 
 /// The most seats that can be divided.
@@ -42,12 +42,7 @@ const SEATS_MAX: u32 = 1_000_000;
 /// # Errors
 /// When a file cannot be read, the store cannot be reached, or the port cannot be bound.
 pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Result<Running> {
-    let tls = Tls {
-        certificate_pem: read(&config.tls_cert_file)?,
-        key_pem: read(&config.tls_private_key_file)?,
-        client_ca_pem: read(&config.client_ca_file)?,
-        proxies: proxies(config)?,
-    };
+    let tls = serving_tls(config, &shutdown)?;
     let listener = server::bind(SocketAddr::new(config.bind_address, config.secure_port)).await?;
     let (store, embedded) = open_store(config, &shutdown).await?;
     let metrics = Metrics::default();
@@ -62,7 +57,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let authentication = Authentication::start(config, &shutdown).context("authentication")?;
     let authorizers = Authorizers::start(config, metrics.authorization.clone(), &shutdown)
         .context("authorization")?;
-    let kubelet_tls = kubelet_tls(config)?;
+    let kubelet_tls = kubelet_tls(config, &shutdown)?;
     let identity = identity(config)?;
     let flow_control = flow_control(config, &metrics, &clock)?;
     let audit = config.audit.start(&metrics.audit, &clock)?;
@@ -86,6 +81,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         aggregator: Aggregator::new(identity),
         tokens,
         authentication,
+        bootstrap_tokens: config.enable_bootstrap_token_auth,
         profiling: config.profiling,
         kubelets: Kubelets::new(kubelet_tls.clone()),
         sampler: Sampler::default(),
@@ -102,8 +98,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     });
     core.cache.loaded().await;
     bootstrap::reconcile(&core).await.context("cannot write the system's own objects")?;
-    let trust = Trust { client_ca_pem: &tls.client_ca_pem, proxies: tls.proxies.as_ref() };
-    bootstrap::authentication::keep(&core, &trust, shutdown.clone())
+    bootstrap::authentication::keep(&core, tls.clone(), shutdown.clone())
         .await
         .context("cannot write how extension servers authenticate")?;
     let own = Advertised { address: core.advertised.ip(), port: core.advertised.port() };
@@ -151,10 +146,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// Who may speak for others.
-fn proxies(config: &Config) -> anyhow::Result<Option<(Vec<u8>, RequestHeaders)>> {
-    let Some(path) = &config.requestheader_client_ca_file else {
-        return Ok(None);
-    };
+fn proxies(config: &Config) -> Option<(PathBuf, RequestHeaders)> {
+    let path = config.requestheader_client_ca_file.clone()?;
     let names = |names: &[String]| -> Vec<String> {
         let trimmed = names.iter().map(|name| name.trim().to_owned());
         trimmed.filter(|name| !name.is_empty()).collect()
@@ -166,7 +159,7 @@ fn proxies(config: &Config) -> anyhow::Result<Option<(Vec<u8>, RequestHeaders)>>
         group: names(&config.requestheader_group_headers),
         extra_prefixes: names(&config.requestheader_extra_headers_prefix),
     };
-    Ok(Some((read(path)?, headers)))
+    Some((path, headers))
 }
 
 /// What this server proves to extension servers that it is.
@@ -275,15 +268,45 @@ fn tokens(config: &Config) -> anyhow::Result<Option<ServiceAccountTokens>> {
     Ok(Some(tokens))
 }
 
-fn kubelet_tls(config: &Config) -> anyhow::Result<KubeletTls> {
-    let key_pair = match (&config.kubelet_client_certificate, &config.kubelet_client_key) {
-        (Some(certificate), Some(key)) => {
-            Some(KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? })
-        }
-        _ => None,
+/// The certificates of the port, which may be replaced while it serves.
+fn serving_tls(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<CurrentTls> {
+    let (certificate, key, authority) = (
+        config.tls_cert_file.clone(),
+        config.tls_private_key_file.clone(),
+        config.client_ca_file.clone(),
+    );
+    let proxies = proxies(config);
+    let of_proxies = proxies.clone().map(|(path, _)| path);
+    let paths: Vec<_> = [certificate.clone(), key.clone(), authority.clone()]
+        .into_iter()
+        .chain(of_proxies)
+        .collect();
+    let tls = move || {
+        let pair = KeyPair { certificate_pem: read(&certificate)?, key_pem: read(&key)? };
+        let proxies =
+            proxies.as_ref().map(|(path, headers)| anyhow::Ok((read(path)?, headers.clone())));
+        let pem = ServerPem { pair, client_ca_pem: read(&authority)? };
+        Tls::new(pem, proxies.transpose()?)
     };
-    let ca_pem = config.kubelet_certificate_authority.as_deref().map(read).transpose()?;
-    Ok(KubeletTls { ca_pem, key_pair })
+    runtime::files::follow(&paths, tls, shutdown.clone())
+}
+
+fn kubelet_tls(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<kubelet::CurrentTls> {
+    let pair = config.kubelet_client_certificate.clone().zip(config.kubelet_client_key.clone());
+    let authority = config.kubelet_certificate_authority.clone();
+    let of_pair = pair.clone().into_iter().flat_map(|(certificate, key)| [certificate, key]);
+    let paths: Vec<_> = of_pair.chain(authority.clone()).collect();
+    let tls = move || {
+        let pair = pair.as_ref().map(|(certificate, key)| -> anyhow::Result<_> {
+            Ok(KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? })
+        });
+        let ca_pem = authority.as_deref().map(read).transpose()?;
+        Ok(KubeletTls { ca_pem, key_pair: pair.transpose()? })
+    };
+    runtime::files::follow(&paths, tls, shutdown.clone())
 }
 
 /// The address at which others reach this machine: the configured one, or that of the default

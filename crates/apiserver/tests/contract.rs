@@ -19,6 +19,10 @@ mod authorization;
 mod autoscalers;
 #[path = "contract/bad_input.rs"]
 mod bad_input;
+#[path = "contract/bootstrap_tokens.rs"]
+mod bootstrap_tokens;
+#[path = "contract/certificate_rotation.rs"]
+mod certificate_rotation;
 #[path = "contract/certificates.rs"]
 mod certificates;
 #[path = "contract/conversion.rs"]
@@ -75,6 +79,8 @@ mod server;
 mod services;
 #[path = "contract/shared.rs"]
 mod shared;
+#[path = "contract/signing_requests.rs"]
+mod signing_requests;
 #[path = "contract/streams.rs"]
 mod streams;
 #[path = "contract/token_webhook.rs"]

@@ -3,6 +3,7 @@
 //! Common kinds have a describer of their own; any other kind, custom resources included, is shown
 //! field by field.
 
+mod certificate;
 mod config;
 mod container;
 mod generic;
@@ -62,6 +63,9 @@ pub async fn describe(
             workload::replica_set(context, out).await?;
         }
         ("batch", "Job") => workload::job(object, out)?,
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificate::signing_request(object, out)?;
+        }
         ("batch", "CronJob") => workload::cron_job(object, out),
         _ => return without_events(context, named, out).await,
     }

@@ -23,7 +23,8 @@ use read::{
 };
 use session::{cp, debug, exec, port_forward, run};
 use write::{
-    apply, autoscale, create, delete, edit, expose, metadata, patch, replace, rollout, scale, set,
+    apply, autoscale, certificate, create, delete, edit, expose, metadata, patch, replace, rollout,
+    scale, set,
 };
 
 /// kubectl's verbs.
@@ -39,6 +40,8 @@ pub enum Command {
     Expose(expose::Expose),
     /// Scale a workload automatically with its load
     Autoscale(autoscale::Autoscale),
+    /// Approve or deny requests for certificates
+    Certificate(certificate::Args),
     /// Replace objects by those of a manifest
     Replace(replace::Args),
     /// Show what an apply would change
@@ -130,6 +133,7 @@ pub async fn run(command: Command, connection: &Connection) -> anyhow::Result<Ex
         Command::Run(args) => run::run(args, connection).await,
         Command::Expose(args) => args.run(connection).await,
         Command::Autoscale(args) => args.run(connection).await,
+        Command::Certificate(args) => certificate::run(args, connection).await,
         Command::Replace(args) => replace::run(args, connection).await,
         Command::Diff(args) => diff::run(args, connection).await,
         Command::Proxy(args) => proxy::run(args, connection).await,

@@ -1,6 +1,6 @@
 //! The apiserver's address and the credentials, from a kubeconfig.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -24,6 +24,21 @@ impl Config {
     /// When a file cannot be read, or the kubeconfig uses something that Skiff does not support.
     pub fn from_file(path: &Path, context: Option<&str>) -> Result<Self, Error> {
         Self::from_kubeconfig(&Kubeconfig::read(path)?, context)
+    }
+
+    /// The files that [`from_file`](Self::from_file) reads for the current context.
+    ///
+    /// # Errors
+    /// When the kubeconfig cannot be read.
+    pub fn files(path: &Path) -> Result<Vec<PathBuf>, Error> {
+        let kubeconfig = Kubeconfig::read(path)?;
+        let context = kubeconfig.current_context().and_then(|name| kubeconfig.context(name));
+        let cluster = context.and_then(|context| kubeconfig.cluster(&context.cluster));
+        let user = context.and_then(|context| kubeconfig.user(&context.user));
+        let authority = cluster.and_then(|cluster| cluster.certificate_authority.clone());
+        let pair = user.map(|user| [user.client_certificate.clone(), user.client_key.clone()]);
+        let named = authority.into_iter().chain(pair.into_iter().flatten().flatten());
+        Ok(std::iter::once(path.to_owned()).chain(named).collect())
     }
 
     /// From `$KUBECONFIG` (a list of files, merged) or `~/.kube/config`.

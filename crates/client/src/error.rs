@@ -2,6 +2,7 @@
 
 use api::ApiError;
 use api::kind::DecodeError;
+use rpc::incoming::TlsError;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -13,7 +14,7 @@ pub enum Error {
     #[error("the server cannot be reached: {}", .0.message())]
     Transport(#[source] tonic::Status),
     #[error("cannot connect")]
-    Connect(#[from] tonic::transport::Error),
+    Connect(#[from] TlsError),
     #[error("the server sent an unexpected object")]
     Decode(#[from] DecodeError),
     /// An object that did not come from the server cannot be deleted.

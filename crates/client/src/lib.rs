@@ -29,7 +29,7 @@ mod typed;
 use std::sync::Arc;
 
 use rpc::api_v1::resources_client::ResourcesClient;
-use rpc::tls::Dial;
+use rpc::live::Dials;
 use tonic::codegen::http;
 use tonic::transport::Channel;
 
@@ -47,7 +47,7 @@ pub type Resources = ResourcesClient<Authenticated>;
 #[derive(Clone, Debug)]
 pub struct Client {
     resources: Resources,
-    dial: Arc<Dial>,
+    dials: Dials,
     namespace: Arc<str>,
     warn: Option<fn(&str)>,
 }
@@ -68,7 +68,24 @@ impl Client {
         config: &Config,
         headers: &[(&'static str, String)],
     ) -> Result<Self, Error> {
-        let channel = rpc::tls::channel(&config.dial)?;
+        Self::with_headers(config, rpc::live::fixed(config.dial.clone()), headers)
+    }
+
+    /// Like [`new`](Self::new), but with the server and the certificate of `dials`, which may
+    /// change.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn following(config: &Config, dials: Dials) -> Result<Self, Error> {
+        Self::with_headers(config, dials, &[])
+    }
+
+    fn with_headers(
+        config: &Config,
+        dials: Dials,
+        headers: &[(&'static str, String)],
+    ) -> Result<Self, Error> {
+        let channel = rpc::live::channel(dials.clone(), true)?;
         let headers = headers
             .iter()
             .map(|(name, value)| {
@@ -84,7 +101,7 @@ impl Client {
         };
         Ok(Self {
             resources: resources(channel, Credentials { token, headers }),
-            dial: Arc::new(config.dial.clone()),
+            dials,
             namespace: config.namespace.as_str().into(),
             warn: None,
         })
@@ -96,7 +113,7 @@ impl Client {
     }
 
     fn channel_without_certificate(&self) -> Result<Channel, Error> {
-        Ok(rpc::tls::channel(&Dial { key_pair: None, ..(*self.dial).clone() })?)
+        Ok(rpc::live::channel(self.dials.clone(), false)?)
     }
 
     /// Calls `warn` with every warning that the server returns with the response to an untyped

@@ -186,6 +186,11 @@ impl<K: Kind> Api<K> {
         self.replace_at("status", object).await
     }
 
+    /// Replaces whether a request is approved; its `resourceVersion` is the precondition.
+    pub async fn replace_approval(&self, object: &K) -> Result<K, Error> {
+        self.replace_at("approval", object).await
+    }
+
     async fn replace_at(&self, subresource: &str, object: &K) -> Result<K, Error> {
         let name = object.metadata().name.clone().unwrap_or_default();
         let request = pb::UpdateRequest {

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use api::certificates::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use ipnet::IpNet;
 use runtime::flags::CommonFlags;
 
+use crate::controllers::certificates::authority::AuthorityFiles;
+use crate::controllers::certificates::sign::SigningSettings;
 use crate::wire;
 
 /// Flags of `skiff-controller-manager`; names are Kubernetes'.
@@ -66,7 +69,8 @@ pub struct Flags {
     #[arg(long, value_name = "FRACTION", default_value_t = 0.55, value_parser = fraction)]
     pub unhealthy_zone_threshold: f64,
 
-    /// The controllers to run: `*` for all, `NAME` for one, `-NAME` for all but one.
+    /// The controllers to run: `*` for all but token-cleaner-controller and
+    /// bootstrap-signer-controller, `NAME` for one, `-NAME` for all but one.
     #[arg(
         long,
         value_name = "NAMES",
@@ -85,6 +89,14 @@ pub struct Flags {
     #[arg(long, default_value_t = 12_500)]
     pub terminated_pod_gc_threshold: usize,
 
+    #[command(flatten)]
+    pub signing: SigningFlags,
+
+    /// Approve what kubelets ask for to serve with, if it names nothing but the node's own name
+    /// and addresses. Otherwise an administrator has to.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub approve_kubelet_serving_certificates: bool,
+
     /// Range of the Services' cluster IPs; two, separated by a comma, for dual stack. Only checked
     /// against other ranges.
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
@@ -99,6 +111,94 @@ pub struct Flags {
     /// this flag, they get none.
     #[arg(long, value_enum, value_name = "SOURCE")]
     pub load_balancer_addresses: Option<AddressSource>,
+}
+
+/// Flags of the cluster's own signers; each may have an authority of its own.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SigningFlags {
+    /// Certificate of the authority that signs what the cluster's own signers issue. Without it
+    /// and --cluster-signing-key-file, none of them issues anything.
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+
+    /// Private key of the authority.
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_key_file: Option<PathBuf>,
+
+    /// How long certificates are valid that ask for no less.
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = duration)]
+    pub cluster_signing_duration: Duration,
+
+    /// Authority for kubernetes.io/kube-apiserver-client alone.
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kube_apiserver_client_cert_file: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kube_apiserver_client_key_file: Option<PathBuf>,
+
+    /// Authority for kubernetes.io/kube-apiserver-client-kubelet alone.
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_client_cert_file: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_client_key_file: Option<PathBuf>,
+
+    /// Authority for kubernetes.io/kubelet-serving alone.
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_serving_cert_file: Option<PathBuf>,
+
+    #[arg(long, value_name = "FILE")]
+    pub cluster_signing_kubelet_serving_key_file: Option<PathBuf>,
+}
+
+impl SigningFlags {
+    /// # Errors
+    /// When only one of two files is given, both the common and own ones are, or an authority
+    /// cannot be read.
+    fn settings(&self) -> anyhow::Result<SigningSettings> {
+        let all = [
+            (
+                CLIENT_SIGNER,
+                &self.cluster_signing_kube_apiserver_client_cert_file,
+                &self.cluster_signing_kube_apiserver_client_key_file,
+            ),
+            (
+                KUBELET_CLIENT_SIGNER,
+                &self.cluster_signing_kubelet_client_cert_file,
+                &self.cluster_signing_kubelet_client_key_file,
+            ),
+            (
+                KUBELET_SERVING_SIGNER,
+                &self.cluster_signing_kubelet_serving_cert_file,
+                &self.cluster_signing_kubelet_serving_key_file,
+            ),
+        ];
+        let common = pair(&self.cluster_signing_cert_file, &self.cluster_signing_key_file)?;
+        let mut signers = Vec::new();
+        for (signer, certificate, key) in all {
+            let own = pair(certificate, key)?;
+            anyhow::ensure!(
+                own.is_none() || common.is_none(),
+                "cannot specify --cluster-signing-{{cert,key}}-file and other --cluster-signing-*-file flags at the same time"
+            );
+            signers.extend(own.or_else(|| common.clone()).map(|files| (signer, files)));
+        }
+        for (signer, files) in &signers {
+            files.load().with_context(|| format!("authority of {signer}"))?;
+        }
+        Ok(SigningSettings { signers, life: self.cluster_signing_duration })
+    }
+}
+
+fn pair(
+    certificate: &Option<PathBuf>,
+    key: &Option<PathBuf>,
+) -> anyhow::Result<Option<AuthorityFiles>> {
+    match (certificate.clone(), key.clone()) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(AuthorityFiles { certificate, key })),
+        _ => anyhow::bail!("an authority that signs has a certificate and a key"),
+    }
 }
 
 /// Whose addresses a Service of type LoadBalancer gets.
@@ -128,6 +228,8 @@ pub struct Settings {
     pub terminated_pod_gc_threshold: usize,
     pub controllers: Vec<String>,
     pub use_service_account_credentials: bool,
+    pub signing: SigningSettings,
+    pub approve_kubelet_serving_certificates: bool,
     /// `None`: Services of type LoadBalancer get no addresses.
     pub load_balancer: Option<LoadBalancerAddresses>,
 }
@@ -138,7 +240,7 @@ impl Settings {
         let mut selected = false;
         for one in &self.controllers {
             match one.as_str() {
-                "*" => selected = true,
+                "*" => selected = !wire::ONLY_BY_NAME.contains(&name),
                 one if one == name => return true,
                 one if one.strip_prefix('-') == Some(name) => return false,
                 _ => {}
@@ -223,6 +325,8 @@ impl Flags {
             terminated_pod_gc_threshold: self.terminated_pod_gc_threshold,
             controllers: self.controllers.clone(),
             use_service_account_credentials: self.use_service_account_credentials,
+            signing: self.signing.settings()?,
+            approve_kubelet_serving_certificates: self.approve_kubelet_serving_certificates,
             load_balancer: self.load_balancer()?,
         })
     }

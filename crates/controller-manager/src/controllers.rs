@@ -7,6 +7,8 @@
 //!
 //! What two controllers need belongs in [`machinery`](crate::machinery).
 
+pub mod bootstrap;
+pub mod certificates;
 pub mod clusterrole_aggregation;
 pub mod cronjob;
 pub mod daemonset;

@@ -23,8 +23,7 @@ fn main() -> ExitCode {
 
 async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     let settings = flags.settings()?;
-    let config = client::Config::from_file(&flags.kubeconfig, None)?;
-    let client = client::Client::new(&config)?;
+    let client = runtime::connection::connect(&flags.kubeconfig, stop.clone())?;
     let health = Health::new(&[]);
     if let Some(address) = flags.common.health_bind_address {
         runtime::health::serve(address, health.clone(), stop.clone()).await?;

@@ -168,11 +168,17 @@ const fn row(name: &'static str, account: &'static str, start: fn(&mut Wiring, &
 }
 
 /// All controllers, with Kubernetes' names (`k8s.io/kubernetes/cmd/kube-controller-manager/names`); it
-/// has the local-path provisioner beside it.
+/// has the local-path provisioner and the approver of serving certificates beside it.
 #[rustfmt::skip]
 const CONTROLLERS: &[Row] = &[
     row("serviceaccount-controller", "service-account-controller", |wiring, _| controllers::service_account::start(wiring)),
     row("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", start_root_ca),
+    row("certificatesigningrequest-signing-controller", "certificate-controller", start_signing),
+    row("certificatesigningrequest-approving-controller", "certificate-controller", |wiring, _| controllers::certificates::approve::start(wiring)),
+    row("certificatesigningrequest-cleaner-controller", "certificate-controller", |wiring, _| controllers::certificates::clean::start(wiring)),
+    row("kubelet-serving-certificate-approver-controller", "kubelet-serving-certificate-approver", start_serving_approval),
+    row("token-cleaner-controller", "token-cleaner", |wiring, _| controllers::bootstrap::start_cleaner(wiring)),
+    row("bootstrap-signer-controller", "bootstrap-signer", |wiring, _| controllers::bootstrap::start_signer(wiring)),
     row("node-ipam-controller", "node-controller", start_node_ipam),
     row("replicaset-controller", "replicaset-controller", |wiring, _| controllers::replicaset::start::<ReplicaSet>(wiring)),
     row("replicationcontroller-controller", "replication-controller", |wiring, _| controllers::replicaset::start::<ReplicationController>(wiring)),
@@ -202,6 +208,9 @@ const CONTROLLERS: &[Row] = &[
     row("garbage-collector-controller", "generic-garbage-collector", start_garbage_collector),
     row("namespace-controller", "namespace-controller", start_namespaces),
 ];
+
+/// Controllers that `*` does not select, as upstream.
+pub const ONLY_BY_NAME: &[&str] = &["token-cleaner-controller", "bootstrap-signer-controller"];
 
 /// Namespace of the controllers' ServiceAccounts.
 const ACCOUNTS: &str = "kube-system";
@@ -239,6 +248,18 @@ pub async fn run(
 fn start_root_ca(wiring: &mut Wiring, settings: &Settings) {
     if let Some(pem) = settings.root_ca_pem.clone() {
         controllers::root_ca::start(wiring, pem);
+    }
+}
+
+fn start_signing(wiring: &mut Wiring, settings: &Settings) {
+    if !settings.signing.signers.is_empty() {
+        controllers::certificates::sign::start(wiring, settings.signing.clone());
+    }
+}
+
+fn start_serving_approval(wiring: &mut Wiring, settings: &Settings) {
+    if settings.approve_kubelet_serving_certificates {
+        controllers::certificates::serving::start(wiring);
     }
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use clap::Parser;
-use client::Client;
 use dns::address::Addresses;
 use dns::clients::Clients;
 use dns::forward::Forwarder;
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let client = Client::new(&client::Config::from_file(&config.kubeconfig, None)?)?;
+    let client = runtime::connection::connect(&config.kubeconfig, shutdown.clone())?;
     let clock = clock::system();
     let upstreams = config.upstreams(clock.clone())?;
     if upstreams.current().is_empty() {

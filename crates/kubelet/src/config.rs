@@ -49,13 +49,30 @@ pub struct Flags {
     #[arg(long, default_value_t = 10250)]
     pub port: u16,
 
-    /// Serving certificate.
-    #[arg(long)]
-    pub tls_cert_file: PathBuf,
+    /// Kubeconfig to ask for the first certificate with, if --kubeconfig has none that is valid.
+    #[arg(long, value_name = "FILE")]
+    pub bootstrap_kubeconfig: Option<PathBuf>,
+
+    /// Where the certificates that the cluster issues are kept. Default: pki, below --root-dir.
+    #[arg(long, value_name = "DIR")]
+    pub cert_dir: Option<PathBuf>,
+
+    /// Ask for a new client certificate before the current one expires.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub rotate_certificates: bool,
+
+    /// Ask for a serving certificate, and for a new one before it expires (upstream's
+    /// serverTLSBootstrap).
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub rotate_server_certificates: bool,
+
+    /// Serving certificate. Without it the kubelet signs one itself, until one is issued.
+    #[arg(long, requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
 
     /// Key of the serving certificate.
-    #[arg(long)]
-    pub tls_private_key_file: PathBuf,
+    #[arg(long, requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
 
     /// CA that must have signed client certificates.
     #[arg(long)]
@@ -146,6 +163,11 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// Where issued certificates are.
+    pub fn certificates(&self) -> PathBuf {
+        self.cert_dir.clone().unwrap_or_else(|| self.root_dir.join("pki"))
+    }
+
     /// The node's own labels from `--node-labels`.
     pub fn labels(&self) -> BTreeMap<String, String> {
         self.node_labels.iter().cloned().collect()

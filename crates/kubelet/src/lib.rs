@@ -20,6 +20,7 @@
 //! or restart policies: it takes plain structs, and each of its operations may be repeated after a
 //! crash.
 
+mod certificates;
 pub mod cgroup;
 pub mod config;
 pub mod containers;

@@ -1,17 +1,21 @@
-//! The ConfigMaps and Secrets that the node's pods refer to, each watched for as long as some pod
-//! does: one watch per object, by name, because that is all a node may read.
+//! The ConfigMaps, Secrets and ClusterTrustBundles that the node's pods refer to, each watched for as
+//! long as some pod does. Of the first two, one watch per object, by name, because that is all a node
+//! may read.
 //!
 //! Entry point: [`Objects`]. A pod's first use of an object registers it; a change notifies the
 //! pod's worker.
 
+mod trust_bundles;
 mod watched;
 
 use std::sync::Arc;
 
 use client::Client;
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 
 use crate::pod::worker::handle::WorkerHandle;
+use trust_bundles::TrustBundles;
 use watched::Watched;
 
 /// See the module documentation. Cheap to clone.
@@ -19,6 +23,7 @@ use watched::Watched;
 pub struct Objects {
     config_maps: Arc<Watched<ConfigMap>>,
     secrets: Arc<Watched<Secret>>,
+    trust_bundles: Arc<TrustBundles>,
 }
 
 impl Objects {
@@ -27,6 +32,7 @@ impl Objects {
         Self {
             config_maps: Arc::new(Watched::new(client)),
             secrets: Arc::new(Watched::new(client)),
+            trust_bundles: Arc::new(TrustBundles::new(client)),
         }
     }
 
@@ -50,9 +56,18 @@ impl Objects {
         self.secrets.get(namespace, name, worker).await
     }
 
+    /// Every ClusterTrustBundle. From now on changes of any notify the worker.
+    pub async fn trust_bundles(
+        &self,
+        worker: &Arc<WorkerHandle>,
+    ) -> Result<Vec<Arc<ClusterTrustBundle>>, client::Error> {
+        self.trust_bundles.all(worker).await
+    }
+
     /// The pod no longer refers to any object.
     pub fn release(&self, worker: &Arc<WorkerHandle>) {
         self.config_maps.release(worker);
         self.secrets.release(worker);
+        self.trust_bundles.release(worker);
     }
 }

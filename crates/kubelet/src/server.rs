@@ -23,9 +23,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use rpc::incoming::ServerPem;
 use rpc::kubelet_v1::kubelet_server::KubeletServer;
-use rpc::tls::KeyPair;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -33,7 +34,6 @@ use tonic::transport::Server;
 use crate::config::Flags;
 use crate::pod::context::Context;
 use crate::pod::manager::PodManager;
-use crate::wire::read_pem;
 use service::Service;
 use service_proxy::ServiceProxy;
 
@@ -49,14 +49,18 @@ const MAX_STREAMS: u32 = 10_000;
 pub struct ServerParts {
     service: Arc<Service>,
     address: SocketAddr,
-    pair: KeyPair,
-    client_ca: Vec<u8>,
+    pem: watch::Receiver<Arc<ServerPem>>,
 }
 
 impl ServerParts {
     /// # Errors
-    /// If a certificate cannot be read.
-    pub fn new(context: &Arc<Context>, pods: &PodManager, flags: &Flags) -> anyhow::Result<Self> {
+    /// If the service proxy's socket is not a valid path.
+    pub fn new(
+        context: &Arc<Context>,
+        pods: &PodManager,
+        flags: &Flags,
+        pem: watch::Receiver<Arc<ServerPem>>,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             service: Arc::new(Service {
                 context: Arc::clone(context),
@@ -65,11 +69,7 @@ impl ServerParts {
                 service_proxy: flags.proxy_socket.as_deref().map(ServiceProxy::new).transpose()?,
             }),
             address: SocketAddr::new(flags.bind_address, flags.port),
-            pair: KeyPair {
-                certificate_pem: read_pem(&flags.tls_cert_file, "--tls-cert-file")?,
-                key_pem: read_pem(&flags.tls_private_key_file, "--tls-private-key-file")?,
-            },
-            client_ca: read_pem(&flags.client_ca_file, "--client-ca-file")?,
+            pem,
         })
     }
 }
@@ -81,7 +81,7 @@ pub async fn start(parts: ServerParts, shutdown: CancellationToken) -> anyhow::R
         .with_context(|| format!("listen on {}", parts.address))?;
     let port = listener.local_addr()?.port();
     // A client without a certificate needs a token: see `web`.
-    let incoming = rpc::incoming::incoming(listener, &parts.pair, &parts.client_ca)?;
+    let incoming = rpc::incoming::incoming(listener, parts.pem)?;
     let service = KubeletServer::from_arc(Arc::clone(&parts.service))
         .max_decoding_message_size(rpc::MAX_MESSAGE_BYTES);
     let clock = Arc::clone(&parts.service.context.clock);

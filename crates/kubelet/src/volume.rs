@@ -31,6 +31,7 @@ mod sync;
 mod tests;
 mod token;
 pub(crate) mod tree;
+mod trust_bundle;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

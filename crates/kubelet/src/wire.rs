@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use api::quantity::Quantity;
-use client::{Client, Config};
+use client::Client;
 use k8s_openapi::api::core::v1::Node;
 use runtime::health::{self, Health};
 use runtime::notify;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates;
 use crate::cgroup::{Cgroups, Resources, cpu_shares};
 use crate::config::{Directories, Flags};
 use crate::containers::{Runtime, RuntimeConfig};
@@ -54,11 +55,8 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         let served = health::serve(address, health.clone(), shutdown.clone()).await;
         served.with_context(|| format!("serve health on {address}"))?;
     }
-    let config = Config::from_file(&flags.kubeconfig, None).context("read --kubeconfig")?;
-    let client = Client::new(&config)?;
-    // Watches of single objects are many and long-lived: they must not use up the streams of the
-    // connection that everything else uses.
-    let objects = Objects::new(&Client::new(&config)?);
+    let [client, watching] = certificates::connect(&flags, &shutdown).await?;
+    let objects = Objects::new(&watching);
 
     let cgroups = Cgroups::detect(&flags.cgroup_root)?;
     let runtime = connect(&flags, &directories, &cgroups, &shutdown).await?;
@@ -112,8 +110,10 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
     let workers = tokio::spawn(workers.run(shutdown.clone()));
     node_sender.send_replace(Arc::new(registered(&client, &flags, &shutdown).await?));
 
-    let parts = ServerParts::new(&context, &pods, &flags).context("set up the server")?;
+    let pem = certificates::serving(&flags, &shutdown).context("set up the server")?;
+    let parts = ServerParts::new(&context, &pods, &flags, pem)?;
     let port = server::start(parts, shutdown.clone()).await.context("start the server")?;
+    certificates::rotation::start(&client, &clock, &flags, &shutdown);
     tokio::spawn(context.volumes.clone().follow(shutdown.clone()));
     tokio::spawn(lease::keep(client.clone(), Arc::clone(&clock), node.clone()));
     let agent = Agent::new(AgentParts {

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use client::Client;
 use client::events::EventRecorder;
 use proxy::apply::Applier;
 use proxy::monitor::Monitor;
@@ -40,7 +39,7 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let kubeconfig = config.kubeconfig.as_deref().context("--kubeconfig is required")?;
-    let client = Client::new(&client::Config::from_file(kubeconfig, None)?)?;
+    let client = runtime::connection::connect(kubeconfig, shutdown.clone())?;
     let settings = config.settings()?;
     sysctl::prepare(&settings.families())?;
     let state = Health::new(&["synced"]);

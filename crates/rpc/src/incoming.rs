@@ -11,7 +11,7 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
@@ -37,25 +37,46 @@ pub enum TlsError {
     /// There is no certificate authority to verify clients against.
     #[error("client CA: {0}")]
     Authority(#[from] rustls::server::VerifierBuilderError),
+    /// The server's address cannot be parsed.
+    #[error("invalid address {0:?}")]
+    Address(String),
 }
 
-/// Accepts connections and performs their handshakes, until the stream is dropped. Client
-/// certificates are optional, but must be issued by `client_ca_pem`.
+/// What a server proves itself with, and the authority of its clients, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerPem {
+    pub pair: KeyPair,
+    pub client_ca_pem: Vec<u8>,
+}
+
+impl ServerPem {
+    /// Whether it can be used.
+    ///
+    /// # Errors
+    /// When something cannot be parsed, or certificate and key do not belong together.
+    pub fn check(&self) -> Result<(), TlsError> {
+        config(self).map(|_| ())
+    }
+}
+
+/// Accepts connections and performs their handshakes, until the stream is dropped, with the
+/// certificates that there are when a client connects. Client certificates are optional, but must
+/// be issued by the authority.
 ///
 /// # Errors
 /// If the certificates are unusable.
 pub fn incoming(
     listener: TcpListener,
-    pair: &KeyPair,
-    client_ca_pem: &[u8],
+    mut pem: watch::Receiver<Arc<ServerPem>>,
 ) -> Result<ReceiverStream<io::Result<TlsStream<TcpStream>>>, TlsError> {
-    let acceptor = TlsAcceptor::from(Arc::new(config(pair, client_ca_pem)?));
+    let config = config(&pem.borrow_and_update())?;
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    tokio::spawn(accept(listener, acceptor, sender));
+    tokio::spawn(accept(listener, TlsAcceptor::from(Arc::new(config)), pem, sender));
     Ok(ReceiverStream::new(receiver))
 }
 
-fn config(pair: &KeyPair, client_ca_pem: &[u8]) -> Result<ServerConfig, TlsError> {
+fn config(pem: &ServerPem) -> Result<ServerConfig, TlsError> {
+    let ServerPem { pair, client_ca_pem } = pem;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(client_ca_pem) {
         roots.add(certificate?)?;
@@ -72,7 +93,8 @@ fn config(pair: &KeyPair, client_ca_pem: &[u8]) -> Result<ServerConfig, TlsError
 
 async fn accept(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    mut acceptor: TlsAcceptor,
+    mut pem: watch::Receiver<Arc<ServerPem>>,
     sender: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
     loop {
@@ -82,6 +104,12 @@ async fn accept(
         };
         match accepted {
             Ok((stream, _)) => {
+                if pem.has_changed().unwrap_or_default() {
+                    match config(&pem.borrow_and_update()) {
+                        Ok(config) => acceptor = TlsAcceptor::from(Arc::new(config)),
+                        Err(error) => tracing::error!(%error, "cannot use the new certificates"),
+                    }
+                }
                 tokio::spawn(shake_hands(stream, acceptor.clone(), sender.clone()));
             }
             Err(error) => {

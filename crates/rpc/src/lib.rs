@@ -5,6 +5,7 @@
 //! [`kms_v2`] (generated), [`tls`], [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
 
 pub mod incoming;
+pub mod live;
 pub mod status;
 pub mod tls;
 

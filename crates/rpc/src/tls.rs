@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use crate::incoming::TlsError;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tonic::transport::{
     Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig,
 };
@@ -10,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Keep-alive of idle gRPC connections: detects a dead peer within about half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum size of response headers and trailers, in bytes: a `Status` may be long.
 const HEADERS_BYTES: u32 = 1 << 20;
 /// The flow-control window of a stream, in bytes: large lists must not wait for window updates.
@@ -20,7 +24,7 @@ const WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 
 /// A certificate chain and its key, in PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct KeyPair {
     pub certificate_pem: Vec<u8>,
     pub key_pem: Vec<u8>,
@@ -33,13 +37,26 @@ impl std::fmt::Debug for KeyPair {
 }
 
 impl KeyPair {
+    /// Whether certificate and key can be used together.
+    ///
+    /// # Errors
+    /// When one of them cannot be parsed, or they do not belong together.
+    pub fn check(&self) -> Result<(), TlsError> {
+        let chain: Result<Vec<_>, _> =
+            CertificateDer::pem_slice_iter(&self.certificate_pem).collect();
+        let key = PrivateKeyDer::from_pem_slice(&self.key_pem)?;
+        let provider = rustls::crypto::ring::default_provider();
+        CertifiedKey::from_der(chain?, key, &provider)?.keys_match()?;
+        Ok(())
+    }
+
     fn identity(&self) -> Identity {
         Identity::from_pem(&self.certificate_pem, &self.key_pem)
     }
 }
 
 /// The server to connect to, and the credentials to use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dial {
     /// `https://host:port`
     pub url: String,
@@ -55,15 +72,7 @@ pub struct Dial {
 /// # Errors
 /// If the address or the PEM is invalid.
 pub fn channel(dial: &Dial) -> Result<Channel, tonic::transport::Error> {
-    let mut endpoint = Endpoint::from_shared(dial.url.clone())?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .http2_max_header_list_size(HEADERS_BYTES)
-        .tcp_nodelay(true);
+    let mut endpoint = endpoint(Endpoint::from_shared(dial.url.clone())?);
     if let Some(ca) = &dial.ca_pem {
         let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
         if let Some(pair) = &dial.key_pair {
@@ -75,6 +84,18 @@ pub fn channel(dial: &Dial) -> Result<Channel, tonic::transport::Error> {
         endpoint = endpoint.tls_config(tls)?;
     }
     Ok(endpoint.connect_lazy())
+}
+
+/// An endpoint with the settings that all connections have.
+pub(crate) fn endpoint(of: Endpoint) -> Endpoint {
+    of.connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .http2_max_header_list_size(HEADERS_BYTES)
+        .tcp_nodelay(true)
 }
 
 /// TLS settings of a tonic server that accepts only clients with a certificate issued by

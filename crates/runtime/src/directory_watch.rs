@@ -1,5 +1,5 @@
-//! Waiting for a directory to change, by inotify: for logs to grow, for the manifests of static
-//! pods, for configuration files.
+//! Waiting for a directory to change, by inotify: for logs to grow, for the manifests of static pods,
+//! for configuration files and certificates to be replaced.
 //!
 //! Most machines limit a user (including root) to 128 inotify instances, so all watches of a process
 //! share one, read by one thread. The thread is started with the first watch.
@@ -105,7 +105,7 @@ impl Watch {
     /// Starts watching. Do it before reading, so that no change is missed.
     ///
     /// # Errors
-    /// When the directory cannot be watched.
+    /// When there is no such directory, or the machine allows no further watches.
     pub fn new(directory: &Path) -> io::Result<Self> {
         let hub = Hub::shared()?;
         let mut directories = hub.directories.lock();

@@ -4,10 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use rpc::incoming::ServerPem;
 use rpc::tls::KeyPair;
 use runtime::flags::CommonFlags;
 use scheduler::configuration::Configuration;
 use scheduler::serve::Parts;
+use tokio_util::sync::CancellationToken;
 
 /// Assigns pods to nodes.
 #[derive(Clone, Debug, clap::Parser)]
@@ -71,7 +73,7 @@ pub struct Settings {
 impl Config {
     /// # Errors
     /// When a file cannot be read or used, or a flag is missing.
-    pub fn read(&self) -> anyhow::Result<Settings> {
+    pub fn read(&self, shutdown: &CancellationToken) -> anyhow::Result<Settings> {
         let mut configuration = match &self.config {
             Some(path) => Configuration::load(path)?,
             None => Configuration::of_one(&self.scheduler_name),
@@ -83,19 +85,30 @@ impl Config {
             kubeconfig: kubeconfig
                 .context("--kubeconfig or clientConnection.kubeconfig is required")?,
             leader_elect,
-            server: self.server()?,
+            server: self.server(shutdown)?,
             configuration,
         })
     }
 
-    fn server(&self) -> anyhow::Result<Option<Parts>> {
-        let files = (&self.tls_cert_file, &self.tls_private_key_file, &self.client_ca_file);
+    fn server(&self, shutdown: &CancellationToken) -> anyhow::Result<Option<Parts>> {
+        let files = (
+            self.tls_cert_file.clone(),
+            self.tls_private_key_file.clone(),
+            self.client_ca_file.clone(),
+        );
         let (Some(certificate), Some(key), Some(authority)) = files else {
             return Ok(None);
         };
-        let pair = KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? };
         let address = SocketAddr::new(self.bind_address, self.secure_port);
-        Ok(Some(Parts { address, pair, client_ca_pem: read(authority)? }))
+        let paths = [certificate.clone(), key.clone(), authority.clone()];
+        let pem = move || {
+            let pair = KeyPair { certificate_pem: read(&certificate)?, key_pem: read(&key)? };
+            let pem = ServerPem { pair, client_ca_pem: read(&authority)? };
+            pem.check()?;
+            Ok(pem)
+        };
+        let pem = runtime::files::follow(&paths, pem, shutdown.clone())?;
+        Ok(Some(Parts { address, pem }))
     }
 
     /// `host:port` at which apiservers reach the server.

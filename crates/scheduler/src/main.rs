@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use client::Client;
 use client::leader::Election;
 use runtime::health::{self, Health};
 use scheduler::{drive, serve};
@@ -30,8 +29,8 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let settings = config.read()?;
-    let client = Client::new(&client::Config::from_file(&settings.kubeconfig, None)?)?;
+    let settings = config.read(&shutdown)?;
+    let client = runtime::connection::connect(&settings.kubeconfig, shutdown.clone())?;
     let state = Health::new(&["synced"]);
     if let Some(address) = config.common.health_bind_address {
         health::serve(address, state.clone(), shutdown.clone()).await?;

@@ -4,19 +4,20 @@
 //! apiserver's identity is authorized: it has checked what the user may do.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use client::{Api, Client, PatchKind};
 use clock::SharedClock;
 use k8s_openapi::api::coordination::v1::Lease;
+use rpc::incoming::ServerPem;
 use rpc::scheduler_v1::scheduler_server::{Scheduler, SchedulerServer};
 use rpc::scheduler_v1::{ExplainRequest, ExplainResponse};
-use rpc::tls::{KeyPair, certificate_identity};
+use rpc::tls::certificate_identity;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -38,8 +39,8 @@ const MAX_STREAMS: u32 = 64;
 /// Where and as whom to serve.
 pub struct Parts {
     pub address: SocketAddr,
-    pub pair: KeyPair,
-    pub client_ca_pem: Vec<u8>,
+    /// What to prove it with; may be replaced.
+    pub pem: watch::Receiver<Arc<ServerPem>>,
 }
 
 struct Service {
@@ -103,11 +104,10 @@ pub async fn start(
     let port = listener.local_addr()?.port();
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        .tls_config(rpc::tls::server(&parts.pair, &parts.client_ca_pem))
-        .context("cannot use the certificate")?
         .add_service(SchedulerServer::new(Service { questions, clock }));
+    let incoming = rpc::incoming::incoming(listener, parts.pem);
+    let incoming = incoming.context("cannot use the certificate")?;
     tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
         let served =
             server.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await;
         if let Err(error) = served {

@@ -142,6 +142,9 @@ config delete-context nope
 config rename-context nope c
 cordon nope
 cordon
+certificate approve nope
+certificate deny nope
+certificate approve
 drain nope
 taint node nope a=b:NoSchedule
 taint node nope

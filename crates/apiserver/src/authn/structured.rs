@@ -124,6 +124,11 @@ impl Authentication {
         }
     }
 
+    /// The apiserver's own audience.
+    pub fn audience(&self) -> &str {
+        &self.own
+    }
+
     /// Whether a request without credentials is one of the anonymous user.
     pub fn admits_anonymous(&self, subject: &Subject) -> bool {
         let set = self.set.load();

@@ -20,6 +20,7 @@ use super::create_or_complete;
 use crate::aggregation::RequestHeaders;
 use crate::cache::{Filter, WatchSettings};
 use crate::core::Core;
+use crate::server::{CurrentTls, Tls};
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "extension-apiserver-authentication";
@@ -38,32 +39,45 @@ pub struct Trust<'a> {
     pub proxies: Option<&'a (Vec<u8>, RequestHeaders)>,
 }
 
-/// Creates the ConfigMap, or adds what it lacks, and does so again when somebody changes it, until
-/// `shutdown`.
+/// Creates the ConfigMap, or adds what it lacks, and does so again when somebody changes it or an
+/// authority is replaced, until `shutdown`.
 ///
 /// # Errors
 /// When the store fails at start.
 pub async fn keep(
     core: &Arc<Core>,
-    trust: &Trust<'_>,
+    mut tls: CurrentTls,
     shutdown: CancellationToken,
 ) -> Result<(), ApiError> {
-    let mut wanted = ConfigMap { data: Some(data(trust)), ..ConfigMap::default() };
-    wanted.metadata.name = Some(NAME.to_owned());
-    wanted.metadata.namespace = Some(NAMESPACE.to_owned());
-    restore(core, &wanted).await?;
+    let mut now = wanted(&tls.borrow_and_update().clone());
+    restore(core, &now).await?;
     let core = core.clone();
     let keeping = async move {
         loop {
-            let followed = follow(&core, &wanted).await;
-            if let Err(error) = followed {
-                tracing::debug!(%error, "cannot keep how extension servers authenticate");
+            tokio::select! {
+                changed = tls.changed() => match changed {
+                    Ok(()) => now = wanted(&tls.borrow_and_update().clone()),
+                    Err(_) => return,
+                },
+                followed = follow(&core, &now) => {
+                    if let Err(error) = followed {
+                        tracing::debug!(%error, "cannot keep how extension servers authenticate");
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
             }
-            tokio::time::sleep(RETRY).await;
         }
     };
     tokio::spawn(async move { shutdown.run_until_cancelled(keeping).await });
     Ok(())
+}
+
+fn wanted(tls: &Tls) -> ConfigMap {
+    let trust = Trust { client_ca_pem: &tls.pem.client_ca_pem, proxies: tls.proxies.as_ref() };
+    let mut wanted = ConfigMap { data: Some(data(&trust)), ..ConfigMap::default() };
+    wanted.metadata.name = Some(NAME.to_owned());
+    wanted.metadata.namespace = Some(NAMESPACE.to_owned());
+    wanted
 }
 
 async fn follow(core: &Core, wanted: &ConfigMap) -> Result<(), ApiError> {

@@ -6,18 +6,35 @@
 //! is done differently: events are recorded by the process, and patches are used where upstream
 //! updates.
 
+use api::certificates::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Subject};
 
-use super::roles::{READ, binding, role, rule};
+use super::roles::{READ, binding, named, role, rule};
 
 const ACCOUNTS: &str = "kube-system";
 
 /// API groups, resources and verbs, each a comma-separated list.
 type Rule = (&'static str, &'static str, &'static str);
 
+const CERTIFICATES: &str = "certificates.k8s.io";
+
+/// For which signers ServiceAccounts may do what.
+const SIGNERS: &[(&str, &str, &str)] = &[
+    ("certificate-controller", KUBELET_CLIENT_SIGNER, "approve"),
+    ("certificate-controller", CLIENT_SIGNER, "sign"),
+    ("certificate-controller", KUBELET_CLIENT_SIGNER, "sign"),
+    ("certificate-controller", KUBELET_SERVING_SIGNER, "sign"),
+    ("kubelet-serving-certificate-approver", KUBELET_SERVING_SIGNER, "approve"),
+];
+
 /// ServiceAccounts and their rights.
 #[rustfmt::skip]
 const CONTROLLERS: &[(&str, &[Rule])] = &[
+    ("certificate-controller", &[
+        (CERTIFICATES, "certificatesigningrequests", "get,list,watch,delete"),
+        (CERTIFICATES, "certificatesigningrequests/status,certificatesigningrequests/approval", "update"),
+        ("authorization.k8s.io", "subjectaccessreviews", "create"),
+    ]),
     ("clusterrole-aggregation-controller", &[
         // It writes rules that it does not have itself.
         ("rbac.authorization.k8s.io", "clusterroles", "escalate,get,list,watch,update,patch"),
@@ -93,6 +110,11 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ("batch", "jobs/status", "update"),
         ("batch", "jobs/finalizers", "update"),
         ("", "pods", "list,watch,create,delete,patch"),
+    ]),
+    // Kubernetes has it beside the cluster, if at all.
+    ("kubelet-serving-certificate-approver", &[
+        (CERTIFICATES, "certificatesigningrequests", READ),
+        (CERTIFICATES, "certificatesigningrequests/approval", "update"),
     ]),
     // Kubernetes has it beside the cluster: the rights of the external provisioner and resizer of CSI.
     ("local-path-provisioner", &[
@@ -202,7 +224,9 @@ pub fn manager_role() -> ClusterRole {
 pub fn roles() -> impl Iterator<Item = ClusterRole> {
     CONTROLLERS.iter().map(|(account, rules)| {
         let rules = rules.iter().map(|(groups, resources, verbs)| rule(groups, resources, verbs));
-        role(&name(account), rules.collect())
+        let signers = SIGNERS.iter().filter(|(owner, ..)| owner == account);
+        let signers = signers.map(|(_, signer, verb)| named(CERTIFICATES, "signers", signer, verb));
+        role(&name(account), rules.chain(signers).collect())
     })
 }
 
@@ -262,6 +286,8 @@ mod tests {
             let plural = resource.split('/').next().unwrap_or_default();
             plural == "*"
                 || api::kind::KINDS.iter().any(|row| row.group == group && row.plural == plural)
+                // What is asked about only.
+                || plural == "signers"
                 || api::metrics::rows().any(|row| row.group == group && row.plural == plural)
         };
         for rule in roles().chain([manager_role()]).flat_map(|role| role.rules.unwrap()) {

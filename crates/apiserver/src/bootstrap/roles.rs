@@ -122,7 +122,7 @@ pub(super) fn rule(groups: &str, resources: &str, verbs: &str) -> PolicyRule {
 }
 
 /// A rule for objects of certain names.
-fn named(groups: &str, resources: &str, names: &str, verbs: &str) -> PolicyRule {
+pub(super) fn named(groups: &str, resources: &str, names: &str, verbs: &str) -> PolicyRule {
     PolicyRule { resource_names: Some(list(names)), ..rule(groups, resources, verbs) }
 }
 
@@ -365,6 +365,7 @@ fn component_roles() -> Vec<ClusterRole> {
                     "create",
                 ),
                 rule("certificates.k8s.io", "certificatesigningrequests", "create,get,list,watch"),
+                rule("certificates.k8s.io", "clustertrustbundles", READ),
                 rule("storage.k8s.io", "csidrivers", READ),
                 rule("storage.k8s.io", "csinodes", "create,delete,get,patch,update"),
                 rule("storage.k8s.io", "volumeattachments", "get"),
@@ -445,6 +446,8 @@ fn bindings() -> Vec<ClusterRoleBinding> {
         binding("system:dns", "User", "system:dns"),
         binding("system:volume-scheduler", "User", "system:kube-scheduler"),
         further::kube_dns_binding(),
+        // What kubeadm adds: a node may go on being itself.
+        binding(further::OWN_CLIENT_CERTIFICATE, "Group", "system:nodes"),
     ];
     bindings.extend(controller_roles::bindings());
     bindings

@@ -5,13 +5,17 @@ mod defaults;
 mod robust;
 mod validation;
 
+use std::sync::LazyLock;
+
 use api::object::Object;
 use serde_json::Value;
 
 use super::{AnyStrategy, Context, strategy};
+use crate::user::User;
 
 pub(crate) fn context() -> Context<'static> {
-    Context { now: "2026-01-02T03:04:05Z".parse().unwrap(), subresource: "" }
+    static USER: LazyLock<User> = LazyLock::new(User::anonymous);
+    Context { now: "2026-01-02T03:04:05Z".parse().unwrap(), user: &USER, subresource: "" }
 }
 
 /// The object that the JSON encodes, with its kind's strategy.

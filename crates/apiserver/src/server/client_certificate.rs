@@ -23,7 +23,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerMisbehaved,
-    RootCertStore, ServerConnection, SignatureScheme,
+    RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -104,30 +104,27 @@ impl ClientCertificates {
         proxies.headers.allows(&identity.name).then(|| (identity, proxies.headers.clone()))
     }
 
-    /// The client of a connection.
-    pub fn peer(&self, session: &ServerConnection, now: Timestamp) -> Peer {
-        let chain = session.peer_certificates().unwrap_or_default();
+    /// The client of a connection, which has presented a chain.
+    pub fn peer(&self, chain: Arc<[CertificateDer<'static>]>, now: Timestamp) -> Peer {
+        Peer { proof: self.identify(&chain, now), chain, checked_by: self.clone() }
+    }
+
+    fn identify(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Proof {
         let Some((own, intermediates)) = chain.split_first() else {
-            return Peer { certificate: ClientCertificate::Absent, identity: None, proxy: None };
+            return Proof { certificate: ClientCertificate::Absent, identity: None, proxy: None };
         };
         let proxy = self.proxy(own, intermediates, now);
         match self.0.clients.identify(own, intermediates, now) {
             Ok(identity) => {
                 let (name, groups) = (identity.name.clone(), identity.groups.clone());
                 let user = Arc::new(User::authenticated(name, groups));
-                Peer {
-                    certificate: ClientCertificate::Valid(user),
-                    identity: Some(identity),
-                    proxy,
-                }
+                let certificate = ClientCertificate::Valid(user);
+                Proof { certificate, identity: Some(identity), proxy }
             }
             Err(reason) => {
                 tracing::debug!(reason, "client certificate refused");
-                Peer {
-                    certificate: ClientCertificate::Invalid(reason.into()),
-                    identity: None,
-                    proxy,
-                }
+                let certificate = ClientCertificate::Invalid(reason.into());
+                Proof { certificate, identity: None, proxy }
             }
         }
     }
@@ -206,9 +203,9 @@ const NOT_YET_VALID: &str = "it is not valid yet";
 const UNKNOWN_AUTHORITY: &str = "it is signed by an unknown authority";
 const BAD_SIGNATURE: &str = "its signature does not match";
 
-/// The client of a connection, as long as its certificate is valid.
+/// What a certificate proves.
 #[derive(Clone, Debug)]
-pub struct Peer {
+struct Proof {
     certificate: ClientCertificate,
     /// Of a valid certificate.
     identity: Option<CertificateIdentity>,
@@ -216,20 +213,36 @@ pub struct Peer {
     proxy: Option<(CertificateIdentity, Arc<RequestHeaders>)>,
 }
 
+/// The client of a connection, as long as its certificate is valid.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    proof: Proof,
+    chain: Arc<[CertificateDer<'static>]>,
+    checked_by: ClientCertificates,
+}
+
 impl Peer {
+    /// Verifies the certificate again if the authorities have been replaced.
+    pub fn recheck(&mut self, now_trusted: &ClientCertificates, now: Timestamp) {
+        if !Arc::ptr_eq(&self.checked_by.0, &now_trusted.0) {
+            self.proof = now_trusted.identify(&self.chain, now);
+            self.checked_by = now_trusted.clone();
+        }
+    }
+
     /// What the certificate proves now: a connection may outlive it.
     pub fn at(&self, now: Timestamp) -> ClientCertificate {
-        match &self.identity {
+        match &self.proof.identity {
             Some(identity) if !identity.is_valid_at(now.as_second()) => {
                 ClientCertificate::Invalid(EXPIRED.into())
             }
-            _ => self.certificate.clone(),
+            _ => self.proof.certificate.clone(),
         }
     }
 
     /// Whether it may say whose requests it forwards.
     pub fn is_proxy(&self) -> bool {
-        self.proxy.is_some()
+        self.proof.proxy.is_some()
     }
 
     /// Whose request it is, if the client is a front proxy that says so; otherwise as [`Self::at`].
@@ -237,7 +250,7 @@ impl Peer {
         let valid = |(identity, _): &&(CertificateIdentity, Arc<RequestHeaders>)| {
             identity.is_valid_at(now.as_second())
         };
-        let named = self.proxy.as_ref().filter(valid);
+        let named = self.proof.proxy.as_ref().filter(valid);
         match named.and_then(|(_, names)| names.user(headers)) {
             Some(user) => ClientCertificate::Valid(user),
             None => self.at(now),

@@ -79,7 +79,7 @@ async fn create_once(
     super::apply::record(call, &mut *object)?;
     call.core.admission.mutate(call, &mut object, None).await?;
     meta::fill_new(object.metadata_mut(), call.now());
-    let context = Context { now: call.now(), subresource: "" };
+    let context = Context { now: call.now(), user: call.user, subresource: "" };
     strategy.prepare_create(&mut *object, &context);
     if strategy.generation_changes(&*object, &*object).is_some() {
         object.metadata_mut().generation = Some(1);

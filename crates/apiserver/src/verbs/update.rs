@@ -297,7 +297,7 @@ async fn prepare(
     let old = before.object;
     let strategy = strategy(call.row());
     let subresource = call.target.subresource.as_str();
-    let context = Context { now: call.now(), subresource };
+    let context = Context { now: call.now(), user: call.user, subresource };
     meta::carry_over(new.metadata_mut(), old.metadata());
     strategy.default(&mut **new);
     call.core.admission.mutate(call, new, Some(before)).await?;
@@ -314,7 +314,7 @@ async fn prepare(
         strategy.prepare_status_update(new, old, &context);
         errors = meta::validate(call.row(), strategy, new.metadata());
         errors.extend(meta::validate_update(new.metadata(), old.metadata()));
-        errors.extend(strategy.validate_status_update(new, old));
+        errors.extend(strategy.validate_subresource_update(new, old, &context));
         if subresource != "status" {
             errors.extend(strategy.validate(new));
         }

@@ -3,6 +3,8 @@
 
 use api::KindRow;
 use api::kind::KINDS;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use rpc::api_v1 as pb;
 use serde_json::{Value, json};
@@ -88,6 +90,12 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                     "target": {"type": "AverageValue", "averageValue": "100m"}}}],
                 "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5, "tolerance": "50m"}}}}),
         ),
+        (
+            "certificatesigningrequests",
+            json!({"spec": {"signerName": "example.com/s", "expirationSeconds": 600,
+                "usages": ["client auth"], "request": BASE64.encode(signing_request())}}),
+        ),
+        ("clustertrustbundles", json!({"spec": {"trustBundle": authority()}})),
         ("mutatingwebhookconfigurations", webhooks()),
         ("validatingwebhookconfigurations", webhooks()),
         (
@@ -115,6 +123,17 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
     // They change what is created after them.
     all.sort_by_key(|(row, _)| matches!(&*row.plural, "resourcequotas" | "limitranges"));
     all
+}
+
+fn signing_request() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
+}
+
+fn authority() -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
 }
 
 fn webhooks() -> Value {

@@ -46,6 +46,8 @@ const CLUSTER_ROLES: &[&str] = &[
 const CLUSTER_BINDINGS: &[&str] = &[
     "cluster-admin",
     "system:basic-user",
+    // kubeadm's.
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
     "system:cluster-trust-bundle-discovery",
     "system:discovery",
     "system:kube-controller-manager",

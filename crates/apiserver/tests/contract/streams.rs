@@ -133,7 +133,10 @@ pub async fn prepare(server: &Server) -> Record {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let record = Record::default();
-    let incoming = rpc::incoming::incoming(listener, &pair, server.ca_pem.as_bytes()).unwrap();
+    let client_ca_pem = server.ca_pem.clone().into_bytes();
+    let pem = rpc::incoming::ServerPem { pair, client_ca_pem };
+    let pem = tokio::sync::watch::channel(std::sync::Arc::new(pem)).1;
+    let incoming = rpc::incoming::incoming(listener, pem).unwrap();
     let service = pb::kubelet_server::KubeletServer::new(record.clone());
     let serving = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(async move { serving.serve_with_incoming(incoming).await.unwrap() });

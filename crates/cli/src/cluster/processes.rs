@@ -222,6 +222,9 @@ impl Builder<'_> {
         process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
         process.push("--node-cidr-mask-size", "24");
         process.push("--root-ca-file", &self.pki("ca.crt"));
+        process.push("--cluster-signing-cert-file", &self.pki("ca.crt"));
+        process.push("--cluster-signing-key-file", &self.pki("ca.key"));
+        process.push("--approve-kubelet-serving-certificates", "true");
         process.push("--leader-elect", "false");
         process.push("--service-cluster-ip-range", &self.options.service_cidr.to_string());
         let source = match self.options.load_balancer_addresses {
@@ -257,6 +260,8 @@ impl Builder<'_> {
         process.push("--port", "10250");
         process.push("--tls-cert-file", &pki("kubelet-server.crt"));
         process.push("--tls-private-key-file", &pki("kubelet-server.key"));
+        process.push("--rotate-certificates", "true");
+        process.push("--rotate-server-certificates", "true");
         process.push("--client-ca-file", &self.pki("ca.crt"));
         process.push("--cluster-dns", &self.options.cluster_dns().to_string());
         process.push("--cluster-domain", "cluster.local");

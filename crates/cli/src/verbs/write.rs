@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod autoscale;
+pub mod certificate;
 pub mod create;
 pub mod delete;
 pub mod edit;

@@ -10,6 +10,13 @@ pub enum Error {
         #[source]
         source: client::Error,
     },
+    /// Something that needs no server failed.
+    #[error("{operation}")]
+    Local {
+        operation: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// An object is invalid or not in the expected state.
     #[error("{0}")]
     Invalid(String),
@@ -25,7 +32,7 @@ impl Error {
             Self::Call { source, .. } => {
                 source.is_conflict() || source.is_not_found() || source.is_already_exists()
             }
-            Self::Invalid(_) | Self::Died(_) => false,
+            Self::Local { .. } | Self::Invalid(_) | Self::Died(_) => false,
         }
     }
 }

@@ -26,12 +26,19 @@ pub struct Informer<K> {
     cache: Arc<Cache<K>>,
     subscribers: Mutex<Vec<(Trigger, Keys<K>)>>,
     strip: fn(&mut K),
+    options: InformerOptions,
 }
 
 impl<K: Kind> Informer<K> {
     /// `strip` removes what no controller reads, to save memory; managed fields are always removed.
     pub fn new(index: Index<K>, strip: fn(&mut K)) -> Self {
-        Self { cache: Arc::new(Cache::new(index)), subscribers: Mutex::new(Vec::new()), strip }
+        let options = InformerOptions::default();
+        Self { cache: Arc::new(Cache::new(index)), subscribers: Mutex::default(), strip, options }
+    }
+
+    /// Follows only the objects that `options` select.
+    pub fn selecting(self, options: InformerOptions) -> Self {
+        Self { options, ..self }
     }
 
     pub fn cache(&self) -> Arc<Cache<K>> {
@@ -55,7 +62,7 @@ impl<K: Kind> Informer<K> {
         synced: watch::Sender<bool>,
     ) -> impl Future<Output = ()> + Send + use<K> {
         let strip = self.strip;
-        let stream = client::informer::<K>(client.clone(), InformerOptions::default());
+        let stream = client::informer::<K>(client.clone(), self.options.clone());
         let stripped = stream.map(move |event| {
             event.map(|mut object| {
                 strip(&mut object);

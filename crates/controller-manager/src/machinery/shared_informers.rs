@@ -5,18 +5,19 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    ReplicationController, ResourceQuota, Service, ServiceAccount,
+    ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use api::Kind;
-use client::Client;
+use api::{Kind, bootstrap_token};
+use client::{Client, InformerOptions};
 use tokio::sync::watch;
 
 use crate::machinery::informer::{Informer, Synced};
@@ -24,6 +25,8 @@ use crate::machinery::owner;
 
 /// The ConfigMap in every namespace that holds the cluster's CA bundle.
 pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
+/// The ConfigMap in `kube-public` that says where the cluster is.
+pub const CLUSTER_INFO: &str = "cluster-info";
 
 macro_rules! informers {
     ($($field:ident: $kind:ty, $index:expr, $strip:expr;)*) => {
@@ -34,7 +37,9 @@ macro_rules! informers {
 
         impl Default for SharedInformers {
             fn default() -> Self {
-                Self { $($field: Informer::new($index, $strip),)* }
+                let mut all = Self { $($field: Informer::new($index, $strip),)* };
+                all.bootstrap_tokens = all.bootstrap_tokens.selecting(bootstrap_tokens());
+                all
             }
         }
 
@@ -76,7 +81,18 @@ informers! {
     persistent_volumes: PersistentVolume, none, keep;
     persistent_volume_claims: PersistentVolumeClaim, none, keep;
     storage_classes: StorageClass, none, keep;
+    bootstrap_tokens: Secret, none, keep;
     cluster_roles: ClusterRole, none, keep;
+    certificate_signing_requests: CertificateSigningRequest, none, keep;
+}
+
+/// The only Secrets that controllers read.
+fn bootstrap_tokens() -> InformerOptions {
+    InformerOptions {
+        namespace: bootstrap_token::NAMESPACE.to_owned(),
+        field_selector: format!("type={}", bootstrap_token::SECRET_TYPE),
+        ..InformerOptions::default()
+    }
 }
 
 fn none<K>(_: &K) -> Vec<String> {
@@ -140,9 +156,10 @@ fn strip_node(node: &mut Node) {
     }
 }
 
-/// Controllers read no ConfigMap but the cluster's CA bundle.
+/// Controllers read no ConfigMap but the cluster's CA bundle and what new nodes learn first.
 fn strip_config_map(map: &mut ConfigMap) {
-    if map.metadata.name.as_deref() != Some(ROOT_CA_CONFIG_MAP) {
+    let name = map.metadata.name.as_deref();
+    if !matches!(name, Some(ROOT_CA_CONFIG_MAP | CLUSTER_INFO)) {
         map.data = None;
         map.binary_data = None;
         map.metadata.annotations = None;

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, ensure};
+use api::certificates;
 use client::dynamic::target;
 use client::{Api, DeleteOptions, PatchKind};
+use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{
     Namespace, PersistentVolume, PersistentVolumeClaim, ServiceAccount,
 };
@@ -34,6 +37,21 @@ const CASES: &[Case] = &[
     Case { flags: &["node-lifecycle-controller"], kind: ("v1", "Node"), done: |all| all.values().all(|node| node["spec"]["taints"].as_array().is_none_or(Vec::is_empty)) },
     Case { flags: &["serviceaccount-controller"], kind: ("v1", "ServiceAccount"), done: |all| all.contains_key("default") },
     Case { flags: &["root-ca-certificate-publisher-controller"], kind: ("v1", "ConfigMap"), done: |all| all.contains_key("kube-root-ca.crt") },
+    Case { flags: &["certificatesigningrequest-approving-controller"], kind: SIGNING, done: |all| {
+        let conditions = &all["node"]["status"]["conditions"];
+        conditions[0]["type"] == "Approved" && conditions[0]["reason"] == "AutoApproved"
+    } },
+    Case { flags: &["certificatesigningrequest-signing-controller"], kind: SIGNING, done: |all| all["node"]["status"]["certificate"].is_string() },
+    Case { flags: &["certificatesigningrequest-cleaner-controller"], kind: SIGNING, done: |all| !all.contains_key("old") && all.contains_key("node") },
+    Case { flags: &["kubelet-serving-certificate-approver-controller", "--approve-kubelet-serving-certificates"], kind: SIGNING, done: |all| {
+        all["serving"]["status"]["conditions"][0]["type"] == "Approved" && all["foreign"]["status"]["conditions"].is_null()
+    } },
+    Case { flags: &["token-cleaner-controller"], kind: ("v1", "Secret"), done: |all| {
+        all.contains_key("bootstrap-token-abcdef") && !all.contains_key("bootstrap-token-past00")
+    } },
+    Case { flags: &["bootstrap-signer-controller"], kind: ("v1", "ConfigMap"), done: |all| {
+        all["cluster-info"]["data"]["jws-kubeconfig-abcdef"].is_string()
+    } },
     Case { flags: &["node-ipam-controller"], kind: ("v1", "Node"), done: |all| all.values().all(|node| node["spec"]["podCIDR"].is_string()) },
     Case { flags: &["replicaset-controller"], kind: ("apps/v1", "ReplicaSet"), done: |all| all["set"]["status"]["replicas"] == 1 },
     Case { flags: &["replicationcontroller-controller"], kind: ("v1", "ReplicationController"), done: |all| all["old"]["status"]["replicas"] == 1 },
@@ -90,6 +108,51 @@ const CASES: &[Case] = &[
     Case { flags: &["garbage-collector-controller"], kind: ("v1", "ConfigMap"), done: |all| !all.contains_key("orphan") },
     Case { flags: &["namespace-controller"], kind: ("v1", "Namespace"), done: |all| !all.contains_key("ending") },
 ];
+
+const SIGNING: (&str, &str) = ("certificates.k8s.io/v1", "CertificateSigningRequest");
+
+/// Creates a request for a certificate, as the node's own user.
+async fn ask(
+    plane: &Plane,
+    name: &str,
+    node: &str,
+    names: &[&str],
+) -> anyhow::Result<CertificateSigningRequest> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let serving = !names.is_empty();
+    let user = format!("system:node:{node}");
+    let mut params = rcgen::CertificateParams::new(names)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, user.as_str());
+    let pem = params.serialize_request(&rcgen::KeyPair::generate()?)?.pem()?;
+    let (signer, usage) = match serving {
+        true => (certificates::KUBELET_SERVING_SIGNER, certificates::SERVER_AUTH),
+        false => (certificates::KUBELET_CLIENT_SIGNER, certificates::CLIENT_AUTH),
+    };
+    let mut request = CertificateSigningRequest::default();
+    request.metadata.name = Some(name.to_owned());
+    request.spec.request = ByteString(pem.into_bytes());
+    request.spec.signer_name = signer.to_owned();
+    request.spec.usages = Some(vec!["digital signature".to_owned(), usage.to_owned()]);
+    let client = match serving {
+        true => plane.identity_in(&user, "system:nodes")?,
+        // An administrator may become any node.
+        false => plane.client.clone(),
+    };
+    Ok(Api::<CertificateSigningRequest>::all(&client).create(&request).await?)
+}
+
+/// Denies a request as of long ago.
+async fn deny(plane: &Plane, mut request: CertificateSigningRequest) -> anyhow::Result<()> {
+    let condition =
+        json!({"type": "Denied", "status": "True", "lastUpdateTime": "2020-01-01T00:00:00Z"});
+    let conditions = serde_json::from_value(json!([condition]))?;
+    request.status.get_or_insert_default().conditions = Some(conditions);
+    let requests = Api::<CertificateSigningRequest>::all(&plane.client);
+    requests.replace_approval(&request).await?;
+    Ok(())
+}
 
 /// Whether endpoints say when the change happened that caused them.
 fn is_timed(endpoints: &Value) -> bool {
@@ -229,6 +292,42 @@ async fn prepare(plane: &Plane, controller: &str) -> anyhow::Result<()> {
     let client = &plane.client;
     match controller {
         "replicaset-controller" => create(plane, &objects()).await,
+        "certificatesigningrequest-approving-controller" => {
+            ask(plane, "node", "new", &[]).await?;
+            let old = ask(plane, "old", "new", &[]).await?;
+            deny(plane, old).await
+        }
+        "token-cleaner-controller" => {
+            let token = |id: &str, expiration: &str| {
+                json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+                    "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
+                    "stringData": {"token-id": id, "token-secret": "0123456789abcdef",
+                        "usage-bootstrap-signing": "true", "expiration": expiration}})
+            };
+            let tokens =
+                [token("past00", "2020-01-01T00:00:00Z"), token("abcdef", "2220-01-01T00:00:00Z")];
+            create(plane, &tokens).await?;
+            create(
+                plane,
+                &[json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"kubeconfig": "x"},
+                "metadata": {"name": "cluster-info", "namespace": "kube-public"}})],
+            )
+            .await
+        }
+        "kubelet-serving-certificate-approver-controller" => {
+            let addresses = json!([{"type": "InternalIP", "address": "192.0.2.7"}]);
+            patch(
+                plane,
+                ("v1", "Node"),
+                "n1",
+                "status",
+                json!({"status": {"addresses": addresses}}),
+            )
+            .await?;
+            ask(plane, "foreign", "n1", &["n1", "192.0.2.8"]).await?;
+            ask(plane, "serving", "n1", &["n1", "192.0.2.7"]).await?;
+            Ok(())
+        }
         "cronjob-controller" => {
             // Its last run is long ago, so that it is due.
             let long_ago = json!({"status": {"lastScheduleTime": "2020-01-01T00:00:00Z"}});
@@ -300,8 +399,13 @@ async fn happen(plane: &Plane, controller: &str, attempt: u32) -> anyhow::Result
 
 async fn done(plane: &Plane, case: &Case) -> anyhow::Result<()> {
     let row = api::kind::by_kind(case.kind.0, case.kind.1).context("the kind is served")?;
+    let namespace = match case.flags[0] {
+        "token-cleaner-controller" => "kube-system",
+        "bootstrap-signer-controller" => "kube-public",
+        _ => "default",
+    };
     let request =
-        pb::ListRequest { target: Some(target(row, "default", "", "")), ..Default::default() };
+        pb::ListRequest { target: Some(target(row, namespace, "", "")), ..Default::default() };
     let (items, _) = plane.client.list_objects(request).await?;
     let mut all = BTreeMap::new();
     for item in items {
@@ -372,6 +476,9 @@ const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
     ("create", "", "serviceaccounts/token", &[]),
     ("create", "", "configmaps", &["root-ca-cert-publisher"]),
     ("create", "", "secrets", &[]),
+    ("update", "certificates.k8s.io", "certificatesigningrequests/approval", &["certificate-controller", "generic-garbage-collector", "kubelet-serving-certificate-approver"]),
+    ("create", "certificates.k8s.io", "certificatesigningrequests", &[]),
+    ("sign", "certificates.k8s.io", "signers", &[]),
     ("create", "rbac.authorization.k8s.io", "clusterrolebindings", &[]),
     ("create", "", "pods/exec", &[]),
     ("get", "", "secrets", &["generic-garbage-collector", "namespace-controller"]),

@@ -114,6 +114,11 @@ impl Plane {
         self.authority.client(self.folder.path(), self.address, name, None)
     }
 
+    /// A client of a user in a group.
+    pub fn identity_in(&self, name: &str, group: &str) -> anyhow::Result<Client> {
+        self.authority.client(self.folder.path(), self.address, name, Some(group))
+    }
+
     /// Starts the controllers.
     pub fn control(&self, flags: &[&str]) -> anyhow::Result<()> {
         let client = self.identity("system:kube-controller-manager")?;
@@ -141,6 +146,8 @@ impl Plane {
         let ca = self.folder.path().join("ca.crt").display().to_string();
         let mut all = vec!["cm", "--kubeconfig=none", "--root-ca-file", &ca];
         all.extend(["--cluster-cidr", "10.244.0.0/16"]);
+        let key = self.folder.path().join("ca.key").display().to_string();
+        all.extend(["--cluster-signing-cert-file", &ca, "--cluster-signing-key-file", &key]);
         all.extend(flags);
         let settings = Flags::try_parse_from(all)?.settings()?;
         let running = wire::run(client, settings, clock::system(), end);
@@ -218,6 +225,7 @@ impl Authority {
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
         std::fs::write(folder.join("ca.crt"), &pem)?;
+        std::fs::write(folder.join("ca.key"), key.serialize_pem())?;
         Ok(Self { pem, issuer: Issuer::new(params, key) })
     }
 

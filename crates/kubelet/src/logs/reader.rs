@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
+use runtime::directory_watch::Watch;
 
 use super::LogStream;
 use super::format::{LogLine, MAX_LINE_BYTES};
 use super::path::rotated_files;
 use super::rotate::writer_has_gone;
 use super::tail::find_tail;
-use runtime::directory_watch::Watch;
 
 /// Bytes read from a file at once.
 const READ_BYTES: usize = 128 << 10;

@@ -76,9 +76,12 @@ mod tests {
         let (certificate_pem, key_pem) = issue("kubelet");
         let pair =
             rpc::tls::KeyPair { certificate_pem: certificate_pem.into(), key_pem: key_pem.into() };
+        let client_ca_pem = ca_pem.clone().into_bytes();
+        let pem = rpc::incoming::ServerPem { pair, client_ca_pem };
+        let pem = tokio::sync::watch::channel(Arc::new(pem)).1;
         let listener = TcpListener::bind("localhost:0").await.unwrap();
         let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
-        let incoming = rpc::incoming::incoming(listener, &pair, ca_pem.as_bytes()).unwrap();
+        let incoming = rpc::incoming::incoming(listener, pem).unwrap();
         let time = Arc::new(ManualClock::at(clock::now()));
         let answering = time.clone();
         let router = Router::new().fallback(move |request: Parts| {

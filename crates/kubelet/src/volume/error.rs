@@ -15,6 +15,10 @@ pub enum VolumeError {
     NoConfigMap(String),
     #[error("secret {0:?} not found")]
     NoSecret(String),
+    #[error("clustertrustbundle {0:?} not found")]
+    NoTrustBundle(String),
+    #[error("combination of signerName and labelSelector matched zero ClusterTrustBundles")]
+    NoTrustBundles,
     #[error("references non-existent {kind} key: {key}")]
     NoKey { kind: &'static str, key: String },
     #[error(transparent)]

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
 
 use super::atomic::Payload;
 use super::content::{self, DEFAULT_MODE, Selection};
-use super::{VolumeError, VolumeManager};
+use super::{VolumeError, VolumeManager, trust_bundle};
 use crate::pod::downward_api::RuntimeFields;
 use crate::pod::pod_ext::PodExt;
 use crate::pod::worker::handle::WorkerHandle;
@@ -159,11 +159,15 @@ impl VolumeManager {
             payload.insert(source.path.clone(), file)?;
             return Ok(payload);
         }
-        Err(VolumeError::Unsupported(if part.cluster_trust_bundle.is_some() {
-            "clusterTrustBundle"
-        } else {
-            "podCertificate"
-        }))
+        if let Some(source) = &part.cluster_trust_bundle {
+            let all = self.objects.trust_bundles(subject.worker).await?;
+            let anchors = trust_bundle::anchors(source, &all)?;
+            let file = content::file(anchors.as_bytes(), mode, source.user);
+            let mut payload = Payload::default();
+            payload.insert(source.path.clone(), file)?;
+            return Ok(payload);
+        }
+        Err(VolumeError::Unsupported("podCertificate"))
     }
 }
 

@@ -16,6 +16,10 @@ const CERTIFICATES: &str = "certificates.k8s.io";
 /// The role of all ServiceAccounts to read the trust bundles that pods may mount.
 pub const TRUST_BUNDLES: &str = "system:cluster-trust-bundle-discovery";
 
+/// The role of nodes to get the next client certificate for themselves.
+pub const OWN_CLIENT_CERTIFICATE: &str =
+    "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient";
+
 pub fn roles() -> Vec<ClusterRole> {
     let mut roles = vec![
         role(

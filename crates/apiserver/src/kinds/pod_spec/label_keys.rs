@@ -120,7 +120,7 @@ mod tests {
         object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         let mut pod = Pod::decode(object.to_string().as_bytes()).unwrap();
         let now = jiff::Timestamp::UNIX_EPOCH;
-        let context = crate::kinds::Context { now, subresource: "" };
+        let context = crate::kinds::Context { now, ..crate::kinds::tests::context() };
         crate::kinds::pod::Rules.prepare_create(&mut pod, &context);
         let errors = crate::kinds::pod::Rules.validate(&pod);
         if !errors.is_empty() {

@@ -146,7 +146,7 @@ fn exercise(strategy: &dyn AnyStrategy, old: &dyn Object, new: &dyn Object) {
     let found = strategy.validate(&*first).len();
     let mut second = new.clone_object();
     strategy.default(&mut *second);
-    for subresource in ["", "status", "resize", "ephemeralcontainers", "finalize"] {
+    for subresource in ["", "status", "resize", "ephemeralcontainers", "finalize", "approval"] {
         let context = Context { subresource, ..context() };
         let mut third = second.clone_object();
         if subresource.is_empty() {
@@ -154,7 +154,7 @@ fn exercise(strategy: &dyn AnyStrategy, old: &dyn Object, new: &dyn Object) {
             strategy.validate_update(&*third, &*first);
         } else {
             strategy.prepare_status_update(&mut *third, &*first, &context);
-            strategy.validate_status_update(&*third, &*first);
+            strategy.validate_subresource_update(&*third, &*first, &context);
         }
         strategy.generation_changes(&*third, &*first);
         assert_eq!(strategy.cells(&*third, now).len(), strategy.columns().len());

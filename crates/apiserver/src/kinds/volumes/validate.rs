@@ -3,14 +3,15 @@
 use api::names;
 use api::status::FieldError;
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, NFSVolumeSource, ProjectedVolumeSource,
-    Volume, VolumeProjection,
+    ClusterTrustBundleProjection, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath,
+    NFSVolumeSource, ProjectedVolumeSource, Volume, VolumeProjection,
 };
 
 use crate::kinds::check::{self, Errors, Unique};
 use crate::kinds::path::Path;
 use crate::kinds::persistent_volume_claim;
 use crate::kinds::pod_spec::env;
+use crate::kinds::signer_name;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Fields that a downward API file can hold, besides single labels and annotations.
@@ -235,6 +236,36 @@ fn projected(source: &ProjectedVolumeSource, path: &Path, errors: &mut Errors) {
     }
 }
 
+/// Which bundles are selected: one by its name, or those of a signer.
+fn trust_bundle(source: &ClusterTrustBundleProjection, path: &Path, errors: &mut Errors) {
+    match (&source.name, &source.signer_name) {
+        (Some(_), Some(_)) => {
+            let problem = "only one of name and signerName may be used";
+            check::invalid_whole(problem, path, errors);
+        }
+        (Some(name), None) => {
+            let (path, selector) = (path.child("name"), path.child("labelSelector"));
+            if name.is_empty() {
+                errors.push(FieldError::required(&path, "must be a valid object name"));
+            }
+            check::invalid(names::path_segment(name), name, &path, errors);
+            if source.label_selector.is_some() {
+                let problem = "labelSelector must be unset if name is specified";
+                check::invalid_whole(problem, &selector, errors);
+            }
+        }
+        (None, Some(signer)) => {
+            signer_name::check(signer, &path.child("signerName"), errors);
+            let selector = source.label_selector.as_ref();
+            check::label_selector(selector, &path.child("labelSelector"), errors);
+        }
+        (None, None) => {
+            let problem = "either name or signerName must be specified";
+            errors.push(FieldError::required(path, problem));
+        }
+    }
+}
+
 fn projection(source: &VolumeProjection, paths: &mut Unique, path: &Path, errors: &mut Errors) {
     let set = [
         ("secret", source.secret.is_some()),
@@ -295,8 +326,6 @@ fn projection(source: &VolumeProjection, paths: &mut Unique, path: &Path, errors
     } else if let Some(bundle) = &source.cluster_trust_bundle {
         check::required(&bundle.path, &path.child("path"), errors);
         check::local_non_reserved_path(&bundle.path, &path.child("path"), errors);
-        if let Some(name) = &bundle.name {
-            check::invalid(names::path_segment(name), name, &path.child("name"), errors);
-        }
+        trust_bundle(bundle, &path, errors);
     }
 }
