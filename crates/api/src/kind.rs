@@ -331,7 +331,11 @@ kinds! {
     rbac::ClusterRoleBinding { Cluster "clusterrolebinding" }
     scheduling::PriorityClass { Cluster "priorityclass" short ["pc"]; }
     storage::StorageClass { Cluster "storageclass" short ["sc"]; }
+    storage::CSIDriver { Cluster "csidriver" }
     storage::CSINode { Cluster "csinode" }
+    storage::CSIStorageCapacity { Namespaced "csistoragecapacity" }
+    storage::VolumeAttachment { Cluster "volumeattachment" subresources ["status"]; }
+    storage::VolumeAttributesClass { Cluster "volumeattributesclass" short ["vac"]; }
     admission::MutatingWebhookConfiguration { Cluster "mutatingwebhookconfiguration" categories ["api-extensions"]; }
     admission::ValidatingWebhookConfiguration { Cluster "validatingwebhookconfiguration" categories ["api-extensions"]; }
     admission::ValidatingAdmissionPolicy { Cluster "validatingadmissionpolicy" categories ["api-extensions"]; subresources ["status"]; }

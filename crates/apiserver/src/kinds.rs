@@ -12,7 +12,6 @@ pub mod columns;
 mod config_map;
 mod controller_revision;
 mod cron_job;
-mod csi_node;
 mod custom;
 mod custom_resource_definition;
 mod daemon_set;
@@ -51,7 +50,9 @@ pub mod service;
 mod service_account;
 mod stateful_set;
 mod status;
+mod storage;
 mod storage_class;
+mod table;
 mod validating_admission_policy;
 mod volumes;
 mod webhook_configuration;
@@ -355,7 +356,11 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&service::Rules),
     of(&stateful_set::Rules),
     of(&storage_class::Rules),
-    of(&csi_node::Rules),
+    of(&storage::CSI_DRIVERS),
+    of(&storage::CSI_NODES),
+    of(&storage::CSI_STORAGE_CAPACITIES),
+    of(&storage::VOLUME_ATTACHMENTS),
+    of(&storage::VOLUME_ATTRIBUTES_CLASSES),
     of(&webhook_configuration::Mutating),
     of(&webhook_configuration::Validating),
     of(&validating_admission_policy::Policies),

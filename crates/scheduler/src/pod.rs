@@ -13,6 +13,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::snapshot::{Attached, attached_by_pod};
+
 /// What scores assume for a container without a CPU or memory request, as upstream does.
 const DEFAULT_CPU_MILLI: i64 = 100;
 const DEFAULT_MEMORY_BYTES: i64 = 200 << 20;
@@ -66,6 +68,8 @@ pub struct PodInfo {
     pub images: Vec<String>,
     /// Disks that the pod uses directly, not through claims.
     pub disks: Vec<Disk>,
+    /// Of those, and of others like them, what CSI drivers attach.
+    pub inline: Vec<Attached>,
 }
 
 /// One term of a node selector: all its requirements must match.
@@ -201,6 +205,7 @@ impl PodInfo {
             preempted: deleting && is_preempted(pod),
             images: images(spec),
             disks: volumes::disks(spec),
+            inline: spec.volumes.iter().flatten().filter_map(attached_by_pod).collect(),
             ..Self::default()
         };
         info.read_affinity(affinity, &namespace, &labels);

@@ -12,6 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
+use k8s_openapi::api::storage::v1::CSINode;
 
 use crate::authz::Attributes;
 use crate::core::Call;
@@ -72,7 +73,17 @@ pub async fn check(
     if object.row() == Lease::ROW {
         return check_lease(call, own, name).map_err(refuse);
     }
+    if object.row() == CSINode::ROW {
+        return check_csi_node(own, name).map_err(refuse);
+    }
     Ok(())
+}
+
+fn check_csi_node(own: &str, name: &str) -> Result<(), String> {
+    if name == own {
+        return Ok(());
+    }
+    Err("can only access CSINode with the same name as the requesting node".to_owned())
 }
 
 fn check_lease(call: Call<'_>, own: &str, name: &str) -> Result<(), String> {
@@ -264,6 +275,8 @@ pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError>
         Err(format!("node {own:?} can only delete pods with spec.nodeName set to itself"))
     } else if object.row() == Lease::ROW {
         check_lease(call, own, name)
+    } else if object.row() == CSINode::ROW {
+        check_csi_node(own, name)
     } else {
         Ok(())
     };

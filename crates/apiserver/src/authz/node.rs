@@ -1,7 +1,8 @@
 //! The node authorizer: what a kubelet may do (`k8s.io/kubernetes/plugin/pkg/auth/authorizer/node`).
 //!
 //! It reads its own Node and the pods bound to it, and of Secrets, ConfigMaps, claims and volumes
-//! those that its pods refer to, one by one by name, and the volumes that are kept on it. What it
+//! those that its pods refer to, one by one by name, the volumes that are kept on it, and the
+//! attachments to it. What it
 //! may write, admission restricts further. For other resources the rules of the role `system:node` apply to every kubelet; the
 //! role itself is bound to nobody, since it is broader.
 
@@ -11,6 +12,7 @@ use api::labels::Requirement;
 use api::{Kind, fields, local_path};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use serde_json::Value;
 
 use super::Attributes;
@@ -58,6 +60,7 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
         ("storage.k8s.io", "csinodes", "") => {
             is(&["create"]) || (name == node && (writes || is(&["get", "delete"])))
         }
+        ("storage.k8s.io", "volumeattachments", "") => is(&["get"]) && attached(cache, node, name),
         (
             "",
             "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes"
@@ -94,6 +97,15 @@ pub(super) fn selects_own(request: &Request) -> bool {
 fn bound(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
     let pod = cache.resource(Pod::ROW).get(&format!("{namespace}/{name}"));
     pod.is_some_and(|pod| pod.field(Pod::ROW, "spec.nodeName") == node)
+}
+
+/// Whether the attachment is one to the node.
+fn attached(cache: &Cache, node: &str, name: &str) -> bool {
+    let attachment = cache.resource(VolumeAttachment::ROW).get(name);
+    attachment.is_some_and(|attachment| {
+        let spec = scan::at_path(&attachment.json, "spec").unwrap_or(b"{}");
+        scan::string(spec, "nodeName") == node
+    })
 }
 
 /// Whether a pod of the node uses the claim that the volume is bound to.

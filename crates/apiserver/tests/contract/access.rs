@@ -439,6 +439,59 @@ async fn a_kubelet_reports_on_the_volumes_that_it_keeps() {
 }
 
 #[tokio::test]
+async fn a_kubelet_sees_its_own_csi_node_and_attachments() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let storage = "/apis/storage.k8s.io/v1";
+    let (nodes, attachments) =
+        (format!("{storage}/csinodes"), format!("{storage}/volumeattachments"));
+    let node = |name: &str| json!({"metadata": {"name": name}, "spec": {"drivers": []}});
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        let attachment = json!({"metadata": {"name": name}, "spec": {"attacher": "csi.example.com", "nodeName": node,
+            "source": {"persistentVolumeName": "v"}}, "status": {"attached": true}});
+        let created = admin.post(&attachments, &attachment).await.expect(201);
+        assert_eq!(created.get("status"), Some(&json!({"attached": false})), "{created}");
+    }
+    admin.post(&nodes, &node("n2")).await.expect(201);
+    admin.get(&attachments).await.expect(200);
+    kubelet.post(&nodes, &node("n1")).await.expect(201);
+    let refused = kubelet.post(&nodes, &node("n3")).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "csinodes.storage.k8s.io \"n3\" is forbidden: can only access CSINode with the same name as the requesting node"
+    );
+    for (path, code) in [
+        (format!("{nodes}/n1"), 200),
+        (format!("{nodes}/n2"), 403),
+        (nodes.clone(), 403),
+        (format!("{attachments}/mine"), 200),
+        (format!("{attachments}/other"), 403),
+        (format!("{attachments}/none"), 403),
+        (format!("{attachments}/mine/status"), 403),
+        (attachments.clone(), 403),
+        (format!("{storage}/csidrivers"), 200),
+        (format!("{storage}/volumeattributesclasses"), 403),
+    ] {
+        let answer = kubelet.ask("GET", &path, &[], Vec::new()).await;
+        assert_eq!(answer.code, code, "{path}: {}", answer.text);
+    }
+    let attached = json!({"status": {"attached": true}, "spec": {"nodeName": "n2"}});
+    let mine = format!("{attachments}/mine");
+    let changed = admin.patch(&format!("{mine}/status"), "merge", &attached).await.expect(200);
+    assert_eq!(
+        (&changed["status"]["attached"], &changed["spec"]["nodeName"]),
+        (&json!(true), &json!("n1"))
+    );
+    let long = json!({"status": {"attachError": {"message": "x".repeat(1025)}}});
+    admin.patch(&format!("{mine}/status"), "merge", &long).await.expect(422);
+    kubelet.patch(&format!("{mine}/status"), "merge", &attached).await.expect(403);
+    kubelet.delete(&format!("{nodes}/n2")).await.expect(403);
+    kubelet.delete(&format!("{nodes}/n1")).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_kubelet_sees_its_own_node_and_pods() {
     let server = Server::start().await;
     server.default_account("default").await;

@@ -38,6 +38,22 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                 "topologyKeys": ["zone"], "allocatable": {"count": 3}}]}}),
         ),
         (
+            "csidrivers",
+            json!({"spec": {"attachRequired": false, "tokenRequests": [{"audience": "a", "expirationSeconds": 600}]}}),
+        ),
+        (
+            "csistoragecapacities",
+            json!({"storageClassName": "s", "capacity": "1024Mi", "nodeTopology": {"matchLabels": {"a": "b"}}}),
+        ),
+        (
+            "volumeattachments",
+            json!({"spec": {"attacher": "csi.example.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+        ),
+        (
+            "volumeattributesclasses",
+            json!({"driverName": "csi.example.com", "parameters": {"a": "b"}}),
+        ),
+        (
             "runtimeclasses",
             json!({"handler": "h", "scheduling": {"tolerations": [{"operator": "Exists"}]}}),
         ),
