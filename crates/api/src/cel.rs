@@ -93,6 +93,11 @@ impl Environment {
         Self { variables, composed: Map::new() }
     }
 
+    /// That of selectors of devices.
+    pub fn of_devices() -> Self {
+        Self { variables: vec![("device", Variable::Any)], composed: Map::new() }
+    }
+
     /// The same for messages, which cannot ask the authorizer.
     #[must_use]
     pub fn without_authorizer(&self) -> Self {

@@ -274,7 +274,8 @@ use k8s_openapi::api::{
     autoscaling::v2 as autoscaling_v2, batch::v1 as batch, coordination::v1 as coordination,
     core::v1 as core, discovery::v1 as discovery, events::v1 as events,
     networking::v1 as networking, node::v1 as node, policy::v1 as policy, rbac::v1 as rbac,
-    scheduling::v1 as scheduling, storage::v1 as storage,
+    resource::v1 as resource, scheduling::v1 as scheduling, storage::v1 as storage,
+    storagemigration::v1 as storagemigration,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
@@ -323,12 +324,20 @@ kinds! {
         stored false; form true; }
     networking::Ingress { Namespaced "ingress" short ["ing"]; subresources ["status"]; }
     networking::IngressClass { Cluster "ingressclass" }
+    networking::IPAddress { Cluster "ipaddress" short ["ip"]; }
+    networking::ServiceCIDR { Cluster "servicecidr" subresources ["status"]; }
     networking::NetworkPolicy { Namespaced "networkpolicy" short ["netpol"]; }
     policy::PodDisruptionBudget { Namespaced "poddisruptionbudget" short ["pdb"]; subresources ["status"]; }
     rbac::Role { Namespaced "role" }
     rbac::RoleBinding { Namespaced "rolebinding" }
     rbac::ClusterRole { Cluster "clusterrole" }
     rbac::ClusterRoleBinding { Cluster "clusterrolebinding" }
+    resource::DeviceClass { Cluster "deviceclass" }
+    resource::DeviceTaintRule { Cluster "devicetaintrule" subresources ["status"]; }
+    resource::ResourceClaim { Namespaced "resourceclaim" subresources ["status"]; }
+    resource::ResourceClaimTemplate { Namespaced "resourceclaimtemplate" }
+    resource::ResourceSlice { Cluster "resourceslice" selectable ["spec.nodeName", "spec.driver"]; }
+    storagemigration::StorageVersionMigration { Cluster "storageversionmigration" subresources ["status"]; }
     scheduling::PriorityClass { Cluster "priorityclass" short ["pc"]; }
     storage::StorageClass { Cluster "storageclass" short ["sc"]; }
     storage::CSIDriver { Cluster "csidriver" }

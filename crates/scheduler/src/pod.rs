@@ -58,6 +58,8 @@ pub struct PodInfo {
     pub preferred_pods: Vec<(i64, PodTerm)>,
     pub spread: Vec<SpreadConstraint>,
     pub claims: Vec<String>,
+    /// Whether the pod has claims to devices.
+    pub claims_devices: bool,
     /// Uid of the set that controls the pod.
     pub set: Option<String>,
     /// Whether the pod is being deleted: it does not count for spreading.
@@ -205,6 +207,7 @@ impl PodInfo {
             preempted: deleting && is_preempted(pod),
             images: images(spec),
             disks: volumes::disks(spec),
+            claims_devices: spec.resource_claims.as_ref().is_some_and(|all| !all.is_empty()),
             inline: spec.volumes.iter().flatten().filter_map(attached_by_pod).collect(),
             ..Self::default()
         };

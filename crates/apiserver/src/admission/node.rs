@@ -12,6 +12,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::storage::v1::CSINode;
 
 use crate::authz::Attributes;
@@ -76,7 +77,20 @@ pub async fn check(
     if object.row() == CSINode::ROW {
         return check_csi_node(own, name).map_err(refuse);
     }
+    if let Some(slice) = object.downcast_ref::<ResourceSlice>()
+        && old.is_none()
+    {
+        return check_slice(own, slice, "create").map_err(refuse);
+    }
     Ok(())
+}
+
+/// Updates are judged by the authorizer; the node of a slice never changes.
+fn check_slice(own: &str, slice: &ResourceSlice, verb: &str) -> Result<(), String> {
+    if slice.spec.node_name.as_deref() == Some(own) {
+        return Ok(());
+    }
+    Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
 }
 
 fn check_csi_node(own: &str, name: &str) -> Result<(), String> {
@@ -277,6 +291,8 @@ pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError>
         check_lease(call, own, name)
     } else if object.row() == CSINode::ROW {
         check_csi_node(own, name)
+    } else if let Some(slice) = object.downcast_ref::<ResourceSlice>() {
+        check_slice(own, slice, "delete")
     } else {
         Ok(())
     };

@@ -12,6 +12,7 @@ use api::labels::Requirement;
 use api::{Kind, fields, local_path};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use serde_json::Value;
 
@@ -51,7 +52,9 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
         ("", "serviceaccounts", "token") => is(&["create"]) && needed(),
         ("", "nodes", "") => is(&["create"]) || writes || (reads && name == node),
         ("", "nodes" | "pods", "status") => writes,
-        ("", "pods", "") => is(&["create", "delete"]) || (reads && bound(cache, node, namespace, name)),
+        ("", "pods", "") => {
+            is(&["create", "delete"]) || (reads && bound(cache, node, namespace, name))
+        }
         ("", "pods", "eviction") => is(&["create"]),
         ("coordination.k8s.io", "leases", _) => {
             let own = name == node && (writes || is(&["get", "delete"]));
@@ -61,15 +64,25 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
             is(&["create"]) || (name == node && (writes || is(&["get", "delete"])))
         }
         ("storage.k8s.io", "volumeattachments", "") => is(&["get"]) && attached(cache, node, name),
+        ("resource.k8s.io", "resourceclaims", "") => {
+            is(&["get"]) && claims(cache, node, namespace, name)
+        }
+        ("resource.k8s.io", "resourceslices", "") => {
+            is(&["create"]) || ((writes || is(&["get", "delete"])) && publishes(cache, node, name))
+        }
         (
             "",
-            "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes"
-            | "serviceaccounts" | "nodes" | "pods",
+            "secrets"
+            | "configmaps"
+            | "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "serviceaccounts"
+            | "nodes"
+            | "pods",
             _,
         )
         | ("storage.k8s.io", "csinodes" | "volumeattachments", _)
-        // Claims of resources and slices of devices are not served.
-        | ("resource.k8s.io", _, _) => false,
+        | ("resource.k8s.io", "resourceclaims" | "resourceslices", _) => false,
         _ => RULES.iter().any(|rule| rule_allows(rule, attributes)),
     }
 }
@@ -90,13 +103,36 @@ pub(super) fn selects_own(request: &Request) -> bool {
         };
         return request.options.labels.requirements().iter().any(own);
     }
-    target.row == Pod::ROW && request.options.fields.exact("spec.nodeName") == Some(node)
+    (target.row == Pod::ROW || target.row == ResourceSlice::ROW)
+        && request.options.fields.exact("spec.nodeName") == Some(node)
 }
 
 /// Whether the pod is bound to the node.
 fn bound(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
     let pod = cache.resource(Pod::ROW).get(&format!("{namespace}/{name}"));
     pod.is_some_and(|pod| pod.field(Pod::ROW, "spec.nodeName") == node)
+}
+
+/// Whether a pod of the node has the claim, by its name or from a template.
+fn claims(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
+    let on_node = Filter {
+        fields: fields::Selector::equal("spec.nodeName", node),
+        ..Filter::everything(Pod::ROW, namespace)
+    };
+    let of = |json: &[u8], path: &str| -> bool {
+        let list = scan::at_path(json, path).and_then(|list| serde_json::from_slice(list).ok());
+        let names = list.iter().flat_map(|list: &Vec<Value>| list.iter());
+        names.into_iter().any(|claim| claim["resourceClaimName"] == name)
+    };
+    cache.resource(Pod::ROW).list(&on_node).iter().any(|pod| {
+        of(&pod.json, "spec.resourceClaims") || of(&pod.json, "status.resourceClaimStatuses")
+    })
+}
+
+/// Whether the slice is of devices of the node.
+fn publishes(cache: &Cache, node: &str, name: &str) -> bool {
+    let slice = cache.resource(ResourceSlice::ROW).get(name);
+    slice.is_some_and(|slice| slice.field(ResourceSlice::ROW, "spec.nodeName") == node)
 }
 
 /// Whether the attachment is one to the node.

@@ -66,8 +66,10 @@ pub enum Check {
     LabelSelector,
     /// The elements of a list; rows below each.
     Each(&'static [Row]),
-    /// The values of a map; rows below each.
-    Entries(&'static [Row]),
+    /// As [`Each`](Self::Each), of so many elements at most; more are not looked at.
+    List(usize, &'static [Row]),
+    /// As [`List`](Self::List), and no two have the same text in a field.
+    Set(usize, &'static str, &'static [Row]),
     /// Rows below an object, if it is there.
     Inside(&'static [Row]),
     /// A relation between fields.
@@ -205,6 +207,11 @@ impl<K: Kind> Strategy for Rows<K> {
     }
 }
 
+/// A part of an object as JSON.
+pub fn value(part: &impl serde::Serialize) -> Value {
+    serde_json::to_value(part).unwrap_or_default()
+}
+
 fn json<K: Kind>(object: &K) -> Value {
     // This server encoded it itself: it is JSON.
     serde_json::from_slice(&object.encode()).unwrap_or_default()
@@ -266,7 +273,8 @@ pub fn run(rows: &[Row], value: &Value, path: &Path, errors: &mut Errors) {
     }
 }
 
-fn apply(check: Check, value: &Value, path: &Path, errors: &mut Errors) {
+/// Checks one value.
+pub fn apply(check: Check, value: &Value, path: &Path, errors: &mut Errors) {
     let text = value.as_str().unwrap_or_default();
     match check {
         Check::Required(detail) => {
@@ -280,7 +288,7 @@ fn apply(check: Check, value: &Value, path: &Path, errors: &mut Errors) {
             }
         }
         Check::OneOf(supported) => {
-            if !value.is_null() && !supported.contains(&text) {
+            if !is_empty(value) && !supported.contains(&text) {
                 errors.push(FieldError::not_supported(path, text, supported));
             }
         }
@@ -327,9 +335,19 @@ fn apply(check: Check, value: &Value, path: &Path, errors: &mut Errors) {
                 run(rows, item, &path.index(index), errors);
             }
         }
-        Check::Entries(rows) => {
-            for (key, item) in value.as_object().into_iter().flatten() {
-                run(rows, item, &path.key(key), errors);
+        Check::List(max, rows) => {
+            apply(Check::MaxItems(max), value, path, errors);
+            if value.as_array().is_some_and(|items| items.len() <= max) {
+                apply(Check::Each(rows), value, path, errors);
+            }
+        }
+        Check::Set(max, key, rows) => {
+            apply(Check::List(max, rows), value, path, errors);
+            let mut unique = check::Unique::default();
+            let items = value.as_array().into_iter().filter(|items| items.len() <= max);
+            for (index, item) in items.flatten().enumerate() {
+                let key = item[key].as_str().unwrap_or_default();
+                unique.insert(key, &path.index(index), errors);
             }
         }
         Check::Inside(rows) => {

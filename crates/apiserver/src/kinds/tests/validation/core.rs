@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::{check, check_updates, with};
 
-fn object(api_version: &str, kind: &str, rest: Value) -> Value {
+pub(crate) fn object(api_version: &str, kind: &str, rest: Value) -> Value {
     let mut object = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x", "namespace": "n"}});
     for (field, value) in rest.as_object().unwrap() {
         object[field] = value.clone();
