@@ -262,7 +262,8 @@ async fn stored(server: &Server, row: &KindRow, name: &str) -> String {
     if &*row.kind == "CustomResourceDefinition" {
         object.as_object_mut().unwrap().remove("status");
     }
-    let short = name.split('.').next().unwrap();
+    let is_address = &*row.kind == "IPAddress";
+    let short = if is_address { name } else { name.split('.').next().unwrap() };
     object.to_string().replace(&uid, "UID").replace(short, "NAME")
 }
 

@@ -110,6 +110,9 @@ const RESOURCES: &[(&str, &str, &str, bool, &str, &str)] = &[
     ),
 ];
 
+/// All but deletecollection, which Namespaces do not have.
+const OF_NAMESPACES: &str = "create,delete,get,list,patch,update,watch";
+
 /// Resources that can only be created: group and version, resource, namespaced, kind.
 const REVIEWS: &[(&str, &str, bool, &str)] = &[
     ("v1", "bindings", true, "Binding"),
@@ -143,7 +146,8 @@ fn line(
 
 fn upstream() -> BTreeSet<String> {
     let all = RESOURCES.iter().map(|(group, resource, short, namespaced, kind, categories)| {
-        line(group, resource, short, *namespaced, kind, VERBS, categories)
+        let verbs = if *resource == "namespaces" { OF_NAMESPACES } else { VERBS };
+        line(group, resource, short, *namespaced, kind, verbs, categories)
     });
     let reviews = REVIEWS.iter().map(|(group, resource, namespaced, kind)| {
         line(group, resource, "", *namespaced, kind, "create", "")

@@ -4,7 +4,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use api::Kind;
 use client::events::EventRecorder;
 use client::{Api, Client};
 use k8s_openapi::api::core::v1::{Pod, PodResourceClaim, PodResourceClaimStatus};
@@ -227,6 +226,7 @@ impl Controller for Reservations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::Kind;
     use serde_json::json;
 
     fn read<K: Kind>(object: serde_json::Value) -> K {
