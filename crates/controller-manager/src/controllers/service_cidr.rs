@@ -257,7 +257,7 @@ mod tests {
         let refused = Plan::Ready("False", "Terminating", IN_USE);
         assert_eq!(planned(&gone, &[], used, 60), refused);
         let apart = range("b", "10.1.0.0/24", true, None);
-        assert_eq!(planned(&gone, &[apart.clone()], used, 60), refused);
+        assert_eq!(planned(&gone, std::slice::from_ref(&apart), used, 60), refused);
         set_ready(&mut gone, ("False", "Terminating", IN_USE), at(60));
         assert_eq!(planned(&gone, &[], used, 61), Plan::Nothing);
         let larger = range("c", "10.0.0.0/16", true, None);

@@ -20,7 +20,6 @@ pub const INFORMERS: usize = 10;
 type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
 
 /// A change of one of the kinds.
-#[expect(clippy::large_enum_variant, reason = "it is moved once, to where it is taken apart")]
 pub enum Observed {
     Node(Change<Node>),
     Pod(Change<Pod>),

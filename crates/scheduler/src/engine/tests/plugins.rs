@@ -380,6 +380,7 @@ fn drivers_limit_the_volumes_of_a_node() {
         let attachment = json!({"metadata": {"name": attachment}, "spec": spec});
         engine.snapshot.storage.set_attachment(&api::Kind::decode(&read(attachment)).unwrap());
     }
+    engine.remove_pod("uid-many", at(0));
     engine.remove_pod("uid-one", at(0));
     let one = || pod_with("two", with(&["v4"], json!({})));
     let message = decide(&mut engine, &one());
