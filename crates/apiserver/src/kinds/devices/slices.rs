@@ -1,11 +1,13 @@
 //! ResourceSlices: the devices of a pool, as its driver publishes them.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use api::names;
 use api::quantity::Quantity;
 use api::status::FieldError;
 use k8s_openapi::api::resource::v1::ResourceSlice;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use regex::Regex;
 use serde_json::Value;
 
@@ -38,6 +40,20 @@ static VERSION: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 pub static RESOURCE_SLICES: Rows<ResourceSlice> = Rows {
+    default: |slice| {
+        let spec = &mut slice.spec;
+        for device in spec.devices.iter_mut().flatten() {
+            for capacity in device.capacity.iter_mut().flat_map(BTreeMap::values_mut) {
+                canonical(&mut capacity.value);
+            }
+            for consumed in device.consumes_counters.iter_mut().flatten() {
+                consumed.counters.values_mut().for_each(|counter| canonical(&mut counter.value));
+            }
+        }
+        for set in spec.shared_counters.iter_mut().flatten() {
+            set.counters.values_mut().for_each(|counter| canonical(&mut counter.value));
+        }
+    },
     checks: &[
         ("spec.driver", Check::RequiredText(driver_name)),
         ("spec.pool.name", Check::Relation(pool_name)),
@@ -101,6 +117,15 @@ const DEVICE: &[Row] = &[
         ),
     ),
 ];
+
+/// An amount in its canonical form; none is zero.
+fn canonical(text: &mut Text) {
+    let amount =
+        if text.0.is_empty() { Ok(Quantity::default()) } else { text.0.parse::<Quantity>() };
+    if let Ok(amount) = amount {
+        *text = amount.to_text();
+    }
+}
 
 /// The fields by which something says where it is, of those that are set; wrong values are errors.
 fn places(place: &Value, path: &Path, empty: &str, errors: &mut Errors) -> Vec<&'static str> {
