@@ -123,6 +123,9 @@ async fn attempt(
     change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
 ) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
+    // What is stored in another version than it would be now is written anew.
+    let is_stored_so = row.custom.is_none()
+        || scan::string(&current.json, "apiVersion") == row.storage_api_version();
     let current = &call.core.converted(row, current).await?;
     let mut old = decode(row, current)?;
     let mut new = change(&*old, current)?;
@@ -154,9 +157,6 @@ async fn attempt(
             (allocation, judged)
         }
     };
-    // What is stored in another version than it would be now is written anew.
-    let is_stored_so = row.custom.is_none()
-        || scan::string(&current.json, "apiVersion") == row.storage_api_version();
     if judged.is_ok() && is_stored_so && is_unchanged(&mut *new, &*old) {
         let mut same = answer(row, 200, current.clone());
         same.warnings = admitted;
