@@ -274,8 +274,8 @@ use k8s_openapi::api::{
     autoscaling::v2 as autoscaling_v2, batch::v1 as batch, certificates::v1 as certificates,
     coordination::v1 as coordination, core::v1 as core, discovery::v1 as discovery,
     events::v1 as events, flowcontrol::v1 as flowcontrol, networking::v1 as networking,
-    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, scheduling::v1 as scheduling,
-    storage::v1 as storage,
+    node::v1 as node, policy::v1 as policy, rbac::v1 as rbac, resource::v1 as resource,
+    scheduling::v1 as scheduling, storage::v1 as storage, storagemigration::v1 as storagemigration,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1 as apiextensions;
@@ -328,15 +328,27 @@ kinds! {
         stored false; form true; }
     networking::Ingress { Namespaced "ingress" short ["ing"]; subresources ["status"]; }
     networking::IngressClass { Cluster "ingressclass" }
+    networking::IPAddress { Cluster "ipaddress" short ["ip"]; }
+    networking::ServiceCIDR { Cluster "servicecidr" subresources ["status"]; }
     networking::NetworkPolicy { Namespaced "networkpolicy" short ["netpol"]; }
     policy::PodDisruptionBudget { Namespaced "poddisruptionbudget" short ["pdb"]; subresources ["status"]; }
     rbac::Role { Namespaced "role" }
     rbac::RoleBinding { Namespaced "rolebinding" }
     rbac::ClusterRole { Cluster "clusterrole" }
     rbac::ClusterRoleBinding { Cluster "clusterrolebinding" }
+    resource::DeviceClass { Cluster "deviceclass" }
+    resource::DeviceTaintRule { Cluster "devicetaintrule" subresources ["status"]; }
+    resource::ResourceClaim { Namespaced "resourceclaim" subresources ["status"]; }
+    resource::ResourceClaimTemplate { Namespaced "resourceclaimtemplate" }
+    resource::ResourceSlice { Cluster "resourceslice" selectable ["spec.nodeName", "spec.driver"]; }
+    storagemigration::StorageVersionMigration { Cluster "storageversionmigration" subresources ["status"]; }
     scheduling::PriorityClass { Cluster "priorityclass" short ["pc"]; }
     storage::StorageClass { Cluster "storageclass" short ["sc"]; }
+    storage::CSIDriver { Cluster "csidriver" }
     storage::CSINode { Cluster "csinode" }
+    storage::CSIStorageCapacity { Namespaced "csistoragecapacity" }
+    storage::VolumeAttachment { Cluster "volumeattachment" subresources ["status"]; }
+    storage::VolumeAttributesClass { Cluster "volumeattributesclass" short ["vac"]; }
     admission::MutatingWebhookConfiguration { Cluster "mutatingwebhookconfiguration" categories ["api-extensions"]; }
     admission::ValidatingWebhookConfiguration { Cluster "validatingwebhookconfiguration" categories ["api-extensions"]; }
     admission::ValidatingAdmissionPolicy { Cluster "validatingadmissionpolicy" categories ["api-extensions"]; subresources ["status"]; }

@@ -1,5 +1,7 @@
 //! Allocation of cluster IPs and node ports: each is a key of its own in the store, so that no two
-//! Services get the same one, whichever apiserver they come through.
+//! Services get the same one, whichever apiserver they come through. The record of an address is its
+//! IPAddress. Addresses are of the server's own range; when that is full, and when one is asked
+//! for, of those of further ServiceCIDRs too.
 //!
 //! A write claims what it needs before it stores the Service, and releases it when it is refused. A
 //! write that may or may not have been applied keeps its claims. What is left behind by it or by a
@@ -8,24 +10,29 @@
 //! nothing, and is answered with what is free.
 
 mod plan;
+mod ranges;
 mod repair;
 
 use std::net::IpAddr;
 
-use api::ApiError;
 use api::object::Object;
 use api::status::FieldError;
+use api::{ApiError, Kind};
 use bytes::Bytes;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::networking::v1::IPAddress;
 use parking_lot::Mutex;
 use rand::RngExt;
 use store::{ListOptions, Outcome, Store};
 
 use self::plan::{Owner, Resource, wanted};
 use self::repair::Unused;
+use crate::cache::Cache;
 use crate::core::Call;
 use crate::error::store_error;
+use crate::keys;
 
 /// Random candidates tried before the free ones are enumerated.
 const RANDOM_TRIES: usize = 16;
@@ -38,6 +45,7 @@ const DNS_OFFSET: u128 = 10;
 pub struct Allocation {
     owner: Owner,
     resources: Vec<Resource>,
+    now: Timestamp,
     /// Nothing has been recorded.
     dry_run: bool,
 }
@@ -53,6 +61,11 @@ pub struct Allocator {
 impl Allocator {
     pub fn new(store: Store, range: IpNet, ports: (u16, u16)) -> Self {
         Self { store, range, ports, unused: Mutex::default() }
+    }
+
+    /// The range that this server was started with.
+    pub fn range(&self) -> &IpNet {
+        &self.range
     }
 
     /// The address of the Service `kubernetes`.
@@ -101,8 +114,9 @@ impl Allocator {
             return Ok(None);
         };
         let dry_run = call.options.dry_run;
-        let mut allocation = Allocation { owner, resources: Vec::new(), dry_run };
-        match self.fill(spec, held, &mut allocation).await {
+        let now = call.now();
+        let mut allocation = Allocation { owner, resources: Vec::new(), dry_run, now };
+        match self.fill(&call.core.cache, spec, held, &mut allocation).await {
             Ok(()) => Ok(Some(allocation)),
             Err(failure) => {
                 self.release(Some(allocation)).await;
@@ -116,6 +130,7 @@ impl Allocator {
 
     async fn fill(
         &self,
+        cache: &Cache,
         spec: &mut ServiceSpec,
         held: &[Resource],
         allocation: &mut Allocation,
@@ -124,13 +139,13 @@ impl Allocator {
             if held.contains(&resource) || allocation.resources.contains(&resource) {
                 continue;
             }
-            self.check(spec, &resource)?;
+            self.check(cache, spec, &resource)?;
             if !self.take(&resource, allocation).await? {
                 return Err(taken(spec, &resource));
             }
         }
         if plan::lacks_address(spec) {
-            let resource = self.free_address(allocation).await?;
+            let resource = self.free_address(cache, allocation).await?;
             if let Resource::Address(address) = &resource {
                 spec.cluster_ip = Some(address.to_string());
                 spec.cluster_ips = Some(vec![address.to_string()]);
@@ -150,19 +165,24 @@ impl Allocator {
         Ok(())
     }
 
-    fn check(&self, spec: &ServiceSpec, resource: &Resource) -> Result<(), FieldError> {
+    fn check(
+        &self,
+        cache: &Cache,
+        spec: &ServiceSpec,
+        resource: &Resource,
+    ) -> Result<(), FieldError> {
+        let outside = |address: &IpAddr| {
+            let further = || ranges::further(cache, &self.range);
+            !self.range.contains(address) && !further().iter().any(|range| range.contains(address))
+        };
         match resource {
-            Resource::Address(address) if !self.range.contains(address) => {
-                Err(FieldError::invalid(
-                    "spec.clusterIPs",
-                    spec.cluster_ips.clone().unwrap_or_default(),
-                    format!(
-                        "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. \
-                         The range of valid IPs is {}",
-                        self.range
-                    ),
-                ))
-            }
+            Resource::Address(address) if outside(address) => Err(FieldError::invalid(
+                "spec.clusterIPs",
+                spec.cluster_ips.clone().unwrap_or_default(),
+                format!(
+                    "failed to allocate IP {address}: the provided network does not match the current range"
+                ),
+            )),
             Resource::Port(port) if !(self.ports.0..=self.ports.1).contains(port) => {
                 Err(FieldError::invalid(
                     plan::port_field(spec, *port),
@@ -189,7 +209,7 @@ impl Allocator {
             let found = self.store.get(resource.key()).await;
             found.map_err(|error| store_error(&error))?.entry.is_none()
         } else {
-            self.record(resource, &allocation.owner).await?
+            self.record(resource, &allocation.owner, allocation.now).await?
         };
         if free {
             allocation.resources.push(resource.clone());
@@ -198,31 +218,56 @@ impl Allocator {
     }
 
     /// Records the owner of a resource. False: it has one.
-    async fn record(&self, resource: &Resource, owner: &Owner) -> Result<bool, ApiError> {
-        let outcome = self.store.create(resource.key(), Bytes::from(owner.encode())).await;
+    async fn record(
+        &self,
+        resource: &Resource,
+        owner: &Owner,
+        now: Timestamp,
+    ) -> Result<bool, ApiError> {
+        let outcome = self.store.create(resource.key(), resource.record(owner, now)).await;
         let outcome = outcome.map_err(|error| store_error(&error))?;
         Ok(matches!(outcome, Outcome::Written(_)))
     }
 
-    async fn free_address(&self, allocation: &mut Allocation) -> Result<Resource, ApiError> {
-        let size = plan::size(&self.range);
+    async fn free_address(
+        &self,
+        cache: &Cache,
+        allocation: &mut Allocation,
+    ) -> Result<Resource, ApiError> {
+        if let Some(found) = self.free_in(&self.range, allocation).await? {
+            return Ok(found);
+        }
+        for range in ranges::further(cache, &self.range) {
+            if let Some(found) = self.free_in(&range, allocation).await? {
+                return Ok(found);
+            }
+        }
+        Err(ApiError::internal("failed to allocate a serviceIP: range is full"))
+    }
+
+    async fn free_in(
+        &self,
+        range: &IpNet,
+        allocation: &mut Allocation,
+    ) -> Result<Option<Resource>, ApiError> {
+        let size = plan::size(range);
         // The lower part is kept for addresses that are requested, as upstream does.
         let band = (size / 16).clamp(16, 256).min(size / 2);
         for _ in 0..RANDOM_TRIES {
             let offset = rand::rng().random_range(band..size.max(band + 1));
-            let resource = Resource::Address(plan::nth(&self.range, offset));
+            let resource = Resource::Address(plan::nth(range, offset));
             if offset < size && self.take(&resource, allocation).await? {
-                return Ok(resource);
+                return Ok(Some(resource));
             }
         }
-        let used = self.used("clusterips/").await?;
+        let used = self.used(keys::prefix(IPAddress::ROW, "")).await?;
         for offset in (band..size).chain(2..band).filter(|offset| *offset != DNS_OFFSET) {
-            let resource = Resource::Address(plan::nth(&self.range, offset));
+            let resource = Resource::Address(plan::nth(range, offset));
             if !used.contains(&resource.key()) && self.take(&resource, allocation).await? {
-                return Ok(resource);
+                return Ok(Some(resource));
             }
         }
-        Err(ApiError::internal("failed to allocate a serviceIP: range is full"))
+        Ok(None)
     }
 
     async fn free_port(&self, allocation: &mut Allocation) -> Result<Resource, ApiError> {
@@ -234,7 +279,7 @@ impl Allocator {
                 return Ok(resource);
             }
         }
-        let used = self.used("nodeports/").await?;
+        let used = self.used(Bytes::from_static(plan::PORTS.as_bytes())).await?;
         for port in (free..=to).chain(from..free) {
             let resource = Resource::Port(port);
             if !used.contains(&resource.key()) && self.take(&resource, allocation).await? {
@@ -244,8 +289,7 @@ impl Allocator {
         Err(ApiError::internal("failed to allocate a nodePort: range is full"))
     }
 
-    async fn used(&self, kind: &str) -> Result<std::collections::HashSet<Bytes>, ApiError> {
-        let prefix = Bytes::from(format!("{}{kind}", plan::PREFIX));
+    async fn used(&self, prefix: Bytes) -> Result<std::collections::HashSet<Bytes>, ApiError> {
         let listing = self
             .store
             .list(ListOptions { prefix, ..ListOptions::default() })

@@ -16,6 +16,7 @@ use api::{ApiError, Kind, KindRow};
 use futures::future::select_all;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, NamespaceSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use tokio_util::sync::CancellationToken;
 
 use self::endpoints::Advertised;
@@ -51,7 +52,17 @@ pub async fn reconcile(core: &Core) -> Result<(), ApiError> {
     storage::reconcile(core).await?;
     flow_control::reconcile(core).await?;
     roles::reconcile(core).await?;
-    core.allocator.repair(&core.cache).await
+    service_cidr(core).await?;
+    core.allocator.repair(&core.cache, core.clock.now()).await
+}
+
+/// Creates the ServiceCIDR of the server's own range where it is missing. One with another range
+/// is left as it is: the server's range is what it was started with.
+async fn service_cidr(core: &Core) -> Result<(), ApiError> {
+    let cidrs = Some(vec![core.allocator.range().to_string()]);
+    let mut range = ServiceCIDR { spec: Some(ServiceCIDRSpec { cidrs }), ..ServiceCIDR::default() };
+    range.metadata.name = Some(endpoints::NAME.to_owned());
+    create_missing(core, Box::new(range)).await
 }
 
 /// Creates the system's namespaces where they are missing.
@@ -123,7 +134,14 @@ fn watch_own(core: &Core) -> Vec<Watcher> {
         let settings = WatchSettings { after: since, ..WatchSettings::default() };
         core.cache.watch(filter, Some(since), settings)
     };
-    namespaces.into_iter().chain(own).map(watch).collect::<Result<_, _>>().unwrap_or_default()
+    let range = [(ServiceCIDR::ROW, "", endpoints::NAME)];
+    namespaces
+        .into_iter()
+        .chain(own)
+        .chain(range)
+        .map(watch)
+        .collect::<Result<_, _>>()
+        .unwrap_or_default()
 }
 
 /// Creates or corrects what is missing or not as it should be.
@@ -134,7 +152,10 @@ async fn restore(core: &Core, own: Advertised, alone: bool) -> Result<(), ApiErr
     let endpoints = endpoints::ensure(core, own, alone).await.inspect_err(|error| {
         tracing::warn!(%error, "cannot update the kubernetes Service and its endpoints");
     });
-    namespaces.and(endpoints)
+    let range = service_cidr(core).await.inspect_err(|error| {
+        tracing::warn!(%error, "cannot restore the ServiceCIDR kubernetes");
+    });
+    namespaces.and(endpoints).and(range)
 }
 
 /// Creates `object` as the system, unless it exists.

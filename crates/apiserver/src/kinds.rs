@@ -15,11 +15,11 @@ pub mod columns;
 mod config_map;
 mod controller_revision;
 mod cron_job;
-mod csi_node;
 mod custom;
 mod custom_resource_definition;
 mod daemon_set;
 mod deployment;
+mod devices;
 mod endpoint_slice;
 mod endpoints;
 pub mod event;
@@ -54,10 +54,14 @@ mod secret;
 mod semantic;
 pub mod service;
 mod service_account;
+mod service_cidr;
 mod signer_name;
 mod stateful_set;
 mod status;
+mod storage;
 mod storage_class;
+mod storage_version_migration;
+mod table;
 mod validating_admission_policy;
 mod volumes;
 mod webhook_configuration;
@@ -395,7 +399,19 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&service::Rules),
     of(&stateful_set::Rules),
     of(&storage_class::Rules),
-    of(&csi_node::Rules),
+    of(&storage::CSI_DRIVERS),
+    of(&storage::CSI_NODES),
+    of(&storage::CSI_STORAGE_CAPACITIES),
+    of(&storage::VOLUME_ATTACHMENTS),
+    of(&storage::VOLUME_ATTRIBUTES_CLASSES),
+    of(&service_cidr::SERVICE_CIDRS),
+    of(&service_cidr::IP_ADDRESSES),
+    of(&devices::DEVICE_CLASSES),
+    of(&devices::RESOURCE_CLAIMS),
+    of(&devices::RESOURCE_CLAIM_TEMPLATES),
+    of(&devices::RESOURCE_SLICES),
+    of(&devices::DEVICE_TAINT_RULES),
+    of(&storage_version_migration::STORAGE_VERSION_MIGRATIONS),
     of(&webhook_configuration::Mutating),
     of(&webhook_configuration::Validating),
     of(&validating_admission_policy::Policies),

@@ -51,6 +51,8 @@ mod front_ends;
 mod fuzz;
 #[path = "contract/hostile.rs"]
 mod hostile;
+#[path = "contract/kinds.rs"]
+mod kinds;
 #[path = "contract/kubectl.rs"]
 mod kubectl;
 #[path = "contract/lists.rs"]

@@ -156,6 +156,10 @@ const REASONS: &[(&str, &[(&str, Occurs)])] = &[
         ],
     ),
     (
+        "resource claims and ranges",
+        &[("FailedResourceClaimCreation", Here), ("KubernetesServiceCIDRError", Here)],
+    ),
+    (
         "autoscaling",
         &[
             ("SuccessfulRescale", Here),

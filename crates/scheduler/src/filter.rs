@@ -225,10 +225,16 @@ fn run(plugin: Plugin, snapshot: &Snapshot, prepared: &Prepared, filtered: &mut 
         Plugin::PodTopologySpread => spread::filter(snapshot, prepared, filtered),
         Plugin::InterPodAffinity => affinity::filter(snapshot, prepared, filtered),
         Plugin::NodeVolumeLimits => volumes::limits(snapshot, prepared, filtered),
+        Plugin::DynamicResources if prepared.pod.claims_devices => {
+            // Nothing allocates devices: the pod waits rather than run without them.
+            let reason = "cannot allocate all claims";
+            filtered.reject(snapshot.nodes(), plugin, reason, Code::Unresolvable);
+        }
         // A pod that names its node is not the scheduler's (NodeName); the others do not filter.
         Plugin::NodeName
         | Plugin::SchedulingGates
         | Plugin::PrioritySort
+        | Plugin::DynamicResources
         | Plugin::DefaultPreemption
         | Plugin::NodeResourcesBalancedAllocation
         | Plugin::ImageLocality

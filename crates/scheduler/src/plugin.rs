@@ -19,6 +19,7 @@ pub enum Plugin {
     VolumeZone,
     PodTopologySpread,
     InterPodAffinity,
+    DynamicResources,
     DefaultPreemption,
     NodeResourcesBalancedAllocation,
     ImageLocality,
@@ -56,7 +57,7 @@ impl Row {
 }
 
 /// Every plugin, in the order in which they run by default (upstream's `getDefaultPlugins`).
-pub const PLUGINS: [Row; 18] = [
+pub const PLUGINS: [Row; 19] = [
     row(Plugin::SchedulingGates, "SchedulingGates"),
     row(Plugin::PrioritySort, "PrioritySort"),
     row(Plugin::NodeUnschedulable, "NodeUnschedulable").filters(),
@@ -71,6 +72,7 @@ pub const PLUGINS: [Row; 18] = [
     row(Plugin::VolumeZone, "VolumeZone").filters(),
     row(Plugin::PodTopologySpread, "PodTopologySpread").filters_by_pods().weighs(2),
     row(Plugin::InterPodAffinity, "InterPodAffinity").filters_by_pods().weighs(2),
+    row(Plugin::DynamicResources, "DynamicResources").filters(),
     row(Plugin::DefaultPreemption, "DefaultPreemption"),
     row(Plugin::NodeResourcesBalancedAllocation, "NodeResourcesBalancedAllocation").weighs(1),
     row(Plugin::ImageLocality, "ImageLocality").weighs(1),

@@ -13,6 +13,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
+use crate::snapshot::{Attached, attached_by_pod};
+
 /// What scores assume for a container without a CPU or memory request, as upstream does.
 const DEFAULT_CPU_MILLI: i64 = 100;
 const DEFAULT_MEMORY_BYTES: i64 = 200 << 20;
@@ -56,6 +58,8 @@ pub struct PodInfo {
     pub preferred_pods: Vec<(i64, PodTerm)>,
     pub spread: Vec<SpreadConstraint>,
     pub claims: Vec<String>,
+    /// Whether the pod has claims to devices.
+    pub claims_devices: bool,
     /// Uid of the set that controls the pod.
     pub set: Option<String>,
     /// Whether the pod is being deleted: it does not count for spreading.
@@ -66,6 +70,8 @@ pub struct PodInfo {
     pub images: Vec<String>,
     /// Disks that the pod uses directly, not through claims.
     pub disks: Vec<Disk>,
+    /// Of those, and of others like them, what CSI drivers attach.
+    pub inline: Vec<Attached>,
 }
 
 /// One term of a node selector: all its requirements must match.
@@ -201,6 +207,8 @@ impl PodInfo {
             preempted: deleting && is_preempted(pod),
             images: images(spec),
             disks: volumes::disks(spec),
+            claims_devices: spec.resource_claims.as_ref().is_some_and(|all| !all.is_empty()),
+            inline: spec.volumes.iter().flatten().filter_map(attached_by_pod).collect(),
             ..Self::default()
         };
         info.read_affinity(affinity, &namespace, &labels);

@@ -8,6 +8,7 @@
 //! Hot path (one scheduling cycle): nothing here allocates but the bitsets of a pod's own
 //! selectors.
 
+mod attached;
 pub mod groups;
 pub mod labels;
 mod node;
@@ -22,12 +23,12 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use roaring::RoaringBitmap;
 
 use crate::pod::{Disk, HostPort, PodInfo};
+pub use attached::{Attached, of_pod as attached_by_pod};
 use groups::{GroupId, GroupKey, Groups, Namespaces, PlacedTerms};
 use labels::{LabelColumn, Labels};
-pub use node::NodeChange;
-use node::NodeInfo;
+pub use node::{NodeChange, NodeInfo};
 pub use services::Services;
-pub use storage::{Attached, Storage, StorageNeeds, TOPOLOGY_LABELS};
+pub use storage::{Storage, StorageNeeds, TOPOLOGY_LABELS};
 
 /// A node's index in every column. Reused after the node is gone.
 pub type NodeIndex = u32;
@@ -77,6 +78,8 @@ pub struct Snapshot {
     disks: Vec<(Disk, NodeIndex)>,
     /// Number of pods that use a claim (`namespace/name`) by node.
     claim_users: HashMap<String, groups::ByNode>,
+    /// Number of pods that name a volume themselves which a CSI driver attaches, by node.
+    inline_users: HashMap<Attached, groups::ByNode>,
     pub storage: Storage,
     pub services: Services,
     groups: Groups,
@@ -113,26 +116,23 @@ impl Snapshot {
     pub fn set_node(&mut self, node: &Node) -> Option<(NodeIndex, NodeChange)> {
         let info = NodeInfo::read(node);
         let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
-        let (index, change) = match self.by_name.get(&name) {
+        let (index, before) = match self.by_name.get(&name).copied() {
             Some(index) => {
-                let before = &self.info[*index as usize];
-                let change = before.change_to(&info);
-                if !change.any() && before.images == info.images {
+                if self.info[index as usize] == info {
                     return None;
                 }
-                let index = *index;
-                self.unindex(index);
-                (index, change)
+                (index, Some(self.unindex(index)))
             }
-            None => (self.add_slot(name), NodeChange::ADDED),
+            None => (self.add_slot(name), None),
         };
+        let only_images = before.as_ref().is_some_and(|before| before.schedules_alike(&info));
         self.index(index, info);
         if let Some(pods) = self.on_unknown_nodes.remove(&*self.name(index)) {
             for info in pods.into_values() {
                 self.place(info, index);
             }
         }
-        change.any().then_some((index, change))
+        (!only_images).then_some((index, NodeChange(before)))
     }
 
     fn add_slot(&mut self, name: Arc<str>) -> NodeIndex {
@@ -180,7 +180,7 @@ impl Snapshot {
         self.info[slot] = info;
     }
 
-    fn unindex(&mut self, index: NodeIndex) {
+    fn unindex(&mut self, index: NodeIndex) -> NodeInfo {
         let info = std::mem::take(&mut self.info[index as usize]);
         self.labels.remove(index, &info.labels);
         for (_, nodes) in &mut self.taints {
@@ -199,14 +199,14 @@ impl Snapshot {
                 }
             }
         }
+        info
     }
 
-    /// Removes a node; its pods are kept until it is added again or they are deleted.
-    pub fn remove_node(&mut self, name: &str) {
-        let Some(index) = self.by_name.remove(name) else {
-            return;
-        };
-        self.unindex(index);
+    /// Removes a node, and returns what it was; its pods are kept until it is added again or they
+    /// are deleted.
+    pub fn remove_node(&mut self, name: &str) -> Option<NodeInfo> {
+        let index = self.by_name.remove(name)?;
+        let removed = self.unindex(index);
         for info in self.on_node[index as usize].clone() {
             self.remove_pod(&info.uid);
             self.on_unknown_nodes
@@ -217,6 +217,7 @@ impl Snapshot {
         self.names[index as usize] = None;
         self.present.remove(index);
         self.removals += 1;
+        Some(removed)
     }
 
     /// Adds a bound or assumed pod to a node. Idempotent.
@@ -329,6 +330,13 @@ impl Snapshot {
                 self.claim_users.remove(&key);
             }
         }
+        for volume in &info.inline {
+            let users = self.inline_users.entry(volume.clone()).or_default();
+            groups::add(users, node, sign);
+            if users.is_empty() {
+                self.inline_users.remove(volume);
+            }
+        }
     }
 
     /// Begins a cycle; see [`Groups::begin`].
@@ -392,9 +400,9 @@ impl Snapshot {
         &self.taints
     }
 
-    /// The taints of one node.
-    pub fn taints_of(&self, node: NodeIndex) -> &[Taint] {
-        &self.info[node as usize].taints
+    /// What is known of one node by itself.
+    pub fn info(&self, node: NodeIndex) -> &NodeInfo {
+        &self.info[node as usize]
     }
 
     /// The name of a node that exists.
@@ -438,6 +446,11 @@ impl Snapshot {
     /// Number of pods that use a claim (`namespace/name`) by node.
     pub fn claim_users(&self) -> &HashMap<String, groups::ByNode> {
         &self.claim_users
+    }
+
+    /// Number of pods that name a volume themselves which a CSI driver attaches, by node.
+    pub fn inline_users(&self) -> &HashMap<Attached, groups::ByNode> {
+        &self.inline_users
     }
 
     /// The column of a label key; `None` if no node has it.

@@ -8,7 +8,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.admissionregistration.v1.ApplyConfiguration",
         atomic: false,
         resource: None,
-        fields: &[f("expression", Ty::String)],
+        fields: &[f("expression", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.AuditAnnotation",
@@ -32,7 +32,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.admissionregistration.v1.JSONPatch",
         atomic: false,
         resource: None,
-        fields: &[f("expression", Ty::String)],
+        fields: &[f("expression", Ty::String).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.admissionregistration.v1.MatchCondition",
@@ -62,8 +62,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(9)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(9)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -73,8 +73,8 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(8)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(8)).proto(&[2]),
         ],
     },
     TypeRow {
@@ -82,9 +82,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("matchResources", Ty::Ref(5)).pointer(),
-            f("paramRef", Ty::Ref(15)).pointer(),
-            f("policyName", Ty::String),
+            f("matchResources", Ty::Ref(5)).proto(&[3]).pointer(),
+            f("paramRef", Ty::Ref(15)).proto(&[2]).pointer(),
+            f("policyName", Ty::String).proto(&[1]),
         ],
     },
     TypeRow {
@@ -92,13 +92,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("failurePolicy", Ty::String).pointer(),
-            f("matchConditions", Ty::Array(&Ty::Ref(4))),
-            f("matchConstraints", Ty::Ref(5)).pointer(),
-            f("mutations", Ty::Array(&Ty::Ref(12))),
-            f("paramKind", Ty::Ref(14)).pointer(),
-            f("reinvocationPolicy", Ty::String),
-            f("variables", Ty::Array(&Ty::Ref(27))),
+            f("failurePolicy", Ty::String).proto(&[5]).pointer(),
+            f("matchConditions", Ty::Array(&Ty::Ref(4)))
+                .list(List::Map(&["name"]))
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[6]),
+            f("matchConstraints", Ty::Ref(5)).proto(&[2]).pointer(),
+            f("mutations", Ty::Array(&Ty::Ref(12))).list(List::Atomic).proto(&[4]),
+            f("paramKind", Ty::Ref(14)).proto(&[1]).pointer(),
+            f("reinvocationPolicy", Ty::String).proto(&[7]),
+            f("variables", Ty::Array(&Ty::Ref(27))).list(List::Atomic).proto(&[3]),
         ],
     },
     TypeRow {
@@ -145,9 +148,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("applyConfiguration", Ty::Ref(0)).pointer(),
-            f("jsonPatch", Ty::Ref(3)).pointer(),
-            f("patchType", Ty::String).required(),
+            f("applyConfiguration", Ty::Ref(0)).proto(&[3]).pointer(),
+            f("jsonPatch", Ty::Ref(3)).proto(&[4]).pointer(),
+            f("patchType", Ty::String).required().proto(&[2]),
         ],
     },
     TypeRow {
@@ -1469,15 +1472,18 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(130)).required(),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(130)).required().proto(&[2]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.certificates.v1.ClusterTrustBundleSpec",
         atomic: false,
         resource: None,
-        fields: &[f("signerName", Ty::String), f("trustBundle", Ty::String).required()],
+        fields: &[
+            f("signerName", Ty::String).proto(&[1]),
+            f("trustBundle", Ty::String).required().proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.certificates.v1.PodCertificateRequest",
@@ -1486,9 +1492,9 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(132)).required(),
-            f("status", Ty::Ref(133)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(132)).required().proto(&[2]),
+            f("status", Ty::Ref(133)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -1496,16 +1502,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("maxExpirationSeconds", Ty::Int32).pointer(),
-            f("nodeName", Ty::String).required(),
-            f("nodeUID", Ty::String).required(),
-            f("podName", Ty::String).required(),
-            f("podUID", Ty::String).required(),
-            f("serviceAccountName", Ty::String).required(),
-            f("serviceAccountUID", Ty::String).required(),
-            f("signerName", Ty::String).required(),
+            f("maxExpirationSeconds", Ty::Int32).default("86400").proto(&[8]).pointer(),
+            f("nodeName", Ty::String).required().proto(&[6]),
+            f("nodeUID", Ty::String).required().proto(&[7]),
+            f("podName", Ty::String).required().proto(&[2]),
+            f("podUID", Ty::String).required().proto(&[3]),
+            f("serviceAccountName", Ty::String).required().proto(&[4]),
+            f("serviceAccountUID", Ty::String).required().proto(&[5]),
+            f("signerName", Ty::String).required().proto(&[1]),
             f("stubPKCS10Request", Ty::Bytes).required(),
-            f("unverifiedUserAnnotations", Ty::Map(&Ty::String)),
+            f("unverifiedUserAnnotations", Ty::Map(&Ty::String)).proto(&[11]),
         ],
     },
     TypeRow {
@@ -1513,11 +1519,14 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("beginRefreshAt", Ty::Time).pointer(),
-            f("certificateChain", Ty::String),
-            f("conditions", Ty::Array(&Ty::Ref(523))),
-            f("notAfter", Ty::Time).pointer(),
-            f("notBefore", Ty::Time).pointer(),
+            f("beginRefreshAt", Ty::Time).proto(&[5]).pointer(),
+            f("certificateChain", Ty::String).proto(&[2]),
+            f("conditions", Ty::Array(&Ty::Ref(523)))
+                .list(List::Map(&["type"]))
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[1]),
+            f("notAfter", Ty::Time).proto(&[6]).pointer(),
+            f("notBefore", Ty::Time).proto(&[4]).pointer(),
         ],
     },
     TypeRow {
@@ -5084,31 +5093,37 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(450)).required(),
-            f("status", Ty::Ref(451)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(450)).required().proto(&[2]),
+            f("status", Ty::Ref(451)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceTaintRuleSpec",
         atomic: false,
         resource: None,
-        fields: &[f("deviceSelector", Ty::Ref(452)).pointer(), f("taint", Ty::Ref(448)).required()],
+        fields: &[
+            f("deviceSelector", Ty::Ref(452)).proto(&[1]).pointer(),
+            f("taint", Ty::Ref(448)).required().proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceTaintRuleStatus",
         atomic: false,
         resource: None,
-        fields: &[f("conditions", Ty::Array(&Ty::Ref(523)))],
+        fields: &[f("conditions", Ty::Array(&Ty::Ref(523)))
+            .list(List::Map(&["type"]))
+            .patch(Patch::Merge, Some("type"))
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.DeviceTaintSelector",
         atomic: false,
         resource: None,
         fields: &[
-            f("device", Ty::String).pointer(),
-            f("driver", Ty::String).pointer(),
-            f("pool", Ty::String).pointer(),
+            f("device", Ty::String).proto(&[4]).pointer(),
+            f("driver", Ty::String).proto(&[2]).pointer(),
+            f("pool", Ty::String).proto(&[3]).pointer(),
         ],
     },
     TypeRow {
@@ -5557,22 +5572,28 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("apiVersion", Ty::String),
             f("kind", Ty::String),
-            f("metadata", Ty::Ref(532)).required(),
-            f("spec", Ty::Ref(498)),
-            f("status", Ty::Ref(499)),
+            f("metadata", Ty::Ref(532)).required().proto(&[1]),
+            f("spec", Ty::Ref(498)).proto(&[2]),
+            f("status", Ty::Ref(499)).proto(&[3]),
         ],
     },
     TypeRow {
         name: "io.k8s.api.storagemigration.v1.StorageVersionMigrationSpec",
         atomic: false,
         resource: None,
-        fields: &[f("resource", Ty::Ref(526)).required()],
+        fields: &[f("resource", Ty::Ref(526)).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.storagemigration.v1.StorageVersionMigrationStatus",
         atomic: false,
         resource: None,
-        fields: &[f("conditions", Ty::Array(&Ty::Ref(523))), f("resourceVersion", Ty::String)],
+        fields: &[
+            f("conditions", Ty::Array(&Ty::Ref(523)))
+                .list(List::Map(&["type"]))
+                .patch(Patch::Merge, Some("type"))
+                .proto(&[1]),
+            f("resourceVersion", Ty::String).proto(&[2]),
+        ],
     },
     TypeRow {
         name: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceColumnDefinition",

@@ -25,7 +25,9 @@ impl Field {
     /// Whether the zero value of the field means its absence. An empty list of managed fields
     /// clears them instead.
     pub(super) fn has_zero(&self) -> bool {
-        !self.pointer && !self.required && self.name != "managedFields"
+        // Rust's zero quantity is an empty text: that a required one is missing says the same.
+        let always = self.required && self.ty != Ty::Quantity;
+        !self.pointer && !always && self.name != "managedFields"
     }
 }
 

@@ -12,6 +12,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
 };
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use k8s_openapi::api::storage::v1::CSINode;
 
 use crate::authz::Attributes;
 use crate::core::Call;
@@ -72,7 +74,30 @@ pub async fn check(
     if object.row() == Lease::ROW {
         return check_lease(call, own, name).map_err(refuse);
     }
+    if object.row() == CSINode::ROW {
+        return check_csi_node(own, name).map_err(refuse);
+    }
+    if let Some(slice) = object.downcast_ref::<ResourceSlice>()
+        && old.is_none()
+    {
+        return check_slice(own, slice, "create").map_err(refuse);
+    }
     Ok(())
+}
+
+/// Updates are judged by the authorizer; the node of a slice never changes.
+fn check_slice(own: &str, slice: &ResourceSlice, verb: &str) -> Result<(), String> {
+    if slice.spec.node_name.as_deref() == Some(own) {
+        return Ok(());
+    }
+    Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+}
+
+fn check_csi_node(own: &str, name: &str) -> Result<(), String> {
+    if name == own {
+        return Ok(());
+    }
+    Err("can only access CSINode with the same name as the requesting node".to_owned())
 }
 
 fn check_lease(call: Call<'_>, own: &str, name: &str) -> Result<(), String> {
@@ -264,6 +289,10 @@ pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError>
         Err(format!("node {own:?} can only delete pods with spec.nodeName set to itself"))
     } else if object.row() == Lease::ROW {
         check_lease(call, own, name)
+    } else if object.row() == CSINode::ROW {
+        check_csi_node(own, name)
+    } else if let Some(slice) = object.downcast_ref::<ResourceSlice>() {
+        check_slice(own, slice, "delete")
     } else {
         Ok(())
     };

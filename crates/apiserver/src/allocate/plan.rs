@@ -2,16 +2,26 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use api::ObjectMeta;
+use api::{Kind, ObjectMeta};
 use bytes::Bytes;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::networking::v1::{IPAddress, IPAddressSpec, ParentReference};
 use serde::{Deserialize, Serialize};
 
 use crate::kinds::service::{has_cluster_ip, has_health_check_port, has_node_ports, is_headless};
+use crate::{keys, meta, scan, stored};
 
-/// Prefix of the allocation records.
-pub const PREFIX: &str = "/registry/ranges/";
+/// Prefix of the records of ports. Those of addresses are IPAddresses.
+pub const PORTS: &str = "/registry/ranges/nodeports/";
+
+const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+const MANAGED_BY: &str = "ipaddress.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`] of addresses that this server allocates.
+const ALLOCATOR: &str = "ipallocator.k8s.io";
+/// Of an IPAddress: the uid of its Service.
+const OWNER_UID: &str = "skiff.dev/service-uid";
 
 /// A cluster IP or node port: only one Service can have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,19 +34,47 @@ impl Resource {
     /// The key of its record.
     pub fn key(&self) -> Bytes {
         match self {
-            Self::Address(address) => format!("{PREFIX}clusterips/{address}").into(),
-            Self::Port(port) => format!("{PREFIX}nodeports/{port}").into(),
+            Self::Address(address) => keys::object(IPAddress::ROW, &address.to_string()),
+            Self::Port(port) => format!("{PORTS}{port}").into(),
         }
     }
 
     /// The inverse of [`key`](Self::key).
     pub fn of_key(key: &[u8]) -> Option<Self> {
-        let rest = std::str::from_utf8(key).ok()?.strip_prefix(PREFIX)?;
-        match rest.split_once('/')? {
-            ("clusterips", address) => address.parse().ok().map(Self::Address),
-            ("nodeports", port) => port.parse().ok().map(Self::Port),
-            _ => None,
+        if let Some(address) = key.strip_prefix(&*keys::prefix(IPAddress::ROW, "")) {
+            return std::str::from_utf8(address).ok()?.parse().ok().map(Self::Address);
         }
+        let port = std::str::from_utf8(key).ok()?.strip_prefix(PORTS)?;
+        port.parse().ok().map(Self::Port)
+    }
+
+    /// Its record: an IPAddress, or the owner of a port.
+    pub fn record(&self, owner: &Owner, now: Timestamp) -> Bytes {
+        let Self::Address(address) = self else {
+            return owner.encode().into();
+        };
+        let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+        let labels = [(FAMILY, family), (MANAGED_BY, ALLOCATOR)];
+        let (namespace, name) = owner.service.split_once('/').unwrap_or_default();
+        let text = |text: &str| Some(text.to_owned());
+        let mut record = IPAddress {
+            spec: IPAddressSpec {
+                parent_ref: ParentReference {
+                    group: text(""),
+                    resource: "services".to_owned(),
+                    namespace: text(namespace),
+                    name: name.to_owned(),
+                },
+            },
+            ..IPAddress::default()
+        };
+        let metadata = &mut record.metadata;
+        metadata.name = Some(address.to_string());
+        metadata.labels =
+            Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+        metadata.annotations = Some([(OWNER_UID.to_owned(), owner.uid.clone())].into());
+        meta::fill_new(metadata, now);
+        stored::encode(&mut record)
     }
 }
 
@@ -64,7 +102,27 @@ impl Owner {
 
     /// The owner in a record; nobody when it cannot be read.
     pub fn decode(record: &[u8]) -> Self {
-        serde_json::from_slice(record).unwrap_or_default()
+        let Some(metadata) = scan::at_path(record, "metadata") else {
+            return serde_json::from_slice(record).unwrap_or_default();
+        };
+        let text = |json: &[u8], path: &str| {
+            scan::at_path(json, path).map(scan::scalar).unwrap_or_default()
+        };
+        let member = |parent: &str, key: &str| {
+            let parent = scan::at_path(metadata, parent).unwrap_or(b"{}");
+            scan::string(parent, key)
+        };
+        if member("labels", MANAGED_BY) != ALLOCATOR {
+            return Self::default();
+        }
+        let parent = scan::at_path(record, "spec.parentRef").unwrap_or(b"{}");
+        let service = format!("{}/{}", text(parent, "namespace"), text(parent, "name"));
+        Self { service, uid: member("annotations", OWNER_UID) }
+    }
+
+    /// Whether the record is not one of this server's: an IPAddress that somebody else has made.
+    pub fn is_nobody(&self) -> bool {
+        self.service.is_empty()
     }
 
     /// Whether a record is of this very Service, and not of another one with its name. Records
@@ -245,5 +303,10 @@ mod tests {
         assert!(owner("a").has_written(br#"{"service":"ns/name","since":1}"#));
         assert!(!owner("a").has_written(br#"{"service":"ns/other","since":1}"#));
         assert!(!owner("a").has_written(b"?"));
+        let address = Resource::Address("10.0.0.1".parse().unwrap());
+        let record = address.record(&owner("a"), "2026-01-02T03:04:05Z".parse().unwrap());
+        assert_eq!(Owner::decode(&record), owner("a"));
+        let others = br#"{"metadata":{"name":"10.0.0.1"},"spec":{"parentRef":{"name":"n"}}}"#;
+        assert!(Owner::decode(others).is_nobody());
     }
 }

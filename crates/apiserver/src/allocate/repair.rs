@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use api::{ApiError, Kind};
 use bytes::Bytes;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::networking::v1::IPAddress;
 use store::{ListOptions, Revision, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::Allocator;
-use super::plan::{Owner, PREFIX, Resource, held};
+use super::plan::{Owner, PORTS, Resource, held};
 use crate::cache::{Cache, Filter};
 use crate::core::Core;
 use crate::error::store_error;
+use crate::keys;
 
 /// How often the records are compared with the Services, as upstream.
 const INTERVAL: Duration = Duration::from_secs(180);
@@ -31,7 +34,7 @@ impl Allocator {
         let core = core.clone();
         tokio::spawn(async move {
             while is_due(&shutdown).await {
-                if let Err(error) = core.allocator.repair(&core.cache).await {
+                if let Err(error) = core.allocator.repair(&core.cache, core.clock.now()).await {
                     tracing::warn!(%error, "cannot repair the allocation of cluster IPs and node ports");
                 }
             }
@@ -43,7 +46,7 @@ impl Allocator {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn repair(&self, cache: &Cache) -> Result<(), ApiError> {
+    pub async fn repair(&self, cache: &Cache, now: Timestamp) -> Result<(), ApiError> {
         let unused = std::mem::take(&mut *self.unused.lock());
         // The records first: whoever used one of them by then is in the cache.
         let records = records(&self.store).await?;
@@ -61,6 +64,10 @@ impl Allocator {
                 }
                 continue;
             }
+            // An IPAddress that somebody has made keeps its address, and is not ours to delete.
+            if recorded.is_nobody() && !key.starts_with(PORTS.as_bytes()) {
+                continue;
+            }
             let before = unused.get(&key).filter(|(seen, _)| *seen == revision);
             let passes = before.map_or(1, |(_, passes)| passes + 1);
             if passes < PASSES {
@@ -74,7 +81,7 @@ impl Allocator {
         }
         *self.unused.lock() = still_unused;
         for (resource, owner) in used.into_values() {
-            self.record(&resource, &owner).await?;
+            self.record(&resource, &owner, now).await?;
         }
         Ok(())
     }
@@ -104,15 +111,19 @@ fn used(cache: &Cache) -> HashMap<Bytes, (Resource, Owner)> {
 }
 
 async fn records(store: &Store) -> Result<Vec<(Bytes, Owner, Revision)>, ApiError> {
-    let options =
-        ListOptions { prefix: Bytes::from_static(PREFIX.as_bytes()), ..ListOptions::default() };
-    let listing = store.list(options).await.map_err(|error| store_error(&error))?;
-    Ok(listing
-        .entries
-        .into_iter()
-        .filter(|entry| Resource::of_key(&entry.key).is_some())
-        .map(|entry| (entry.key, Owner::decode(&entry.value), entry.mod_revision))
-        .collect())
+    let mut records = Vec::new();
+    for prefix in [Bytes::from_static(PORTS.as_bytes()), keys::prefix(IPAddress::ROW, "")] {
+        let options = ListOptions { prefix, ..ListOptions::default() };
+        let listing = store.list(options).await.map_err(|error| store_error(&error))?;
+        records.extend(
+            listing
+                .entries
+                .into_iter()
+                .filter(|entry| Resource::of_key(&entry.key).is_some())
+                .map(|entry| (entry.key, Owner::decode(&entry.value), entry.mod_revision)),
+        );
+    }
+    Ok(records)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The node authorizer: what a kubelet may do (`k8s.io/kubernetes/plugin/pkg/auth/authorizer/node`).
 //!
 //! It reads its own Node and the pods bound to it, and of Secrets, ConfigMaps, claims and volumes
-//! those that its pods refer to, one by one by name, and the volumes that are kept on it. What it
+//! those that its pods refer to, one by one by name, the volumes that are kept on it, and the
+//! attachments to it. What it
 //! may write, admission restricts further. For other resources the rules of the role `system:node` apply to every kubelet; the
 //! role itself is bound to nobody, since it is broader.
 
@@ -11,6 +12,8 @@ use api::labels::Requirement;
 use api::{Kind, fields, local_path};
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::api::resource::v1::ResourceSlice;
+use k8s_openapi::api::storage::v1::VolumeAttachment;
 use serde_json::Value;
 
 use super::Attributes;
@@ -49,7 +52,9 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
         ("", "serviceaccounts", "token") => is(&["create"]) && needed(),
         ("", "nodes", "") => is(&["create"]) || writes || (reads && name == node),
         ("", "nodes" | "pods", "status") => writes,
-        ("", "pods", "") => is(&["create", "delete"]) || (reads && bound(cache, node, namespace, name)),
+        ("", "pods", "") => {
+            is(&["create", "delete"]) || (reads && bound(cache, node, namespace, name))
+        }
         ("", "pods", "eviction") => is(&["create"]),
         ("coordination.k8s.io", "leases", _) => {
             let own = name == node && (writes || is(&["get", "delete"]));
@@ -58,15 +63,26 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
         ("storage.k8s.io", "csinodes", "") => {
             is(&["create"]) || (name == node && (writes || is(&["get", "delete"])))
         }
+        ("storage.k8s.io", "volumeattachments", "") => is(&["get"]) && attached(cache, node, name),
+        ("resource.k8s.io", "resourceclaims", "") => {
+            is(&["get"]) && claims(cache, node, namespace, name)
+        }
+        ("resource.k8s.io", "resourceslices", "") => {
+            is(&["create"]) || ((writes || is(&["get", "delete"])) && publishes(cache, node, name))
+        }
         (
             "",
-            "secrets" | "configmaps" | "persistentvolumeclaims" | "persistentvolumes"
-            | "serviceaccounts" | "nodes" | "pods",
+            "secrets"
+            | "configmaps"
+            | "persistentvolumeclaims"
+            | "persistentvolumes"
+            | "serviceaccounts"
+            | "nodes"
+            | "pods",
             _,
         )
         | ("storage.k8s.io", "csinodes" | "volumeattachments", _)
-        // Claims of resources and slices of devices are not served.
-        | ("resource.k8s.io", _, _) => false,
+        | ("resource.k8s.io", "resourceclaims" | "resourceslices", _) => false,
         _ => RULES.iter().any(|rule| rule_allows(rule, attributes)),
     }
 }
@@ -87,13 +103,45 @@ pub(super) fn selects_own(request: &Request) -> bool {
         };
         return request.options.labels.requirements().iter().any(own);
     }
-    target.row == Pod::ROW && request.options.fields.exact("spec.nodeName") == Some(node)
+    (target.row == Pod::ROW || target.row == ResourceSlice::ROW)
+        && request.options.fields.exact("spec.nodeName") == Some(node)
 }
 
 /// Whether the pod is bound to the node.
 fn bound(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
     let pod = cache.resource(Pod::ROW).get(&format!("{namespace}/{name}"));
     pod.is_some_and(|pod| pod.field(Pod::ROW, "spec.nodeName") == node)
+}
+
+/// Whether a pod of the node has the claim, by its name or from a template.
+fn claims(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
+    let on_node = Filter {
+        fields: fields::Selector::equal("spec.nodeName", node),
+        ..Filter::everything(Pod::ROW, namespace)
+    };
+    let of = |json: &[u8], path: &str| -> bool {
+        let list = scan::at_path(json, path).and_then(|list| serde_json::from_slice(list).ok());
+        let names = list.iter().flat_map(|list: &Vec<Value>| list.iter());
+        names.into_iter().any(|claim| claim["resourceClaimName"] == name)
+    };
+    cache.resource(Pod::ROW).list(&on_node).iter().any(|pod| {
+        of(&pod.json, "spec.resourceClaims") || of(&pod.json, "status.resourceClaimStatuses")
+    })
+}
+
+/// Whether the slice is of devices of the node.
+fn publishes(cache: &Cache, node: &str, name: &str) -> bool {
+    let slice = cache.resource(ResourceSlice::ROW).get(name);
+    slice.is_some_and(|slice| slice.field(ResourceSlice::ROW, "spec.nodeName") == node)
+}
+
+/// Whether the attachment is one to the node.
+fn attached(cache: &Cache, node: &str, name: &str) -> bool {
+    let attachment = cache.resource(VolumeAttachment::ROW).get(name);
+    attachment.is_some_and(|attachment| {
+        let spec = scan::at_path(&attachment.json, "spec").unwrap_or(b"{}");
+        scan::string(spec, "nodeName") == node
+    })
 }
 
 /// Whether a pod of the node uses the claim that the volume is bound to.

@@ -169,6 +169,14 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ("", "replicationcontrollers/finalizers", "update"),
         ("", "pods", "list,watch,patch,create,delete"),
     ]),
+    ("resource-claim-controller", &[
+        ("", "pods", READ),
+        ("", "pods/finalizers", "update"),
+        ("", "pods/status", "update,patch"),
+        ("resource.k8s.io", "resourceclaims", "get,list,watch,create,delete"),
+        ("resource.k8s.io", "resourceclaims/status", "update,patch"),
+        ("resource.k8s.io", "resourceclaimtemplates", READ),
+    ]),
     ("resourcequota-controller", &[
         ("*", "*", "list,watch"),
         ("", "resourcequotas/status", "update"),
@@ -178,6 +186,12 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ]),
     ("service-account-controller", &[
         ("", "serviceaccounts", "create"),
+    ]),
+    ("service-cidrs-controller", &[
+        ("networking.k8s.io", "servicecidrs", "get,list,watch,patch,update"),
+        ("networking.k8s.io", "servicecidrs/finalizers", "patch,update"),
+        ("networking.k8s.io", "servicecidrs/status", "patch,update"),
+        ("networking.k8s.io", "ipaddresses", READ),
     ]),
     ("service-controller", &[
         ("", "services", READ),
@@ -192,6 +206,12 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ("", "pods/finalizers", "update"),
         ("apps", "controllerrevisions", "get,list,watch,create,delete,update,patch"),
         ("", "persistentvolumeclaims", "get,list,watch,create,update,delete,patch"),
+    ]),
+    ("storage-version-migrator-controller", &[
+        // It writes objects of every kind as they are.
+        ("*", "*", "list,patch"),
+        ("storagemigration.k8s.io", "storageversionmigrations", READ),
+        ("storagemigration.k8s.io", "storageversionmigrations/status", "update"),
     ]),
     ("ttl-after-finished-controller", &[
         ("batch", "jobs", "get,list,watch,delete"),
@@ -274,7 +294,8 @@ mod tests {
             names,
             [
                 "system:controller:generic-garbage-collector",
-                "system:controller:namespace-controller"
+                "system:controller:namespace-controller",
+                "system:controller:storage-version-migrator-controller"
             ]
         );
         assert!(!manager_role().rules.iter().flatten().any(all));

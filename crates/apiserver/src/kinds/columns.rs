@@ -39,6 +39,11 @@ pub const fn integer(name: &'static str, description: &'static str) -> Column {
     Column { kind: "integer", ..text(name, description) }
 }
 
+/// A column of flags that is always shown.
+pub const fn boolean(name: &'static str, description: &'static str) -> Column {
+    Column { kind: "boolean", ..text(name, description) }
+}
+
 /// A column of `-o wide`.
 pub const fn wide(name: &'static str, description: &'static str) -> Column {
     Column { priority: 1, ..text(name, description) }

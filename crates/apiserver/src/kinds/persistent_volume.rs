@@ -168,13 +168,37 @@ fn source_of(volume: &PersistentVolume) -> Value {
     spec
 }
 
-fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
+/// The spec of a volume that a pod names, as an attachment has it: no claim and no class.
+pub fn validate_inline(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
+    for (field, set) in [
+        ("claimRef", spec.claim_ref.is_some()),
+        ("persistentVolumeReclaimPolicy", spec.persistent_volume_reclaim_policy.is_some()),
+        ("storageClassName", spec.storage_class_name.is_some()),
+    ] {
+        if set {
+            let problem = "may not be specified in the context of inline volumes";
+            errors.push(FieldError::forbidden(path.child(field), problem));
+        }
+    }
+    if spec.csi.is_none() {
+        let problem = "has to be specified in the context of inline volumes";
+        errors.push(FieldError::required(path.child("csi"), problem));
+    }
+    validate_access_modes(spec, path, errors);
+    validate_source(spec, path, errors);
+}
+
+fn validate_access_modes(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
     let modes = path.child("accessModes");
     if spec.access_modes.as_ref().is_none_or(Vec::is_empty) {
         errors.push(FieldError::required(&modes, ""));
     } else {
         persistent_volume_claim::validate_access_modes(spec.access_modes.as_ref(), &modes, errors);
     }
+}
+
+fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
+    validate_access_modes(spec, path, errors);
     let capacity = path.child("capacity");
     let none = std::collections::BTreeMap::new();
     let amounts = spec.capacity.as_ref().unwrap_or(&none);
@@ -205,6 +229,11 @@ fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) 
     if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
         check::dns_subdomain(class, &path.child("storageClassName"), errors);
     }
+    validate_source(spec, path, errors);
+}
+
+/// What is kept, and from where it can be reached.
+fn validate_source(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
     let whole = PersistentVolume { spec: Some(spec.clone()), ..PersistentVolume::default() };
     let source = source_of(&whole);
     let count = source.as_object().map_or(0, |source| source.len());

@@ -10,7 +10,8 @@ pub fn field(object: &dyn Object, name: &str) -> Value {
     pruned(json[name].take())
 }
 
-fn pruned(value: Value) -> Value {
+/// Without zero values.
+pub fn pruned(value: Value) -> Value {
     match value {
         Value::Object(map) => Value::Object(
             map.into_iter()

@@ -21,7 +21,7 @@ use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::{Request, Verb};
 use crate::response::{ObjectAnswer, Response};
-use crate::{keys, stored};
+use crate::{keys, scan, stored};
 
 /// Replaces the object with the request's body.
 ///
@@ -123,6 +123,9 @@ async fn attempt(
     change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
 ) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
+    // What is stored in another version than it would be now is written anew.
+    let is_stored_so = row.custom.is_none()
+        || scan::string(&current.json, "apiVersion") == row.storage_api_version();
     let current = &call.core.converted(row, current).await?;
     let mut old = decode(row, current)?;
     let mut new = change(&*old, current)?;
@@ -154,7 +157,11 @@ async fn attempt(
             (allocation, judged)
         }
     };
-    if judged.is_ok() && is_unchanged(&mut *new, &*old) && !is_stale(call, current).await? {
+    if judged.is_ok()
+        && is_stored_so
+        && is_unchanged(&mut *new, &*old)
+        && !is_stale(call, current).await?
+    {
         let mut same = answer(row, 200, current.clone());
         same.warnings = admitted;
         return Ok(Attempt::Decided(same));

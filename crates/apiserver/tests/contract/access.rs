@@ -439,6 +439,109 @@ async fn a_kubelet_reports_on_the_volumes_that_it_keeps() {
 }
 
 #[tokio::test]
+async fn a_kubelet_sees_its_own_csi_node_and_attachments() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let storage = "/apis/storage.k8s.io/v1";
+    let (nodes, attachments) =
+        (format!("{storage}/csinodes"), format!("{storage}/volumeattachments"));
+    let node = |name: &str| json!({"metadata": {"name": name}, "spec": {"drivers": []}});
+    for (name, node) in [("mine", "n1"), ("other", "n2")] {
+        let attachment = json!({"metadata": {"name": name}, "spec": {"attacher": "csi.example.com", "nodeName": node,
+            "source": {"persistentVolumeName": "v"}}, "status": {"attached": true}});
+        let created = admin.post(&attachments, &attachment).await.expect(201);
+        assert_eq!(created.get("status"), Some(&json!({"attached": false})), "{created}");
+    }
+    admin.post(&nodes, &node("n2")).await.expect(201);
+    admin.get(&attachments).await.expect(200);
+    kubelet.post(&nodes, &node("n1")).await.expect(201);
+    let refused = kubelet.post(&nodes, &node("n3")).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "csinodes.storage.k8s.io \"n3\" is forbidden: can only access CSINode with the same name as the requesting node"
+    );
+    for (path, code) in [
+        (format!("{nodes}/n1"), 200),
+        (format!("{nodes}/n2"), 403),
+        (nodes.clone(), 403),
+        (format!("{attachments}/mine"), 200),
+        (format!("{attachments}/other"), 403),
+        (format!("{attachments}/none"), 403),
+        (format!("{attachments}/mine/status"), 403),
+        (attachments.clone(), 403),
+        (format!("{storage}/csidrivers"), 200),
+        (format!("{storage}/volumeattributesclasses"), 403),
+    ] {
+        let answer = kubelet.ask("GET", &path, &[], Vec::new()).await;
+        assert_eq!(answer.code, code, "{path}: {}", answer.text);
+    }
+    let attached = json!({"status": {"attached": true}, "spec": {"nodeName": "n2"}});
+    let mine = format!("{attachments}/mine");
+    let changed = admin.patch(&format!("{mine}/status"), "merge", &attached).await.expect(200);
+    assert_eq!(
+        (&changed["status"]["attached"], &changed["spec"]["nodeName"]),
+        (&json!(true), &json!("n1"))
+    );
+    let long = json!({"status": {"attachError": {"message": "x".repeat(1025)}}});
+    admin.patch(&format!("{mine}/status"), "merge", &long).await.expect(422);
+    kubelet.patch(&format!("{mine}/status"), "merge", &attached).await.expect(403);
+    kubelet.delete(&format!("{nodes}/n2")).await.expect(403);
+    kubelet.delete(&format!("{nodes}/n1")).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_kubelet_sees_its_own_slices_and_the_claims_of_its_pods() {
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let admin = server.admin();
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let slices = "/apis/resource.k8s.io/v1/resourceslices";
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let slice = |name: &str, node: &str| {
+        json!({"metadata": {"name": name}, "spec": {"driver": "d.example.com", "nodeName": node,
+            "pool": {"name": node, "generation": 1, "resourceSliceCount": 1}}})
+    };
+    admin.post(slices, &slice("other", "n2")).await.expect(201);
+    kubelet.post(slices, &slice("mine", "n1")).await.expect(201);
+    let refused = kubelet.post(slices, &slice("wrong", "n2")).await.expect(403);
+    assert!(
+        refused["message"].as_str().unwrap().ends_with(
+            "can only create ResourceSlice with the same NodeName as the requesting node"
+        ),
+        "{refused}"
+    );
+    for name in ["mine", "other"] {
+        admin
+            .post(claims, &json!({"metadata": {"name": name}, "spec": {"devices": {}}}))
+            .await
+            .expect(201);
+    }
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i"}],
+        "resourceClaims": [{"name": "x", "resourceClaimName": "mine"}]}});
+    admin.post("/api/v1/namespaces/default/pods", &pod).await.expect(201);
+    admin.get("/api/v1/pods").await.expect(200);
+    admin.get(slices).await.expect(200);
+    for (path, code) in [
+        (format!("{slices}/mine"), 200),
+        (format!("{slices}/other"), 403),
+        (slices.to_owned(), 403),
+        (format!("{slices}?fieldSelector=spec.nodeName%3Dn1"), 200),
+        (format!("{slices}?fieldSelector=spec.nodeName%3Dn2"), 403),
+        (format!("{claims}/mine"), 200),
+        (format!("{claims}/other"), 403),
+        (claims.to_owned(), 403),
+    ] {
+        let answer = kubelet.ask("GET", &path, &[], Vec::new()).await;
+        assert_eq!(answer.code, code, "{path}: {}", answer.text);
+    }
+    kubelet.delete(&format!("{slices}/other")).await.expect(403);
+    kubelet.delete(&format!("{slices}/mine")).await.expect(200);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn a_kubelet_sees_its_own_node_and_pods() {
     let server = Server::start().await;
     server.default_account("default").await;

@@ -39,6 +39,52 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
             json!({"spec": {"drivers": [{"name": "csi.example.com", "nodeID": "n",
                 "topologyKeys": ["zone"], "allocatable": {"count": 3}}]}}),
         ),
+        ("servicecidrs", json!({"spec": {"cidrs": ["10.200.0.0/24"]}})),
+        (
+            "ipaddresses",
+            json!({"spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}}),
+        ),
+        (
+            "deviceclasses",
+            json!({"spec": {"selectors": [{"cel": {"expression": "device.driver == 'd.example.com'"}}],
+                "config": [{"opaque": {"driver": "d.example.com", "parameters": {"a": [1]}}}]}}),
+        ),
+        ("resourceclaims", json!({"spec": claim()})),
+        (
+            "resourceclaimtemplates",
+            json!({"spec": {"metadata": {"labels": {"a": "b"}}, "spec": claim()}}),
+        ),
+        (
+            "resourceslices",
+            json!({"spec": {"driver": "d.example.com", "nodeName": "n", "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+                "devices": [{"name": "gpu-0", "attributes": {"model": {"string": "m"}, "version": {"version": "1.2.3"}},
+                    "capacity": {"memory": {"value": "1024Mi"}}}]}}),
+        ),
+        (
+            "devicetaintrules",
+            json!({"spec": {"deviceSelector": {"driver": "d.example.com"}, "taint": {"key": "broken", "effect": "NoExecute",
+                "timeAdded": "2026-01-02T03:04:05Z"}}}),
+        ),
+        (
+            "storageversionmigrations",
+            json!({"spec": {"resource": {"group": "apps", "resource": "deployments"}}}),
+        ),
+        (
+            "csidrivers",
+            json!({"spec": {"attachRequired": false, "tokenRequests": [{"audience": "a", "expirationSeconds": 600}]}}),
+        ),
+        (
+            "csistoragecapacities",
+            json!({"storageClassName": "s", "capacity": "1024Mi", "nodeTopology": {"matchLabels": {"a": "b"}}}),
+        ),
+        (
+            "volumeattachments",
+            json!({"spec": {"attacher": "csi.example.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+        ),
+        (
+            "volumeattributesclasses",
+            json!({"driverName": "csi.example.com", "parameters": {"a": "b"}}),
+        ),
         (
             "runtimeclasses",
             json!({"handler": "h", "scheduling": {"tolerations": [{"operator": "Exists"}]}}),
@@ -136,6 +182,12 @@ fn authority() -> String {
     params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
 }
 
+fn claim() -> Value {
+    json!({"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c",
+        "selectors": [{"cel": {"expression": "true"}}]}}],
+        "constraints": [{"requests": ["r"], "matchAttribute": "d.example.com/model"}]}})
+}
+
 fn webhooks() -> Value {
     json!({"webhooks": [{"name": "a.example.com", "sideEffects": "None", "timeoutSeconds": 3,
         "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
@@ -157,6 +209,10 @@ fn named(row: &KindRow, sample: &Value, name: &str) -> Value {
     object["metadata"]["name"] = format!("{name}{full}").into();
     if row.namespaced() {
         object["metadata"]["namespace"] = "default".into();
+    }
+    if &*row.kind == "IPAddress" {
+        let form = FORMS.iter().position(|form| name.ends_with(form)).unwrap();
+        object["metadata"]["name"] = format!("10.200.0.{}", form + 1).into();
     }
     object
 }
@@ -251,7 +307,8 @@ async fn stored(server: &Server, row: &KindRow, name: &str) -> String {
     if is_controlled(row) {
         object.as_object_mut().unwrap().remove("status");
     }
-    let short = name.split('.').next().unwrap();
+    let is_address = &*row.kind == "IPAddress";
+    let short = if is_address { name } else { name.split('.').next().unwrap() };
     object.to_string().replace(&uid, "UID").replace(short, "NAME")
 }
 

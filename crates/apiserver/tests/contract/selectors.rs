@@ -61,6 +61,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("v1 ReplicationController", &["status.replicas"]),
     ("apps/v1 ReplicaSet", &["status.replicas"]),
     ("batch/v1 Job", &["status.successful"]),
+    ("resource.k8s.io/v1 ResourceSlice", &["spec.nodeName", "spec.driver"]),
 ];
 
 #[test]
@@ -113,6 +114,13 @@ fn samples() -> Vec<(&'static str, Value, Value, Fields)> {
             named(json!({"unschedulable": true})),
             Value::Null,
             vec![("spec.unschedulable", "true")],
+        ),
+        (
+            "/apis/resource.k8s.io/v1/resourceslices",
+            named(json!({"driver": "d.example.com", "nodeName": "n",
+                "pool": {"name": "n", "generation": 1, "resourceSliceCount": 1}})),
+            Value::Null,
+            vec![("spec.nodeName", "n"), ("spec.driver", "d.example.com")],
         ),
         ("/api/v1/namespaces", named(json!({})), Value::Null, vec![("status.phase", "Active")]),
         (

@@ -130,10 +130,15 @@ async fn tcp_and_udp_of_one_port_share_a_node_port() {
 }
 /// The allocation records, with their revisions.
 async fn records(server: &Server) -> Vec<(bytes::Bytes, u64)> {
-    let prefix = bytes::Bytes::from_static(b"/registry/ranges/");
-    let options = store::ListOptions { prefix, ..store::ListOptions::default() };
-    let listing = server.core().store.list(options).await.unwrap();
-    listing.entries.into_iter().map(|entry| (entry.key, entry.mod_revision.get())).collect()
+    let mut records = Vec::new();
+    for prefix in ["/registry/ranges/", "/registry/networking.k8s.io/ipaddresses/"] {
+        let prefix = bytes::Bytes::from_static(prefix.as_bytes());
+        let options = store::ListOptions { prefix, ..store::ListOptions::default() };
+        let listing = server.core().store.list(options).await.unwrap();
+        let entries = listing.entries.into_iter();
+        records.extend(entries.map(|entry| (entry.key, entry.mod_revision.get())));
+    }
+    records
 }
 
 #[tokio::test]
@@ -173,6 +178,72 @@ async fn a_dry_run_allocates_nothing() {
     assert_eq!(records(&server).await, all);
     rest.delete(&one).await.expect(200);
     assert_eq!(records(&server).await, before);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn addresses_are_objects_and_ranges_can_be_added() {
+    const RANGES: &str = "/apis/networking.k8s.io/v1/servicecidrs";
+    const ADDRESSES: &str = "/apis/networking.k8s.io/v1/ipaddresses";
+    let server = Server::start_with(&["--service-cluster-ip-range=10.9.0.0/29"]).await;
+    let rest = server.admin();
+    let own = rest.get(&format!("{RANGES}/kubernetes")).await.expect(200);
+    assert_eq!(own["spec"]["cidrs"], json!(["10.9.0.0/29"]));
+    let made = rest.post(SERVICES, &service("one", json!({}))).await.expect(201);
+    let address = made["spec"]["clusterIP"].as_str().unwrap();
+    let record = rest.get(&format!("{ADDRESSES}/{address}")).await.expect(200);
+    assert_eq!(
+        record["spec"]["parentRef"],
+        json!({"group": "", "resource": "services", "namespace": "default", "name": "one"})
+    );
+    assert_eq!(
+        record["metadata"]["labels"],
+        json!({
+        "ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"})
+    );
+    // An address that somebody has made is taken, and no repair takes it away.
+    let fixed = |name: &str, address: &str| service(name, json!({"clusterIP": address}));
+    let theirs = json!({"metadata": {"name": "10.9.0.3"}, "spec": {"parentRef": {"resource": "pods", "name": "p"}}});
+    if address != "10.9.0.3" {
+        rest.post(ADDRESSES, &theirs).await.expect(201);
+        rest.post(SERVICES, &fixed("theirs", "10.9.0.3")).await.expect(422);
+    }
+    // Whoever deletes a record gets it back; it goes with its Service.
+    rest.delete(&format!("{ADDRESSES}/{address}")).await.expect(200);
+    let core = server.core();
+    for _ in 0..3 {
+        core.allocator.repair(&core.cache, core.clock.now()).await.unwrap();
+    }
+    rest.get(&format!("{ADDRESSES}/{address}")).await.expect(200);
+    if address != "10.9.0.3" {
+        rest.get(&format!("{ADDRESSES}/10.9.0.3")).await.expect(200);
+    }
+    rest.delete(&format!("{SERVICES}/one")).await.expect(200);
+    rest.get(&format!("{ADDRESSES}/{address}")).await.expect(404);
+
+    let refused = rest.post(SERVICES, &fixed("more", "10.8.0.9")).await.expect(422);
+    assert!(
+        refused["message"].as_str().unwrap().ends_with(
+            "failed to allocate IP 10.8.0.9: the provided network does not match the current range"
+        ),
+        "{refused}"
+    );
+    rest.post(RANGES, &json!({"metadata": {"name": "more"}, "spec": {"cidrs": ["10.8.0.0/28"]}}))
+        .await
+        .expect(201);
+    // Not before its controller has said that it is ready.
+    rest.post(SERVICES, &fixed("more", "10.8.0.9")).await.expect(422);
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "",
+        "message": "", "lastTransitionTime": "2026-01-02T03:04:05Z"}]}});
+    rest.patch(&format!("{RANGES}/more/status"), "merge", &ready).await.expect(200);
+    rest.get(RANGES).await.expect(200);
+    rest.post(SERVICES, &fixed("more", "10.8.0.9")).await.expect(201);
+    let mut outside = 0;
+    for index in 0..10 {
+        let made = rest.post(SERVICES, &service(&format!("s{index}"), json!({}))).await.expect(201);
+        outside += usize::from(made["spec"]["clusterIP"].as_str().unwrap().starts_with("10.8."));
+    }
+    assert!(outside >= 5, "only {outside} addresses of the further range");
     server.stop().await;
 }
 
@@ -222,11 +293,11 @@ async fn an_ambiguous_write_keeps_what_it_was_allocated() {
         // The repair releases what nobody uses, and only when it has stayed so for a while.
         let core = pair.first.core();
         for _ in 0..2 {
-            core.allocator.repair(&core.cache).await.unwrap();
+            core.allocator.repair(&core.cache, core.clock.now()).await.unwrap();
         }
         let full = service("more", json!({"type": "NodePort"}));
         rest.post(SERVICES, &full).await.expect(500);
-        core.allocator.repair(&core.cache).await.unwrap();
+        core.allocator.repair(&core.cache, core.clock.now()).await.unwrap();
         let free = if loss == Loss::Answer { 500 } else { 201 };
         assert_eq!(rest.post(SERVICES, &full).await.code, free, "{loss:?}");
         for service in list["items"].as_array().unwrap() {

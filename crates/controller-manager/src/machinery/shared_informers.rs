@@ -12,9 +12,12 @@ use k8s_openapi::api::core::v1::{
     ReplicationController, ResourceQuota, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 
 use api::{Kind, bootstrap_token};
 use client::{Client, InformerOptions};
@@ -82,6 +85,11 @@ informers! {
     persistent_volume_claims: PersistentVolumeClaim, none, keep;
     storage_classes: StorageClass, none, keep;
     bootstrap_tokens: Secret, none, keep;
+    service_cidrs: ServiceCIDR, none, keep;
+    ip_addresses: IPAddress, none, keep;
+    resource_claims: ResourceClaim, none, keep;
+    resource_claim_templates: ResourceClaimTemplate, none, keep;
+    storage_version_migrations: StorageVersionMigration, none, keep;
     cluster_roles: ClusterRole, none, keep;
     certificate_signing_requests: CertificateSigningRequest, none, keep;
 }

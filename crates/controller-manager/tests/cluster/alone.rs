@@ -106,6 +106,14 @@ const CASES: &[Case] = &[
     } },
     Case { flags: &["resourcequota-controller"], kind: ("v1", "ResourceQuota"), done: |all| all["room"]["status"]["used"]["services"].is_string() },
     Case { flags: &["garbage-collector-controller"], kind: ("v1", "ConfigMap"), done: |all| !all.contains_key("orphan") },
+    Case { flags: &["service-cidr-controller"], kind: ("networking.k8s.io/v1", "ServiceCIDR"), done: |all| {
+        all["kubernetes"]["status"]["conditions"][0]["status"] == "True" && all["kubernetes"]["metadata"]["finalizers"].is_array()
+    } },
+    Case { flags: &["resourceclaim-controller"], kind: ("resource.k8s.io/v1", "ResourceClaim"), done: |all| all.keys().any(|name| name.starts_with("device-gpu-")) },
+    Case { flags: &["storage-version-migrator-controller"], kind: ("storagemigration.k8s.io/v1", "StorageVersionMigration"), done: |all| {
+        let conditions = all["anew"]["status"]["conditions"].as_array();
+        conditions.into_iter().flatten().any(|one| one["type"] == "Succeeded" && one["status"] == "True")
+    } },
     Case { flags: &["namespace-controller"], kind: ("v1", "Namespace"), done: |all| !all.contains_key("ending") },
 ];
 
@@ -256,6 +264,14 @@ fn objects() -> Vec<Value> {
         json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"}, "spec": {"hard": {"services": "99"}}}),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "orphan", "ownerReferences": [
             {"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": "0b9f8a3e-0000-4000-8000-000000000000"}]}}),
+        json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate", "metadata": {"name": "gpu"}, "spec": {"spec": {
+            "devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}}}),
+        pod(
+            "device",
+            json!({"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "gpu"}]}),
+        ),
+        json!({"apiVersion": "storagemigration.k8s.io/v1", "kind": "StorageVersionMigration", "metadata": {"name": "anew"},
+            "spec": {"resource": {"group": "", "resource": "configmaps"}}}),
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}}),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "content", "namespace": "ending"}}),
     ]

@@ -91,6 +91,10 @@ impl From<Rejection> for Refusal {
 /// can get resources: for that, one of the others.
 pub fn admit(node: &Node, pressures: &Pressures, taken: &[&Pod], pod: &Pod) -> Result<(), Refusal> {
     bears(pressures, pod)?;
+    if pod.spec_ref().resource_claims.iter().any(|claims| !claims.is_empty()) {
+        let message = "Pod was rejected: the devices of its resource claims cannot be prepared";
+        return Err(Rejection::new("UnexpectedAdmissionError", message.to_owned()).into());
+    }
     let missing = missing(node, taken, pod);
     let misplaced = misplaced(node, taken, pod);
     match (missing.first(), misplaced) {

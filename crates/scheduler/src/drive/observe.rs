@@ -9,18 +9,17 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
 
 use super::Driver;
 use crate::volumes;
 
 /// Number of informers that must be synced before anything is scheduled.
-pub const INFORMERS: usize = 9;
+pub const INFORMERS: usize = 10;
 
 type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
 
 /// A change of one of the kinds.
-#[expect(clippy::large_enum_variant, reason = "it is moved once, to where it is taken apart")]
 pub enum Observed {
     Node(Change<Node>),
     Pod(Change<Pod>),
@@ -30,6 +29,7 @@ pub enum Observed {
     Namespace(Change<Namespace>),
     Service(Change<Service>),
     NodeLimits(Change<CSINode>),
+    Attachment(Change<VolumeAttachment>),
     Budget(Change<PodDisruptionBudget>),
 }
 
@@ -43,6 +43,7 @@ pub struct Informers {
     namespaces: Changes<Namespace>,
     services: Changes<Service>,
     node_limits: Changes<CSINode>,
+    attachments: Changes<VolumeAttachment>,
     budgets: Changes<PodDisruptionBudget>,
 }
 
@@ -57,6 +58,7 @@ impl Informers {
             namespaces: watch(client, name),
             services: watch(client, namespaced_name),
             node_limits: watch(client, name),
+            attachments: watch(client, name),
             budgets: watch(client, namespaced_name),
         }
     }
@@ -73,6 +75,7 @@ impl Informers {
             Some(change) = self.namespaces.next() => Observed::Namespace(change),
             Some(change) = self.services.next() => Observed::Service(change),
             Some(change) = self.node_limits.next() => Observed::NodeLimits(change),
+            Some(change) = self.attachments.next() => Observed::Attachment(change),
             Some(change) = self.budgets.next() => Observed::Budget(change),
             else => std::future::pending().await,
         }
@@ -134,7 +137,9 @@ impl Driver {
                 engine.snapshot.services.remove(namespace, name);
             }
             Observed::NodeLimits(Change::Set(node)) => engine.set_node_limits(&node, now),
-            Observed::NodeLimits(Change::Remove(name)) => engine.remove_node_limits(&name, now),
+            Observed::NodeLimits(Change::Remove(name)) => engine.remove_node_limits(&name),
+            Observed::Attachment(Change::Set(one)) => engine.snapshot.storage.set_attachment(&one),
+            Observed::Attachment(Change::Remove(name)) => engine.remove_attachment(&name, now),
             Observed::Budget(Change::Set(budget)) => engine.budgets.set(&budget),
             Observed::Budget(Change::Remove(key)) => engine.budgets.remove(&key),
             Observed::Pod(Change::Synced)
@@ -145,6 +150,7 @@ impl Driver {
             | Observed::Namespace(Change::Synced)
             | Observed::Service(Change::Synced)
             | Observed::NodeLimits(Change::Synced)
+            | Observed::Attachment(Change::Synced)
             | Observed::Budget(Change::Synced) => self.synced(),
         }
     }

@@ -44,13 +44,7 @@ impl Engine {
         let Some(PlacedPod { info: before, .. }) = before else {
             return self.changed(Change::PodPlaced(&info), now);
         };
-        if before.requests != info.requests {
-            self.changed(Change::PodResized(&before, &info), now);
-        }
-        if before.labels != info.labels || before.deleting != info.deleting {
-            self.changed(Change::PodRemoved(&before), now);
-            self.changed(Change::PodPlaced(&info), now);
-        }
+        self.changed(Change::PodUpdated(&before, &info), now);
     }
 
     fn set_waiting_pod(&mut self, pod: &Pod, now: Timestamp) {
@@ -107,14 +101,14 @@ impl Engine {
 
     pub fn set_node(&mut self, node: &Node, now: Timestamp) {
         if let Some((index, change)) = self.snapshot.set_node(node) {
-            self.changed(Change::Node(index, change), now);
+            self.changed(Change::Node(index, &change), now);
         }
     }
 
     pub fn remove_node(&mut self, name: &str, now: Timestamp) {
-        self.snapshot.remove_node(name);
-        // A topology domain may be gone, which affects spreading.
-        self.changed(Change::NodeRemoved, now);
+        if let Some(removed) = self.snapshot.remove_node(name) {
+            self.changed(Change::NodeRemoved(&removed), now);
+        }
     }
 
     pub fn set_claim(&mut self, claim: &PersistentVolumeClaim, now: Timestamp) {
@@ -163,9 +157,13 @@ impl Engine {
         }
     }
 
-    pub fn remove_node_limits(&mut self, node: &str, now: Timestamp) {
-        if self.snapshot.storage.remove_limits(node) {
-            self.changed(Change::NodeLimits, now);
+    pub fn remove_node_limits(&mut self, node: &str) {
+        self.snapshot.storage.remove_limits(node);
+    }
+
+    pub fn remove_attachment(&mut self, name: &str, now: Timestamp) {
+        if let Some(attacher) = self.snapshot.storage.remove_attachment(name) {
+            self.changed(Change::Detached(&attacher), now);
         }
     }
 

@@ -28,35 +28,47 @@ pub fn restrictions(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Fil
     }
 }
 
-/// NodeVolumeLimits: how many volumes the CSI drivers of a node can attach. Volumes that are there
-/// already cost nothing.
+/// NodeVolumeLimits: how many volumes the CSI drivers of a node can attach. Volumes that pods of the
+/// node use already cost nothing. What is attached to it counts, whether or not a pod uses it.
 pub fn limits(snapshot: &Snapshot, prepared: &Prepared, filtered: &mut Filtered) {
     let own = &prepared.storage.attached;
     let storage = &snapshot.storage;
     if own.is_empty() || !storage.has_limits() {
         return;
     }
+    let of_own_driver = |volume: &Attached| own.iter().any(|own| own.driver == volume.driver);
     let mut there: HashMap<u32, HashSet<Attached>> = HashMap::new();
     for (claim, users) in snapshot.claim_users() {
         let attached = storage.attached(claim);
-        let of_own_driver = |(driver, _): &Attached| own.iter().any(|(own, _)| own == driver);
         if let Some(volume) = attached.filter(of_own_driver) {
             for node in users.keys().filter(|node| filtered.nodes.contains(**node)) {
                 there.entry(*node).or_default().insert(volume.clone());
             }
         }
     }
+    for (volume, users) in snapshot.inline_users().iter().filter(|(one, _)| of_own_driver(one)) {
+        for node in users.keys().filter(|node| filtered.nodes.contains(**node)) {
+            there.entry(*node).or_default().insert(volume.clone());
+        }
+    }
     let none = HashSet::new();
     let is_full = |node: &u32| {
-        let there = there.get(node).unwrap_or(&none);
-        let new: HashSet<&Attached> = own.iter().filter(|one| !there.contains(one)).collect();
-        let of = |volumes: &mut dyn Iterator<Item = &Attached>, driver: &str| {
-            i64::try_from(volumes.filter(|(other, _)| other == driver).count()).unwrap_or(i64::MAX)
+        let name = snapshot.name(*node);
+        let used: HashSet<(&str, &str)> = {
+            let there = there.get(node).unwrap_or(&none).iter();
+            there.filter(|volume| storage.counts(&name, volume)).map(Attached::id).collect()
         };
+        let new = own.iter().filter(|volume| storage.counts(&name, volume)).map(Attached::id);
+        let new: HashSet<(&str, &str)> = new.filter(|one| !used.contains(one)).collect();
+        let attached = storage.attached_to(&name);
         new.iter().any(|(driver, _)| {
-            let used = of(&mut there.iter(), driver) + of(&mut new.iter().copied(), driver);
-            let limit = storage.limit(&snapshot.name(*node), driver);
-            limit.is_some_and(|limit| used > limit)
+            let Some(limit) = storage.limit(&name, driver) else { return false };
+            let of = |volumes: &mut dyn Iterator<Item = &(&str, &str)>| {
+                volumes.filter(|(other, _)| other == driver).count()
+            };
+            let all =
+                of(&mut used.iter()) + of(&mut attached.difference(&used)) + of(&mut new.iter());
+            i64::try_from(all).unwrap_or(i64::MAX) > limit
         })
     };
     let full: RoaringBitmap = filtered.nodes.iter().filter(is_full).collect();

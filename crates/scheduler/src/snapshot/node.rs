@@ -16,22 +16,23 @@ pub struct NodeInfo {
     pub images: Vec<(String, i64)>,
 }
 
-/// Which parts of a node have changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeChange {
-    pub added: bool,
-    pub labels: bool,
-    pub taints: bool,
-    pub allocatable: bool,
-    pub unschedulable: bool,
-}
+/// A node before a change; `None`: it is new.
+#[derive(Debug)]
+pub struct NodeChange(pub Option<NodeInfo>);
 
 impl NodeChange {
-    pub const ADDED: Self =
-        Self { added: true, labels: true, taints: true, allocatable: true, unschedulable: true };
+    pub fn added(&self) -> bool {
+        self.0.is_none()
+    }
 
-    pub fn any(self) -> bool {
-        self != Self::default()
+    /// Whether it is new, or `part` of it is another one now.
+    pub fn changed<T: PartialEq>(&self, now: &NodeInfo, part: impl Fn(&NodeInfo) -> &T) -> bool {
+        self.0.as_ref().is_none_or(|before| part(before) != part(now))
+    }
+
+    /// Whether it is new, or was not so before.
+    pub fn was_not(&self, so: impl Fn(&NodeInfo) -> bool) -> bool {
+        self.0.as_ref().is_none_or(|before| !so(before))
     }
 }
 
@@ -70,14 +71,15 @@ impl NodeInfo {
         }
     }
 
-    pub fn change_to(&self, new: &Self) -> NodeChange {
-        NodeChange {
-            added: false,
-            labels: self.labels != new.labels,
-            taints: self.taints != new.taints,
-            allocatable: self.allocatable != new.allocatable,
-            unschedulable: self.unschedulable != new.unschedulable,
-        }
+    /// Whether both are the same but for their images.
+    pub fn schedules_alike(&self, other: &Self) -> bool {
+        (&self.labels, &self.taints, &self.allocatable, self.unschedulable)
+            == (&other.labels, &other.taints, &other.allocatable, other.unschedulable)
+    }
+
+    pub fn allocatable(&self, name: &str) -> i64 {
+        let mut all = self.allocatable.iter();
+        all.find(|(known, _)| known == name).map_or(0, |(_, amount)| *amount)
     }
 }
 

@@ -89,7 +89,7 @@ pub fn table(types: &Types, markers: &All, pointers: &Pointers) -> anyhow::Resul
     for ty in &reachable {
         let module = ty.name.trim_start_matches("io.k8s.").replace('-', "_");
         let (module, short) = module.rsplit_once('.').unwrap_or(("", &module));
-        let known = markers.get(&key(module, short)).unwrap_or(&none);
+        let known = find(markers, module, short).unwrap_or(&none);
         let atomic = known.own.atomic;
         let go = pointers
             .get(&ty.name)
@@ -129,6 +129,14 @@ pub fn table(types: &Types, markers: &All, pointers: &Pointers) -> anyhow::Resul
     }
     out.push_str("];\n");
     Ok(out)
+}
+
+/// The markers of a type. A version that is newer than `k8s-pb` has those of the version before it.
+fn find<'a>(markers: &'a All, module: &str, name: &str) -> Option<&'a TypeMarkers> {
+    let (group, version) = module.rsplit_once('.').unwrap_or(("", module));
+    let before = (version == "v1").then_some(["v1beta2", "v1beta1", "v1alpha3", "v1alpha1"]);
+    let versions = [version].into_iter().chain(before.into_iter().flatten());
+    versions.into_iter().find_map(|version| markers.get(&key(&format!("{group}.{version}"), name)))
 }
 
 fn field(

@@ -57,6 +57,19 @@ pub fn roles() -> Vec<ClusterRole> {
                 rule("", "persistentvolumeclaims", "get,list,patch,update,watch"),
             ],
         ),
+        // Of the controller that attaches the volumes of CSI drivers, which a cluster may add.
+        role(
+            "system:controller:attachdetach-controller",
+            vec![
+                rule("", "persistentvolumes,persistentvolumeclaims", "list,watch"),
+                rule("", "nodes", READ),
+                rule("", "nodes/status", "patch,update"),
+                rule("", "pods", "list,watch"),
+                events(),
+                rule("storage.k8s.io", "volumeattachments", "create,delete,get,list,watch"),
+                rule("storage.k8s.io", "csidrivers,csinodes", READ),
+            ],
+        ),
         role(TRUST_BUNDLES, vec![rule(CERTIFICATES, "clustertrustbundles", READ)]),
         role("system:kube-aggregator", vec![rule("", "endpoints,services", READ)]),
         role("system:kube-dns", vec![rule("", "endpoints,services", "list,watch")]),

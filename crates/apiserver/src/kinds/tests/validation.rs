@@ -1,4 +1,5 @@
 mod core;
+mod devices;
 mod pods;
 mod workloads;
 

@@ -175,7 +175,7 @@ fn services() -> Vec<Case> {
             new,
             of(json!({"ports": [{"port": 80}], "clusterIP": "1.2.3.4"})),
             INVALID,
-            "Service \"x\" is invalid: spec.clusterIPs: Invalid value: [\"1.2.3.4\"]: failed to allocate IP 1.2.3.4: the provided IP (1.2.3.4) is not in the valid range. The range of valid IPs is 10.96.0.0/12",
+            "Service \"x\" is invalid: spec.clusterIPs: Invalid value: [\"1.2.3.4\"]: failed to allocate IP 1.2.3.4: the provided network does not match the current range",
         ),
         Case::new(
             new,

@@ -122,6 +122,9 @@ fn nodes_and_resources() -> Vec<Row> {
             pod: pod_with("waits", json!({"nodeSelector": {"disk": "ssd"}})),
             changes: &[
                 ("another label", |engine| put_node(engine, &[("disk", "hdd")], json!({}))),
+                ("a taint", |engine| {
+                    put_node(engine, &[("disk", "hdd")], json!({"taints": [taint("k")]}));
+                }),
                 ("its label", |engine| put_node(engine, &[("disk", "ssd")], json!({}))),
             ],
         },
@@ -245,10 +248,54 @@ fn volumes() -> Vec<Row> {
                 ("another claim", |engine| {
                     put_claim(engine, "other", json!({"volumeName": "other"}), true);
                 }),
+                ("the same limit", |engine| limit(engine, "csi", 1)),
+                ("a lower limit", |engine| limit(engine, "csi", 0)),
                 ("a volume goes", |engine| remove(engine, "used")),
             ],
         },
+        Row {
+            plugin: "NodeVolumeLimits",
+            cluster: |engine| {
+                put_node(engine, &[], json!({}));
+                limit(engine, "csi", 1);
+                put_claim(engine, "data", json!({"volumeName": "data"}), true);
+                for name in ["data", "left"] {
+                    let csi = json!({"csi": {"driver": "csi", "volumeHandle": name}});
+                    put_volume(engine, name, json!({}), csi);
+                }
+                attach(engine, "one", "left");
+            },
+            pod: pod_with("waits", with_claim("data")),
+            changes: &[
+                ("another attachment", |engine| attach(engine, "two", "none")),
+                ("one that is not there", |engine| engine.remove_attachment("none", at(0))),
+                ("what was left goes", |engine| engine.remove_attachment("one", at(0))),
+            ],
+        },
+        Row {
+            plugin: "NodeVolumeLimits",
+            cluster: |engine| {
+                put_node(engine, &[], json!({}));
+                limit(engine, "ebs.csi.aws.com", 1);
+                put(engine, "used", with_disk("used"));
+            },
+            pod: pod_with("waits", with_disk("data")),
+            changes: &[
+                ("another driver", |engine| engine.remove_attachment("none", at(0))),
+                ("a higher limit", |engine| limit(engine, "ebs.csi.aws.com", 2)),
+            ],
+        },
     ]
+}
+
+fn with_disk(id: &str) -> serde_json::Value {
+    json!({"volumes": [{"name": "v", "awsElasticBlockStore": {"volumeID": id}}]})
+}
+
+fn attach(engine: &mut Engine, name: &str, volume: &str) {
+    let attachment = json!({"metadata": {"name": name}, "spec": {"attacher": "csi", "nodeName": "a",
+        "source": {"persistentVolumeName": volume}}});
+    engine.snapshot.storage.set_attachment(&read(attachment));
 }
 
 fn zone(name: &str) -> serde_json::Value {
@@ -259,23 +306,79 @@ fn pods() -> Vec<Row> {
     let select = |app: &str| json!({"matchLabels": {"app": app}});
     let host = "kubernetes.io/hostname";
     let spread = json!([{"maxSkew": 1, "topologyKey": host, "whenUnsatisfiable": "DoNotSchedule",
-        "labelSelector": select("waits")}]);
+        "minDomains": 3, "labelSelector": select("waits")}]);
     vec![
         Row {
             plugin: "PodTopologySpread",
-            cluster: |engine| {
-                put_node(engine, &[("kubernetes.io/hostname", "a")], json!({}));
-                let mut second = node("b", "0", &[("kubernetes.io/hostname", "b")]);
-                second.spec = Some(NodeSpec { unschedulable: Some(true), ..Default::default() });
-                engine.set_node(&second, at(0));
-                put(engine, "waits-0", json!({}));
-            },
-            pod: pod_with("waits-1", json!({"topologySpreadConstraints": spread})),
+            cluster: two_domains,
+            pod: pod_with("waits-1", json!({"topologySpreadConstraints": spread.clone()})),
             changes: &[
                 ("a pod that does not count", |engine| put(engine, "other", json!({}))),
+                ("a label that does not count", |engine| {
+                    put_labelled(engine, "waits-0", "waits", "x", 2)
+                }),
+                ("another label of the node", |engine| {
+                    put_node(engine, &[("kubernetes.io/hostname", "a"), ("k", "v")], json!({}));
+                }),
+                ("a node without the key", |engine| engine.set_node(&node("c", "0", &[]), at(0))),
+                ("which is tainted", |engine| {
+                    let mut tainted = node("c", "0", &[]);
+                    let taints = serde_json::from_value(json!([taint("k")])).unwrap();
+                    tainted.spec = Some(NodeSpec { taints, ..Default::default() });
+                    engine.set_node(&tainted, at(0));
+                }),
+                ("and goes", |engine| engine.remove_node("c", at(0))),
+                ("a pod of another namespace goes", |engine| {
+                    let mut pod = pod_with("waits-2", json!({"nodeName": "a"}));
+                    pod.metadata.namespace = Some("other".into());
+                    engine.set_pod(&pod, at(0));
+                    engine.remove_pod("uid-waits-2", at(0));
+                }),
                 ("one that counts is gone", |engine| remove(engine, "waits-0")),
             ],
         },
+        spread_row(
+            spread.clone(),
+            &[("a label that counts", |engine| {
+                put_labelled(engine, "waits-0", "other", "x", 2);
+            })],
+        ),
+        spread_row(
+            spread.clone(),
+            &[("its node leaves the domain", |engine| {
+                put_node(engine, &[("kubernetes.io/hostname", "c")], json!({}));
+            })],
+        ),
+        spread_row(
+            spread.clone(),
+            &[("its node loses the key", |engine| {
+                put_node(engine, &[], json!({}));
+            })],
+        ),
+        spread_row(
+            spread.clone(),
+            &[("its node is tainted", |engine| {
+                put_node(
+                    engine,
+                    &[("kubernetes.io/hostname", "a")],
+                    json!({"taints": [taint("k")]}),
+                );
+            })],
+        ),
+        spread_row(
+            spread.clone(),
+            &[("a node with the key", |engine| {
+                engine.set_node(&node("c", "0", &[("kubernetes.io/hostname", "c")]), at(0));
+            })],
+        ),
+        spread_row(
+            spread.clone(),
+            &[("a node of the domains goes", |engine| engine.remove_node("b", at(0)))],
+        ),
+        spread_row(
+            spread,
+            &[("a pod that counts comes", |engine| put(engine, "waits-3", json!({})))],
+        ),
         Row {
             plugin: "InterPodAffinity",
             cluster: |engine| {
@@ -321,6 +424,32 @@ fn pods() -> Vec<Row> {
             ],
         },
     ]
+}
+
+/// Nodes `a` and `b`, each with a pod of a kind.
+fn two_domains(engine: &mut Engine) {
+    put_node(engine, &[("kubernetes.io/hostname", "a")], json!({}));
+    engine.set_node(&node("b", "1", &[("kubernetes.io/hostname", "b")]), at(0));
+    put(engine, "waits-0", json!({}));
+    engine.set_pod(&pod_with("waits-9", json!({"nodeName": "b"})), at(0));
+}
+
+/// A pod of that kind, which would need a third domain.
+fn spread_row(constraints: serde_json::Value, changes: Changes) -> Row {
+    Row {
+        plugin: "PodTopologySpread",
+        cluster: two_domains,
+        pod: pod_with("waits-1", json!({"topologySpreadConstraints": constraints})),
+        changes,
+    }
+}
+
+fn put_labelled(engine: &mut Engine, name: &str, app: &str, more: &str, generation: i64) {
+    let mut pod = pod_with(name, json!({"nodeName": "a"}));
+    let labels = [("app", app), ("more", more)].map(|(key, value)| (key.into(), value.into()));
+    pod.metadata.labels = Some(labels.into());
+    pod.metadata.generation = Some(generation);
+    engine.set_pod(&pod, at(0));
 }
 
 #[test]

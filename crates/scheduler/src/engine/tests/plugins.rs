@@ -371,9 +371,32 @@ fn drivers_limit_the_volumes_of_a_node() {
     assert_eq!(decide(&mut engine, &pod_with("one", with(&["v4"], json!({})))), "b");
     let again = pod_with("again", with(&["v1"], json!({"nodeSelector": null})));
     assert_eq!(decide(&mut engine, &again), "a", "its volume is there");
+    const FULL: &str = "0/2 nodes are available: 2 node(s) exceed max volume count.";
     let message = decide(&mut engine, &pod_with("many", with(&["v1", "v4"], json!({}))));
+    assert!(message.starts_with(FULL), "{message}");
+    // What is attached to b and no pod uses takes the last place there; what pods use counts once.
+    for (attachment, volume) in [("used", "v3"), ("left", "v2")] {
+        let spec = json!({"attacher": "csi.example.com", "nodeName": "b", "source": {"persistentVolumeName": volume}});
+        let attachment = json!({"metadata": {"name": attachment}, "spec": spec});
+        engine.snapshot.storage.set_attachment(&api::Kind::decode(&read(attachment)).unwrap());
+    }
+    engine.remove_pod("uid-many", at(0));
+    engine.remove_pod("uid-one", at(0));
+    let one = || pod_with("two", with(&["v4"], json!({})));
+    let message = decide(&mut engine, &one());
+    assert!(message.starts_with(FULL), "{message}");
+    engine.remove_attachment("left", at(0));
+    engine.remove_pod("uid-two", at(0));
+    assert_eq!(decide(&mut engine, &one()), "b");
+}
+
+#[test]
+fn a_pod_with_claims_to_devices_waits() {
+    let mut engine = engine(&[node("a", "4", &[])]);
+    let claims = json!({"resourceClaims": [{"name": "gpu", "resourceClaimName": "gpu"}]});
+    let message = decide(&mut engine, &pod_with("devices", claims));
     assert!(
-        message.starts_with("0/2 nodes are available: 2 node(s) exceed max volume count."),
+        message.starts_with("0/1 nodes are available: 1 cannot allocate all claims."),
         "{message}"
     );
 }

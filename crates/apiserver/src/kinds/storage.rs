@@ -1,0 +1,359 @@
+//! The kinds of CSI drivers: CSIDrivers, CSINodes, CSIStorageCapacities, VolumeAttachments and
+//! VolumeAttributesClasses (`k8s.io/kubernetes/pkg/apis/storage/validation`).
+
+use std::collections::BTreeSet;
+
+use api::defaults::fill;
+use api::names;
+use api::status::FieldError;
+use k8s_openapi::api::core::v1::PersistentVolumeSpec;
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSINodeDriver, CSIStorageCapacity, VolumeAttachment, VolumeAttributesClass,
+};
+use serde_json::Value;
+
+use super::check::{self, Errors};
+use super::columns::{self, boolean, integer, text};
+use super::path::Path;
+use super::persistent_volume;
+use super::table::{Cell, Check, Fixed, Row, Rows};
+
+const DRIVER_NAME_MAX: usize = 63;
+/// Characters of a node's id, since version 1.2 of the CSI specification.
+const NODE_ID_MAX: usize = 256;
+const PARAMETERS_MAX: usize = 512;
+/// Bytes of all parameters, or of what an attacher says of a volume, keys and values.
+const TEXTS_MAX_BYTES: usize = 256 << 10;
+const ERROR_MAX_BYTES: usize = 1024;
+
+pub static CSI_DRIVERS: Rows<CSIDriver> = Rows {
+    default: |driver| {
+        let spec = &mut driver.spec;
+        fill::missing(&mut spec.attach_required, true);
+        fill::missing(&mut spec.pod_info_on_mount, false);
+        fill::missing(&mut spec.storage_capacity, false);
+        fill::missing(&mut spec.fs_group_policy, "ReadWriteOnceWithFSType");
+        fill::missing(&mut spec.requires_republish, false);
+        fill::missing(&mut spec.se_linux_mount, false);
+        if spec.volume_lifecycle_modes.as_ref().is_none_or(Vec::is_empty) {
+            spec.volume_lifecycle_modes = Some(vec!["Persistent".to_owned()]);
+        }
+    },
+    checks: &[(
+        "spec",
+        Check::Inside(&[
+            // Upstream's name of the path.
+            ("", Check::Relation(attach_required)),
+            ("podInfoOnMount", Check::Present),
+            ("storageCapacity", Check::Present),
+            ("fsGroupPolicy", Check::OneOf(&["File", "None", "ReadWriteOnceWithFSType"])),
+            ("tokenRequests", Check::Relation(token_requests)),
+            ("volumeLifecycleModes", Check::Relation(lifecycle_modes)),
+            ("seLinuxMount", Check::Present),
+            (
+                "nodeAllocatableUpdatePeriodSeconds",
+                Check::AtLeast(10, "must be greater than or equal to 10 seconds"),
+            ),
+            ("", Check::Relation(tokens_in_secrets)),
+            ("preventPodSchedulingIfMissing", Check::Relation(no_limit_scaling)),
+        ]),
+    )],
+    update: |new, old, errors| {
+        let (new, old) = (&new.spec, &old.spec);
+        if new.attach_required != old.attach_required {
+            let path = "spec.attachedRequired";
+            errors.push(FieldError::invalid(path, new.attach_required, check::IMMUTABLE));
+        }
+        if new.volume_lifecycle_modes != old.volume_lifecycle_modes {
+            let modes = &new.volume_lifecycle_modes;
+            errors.push(FieldError::invalid("spec.volumeLifecycleModes", modes, check::IMMUTABLE));
+        }
+    },
+    unconditional: false,
+    columns: &[
+        columns::NAME,
+        boolean("AttachRequired", "Whether volumes are attached to nodes before they are mounted."),
+        boolean("PodInfoOnMount", "Whether the driver is told which pod a volume is mounted for."),
+        boolean("StorageCapacity", "Whether pods go where the driver reports enough capacity."),
+        text("TokenRequests", "Audiences of the tokens that the driver gets."),
+        boolean(
+            "RequiresRepublish",
+            "Whether mounted volumes are published again from time to time.",
+        ),
+        text("Modes", "Lifecycles that volumes of the driver can have."),
+        columns::AGE,
+    ],
+    cells: &[
+        Cell::Name,
+        Cell::Flag("spec.attachRequired", true),
+        Cell::Flag("spec.podInfoOnMount", false),
+        Cell::Flag("spec.storageCapacity", false),
+        Cell::Made(|driver| match driver["spec"]["tokenRequests"].as_array() {
+            None => "<unset>".into(),
+            Some(requests) => {
+                let audience =
+                    |one: &Value| one["audience"].as_str().unwrap_or_default().to_owned();
+                requests.iter().map(audience).collect::<Vec<_>>().join(",").into()
+            }
+        }),
+        Cell::Flag("spec.requiresRepublish", false),
+        Cell::Or("spec.volumeLifecycleModes", columns::NONE),
+        Cell::Age,
+    ],
+    ..Rows::NEW
+};
+
+pub static CSI_NODES: Rows<CSINode> = Rows {
+    checks: &[
+        (
+            "spec.drivers",
+            Check::Each(&[
+                ("name", Check::RequiredText(driver_name)),
+                ("nodeID", Check::Required("")),
+                ("nodeID", Check::TextIfAny(node_id)),
+                ("allocatable.count", Check::AtLeast(0, check::NOT_NEGATIVE)),
+                ("topologyKeys", Check::Relation(topology_keys)),
+            ]),
+        ),
+        ("spec.drivers", Check::Relation(unique_names)),
+    ],
+    // A driver that is there stays as it is, except for how many volumes a node can have; it may
+    // go, and come again.
+    update: |new, old, errors| {
+        for was in &old.spec.drivers {
+            let same = |known: &CSINodeDriver| {
+                (&known.node_id, &known.topology_keys) == (&was.node_id, &was.topology_keys)
+            };
+            let named = new.spec.drivers.iter().filter(|driver| driver.name == was.name);
+            for _ in named.filter(|driver| !same(driver)) {
+                check::invalid_whole(check::IMMUTABLE, &Path::new("spec.drivers"), errors);
+            }
+        }
+    },
+    unconditional: false,
+    columns: &[columns::NAME, integer("Drivers", "How many drivers the node has."), columns::AGE],
+    cells: &[
+        Cell::Name,
+        Cell::Made(|node| node["spec"]["drivers"].as_array().map_or(0, Vec::len).into()),
+        Cell::Age,
+    ],
+    ..Rows::NEW
+};
+
+pub static CSI_STORAGE_CAPACITIES: Rows<CSIStorageCapacity> = Rows {
+    default: |capacity| {
+        fill::amount(&mut capacity.capacity);
+        fill::amount(&mut capacity.maximum_volume_size);
+    },
+    checks: &[
+        ("nodeTopology", Check::LabelSelector),
+        ("storageClassName", Check::Text(names::dns_subdomain)),
+        ("capacity", Check::Amount),
+    ],
+    fixed: &[("nodeTopology", Fixed::Immutable), ("storageClassName", Fixed::Immutable)],
+    unconditional: false,
+    columns: &[
+        columns::NAME,
+        text("StorageClassName", "Class of the volumes for which there is room."),
+        text("Capacity", "How much room there is."),
+    ],
+    cells: &[Cell::Name, Cell::At("storageClassName"), Cell::Or("capacity", "<unset>")],
+    ..Rows::NEW
+};
+
+pub static VOLUME_ATTACHMENTS: Rows<VolumeAttachment> = Rows {
+    checks: &[
+        ("spec.attacher", Check::RequiredText(driver_name)),
+        ("spec.source", Check::Relation(attached_source)),
+        ("spec.nodeName", Check::Text(names::dns_subdomain)),
+        ("spec.source.persistentVolumeName", Check::TextIfAny(names::dns_subdomain)),
+    ],
+    fixed: &[("spec", Fixed::Whole("spec"))],
+    status: Some(&[
+        ("status.attachmentMetadata", Check::Relation(small_texts)),
+        ("status.attachError", Check::Inside(VOLUME_ERROR)),
+        ("status.detachError", Check::Inside(VOLUME_ERROR)),
+    ]),
+    unconditional: false,
+    columns: &[
+        columns::NAME,
+        text("Attacher", "Driver that attaches the volume."),
+        text("PV", "The volume."),
+        text("Node", "Where it is attached."),
+        boolean("Attached", "Whether it is attached."),
+        columns::AGE,
+    ],
+    cells: &[
+        Cell::Name,
+        Cell::At("spec.attacher"),
+        Cell::At("spec.source.persistentVolumeName"),
+        Cell::At("spec.nodeName"),
+        Cell::Flag("status.attached", false),
+        Cell::Age,
+    ],
+    ..Rows::NEW
+};
+
+const VOLUME_ERROR: &[Row] = &[
+    ("message", Check::Relation(error_message)),
+    ("errorCode", Check::AtLeast(0, "must be between 0 and 2147483647, inclusive")),
+];
+
+pub static VOLUME_ATTRIBUTES_CLASSES: Rows<VolumeAttributesClass> = Rows {
+    checks: &[
+        ("driverName", Check::RequiredText(provisioner)),
+        ("parameters", Check::Relation(parameters)),
+        ("parameters", Check::Required("must contain at least one key/value pair")),
+    ],
+    fixed: &[
+        ("driverName", Fixed::Forbidden("updates to driverName are forbidden.")),
+        ("parameters", Fixed::Forbidden("updates to parameters are forbidden.")),
+    ],
+    columns: &[columns::NAME, text("DriverName", "Driver of the class."), columns::AGE],
+    cells: &[Cell::Name, Cell::At("driverName"), Cell::Age],
+    ..Rows::NEW
+};
+
+/// What is wrong with the name of a CSI driver.
+pub fn driver_name(name: &str) -> Vec<String> {
+    let mut problems = Vec::new();
+    if name.len() > DRIVER_NAME_MAX {
+        problems.push(format!("must be no more than {DRIVER_NAME_MAX} bytes"));
+    }
+    problems.extend(names::dns_subdomain(&name.to_lowercase()));
+    problems
+}
+
+fn provisioner(name: &str) -> Vec<String> {
+    names::qualified_name(&name.to_lowercase())
+}
+
+fn node_id(id: &str) -> Vec<String> {
+    let problem = || format!("must be {NODE_ID_MAX} characters or less");
+    (id.len() > NODE_ID_MAX).then(problem).into_iter().collect()
+}
+
+fn attach_required(spec: &Value, path: &Path, errors: &mut Errors) {
+    if spec["attachRequired"].is_null() {
+        errors.push(FieldError::required(path.child("attachedRequired"), ""));
+    }
+}
+
+/// Audiences are different, and lifetimes possible.
+fn token_requests(requests: &Value, path: &Path, errors: &mut Errors) {
+    const LEAST_SECONDS: i64 = 600;
+    let mut audiences = BTreeSet::new();
+    for (index, request) in requests.as_array().into_iter().flatten().enumerate() {
+        let path = path.index(index);
+        let audience = request["audience"].as_str().unwrap_or_default();
+        if !audiences.insert(audience) {
+            errors.push(FieldError::duplicate(path.child("audience"), audience));
+            continue;
+        }
+        let path = path.child("expirationSeconds");
+        let problem = match request["expirationSeconds"].as_i64() {
+            Some(seconds) if seconds < LEAST_SECONDS => {
+                Some((seconds, "may not specify a duration less than 10 minutes"))
+            }
+            Some(seconds) if seconds > 1 << 32 => {
+                Some((seconds, "may not specify a duration larger than 2^32 seconds"))
+            }
+            _ => None,
+        };
+        if let Some((seconds, problem)) = problem {
+            errors.push(FieldError::invalid(path, seconds, problem));
+        }
+    }
+}
+
+fn lifecycle_modes(modes: &Value, path: &Path, errors: &mut Errors) {
+    const MODES: &[&str] = &["Persistent", "Ephemeral"];
+    for mode in modes.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !MODES.contains(&mode) {
+            errors.push(FieldError::not_supported(path, mode, MODES));
+        }
+    }
+}
+
+fn tokens_in_secrets(spec: &Value, path: &Path, errors: &mut Errors) {
+    let flag = &spec["serviceAccountTokenInSecrets"];
+    if !flag.is_null() && spec["tokenRequests"].as_array().is_none_or(Vec::is_empty) {
+        let problem = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        errors.push(FieldError::invalid(path.child("serviceAccountTokenInSecrets"), flag, problem));
+    }
+}
+
+/// The feature gate is off by default.
+fn no_limit_scaling(flag: &Value, path: &Path, errors: &mut Errors) {
+    if !flag.is_null() {
+        let problem = "preventPodSchedulingIfMissing requires the VolumeLimitScaling feature gate to be enabled";
+        errors.push(FieldError::forbidden(path, problem));
+    }
+}
+
+fn topology_keys(keys: &Value, path: &Path, errors: &mut Errors) {
+    let mut unique = check::Unique::default();
+    for key in keys.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        unique.insert(key, path, errors);
+        check::qualified_name(key, path, errors);
+    }
+}
+
+fn unique_names(drivers: &Value, path: &Path, errors: &mut Errors) {
+    let mut unique = check::Unique::default();
+    for (index, driver) in drivers.as_array().into_iter().flatten().enumerate() {
+        let name = driver["name"].as_str().unwrap_or_default();
+        unique.insert(name, &path.index(index).child("name"), errors);
+    }
+}
+
+/// A persistent volume or one that a pod names, and not both.
+fn attached_source(source: &Value, path: &Path, errors: &mut Errors) {
+    const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+    let (inline, name) = (&source["inlineVolumeSpec"], &source["persistentVolumeName"]);
+    match (inline.is_null(), name.as_str()) {
+        (true, None) => errors.push(FieldError::required(path, ONE)),
+        (false, Some(_)) => errors.push(FieldError::forbidden(path, ONE)),
+        (true, Some("")) => errors.push(FieldError::required(
+            path.child("persistentVolumeName"),
+            "must specify non empty persistentVolumeName",
+        )),
+        (true, Some(_)) => {}
+        (false, None) => {
+            if let Ok(spec) = serde_json::from_value::<PersistentVolumeSpec>(inline.clone()) {
+                let path = path.child("inlineVolumeSpec");
+                persistent_volume::validate_inline(&spec, &path, errors);
+            }
+        }
+    }
+}
+
+fn small_texts(texts: &Value, path: &Path, errors: &mut Errors) {
+    if bytes_of(texts) > TEXTS_MAX_BYTES {
+        errors.push(FieldError::too_long(path, TEXTS_MAX_BYTES));
+    }
+}
+
+fn bytes_of(texts: &Value) -> usize {
+    let texts = texts.as_object().into_iter().flatten();
+    texts.map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum()
+}
+
+/// Upstream names another limit than the one it applies.
+fn error_message(message: &Value, path: &Path, errors: &mut Errors) {
+    if message.as_str().is_some_and(|message| message.len() > ERROR_MAX_BYTES) {
+        errors.push(FieldError::too_long(path, TEXTS_MAX_BYTES));
+    }
+}
+
+fn parameters(parameters: &Value, path: &Path, errors: &mut Errors) {
+    let all = parameters.as_object();
+    if all.is_some_and(|all| all.len() > PARAMETERS_MAX) {
+        errors.push(FieldError::too_long(path, PARAMETERS_MAX));
+        return;
+    }
+    if all.is_some_and(|all| all.contains_key("")) {
+        errors.push(FieldError::invalid(path, "", "field can not be empty."));
+    }
+    small_texts(parameters, path, errors);
+}
