@@ -21,6 +21,7 @@ const BUILT_IN: &[(&str, &str, i32, i32)] = &[
     ("policy", "v1", 17_100, 15),
     ("rbac.authorization.k8s.io", "v1", 17_000, 15),
     ("storage.k8s.io", "v1", 16_800, 15),
+    ("storagemigration.k8s.io", "v1", 16_800, 15),
     ("apiextensions.k8s.io", "v1", 16_700, 15),
     ("admissionregistration.k8s.io", "v1", 16_700, 15),
     ("scheduling.k8s.io", "v1", 16_600, 15),

@@ -58,6 +58,8 @@ const FIELDS: &[(&str, &[&str])] = &[
             "type",
         ],
     ),
+    ("certificates.k8s.io/v1 CertificateSigningRequest", &["spec.signerName"]),
+    ("certificates.k8s.io/v1 ClusterTrustBundle", &["spec.signerName"]),
     ("v1 ReplicationController", &["status.replicas"]),
     ("apps/v1 ReplicaSet", &["status.replicas"]),
     ("batch/v1 Job", &["status.successful"]),

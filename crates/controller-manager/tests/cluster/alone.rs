@@ -500,7 +500,7 @@ const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
     ("get", "", "secrets", &["generic-garbage-collector", "namespace-controller"]),
     ("escalate", "rbac.authorization.k8s.io", "clusterroles", &["clusterrole-aggregation-controller"]),
     ("delete", "", "nodes", &["generic-garbage-collector", "namespace-controller", "node-controller"]),
-    ("patch", "", "nodes", &["generic-garbage-collector", "node-controller"]),
+    ("patch", "", "nodes", &["generic-garbage-collector", "node-controller", "storage-version-migrator-controller"]),
     ("deletecollection", "", "pods", &["namespace-controller"]),
     ("update", "", "namespaces/finalize", &["generic-garbage-collector", "namespace-controller"]),
     ("update", "apps", "deployments", &["deployment-controller", "generic-garbage-collector"]),

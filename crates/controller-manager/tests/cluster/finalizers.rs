@@ -42,6 +42,7 @@ const TABLE: &[(&str, [Cell; 6])] = &[
     ("batch.kubernetes.io/job-tracking", [Gone, As("deleted", "the collector deletes the Job"), Gone, Gone, Gone, Gone]),
     ("service.kubernetes.io/load-balancer-cleanup", [Gone, Gone, Gone, Gone, NO_NODE, Gone]),
     ("skiff.dev/local-path", [Never("the node takes it off, once it has removed the contents"), NOT_HELD, NOT_HELD, Gone, Gone, ALWAYS_ON]),
+    ("networking.k8s.io/service-cidr-finalizer", [Gone, Gone, Gone, Gone, NO_NODE, ALWAYS_ON]),
     ("customresourcecleanup.apiextensions.k8s.io", [Gone, Gone, Gone, NOT_HELD, NO_NODE, ALWAYS_ON]),
 ];
 
@@ -105,6 +106,8 @@ const VOLUME: Kind = ("v1", "PersistentVolume");
 const POD: Kind = ("v1", "Pod");
 const JOB: Kind = ("batch/v1", "Job");
 const SERVICE: Kind = ("v1", "Service");
+const RANGE: Kind = ("networking.k8s.io/v1", "ServiceCIDR");
+const ADDRESS: Kind = ("networking.k8s.io/v1", "IPAddress");
 const DEFINITION: Kind = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
 
 struct Held<'a> {
@@ -267,6 +270,25 @@ impl Held<'_> {
                 };
                 self.until(SERVICE, "free", free).await
             }
+            ("networking.k8s.io/service-cidr-finalizer", "released") => {
+                self.make(RANGE, range(way)).await?;
+                self.held(RANGE, finalizer).await?;
+                let name = "10.250.1.9".to_owned();
+                let labels = json!({"ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"});
+                let address = json!({"metadata": {"name": name, "labels": labels}, "spec": {"parentRef":
+                    {"resource": "services", "namespace": "default", "name": self.name}}});
+                self.make(ADDRESS, address).await?;
+                self.delete(RANGE, "Background").await?;
+                self.until(RANGE, "in use", |range| {
+                    range.is_some_and(|range| range.to_string().contains("IPAddresses referencing"))
+                })
+                .await?;
+                Held { plane: self.plane, name }.delete(ADDRESS, "Background").await?;
+                self.gone(RANGE).await
+            }
+            ("networking.k8s.io/service-cidr-finalizer", _) => {
+                self.object_leaves((RANGE, ROLE), range(way), finalizer, way).await
+            }
             ("kubernetes", _) => {
                 self.object_leaves((NAMESPACE, ROLE), json!({}), finalizer, way).await
             }
@@ -390,6 +412,13 @@ fn volume(source: Value) -> Value {
         false => volume["spec"]["csi"] = source["csi"].clone(),
     }
     volume
+}
+
+/// A range of its own for each way.
+fn range(way: &str) -> Value {
+    let third = WAYS.iter().position(|one| *one == way).map_or(9, |at| at + 10);
+    let third = if way == "released" { 1 } else { third };
+    json!({"spec": {"cidrs": [format!("10.250.{third}.0/24")]}})
 }
 
 fn balanced() -> Value {

@@ -50,7 +50,7 @@ fn what_upstream_refuses_is_refused() {
             "jwt[0].issuer.audienceMatchPolicy: Invalid value: \"\": audienceMatchPolicy must be MatchAny for multiple audiences",
         ),
         (
-            issuer("url: 'https://a', audiences: [x], certificateAuthority: no", name),
+            issuer("url: 'https://a', audiences: [x], certificateAuthority: 'no'", name),
             "jwt[0].issuer.certificateAuthority: Invalid value: \"<omitted>\": data does not contain any valid RSA or ECDSA certificates",
         ),
         (

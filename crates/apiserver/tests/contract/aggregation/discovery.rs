@@ -39,7 +39,7 @@ async fn groups_of_other_servers_are_discovered_among_our_own() {
     let groups = groups["groups"].as_array().unwrap();
     let names: Vec<_> = groups.iter().map(|group| group["name"].as_str().unwrap()).collect();
     assert_eq!(names[..3], ["apiregistration.k8s.io", "apps", "events.k8s.io"]);
-    let end = ["discovery.k8s.io", "things.example.com", "metrics.k8s.io"];
+    let end = ["resource.k8s.io", "things.example.com", "metrics.k8s.io"];
     assert_eq!(names[names.len() - 3..], end);
     let group = set.rest.get("/apis/things.example.com").await.expect(200);
     assert_eq!(group["preferredVersion"]["groupVersion"], "things.example.com/v1");

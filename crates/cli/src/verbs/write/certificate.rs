@@ -30,6 +30,7 @@ enum Decide {
 
 #[derive(clap::Args)]
 struct Requests {
+    #[arg(id = "requests", value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
     files: FilenameOptions,
