@@ -49,11 +49,12 @@ pub async fn a_kubelet_renews_its_certificates(fixture: &Fixture) -> anyhow::Res
     let kubeconfig = std::fs::read_to_string(&path)?;
     let mut changed = kubeconfig.clone();
     for (field, pem) in [("client-certificate-data", certificate), ("client-key-data", key)] {
-        let expression = regex::Regex::new(&format!(r#"("?{field}"?: *"?)[A-Za-z0-9+/=]+"#))?;
+        let expression =
+            regex::Regex::new(&format!(r#"("?{field}"?: *(?:>-)?\s*"?)[A-Za-z0-9+/=]+"#))?;
         let encoded = BASE64.encode(pem);
         changed = expression.replace(&changed, format!("${{1}}{encoded}")).into_owned();
     }
-    ensure!(changed != kubeconfig, "{kubeconfig}");
+    ensure!(changed != kubeconfig, "the kubeconfig has no certificate");
     replace(&path, &changed)?;
     let hosts = [NODE.to_owned(), cluster.node_address(NODE)];
     let (certificate, key) = expiring(&folder, params(&user, "system:nodes", &hosts)?)?;

@@ -16,6 +16,7 @@ use client::Client;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use parking_lot::Mutex;
 
 use crate::Error;
@@ -29,6 +30,9 @@ use crate::wire::Wiring;
 
 /// How often a namespace's quotas are counted without a trigger (upstream's resync period).
 const RECOUNT: Duration = Duration::from_secs(300);
+/// How long after a quota's first count it is counted again: what was created meanwhile was not
+/// charged yet.
+const SETTLED: Duration = Duration::from_secs(2);
 
 struct Quotas {
     client: Client,
@@ -112,6 +116,11 @@ fn plan(
     ResourceQuotaStatus { hard: Some(hard), used: Some(used) }
 }
 
+/// What admission holds writes to.
+fn limits(quota: &ResourceQuota) -> Option<&BTreeMap<String, Text>> {
+    quota.status.as_ref()?.hard.as_ref()
+}
+
 impl Controller for Quotas {
     const NAME: &'static str = "resourcequota";
 
@@ -123,12 +132,16 @@ impl Controller for Quotas {
         let pods = self.pods.namespace(&key.name);
         let claims = self.claims.namespace(&key.name);
         let others = self.count_others(&key.name);
+        let mut next = RECOUNT;
         for quota in quotas.iter().filter(|quota| !is_deleting(&quota.metadata)) {
             let mut changed = (**quota).clone();
             changed.status = Some(plan(quota, &pods, &claims, &others));
             status::write(&self.client, &**quota, &changed).await?;
+            if limits(quota) != limits(&changed) {
+                next = SETTLED;
+            }
         }
-        Ok(Next::After(RECOUNT))
+        Ok(Next::After(next))
     }
 }
 
@@ -160,7 +173,6 @@ impl Quotas {
 mod tests {
     use super::*;
     use crate::machinery::testing::pod;
-    use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
     #[test]
     fn used_lists_the_limited_resources() {
