@@ -302,15 +302,6 @@ pub fn call(
         ("validate", Some(_), [text, ..]) => {
             (scaled(text.size().read(), FORMAT_PATTERN * PATTERN), None)
         }
-        (operators::EQUALS, _, [one, other]) if one.kind.name() == other.kind.name() => {
-            let cost = match one.kind.name() {
-                Some("net.IP" | "net.CIDR" | "kubernetes.Quantity" | "kubernetes.Semver") => 1,
-                Some("kubernetes.NamedFormat") => scaled(FORMAT, READ),
-                Some("kubernetes.URL") => one.size().or(other.size()).read(),
-                _ => compared(one, other),
-            };
-            (cost, None)
-        }
         ("format", Some(target), [args]) => {
             (target.size().read(), Some(target.size().plus(args.size())))
         }
@@ -328,13 +319,29 @@ pub fn call(
         ("contains", Some(target), [part]) => {
             (target.size().read().saturating_mul(part.size().read()), None)
         }
-        (operators::IN, _, [_, list]) => match list.kind.name() {
+        _ => operator(name, args),
+    }
+}
+
+/// The same for an operator, and for functions that cost one unit.
+fn operator(name: &str, args: &[Known<'_>]) -> (u64, Option<Size>) {
+    match (name, args) {
+        (operators::EQUALS, [one, other]) if one.kind.name() == other.kind.name() => {
+            let cost = match one.kind.name() {
+                Some("net.IP" | "net.CIDR" | "kubernetes.Quantity" | "kubernetes.Semver") => 1,
+                Some("kubernetes.NamedFormat") => scaled(FORMAT, READ),
+                Some("kubernetes.URL") => one.size().or(other.size()).read(),
+                _ => compared(one, other),
+            };
+            (cost, None)
+        }
+        (operators::IN, [_, list]) => match list.kind.name() {
             Some("list") => (list.size().max, None),
             Some(_) => (1, None),
             None => (list.size().max.max(1), None),
         },
-        (operators::LOGICAL_AND | operators::LOGICAL_OR, ..) => (0, None),
-        (operators::ADD, _, [one, other]) => {
+        (operators::LOGICAL_AND | operators::LOGICAL_OR, _) => (0, None),
+        (operators::ADD, [one, other]) => {
             let both = |name| one.may_be(name) && other.may_be(name);
             let size = one.size().plus(other.size());
             match (both("string") || both("bytes"), both("list")) {
@@ -348,7 +355,6 @@ pub fn call(
             | operators::LESS_EQUALS
             | operators::GREATER
             | operators::GREATER_EQUALS,
-            _,
             [one, other],
         ) => {
             let both = |name| one.may_be(name) && other.may_be(name);
@@ -360,9 +366,7 @@ pub fn call(
                 (1, None)
             }
         }
-        (operators::EQUALS | operators::NOT_EQUALS, _, [one, other]) => {
-            (compared(one, other), None)
-        }
+        (operators::EQUALS | operators::NOT_EQUALS, [one, other]) => (compared(one, other), None),
         _ => (1, None),
     }
 }

@@ -67,9 +67,8 @@ fn a_flood_does_not_take_the_seats_of_others() {
 #[test]
 fn requests_wait_in_turn_and_are_refused_where_the_queue_is_full() {
     let mut set = QueueSet::new(queuing(2, 2), 1);
-    let start = |set: &mut QueueSet<char>, queue, name| {
-        set.start(0, queue, Estimate::seats(1), name).map(|(id, executing)| (id, executing))
-    };
+    let start =
+        |set: &mut QueueSet<char>, queue, name| set.start(0, queue, Estimate::seats(1), name);
     let (a, executing) = start(&mut set, 0, 'a').unwrap();
     assert!(executing);
     let (b, executing) = start(&mut set, 0, 'b').unwrap();

@@ -1,6 +1,7 @@
 mod core;
 mod devices;
 mod pods;
+mod storage;
 mod workloads;
 
 use serde_json::Value;
