@@ -1,17 +1,13 @@
 //! Files of the group `apiserver.config.k8s.io` that the server is started with, and follows while it runs.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use api::status::FieldError;
-use runtime::directory_watch::Watch;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-/// How long a file whose directory cannot be watched is left alone.
-const RETRY: Duration = Duration::from_secs(10);
 /// A file that is larger is no configuration.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -113,32 +109,18 @@ pub async fn follow(
     shutdown: CancellationToken,
     mut changed: impl AsyncFnMut(std::io::Result<String>),
 ) {
-    // Mounted files are replaced by links to another directory.
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new(".")).to_owned();
-    let mut known = Some(hash(&known));
+    let own = path.clone();
+    let text = move || anyhow::Ok(read(&own).map_err(|error| error.to_string()));
+    let Ok(mut texts) = runtime::files::follow(&[path], text, shutdown.clone()) else { return };
+    let mut known = Ok(known);
     loop {
-        let watched = async {
-            let mut watch = Watch::new(&directory)?;
-            loop {
-                let text = read(&path);
-                let now = text.as_ref().ok().map(|text| hash(text));
-                if now != known {
-                    known = now;
-                    changed(text).await;
-                }
-                watch.changed().await?;
-            }
-        };
-        let ended: std::io::Result<()> = tokio::select! {
-            ended = watched => ended,
-            () = shutdown.cancelled() => return,
-        };
-        if let Err(error) = ended {
-            tracing::warn!(%error, path = %path.display(), "a configuration cannot be watched");
+        let now = texts.borrow_and_update().clone();
+        if *now != known {
+            known = (*now).clone();
+            changed(known.clone().map_err(std::io::Error::other)).await;
         }
         tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
+            changed = texts.changed() => if changed.is_err() { return },
             () = shutdown.cancelled() => return,
         }
     }

@@ -31,7 +31,10 @@ where
     T: PartialEq + Send + Sync + 'static,
     F: Fn() -> anyhow::Result<T> + Send + 'static,
 {
+    // Mounted files are replaced by links to another directory.
     let parents = paths.iter().filter_map(|path| path.parent());
+    let here = |path: &Path| path.as_os_str().is_empty();
+    let parents = parents.map(|path| if here(path) { Path::new(".") } else { path });
     let directories: BTreeSet<PathBuf> = parents.map(Path::to_owned).collect();
     // Before the first read, so that no change is missed.
     let watches = watch_all(&directories);

@@ -171,12 +171,14 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
     all
 }
 
-fn signing_request() -> String {
+/// A request for a certificate, in PEM.
+pub fn signing_request() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
 }
 
-fn authority() -> String {
+/// The certificate of an authority, in PEM.
+pub fn authority() -> String {
     let mut params = rcgen::CertificateParams::default();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()

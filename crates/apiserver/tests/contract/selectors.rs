@@ -2,8 +2,11 @@
 //! others, and each field has its value.
 
 use api::kind::KINDS;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
+use crate::every_form::{authority, signing_request};
 use crate::server::Server;
 
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/field-selectors/>, and the
@@ -123,6 +126,20 @@ fn samples() -> Vec<(&'static str, Value, Value, Fields)> {
                 "pool": {"name": "n", "generation": 1, "resourceSliceCount": 1}})),
             Value::Null,
             vec![("spec.nodeName", "n"), ("spec.driver", "d.example.com")],
+        ),
+        (
+            "/apis/certificates.k8s.io/v1/certificatesigningrequests",
+            named(json!({"signerName": "example.com/s", "usages": ["client auth"],
+                "request": BASE64.encode(signing_request())})),
+            Value::Null,
+            vec![("spec.signerName", "example.com/s")],
+        ),
+        (
+            "/apis/certificates.k8s.io/v1/clustertrustbundles",
+            json!({"metadata": {"name": "example.com:t:x"},
+                "spec": {"signerName": "example.com/t", "trustBundle": authority()}}),
+            Value::Null,
+            vec![("spec.signerName", "example.com/t")],
         ),
         ("/api/v1/namespaces", named(json!({})), Value::Null, vec![("status.phase", "Active")]),
         (
