@@ -18,13 +18,17 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest document.
 const MAX_BYTES: usize = 1 << 20;
 
+/// How often a webhook is asked, and the pause before the second time, which grows.
+const ATTEMPTS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(500);
+
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why there is no answer.
-pub struct Failed {
-    pub why: String,
+struct Failed {
+    why: String,
     /// Whether another attempt may succeed.
-    pub may_pass: bool,
+    may_pass: bool,
 }
 
 /// A document that is sent.
@@ -51,11 +55,27 @@ pub async fn get(url: &str, tls: &Arc<ClientConfig>) -> Result<Bytes, String> {
     }
 }
 
-/// Sends a document, and returns the one that is the answer.
+/// Sends a document, again if need be, and returns the one that is the answer.
 ///
 /// # Errors
 /// As [`get`]; any success will do.
-pub async fn post(post: &Post<'_>) -> Result<Bytes, Failed> {
+pub async fn ask(document: &Post<'_>) -> Result<Bytes, String> {
+    let mut pause = PAUSE;
+    let mut attempt = 1;
+    loop {
+        match post(document).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) if failure.may_pass && attempt < ATTEMPTS => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                attempt += 1;
+            }
+            Err(failure) => return Err(failure.why),
+        }
+    }
+}
+
+async fn post(post: &Post<'_>) -> Result<Bytes, Failed> {
     let mut request = Request::post(post.url)
         .header(ACCEPT, "application/json")
         .header(CONTENT_TYPE, "application/json");

@@ -15,10 +15,8 @@ use crate::config::Config;
 use crate::configuration::Unusable;
 use crate::user::User;
 
-/// How long one call may take, how many are made, and the pause before the second one, which grows.
+/// How long one call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const ATTEMPTS: usize = 3;
-const PAUSE: Duration = Duration::from_millis(500);
 /// Calls at once; more wait as long as one may take.
 const CALLS: usize = 64;
 /// Answers that are remembered.
@@ -105,19 +103,7 @@ impl TokenWebhook {
             body: review.to_string().into(),
             timeout: TIMEOUT,
         };
-        let mut pause = PAUSE;
-        let mut attempt = 1;
-        let answer = loop {
-            match fetch::post(&post).await {
-                Ok(answer) => break answer,
-                Err(failure) if failure.may_pass && attempt < ATTEMPTS => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                    attempt += 1;
-                }
-                Err(failure) => return Err(failure.why),
-            }
-        };
+        let answer = fetch::ask(&post).await?;
         let mut answer: serde_json::Value = serde_json::from_slice(&answer)
             .map_err(|_| "the webhook's answer is no TokenReview".to_owned())?;
         if answer["kind"] != "TokenReview" || answer["apiVersion"] != *version {

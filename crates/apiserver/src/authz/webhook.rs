@@ -12,9 +12,6 @@ use super::Attributes;
 use super::chain::{Decision, Question, Verdict};
 use crate::authn::{Connection, Post, fetch};
 
-/// Calls that are made until one is answered, and the pause before the second one, which grows.
-const ATTEMPTS: usize = 3;
-const PAUSE: Duration = Duration::from_millis(500);
 /// Calls at once; more wait as long as one may take.
 const CALLS: usize = 64;
 /// Answers that are remembered, of questions up to this size in bytes.
@@ -130,19 +127,7 @@ impl AuthorizationWebhook {
             body: review.to_string().into(),
             timeout: self.timeout,
         };
-        let mut pause = PAUSE;
-        let mut attempt = 1;
-        let answer = loop {
-            match fetch::post(&post).await {
-                Ok(answer) => break answer,
-                Err(failure) if failure.may_pass && attempt < ATTEMPTS => {
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                    attempt += 1;
-                }
-                Err(failure) => return Err(failure.why),
-            }
-        };
+        let answer = fetch::ask(&post).await?;
         let no_review =
             || "the webhook's answer is no SubjectAccessReview of that version".to_owned();
         let mut answer: Value = serde_json::from_slice(&answer).map_err(|_| no_review())?;
