@@ -33,6 +33,8 @@ pub enum Change<'a> {
     Detached(&'a str),
     /// A class, by name.
     StorageClass(&'a str),
+    /// A driver says what room it has for volumes of a class.
+    StorageCapacity(&'a str),
     /// The labels of a namespace.
     Namespace,
 }
@@ -104,6 +106,9 @@ fn helps_against(
         }
         (Plugin::VolumeBinding | Plugin::VolumeZone, Change::StorageClass(name)) => {
             volumes.waits_for_class(pod, name)
+        }
+        (Plugin::VolumeBinding, Change::StorageCapacity(class)) => {
+            volumes.waits_for_class(pod, class)
         }
         (
             Plugin::VolumeRestrictions | Plugin::VolumeBinding | Plugin::VolumeZone,

@@ -2,13 +2,13 @@
 
 pub mod waiting;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use api::labels::{Requirement, Selector};
 use api::local_path;
 use api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm};
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 use roaring::RoaringBitmap;
 
 use crate::pod::{NodeTerm, PodInfo, node_term};
@@ -25,6 +25,20 @@ pub struct Volumes {
     claims: HashMap<String, (Claim, u64)>,
     volumes: HashMap<String, Volume>,
     classes: HashMap<String, Class>,
+    /// Drivers that say how much room they have.
+    tracked: HashSet<String>,
+    /// What they say, by `namespace/name`.
+    capacities: HashMap<String, Capacity>,
+}
+
+/// The room for volumes of a class on some nodes.
+#[derive(Clone, Debug, PartialEq)]
+struct Capacity {
+    class: String,
+    /// `None`: nobody has access to it.
+    nodes: Option<Selector>,
+    /// The largest volume that can be made, if it is known.
+    most: Option<Quantity>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +75,7 @@ struct Class {
     /// Binding waits for a consumer.
     waits: bool,
     provisions: bool,
+    provisioner: String,
     /// Its volumes are on the disk of their node.
     local: bool,
     topologies: Vec<NodeTerm>,
@@ -94,6 +109,8 @@ struct Provision {
     topologies: Vec<NodeTerm>,
     /// What the node's own disk must have at least.
     disk_bytes: i64,
+    /// The nodes for which the driver has room; `None`: it does not say.
+    room: Option<Vec<NodeTerm>>,
 }
 
 impl UnboundNodes {
@@ -116,9 +133,14 @@ impl UnboundNodes {
         let Some(provision) = &self.provision else {
             return (existing, snapshot.nodes().clone());
         };
-        let large = match snapshot.resource("ephemeral-storage") {
-            None => snapshot.nodes().clone(),
-            Some(disk) => {
+        let large = match (&provision.room, snapshot.resource("ephemeral-storage")) {
+            // No label is required: every node.
+            (Some(room), _) if room.iter().any(|term| term.labels.is_empty()) => {
+                snapshot.nodes().clone()
+            }
+            (Some(room), _) => snapshot.matching_any(room),
+            (None, None) => snapshot.nodes().clone(),
+            (None, Some(disk)) => {
                 let fits = |node: &u32| {
                     let size = disk.allocatable[*node as usize];
                     // A node that does not report its size is tried.
@@ -205,6 +227,7 @@ impl Volumes {
         let value = Class {
             waits: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
             provisions: class.provisioner != NO_PROVISIONER,
+            provisioner: class.provisioner.clone(),
             local: class.provisioner == local_path::PROVISIONER,
             topologies: class.allowed_topologies.iter().flatten().map(topology).collect(),
         };
@@ -214,6 +237,56 @@ impl Volumes {
 
     pub fn remove_class(&mut self, name: &str) {
         self.classes.remove(name);
+    }
+
+    pub fn set_driver(&mut self, driver: &CSIDriver) -> bool {
+        let name = driver.metadata.name.clone().unwrap_or_default();
+        match driver.spec.storage_capacity {
+            Some(true) => self.tracked.insert(name),
+            _ => self.tracked.remove(&name),
+        }
+    }
+
+    pub fn remove_driver(&mut self, name: &str) -> bool {
+        self.tracked.remove(name)
+    }
+
+    pub fn set_capacity(&mut self, capacity: &CSIStorageCapacity) -> bool {
+        let most = capacity.maximum_volume_size.as_ref().or(capacity.capacity.as_ref());
+        let nodes = capacity.node_topology.as_ref();
+        let nodes = nodes.map(|nodes| Selector::from_label_selector(Some(nodes)));
+        let value = Capacity {
+            class: capacity.storage_class_name.clone(),
+            nodes: nodes.and_then(Result::ok),
+            most: most.map(Quantity::of),
+        };
+        self.capacities.insert(capacity_key(capacity), value.clone()) != Some(value)
+    }
+
+    pub fn remove_capacity(&mut self, key: &str) {
+        self.capacities.remove(key);
+    }
+
+    /// The classes of a driver.
+    pub fn classes_of(&self, driver: &str) -> Vec<String> {
+        let classes = self.classes.iter().filter(|(_, class)| class.provisioner == driver);
+        classes.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The nodes for which a driver has room for a volume (upstream's `hasEnoughCapacity`).
+    fn room(&self, claim: &Claim, class: &Class) -> Option<Vec<NodeTerm>> {
+        if !self.tracked.contains(&class.provisioner) {
+            return None;
+        }
+        let fits = |capacity: &&Capacity| {
+            capacity.class == claim.class && capacity.most.is_some_and(|most| most >= claim.size)
+        };
+        let nodes = self.capacities.values().filter(fits).filter_map(|one| one.nodes.as_ref());
+        let term = |nodes: &Selector| NodeTerm {
+            labels: nodes.requirements().to_vec(),
+            names: Vec::new(),
+        };
+        Some(nodes.map(term).collect())
     }
 
     /// What the pod's claims require.
@@ -250,12 +323,15 @@ impl Volumes {
     fn unbound_nodes(&self, key: &str, claim: &Claim, class: Class) -> UnboundNodes {
         let suitable = self.volumes.values().filter(|volume| volume.suits(key, claim));
         let disk_bytes = if class.local { claim.size.units() } else { 0 };
+        let room = self.room(claim, &class);
         UnboundNodes {
             selected: claim.selected_node.clone(),
             volumes: suitable.map(|volume| volume.terms.clone()).collect(),
-            provision: class
-                .provisions
-                .then_some(Provision { topologies: class.topologies, disk_bytes }),
+            provision: class.provisions.then_some(Provision {
+                topologies: class.topologies,
+                disk_bytes,
+                room,
+            }),
         }
     }
 
@@ -324,6 +400,12 @@ fn topology(term: &TopologySelectorTerm) -> NodeTerm {
 pub fn revision(claim: &PersistentVolumeClaim) -> u64 {
     let text = claim.metadata.resource_version.as_deref();
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// `namespace/name`.
+pub fn capacity_key(capacity: &CSIStorageCapacity) -> String {
+    let text = |part: &Option<String>| part.clone().unwrap_or_default();
+    format!("{}/{}", text(&capacity.metadata.namespace), text(&capacity.metadata.name))
 }
 
 /// `namespace/name`.

@@ -9,13 +9,15 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+};
 
 use super::Driver;
 use crate::volumes;
 
 /// Number of informers that must be synced before anything is scheduled.
-pub const INFORMERS: usize = 10;
+pub const INFORMERS: usize = 12;
 
 type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
 
@@ -30,6 +32,8 @@ pub enum Observed {
     Service(Change<Service>),
     NodeLimits(Change<CSINode>),
     Attachment(Change<VolumeAttachment>),
+    StorageDriver(Change<CSIDriver>),
+    Capacity(Change<CSIStorageCapacity>),
     Budget(Change<PodDisruptionBudget>),
 }
 
@@ -44,6 +48,8 @@ pub struct Informers {
     services: Changes<Service>,
     node_limits: Changes<CSINode>,
     attachments: Changes<VolumeAttachment>,
+    drivers: Changes<CSIDriver>,
+    capacities: Changes<CSIStorageCapacity>,
     budgets: Changes<PodDisruptionBudget>,
 }
 
@@ -59,6 +65,8 @@ impl Informers {
             services: watch(client, namespaced_name),
             node_limits: watch(client, name),
             attachments: watch(client, name),
+            drivers: watch(client, name),
+            capacities: watch(client, volumes::capacity_key),
             budgets: watch(client, namespaced_name),
         }
     }
@@ -76,6 +84,8 @@ impl Informers {
             Some(change) = self.services.next() => Observed::Service(change),
             Some(change) = self.node_limits.next() => Observed::NodeLimits(change),
             Some(change) = self.attachments.next() => Observed::Attachment(change),
+            Some(change) = self.drivers.next() => Observed::StorageDriver(change),
+            Some(change) = self.capacities.next() => Observed::Capacity(change),
             Some(change) = self.budgets.next() => Observed::Budget(change),
             else => std::future::pending().await,
         }
@@ -140,6 +150,10 @@ impl Driver {
             Observed::NodeLimits(Change::Remove(name)) => engine.remove_node_limits(&name),
             Observed::Attachment(Change::Set(one)) => engine.snapshot.storage.set_attachment(&one),
             Observed::Attachment(Change::Remove(name)) => engine.remove_attachment(&name, now),
+            Observed::StorageDriver(Change::Set(driver)) => engine.set_driver(&driver, now),
+            Observed::StorageDriver(Change::Remove(name)) => engine.remove_driver(&name, now),
+            Observed::Capacity(Change::Set(capacity)) => engine.set_capacity(&capacity, now),
+            Observed::Capacity(Change::Remove(key)) => engine.volumes.remove_capacity(&key),
             Observed::Budget(Change::Set(budget)) => engine.budgets.set(&budget),
             Observed::Budget(Change::Remove(key)) => engine.budgets.remove(&key),
             Observed::Pod(Change::Synced)
@@ -151,6 +165,8 @@ impl Driver {
             | Observed::Service(Change::Synced)
             | Observed::NodeLimits(Change::Synced)
             | Observed::Attachment(Change::Synced)
+            | Observed::StorageDriver(Change::Synced)
+            | Observed::Capacity(Change::Synced)
             | Observed::Budget(Change::Synced) => self.synced(),
         }
     }

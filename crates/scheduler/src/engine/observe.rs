@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::pod::{is_terminal, node_name};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 
 use super::Engine;
 use crate::hint::Change;
@@ -148,6 +148,30 @@ impl Engine {
     pub fn remove_class(&mut self, name: &str) {
         self.volumes.remove_class(name);
         self.snapshot.storage.remove_class(name);
+    }
+
+    pub fn set_driver(&mut self, driver: &CSIDriver, now: Timestamp) {
+        if self.volumes.set_driver(driver) {
+            self.driver_changed(driver.metadata.name.as_deref().unwrap_or_default(), now);
+        }
+    }
+
+    pub fn remove_driver(&mut self, name: &str, now: Timestamp) {
+        if self.volumes.remove_driver(name) {
+            self.driver_changed(name, now);
+        }
+    }
+
+    fn driver_changed(&mut self, name: &str, now: Timestamp) {
+        for class in self.volumes.classes_of(name) {
+            self.changed(Change::StorageCapacity(&class), now);
+        }
+    }
+
+    pub fn set_capacity(&mut self, capacity: &CSIStorageCapacity, now: Timestamp) {
+        if self.volumes.set_capacity(capacity) {
+            self.changed(Change::StorageCapacity(&capacity.storage_class_name), now);
+        }
     }
 
     /// How many volumes of its CSI drivers a node can have.

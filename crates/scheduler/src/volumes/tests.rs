@@ -84,6 +84,51 @@ fn a_volume_is_made_where_the_class_and_the_disks_allow_it() {
 }
 
 #[test]
+fn a_driver_that_says_what_room_it_has_is_believed() {
+    let driver = |tracks: bool| -> CSIDriver {
+        read(
+            &json!({"metadata": {"name": "example.com/disk"}, "spec": {"storageCapacity": tracks}}),
+        )
+    };
+    let capacity = |name: &str, nodes: Value, more: Value| -> CSIStorageCapacity {
+        let mut capacity = json!({"metadata": {"name": name, "namespace": "d"},
+            "storageClassName": "late", "capacity": "10Gi", "nodeTopology": nodes});
+        for (key, value) in more.as_object().unwrap() {
+            capacity[key] = value.clone();
+        }
+        read(&capacity)
+    };
+    let class = class(json!({"provisioner": "example.com/disk"}));
+    let mut volumes = volumes(&claim(json!({}), json!({}), 1), &class);
+    let room = |volumes: &Volumes| nodes(volumes)[1].clone();
+    assert!(!volumes.set_driver(&driver(false)));
+    assert_eq!(room(&volumes), ["n1", "n2", "n3"], "it says nothing");
+    assert!(volumes.set_driver(&driver(true)) && !volumes.set_driver(&driver(true)));
+    assert_eq!(room(&volumes), [""; 0], "it has none");
+    let in_zone = |zone: &str| json!({"matchLabels": {"zone": zone}});
+    for (name, nodes, more) in [
+        ("small", in_zone("a"), json!({"capacity": "4Gi"})),
+        ("pieces", in_zone("a"), json!({"maximumVolumeSize": "1Gi"})),
+        ("unknown", in_zone("a"), json!({"capacity": null})),
+        ("other", in_zone("a"), json!({"storageClassName": "other"})),
+        ("nowhere", Value::Null, json!({})),
+    ] {
+        assert!(volumes.set_capacity(&capacity(name, nodes, more)), "{name}");
+        assert_eq!(room(&volumes), [""; 0], "{name}");
+    }
+    volumes.set_capacity(&capacity("large", in_zone("b"), json!({})));
+    assert_eq!(room(&volumes), ["n2", "n3"]);
+    volumes.set_capacity(&capacity("everywhere", json!({}), json!({})));
+    assert_eq!(room(&volumes), ["n1", "n2", "n3"]);
+    volumes.remove_capacity("d/everywhere");
+    volumes.remove_capacity("d/large");
+    assert_eq!(room(&volumes), [""; 0]);
+    assert_eq!(volumes.classes_of("example.com/disk"), ["late"]);
+    assert!(volumes.remove_driver("example.com/disk"));
+    assert_eq!(room(&volumes), ["n1", "n2", "n3"]);
+}
+
+#[test]
 fn an_existing_volume_has_to_suit_the_claim() {
     let none = class(json!({"provisioner": "kubernetes.io/no-provisioner"}));
     let mut volumes = volumes(&claim(json!({}), json!({}), 1), &none);
