@@ -1,7 +1,8 @@
 //! Creates, gets, a list of 5,000 objects and watch fan-out of the whole apiserver over TLS,
 //! compared with etcd's own put and range rate in the same run; the same of custom resources, and
-//! what 500 definitions cost; what admission, and priority and fairness cost. `cargo bench --bench
-//! figures` measures all, `cargo bench --bench figures -- admission custom fairness` these parts.
+//! what 500 definitions cost; what admission, and priority and fairness cost, and what the latter
+//! does for heartbeats. `cargo bench --bench figures` measures all; parts can be named: `-- rates
+//! definitions custom admission fairness heartbeats`.
 //!
 //! Load and server share this machine's cores, so ratios are more meaningful than absolute figures.
 
@@ -296,6 +297,9 @@ async fn main() {
     }
     if is_chosen("fairness") {
         fairness::measure().await;
+    }
+    if is_chosen("heartbeats") {
+        fairness::heartbeats().await;
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clock::monotonic;
+use futures::future::join_all;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use crate::pairs::{self, Load, Request};
-use crate::server::Server;
+use crate::server::{Rest, Server};
 use crate::{CONFIG_MAPS, MAPS};
 
 /// Objects of a list.
@@ -31,7 +32,9 @@ const STRETCHES: usize = 3;
 const STRETCH: Duration = Duration::from_secs(2);
 /// Until the flood has all that it can have.
 const RISE: Duration = Duration::from_millis(500);
-const BETWEEN_RENEWALS: Duration = Duration::from_millis(2);
+/// Nodes that renew their Leases, and how long each waits before it does so again.
+const NODES: usize = 10;
+const BETWEEN_RENEWALS: Duration = Duration::from_millis(50);
 
 pub async fn measure() {
     let on = start(&[]).await;
@@ -48,9 +51,18 @@ pub async fn measure() {
         let [on_rates, off_rates] = pairs::alternate(loads).await;
         pairs::report(&format!("{what}, priority and fairness on"), &on_rates, &off_rates);
     }
-    off.stop().await;
-    heartbeats(&on).await;
     on.stop().await;
+    off.stop().await;
+}
+
+/// Renewals of nodes' Leases under a flood, with the default number of seats and with few.
+pub async fn heartbeats() {
+    let few = ["--max-requests-inflight=20", "--max-mutating-requests-inflight=10"];
+    for (seats, flags) in [(600, &[][..]), (30, &few)] {
+        let server = start(flags).await;
+        renewals_under_flood(&server, seats).await;
+        server.stop().await;
+    }
 }
 
 /// A server with objects, which accounts may read.
@@ -72,11 +84,13 @@ async fn start(flags: &[&str]) -> Server {
     server
 }
 
-/// Renewals of a node's Lease, with and without a flood.
-async fn heartbeats(server: &Server) {
-    let node = server.rest_as("system:node:n", &["system:nodes"]);
-    let lease = json!({"metadata": {"name": "n"}, "spec": {"holderIdentity": "n"}});
-    node.post(LEASES, &lease).await.expect(201);
+/// Renewals with and without a flood, in alternating stretches.
+async fn renewals_under_flood(server: &Server, seats: usize) {
+    for number in 0..NODES {
+        let name = format!("n-{number}");
+        let lease = json!({"metadata": {"name": name}, "spec": {"holderIdentity": name}});
+        node(server, number).post(LEASES, &lease).await.expect(201);
+    }
     let (mut quiet, mut flooded, mut lists) = (Vec::new(), Vec::new(), 0);
     for _ in 0..STRETCHES {
         quiet.extend(renewals(server));
@@ -92,7 +106,7 @@ async fn heartbeats(server: &Server) {
     let (quiet_ms, flooded_ms) = (p99(&mut quiet), p99(&mut flooded));
     println!(
         "{:<48} {flooded_ms:>10.1} ms  {quiet_ms:>9.1} ms  {:>6.1} x  ({} and {} renewals, {rate:.0} lists/s)",
-        format!("Lease renewal, p99, {FLOODERS} clients flooding"),
+        format!("Lease renewal, p99, {FLOODERS} flooding, {seats} seats"),
         flooded_ms / quiet_ms,
         flooded.len(),
         quiet.len(),
@@ -121,21 +135,26 @@ fn begin_flood(server: &Server) -> (Arc<AtomicBool>, Vec<JoinHandle<usize>>) {
     (stopped, flood)
 }
 
-/// The durations of renewals one after the other. They come from a thread of their own, where the
-/// flood's clients do not delay them.
+fn node(server: &Server, number: usize) -> Rest {
+    server.rest_as(&format!("system:node:n-{number}"), &["system:nodes"])
+}
+
+/// The durations of renewals. They come from a thread of their own, where the flood's clients do
+/// not delay them.
 fn renewals(server: &Server) -> Vec<Duration> {
     std::thread::scope(|scope| {
         let renewing = scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(renew(server))
+            runtime.unwrap().block_on(join_all((0..NODES).map(|number| renew(server, number))))
         });
-        renewing.join().unwrap()
+        renewing.join().unwrap().concat()
     })
 }
 
-async fn renew(server: &Server) -> Vec<Duration> {
-    let node = server.rest_as("system:node:n", &["system:nodes"]);
-    let path = format!("{LEASES}/n");
+/// A node's renewals, one after the other.
+async fn renew(server: &Server, number: usize) -> Vec<Duration> {
+    let node = node(server, number);
+    let path = format!("{LEASES}/n-{number}");
     let mut lease = node.get(&path).await.expect(200);
     let (begun, mut times) = (monotonic(), Vec::new());
     while begun.elapsed() < STRETCH {

@@ -9,7 +9,7 @@ use futures::future::join_all;
 
 use crate::server::{Rest, Server};
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 7;
 /// The duration of a load in a round.
 const ROUND: Duration = Duration::from_millis(400);
 const CONNECTIONS: usize = 16;
