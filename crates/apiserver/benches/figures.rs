@@ -1,6 +1,8 @@
 //! Creates, gets, a list of 5,000 objects and watch fan-out of the whole apiserver over TLS,
 //! compared with etcd's own put and range rate in the same run; the same of custom resources, and
-//! what 500 definitions cost. `cargo bench -p apiserver`.
+//! what 500 definitions cost; what admission, and priority and fairness cost, and what the latter
+//! does for heartbeats. `cargo bench --bench figures` measures all; parts can be named: `-- rates
+//! definitions custom admission fairness heartbeats`.
 //!
 //! Load and server share this machine's cores, so ratios are more meaningful than absolute figures.
 
@@ -9,6 +11,13 @@
 #[path = "../tests/contract/server.rs"]
 #[allow(dead_code)]
 mod server;
+
+#[path = "figures/admission.rs"]
+mod admission;
+#[path = "figures/fairness.rs"]
+mod fairness;
+#[path = "figures/pairs.rs"]
+mod pairs;
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -260,12 +269,44 @@ async fn fan_out(name: &str, server: &Server, clients: &[Rest]) {
     report(&what, total * WATCHERS, start.elapsed());
 }
 
+/// Creates of custom objects beside those of ConfigMaps of the same size, on one server.
+async fn custom() {
+    let server = Server::spawn(&[]).await;
+    define(&server.admin(), 0).await;
+    let loads = [&CUSTOM, &CONFIG_MAPS].map(|sample| admission::creates(&server, sample));
+    let [custom, maps] = pairs::alternate(loads).await;
+    pairs::report("create custom 1 KB, compared with ConfigMaps", &custom, &maps);
+    server.stop().await;
+}
+
 #[tokio::main]
 async fn main() {
+    let parts: Vec<_> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
+    let is_chosen = |part: &str| parts.is_empty() || parts.iter().any(|name| name == part);
+    if is_chosen("rates") {
+        against_etcd().await;
+    }
+    if is_chosen("definitions") {
+        definitions().await;
+    }
+    if is_chosen("custom") {
+        custom().await;
+    }
+    if is_chosen("admission") {
+        admission::measure().await;
+    }
+    if is_chosen("fairness") {
+        fairness::measure().await;
+    }
+    if is_chosen("heartbeats") {
+        fairness::heartbeats().await;
+    }
+}
+
+async fn against_etcd() {
     let embedded = Server::start().await;
     apiserver("embedded", &embedded).await;
     embedded.stop().await;
-    definitions().await;
     let Some(etcd) = etcd() else {
         println!("etcd is not installed: no comparison");
         return;
