@@ -54,7 +54,7 @@ fn preferred(one: Option<KeyPair>, other: Option<KeyPair>, now: Timestamp) -> Op
 }
 
 /// Connections to the apiserver with the newest certificate there is: the kubeconfig's, or one that
-/// was issued since; the first one is asked for now. The second connection is for watches of single
+/// was issued since; a node that has none asks for its first one here. The second connection is for watches of single
 /// objects: they are many and long-lived, and must not use up the streams of the first.
 ///
 /// # Errors
