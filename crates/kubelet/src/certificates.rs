@@ -54,8 +54,9 @@ fn preferred(one: Option<KeyPair>, other: Option<KeyPair>, now: Timestamp) -> Op
 }
 
 /// Connections to the apiserver with the newest certificate there is: the kubeconfig's, or one that
-/// was issued since; a node that has none asks for its first one here. The second connection is for watches of single
-/// objects: they are many and long-lived, and must not use up the streams of the first.
+/// was issued since; a node that has none asks for its first one here. The second connection is for
+/// watches of single objects: they are many and long-lived, and must not use up the streams of the
+/// first.
 ///
 /// # Errors
 /// When the kubeconfig cannot be read, or has no certificate that can be used.
