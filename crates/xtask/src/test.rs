@@ -109,8 +109,12 @@ fn steps(root: &Path, args: &TestArgs) -> anyhow::Result<Vec<(&'static str, Comm
         }
         return Ok(vec![("all tests", one(all))]);
     }
+    // One more than there are cores: some tests wait, for a server or for a moment.
+    let threads = (std::thread::available_parallelism()?.get() + 1).to_string();
+    let nextest =
+        ["nextest", "run", "--test-threads", &threads, "--filterset", "not package(tests)"];
     let mut steps = vec![
-        (units, one(command(&["nextest", "run", "--filterset", "not package(tests)"]))),
+        (units, one(command(&nextest))),
         // nextest does not run these.
         ("documentation examples", one(command(&["test", "--doc"]))),
     ];
