@@ -27,18 +27,14 @@ const PODS_PER_NAMESPACE: u32 = 100;
 const POLICIES_PER_NAMESPACE: u32 = 20;
 /// Every one of so many pods is on this node: far more than a node usually has.
 const LOCAL: u32 = 10;
-const LOAD_MAX: Duration = Duration::from_secs(1);
-const CHANGE_MAX: Duration = Duration::from_millis(5);
+/// Elements that a pod which becomes a peer, or no longer is one, changes; on average.
+const CHANGED_MAX: usize = 8;
 const BLOCKS: u32 = 10_000;
 const TRANSFER: Duration = Duration::from_millis(200);
 /// Transfers in a row with the same policies.
 const TRANSFERS: usize = 3;
-/// Rounds with and without policies: so many, and more while the machine is too busy to tell.
-const ROUNDS: usize = 6;
-const ROUNDS_MAX: usize = 24;
-const THROUGHPUT_MIN: f64 = 0.95;
-/// A new connection passes the policies' rules, which the packets of an open one do not.
-const CONNECTIONS_MIN: f64 = 0.75;
+/// Rounds with and without policies.
+const ROUNDS: usize = 12;
 
 /// The CPU time of this thread, in the kernel too: netlink requests are executed by their sender.
 fn cpu() -> Duration {
@@ -167,8 +163,7 @@ fn a_thousand_policies_over_five_thousand_pods() {
         tables.desired.element_count(),
         f64::from(u32::try_from(elements).unwrap()) / 100.0,
     );
-    assert!(planned + loaded < LOAD_MAX, "loading takes {:?}", planned + loaded);
-    assert!(median < CHANGE_MAX, "a change takes {median:?}");
+    assert!(elements < 100 * CHANGED_MAX, "100 changes of a pod change {elements} elements");
 }
 
 #[test]
@@ -206,7 +201,7 @@ fn ten_thousand_address_blocks() {
     // Another pod with the same policy, then another policy.
     let start = cpu();
     tables.policies.set_local(&name(0, 1), Some(&pod(0, 1, 0)));
-    tables.apply();
+    let shared = tables.apply();
     let joined = cpu() - start;
     let other = spec(BLOCKS, 81);
     let start = cpu();
@@ -219,8 +214,7 @@ fn ten_thousand_address_blocks() {
          policy in {replaced:?}",
         tables.desired.element_count(),
     );
-    assert!(planned + loaded < LOAD_MAX, "loading takes {:?}", planned + loaded);
-    assert!(joined < CHANGE_MAX, "another pod takes {joined:?}");
+    assert!(shared < CHANGED_MAX, "another pod with the same policy changes {shared} elements");
 }
 
 /// Bytes per second of CPU, from one pod to the other over one connection.
@@ -267,34 +261,56 @@ fn connections(from: &Netns, address: &'static str) -> f64 {
     })
 }
 
-#[test]
-fn traffic_is_as_fast_as_without_policies() {
-    let mut cluster = Cluster::new(&[("a", 0), ("b", 0)]);
-    cluster.pod("b").serve("10.244.0.2:8080", "b");
+/// Pods `a` and `b` with or without a thousand policies that let them talk.
+fn set_policies(cluster: &mut Cluster, with: bool) {
     let local = |number: u32| {
         let mut pod = pod(0, number, 0);
         pod.link = Some(LinkName::new(&format!("veth{number}")));
         pod
     };
-    let mut set = |with: bool| {
-        cluster.nodes[0].proxy.change_policies(|policies| {
-            for number in [1, 2] {
-                policies.set_local(&name(0, number), Some(&local(number)));
-                policies.set_pod(&name(0, number), Some(&local(number)));
-            }
-            for number in 0..1000 {
-                let spec = json!({
-                    "podSelector": {}, "policyTypes": ["Ingress", "Egress"],
-                    "egress": [{"to": [{"podSelector": {}}], "ports": [
-                        {"port": 8080}, {"port": 9000}, {"port": 10_000 + number % 4}
-                    ]}],
-                    "ingress": [{"from": [{"podSelector": {}}, {"ipBlock": {
-                        "cidr": format!("20.{}.{}.0/24", number / 250, number % 250)
-                    }}]}]
-                });
-                policies.set_policy(&name(0, number), with.then(|| policy(spec)));
-            }
-        });
+    cluster.nodes[0].proxy.change_policies(|policies| {
+        for number in [1, 2] {
+            policies.set_local(&name(0, number), Some(&local(number)));
+            policies.set_pod(&name(0, number), Some(&local(number)));
+        }
+        for number in 0..1000 {
+            let spec = json!({
+                "podSelector": {}, "policyTypes": ["Ingress", "Egress"],
+                "egress": [{"to": [{"podSelector": {}}], "ports": [
+                    {"port": 8080}, {"port": 9000}, {"port": 10_000 + number % 4}
+                ]}],
+                "ingress": [{"from": [{"podSelector": {}}, {"ipBlock": {
+                    "cidr": format!("20.{}.{}.0/24", number / 250, number % 250)
+                }}]}]
+            });
+            policies.set_policy(&name(0, number), with.then(|| policy(spec)));
+        }
+    });
+}
+
+#[test]
+fn policies_add_elements_and_no_rules() {
+    let mut cluster = Cluster::new(&[("a", 0), ("b", 0)]);
+    cluster.pod("b").serve("10.244.0.2:8080", "b");
+    let shown = |cluster: &Cluster, flags: &str| {
+        cluster.nodes[0].netns.nft(&format!("{flags} list table ip skiff-proxy"))
+    };
+    let (rules, all) = (shown(&cluster, "--terse"), shown(&cluster, ""));
+    set_policies(&mut cluster, true);
+    assert_eq!(shown(&cluster, "--terse"), rules);
+    assert_ne!(shown(&cluster, ""), all);
+    assert_eq!(cluster.pod("a").who("10.244.0.2:8080"), "b");
+}
+
+/// What policies cost the traffic. Run with `cargo test --workspace --test dataplane -- --ignored
+/// traffic --nocapture`.
+#[test]
+#[ignore = "prints figures, which mean nothing on a busy machine"]
+fn traffic_with_and_without_policies() {
+    let mut cluster = Cluster::new(&[("a", 0), ("b", 0)]);
+    cluster.pod("b").serve("10.244.0.2:8080", "b");
+    let mut measure = |with: bool| {
+        set_policies(&mut cluster, with);
         let (a, b) = (cluster.pod("a"), cluster.pod("b"));
         let bytes = (0..TRANSFERS).map(|_| throughput(a, b, "10.244.0.2:9000"));
         (bytes.fold(0.0, f64::max), connections(a, "10.244.0.2:8080"))
@@ -302,25 +318,19 @@ fn traffic_is_as_fast_as_without_policies() {
     // Each round compares its own two measurements, and the median of the rounds counts: other work
     // on the machine changes some of them, in both directions.
     let mut ratios = [const { Vec::new() }; 2];
-    let mut medians = [0.0; 2];
-    let slow = |medians: [f64; 2]| medians[0] <= THROUGHPUT_MIN || medians[1] <= CONNECTIONS_MIN;
-    while ratios[0].len() < ROUNDS || (ratios[0].len() < ROUNDS_MAX && slow(medians)) {
+    for round in 0..ROUNDS {
         // The order alternates, so that neither always has the warmer caches.
-        let first = ratios[0].len() % 2 == 1;
-        let (one, other) = (set(first), set(!first));
+        let first = round % 2 == 1;
+        let (one, other) = (measure(first), measure(!first));
         let (plain, policed) = if first { (other, one) } else { (one, other) };
         ratios[0].push(policed.0 / plain.0);
         ratios[1].push(policed.1 / plain.1);
-        medians = ratios.each_mut().map(|ratios| median(ratios));
     }
-    let [bytes, connects] = medians;
+    let [bytes, connects] = ratios.each_mut().map(|ratios| median(ratios));
     println!(
         "with 1000 policies for both pods: {bytes:.3} of the throughput without, {connects:.3} of \
-         the new connections; the medians of {} rounds",
-        ratios[0].len(),
+         the new connections; the medians of {ROUNDS} rounds"
     );
-    assert!(bytes > THROUGHPUT_MIN, "{bytes} of {:?}", ratios[0]);
-    assert!(connects > CONNECTIONS_MIN, "{connects} of {:?}", ratios[1]);
 }
 
 /// The lower of the middle two, of an even number.
