@@ -6,7 +6,7 @@
 //! has become much and is over, each of them returns what it holds.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -39,6 +39,8 @@ static BUSY_US: AtomicU64 = AtomicU64::new(0);
 static WORKED: Notify = Notify::const_new();
 /// Counts how often memory has been returned.
 static ROUND: AtomicU64 = AtomicU64::new(0);
+/// How many workers have had their turn in this round.
+static RETURNED: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     /// Since when this worker has been busy.
@@ -61,6 +63,8 @@ pub fn idle() {
     if !is_much(before) && is_much(before.saturating_add(busy_us)) {
         WORKED.notify_one();
     }
+    // It may have been woken too late to find a task that reminds it.
+    take_turn();
 }
 
 /// To be called by whoever has freed much without much work.
@@ -85,11 +89,11 @@ pub async fn keep_small(workers: usize) {
             }
         }
         let quiet_at = BUSY_US.load(Ordering::Relaxed);
-        let round = ROUND.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut returned = 0;
+        RETURNED.store(0, Ordering::Relaxed);
+        ROUND.fetch_add(1, Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
-            returned += return_everywhere(round, workers).await;
-            if returned >= workers {
+            return_everywhere(workers).await;
+            if RETURNED.load(Ordering::Relaxed) >= workers {
                 break;
             }
             tokio::time::sleep(AGAIN).await;
@@ -115,22 +119,31 @@ fn processor_time() -> Duration {
 }
 
 /// Lets every worker return its memory that has not had its turn in this round. One that is busy
-/// all the time, or that the system does not run, may miss its turn. Returns how many had it.
-async fn return_everywhere(round: u64, workers: usize) -> usize {
+/// all the time, or that the system does not run, has it when it runs out of work.
+async fn return_everywhere(workers: usize) {
     let mut turns = JoinSet::new();
     for _ in 0..workers * TURNS {
-        turns.spawn(async move {
+        turns.spawn(async {
             for _ in 0..MOVES {
-                if SEEN.replace(round) != round {
-                    return_memory();
-                    return true;
+                if take_turn() {
+                    return;
                 }
                 tokio::task::yield_now().await;
             }
-            false
         });
     }
-    turns.join_all().await.into_iter().filter(|had| *had).count()
+    turns.join_all().await;
+}
+
+/// Returns this worker's memory if it has not done so in this round; whether it has now.
+fn take_turn() -> bool {
+    let round = ROUND.load(Ordering::Relaxed);
+    if SEEN.replace(round) == round {
+        return false;
+    }
+    return_memory();
+    RETURNED.fetch_add(1, Ordering::Relaxed);
+    true
 }
 
 /// Returns what this thread has freed, and what threads that have ended have left. To be called by
