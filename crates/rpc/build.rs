@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
     tonic_prost_build::configure()
         .bytes(".")
+        .codec_path("crate::codec::Codec")
         .file_descriptor_set_path(out.join("skiff.bin"))
         .compile_protos(&files, &[root.to_path_buf()])?;
     // Kubernetes' own: not one of our services, so not among those that reflection shows.

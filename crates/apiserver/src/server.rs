@@ -267,7 +267,9 @@ async fn connection(
         if let Some(address) = address {
             request.extensions_mut().insert(address);
         }
-        async move {
+        // A box is dropped with the end of the request; without one the body that follows, often that
+        // of a watch, would keep the room of the largest state.
+        Box::pin(async move {
             let now = front_ends.core.clock.now();
             let certificate = {
                 let mut peer = peer.lock();
@@ -283,7 +285,7 @@ async fn connection(
                 active.prove();
             }
             Ok::<_, std::convert::Infallible>(response.map(|body| hold(body, ongoing)))
-        }
+        })
     });
     let builder = protocols();
     let stream = TokioIo::new(Watched::new(stream, activity.clone()));

@@ -2,8 +2,9 @@
 //! from client certificates, and the mapping between Kubernetes' `Status` and gRPC's.
 //!
 //! Entry points: [`api_v1`], [`kubelet_v1`], [`scheduler_v1`], [`deviceplugin_v1beta1`], [`podresources_v1`] and
-//! [`kms_v2`] (generated), [`tls`], [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
+//! [`kms_v2`] (generated), [`tls`], [`codec`], [`incoming`] and [`status`]. It must not know any component, the store, or a Kubernetes kind.
 
+pub mod codec;
 pub mod incoming;
 pub mod live;
 pub mod status;
