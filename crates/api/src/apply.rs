@@ -3,7 +3,7 @@
 //!
 //! Entry points: [`apply`] merges a configuration and returns the new object and its managed
 //! fields, or the [`Conflict`]s; [`track`] updates the managed fields when an object is changed in
-//! any other way. Both work on JSON and a [`Schema`]: the table's or a custom resource's.
+//! any other way; [`overlay()`] merges what nobody owns. All work on JSON and a [`Schema`]: the table's or a custom resource's.
 //!
 //! [`create`] gives a new object's fields to the manager that created it. An object without managed
 //! fields, because a client cleared them, is not tracked until it is applied. Its first apply gives
@@ -14,6 +14,7 @@
 
 mod fields;
 mod merge;
+mod overlay;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use k8s_openapi::jiff;
 use serde_json::Value;
 
 pub use fields::Set;
+pub use overlay::overlay;
 
 use crate::schema::{Field, List, Ty, TypeRow, zero};
 use crate::structural::Structural;

@@ -351,6 +351,8 @@ kinds! {
     storage::VolumeAttributesClass { Cluster "volumeattributesclass" short ["vac"]; }
     admission::MutatingWebhookConfiguration { Cluster "mutatingwebhookconfiguration" categories ["api-extensions"]; }
     admission::ValidatingWebhookConfiguration { Cluster "validatingwebhookconfiguration" categories ["api-extensions"]; }
+    admission::MutatingAdmissionPolicy { Cluster "mutatingadmissionpolicy" categories ["api-extensions"]; }
+    admission::MutatingAdmissionPolicyBinding { Cluster "mutatingadmissionpolicybinding" categories ["api-extensions"]; }
     admission::ValidatingAdmissionPolicy { Cluster "validatingadmissionpolicy" categories ["api-extensions"]; subresources ["status"]; }
     admission::ValidatingAdmissionPolicyBinding { Cluster "validatingadmissionpolicybinding" categories ["api-extensions"]; }
     node::RuntimeClass { Cluster "runtimeclass" }

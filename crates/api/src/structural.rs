@@ -16,7 +16,7 @@ mod correlate;
 mod default;
 pub mod definition;
 mod format;
-mod go;
+pub(crate) mod go;
 mod lists;
 mod metadata;
 pub(crate) mod node;

@@ -51,8 +51,8 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Runs the mutating plugins, the webhooks last; all of them once more if a webhook has changed
-    /// the object. `old`: the current object, on updates.
+    /// Runs the mutating plugins, the policies and webhooks last; all of them once more if one of
+    /// those has changed the object. `old`: the current object, on updates.
     ///
     /// # Errors
     /// 403 and 404 from the plugins, and those of webhooks.

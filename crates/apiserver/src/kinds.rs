@@ -7,6 +7,7 @@
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
+mod admission_policy;
 mod api_service;
 mod certificate_signing_request;
 mod check;
@@ -31,6 +32,7 @@ mod ingress_class;
 mod job;
 mod lease;
 mod limit_range;
+mod mutating_admission_policy;
 mod namespace;
 mod network_policy;
 mod node;
@@ -414,6 +416,8 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&storage_version_migration::STORAGE_VERSION_MIGRATIONS),
     of(&webhook_configuration::Mutating),
     of(&webhook_configuration::Validating),
+    of(&mutating_admission_policy::Policies),
+    of(&mutating_admission_policy::Bindings),
     of(&validating_admission_policy::Policies),
     of(&validating_admission_policy::Bindings),
 ];

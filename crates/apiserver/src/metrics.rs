@@ -150,16 +150,50 @@ struct PolicyLabels {
     policy_binding: String,
 }
 
-/// Counts of what admission policies decide, as upstream's.
-#[derive(Default)]
-pub struct PolicyMetrics(Family<PolicyLabels, Counter>);
+/// The labels of a mutation of an admission policy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MutationLabels {
+    error_type: &'static str,
+    policy: String,
+    policy_binding: String,
+}
+
+/// Upper bounds of the time that a mutation takes in seconds, as upstream.
+const MUTATION_BUCKETS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
+
+/// Counts of what admission policies decide and change, as upstream's.
+pub struct PolicyMetrics {
+    decisions: Family<PolicyLabels, Counter>,
+    mutations: Family<MutationLabels, Counter>,
+    durations: Family<MutationLabels, Histogram, fn() -> Histogram>,
+}
+
+impl Default for PolicyMetrics {
+    fn default() -> Self {
+        Self {
+            decisions: Family::default(),
+            mutations: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(MUTATION_BUCKETS)),
+        }
+    }
+}
 
 impl PolicyMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "apiserver_validating_admission_policy_check",
             "Requests that violate an admission policy, by what is done about it",
-            Family::clone(&self.0),
+            Family::clone(&self.decisions),
+        );
+        registry.register(
+            "apiserver_mutating_admission_policy_check",
+            "Mutations of admission policies, by what went wrong",
+            Family::clone(&self.mutations),
+        );
+        registry.register(
+            "apiserver_mutating_admission_policy_check_duration_seconds",
+            "Time that a mutation of an admission policy took",
+            self.durations.clone(),
         );
     }
 
@@ -171,7 +205,14 @@ impl PolicyMetrics {
             policy: policy.to_owned(),
             policy_binding: binding.to_owned(),
         };
-        self.0.get_or_create(&labels).inc();
+        self.decisions.get_or_create(&labels).inc();
+    }
+
+    pub fn mutated(&self, policy: &str, binding: &str, error_type: &'static str, took: Duration) {
+        let (policy, policy_binding) = (policy.to_owned(), binding.to_owned());
+        let labels = MutationLabels { error_type, policy, policy_binding };
+        self.mutations.get_or_create(&labels).inc();
+        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
     }
 }
 

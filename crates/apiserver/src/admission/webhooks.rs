@@ -5,7 +5,8 @@
 //! one snapshot; a request looks its resource up there, and goes on at once when no rule names it.
 //! Otherwise [`Asked`] says what is asked, [`mod@select`] decides which webhooks are called,
 //! [`call`] calls one of them, and [`review`] is the document that goes there and comes back.
-//! Mutating webhooks are called one after the other, validating ones at the same time.
+//! Mutating webhooks are called one after the other, validating ones at the same time; policies
+//! ([`super::policies`]) come before the webhooks of their phase.
 //!
 //! The objects are JSON here; [`subject`] ties that to what the verbs hold.
 
@@ -23,12 +24,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::ApiError;
 use api::object::Object;
+use api::{ApiError, KindRef};
 use clock::{instant, monotonic};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::policies::Policies;
 use crate::core::Call;
 use crate::request::Origin;
 pub use asked::{Asked, Operation};
@@ -44,15 +46,35 @@ pub use subject::{Before, Fixed, Subject, Typed};
 /// What the first round of the mutating plugins leaves for a second one (`reinvocation.go`).
 #[derive(Default)]
 pub struct Rounds {
-    /// A webhook has changed the object, so that the plugins run once more.
+    /// A webhook or a policy has changed the object, so that the plugins run once more.
     pub repeats: bool,
     is_second: bool,
-    /// Called webhooks that may be called again.
+    webhooks: Reinvocation,
+    policies: Reinvocation,
+}
+
+/// What one plugin calls again in the second round.
+#[derive(Default)]
+struct Reinvocation {
+    /// What has been called and may be called again.
     called: HashSet<String>,
-    /// Those that have to be.
+    /// What has to be.
     again: HashSet<String>,
-    /// What the webhooks have left.
+    /// What the plugin has left.
     output: Option<Value>,
+}
+
+impl Reinvocation {
+    /// Others have changed the object since the first round.
+    fn begin(&mut self, is_second: bool, object: &Value) {
+        if is_second && self.output.as_ref() != Some(object) {
+            self.has_changed();
+        }
+    }
+
+    fn has_changed(&mut self) {
+        self.again.extend(self.called.drain());
+    }
 }
 
 impl Rounds {
@@ -61,16 +83,41 @@ impl Rounds {
         (self.is_second, self.repeats) = (true, false);
     }
 
-    fn has_changed(&mut self) {
-        self.again.extend(self.called.drain());
+    fn changed(&mut self) {
+        self.repeats = !self.is_second;
+    }
+
+    pub fn begin_policies(&mut self, object: &Value) {
+        self.policies.begin(self.is_second, object);
+    }
+
+    /// Whether a policy does not run in this round.
+    pub fn skips_policy(&self, key: &str) -> bool {
+        self.is_second && !self.policies.again.contains(key)
+    }
+
+    /// A policy has run that may run again.
+    pub fn policy_called(&mut self, key: String) {
+        self.policies.called.insert(key);
+    }
+
+    /// A policy has changed the object.
+    pub fn policies_changed(&mut self) {
+        self.policies.has_changed();
+        self.changed();
+    }
+
+    pub fn end_policies(&mut self, object: Value) {
+        self.policies.output = Some(object);
     }
 }
 
 impl Snapshots {
-    /// Calls the mutating webhooks that are about an object which is written.
+    /// Runs the mutating policies and calls the mutating webhooks that are about an object which is
+    /// written.
     ///
     /// # Errors
-    /// Those of the webhooks.
+    /// Those of the policies and webhooks.
     pub async fn mutate_written(
         &self,
         call: Call<'_>,
@@ -78,15 +125,31 @@ impl Snapshots {
         old: Option<Before<'_>>,
         rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
-        let named = self.named(Phase::Mutating, call, Operation::of_write(old.is_some()));
-        if named.is_empty() {
+        let operation = Operation::of_write(old.is_some());
+        let named = self.named(Phase::Mutating, call, operation);
+        let has_policies = self.has_policies(call, |all, plural| all.any_mutates(plural, operation));
+        if named.is_empty() && !has_policies {
             return Ok(());
         }
         let asked = Asked::of_write(call, &**object, old.is_some());
         let revision = old.map(|old| old.revision);
-        let old = Written::old(call, old)?;
+        let old = self.old(call, old, &named)?;
         let mut subject = Written::new(call, object, revision);
+        if has_policies {
+            self.policies.mutate(&asked, &mut subject, &old, rounds).await?;
+        }
         self.mutate(&asked, &named, &mut subject, &old, rounds).await
+    }
+
+    /// The former state of an object that is written; null if nobody reads it.
+    fn old(
+        &self,
+        call: Call<'_>,
+        old: Option<Before<'_>>,
+        named: &[Named],
+    ) -> Result<Value, ApiError> {
+        let is_read = !named.is_empty() || self.policies.reads_old(&requested(call).plural);
+        Written::old(call, old.filter(|_| is_read))
     }
 
     /// Calls the validating webhooks that are about an object which is written.
@@ -100,13 +163,13 @@ impl Snapshots {
         old: Option<Before<'_>>,
     ) -> Result<(), ApiError> {
         let named = self.named(Phase::Validating, call, Operation::of_write(old.is_some()));
-        let has_policies = self.has_policies(call);
+        let has_policies = self.has_policies(call, Policies::any_validates);
         if named.is_empty() && !has_policies {
             return Ok(());
         }
         let asked = Asked::of_write(call, object, old.is_some());
         let revision = old.map(|old| old.revision);
-        let old = Written::old(call, old)?;
+        let old = self.old(call, old, &named)?;
         let new = subject::shown(call, object, revision)?;
         if has_policies {
             self.policies.judge(&asked, &new, &old).await?;
@@ -115,11 +178,11 @@ impl Snapshots {
     }
 
     /// Whether a policy may be about the request's resource.
-    fn has_policies(&self, call: Call<'_>) -> bool {
-        let resource = call.options.requested.as_ref().unwrap_or(call.row());
+    fn has_policies(&self, call: Call<'_>, any: impl Fn(&Policies, &str) -> bool) -> bool {
+        let resource = requested(call);
         call.options.origin == Origin::Client
             && !select::is_exempt(resource)
-            && self.policies.any_about(&resource.plural)
+            && any(&self.policies, &resource.plural)
     }
 
     /// Calls all webhooks that are about something else: what is deleted, connected to, or never
@@ -134,16 +197,21 @@ impl Snapshots {
         old: &Value,
     ) -> Result<(), ApiError> {
         let named = self.named_for(Phase::Mutating, asked);
-        if !named.is_empty() {
-            let mut rounds = Rounds::default();
-            self.mutate(asked, &named, subject, old, &mut rounds).await?;
-            if rounds.repeats {
-                rounds.repeat();
-                self.mutate(asked, &named, subject, old, &mut rounds).await?;
+        let mutates = |all: &Policies, plural: &str| all.any_mutates(plural, asked.operation);
+        let has_policies = self.has_policies(asked.call, mutates);
+        let mut rounds = Rounds::default();
+        loop {
+            if has_policies {
+                self.policies.mutate(asked, subject, old, &mut rounds).await?;
             }
+            self.mutate(asked, &named, subject, old, &mut rounds).await?;
+            if !rounds.repeats {
+                break;
+            }
+            rounds.repeat();
         }
         let named = self.named_for(Phase::Validating, asked);
-        let has_policies = self.has_policies(asked.call);
+        let has_policies = self.has_policies(asked.call, Policies::any_validates);
         if named.is_empty() && !has_policies {
             return Ok(());
         }
@@ -162,14 +230,15 @@ impl Snapshots {
         old: &Value,
         rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
-        let mut new = subject.value()?;
-        if rounds.is_second && rounds.output.as_ref() != Some(&new) {
-            rounds.has_changed();
+        if named.is_empty() {
+            return Ok(());
         }
+        let mut new = subject.value()?;
+        rounds.webhooks.begin(rounds.is_second, &new);
         let mut forms = Forms::default();
         for (index, Named { hook, equivalent }) in named.iter().enumerate() {
             let invocation = Invocation { hook, resource: equivalent };
-            if rounds.is_second && !rounds.again.contains(&hook.id) {
+            if rounds.is_second && !rounds.webhooks.again.contains(&hook.id) {
                 continue;
             }
             if !select::selects(asked, invocation, &new, old, &mut forms).await? {
@@ -196,11 +265,11 @@ impl Snapshots {
             };
             observe(asked, hook, Phase::Mutating, started, changed.as_ref().err());
             if matches!(changed, Ok(true)) {
-                rounds.has_changed();
-                rounds.repeats = !rounds.is_second;
+                rounds.webhooks.has_changed();
+                rounds.changed();
             }
             if hook.reinvoked {
-                rounds.called.insert(hook.id.clone());
+                rounds.webhooks.called.insert(hook.id.clone());
             }
             if trail.is_kept() {
                 let mutated = matches!(changed, Ok(true));
@@ -212,7 +281,7 @@ impl Snapshots {
                 settle(asked, hook, Phase::Mutating, &place, failure)?;
             }
         }
-        rounds.output = Some(new);
+        rounds.webhooks.output = Some(new);
         Ok(())
     }
 
@@ -280,6 +349,11 @@ impl Snapshots {
         });
         join_all(calls).await.into_iter().collect()
     }
+}
+
+/// The resource of a request, in the version that the client named.
+fn requested<'a>(call: Call<'a>) -> &'a KindRef {
+    call.options.requested.as_ref().unwrap_or(call.row())
 }
 
 /// Audit annotations about calls (upstream's).

@@ -139,7 +139,7 @@ impl Patch {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {
             Self::Json(patch) => {
-                json::apply(&mut value, patch).map_err(|error| json::rejected(&error))?;
+                json::apply(&mut value, patch).map_err(|error| json::rejected(&error.why))?;
             }
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => {

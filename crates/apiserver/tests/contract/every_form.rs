@@ -118,6 +118,22 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
                     "queuing": {"queues": 16, "handSize": 4, "queueLengthLimit": 10}}}}}),
         ),
         (
+            "mutatingadmissionpolicies",
+            json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
+                "apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["nothings"]}]},
+                "reinvocationPolicy": "IfNeeded", "variables": [{"name": "x", "expression": "1"}],
+                "mutations": [
+                    {"patchType": "ApplyConfiguration", "applyConfiguration": {
+                        "expression": "Object{spec: Object.spec{x: variables.x}}"}},
+                    {"patchType": "JSONPatch", "jsonPatch": {
+                        "expression": "[JSONPatch{op: 'remove', path: '/spec/y'}]"}}]}}),
+        ),
+        (
+            "mutatingadmissionpolicybindings",
+            json!({"spec": {"policyName": "p",
+                "paramRef": {"name": "n", "parameterNotFoundAction": "Allow"}}}),
+        ),
+        (
             "validatingadmissionpolicies",
             json!({"spec": {"matchConstraints": {"resourceRules": [{"operations": ["CREATE"],
                 "apiGroups": ["none.example.com"], "apiVersions": ["v1"], "resources": ["nothings"]}]},

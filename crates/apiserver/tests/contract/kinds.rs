@@ -27,6 +27,22 @@ const RESOURCES: &[(&str, &str, &str, bool, &str, &str)] = &[
     ("v1", "services", "svc", true, "Service", "all"),
     (
         "admissionregistration.k8s.io/v1",
+        "mutatingadmissionpolicies",
+        "",
+        false,
+        "MutatingAdmissionPolicy",
+        "api-extensions",
+    ),
+    (
+        "admissionregistration.k8s.io/v1",
+        "mutatingadmissionpolicybindings",
+        "",
+        false,
+        "MutatingAdmissionPolicyBinding",
+        "api-extensions",
+    ),
+    (
+        "admissionregistration.k8s.io/v1",
         "mutatingwebhookconfigurations",
         "",
         false,

@@ -1,14 +1,16 @@
 //! What can be said of an expression before it is evaluated: variables, functions and fields that do
 //! not exist, results of the wrong type, and what it costs at most.
 
-use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{
+    ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, StructExpr, operators,
+};
 
 use super::cost::{self, Place, Size};
 use super::eval::{self, DEPTH_MAX};
-use super::functions::{FUNCTIONS, NAMESPACED, NAMESPACES};
+use super::functions::{FUNCTIONS, JSON_PATCH_LIBRARY, NAMESPACED, NAMESPACES};
 use super::identifier;
 use super::library::FORMATS;
-use super::value::unescaped;
+use super::value::{JSON_PATCH, OBJECT, unescaped};
 use crate::cel::access;
 use crate::structural::node::{Node, Type};
 use crate::structural::prune::META_FIELDS;
@@ -24,6 +26,8 @@ pub enum Kind<'a> {
     Schema(&'a Node, bool),
     /// Metadata, of which rules see the name only.
     Metadata,
+    /// A part of an object that a mutating policy makes, by the name of its type.
+    Made(&'a str),
 }
 
 impl<'a> Kind<'a> {
@@ -51,6 +55,21 @@ impl<'a> Kind<'a> {
             Self::Named(name) => Some(name),
             Self::Schema(node, _) if node.ty == Type::Array => Some("list"),
             Self::Schema(..) | Self::Metadata => Some("map"),
+            Self::Made(_) => Some(OBJECT),
+        }
+    }
+
+    /// The type as errors name it.
+    fn described(self, inner: Self) -> String {
+        let within = || inner.described(Self::Any);
+        match (self, self.name()) {
+            (Self::Made(name), _) => name.to_owned(),
+            (_, None) => "dyn".to_owned(),
+            (_, Some("list")) => format!("list({})", within()),
+            (_, Some("map")) => format!("map(string, {})", within()),
+            (_, Some("timestamp")) => "google.protobuf.Timestamp".to_owned(),
+            (_, Some("duration")) => "google.protobuf.Duration".to_owned(),
+            (_, Some(name)) => name.to_owned(),
         }
     }
 }
@@ -102,6 +121,16 @@ impl<'a> Known<'a> {
         self.size.unwrap_or(Size::UNKNOWN)
     }
 
+    /// Its type as errors name it.
+    pub fn described(&self) -> String {
+        self.kind.described(self.inner)
+    }
+
+    /// Whether it is a list of which is not known what is in it.
+    pub fn is_open(&self) -> bool {
+        self.kind.name() == Some("list") && self.inner.name().is_none()
+    }
+
     /// Whether its type can be the one of that name.
     pub fn may_be(&self, name: &str) -> bool {
         self.kind.name().is_none_or(|known| known == name)
@@ -115,6 +144,8 @@ pub struct Checker<'a, 'b> {
     /// Where the paths begin that upstream has lost: at the first variable.
     root: Place<'a>,
     depth: usize,
+    /// Whether there are types for patches, and their functions.
+    patches: bool,
 }
 
 /// A problem and the name that it is about.
@@ -123,12 +154,19 @@ pub struct Problem {
     pub about: String,
 }
 
-impl<'a, 'b> Checker<'a, 'b> {
+impl<'a, 'b: 'a> Checker<'a, 'b> {
     /// `root`: where the variables are from, for estimates of the cost.
     pub fn new(variables: Vec<(&'b str, Kind<'a>)>, root: Place<'a>) -> Self {
         let variables = variables.into_iter();
         let variables = variables.map(|(name, kind)| (name, Known::new(kind, 1).at(root)));
-        Self { variables: variables.collect(), errors: Vec::new(), root, depth: 0 }
+        let variables = variables.collect();
+        Self { variables, errors: Vec::new(), root, depth: 0, patches: false }
+    }
+
+    /// Knows the types of patches, too: of mutating policies.
+    #[must_use]
+    pub fn with_patches(self, patches: bool) -> Self {
+        Self { patches, ..self }
     }
 
     fn error(&mut self, about: &str, text: String) -> Known<'a> {
@@ -212,9 +250,39 @@ impl<'a, 'b> Checker<'a, 'b> {
                 Known { element: element.or(Some(Size::exactly(0))), inner, ..map }
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
-            Expr::Struct(message) => self.undeclared(&message.type_name),
+            Expr::Struct(message) => self.made(message),
             Expr::Unspecified => self.error("", "invalid expression".to_owned()),
         }
+    }
+
+    /// `Object.spec{replicas: 1}`: any fields; `JSONPatch{...}`: its own.
+    fn made(&mut self, message: &'b StructExpr) -> Known<'a> {
+        let name = eval::type_name(message);
+        let is_object =
+            name.strip_prefix(OBJECT).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if !self.patches || !(is_object || name == JSON_PATCH) {
+            return self.undeclared(name);
+        }
+        let mut cost = cost::STRUCT;
+        for entry in &message.entries {
+            let EntryExpr::StructField(entry) = &entry.expr else { continue };
+            let value = self.check(&entry.value);
+            cost = total(cost, &[value]);
+            if name == JSON_PATCH {
+                let wanted = self.field(Kind::Named(JSON_PATCH), &entry.field).name();
+                let kind = if entry.optional { value.inner } else { value.kind };
+                if let (Some(wanted), Some(kind)) = (wanted, kind.name())
+                    && wanted != kind
+                {
+                    let text = format!(
+                        "expected type of field '{}' is '{wanted}' but provided type is '{kind}'",
+                        entry.field
+                    );
+                    self.error(&entry.field, text);
+                }
+            }
+        }
+        Known::new(if is_object { Kind::Made(name) } else { Kind::Named(JSON_PATCH) }, cost)
     }
 
     fn undeclared(&mut self, name: &str) -> Known<'a> {
@@ -228,7 +296,12 @@ impl<'a, 'b> Checker<'a, 'b> {
 
     fn field(&mut self, operand: Kind<'a>, name: &str) -> Kind<'a> {
         match operand {
-            Kind::Any | Kind::Named("map" | "") => Kind::Any,
+            Kind::Any | Kind::Named("map" | "") | Kind::Made(_) => Kind::Any,
+            Kind::Named(JSON_PATCH) => match name {
+                "op" | "path" | "from" => Kind::Named("string"),
+                "value" => Kind::Any,
+                _ => self.error(name, format!("undefined field '{name}'")).kind,
+            },
             Kind::Named(of) if access::member(of, name).is_some() => {
                 access::member(of, name).map_or(Kind::Any, Kind::Named)
             }
@@ -406,9 +479,10 @@ impl<'a, 'b> Checker<'a, 'b> {
         let sources = args;
         let args: Vec<Known<'a>> = sources.iter().map(|arg| self.check(arg)).collect();
         let is_variable = |name: &str| self.variables.iter().any(|(known, _)| *known == name);
-        if let Some(qualifier) =
-            qualifier.filter(|name| NAMESPACES.contains(name) && !is_variable(name))
-        {
+        let is_library = |name: &str| {
+            NAMESPACES.contains(&name) && (self.patches || name != JSON_PATCH_LIBRARY)
+        };
+        if let Some(qualifier) = qualifier.filter(|name| is_library(name) && !is_variable(name)) {
             let known = NAMESPACED.contains(&(qualifier, name))
                 || (qualifier == "format" && FORMATS.contains(&name));
             if !known {
@@ -417,6 +491,7 @@ impl<'a, 'b> Checker<'a, 'b> {
             let cost = total(cost::namespaced(qualifier, name, &args), &args);
             return match (qualifier, &args[..]) {
                 ("sets" | "ip", _) => Known::new(Kind::Named("bool"), cost),
+                (JSON_PATCH_LIBRARY, _) => Known::new(Kind::Named("string"), cost),
                 ("optional", [value]) => Known::optional(value.kind, cost),
                 ("format", []) => Known::new(Kind::Named("kubernetes.NamedFormat"), cost),
                 _ => Known::new(Kind::Any, cost),
@@ -532,7 +607,11 @@ fn total(cost: u64, operands: &[Known<'_>]) -> u64 {
 
 /// The type of what is of one type or of the other.
 fn common<'a>(one: Kind<'a>, other: Kind<'a>) -> Kind<'a> {
-    if one.name() == other.name() { one } else { Kind::Any }
+    match (one, other) {
+        (Kind::Made(one), Kind::Made(other)) if one != other => Kind::Any,
+        _ if one.name() == other.name() => one,
+        _ => Kind::Any,
+    }
 }
 
 /// The same for elements: those of an empty list are of any type.

@@ -16,6 +16,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use tokio_util::sync::CancellationToken;
 
+use super::select::Uses;
 use crate::admission::policies::Policies;
 use crate::cache::{Filter, Version, WatchSettings};
 use crate::core::Core;
@@ -58,6 +59,8 @@ pub struct Hook {
     pub objects: Result<Selector, SelectorError>,
     /// Match conditions, or why they cannot be compiled.
     pub conditions: Vec<Result<Expression, String>>,
+    /// What the conditions read.
+    pub uses: Uses,
     pub dry_runs: bool,
     pub timeout: Duration,
     /// The version of AdmissionReview that it is sent.
@@ -85,6 +88,7 @@ impl Hook {
             equivalent: !is(&hook.match_policy, "Exact"),
             namespaces: selector(hook.namespace_selector.as_ref()),
             objects: selector(hook.object_selector.as_ref()),
+            uses: Uses::of(conditions.iter().flatten()),
             conditions,
             dry_runs: matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun"),
             timeout: Duration::from_secs(u64::try_from(seconds).unwrap_or_default().max(1)),
