@@ -7,16 +7,16 @@
 
 pub mod access;
 mod patches;
+pub mod type_checking;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use cel::common::ast::{
-    EntryExpr, Expr, IdedExpr, LiteralValue, MapExpr, StructExpr, operators,
-};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, MapExpr, StructExpr, operators};
 use serde_json::{Map, Value, json};
 
 use crate::structural::Structural;
+use crate::structural::node::SchemaError;
 use crate::structural::rules::check::{Checker, Kind};
 use crate::structural::rules::cost::Place;
 use crate::structural::rules::eval::{Evaluation, Failure};
@@ -37,6 +37,8 @@ pub const POLICY_BUDGET: u64 = 10_000_000;
 pub enum Variable {
     /// Anything.
     Any,
+    /// The Namespace of an object, as far as it is shown.
+    Namespace,
     /// Kubernetes' `AdmissionRequest`, without the objects.
     Request,
     Authorizer,
@@ -51,7 +53,7 @@ const PATCHES: &str = "list(JSONPatch)";
 const VARIABLES: [(&str, Variable); 5] = [
     ("object", Variable::Any),
     ("oldObject", Variable::Any),
-    ("namespaceObject", Variable::Any),
+    ("namespaceObject", Variable::Namespace),
     ("request", Variable::Request),
     ("authorizer", Variable::Authorizer),
 ];
@@ -137,13 +139,7 @@ impl Environment {
 
     /// Adds a member of `variables`, of the type of an expression.
     pub fn compose(&mut self, name: &str, expression: Option<&Expression>) {
-        let schema = match expression.and_then(|expression| expression.kind) {
-            Some("bool") => json!({"type": "boolean"}),
-            Some("string") => json!({"type": "string"}),
-            Some("int") => json!({"type": "integer"}),
-            Some("double") => json!({"type": "number"}),
-            _ => json!({"x-kubernetes-preserve-unknown-fields": true}),
-        };
+        let schema = expression.map_or_else(|| schema(None, None), Expression::schema);
         self.composed.insert(name.to_owned(), schema);
         let level = expression.map_or(0, |expression| self.level(&expression.program));
         self.levels.insert(name.to_owned(), level);
@@ -166,8 +162,7 @@ impl Environment {
     pub fn compile(&self, source: &str, wanted: &[&str]) -> Result<Expression, String> {
         let failed = |why: String| format!("compilation failed: {why}");
         let program = rules::parse(source).map_err(failed)?;
-        let schema = json!({"type": "object", "properties": self.composed});
-        let composed = Structural::new(&schema).map_err(|error| error.to_string())?;
+        let composed = composed(&self.composed).map_err(|error| error.to_string())?;
         let variables = self.variables.iter();
         let mut kinds: Vec<_> =
             variables.map(|(name, variable)| (*name, kind(*variable))).collect();
@@ -176,11 +171,8 @@ impl Environment {
         }
         let mut checker = Checker::new(kinds, Place::Nowhere).with_patches(self.patches);
         let found = checker.check(&program);
-        if !checker.errors.is_empty() {
-            let texts = checker.errors.iter();
-            let texts: Vec<String> =
-                texts.map(|problem| about(source, &problem.about, &problem.text)).collect();
-            return Err(failed(texts.join("\n")));
+        if let Some(why) = problems(source, &checker) {
+            return Err(failed(why));
         }
         if self.level(&program) > COMPOSED_MAX {
             return Err(failed(about(source, "", "expression is nested too deeply")));
@@ -199,7 +191,8 @@ impl Environment {
                 all => format!("must evaluate to one of [{}] but got {name}", all.join(" ")),
             });
         }
-        Ok(Expression { source: source.into(), program, kind })
+        let inner = found.inner.name();
+        Ok(Expression { source: source.into(), program, kind, inner })
     }
 
     /// Compiles a condition.
@@ -234,9 +227,43 @@ pub struct Expression {
     program: IdedExpr,
     /// Its type, if it can only be one.
     kind: Option<&'static str>,
+    /// That of what is in it.
+    inner: Option<&'static str>,
+}
+
+/// The members of `variables`.
+fn composed(members: &Map<String, Value>) -> Result<Structural, SchemaError> {
+    Structural::new(&json!({"type": "object", "properties": members}))
+}
+
+/// The schema of a composed variable of a type.
+fn schema(kind: Option<&str>, inner: Option<&str>) -> Value {
+    match kind {
+        Some("bool") => json!({"type": "boolean"}),
+        Some("string") => json!({"type": "string"}),
+        Some("int") => json!({"type": "integer"}),
+        Some("double") => json!({"type": "number"}),
+        Some("bytes") => json!({"type": "string", "format": "byte"}),
+        Some("timestamp") => json!({"type": "string", "format": "date-time"}),
+        Some("duration") => json!({"type": "string", "format": "duration"}),
+        Some("list") => json!({"type": "array", "items": schema(inner, None)}),
+        _ => json!({"x-kubernetes-preserve-unknown-fields": true}),
+    }
+}
+
+/// What a checker has found, as CEL prints it.
+fn problems(source: &str, checker: &Checker<'_, '_>) -> Option<String> {
+    let texts = checker.errors.iter();
+    let texts: Vec<String> =
+        texts.map(|problem| about(source, &problem.about, &problem.text)).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
 }
 
 impl Expression {
+    fn schema(&self) -> Value {
+        schema(self.kind, self.inner)
+    }
+
     /// Whether a variable is read anywhere in it.
     pub fn reads(&self, variable: &str) -> bool {
         self.program.references().has_variable(variable)
@@ -417,6 +444,7 @@ fn is_untyped(expression: &IdedExpr, variables: &[(&str, Variable)]) -> bool {
 fn kind(variable: Variable) -> Kind<'static> {
     match variable {
         Variable::Any => Kind::Any,
+        Variable::Namespace => Kind::Schema(&NAMESPACE.root, false),
         Variable::Request => Kind::Schema(&REQUEST.root, false),
         Variable::Authorizer => Kind::Named(access::AUTHORIZER),
     }
@@ -452,6 +480,26 @@ static REQUEST: LazyLock<Structural> = LazyLock::new(|| {
         "options": {"x-kubernetes-preserve-unknown-fields": true},
     }});
     Structural::new(&schema).expect("the schema of requests is structural")
+});
+
+static NAMESPACE: LazyLock<Structural> = LazyLock::new(|| {
+    let text = || json!({"type": "string"});
+    let time = || json!({"type": "string", "format": "date-time"});
+    let texts = json!({"type": "array", "items": text()});
+    let map = json!({"type": "object", "additionalProperties": text()});
+    let condition = json!({"type": "object", "properties": {"status": text(), "type": text(),
+        "lastTransitionTime": time(), "message": text(), "reason": text()}});
+    let schema = json!({"type": "object", "properties": {
+        "metadata": {"type": "object", "properties": {
+            "name": text(), "generateName": text(), "namespace": text(), "labels": map,
+            "annotations": map, "UID": text(), "creationTimestamp": time(),
+            "deletionGracePeriodSeconds": {"type": "integer"}, "deletionTimestamp": time(),
+            "generation": {"type": "integer"}, "resourceVersion": text(), "finalizers": texts}},
+        "spec": {"type": "object", "properties": {"finalizers": texts}},
+        "status": {"type": "object", "properties": {
+            "conditions": {"type": "array", "items": condition}, "phase": text()}},
+    }});
+    Structural::new(&schema).expect("the schema of namespaces is structural")
 });
 
 #[cfg(test)]

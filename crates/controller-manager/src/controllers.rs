@@ -39,4 +39,5 @@ pub mod storage_protection;
 pub mod storage_version_migrator;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
+pub mod validating_admission_policy_status;
 pub mod volume_expand;

@@ -199,6 +199,7 @@ const CONTROLLERS: &[Row] = &[
     row("service-cidr-controller", "service-cidrs-controller", |wiring, _| controllers::service_cidr::start(wiring)),
     row("resourceclaim-controller", "resource-claim-controller", |wiring, _| controllers::resource_claim::start(wiring)),
     row("storage-version-migrator-controller", "storage-version-migrator-controller", |wiring, _| controllers::storage_version_migrator::start(wiring)),
+    row("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", |wiring, _| controllers::validating_admission_policy_status::start(wiring)),
     row("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", |wiring, _| controllers::clusterrole_aggregation::start(wiring)),
     row("endpointslice-controller", "endpointslice-controller", |wiring, _| controllers::endpointslice::start(wiring)),
     row("endpoints-controller", "endpoint-controller", |wiring, _| controllers::endpoints::start(wiring)),

@@ -180,8 +180,12 @@ fn check_list(
 fn edge_problem(element: &Value, schema: FieldSchema<'_>) -> Option<String> {
     let Merge::Map(keys) = schema.list else {
         return match element {
-            Value::Null => Some("associative list without keys has an element that's an explicit null"),
-            Value::Object(_) => Some("associative list without keys has an element that's a map type"),
+            Value::Null => {
+                Some("associative list without keys has an element that's an explicit null")
+            }
+            Value::Object(_) => {
+                Some("associative list without keys has an element that's a map type")
+            }
             Value::Array(_) => Some("not supported: associative list with lists as elements"),
             _ => None,
         }
@@ -194,9 +198,8 @@ fn edge_problem(element: &Value, schema: FieldSchema<'_>) -> Option<String> {
         Value::Object(element) => element,
         _ => return Some("associative list with keys may not have non-map elements".to_owned()),
     };
-    let missing = |key: &&str| {
-        !element.contains_key(*key) && schema.element().default(key).is_none()
-    };
+    let missing =
+        |key: &&str| !element.contains_key(*key) && schema.element().default(key).is_none();
     keys.iter().find(missing).map(|key| {
         format!(
             "associative list with keys has an element that omits key field {} (and doesn't have default value)",
@@ -252,7 +255,8 @@ mod tests {
 
     #[test]
     fn configurations_are_merged_into_objects() {
-        let pod = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        let pod =
+            |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
         let object = pod(json!([{"name": "a", "image": "x"}]));
         for (config, expected) in [
             (
@@ -274,22 +278,23 @@ mod tests {
 
     #[test]
     fn configurations_that_do_not_fit_are_refused() {
-        let containers = |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
+        let containers =
+            |containers: Value| json!({"spec": {"template": {"spec": {"containers": containers}}}});
         const TYPED: &str = "failed to convert patch object to typed object: ";
         const ATOMIC: &str =
             "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: ";
         for (config, start, expected) in [
-            (json!({"spec": {"replicasx": 1}}), TYPED, ".spec.replicasx: field not declared in schema"),
+            (
+                json!({"spec": {"replicasx": 1}}),
+                TYPED,
+                ".spec.replicasx: field not declared in schema",
+            ),
             (
                 json!({"spec": {"replicas": "1"}}),
                 TYPED,
                 ".spec.replicas: expected numeric (int or float), got string",
             ),
-            (
-                json!({"spec": {"paused": 1}}),
-                TYPED,
-                ".spec.paused: expected boolean, got &{1}",
-            ),
+            (json!({"spec": {"paused": 1}}), TYPED, ".spec.paused: expected boolean, got &{1}"),
             (json!({"spec": 1}), TYPED, ".spec: expected map, got &{1}"),
             (
                 json!({"metadata": {"name": 1}}),
@@ -306,7 +311,11 @@ mod tests {
                 TYPED,
                 ".spec.template.spec.containers: duplicate entries for key [name=\"a\"]",
             ),
-            (containers(json!([1])), TYPED, ".spec.template.spec.containers: element 0: associative list with keys may not have non-map elements"),
+            (
+                containers(json!([1])),
+                TYPED,
+                ".spec.template.spec.containers: element 0: associative list with keys may not have non-map elements",
+            ),
             (json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}}), ATOMIC, ".spec.selector"),
             (
                 containers(json!([{"name": "a", "args": ["x"]}])),
@@ -329,7 +338,8 @@ mod tests {
                 "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}}}))
         .unwrap();
         let object = json!({"metadata": {"name": "a"}, "spec": {"set": ["a"], "size": 1}});
-        let config = json!({"metadata": {"labels": {"x": "y"}}, "spec": {"set": ["b"], "free": {"any": 1}}});
+        let config =
+            json!({"metadata": {"labels": {"x": "y"}}, "spec": {"set": ["b"], "free": {"any": 1}}});
         let merged = overlay(&object, &config, &schema).unwrap();
         assert_eq!(
             merged,

@@ -127,7 +127,8 @@ impl Snapshots {
     ) -> Result<(), ApiError> {
         let operation = Operation::of_write(old.is_some());
         let named = self.named(Phase::Mutating, call, operation);
-        let has_policies = self.has_policies(call, |all, plural| all.any_mutates(plural, operation));
+        let has_policies =
+            self.has_policies(call, |all, plural| all.any_mutates(plural, operation));
         if named.is_empty() && !has_policies {
             return Ok(());
         }

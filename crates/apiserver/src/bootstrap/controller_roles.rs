@@ -216,6 +216,12 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ("ttl-after-finished-controller", &[
         ("batch", "jobs", "get,list,watch,delete"),
     ]),
+    ("validatingadmissionpolicy-status-controller", &[
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies", READ),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies/status", "get,patch,update"),
+        // The types of custom resources.
+        ("apiextensions.k8s.io", "customresourcedefinitions", "list"),
+    ]),
 ];
 
 /// The role of the process itself: the Lease, the caches, the events, and the tokens of the

@@ -3,6 +3,7 @@
 
 mod expressions;
 
+use api::jsonpath::Template;
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::{
@@ -121,6 +122,31 @@ impl Strategy for Policies {
         old: &ValidatingAdmissionPolicy,
     ) -> Errors {
         validate_policy(new, old.spec.as_ref())
+    }
+
+    fn validate_status_update(
+        &self,
+        new: &ValidatingAdmissionPolicy,
+        _: &ValidatingAdmissionPolicy,
+    ) -> Errors {
+        let (mut errors, path) = (Errors::new(), Path::new("status"));
+        let checked = new.status.as_ref().and_then(|status| status.type_checking.as_ref());
+        let warnings = checked.and_then(|checked| checked.expression_warnings.as_ref());
+        let path = path.child("typeChecking").child("expressionWarnings");
+        for (index, warning) in warnings.into_iter().flatten().enumerate() {
+            let path = path.index(index);
+            if warning.warning.is_empty() {
+                errors.push(FieldError::required(path.child("warning"), ""));
+            }
+            let (at, field) = (path.child("fieldRef"), warning.field_ref.trim());
+            if field.is_empty() {
+                errors.push(FieldError::required(at, ""));
+            } else if let Err(why) = Template::parse(&format!("{{{field}}}")) {
+                let why = format!("invalid JSONPath: {why}");
+                errors.push(FieldError::invalid(at, field, why));
+            }
+        }
+        errors
     }
 
     fn generation_changes(

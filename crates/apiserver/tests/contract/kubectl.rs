@@ -108,6 +108,63 @@ async fn kubectl_works() {
     server.stop().await;
 }
 
+const MUTATING: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: sidecar}
+spec:
+  reinvocationPolicy: IfNeeded
+  matchConstraints:
+    resourceRules: [{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods]}]
+  mutations:
+    - patchType: ApplyConfiguration
+      applyConfiguration:
+        expression: >
+          Object{spec: Object.spec{containers: [Object.spec.containers{name: 'sidecar', image: 'side'}]}}
+    - patchType: JSONPatch
+      jsonPatch:
+        expression: >
+          [JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/team'), value: 'blue'}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: sidecar-everywhere}
+spec: {policyName: sidecar}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_policies_that_change_pods() {
+    if !new_enough() {
+        return;
+    }
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let file = server.folder.path().join("policy.yaml");
+    std::fs::write(&file, MUTATING).unwrap();
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| kubectl(&server, arguments));
+    let (success, text) = run(&["apply", "-f", file.to_str().unwrap()]);
+    assert!(success, "{text}");
+    let (_, text) = run(&["get", "mutatingadmissionpolicy"]);
+    assert!(text.contains("MUTATIONS") && text.contains("sidecar"), "{text}");
+    let in_force = async {
+        while server.core().admission.webhooks.policies.names().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(1), in_force).await.unwrap();
+    let (success, text) = run(&["run", "p", "--image=main"]);
+    assert!(success, "{text}");
+    let (_, text) = run(&[
+        "get",
+        "pod",
+        "p",
+        "-o",
+        "jsonpath={.spec.containers[*].name} {.metadata.labels.example\\.com/team}",
+    ]);
+    assert_eq!(text, "p sidecar blue");
+    server.stop().await;
+}
+
 /// What a user sees of bad manifests: file name to its text, and kubectl's message.
 const BAD: &[(&str, &str, &str)] = &[
     (

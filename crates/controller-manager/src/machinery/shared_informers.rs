@@ -1,5 +1,6 @@
 //! The informers that the controllers share, one for each kind.
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
@@ -85,6 +86,7 @@ informers! {
     persistent_volume_claims: PersistentVolumeClaim, none, keep;
     storage_classes: StorageClass, none, keep;
     bootstrap_tokens: Secret, none, keep;
+    validating_admission_policies: ValidatingAdmissionPolicy, none, keep;
     service_cidrs: ServiceCIDR, none, keep;
     ip_addresses: IPAddress, none, keep;
     resource_claims: ResourceClaim, none, keep;

@@ -109,6 +109,11 @@ const CASES: &[Case] = &[
     Case { flags: &["service-cidr-controller"], kind: ("networking.k8s.io/v1", "ServiceCIDR"), done: |all| {
         all["kubernetes"]["status"]["conditions"][0]["status"] == "True" && all["kubernetes"]["metadata"]["finalizers"].is_array()
     } },
+    Case { flags: &["validatingadmissionpolicy-status-controller"], kind: ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"), done: |all| {
+        let status = &all["typed"]["status"];
+        let warning = status["typeChecking"]["expressionWarnings"][0]["warning"].as_str().unwrap_or_default();
+        status["observedGeneration"] == 1 && warning.contains("apps/v1, Kind=Deployment") && warning.contains("undefined field 'replicaz'")
+    } },
     Case { flags: &["resourceclaim-controller"], kind: ("resource.k8s.io/v1", "ResourceClaim"), done: |all| all.keys().any(|name| name.starts_with("device-gpu-")) },
     Case { flags: &["storage-version-migrator-controller"], kind: ("storagemigration.k8s.io/v1", "StorageVersionMigration"), done: |all| {
         let conditions = all["anew"]["status"]["conditions"].as_array();
@@ -272,6 +277,9 @@ fn objects() -> Vec<Value> {
         ),
         json!({"apiVersion": "storagemigration.k8s.io/v1", "kind": "StorageVersionMigration", "metadata": {"name": "anew"},
             "spec": {"resource": {"group": "", "resource": "configmaps"}}}),
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "typed"},
+            "spec": {"validations": [{"expression": "object.spec.replicaz > 1"}], "matchConstraints": {"resourceRules": [{
+                "operations": ["CREATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}]}}}),
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}}),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "content", "namespace": "ending"}}),
     ]

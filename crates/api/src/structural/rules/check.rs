@@ -12,7 +12,9 @@ use super::identifier;
 use super::library::FORMATS;
 use super::value::{JSON_PATCH, OBJECT, unescaped};
 use crate::cel::access;
+use crate::schema::Ty;
 use crate::structural::node::{Node, Type};
+use crate::structural::object_meta;
 use crate::structural::prune::META_FIELDS;
 
 /// What is known of a value's type.
@@ -28,6 +30,10 @@ pub enum Kind<'a> {
     Metadata,
     /// A part of an object that a mutating policy makes, by the name of its type.
     Made(&'a str),
+    /// A value of a built-in type: a list, a map or a definition.
+    BuiltIn(Ty),
+    /// A custom object, with all of its metadata.
+    Custom(&'a Node),
 }
 
 impl<'a> Kind<'a> {
@@ -47,9 +53,25 @@ impl<'a> Kind<'a> {
         }
     }
 
+    /// A value of a built-in type.
+    pub fn of_built_in(ty: Ty) -> Self {
+        match ty {
+            Ty::String | Ty::Quantity => Self::Named("string"),
+            Ty::Bytes => Self::Named("bytes"),
+            Ty::Time | Ty::MicroTime => Self::Named("timestamp"),
+            Ty::Int32 | Ty::Int64 => Self::Named("int"),
+            Ty::Number => Self::Named("double"),
+            Ty::Boolean => Self::Named("bool"),
+            Ty::IntOrString | Ty::Any => Self::Any,
+            Ty::Ref(_) | Ty::Array(_) | Ty::Map(_) => Self::BuiltIn(ty),
+        }
+    }
+
     /// The type's name, if it can only be one.
     pub fn name(self) -> Option<&'static str> {
         match self {
+            Self::BuiltIn(Ty::Array(_)) => Some("list"),
+            Self::BuiltIn(_) | Self::Custom(_) => Some("map"),
             Self::Any => None,
             Self::Named("") => None,
             Self::Named(name) => Some(name),
@@ -93,10 +115,14 @@ impl<'a> Known<'a> {
     fn new(kind: Kind<'a>, cost: u64) -> Self {
         let size = cost::of_kind(kind);
         let inner = match kind {
-            Kind::Schema(node, _) => node.additional_schema().or(node.items.as_deref()),
+            Kind::Schema(node, _) => {
+                let inner = node.additional_schema().or(node.items.as_deref());
+                inner.map(|inner| Kind::of(inner, false))
+            }
+            Kind::BuiltIn(ty) => ty.element().map(Kind::of_built_in),
             _ => None,
         };
-        let inner = inner.map_or(Kind::Any, |inner| Kind::of(inner, false));
+        let inner = inner.unwrap_or(Kind::Any);
         Self { kind, place: None, size, inner, element: None, cost }
     }
 
@@ -308,6 +334,19 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
             Kind::Named(of) => {
                 self.error(name, format!("type '{of}' does not support field selection")).kind
             }
+            Kind::BuiltIn(Ty::Map(value)) => Kind::of_built_in(*value),
+            Kind::BuiltIn(ty) => {
+                let field = ty.definition().and_then(|row| row.field(&unescaped(name)));
+                match field {
+                    Some(field) => Kind::of_built_in(field.ty),
+                    None => self.error(name, format!("undefined field '{name}'")).kind,
+                }
+            }
+            Kind::Custom(node) => match (unescaped(name).as_str(), object_meta()) {
+                ("apiVersion" | "kind", _) => Kind::Named("string"),
+                ("metadata", Some(row)) => Ty::of(row).map_or(Kind::Any, Kind::BuiltIn),
+                _ => self.field(Kind::Schema(node, false), name),
+            },
             Kind::Metadata => match name {
                 "name" | "generateName" => Kind::Named("string"),
                 _ => self.error(name, format!("undefined field '{name}'")).kind,
@@ -479,9 +518,8 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
         let sources = args;
         let args: Vec<Known<'a>> = sources.iter().map(|arg| self.check(arg)).collect();
         let is_variable = |name: &str| self.variables.iter().any(|(known, _)| *known == name);
-        let is_library = |name: &str| {
-            NAMESPACES.contains(&name) && (self.patches || name != JSON_PATCH_LIBRARY)
-        };
+        let is_library =
+            |name: &str| NAMESPACES.contains(&name) && (self.patches || name != JSON_PATCH_LIBRARY);
         if let Some(qualifier) = qualifier.filter(|name| is_library(name) && !is_variable(name)) {
             let known = NAMESPACED.contains(&(qualifier, name))
                 || (qualifier == "format" && FORMATS.contains(&name));

@@ -175,10 +175,7 @@ pub trait Rules: Send + Sync + Sized + 'static {
 
     /// Compiles a policy, whose other parts `compile` gets and answers with what the rules are
     /// compiled in.
-    fn compile(
-        policy: Self::Policy,
-        compile: &mut dyn FnMut(Parts) -> Environment,
-    ) -> Self;
+    fn compile(policy: Self::Policy, compile: &mut dyn FnMut(Parts) -> Environment) -> Self;
 
     fn bound(binding: Self::Binding) -> Bound;
 

@@ -110,9 +110,7 @@ fn judged<'a, R>(
 fn check_variables<R>(policy: &Policy<R>) -> Result<(), String> {
     match &policy.broken {
         None => Ok(()),
-        Some((name, why)) => {
-            Err(format!("composited variable {name:?} fails to compile: {why}"))
-        }
+        Some((name, why)) => Err(format!("composited variable {name:?} fails to compile: {why}")),
     }
 }
 

@@ -108,8 +108,7 @@ impl Policies {
         if is_excluded(asked) {
             return Ok(());
         }
-        let (set, mut shared, mut denied) =
-            (self.validating.load_full(), Shared::default(), None);
+        let (set, mut shared, mut denied) = (self.validating.load_full(), Shared::default(), None);
         for policy in set.about(&asked.resource.plural) {
             let first = judge_by(policy, asked, new, old, &mut shared).await?;
             denied = denied.or(first);
@@ -232,7 +231,11 @@ fn act(
 }
 
 /// A denial because a policy or a binding cannot be carried out, if that is its failure policy.
-fn misconfigured(policy: &Policy<Validating>, binding: Option<&Binding>, why: &str) -> Option<Denial> {
+fn misconfigured(
+    policy: &Policy<Validating>,
+    binding: Option<&Binding>,
+    why: &str,
+) -> Option<Denial> {
     if policy.ignores_failures {
         return None;
     }

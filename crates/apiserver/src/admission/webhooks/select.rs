@@ -362,7 +362,10 @@ mod tests {
             ("object == oldObject", Uses { old: true, ..none }),
             ("has(namespaceObject.metadata)", Uses { namespace: true, ..none }),
             ("[1].all(x, request.name != '')", Uses { request: true, ..none }),
-            ("true || authorizer.path('/').check('get').allowed()", Uses { authorizer: true, ..none }),
+            (
+                "true || authorizer.path('/').check('get').allowed()",
+                Uses { authorizer: true, ..none },
+            ),
         ];
         for (source, expected) in cases {
             let expression = Environment::new(false).condition(source).unwrap();

@@ -143,17 +143,17 @@ fn missing(value: &Value, operation: &PatchOperation) -> Option<String> {
             "{name} operation does not apply: doc is missing path: {}: missing value",
             quoted(path)
         ),
-        (Some(_), "replace") => format!(
-            "replace operation does not apply: doc is missing key: {path}: missing value"
-        ),
+        (Some(_), "replace") => {
+            format!("replace operation does not apply: doc is missing key: {path}: missing value")
+        }
         (Some(Value::Object(_)), "remove") => format!(
             "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
         ),
         (Some(_), _) => {
             let index = match key.parse::<i64>() {
-                Ok(index) => format!(
-                    "Unable to access invalid index: {index}: invalid array index"
-                ),
+                Ok(index) => {
+                    format!("Unable to access invalid index: {index}: invalid array index")
+                }
                 Err(_) => format!("strconv.Atoi: parsing {key:?}: invalid syntax"),
             };
             format!("error in {name} for path: '{path}': {index}")
@@ -219,12 +219,36 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let cases = [
-            ("replace", "/none", "replace operation does not apply: doc is missing key: /none: missing value"),
-            ("replace", "/a/b", "replace operation does not apply: doc is missing path: /a/b: missing value"),
-            ("add", "/a/b", "add operation does not apply: doc is missing path: \"/a/b\": missing value"),
-            ("remove", "/a/b", "remove operation does not apply: doc is missing path: \"/a/b\": missing value"),
-            ("remove", "/data/x", "error in remove for path: '/data/x': Unable to remove nonexistent key: x: missing value"),
-            ("add", "/list/7", "error in add for path: '/list/7': Unable to access invalid index: 7: invalid array index"),
+            (
+                "replace",
+                "/none",
+                "replace operation does not apply: doc is missing key: /none: missing value",
+            ),
+            (
+                "replace",
+                "/a/b",
+                "replace operation does not apply: doc is missing path: /a/b: missing value",
+            ),
+            (
+                "add",
+                "/a/b",
+                "add operation does not apply: doc is missing path: \"/a/b\": missing value",
+            ),
+            (
+                "remove",
+                "/a/b",
+                "remove operation does not apply: doc is missing path: \"/a/b\": missing value",
+            ),
+            (
+                "remove",
+                "/data/x",
+                "error in remove for path: '/data/x': Unable to remove nonexistent key: x: missing value",
+            ),
+            (
+                "add",
+                "/list/7",
+                "error in add for path: '/list/7': Unable to access invalid index: 7: invalid array index",
+            ),
         ];
         for (op, path, expected) in cases {
             let list = json!({"op": "add", "path": "/list", "value": [1]});
