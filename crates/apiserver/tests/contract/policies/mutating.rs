@@ -84,7 +84,7 @@ async fn objects_are_changed_through_both_front_ends() {
                 "Object{spec: Object.spec{containers: [Object.spec.containers{name: 'sidecar', image: variables.image}]}}",
             ),
             patch(
-                "[JSONPatch{op: 'test', path: '/metadata/labels/by', value: 'kubernetes-admin'}, JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/team~1'), value: namespaceObject.metadata.name}]",
+                "[JSONPatch{op: 'test', path: '/metadata/labels/by', value: 'kubernetes-admin'}, JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/team'), value: namespaceObject.metadata.name}]",
             ),
             patch(
                 "[JSONPatch{op: 'test', path: '/metadata/labels/by', value: 'nobody'}, JSONPatch{op: 'remove', path: '/spec'}]",
@@ -113,7 +113,7 @@ async fn objects_are_changed_through_both_front_ends() {
     answers.push(rest.get(&format!("{PODS}/grpc")).await.expect(200));
     for answer in answers {
         let labels = &answer["metadata"]["labels"];
-        assert_eq!(labels, &json!({"by": "kubernetes-admin", "example.com/team~1": "default"}));
+        assert_eq!(labels, &json!({"by": "kubernetes-admin", "example.com/team": "default"}));
         let containers = answer["spec"]["containers"].as_array().unwrap();
         let names: Vec<_> = containers.iter().map(|one| one["name"].as_str().unwrap()).collect();
         assert_eq!(names, ["main", "sidecar"]);
@@ -158,7 +158,7 @@ async fn custom_objects_and_subresources_are_changed() {
     parts["spec"]["matchConstraints"] = rules("example.com", "widgets");
     enforce(&server, &parts).await;
     let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget",
-        "metadata": {"name": "w"}, "spec": {"size": 1, "parts": [{"name": "own"}]}});
+        "metadata": {"name": "w"}, "spec": {"size": 1, "replicas": 1, "parts": [{"name": "own"}]}});
     let made = rest.post(WIDGETS, &widget).await.expect(201);
     assert_eq!(made["spec"]["parts"], json!([{"name": "own"}, {"count": 3, "name": "made"}]));
     assert_eq!(made["spec"]["size"], 2);
@@ -170,16 +170,22 @@ async fn custom_objects_and_subresources_are_changed() {
         (&made["apiVersion"], &made["spec"]["size"]),
         (&"example.com/v1beta1".into(), &2.into())
     );
-    // Too large is what the schema says.
-    let mut wrong =
-        policy("wrong", &[patch("[JSONPatch{op: 'replace', path: '/spec/size', value: 99}]")]);
-    wrong["spec"]["matchConstraints"] = rules("example.com", "widgets/status");
-    wrong["spec"]["mutations"] = json!([apply("Object{status: Object.status{phase: 'set'}}")]);
-    enforce(&server, &wrong).await;
+    let mut phase = policy("phase", &[apply("Object{status: Object.status{phase: 'set'}}")]);
+    phase["spec"]["matchConstraints"] = rules("example.com", "widgets/status");
+    enforce(&server, &phase).await;
     let mut status = rest.get(&format!("{WIDGETS}/w")).await.expect(200);
     status["status"] = json!({"replicas": 1});
     let answer = rest.send("PUT", &format!("{WIDGETS}/w/status"), &status).await.expect(200);
     assert_eq!(answer["status"], json!({"phase": "set", "replicas": 1}));
+    // What results is what the schema says, or it is refused.
+    let large = patch("[JSONPatch{op: 'replace', path: '/spec/size', value: 99}]");
+    let mut large = policy("large", &[large]);
+    large["spec"]["matchConstraints"] = rules("example.com", "widgets");
+    enforce(&server, &large).await;
+    let mut other = widget.clone();
+    other["metadata"]["name"] = "large".into();
+    rest.post(WIDGETS, &other).await.expect(422);
+    remove(&server, "large").await;
     // A scale is of a kind of its own.
     let mut scale = policy("scale", &[apply("Object{spec: Object.spec{replicas: 7}}")]);
     scale["spec"]["matchConstraints"] = rules("example.com", "widgets/scale");
