@@ -190,7 +190,7 @@ mod tests {
     fn what_is_wrong_is_said_for_each_kind() {
         let both = found("object.spec.replicaz > 1");
         assert_eq!(both[0].field_ref, "spec.validations[0].expression");
-        let issue = "ERROR: <input>:1:13: undefined field 'replicaz'\n | object.spec.replicaz > 1\n | ............^";
+        let issue = "ERROR: <input>:1:12: undefined field 'replicaz'\n | object.spec.replicaz > 1\n | ...........^";
         assert_eq!(
             both[0].warning,
             format!("apps/v1, Kind=Deployment: {issue}\n\nexample.com/v1, Kind=Widget: {issue}\n")

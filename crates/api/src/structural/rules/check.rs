@@ -315,6 +315,10 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
         self.error(name, format!("undeclared reference to '{name}' (in container '')"))
     }
 
+    fn undefined(&mut self, name: &str) -> Kind<'a> {
+        self.error(&format!(".{name}"), format!("undefined field '{name}'")).kind
+    }
+
     /// Where what is read of a value is from. Upstream takes what has no path for a variable.
     fn below(&self, of: &Known<'a>, step: impl FnOnce(Place<'a>) -> Place<'a>) -> Place<'a> {
         of.place.map_or(self.root, step)
@@ -326,7 +330,7 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
             Kind::Named(JSON_PATCH) => match name {
                 "op" | "path" | "from" => Kind::Named("string"),
                 "value" => Kind::Any,
-                _ => self.error(name, format!("undefined field '{name}'")).kind,
+                _ => self.undefined(name),
             },
             Kind::Named(of) if access::member(of, name).is_some() => {
                 access::member(of, name).map_or(Kind::Any, Kind::Named)
@@ -339,7 +343,7 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
                 let field = ty.definition().and_then(|row| row.field(&unescaped(name)));
                 match field {
                     Some(field) => Kind::of_built_in(field.ty),
-                    None => self.error(name, format!("undefined field '{name}'")).kind,
+                    None => self.undefined(name),
                 }
             }
             Kind::Custom(node) => match (unescaped(name).as_str(), object_meta()) {
@@ -349,7 +353,7 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
             },
             Kind::Metadata => match name {
                 "name" | "generateName" => Kind::Named("string"),
-                _ => self.error(name, format!("undefined field '{name}'")).kind,
+                _ => self.undefined(name),
             },
             Kind::Schema(node, resource) => {
                 if let Some(schema) = node.additional_schema() {
@@ -365,7 +369,7 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
                 }
                 match node.property(&plain) {
                     Some(property) => Kind::of(property, false),
-                    None => self.error(name, format!("undefined field '{name}'")).kind,
+                    None => self.undefined(name),
                 }
             }
         }
