@@ -146,9 +146,8 @@ pub struct Config {
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
     pub service_account_issuer: String,
 
-    /// AdmissionConfiguration with the defaults and exemptions of Pod Security.
-    #[arg(long, value_name = "FILE")]
-    pub admission_control_config_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub admission: crate::admission::AdmissionFlags,
 
     #[arg(long, default_value = "10.96.0.0/12")]
     pub service_cluster_ip_range: IpNet,

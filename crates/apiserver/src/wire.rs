@@ -12,7 +12,7 @@ use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, pod_security, policies, webhooks};
+use crate::admission::{Admission, policies, webhooks};
 use crate::aggregation::{self, Aggregator, Identity, RequestHeaders};
 use crate::allocate::Allocator;
 use crate::authn::{Authentication, ServiceAccountTokens, TokenConfig};
@@ -53,7 +53,8 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     };
     let clock = clock::system();
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
-    let (admission, tokens) = (admission(config)?, tokens(config)?);
+    let admission = Admission::start(&config.admission).context("admission")?;
+    let tokens = tokens(config)?;
     let authentication = Authentication::start(config, &shutdown).context("authentication")?;
     let authorizers = Authorizers::start(config, metrics.authorization.clone(), &shutdown)
         .context("authorization")?;
@@ -132,13 +133,6 @@ fn flow_control(
         "invalid configuration: MaxRequestsInFlight={reads} and MaxMutatingRequestsInFlight={writes}; they must add up to something positive"
     );
     Ok(Some(FlowControl::new(total, metrics.flow_control.clone(), clock.clone())))
-}
-
-fn admission(config: &Config) -> anyhow::Result<Admission> {
-    let file = config.admission_control_config_file.as_deref();
-    let pod_security = file.map(pod_security::configuration::load).transpose();
-    let pod_security = pod_security.context("--admission-control-config-file")?;
-    Ok(Admission { pod_security: pod_security.unwrap_or_default(), ..Admission::default() })
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -6,20 +6,29 @@
 //! they come through. A write that fails gets its charge refunded. What is freed is recounted by
 //! the controller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use api::object::Object;
 use api::quantity::Quantity;
 use api::quota::{self, Usage};
+use api::status::FieldError;
 use api::{ApiError, Kind, KindRow};
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, Pod, ResourceQuota, ScopedResourceSelectorRequirement, Service,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use serde::Deserialize;
 use store::{Outcome, Revision};
 use tokio::sync::Mutex;
 
+use super::attributes::Attributes;
+use super::configuration::decode as decode_configuration;
+use super::plugin::Admitted;
+use super::subject::View;
+use crate::configuration::{Unusable, aggregate};
 use crate::cache::{Filter, Version};
 use crate::core::{Call, version_of};
 use crate::error::store_error;
@@ -54,33 +63,101 @@ struct Charge {
     charged: Revision,
 }
 
+/// What may only be used where a quota covers it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LimitedResource {
+    #[serde(default)]
+    api_group: String,
+    #[serde(default)]
+    resource: String,
+    /// Parts of the names of resources that are used.
+    #[serde(default)]
+    match_contains: Vec<String>,
+    #[serde(default)]
+    match_scopes: Vec<ScopedResourceSelectorRequirement>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Configuration {
+    #[serde(default)]
+    limited_resources: Vec<LimitedResource>,
+}
+
+const KINDS: &[(&str, &str)] = &[
+    ("apiserver.config.k8s.io/v1", "ResourceQuotaConfiguration"),
+    ("resourcequota.admission.k8s.io/v1beta1", "Configuration"),
+    ("resourcequota.admission.k8s.io/v1alpha1", "Configuration"),
+];
+
+/// Decodes what the plugin is told.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn configured(text: &str) -> Result<Vec<LimitedResource>, Unusable> {
+    let limited = decode_configuration::<Configuration>(text, KINDS)?.limited_resources;
+    let unnamed = limited.iter().enumerate().filter(|(_, limited)| limited.resource.is_empty());
+    let errors: Vec<FieldError> = unnamed
+        .map(|(index, _)| FieldError::required(format!("limitedResources[{index}].resource"), ""))
+        .collect();
+    match aggregate(&errors) {
+        Some(problem) => Err(Unusable(problem)),
+        None => Ok(limited),
+    }
+}
+
+/// Charges every quota that matches what is written.
+///
+/// # Errors
+/// As [`Quotas::charge`].
+pub async fn check(
+    attributes: &Attributes<'_>,
+    view: &dyn View,
+    admitted: &mut Admitted,
+) -> Result<(), ApiError> {
+    if let Some(object) = view.object() {
+        let quotas = &attributes.call.core.admission.quotas;
+        admitted.charges = quotas.charge(attributes, object).await?;
+    }
+    Ok(())
+}
+
 impl Quotas {
-    /// Charges every quota that matches an object's write; a dry run only checks them. `old`: the
-    /// current object, on updates.
+    /// Charges every quota that matches an object's write; a dry run only checks them.
     ///
     /// # Errors
-    /// 403 when a quota is exceeded or requires what the object leaves out; 409 when other
-    /// apiservers keep winning the race.
-    pub async fn charge(
+    /// 403 when a quota is exceeded or requires what the object leaves out, or none covers what is
+    /// limited; 409 when other apiservers keep winning the race.
+    async fn charge(
         &self,
-        call: Call<'_>,
+        attributes: &Attributes<'_>,
         object: &dyn Object,
-        old: Option<&dyn Object>,
     ) -> Result<Charges, ApiError> {
+        let (call, old) = (attributes.call, attributes.old_object());
         let mut charges = Charges::default();
         if !is_counted(call, &object.row(), old.is_some()) {
             return Ok(charges);
         }
         let filter = Filter::everything(ResourceQuota::ROW, &call.target.namespace);
         let quotas = call.core.cache.resource(ResourceQuota::ROW).list_at(&filter).0;
-        if quotas.is_empty() {
+        let limited = &call.core.admission.settings.limited_resources;
+        if quotas.is_empty() && limited.is_empty() {
             return Ok(charges);
         }
-        let name = object.metadata().name.as_deref().unwrap_or_default();
-        let refuse = |why: String| ApiError::forbidden(call.row(), name, why);
+        let refuse = |why: String| attributes.forbidden(object, why);
+        let quotas: Result<Vec<_>, ApiError> =
+            quotas.into_iter().map(|version| Ok((decode(&version)?, version))).collect();
+        let quotas = quotas?;
+        let all: Vec<&ResourceQuota> = quotas.iter().map(|(quota, _)| quota).collect();
+        match uncovered(limited, &all, object, old).map_err(refuse)? {
+            Uncovered::Nothing => {}
+            Uncovered::Resources(why) => return Err(refuse(why)),
+            // As upstream, an error without a reason of its own.
+            Uncovered::Scopes(why) => return Err(ApiError::new(500, "", why)),
+        }
         let mut wanted = Vec::new();
-        for version in quotas {
-            let quota = decode(&version)?;
+        for (quota, version) in quotas {
             if plan(&quota, object, old).map_err(refuse)?.is_some() {
                 wanted.push(version);
             }
@@ -105,6 +182,76 @@ impl Quotas {
         }
         Ok(charges)
     }
+}
+
+/// What a write uses although no quota covers it.
+#[derive(Debug, PartialEq)]
+enum Uncovered {
+    Nothing,
+    Resources(String),
+    Scopes(String),
+}
+
+/// Whether the namespace's quotas cover what is limited (`CheckRequest`).
+///
+/// # Errors
+/// What a quota refuses anyway.
+fn uncovered(
+    limited: &[LimitedResource],
+    quotas: &[&ResourceQuota],
+    new: &dyn Object,
+    old: Option<&dyn Object>,
+) -> Result<Uncovered, String> {
+    if limited.is_empty() {
+        return Ok(Uncovered::Nothing);
+    }
+    let (row, used) = (new.row(), quota::usage(new));
+    let (mut covered, mut scopes) = (BTreeSet::new(), Vec::new());
+    let (mut matching, mut grows) = (false, false);
+    for quota in quotas {
+        scopes.extend(quota::scopes_of(&quota.spec.clone().unwrap_or_default(), new));
+        if let Some(claim) = claimed(quota, new, old)? {
+            matching = true;
+            grows |= !claim.growth.is_empty();
+            covered.extend(claim.relevant.into_iter().map(str::to_owned));
+        }
+    }
+    if !matching {
+        grows = !growth(used.clone(), &old.map(quota::usage).unwrap_or_default()).is_empty();
+    }
+    if !grows {
+        return Ok(Uncovered::Nothing);
+    }
+    let own = limited.iter().filter(|limited| {
+        limited.api_group == *row.group && limited.resource == *row.plural
+    });
+    let parts: Vec<&String> = own.flat_map(|limited| &limited.match_contains).collect();
+    let is_limited = |name: &&String| parts.iter().any(|part| name.contains(*part));
+    let positive = used.iter().filter(|(_, amount)| !amount.is_zero() && !amount.is_negative());
+    let missing: Vec<&str> = positive
+        .map(|(name, _)| name)
+        .filter(is_limited)
+        .filter(|name| !covered.contains(*name))
+        .map(String::as_str)
+        .collect();
+    if !missing.is_empty() {
+        let missing = missing.join(",");
+        return Ok(Uncovered::Resources(format!("insufficient quota to consume: {missing}")));
+    }
+    let asked = limited.iter().flat_map(|limited| &limited.match_scopes);
+    let open: Vec<String> = asked
+        .filter(|asked| quota::is_in(asked, new))
+        .filter(|asked| !scopes.iter().any(|scope| *scope == asked.scope_name))
+        .map(|asked| {
+            let values = asked.values.as_deref().unwrap_or_default().join(" ");
+            format!("{{{} {} [{values}]}}", asked.scope_name, asked.operator)
+        })
+        .collect();
+    if open.is_empty() {
+        return Ok(Uncovered::Nothing);
+    }
+    let open = open.join(" ");
+    Ok(Uncovered::Scopes(format!("insufficient quota to match these scopes: [{open}]")))
 }
 
 impl Charges {
@@ -132,7 +279,7 @@ impl Charges {
 
 /// Whether a write can change what is used. Events are not counted: they expire by themselves.
 fn is_counted(call: Call<'_>, row: &KindRow, update: bool) -> bool {
-    if !row.namespaced() || row.plural == "events" {
+    if !row.namespaced() || !call.row().stored || row.plural == "events" {
         return false;
     }
     match (update, call.target.subresource.as_str()) {
@@ -184,26 +331,33 @@ async fn charge_one(
 
 type Amounts = BTreeMap<String, Text>;
 
-/// What `used` becomes with this write; `None`: the quota does not match it.
+/// What a write has to do with a quota that matches it.
+struct Claim<'a> {
+    /// The resources of the quota that the kind can use.
+    relevant: BTreeSet<&'a str>,
+    growth: Usage,
+}
+
+/// What a write claims of a quota; `None`: the quota does not match it.
 ///
 /// # Errors
-/// Why the quota does not admit it, in Kubernetes' words.
-fn plan(
-    quota: &ResourceQuota,
+/// Why the quota does not admit it whatever its limits, in Kubernetes' words.
+fn claimed<'a>(
+    quota: &'a ResourceQuota,
     new: &dyn Object,
     old: Option<&dyn Object>,
-) -> Result<Option<Amounts>, String> {
+) -> Result<Option<Claim<'a>>, String> {
     let name = quota.metadata.name.as_deref().unwrap_or_default();
-    let none = Amounts::new();
     let status = quota.status.as_ref();
-    let hard = status.and_then(|status| status.hard.as_ref()).unwrap_or(&none);
-    let used = status.and_then(|status| status.used.as_ref()).unwrap_or(&none);
+    let hard = status.and_then(|status| status.hard.as_ref());
+    let used = status.and_then(|status| status.used.as_ref());
+    let names = || hard.into_iter().flat_map(Amounts::keys);
     let empty = Default::default();
     let spec = quota.spec.as_ref().unwrap_or(&empty);
-    if !quota::selects(spec, hard.keys(), new) {
+    if !quota::selects(spec, names(), new) {
         return Ok(None);
     }
-    let relevant = quota::relevant(&new.row(), hard.keys());
+    let relevant = quota::relevant(&new.row(), names());
     if let Some(pod) = new.downcast_ref::<Pod>() {
         let missing = quota::missing_requirements(pod, &relevant);
         if !missing.is_empty() {
@@ -217,28 +371,47 @@ fn plan(
             return Err(format!("failed quota: {name}: must specify {}", texts.join("; ")));
         }
     }
-    if relevant.iter().any(|resource| !used.contains_key(*resource)) {
+    let is_known = |resource: &str| used.is_some_and(|used| used.contains_key(resource));
+    if !relevant.iter().all(|resource| is_known(resource)) {
         let names: Vec<_> = relevant.into_iter().collect();
         return Err(format!("status unknown for quota: {name}, resources: {}", names.join(",")));
     }
     let before = old
-        .filter(|old| quota::selects(spec, hard.keys(), *old))
+        .filter(|old| quota::selects(spec, names(), *old))
         .map(quota::usage)
         .unwrap_or_default();
-    let added = added(quota::usage(new), &before, hard);
-    if added.is_empty() {
-        return Ok(None);
-    }
-    charged(name, &added, used, hard).map(Some)
+    Ok(Some(Claim { relevant, growth: growth(quota::usage(new), &before) }))
 }
 
-/// The growth over the old usage, of the resources that are limited.
-fn added(mut usage: Usage, before: &Usage, hard: &Amounts) -> Usage {
+/// What `used` becomes with this write; `None`: the write does not change it.
+///
+/// # Errors
+/// Why the quota does not admit it, in Kubernetes' words.
+fn plan(
+    quota: &ResourceQuota,
+    new: &dyn Object,
+    old: Option<&dyn Object>,
+) -> Result<Option<Amounts>, String> {
+    let Some(mut claim) = claimed(quota, new, old)? else {
+        return Ok(None);
+    };
+    let status = quota.status.clone().unwrap_or_default();
+    let (hard, used) = (status.hard.unwrap_or_default(), status.used.unwrap_or_default());
+    claim.growth.retain(|resource, _| hard.contains_key(resource));
+    if claim.growth.is_empty() {
+        return Ok(None);
+    }
+    let name = quota.metadata.name.as_deref().unwrap_or_default();
+    charged(name, &claim.growth, &used, &hard).map(Some)
+}
+
+/// The growth over the old usage.
+fn growth(mut usage: Usage, before: &Usage) -> Usage {
     usage.retain(|resource, amount| {
         if let Some(before) = before.get(resource) {
             *amount = *amount - *before;
         }
-        hard.contains_key(resource) && !amount.is_zero() && !amount.is_negative()
+        !amount.is_zero() && !amount.is_negative()
     });
     usage
 }

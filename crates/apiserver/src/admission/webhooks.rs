@@ -6,8 +6,6 @@
 //! Otherwise [`Asked`] says what is asked, [`mod@select`] decides which webhooks are called,
 //! [`call`] calls one of them, and [`review`] is the document that goes there and comes back.
 //! Mutating webhooks are called one after the other, validating ones at the same time.
-//!
-//! The objects are JSON here; [`subject`] ties that to what the verbs hold.
 
 mod asked;
 mod call;
@@ -15,7 +13,6 @@ pub mod configuration;
 pub(super) mod forms;
 mod review;
 pub(super) mod select;
-mod subject;
 #[cfg(test)]
 mod tests;
 
@@ -24,11 +21,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::ApiError;
-use api::object::Object;
 use clock::{instant, monotonic};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::attributes::Attributes;
+use super::subject::{Subject, View};
 use crate::core::Call;
 use crate::request::Origin;
 pub use asked::{Asked, Operation};
@@ -38,8 +36,6 @@ use configuration::{Hook, Phase};
 use forms::Forms;
 pub use select::is_exempt;
 use select::{Invocation, Named};
-use subject::Written;
-pub use subject::{Before, Fixed, Subject, Typed};
 
 /// What the first round of the mutating plugins leaves for a second one (`reinvocation.go`).
 #[derive(Default)]
@@ -67,51 +63,55 @@ impl Rounds {
 }
 
 impl Snapshots {
-    /// Calls the mutating webhooks that are about an object which is written.
+    /// Calls the mutating webhooks that are about a request.
     ///
     /// # Errors
     /// Those of the webhooks.
-    pub async fn mutate_written(
+    pub async fn mutate(
         &self,
-        call: Call<'_>,
-        object: &mut Box<dyn Object>,
-        old: Option<Before<'_>>,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
         rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
-        let named = self.named(Phase::Mutating, call, Operation::of_write(old.is_some()));
+        let named = self.named(Phase::Mutating, attributes);
         if named.is_empty() {
             return Ok(());
         }
-        let asked = Asked::of_write(call, &**object, old.is_some());
-        let revision = old.map(|old| old.revision);
-        let old = Written::old(call, old)?;
-        let mut subject = Written::new(call, object, revision);
-        self.mutate(&asked, &named, &mut subject, &old, rounds).await
+        let (asked, old) = (attributes.asked(subject)?, attributes.before()?);
+        self.mutate_by(&named, asked, subject, old, rounds).await
     }
 
-    /// Calls the validating webhooks that are about an object which is written.
+    /// Calls the validating webhooks that are about a request.
     ///
     /// # Errors
     /// Those of the webhooks.
-    pub async fn validate_written(
+    pub async fn validate(
         &self,
-        call: Call<'_>,
-        object: &dyn Object,
-        old: Option<Before<'_>>,
+        attributes: &Attributes<'_>,
+        view: &dyn View,
     ) -> Result<(), ApiError> {
-        let named = self.named(Phase::Validating, call, Operation::of_write(old.is_some()));
-        let has_policies = self.has_policies(call);
-        if named.is_empty() && !has_policies {
+        let named = self.named(Phase::Validating, attributes);
+        if named.is_empty() {
             return Ok(());
         }
-        let asked = Asked::of_write(call, object, old.is_some());
-        let revision = old.map(|old| old.revision);
-        let old = Written::old(call, old)?;
-        let new = subject::shown(call, object, revision)?;
-        if has_policies {
-            self.policies.judge(&asked, &new, &old).await?;
+        let (asked, old) = (attributes.asked(view)?, attributes.before()?);
+        self.validate_by(&named, asked, attributes.shown(view)?, old).await
+    }
+
+    /// Judges a request by the policies that are about it.
+    ///
+    /// # Errors
+    /// What a policy denies it with.
+    pub async fn judge(
+        &self,
+        attributes: &Attributes<'_>,
+        view: &dyn View,
+    ) -> Result<(), ApiError> {
+        if !self.has_policies(attributes.call) {
+            return Ok(());
         }
-        self.validate(&asked, &named, &new, &old).await
+        let (asked, old) = (attributes.asked(view)?, attributes.before()?);
+        self.policies.judge(asked, attributes.shown(view)?, old).await
     }
 
     /// Whether a policy may be about the request's resource.
@@ -122,42 +122,10 @@ impl Snapshots {
             && self.policies.any_about(&resource.plural)
     }
 
-    /// Calls all webhooks that are about something else: what is deleted, connected to, or never
-    /// stored.
-    ///
-    /// # Errors
-    /// Those of the webhooks.
-    pub async fn admit(
+    async fn mutate_by(
         &self,
-        asked: &Asked<'_>,
-        subject: &mut dyn Subject,
-        old: &Value,
-    ) -> Result<(), ApiError> {
-        let named = self.named_for(Phase::Mutating, asked);
-        if !named.is_empty() {
-            let mut rounds = Rounds::default();
-            self.mutate(asked, &named, subject, old, &mut rounds).await?;
-            if rounds.repeats {
-                rounds.repeat();
-                self.mutate(asked, &named, subject, old, &mut rounds).await?;
-            }
-        }
-        let named = self.named_for(Phase::Validating, asked);
-        let has_policies = self.has_policies(asked.call);
-        if named.is_empty() && !has_policies {
-            return Ok(());
-        }
-        let new = subject.value()?;
-        if has_policies {
-            self.policies.judge(asked, &new, old).await?;
-        }
-        self.validate(asked, &named, &new, old).await
-    }
-
-    async fn mutate(
-        &self,
-        asked: &Asked<'_>,
         named: &[Named],
+        asked: &Asked<'_>,
         subject: &mut dyn Subject,
         old: &Value,
         rounds: &mut Rounds,
@@ -248,10 +216,10 @@ impl Snapshots {
         Ok(true)
     }
 
-    async fn validate(
+    async fn validate_by(
         &self,
-        asked: &Asked<'_>,
         named: &[Named],
+        asked: &Asked<'_>,
         new: &Value,
         old: &Value,
     ) -> Result<(), ApiError> {

@@ -9,7 +9,7 @@ use store::{LeaseId, Outcome, Revision};
 
 use super::answer;
 use super::current::ATTEMPTS;
-use crate::admission::lifecycle;
+use crate::admission::{Admitted, lifecycle};
 use crate::body;
 use crate::core::Call;
 use crate::error::{WriteError, store_error};
@@ -92,15 +92,15 @@ async fn create_once(
         let shown = object.metadata().name.as_deref().unwrap_or_default();
         return Err(body::invalid(call.row(), shown, &errors));
     }
-    let admitted = call.core.admission.validate(call, &*object, None).await?;
+    // Plugins judge what has been allocated as well.
     let allocation = call.core.allocator.allocate(call, &mut *object).await?;
-    let outcome = match call.core.admission.charge_new(call, &*object).await {
-        Ok(charges) => {
+    let outcome = match call.core.admission.validate(call, &*object, None).await {
+        Ok(Admitted { warnings, charges }) => {
             let outcome = write(call, &name, &mut *object).await;
             if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {
                 charges.refund(call).await;
             }
-            outcome
+            outcome.map(|answer| (answer, warnings))
         }
         Err(error) => Err(error.into()),
     };
@@ -108,7 +108,7 @@ async fn create_once(
     if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {
         call.core.allocator.release(allocation).await;
     }
-    let mut answer = outcome.map_err(|failed| failed.error)?;
+    let (mut answer, admitted) = outcome.map_err(|failed| failed.error)?;
     answer.warnings = strategy.warnings(&*object, None);
     answer.warnings.extend(admitted);
     Ok(answer)
@@ -135,10 +135,11 @@ async fn write(
     let namespace = object.metadata().namespace.clone().unwrap_or_default();
     let key = crate::request::object_key(row, &namespace, name);
     let written = call.core.written(row, stored::encode(object)).await?;
+    let guarded = row.namespaced() && call.core.admission.has(lifecycle::NAME);
     if call.options.dry_run {
-        if row.namespaced() {
+        if guarded {
             let found = call.core.stored(Namespace::ROW, &namespace).await?;
-            lifecycle::judge(call, object, &namespace, found.as_deref())?;
+            lifecycle::judge_stored(call, object, &namespace, found.as_deref())?;
         }
         if call.core.stored(row, &key).await?.is_some() {
             return Err(ApiError::already_exists(row, name).into());
@@ -148,7 +149,7 @@ async fn write(
     let lease = lease(call).await?;
     let key_in_store = keys::object(row, &key);
     let mut within = None;
-    if row.namespaced() {
+    if guarded {
         let found = call.core.find(Namespace::ROW, &namespace).await?;
         within = Some(found.ok_or_else(|| ApiError::not_found(Namespace::ROW, &namespace))?);
     }
@@ -169,7 +170,7 @@ async fn write(
             Outcome::Conflict { current: Some(_), .. } => break,
             Outcome::Conflict { current: None, .. } => {
                 within = call.core.stored(Namespace::ROW, &namespace).await?;
-                lifecycle::judge(call, object, &namespace, within.as_deref())?;
+                lifecycle::judge_stored(call, object, &namespace, within.as_deref())?;
             }
         }
     }

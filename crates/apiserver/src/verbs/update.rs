@@ -11,7 +11,7 @@ use store::{Outcome, Revision};
 use super::current::{ATTEMPTS, Attempt, Current};
 use super::delete::remove;
 use super::{answer, create};
-use crate::admission::{Before, Charges};
+use crate::admission::{Admitted, Before};
 use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
@@ -132,47 +132,41 @@ async fn attempt(
     expected(call, &*new, current)?;
     old.metadata_mut().resource_version = None;
     new.metadata_mut().resource_version = None;
-    let mut admitted = Vec::new();
+    let before = Before { object: &*old, revision: current.revision };
     if mode == Mode::Ruled {
-        let before = Before { object: &*old, revision: current.revision };
         prepare(call, &mut new, before).await?;
         super::apply::track(call, &mut *new, &*old)?;
-        admitted = call.core.admission.validate(call, &*new, Some(&*old)).await?;
     }
-    let before = Before { object: &*old, revision: current.revision };
-    let admission = &call.core.admission;
-    if finished(&*new) {
-        if mode == Mode::Ruled {
-            admission.webhooks.validate_written(call, &*new, Some(before)).await?;
+    let is_last = finished(&*new);
+    let allocation = match mode {
+        Mode::Ruled if !is_last => {
+            call.core.allocator.allocate_update(call, &mut *new, &*old).await?
         }
+        _ => None,
+    };
+    // Plugins judge what has been allocated as well, and also what changes nothing.
+    let admitted = match mode {
+        Mode::Plain => Ok(Admitted::default()),
+        Mode::Ruled => call.core.admission.validate(call, &*new, Some(before)).await,
+    };
+    if is_last {
+        admitted?.charges.refund(call).await;
         let removed = remove(call, current, &*old).await?;
         return Ok(removed.map(|gone| answer(row, 200, gone)));
     }
-    let (allocation, judged) = match mode {
-        Mode::Plain => (None, Ok(())),
-        Mode::Ruled => {
-            let allocation = call.core.allocator.allocate_update(call, &mut *new, &*old).await?;
-            // Webhooks see what has been allocated, and also what changes nothing.
-            let judged = admission.webhooks.validate_written(call, &*new, Some(before)).await;
-            (allocation, judged)
-        }
-    };
-    if judged.is_ok()
+    if let Ok(admitted) = &admitted
         && is_stored_so
         && is_unchanged(&mut *new, &*old)
         && !is_stale(call, current).await?
     {
         let mut same = answer(row, 200, current.clone());
-        same.warnings = admitted;
+        same.warnings.clone_from(&admitted.warnings);
         return Ok(Attempt::Decided(same));
     }
-    let charges = match (judged, mode) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Mode::Plain) => Ok(Charges::default()),
-        (Ok(()), Mode::Ruled) => admission.quotas.charge(call, &*new, Some(&*old)).await,
-    };
-    let outcome = match charges {
-        Ok(charges) => {
+    let mut warnings = Vec::new();
+    let outcome = match admitted {
+        Ok(Admitted { warnings: own, charges }) => {
+            warnings = own;
             let outcome = store(call, current, &mut *new).await;
             let kept = matches!(&outcome, Ok(Attempt::Written(_)))
                 || outcome.as_ref().is_err_and(|failed| failed.ambiguous);
@@ -194,7 +188,7 @@ async fn attempt(
         if mode == Mode::Ruled && call.target.subresource.is_empty() {
             answer.warnings = strategy(row).warnings(&*new, Some(&*old));
         }
-        answer.warnings.extend(admitted);
+        answer.warnings.extend(warnings);
     }
     outcome
 }

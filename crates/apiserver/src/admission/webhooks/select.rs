@@ -56,38 +56,11 @@ pub struct Head<'a> {
 }
 
 impl Snapshots {
-    /// The webhooks whose rules name a write.
-    pub(super) fn named(&self, phase: Phase, call: Call<'_>, operation: Operation) -> Vec<Named> {
-        let resource = call.options.requested.as_ref().unwrap_or(call.row());
-        let through = call.options.written_through;
-        let subresource =
-            if through.is_empty() { call.target.subresource.as_str() } else { through };
-        self.matching(phase, call, operation, resource, subresource)
-    }
-
     /// The webhooks whose rules name a request.
-    pub(super) fn named_for(&self, phase: Phase, asked: &Asked<'_>) -> Vec<Named> {
-        self.matching(phase, asked.call, asked.operation, &asked.resource, asked.subresource)
-    }
-
-    /// Whether a webhook is about a resource at all: whether it is worth it to describe a request.
-    pub fn any_about(&self, call: Call<'_>) -> bool {
-        let plural = &call.row().plural;
-        let about = |phase| self.of(phase).about(plural).next().is_some();
-        call.options.origin == Origin::Client
-            && (about(Phase::Mutating)
-                || about(Phase::Validating)
-                || self.policies.any_about(plural))
-    }
-
-    fn matching(
-        &self,
-        phase: Phase,
-        call: Call<'_>,
-        operation: Operation,
-        resource: &KindRef,
-        subresource: &str,
-    ) -> Vec<Named> {
+    pub(super) fn named(&self, phase: Phase, attributes: &super::Attributes<'_>) -> Vec<Named> {
+        let (call, operation) = (attributes.call, attributes.operation);
+        let subresource = attributes.subresource;
+        let resource = call.options.requested.as_ref().unwrap_or(call.row());
         if call.options.origin != Origin::Client || is_exempt(resource) {
             return Vec::new();
         }
