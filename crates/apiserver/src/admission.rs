@@ -17,6 +17,7 @@ mod certificates;
 mod claim_resize;
 pub mod configuration;
 mod defaults;
+mod durations;
 mod event_rate;
 mod external_ips;
 pub mod flags;
@@ -44,6 +45,7 @@ pub mod webhooks;
 
 use api::object::Object;
 use api::{ApiError, Kind};
+use clock::monotonic;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use serde_json::Value;
 
@@ -53,9 +55,11 @@ use crate::request::Verb;
 
 use attributes::Attributes;
 use configuration::Settings;
+pub use durations::AdmissionMetrics;
+use durations::Phase;
 pub use flags::AdmissionFlags;
-use plugin::Plugin;
 pub use plugin::Admitted;
+use plugin::Plugin;
 use quota::Quotas;
 pub use subject::Before;
 use subject::{Complete, Fixed, Subject, Typed, View, Written};
@@ -184,19 +188,34 @@ impl Admission {
         self.run_validating(attributes, subject).await.map(drop)
     }
 
-    /// All of them once more if a webhook has changed the object.
     async fn run_mutating(
         &self,
         attributes: &Attributes<'_>,
         subject: &mut dyn Subject,
     ) -> Result<(), ApiError> {
         readiness::check(attributes.call)?;
+        let (metrics, started) = (&attributes.call.core.metrics.admission, monotonic());
+        let outcome = self.mutate_in_rounds(attributes, subject).await;
+        metrics.phase(Phase::Mutating, attributes.operation, outcome.is_err(), started);
+        outcome
+    }
+
+    /// All of them once more if a webhook has changed the object.
+    async fn mutate_in_rounds(
+        &self,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
+    ) -> Result<(), ApiError> {
+        let (metrics, operation) = (&attributes.call.core.metrics.admission, attributes.operation);
         let mut rounds = Rounds::default();
         loop {
             for plugin in &self.enabled {
-                if let Some(Err(refusal)) = plugin.mutate(attributes, subject, &mut rounds).await {
-                    return Err(refusal);
-                }
+                let Some(mutation) = plugin.mutation(attributes) else { continue };
+                let started = monotonic();
+                let outcome = mutation.run(attributes, subject, &mut rounds).await;
+                let refused = outcome.is_err();
+                metrics.plugin(plugin.name, Phase::Mutating, operation, refused, started);
+                outcome?;
             }
             if !rounds.repeats {
                 return Ok(());
@@ -211,13 +230,21 @@ impl Admission {
         attributes: &Attributes<'_>,
         view: &dyn View,
     ) -> Result<Admitted, ApiError> {
-        let mut admitted = Admitted::default();
+        let (metrics, operation) = (&attributes.call.core.metrics.admission, attributes.operation);
+        let (mut admitted, begun) = (Admitted::default(), monotonic());
         for plugin in &self.enabled {
-            if let Some(Err(refusal)) = plugin.validate(attributes, view, &mut admitted).await {
+            let Some(validation) = plugin.validation(attributes) else { continue };
+            let started = monotonic();
+            let outcome = validation.run(attributes, view, &mut admitted).await;
+            let refused = outcome.is_err();
+            metrics.plugin(plugin.name, Phase::Validating, operation, refused, started);
+            if let Err(refusal) = outcome {
+                metrics.phase(Phase::Validating, operation, true, begun);
                 admitted.charges.refund(attributes.call).await;
                 return Err(refusal);
             }
         }
+        metrics.phase(Phase::Validating, operation, false, begun);
         Ok(admitted)
     }
 }

@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tower::Service;
 
+use crate::admission::AdmissionMetrics;
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
 use crate::audit::AuditMetrics;
 use crate::authz::AuthorizationMetrics;
@@ -277,6 +278,7 @@ impl WebhookMetrics {
 pub struct Metrics {
     pub pod_security: PodSecurityMetrics,
     pub webhooks: WebhookMetrics,
+    pub admission: AdmissionMetrics,
     pub policies: PolicyMetrics,
     pub flow_control: FlowControlMetrics,
     pub audit: AuditMetrics,
@@ -328,6 +330,8 @@ impl Default for Metrics {
         pod_security.register(&mut registry);
         let webhooks = WebhookMetrics::default();
         webhooks.register(&mut registry);
+        let admission = AdmissionMetrics::default();
+        admission.register(&mut registry);
         let policies = PolicyMetrics::default();
         policies.register(&mut registry);
         let flow_control = FlowControlMetrics::default();
@@ -346,6 +350,7 @@ impl Default for Metrics {
         Self {
             pod_security,
             webhooks,
+            admission,
             policies,
             flow_control,
             audit,

@@ -7,6 +7,8 @@
 mod access;
 #[path = "contract/admission.rs"]
 mod admission;
+#[path = "contract/admission_plugins.rs"]
+mod admission_plugins;
 #[path = "contract/admission_webhooks.rs"]
 mod admission_webhooks;
 #[path = "contract/aggregation.rs"]

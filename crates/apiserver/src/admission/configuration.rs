@@ -12,8 +12,8 @@ use super::event_rate::EventLimits;
 use super::flags::AdmissionFlags;
 use super::node_selector::NodeSelectors;
 use super::plugin::Plugin;
-use super::pod_security::{self, PodSecurity};
 use super::plugins::PLUGINS;
+use super::pod_security::{self, PodSecurity};
 use super::quota::LimitedResource;
 use super::toleration_restriction::ClusterTolerations;
 use super::{event_rate, node_selector, quota, toleration_restriction};
@@ -189,7 +189,11 @@ mod tests {
         let quota = "apiVersion: apiserver.config.k8s.io/v1\nkind: ResourceQuotaConfiguration";
         let limits = "apiVersion: eventratelimit.admission.k8s.io/v1alpha1\nkind: Configuration";
         for (name, text, problem) in [
-            ("Priority", "kind: A", "couldn't init admission plugin \"Priority\": it takes no configuration"),
+            (
+                "Priority",
+                "kind: A",
+                "couldn't init admission plugin \"Priority\": it takes no configuration",
+            ),
             (
                 "ValidatingAdmissionWebhook",
                 "apiVersion: apiserver.config.k8s.io/v1\nkind: WebhookAdmissionConfiguration",
@@ -240,18 +244,26 @@ mod tests {
         for (text, problem) in [
             ("kind: Pod".to_owned(), "no kind \"Pod\" is registered for version \"\""),
             (format!("{head}plugin: []"), "strict decoding error: unknown field \"plugin\""),
-            (format!("{head}plugins: [{{name: Podsecurity}}]"), "unknown admission plugin: Podsecurity"),
+            (
+                format!("{head}plugins: [{{name: Podsecurity}}]"),
+                "unknown admission plugin: Podsecurity",
+            ),
             (
                 format!("{head}plugins: [{{name: Priority, configuration: {{}}, path: a}}]"),
                 "Priority: configuration and path exclude each other",
             ),
             (
-                format!("{head}plugins: [{{name: Priority, configuration: {{}}}}, {{name: Priority, configuration: {{}}}}]"),
+                format!(
+                    "{head}plugins: [{{name: Priority, configuration: {{}}}}, {{name: Priority, configuration: {{}}}}]"
+                ),
                 "the admission plugin Priority is configured twice",
             ),
         ] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!(load(&path, &[]).err().unwrap(), format!("failed to read plugin config: {problem}"));
+            assert_eq!(
+                load(&path, &[]).err().unwrap(),
+                format!("failed to read plugin config: {problem}")
+            );
         }
         let missing = load(&folder.path().join("missing"), &[]).err().unwrap();
         assert!(missing.contains("unable to read admission control configuration"), "{missing}");

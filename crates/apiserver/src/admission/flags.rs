@@ -69,7 +69,9 @@ impl AdmissionFlags {
         }
         let asked = PLUGINS.iter().filter(|plugin| enable.contains(plugin.name));
         errors.extend(asked.filter_map(|plugin| {
-            plugin.missing.map(|why| format!("couldn't init admission plugin {:?}: {why}", plugin.name))
+            plugin
+                .missing
+                .map(|why| format!("couldn't init admission plugin {:?}: {why}", plugin.name))
         }));
         match errors.len() {
             0 => {}
@@ -141,11 +143,7 @@ mod tests {
         let place = |name| enabled.iter().position(|own| *own == name).unwrap();
         assert!(place("NamespaceExists") < place("AlwaysPullImages"));
         for (enable, disable, problem) in [
-            (
-                vec!["Nothing"],
-                vec![],
-                "enable-admission-plugins plugin \"Nothing\" is unknown",
-            ),
+            (vec!["Nothing"], vec![], "enable-admission-plugins plugin \"Nothing\" is unknown"),
             (
                 vec!["priority"],
                 vec!["PodPreset"],

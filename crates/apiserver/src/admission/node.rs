@@ -301,12 +301,7 @@ fn check_volume(
     Ok(())
 }
 
-fn check_node(
-    own: &str,
-    name: &str,
-    new: Option<&Node>,
-    old: Option<&Node>,
-) -> Result<(), String> {
+fn check_node(own: &str, name: &str, new: Option<&Node>, old: Option<&Node>) -> Result<(), String> {
     if name != own {
         return Err(format!("node {own:?} is not allowed to modify node {name:?}"));
     }

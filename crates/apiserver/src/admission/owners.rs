@@ -80,8 +80,7 @@ fn finalizers_of(
 ) -> Result<authz::Attributes, String> {
     let call = attributes.call;
     let OwnerReference { api_version, kind, name, .. } = owner;
-    let asked =
-        ParamKind { api_version: Some(api_version.clone()), kind: Some(kind.clone()) };
+    let asked = ParamKind { api_version: Some(api_version.clone()), kind: Some(kind.clone()) };
     let row = row_of(call.core, &asked)
         .ok_or_else(|| format!("no matches for kind {kind:?} in version {api_version:?}"))?;
     // An owner is in the namespace of what it owns, or in none.

@@ -128,40 +128,58 @@ impl Plugin {
             && (self.subresources.is_empty() || self.subresources.contains(&attributes.subresource))
     }
 
-    /// Its step of the mutating phase, if it has one for the request. False: it has none.
-    ///
-    /// # Errors
-    /// What it refuses the request with.
-    pub async fn mutate(
-        &self,
-        attributes: &Attributes<'_>,
-        subject: &mut dyn Subject,
-        rounds: &mut Rounds,
-    ) -> Option<Result<(), ApiError>> {
-        let mutation = self.mutation.filter(|_| self.is_about(attributes))?;
-        Some(match mutation {
-            Mutation::Change(change) => change(attributes, subject.object_mut()?),
-            Mutation::Complete(complete) => complete(attributes, subject.object_mut()?).await,
-            Mutation::Decide(decide) => decide(attributes, subject.object()).await,
-            Mutation::Call(call) => call(attributes, subject, rounds).await,
-        })
+    /// Its step of the mutating phase, if it has one for the request.
+    pub fn mutation(&self, attributes: &Attributes<'_>) -> Option<Mutation> {
+        self.mutation.filter(|_| self.is_about(attributes))
     }
 
     /// Its step of the validating phase, if it has one for the request.
+    pub fn validation(&self, attributes: &Attributes<'_>) -> Option<Validation> {
+        self.validation.filter(|_| self.is_about(attributes))
+    }
+}
+
+impl Mutation {
+    /// Takes the step.
     ///
     /// # Errors
-    /// What it refuses the request with.
-    pub async fn validate(
-        &self,
+    /// What the plugin refuses the request with.
+    pub async fn run(
+        self,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
+        rounds: &mut Rounds,
+    ) -> Result<(), ApiError> {
+        match self {
+            Self::Change(change) => match subject.object_mut() {
+                Some(object) => change(attributes, object),
+                None => Ok(()),
+            },
+            Self::Complete(complete) => match subject.object_mut() {
+                Some(object) => complete(attributes, object).await,
+                None => Ok(()),
+            },
+            Self::Decide(decide) => decide(attributes, subject.object()).await,
+            Self::Call(call) => call(attributes, subject, rounds).await,
+        }
+    }
+}
+
+impl Validation {
+    /// Takes the step.
+    ///
+    /// # Errors
+    /// What the plugin refuses the request with.
+    pub async fn run(
+        self,
         attributes: &Attributes<'_>,
         view: &dyn View,
         admitted: &mut Admitted,
-    ) -> Option<Result<(), ApiError>> {
-        let validation = self.validation.filter(|_| self.is_about(attributes))?;
-        Some(match validation {
-            Validation::Check(check) => check(attributes, view.object()?),
-            Validation::Decide(decide) => decide(attributes, view.object()).await,
-            Validation::Call(call) => call(attributes, view, admitted).await,
-        })
+    ) -> Result<(), ApiError> {
+        match self {
+            Self::Check(check) => view.object().map_or(Ok(()), |object| check(attributes, object)),
+            Self::Decide(decide) => decide(attributes, view.object()).await,
+            Self::Call(call) => call(attributes, view, admitted).await,
+        }
     }
 }

@@ -3,15 +3,17 @@
 
 use api::{Kind, KindRow};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, ClusterTrustBundle};
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    Event, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+};
 use k8s_openapi::api::networking::v1::Ingress;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use super::plugin::{ALL_KINDS, ALL_SUBRESOURCES, ITSELF, Mutation, Plugin, Validation};
 use super::webhooks::Operation::{self, Connect, Create, Delete, Update};
 use super::{
-    always, certificates, claim_resize, defaults, event_rate, external_ips, images, lifecycle, limits,
-    namespaces, node, node_selector, owners, pod_resize, pod_security, priority, quota,
+    always, certificates, claim_resize, defaults, event_rate, external_ips, images, lifecycle,
+    limits, namespaces, node, node_selector, owners, pod_resize, pod_security, priority, quota,
     runtime_class, service_account, toleration_restriction, topology,
 };
 
@@ -51,9 +53,9 @@ pub static PLUGINS: &[Plugin] = &[
     Plugin::on("ServiceAccount").handles(CREATES, PODS, ITSELF).mutates(Mutation::Complete(
         |attributes, object| Box::pin(service_account::complete(attributes, object)),
     )),
-    Plugin::on("NodeRestriction").handles(CHANGES, ALL_KINDS, ALL_SUBRESOURCES).mutates(
-        Mutation::Decide(|attributes, object| Box::pin(node::check(attributes, object))),
-    ),
+    Plugin::on("NodeRestriction")
+        .handles(CHANGES, ALL_KINDS, ALL_SUBRESOURCES)
+        .mutates(Mutation::Decide(|attributes, object| Box::pin(node::check(attributes, object)))),
     Plugin::on("TaintNodesByCondition")
         .handles(CREATES, &[Node::ROW], ITSELF)
         .mutates(Mutation::Change(defaults::taint)),
@@ -120,7 +122,9 @@ pub static PLUGINS: &[Plugin] = &[
         |attributes, object| Box::pin(runtime_class::complete(attributes, object)),
     )),
     Plugin::on("CertificateApproval").handles(UPDATES, REQUESTS, &["approval"]).validates(
-        Validation::Decide(|attributes, object| Box::pin(certificates::approve(attributes, object))),
+        Validation::Decide(|attributes, object| {
+            Box::pin(certificates::approve(attributes, object))
+        }),
     ),
     Plugin::on("CertificateSigning").handles(UPDATES, REQUESTS, &["status"]).validates(
         Validation::Decide(|attributes, object| Box::pin(certificates::sign(attributes, object))),

@@ -59,9 +59,8 @@ fn problem(spec: &PodSpec, node: &Node) -> Option<String> {
     let labels = node.metadata.labels.as_ref();
     let os = labels.and_then(|labels| labels.get(OS)).map(String::as_str).unwrap_or_default();
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    (os != "linux").then(|| {
-        format!("pod resize is only supported on linux nodes, node {name:?} is {os:?}")
-    })
+    (os != "linux")
+        .then(|| format!("pod resize is only supported on linux nodes, node {name:?} is {os:?}"))
 }
 
 #[cfg(test)]
@@ -78,17 +77,22 @@ mod tests {
             Node::decode(json.to_string().as_bytes()).unwrap()
         };
         let requests = json!({"cpu": "1500m", "memory": "1Gi"});
-        let json = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}});
+        let json =
+            json!({"spec": {"containers": [{"name": "c", "resources": {"requests": requests}}]}});
         let spec = Pod::decode(json.to_string().as_bytes()).unwrap().spec.unwrap();
         for (node, expected) in [
             (node("linux", json!({"cpu": "1500m", "memory": "1Gi"})), None),
             (
                 node("linux", json!({"cpu": "1", "memory": "1Gi"})),
-                Some("Node didn't have enough allocatable resources: cpu, requested: 1500, allocatable: 1000"),
+                Some(
+                    "Node didn't have enough allocatable resources: cpu, requested: 1500, allocatable: 1000",
+                ),
             ),
             (
                 node("linux", json!({})),
-                Some("Node didn't have enough allocatable resources: cpu, requested: 1500, allocatable: 0; memory, requested: 1073741824, allocatable: 0"),
+                Some(
+                    "Node didn't have enough allocatable resources: cpu, requested: 1500, allocatable: 0; memory, requested: 1073741824, allocatable: 0",
+                ),
             ),
             (
                 node("windows", json!({"cpu": "2", "memory": "2Gi"})),

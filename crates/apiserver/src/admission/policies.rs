@@ -23,8 +23,8 @@ use super::webhooks::Asked;
 use super::webhooks::forms::Forms;
 use super::webhooks::select::Facts;
 use compiled::{Binding, Policy, Set};
-pub use params::row_of;
 use evaluate::{Evaluated, Violation};
+pub use params::row_of;
 
 /// Kinds that are never stored and that a cluster cannot do without: no policy is about them.
 const EXCLUDED: [(&str, &str); 6] = [

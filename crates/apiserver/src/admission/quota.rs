@@ -6,6 +6,8 @@
 //! they come through. A write that fails gets its charge refunded. What is freed is recounted by
 //! the controller.
 
+mod limited;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -13,22 +15,19 @@ use std::sync::Arc;
 use api::object::Object;
 use api::quantity::Quantity;
 use api::quota::{self, Usage};
-use api::status::FieldError;
 use api::{ApiError, Kind, KindRow};
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, Pod, ResourceQuota, ScopedResourceSelectorRequirement, Service,
-};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use serde::Deserialize;
 use store::{Outcome, Revision};
 use tokio::sync::Mutex;
 
+pub use limited::{LimitedResource, configured};
+use limited::{Uncovered, uncovered};
+
 use super::attributes::Attributes;
-use super::configuration::decode as decode_configuration;
 use super::plugin::Admitted;
 use super::subject::View;
-use crate::configuration::{Unusable, aggregate};
 use crate::cache::{Filter, Version};
 use crate::core::{Call, version_of};
 use crate::error::store_error;
@@ -61,50 +60,6 @@ struct Charge {
     key: Bytes,
     before: Bytes,
     charged: Revision,
-}
-
-/// What may only be used where a quota covers it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LimitedResource {
-    #[serde(default)]
-    api_group: String,
-    #[serde(default)]
-    resource: String,
-    /// Parts of the names of resources that are used.
-    #[serde(default)]
-    match_contains: Vec<String>,
-    #[serde(default)]
-    match_scopes: Vec<ScopedResourceSelectorRequirement>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Configuration {
-    #[serde(default)]
-    limited_resources: Vec<LimitedResource>,
-}
-
-const KINDS: &[(&str, &str)] = &[
-    ("apiserver.config.k8s.io/v1", "ResourceQuotaConfiguration"),
-    ("resourcequota.admission.k8s.io/v1beta1", "Configuration"),
-    ("resourcequota.admission.k8s.io/v1alpha1", "Configuration"),
-];
-
-/// Decodes what the plugin is told.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn configured(text: &str) -> Result<Vec<LimitedResource>, Unusable> {
-    let limited = decode_configuration::<Configuration>(text, KINDS)?.limited_resources;
-    let unnamed = limited.iter().enumerate().filter(|(_, limited)| limited.resource.is_empty());
-    let errors: Vec<FieldError> = unnamed
-        .map(|(index, _)| FieldError::required(format!("limitedResources[{index}].resource"), ""))
-        .collect();
-    match aggregate(&errors) {
-        Some(problem) => Err(Unusable(problem)),
-        None => Ok(limited),
-    }
 }
 
 /// Charges every quota that matches what is written.
@@ -182,76 +137,6 @@ impl Quotas {
         }
         Ok(charges)
     }
-}
-
-/// What a write uses although no quota covers it.
-#[derive(Debug, PartialEq)]
-enum Uncovered {
-    Nothing,
-    Resources(String),
-    Scopes(String),
-}
-
-/// Whether the namespace's quotas cover what is limited (`CheckRequest`).
-///
-/// # Errors
-/// What a quota refuses anyway.
-fn uncovered(
-    limited: &[LimitedResource],
-    quotas: &[&ResourceQuota],
-    new: &dyn Object,
-    old: Option<&dyn Object>,
-) -> Result<Uncovered, String> {
-    if limited.is_empty() {
-        return Ok(Uncovered::Nothing);
-    }
-    let (row, used) = (new.row(), quota::usage(new));
-    let (mut covered, mut scopes) = (BTreeSet::new(), Vec::new());
-    let (mut matching, mut grows) = (false, false);
-    for quota in quotas {
-        scopes.extend(quota::scopes_of(&quota.spec.clone().unwrap_or_default(), new));
-        if let Some(claim) = claimed(quota, new, old)? {
-            matching = true;
-            grows |= !claim.growth.is_empty();
-            covered.extend(claim.relevant.into_iter().map(str::to_owned));
-        }
-    }
-    if !matching {
-        grows = !growth(used.clone(), &old.map(quota::usage).unwrap_or_default()).is_empty();
-    }
-    if !grows {
-        return Ok(Uncovered::Nothing);
-    }
-    let own = limited.iter().filter(|limited| {
-        limited.api_group == *row.group && limited.resource == *row.plural
-    });
-    let parts: Vec<&String> = own.flat_map(|limited| &limited.match_contains).collect();
-    let is_limited = |name: &&String| parts.iter().any(|part| name.contains(*part));
-    let positive = used.iter().filter(|(_, amount)| !amount.is_zero() && !amount.is_negative());
-    let missing: Vec<&str> = positive
-        .map(|(name, _)| name)
-        .filter(is_limited)
-        .filter(|name| !covered.contains(*name))
-        .map(String::as_str)
-        .collect();
-    if !missing.is_empty() {
-        let missing = missing.join(",");
-        return Ok(Uncovered::Resources(format!("insufficient quota to consume: {missing}")));
-    }
-    let asked = limited.iter().flat_map(|limited| &limited.match_scopes);
-    let open: Vec<String> = asked
-        .filter(|asked| quota::is_in(asked, new))
-        .filter(|asked| !scopes.iter().any(|scope| *scope == asked.scope_name))
-        .map(|asked| {
-            let values = asked.values.as_deref().unwrap_or_default().join(" ");
-            format!("{{{} {} [{values}]}}", asked.scope_name, asked.operator)
-        })
-        .collect();
-    if open.is_empty() {
-        return Ok(Uncovered::Nothing);
-    }
-    let open = open.join(" ");
-    Ok(Uncovered::Scopes(format!("insufficient quota to match these scopes: [{open}]")))
 }
 
 impl Charges {
@@ -376,10 +261,8 @@ fn claimed<'a>(
         let names: Vec<_> = relevant.into_iter().collect();
         return Err(format!("status unknown for quota: {name}, resources: {}", names.join(",")));
     }
-    let before = old
-        .filter(|old| quota::selects(spec, names(), *old))
-        .map(quota::usage)
-        .unwrap_or_default();
+    let before =
+        old.filter(|old| quota::selects(spec, names(), *old)).map(quota::usage).unwrap_or_default();
     Ok(Some(Claim { relevant, growth: growth(quota::usage(new), &before) }))
 }
 

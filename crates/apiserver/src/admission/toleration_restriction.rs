@@ -100,17 +100,18 @@ pub async fn check(
 ///
 /// # Errors
 /// None.
-pub fn of_extended_resources(
-    _: &Attributes<'_>,
-    object: &mut dyn Object,
-) -> Result<(), ApiError> {
+pub fn of_extended_resources(_: &Attributes<'_>, object: &mut dyn Object) -> Result<(), ApiError> {
     let Some(spec) = object.downcast_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) else {
         return Ok(());
     };
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let requests = containers.filter_map(|container| container.resources.as_ref()?.requests.as_ref());
-    let names: BTreeSet<String> =
-        requests.flat_map(BTreeMap::keys).filter(|name| api::pod::is_extended_resource(name)).cloned().collect();
+    let requests =
+        containers.filter_map(|container| container.resources.as_ref()?.requests.as_ref());
+    let names: BTreeSet<String> = requests
+        .flat_map(BTreeMap::keys)
+        .filter(|name| api::pod::is_extended_resource(name))
+        .cloned()
+        .collect();
     for name in names {
         let wanted = toleration(&name);
         let tolerations = spec.tolerations.get_or_insert_default();
@@ -183,9 +184,9 @@ fn covers(more: &Toleration, less: &Toleration) -> bool {
     if effect != text(&less.effect) && !effect.is_empty() {
         return false;
     }
-    let is_shorter = more.toleration_seconds.is_some_and(|most| {
-        less.toleration_seconds.is_none_or(|seconds| seconds > most)
-    });
+    let is_shorter = more
+        .toleration_seconds
+        .is_some_and(|most| less.toleration_seconds.is_none_or(|seconds| seconds > most));
     if effect == "NoExecute" && is_shorter {
         return false;
     }

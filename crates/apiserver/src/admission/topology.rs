@@ -19,10 +19,7 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 ///
 /// # Errors
 /// When the store fails.
-pub async fn label(
-    attributes: &Attributes<'_>,
-    object: &mut dyn Object,
-) -> Result<(), ApiError> {
+pub async fn label(attributes: &Attributes<'_>, object: &mut dyn Object) -> Result<(), ApiError> {
     let node = if let Some(pod) = object.downcast_ref::<Pod>() {
         api::pod::node_name(pod)
     } else if let Some(binding) = object.downcast_ref::<Binding>() {

@@ -39,7 +39,9 @@ pub fn configured(text: &str) -> Result<PodSecurity, Unusable> {
             key.strip_prefix(mode.text()).is_some_and(|rest| matches!(rest, "" | "-version"))
         });
         let Some(mode) = mode else {
-            return Err(Unusable(format!("strict decoding error: unknown field \"defaults.{key}\"")));
+            return Err(Unusable(format!(
+                "strict decoding error: unknown field \"defaults.{key}\""
+            )));
         };
         let part = defaults.of_mut(mode);
         if key == mode.text() {
@@ -98,10 +100,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         for (text, problem) in [
-            (
-                "defaults: {enforce: strict}\n",
-                "must be one of privileged, baseline, restricted",
-            ),
+            ("defaults: {enforce: strict}\n", "must be one of privileged, baseline, restricted"),
             ("defaults: {enforce-version: v2}\n", "must be \"latest\" or \"v1.x\""),
             ("defaults: {enforces: baseline}\n", "unknown field \"defaults.enforces\""),
             ("exemptions: {namespaces: [A]}\n", "exemptions.namespaces[0]"),
