@@ -10,7 +10,7 @@ mod replicas;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ struct Autoscaler {
     pods: Arc<Cache<Pod>>,
     /// What each autoscaler has recommended and done, while it is there.
     memories: Mutex<HashMap<Key, Memory>>,
+    /// What each autoscaler selected when it was last looked at.
+    selectors: Mutex<BTreeMap<Key, Selector>>,
 }
 
 /// Adds the controller; its keys are autoscalers.
@@ -69,6 +71,7 @@ pub fn start(wiring: &mut Wiring) {
         autoscalers: wiring.informers.horizontal_pod_autoscalers.cache(),
         pods: wiring.informers.pods.cache(),
         memories: Mutex::default(),
+        selectors: Mutex::default(),
     };
     wiring.run(autoscaler, requests);
 }
@@ -79,6 +82,7 @@ impl Controller for Autoscaler {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(autoscaler) = self.autoscalers.get(key) else {
             self.memories.lock().remove(key);
+            self.selectors.lock().remove(key);
             return Ok(Next::Change);
         };
         let spec = autoscaler.spec.clone();
@@ -96,6 +100,10 @@ impl Controller for Autoscaler {
         let observed = Observed {
             autoscaler: &autoscaler,
             scale: found.as_ref().map(|(_, scale)| scale).map_err(String::as_str),
+            rivals: found.as_ref().map_or_else(
+                |_| Vec::new(),
+                |(_, scale)| self.rivals(key, scale, pods.as_deref().unwrap_or_default()),
+            ),
             pods: pods.unwrap_or_default(),
             readings,
         };
@@ -151,6 +159,25 @@ impl Autoscaler {
         let mut pods = self.pods.namespace(&key.namespace);
         pods.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
         Some(pods)
+    }
+
+    /// The autoscalers that select one of these pods, which `key` selects, if there are several.
+    fn rivals(&self, key: &Key, scale: &Scale, pods: &[Arc<Pod>]) -> Vec<Key> {
+        let selector = selector_of(scale).and_then(|text| Selector::parse(&text).ok());
+        let mut all = self.selectors.lock();
+        match selector {
+            Some(selector) => all.insert(key.clone(), selector),
+            None => all.remove(key),
+        };
+        let selects = |selector: &Selector| {
+            pods.iter().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
+        };
+        let near = all.iter().filter(|(other, _)| other.namespace == key.namespace);
+        let found: Vec<Key> = near
+            .filter(|(_, selector)| selects(selector))
+            .map(|(other, _)| other.clone())
+            .collect();
+        if found.len() > 1 { found } else { Vec::new() }
     }
 
     async fn rescale(
