@@ -58,6 +58,20 @@ fn nodes_change_only_their_own_objects() {
     let other = check_node("n2", "n1", Some(&plain()), None).unwrap_err();
     assert_eq!(other, "node \"n2\" is not allowed to modify node \"n1\"");
     assert_eq!(check_node("n1", "n1", None, Some(&plain())), Ok(()), "its deletion");
+    let source = json!({"configMap": {"name": "a", "namespace": "b", "kubeletConfigKey": "c"}});
+    let configured: Node =
+        read(&json!({"metadata": {"name": "n1"}, "spec": {"configSource": source}}));
+    let bare: Node = read(&json!({"metadata": {"name": "n1"}}));
+    for (new, old, problem) in [
+        (&configured, None, "create pods with a non-nil configSource"),
+        (&configured, Some(&bare), "update configSource to a new non-nil configSource"),
+        (&configured, Some(&configured), ""),
+        (&bare, Some(&configured), ""),
+    ] {
+        let checked = check_node("n1", "n1", Some(new), old).err().unwrap_or_default();
+        let expected = format!("node \"n1\" is not allowed to {problem}");
+        assert_eq!(checked, if problem.is_empty() { "" } else { expected.as_str() });
+    }
 }
 
 #[test]

@@ -42,6 +42,8 @@ fn cases() -> Vec<Case> {
     let init = json!({"initContainers": [{"name": "i", "image": "i", "imagePullPolicy": "Never"}]});
     let device = json!({"containers": [{"name": "c", "image": "i", "resources":
         {"limits": {"example.com/device": "1"}, "requests": {"example.com/device": "1"}}}]});
+    let sized = json!({"containers": [{"name": "c", "image": "i",
+        "resources": {"requests": {"cpu": "1m"}}}]});
     let service = json!({"metadata": {"name": "s"}, "spec":
         {"ports": [{"port": 80}], "externalIPs": ["192.0.2.1"]}});
     let seconds = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
@@ -116,6 +118,13 @@ fn cases() -> Vec<Case> {
             "/spec/tolerations",
             json!([not_ready[0], not_ready[1], {"key": "own", "operator": "Exists"}]),
         ),
+        set(
+            "PodTolerationRestriction",
+            PODS,
+            pod("p", sized),
+            "/spec/tolerations/3",
+            json!({"key": "node.kubernetes.io/memory-pressure", "operator": "Exists", "effect": "NoSchedule"}),
+        ),
         refused(
             "PodTolerationRestriction",
             own,
@@ -134,7 +143,7 @@ fn cases() -> Vec<Case> {
             "ExtendedResourceToleration",
             PODS,
             pod("p", device),
-            "/spec/tolerations/4",
+            "/spec/tolerations/3",
             json!({"key": "example.com/device", "operator": "Exists", "effect": "NoSchedule"}),
         ),
         forbidden(
