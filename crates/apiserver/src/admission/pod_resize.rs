@@ -36,13 +36,14 @@ pub async fn check(
     problem(spec, &node).map_or(Ok(()), |why| Err(refuse(why)))
 }
 
+/// An amount as upstream compares it.
+type Number = fn(Quantity) -> i64;
+
 fn problem(spec: &PodSpec, node: &Node) -> Option<String> {
     let requests = resources(spec, Side::Requests);
     let status = node.status.as_ref();
     let allocatable = status.and_then(|status| status.allocatable.as_ref());
-    let (millis, bytes): (fn(Quantity) -> i64, fn(Quantity) -> i64) =
-        (Quantity::millis, Quantity::units);
-    let missing: Vec<String> = [("cpu", millis), ("memory", bytes)]
+    let missing: Vec<String> = [("cpu", Quantity::millis as Number), ("memory", Quantity::units)]
         .into_iter()
         .filter_map(|(name, number)| {
             let requested = requests.get(name).copied().map_or(0, number);

@@ -114,7 +114,7 @@ pub fn uncovered(
     let asked = limited.iter().flat_map(|limited| &limited.match_scopes);
     let open: Vec<String> = asked
         .filter(|asked| quota::is_in(asked, new))
-        .filter(|asked| !scopes.iter().any(|scope| *scope == asked.scope_name))
+        .filter(|asked| !scopes.contains(&asked.scope_name))
         .map(|asked| {
             let values = asked.values.as_deref().unwrap_or_default().join(" ");
             format!("{{{} {} [{values}]}}", asked.scope_name, asked.operator)
