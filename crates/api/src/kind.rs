@@ -320,6 +320,8 @@ kinds! {
     certificates::CertificateSigningRequest { Cluster "certificatesigningrequest" short ["csr"]; subresources ["status", "approval"];
         selectable ["spec.signerName"]; }
     certificates::ClusterTrustBundle { Cluster "clustertrustbundle" selectable ["spec.signerName"]; }
+    certificates::PodCertificateRequest { Namespaced "podcertificaterequest" subresources ["status"];
+        selectable ["spec.signerName", "spec.podName", "spec.nodeName"]; }
     coordination::Lease { Namespaced "lease" }
     discovery::EndpointSlice { Namespaced "endpointslice" }
     events::Event { Namespaced "event" short ["ev"];

@@ -38,6 +38,7 @@ mod path;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
+mod pod_certificate_request;
 mod pod_disruption_budget;
 mod pod_spec;
 mod pod_template;
@@ -358,6 +359,7 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&api_service::Rules),
     of(&certificate_signing_request::Rules),
     of(&cluster_trust_bundle::Rules),
+    of(&pod_certificate_request::Rules),
     of(&config_map::Rules),
     of(&controller_revision::Rules),
     of(&event::Rules),

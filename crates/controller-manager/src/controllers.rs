@@ -38,5 +38,6 @@ pub mod statefulset;
 pub mod storage_protection;
 pub mod storage_version_migrator;
 pub mod taint_eviction;
+pub mod trust_bundle;
 pub mod ttl_after_finished;
 pub mod volume_expand;

@@ -10,6 +10,7 @@ use client::Client;
 use client::events::EventRecorder;
 use client::service_account::ServiceAccountClients;
 use clock::SharedClock;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -23,6 +24,7 @@ use crate::config::Settings;
 use crate::controllers;
 use crate::controllers::garbage_collector::feed::Feed;
 use crate::controllers::garbage_collector::graph::Graph;
+use crate::machinery::cache::Key;
 use crate::machinery::error::During;
 use crate::machinery::informer::Synced;
 use crate::machinery::kinds::Kinds;
@@ -82,6 +84,30 @@ impl Wiring {
             self.ready.subscribe(),
             stop,
         )));
+    }
+
+    /// Sends keys to a controller at the start, and whenever `source` changes.
+    pub fn trigger_by<T: Send + Sync + 'static>(
+        &mut self,
+        mut source: watch::Receiver<T>,
+        trigger: Trigger,
+        keys: impl Fn() -> Vec<Key> + Send + 'static,
+    ) {
+        let (stop, mut ready) = (self.stop.clone(), self.ready.subscribe());
+        self.loops.push(Box::pin(stop.run_until_cancelled_owned(async move {
+            if ready.wait_for(|ready| *ready).await.is_err() {
+                return;
+            }
+            loop {
+                for key in keys() {
+                    trigger.send(key).await;
+                }
+                if source.changed().await.is_err() {
+                    // Nobody will change it any more.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }).map(|_| ())));
     }
 
     /// The kinds that there are.
@@ -173,9 +199,11 @@ const fn row(name: &'static str, account: &'static str, start: fn(&mut Wiring, &
 const CONTROLLERS: &[Row] = &[
     row("serviceaccount-controller", "service-account-controller", |wiring, _| controllers::service_account::start(wiring)),
     row("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", start_root_ca),
+    row("kube-apiserver-serving-clustertrustbundle-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher", start_trust_bundle),
     row("certificatesigningrequest-signing-controller", "certificate-controller", start_signing),
     row("certificatesigningrequest-approving-controller", "certificate-controller", |wiring, _| controllers::certificates::approve::start(wiring)),
     row("certificatesigningrequest-cleaner-controller", "certificate-controller", |wiring, _| controllers::certificates::clean::start(wiring)),
+    row("podcertificaterequest-cleaner-controller", "podcertificaterequestcleaner", |wiring, _| controllers::certificates::clean_pods::start(wiring)),
     row("kubelet-serving-certificate-approver-controller", "kubelet-serving-certificate-approver", start_serving_approval),
     row("token-cleaner-controller", "token-cleaner", |wiring, _| controllers::bootstrap::start_cleaner(wiring)),
     row("bootstrap-signer-controller", "bootstrap-signer", |wiring, _| controllers::bootstrap::start_signer(wiring)),
@@ -249,8 +277,14 @@ pub async fn run(
 }
 
 fn start_root_ca(wiring: &mut Wiring, settings: &Settings) {
-    if let Some(pem) = settings.root_ca_pem.clone() {
+    if let Some(pem) = settings.root_ca.clone() {
         controllers::root_ca::start(wiring, pem);
+    }
+}
+
+fn start_trust_bundle(wiring: &mut Wiring, settings: &Settings) {
+    if let Some(pem) = settings.root_ca.clone() {
+        controllers::trust_bundle::start(wiring, pem);
     }
 }
 

@@ -5,7 +5,10 @@
 use api::ApiError;
 use api::certificates::{self, CLIENT_SIGNER, GROUP};
 use api::object::Object;
-use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, ClusterTrustBundle};
+use api::status::FieldError;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, ClusterTrustBundle, PodCertificateRequest,
+};
 
 use crate::authz::Attributes;
 use crate::core::Call;
@@ -14,13 +17,21 @@ use crate::user::MASTERS;
 /// Checks a write of a request or of a bundle; others pass.
 ///
 /// # Errors
-/// 403.
+/// 403, and 422 for an answer of somebody who is no signer.
 pub async fn check(
     call: Call<'_>,
     object: &dyn Object,
     old: Option<&dyn Object>,
 ) -> Result<(), ApiError> {
     let name = object.metadata().name.as_deref().unwrap_or_default();
+    if let (Some(request), Some(old)) = (
+        object.downcast_ref::<PodCertificateRequest>(),
+        old.and_then(|old| old.downcast_ref::<PodCertificateRequest>()),
+    ) && call.target.subresource == "status"
+        && request.status != old.status
+    {
+        return check_answer(call, &old.spec.signer_name).await;
+    }
     let problem = if let Some(request) = object.downcast_ref::<CertificateSigningRequest>() {
         problem_of_request(call, request, old.and_then(|old| old.downcast_ref())).await
     } else if let Some(bundle) = object.downcast_ref::<ClusterTrustBundle>() {
@@ -74,6 +85,17 @@ async fn problem_of_bundle(
     }
     let signer = bundle.spec.signer_name.as_deref().filter(|signer| !signer.is_empty())?;
     problem_of_user(call, "attest", "attest for", signer).await
+}
+
+/// Only signers answer PodCertificateRequests. Upstream's strategy refuses others, as invalid.
+async fn check_answer(call: Call<'_>, signer: &str) -> Result<(), ApiError> {
+    if problem_of_user(call, "sign", "", signer).await.is_none() {
+        return Ok(());
+    }
+    let user = &call.user.name;
+    let problem = format!("User {user:?} is not permitted to \"sign\" for signer {signer:?}");
+    let error = FieldError::forbidden("spec.signerName", problem);
+    Err(ApiError::invalid(call.row(), &call.target.name, &[error]))
 }
 
 /// The right to do something for a signer, or for all of its domain.

@@ -2,12 +2,14 @@
 //! what those need (`k8s.io/kubernetes/plugin/pkg/admission/noderestriction`).
 
 mod mirror;
+mod pod_certificate;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::Object;
 use api::{ApiError, Kind, local_path};
 use k8s_openapi::api::authentication::v1::TokenRequestSpec;
+use k8s_openapi::api::certificates::v1::PodCertificateRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
@@ -70,6 +72,12 @@ pub async fn check(
     if let Some(volume) = object.downcast_ref::<PersistentVolume>() {
         let old = old.and_then(|old| old.downcast_ref());
         return check_volume(own, &call.target.subresource, volume, old).map_err(refuse);
+    }
+    if let Some(request) = object.downcast_ref::<PodCertificateRequest>() {
+        return match old {
+            None => pod_certificate::check(call, own, request).await,
+            Some(_) => Err(refuse("unexpected operation".to_owned())),
+        };
     }
     if object.row() == Lease::ROW {
         return check_lease(call, own, name).map_err(refuse);

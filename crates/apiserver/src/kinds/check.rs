@@ -19,6 +19,8 @@ pub type Errors = Vec<FieldError>;
 /// Message for a change of any immutable field.
 pub const IMMUTABLE: &str = "field is immutable";
 pub const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
+/// Bytes of a malformed value that its error shows.
+const SHOWN_BYTES_MAX: usize = 1_024;
 pub const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
 /// The text of an optional field, empty when unset.
@@ -34,6 +36,16 @@ pub fn invalid(problems: Vec<String>, value: &str, path: &Path, errors: &mut Err
 /// An error about a whole object, whose value is not shown.
 pub fn invalid_whole(problem: &str, path: &Path, errors: &mut Errors) {
     errors.push(FieldError { value: String::new(), ..FieldError::invalid(path, "", problem) });
+}
+
+/// Bytes as Go prints them.
+pub fn shown(bytes: &[u8]) -> String {
+    let start = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
+    let mut all: Vec<String> = start.iter().map(|byte| format!("{byte:#x}")).collect();
+    if start.len() < bytes.len() {
+        all.push("...".to_owned());
+    }
+    format!("[]byte{{{}}}", all.join(", "))
 }
 
 /// `acme.io/foo`
@@ -183,6 +195,30 @@ pub fn annotations(
     let mut size = 0;
     for (key, value) in annotations.into_iter().flatten() {
         invalid(names::qualified_name(&key.to_lowercase()), key, path, errors);
+        size += key.len() + value.len();
+    }
+    if size > names::ANNOTATIONS_MAX_BYTES {
+        errors.push(FieldError::too_long(path, names::ANNOTATIONS_MAX_BYTES));
+    }
+}
+
+/// As [`annotations`], where every key has a domain.
+pub fn domain_prefixed_annotations(
+    annotations: Option<&BTreeMap<String, String>>,
+    path: &Path,
+    errors: &mut Errors,
+) {
+    let mut size = 0;
+    for (key, value) in annotations.into_iter().flatten() {
+        let problems = names::qualified_name(&key.to_lowercase());
+        if key.is_empty() {
+            errors.push(FieldError::required(path, ""));
+        } else if !problems.is_empty() {
+            invalid(problems, key, path, errors);
+        } else if !key.contains('/') {
+            let problem = "must be a domain-prefixed key (such as \"acme.io/foo\")";
+            errors.push(FieldError::invalid(path, key, problem));
+        }
         size += key.len() + value.len();
     }
     if size > names::ANNOTATIONS_MAX_BYTES {

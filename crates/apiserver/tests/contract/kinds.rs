@@ -84,6 +84,7 @@ const RESOURCES: &[(&str, &str, &str, bool, &str, &str)] = &[
         "",
     ),
     ("certificates.k8s.io/v1", "clustertrustbundles", "", false, "ClusterTrustBundle", ""),
+    ("certificates.k8s.io/v1", "podcertificaterequests", "", true, "PodCertificateRequest", ""),
     ("coordination.k8s.io/v1", "leases", "", true, "Lease", ""),
     ("discovery.k8s.io/v1", "endpointslices", "", true, "EndpointSlice", ""),
     ("events.k8s.io/v1", "events", "ev", true, "Event", ""),

@@ -63,6 +63,10 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
     ("certificates.k8s.io/v1 CertificateSigningRequest", &["spec.signerName"]),
     ("certificates.k8s.io/v1 ClusterTrustBundle", &["spec.signerName"]),
+    (
+        "certificates.k8s.io/v1 PodCertificateRequest",
+        &["spec.signerName", "spec.podName", "spec.nodeName"],
+    ),
     ("v1 ReplicationController", &["status.replicas"]),
     ("apps/v1 ReplicaSet", &["status.replicas"]),
     ("batch/v1 Job", &["status.successful"]),

@@ -4,7 +4,8 @@
 pub mod approve;
 pub mod authority;
 pub mod clean;
-mod der;
+pub mod clean_pods;
+
 pub mod serving;
 pub mod sign;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use client::{Api, Client};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use tokio::sync::watch;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
@@ -22,13 +23,13 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
 
 struct RootCa {
     client: Client,
-    pem: String,
+    pem: watch::Receiver<Arc<String>>,
     namespaces: Arc<Cache<Namespace>>,
     config_maps: Arc<Cache<ConfigMap>>,
 }
 
 /// Adds the controller; its keys are namespaces. `pem`: the CA bundle.
-pub fn start(wiring: &mut Wiring, pem: String) {
+pub fn start(wiring: &mut Wiring, pem: watch::Receiver<Arc<String>>) {
     let (trigger, requests) = queue();
     let informers = &wiring.informers;
     informers.namespaces.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
@@ -36,12 +37,12 @@ pub fn start(wiring: &mut Wiring, pem: String) {
         let key = Key::of(&**change.last());
         (key.name == ROOT_CA_CONFIG_MAP).then(|| Key::cluster(key.namespace)).into_iter().collect()
     });
-    let controller = RootCa {
-        client: wiring.client.clone(),
-        pem,
-        namespaces: informers.namespaces.cache(),
-        config_maps: informers.config_maps.cache(),
-    };
+    let (namespaces, config_maps) = (informers.namespaces.cache(), informers.config_maps.cache());
+    let all = namespaces.clone();
+    wiring.trigger_by(pem.clone(), trigger, move || {
+        all.list().iter().map(|namespace| Key::of(&**namespace)).collect()
+    });
+    let controller = RootCa { client: wiring.client.clone(), pem, namespaces, config_maps };
     wiring.run(controller, requests);
 }
 
@@ -80,7 +81,8 @@ impl Controller for RootCa {
         let maps: Api<ConfigMap> = Api::namespaced(&self.client, &key.name);
         let namespace = self.namespaces.get(key);
         let map = self.config_maps.get(&Key::new(&key.name, ROOT_CA_CONFIG_MAP));
-        match plan(namespace.as_deref(), map.as_deref(), &self.pem) {
+        let pem = self.pem.borrow().clone();
+        match plan(namespace.as_deref(), map.as_deref(), &pem) {
             Plan::Nothing => {}
             Plan::Create(map) => match maps.create(&map).await {
                 Err(error) if error.is_already_exists() => {}

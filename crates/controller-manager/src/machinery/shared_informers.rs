@@ -5,7 +5,9 @@ use k8s_openapi::api::apps::v1::{
 };
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, ClusterTrustBundle, PodCertificateRequest,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -19,6 +21,7 @@ use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 
+use api::certificates::APISERVER_SERVING_SIGNER;
 use api::{Kind, bootstrap_token};
 use client::{Client, InformerOptions};
 use tokio::sync::watch;
@@ -42,6 +45,8 @@ macro_rules! informers {
             fn default() -> Self {
                 let mut all = Self { $($field: Informer::new($index, $strip),)* };
                 all.bootstrap_tokens = all.bootstrap_tokens.selecting(bootstrap_tokens());
+                all.serving_trust_bundles =
+                    all.serving_trust_bundles.selecting(serving_trust_bundles());
                 all
             }
         }
@@ -92,6 +97,8 @@ informers! {
     storage_version_migrations: StorageVersionMigration, none, keep;
     cluster_roles: ClusterRole, none, keep;
     certificate_signing_requests: CertificateSigningRequest, none, keep;
+    pod_certificate_requests: PodCertificateRequest, none, strip_pod_certificate_request;
+    serving_trust_bundles: ClusterTrustBundle, none, keep;
 }
 
 /// The only Secrets that controllers read.
@@ -99,6 +106,14 @@ fn bootstrap_tokens() -> InformerOptions {
     InformerOptions {
         namespace: bootstrap_token::NAMESPACE.to_owned(),
         field_selector: format!("type={}", bootstrap_token::SECRET_TYPE),
+        ..InformerOptions::default()
+    }
+}
+
+/// The only ClusterTrustBundles that controllers read.
+fn serving_trust_bundles() -> InformerOptions {
+    InformerOptions {
+        field_selector: format!("spec.signerName={APISERVER_SERVING_SIGNER}"),
         ..InformerOptions::default()
     }
 }
@@ -156,6 +171,12 @@ fn strip_pod(pod: &mut Pod) {
         container.startup_probe = None;
         container.security_context = None;
     }
+}
+
+/// Requests for pods' certificates are only removed.
+fn strip_pod_certificate_request(request: &mut PodCertificateRequest) {
+    request.spec = Default::default();
+    request.status = None;
 }
 
 fn strip_node(node: &mut Node) {

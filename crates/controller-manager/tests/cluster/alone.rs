@@ -37,6 +37,11 @@ const CASES: &[Case] = &[
     Case { flags: &["node-lifecycle-controller"], kind: ("v1", "Node"), done: |all| all.values().all(|node| node["spec"]["taints"].as_array().is_none_or(Vec::is_empty)) },
     Case { flags: &["serviceaccount-controller"], kind: ("v1", "ServiceAccount"), done: |all| all.contains_key("default") },
     Case { flags: &["root-ca-certificate-publisher-controller"], kind: ("v1", "ConfigMap"), done: |all| all.contains_key("kube-root-ca.crt") },
+    Case { flags: &["kube-apiserver-serving-clustertrustbundle-publisher-controller"], kind: ("certificates.k8s.io/v1", "ClusterTrustBundle"), done: |all| {
+        all.values().any(|bundle| bundle["spec"]["signerName"] == "kubernetes.io/kube-apiserver-serving")
+    } },
+    // What it removes is older than this test; its rights are in the other one.
+    Case { flags: &["podcertificaterequest-cleaner-controller"], kind: ("certificates.k8s.io/v1", "PodCertificateRequest"), done: |all| all.contains_key("fresh") },
     Case { flags: &["certificatesigningrequest-approving-controller"], kind: SIGNING, done: |all| {
         let conditions = &all["node"]["status"]["conditions"];
         conditions[0]["type"] == "Approved" && conditions[0]["reason"] == "AutoApproved"
@@ -308,6 +313,15 @@ async fn prepare(plane: &Plane, controller: &str) -> anyhow::Result<()> {
     let client = &plane.client;
     match controller {
         "replicaset-controller" => create(plane, &objects()).await,
+        "podcertificaterequest-cleaner-controller" => {
+            let request = rcgen::CertificateParams::default()
+                .serialize_request(&rcgen::KeyPair::generate()?)?;
+            let spec = json!({"signerName": "example.com/pods", "podName": "p", "podUID": "1",
+                "serviceAccountName": "default", "serviceAccountUID": "2", "nodeName": "n1", "nodeUID": "3",
+                "stubPKCS10Request": ByteString(request.der().to_vec())});
+            create(plane, &[json!({"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
+                "metadata": {"name": "fresh"}, "spec": spec})]).await
+        }
         "certificatesigningrequest-approving-controller" => {
             ask(plane, "node", "new", &[]).await?;
             let old = ask(plane, "old", "new", &[]).await?;
@@ -492,6 +506,8 @@ const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
     ("create", "", "serviceaccounts/token", &[]),
     ("create", "", "configmaps", &["root-ca-cert-publisher"]),
     ("create", "", "secrets", &[]),
+    ("create", "certificates.k8s.io", "clustertrustbundles", &["kube-apiserver-serving-clustertrustbundle-publisher"]),
+    ("delete", "certificates.k8s.io", "podcertificaterequests", &["generic-garbage-collector", "namespace-controller", "podcertificaterequestcleaner"]),
     ("update", "certificates.k8s.io", "certificatesigningrequests/approval", &["certificate-controller", "generic-garbage-collector", "kubelet-serving-certificate-approver"]),
     ("create", "certificates.k8s.io", "certificatesigningrequests", &[]),
     ("sign", "certificates.k8s.io", "signers", &[]),

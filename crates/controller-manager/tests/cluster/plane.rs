@@ -149,7 +149,7 @@ impl Plane {
         let key = self.folder.path().join("ca.key").display().to_string();
         all.extend(["--cluster-signing-cert-file", &ca, "--cluster-signing-key-file", &key]);
         all.extend(flags);
-        let settings = Flags::try_parse_from(all)?.settings()?;
+        let settings = Flags::try_parse_from(all)?.settings(&end)?;
         let running = wire::run(client, settings, clock::system(), end);
         let running = async { running.await.expect("no controller ends unexpectedly") };
         Ok(tokio::spawn(running))

@@ -1,10 +1,11 @@
 //! Validation of a pod's volumes (`ValidateVolumes`).
 
+use api::certificates::pod;
 use api::names;
 use api::status::FieldError;
 use k8s_openapi::api::core::v1::{
     ClusterTrustBundleProjection, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath,
-    NFSVolumeSource, ProjectedVolumeSource, Volume, VolumeProjection,
+    NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource, Volume, VolumeProjection,
 };
 
 use crate::kinds::check::{self, Errors, Unique};
@@ -327,5 +328,45 @@ fn projection(source: &VolumeProjection, paths: &mut Unique, path: &Path, errors
         check::required(&bundle.path, &path.child("path"), errors);
         check::local_non_reserved_path(&bundle.path, &path.child("path"), errors);
         trust_bundle(bundle, &path, errors);
+    } else if let Some(certificate) = &source.pod_certificate {
+        for (file, path) in pod_certificate(certificate, &path, errors) {
+            claim(file, &path, errors);
+        }
     }
+}
+
+/// Which certificate is asked for, and which files it is written to; returns those.
+fn pod_certificate<'a>(
+    source: &'a PodCertificateProjection,
+    path: &Path,
+    errors: &mut Errors,
+) -> Vec<(&'a str, Path)> {
+    signer_name::check(&source.signer_name, &path.child("signerName"), errors);
+    if !pod::KEY_TYPES.contains(&source.key_type.as_str()) {
+        let path = path.child("keyType");
+        errors.push(FieldError::not_supported(path, &source.key_type, &pod::KEY_TYPES));
+    }
+    let (least, most) = (pod::MIN_SECONDS, pod::max_seconds(&source.signer_name));
+    let seconds = source.max_expiration_seconds;
+    if let Some(seconds) = seconds.filter(|seconds| !(least..=most).contains(seconds)) {
+        let problem = format!("if provided, must be in the range [{least}, {most}]");
+        errors.push(FieldError::invalid(path.child("maxExpirationSeconds"), seconds, problem));
+    }
+    let annotations = source.user_annotations.as_ref();
+    check::domain_prefixed_annotations(annotations, &path.child("userAnnotations"), errors);
+    let files = [
+        ("credentialBundlePath", &source.credential_bundle_path),
+        ("keyPath", &source.key_path),
+        ("certificateChainPath", &source.certificate_chain_path),
+    ];
+    let files = files.into_iter().map(|(field, file)| (check::text(file), path.child(field)));
+    let files: Vec<_> = files.filter(|(file, _)| !file.is_empty()).collect();
+    if files.is_empty() {
+        let problem = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        errors.push(FieldError::required(path, problem));
+    }
+    for (file, path) in &files {
+        check::local_non_reserved_path(file, path, errors);
+    }
+    files
 }

@@ -1,40 +1,41 @@
-//! The ClusterTrustBundles that the node's pods mount: one watch of all of them, kept for as long as
-//! a pod mounts any.
+//! Objects that the node's pods use any of: one watch of all of them, kept for as long as a pod does.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::Kind;
 use client::{Api, Client, Event, InformerOptions, ListOptions, informer};
 use futures::StreamExt;
-use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::pod::worker::handle::{SyncReason, WorkerHandle};
 
-type All = BTreeMap<String, Arc<ClusterTrustBundle>>;
+/// By namespace and name.
+type All<K> = BTreeMap<(String, String), Arc<K>>;
 
 /// The watch, while there are pods that need it.
-pub(super) struct TrustBundles {
+pub(super) struct WatchedList<K> {
     client: Client,
-    state: Arc<Mutex<State>>,
+    /// `spec.nodeName=n1`, or empty: which of them.
+    field_selector: String,
+    state: Arc<Mutex<State<K>>>,
 }
 
-#[derive(Default)]
-struct State {
+struct State<K> {
     /// `None`: the watch has not synced yet.
-    all: Option<All>,
+    all: Option<All<K>>,
     workers: Vec<Arc<WorkerHandle>>,
     task: Option<AbortHandle>,
 }
 
-impl Drop for State {
+impl<K> Drop for State<K> {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-impl State {
+impl<K> State<K> {
     fn end(&mut self) {
         self.all = None;
         if let Some(task) = self.task.take() {
@@ -49,35 +50,43 @@ impl State {
     }
 }
 
-impl TrustBundles {
-    pub(super) fn new(client: &Client) -> Self {
-        Self { client: client.clone(), state: Arc::default() }
+impl<K: Kind> WatchedList<K> {
+    pub(super) fn new(client: &Client, field_selector: String) -> Self {
+        let state = State { all: None, workers: Vec::new(), task: None };
+        Self { client: client.clone(), field_selector, state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Every bundle. From now on changes of any notify the worker.
+    /// Every object. From now on changes of any notify the worker.
     pub(super) async fn all(
         &self,
         worker: &Arc<WorkerHandle>,
-    ) -> Result<Vec<Arc<ClusterTrustBundle>>, client::Error> {
+    ) -> Result<Vec<Arc<K>>, client::Error> {
         if let Some(all) = self.register(worker) {
-            return Ok(all.into_values().collect());
+            return Ok(all);
         }
         // The watch has just begun: a plain list answers at once.
-        let list =
-            Api::<ClusterTrustBundle>::all(&self.client).list(&ListOptions::default()).await?;
+        let options = ListOptions {
+            field_selector: self.field_selector.clone(),
+            ..ListOptions::default()
+        };
+        let list = Api::<K>::all(&self.client).list(&options).await?;
         Ok(list.items.into_iter().map(Arc::new).collect())
     }
 
-    fn register(&self, worker: &Arc<WorkerHandle>) -> Option<All> {
+    fn register(&self, worker: &Arc<WorkerHandle>) -> Option<Vec<Arc<K>>> {
         let mut state = self.state.lock();
         if !state.workers.iter().any(|known| Arc::ptr_eq(known, worker)) {
             state.workers.push(Arc::clone(worker));
         }
         if state.task.is_none() {
-            let watching = watch(self.client.clone(), Arc::downgrade(&self.state));
+            let options = InformerOptions {
+                field_selector: self.field_selector.clone(),
+                ..InformerOptions::default()
+            };
+            let watching = watch(self.client.clone(), options, Arc::downgrade(&self.state));
             state.task = Some(tokio::spawn(watching).abort_handle());
         }
-        state.all.clone()
+        state.all.as_ref().map(|all| all.values().cloned().collect())
     }
 
     pub(super) fn release(&self, worker: &Arc<WorkerHandle>) {
@@ -89,17 +98,25 @@ impl TrustBundles {
     }
 }
 
-async fn watch(client: Client, state: std::sync::Weak<Mutex<State>>) {
-    let mut events = Box::pin(informer::<ClusterTrustBundle>(client, InformerOptions::default()));
-    let name = |bundle: &ClusterTrustBundle| bundle.metadata.name.clone().unwrap_or_default();
+async fn watch<K: Kind>(
+    client: Client,
+    options: InformerOptions,
+    state: std::sync::Weak<Mutex<State<K>>>,
+) {
+    let mut events = Box::pin(informer::<K>(client, options));
+    let key = |object: &K| {
+        let metadata = object.metadata();
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        (text(&metadata.namespace), text(&metadata.name))
+    };
     let mut initial = All::new();
     while let Some(event) = events.next().await {
         let Some(state) = state.upgrade() else { return };
         let mut state = state.lock();
         match event {
             Event::Init => initial.clear(),
-            Event::InitApply(bundle) => {
-                initial.insert(name(&bundle), Arc::new(bundle));
+            Event::InitApply(object) => {
+                initial.insert(key(&object), Arc::new(object));
             }
             Event::InitDone => {
                 let all = std::mem::take(&mut initial);
@@ -108,13 +125,13 @@ async fn watch(client: Client, state: std::sync::Weak<Mutex<State>>) {
                     state.notify();
                 }
             }
-            Event::Apply(bundle) => {
+            Event::Apply(object) => {
                 let all = state.all.get_or_insert_default();
-                all.insert(name(&bundle), Arc::new(bundle));
+                all.insert(key(&object), Arc::new(object));
                 state.notify();
             }
-            Event::Delete(bundle) => {
-                state.all.get_or_insert_default().remove(&name(&bundle));
+            Event::Delete(object) => {
+                state.all.get_or_insert_default().remove(&key(&object));
                 state.notify();
             }
         }
