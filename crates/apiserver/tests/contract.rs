@@ -61,6 +61,8 @@ mod lists;
 mod load;
 #[path = "contract/oidc.rs"]
 mod oidc;
+#[path = "contract/pod_certificates.rs"]
+mod pod_certificates;
 #[path = "contract/pod_security.rs"]
 mod pod_security;
 #[path = "contract/policies.rs"]
