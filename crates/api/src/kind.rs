@@ -222,7 +222,7 @@ macro_rules! kinds {
     ($( $ty:ty {
         $scope:ident $singular:literal
         $(short [$($short:literal),*];)? $(categories [$($category:literal),*];)?
-        $(subresources [$($subresource:literal),*];)? $(selectable [$($selectable:literal),*];)? $(stored $stored:literal;)? $(form $form:literal;)?
+        $(subresources [$($subresource:literal),*];)? $(selectable [$($selectable:literal),*];)? $(stored $stored:literal;)? $(form $form:literal;)? $(computed $computed:literal;)?
     } )*) => {
         $(
             impl Kind for $ty {
@@ -239,7 +239,7 @@ macro_rules! kinds {
                     selectable: kinds!(@texts $($($selectable),*)?),
                     stored: kinds!(@or $($stored)?; true),
                     form: kinds!(@or $($form)?; false),
-                    computed: false,
+                    computed: kinds!(@or $($computed)?; false),
                     custom: None,
                 };
 
@@ -306,6 +306,7 @@ kinds! {
     core::LimitRange { Namespaced "limitrange" short ["limits"]; }
     core::PodTemplate { Namespaced "podtemplate" }
     core::Binding { Namespaced "binding" stored false; }
+    core::ComponentStatus { Cluster "componentstatus" short ["cs"]; stored false; computed true; }
     apps::Deployment { Namespaced "deployment" short ["deploy"]; categories ["all"]; subresources ["status", "scale"]; }
     apps::ReplicaSet { Namespaced "replicaset" short ["rs"]; categories ["all"]; subresources ["status", "scale"];
         selectable ["status.replicas"]; }

@@ -41,7 +41,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use backend::{Asked, Identity};
+pub use backend::{Asked, CurrentIdentity, Identity};
 pub use documents::ResourceDocument;
 pub use forward::Forward;
 pub use identity::RequestHeaders;
@@ -83,14 +83,14 @@ fn aggregator() -> User {
 /// What requests share.
 pub struct Aggregator {
     /// What this server proves to others that it is.
-    identity: Option<Identity>,
+    identity: Option<CurrentIdentity>,
     snapshot: ArcSwap<Snapshot>,
     /// Of no two states of any server in this process the same.
     generation: AtomicU64,
 }
 
 impl Aggregator {
-    pub fn new(identity: Option<Identity>) -> Self {
+    pub fn new(identity: Option<CurrentIdentity>) -> Self {
         let aggregator =
             Self { identity, snapshot: ArcSwap::default(), generation: AtomicU64::default() };
         aggregator.changed();

@@ -11,6 +11,7 @@ pub mod bootstrap;
 mod claims;
 mod configuration;
 mod credentials;
+mod distributed;
 pub mod fetch;
 mod issuer;
 mod jwt;

@@ -20,6 +20,14 @@ pub struct Config {
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
 
+    /// Where the scheduler serves /healthz, for ComponentStatuses.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10259")]
+    pub scheduler_health_address: SocketAddr,
+
+    /// Where the controller manager serves /healthz, for ComponentStatuses.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10257")]
+    pub controller_manager_health_address: SocketAddr,
+
     /// Address at which pods reach the apiserver, for the `kubernetes` Service; default: the
     /// machine's own.
     #[arg(long)]
@@ -240,9 +248,12 @@ pub struct AuthorizationFlags {
     /// AuthorizationConfiguration: the authorizers in their order. Its changes are used without a restart.
     #[arg(long, value_name = "FILE")]
     pub authorization_config: Option<PathBuf>,
-    /// Authorizers in their order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny. Default: Node,RBAC.
+    /// Authorizers in their order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny. Default: Node,RBAC.
     #[arg(long, value_name = "MODE,MODE")]
     pub authorization_mode: Option<String>,
+    /// Policies of the mode ABAC, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_policy_file: Option<PathBuf>,
     /// Webhook that authorizes, in the format of kubeconfigs.
     #[arg(long, value_name = "FILE")]
     pub authorization_webhook_config_file: Option<PathBuf>,

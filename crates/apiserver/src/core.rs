@@ -24,6 +24,7 @@ use crate::inflight::Inflight;
 use crate::keys;
 use crate::kubelet::Kubelets;
 use crate::metrics::Metrics;
+use crate::component_statuses::Components;
 use crate::paths::StoreProbe;
 use crate::request::{Options, Target, Verb};
 use crate::resource_metrics::Sampler;
@@ -64,6 +65,7 @@ pub struct Core {
     /// `None`: requests are only counted.
     pub flow_control: Option<FlowControl>,
     pub probe: StoreProbe,
+    pub components: Components,
     /// Whether other apiservers may write to the store.
     pub shares_store: bool,
     /// For what outlives the call: watches.

@@ -12,6 +12,7 @@ mod certificate_signing_request;
 mod check;
 mod cluster_trust_bundle;
 pub mod columns;
+mod component_status;
 mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -78,6 +79,7 @@ use api::object::Object;
 use api::status::FieldError;
 use api::{Kind, KindRow};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ComponentStatus;
 
 use crate::user::User;
 
@@ -438,6 +440,9 @@ fn key(row: &KindRow) -> Key<'_> {
 
 /// The strategy of a kind that has objects.
 pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
+    if *row == *ComponentStatus::ROW {
+        return &component_status::Rules;
+    }
     if row.computed {
         return &resource_metrics::Rules;
     }

@@ -95,9 +95,13 @@ impl Client {
                 Ok((http::HeaderName::from_static(name), value))
             })
             .collect::<Result<_, Error>>()?;
-        let token = match &config.token {
-            None => credentials::Token::None,
-            Some(token) => credentials::Token::Fixed(credentials::bearer(token)?),
+        let token = match (&config.token, &config.token_file) {
+            (_, Some(file)) => {
+                let file = credentials::TokenFile::open(file.clone())?;
+                credentials::Token::Read(Arc::new(file))
+            }
+            (None, None) => credentials::Token::None,
+            (Some(token), None) => credentials::Token::Fixed(credentials::bearer(token)?),
         };
         Ok(Self {
             resources: resources(channel, Credentials { token, headers }),

@@ -21,10 +21,12 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIServiceSpec;
 use parking_lot::Mutex;
-use rustls::client::WantsClientCert;
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
+use rustls::client::{ResolvesClientCert, Resumption, WantsClientCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -44,19 +46,46 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Sender = SendRequest<Body>;
 
 /// What this server proves to extension servers that it is.
-pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-}
+#[derive(Debug)]
+pub struct Identity(Arc<CertifiedKey>);
+
+/// The identity as it is now.
+pub type CurrentIdentity = watch::Receiver<Arc<Identity>>;
 
 impl Identity {
     /// From PEM.
     ///
     /// # Errors
-    /// When they are no certificate and key.
+    /// When they are no certificate and key, or do not belong together.
     pub fn new(certificate_pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Self> {
         let chain = CertificateDer::pem_slice_iter(certificate_pem).collect::<Result<_, _>>()?;
-        Ok(Self { chain, key: PrivateKeyDer::from_pem_slice(key_pem)? })
+        let key = PrivateKeyDer::from_pem_slice(key_pem)?;
+        let provider = rustls::crypto::ring::default_provider();
+        let certified = CertifiedKey::from_der(chain, key, &provider)?;
+        certified.keys_match()?;
+        Ok(Self(Arc::new(certified)))
+    }
+}
+
+/// A renewed certificate is another one, whatever its key.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.cert == other.0.cert
+    }
+}
+
+/// Presents what the identity is at each handshake.
+#[derive(Debug)]
+struct Presenter(CurrentIdentity);
+
+impl ResolvesClientCert for Presenter {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let current = self.0.borrow().0.clone();
+        current.key.choose_scheme(schemes).is_some().then_some(current)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -107,9 +136,16 @@ pub struct Backend {
     /// Or why its authorities cannot be used.
     verified: Result<TlsConnector, String>,
     any: Result<TlsConnector, String>,
-    idle: Mutex<Vec<(Sender, Instant)>>,
+    identity: Option<CurrentIdentity>,
+    idle: Mutex<Vec<(Connection, Instant)>>,
     /// What it has said about its resources.
     pub documents: ArcSwap<Documents>,
+}
+
+/// A connection, and the identity that it was made with.
+struct Connection {
+    sender: Sender,
+    identity: Option<Arc<Identity>>,
 }
 
 impl fmt::Debug for Backend {
@@ -119,10 +155,9 @@ impl fmt::Debug for Backend {
 }
 
 impl Backend {
-    pub fn new(address: Address, identity: Option<&Identity>) -> Self {
+    pub fn new(address: Address, identity: Option<&CurrentIdentity>) -> Self {
         let connector = |builder: Result<Builder, String>| {
-            let config = with_identity(builder?, identity).map_err(|error| error.to_string())?;
-            Ok(TlsConnector::from(Arc::new(config)))
+            Ok(TlsConnector::from(Arc::new(with_identity(builder?, identity))))
         };
         let any = || unverified().map_err(|error| error.to_string());
         let verified = if address.insecure { any() } else { verifying(&address.ca_pem) };
@@ -130,6 +165,7 @@ impl Backend {
             verified: connector(verified),
             any: connector(any()),
             address,
+            identity: identity.cloned(),
             idle: Mutex::default(),
             documents: ArcSwap::default(),
         }
@@ -140,10 +176,21 @@ impl Backend {
         self.verified.as_ref().err().map(String::as_str)
     }
 
-    async fn connect(&self, core: &Core, trust: Trust) -> Result<Sender, Failure> {
+    fn current_identity(&self) -> Option<Arc<Identity>> {
+        self.identity.as_ref().map(|identity| identity.borrow().clone())
+    }
+
+    /// Whether a connection can carry another request.
+    fn is_good(&self, connection: &Connection) -> bool {
+        !connection.sender.is_closed() && connection.identity == self.current_identity()
+    }
+
+    async fn connect(&self, core: &Core, trust: Trust) -> Result<Connection, Failure> {
         let Address { namespace, name, port, .. } = &self.address;
         let connector = if trust == Trust::Any { &self.any } else { &self.verified };
         let connector = connector.clone()?;
+        // If it is replaced meanwhile, the connection carries one request only.
+        let identity = self.current_identity();
         let io: Box<dyn Io> = dial_service(core, namespace, name, *port).await?;
         let io = connector.connect(ServerName::try_from(self.address.host())?, io).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
@@ -153,24 +200,25 @@ impl Backend {
                 tracing::debug!(%error, "the connection to an extension server ended");
             }
         });
-        Ok(sender)
+        Ok(Connection { sender, identity })
     }
 
     /// A kept connection that is still good.
-    async fn kept(&self) -> Option<Sender> {
+    async fn kept(&self) -> Option<Connection> {
         loop {
-            let (mut sender, since) = self.idle.lock().pop()?;
-            if since.elapsed() < IDLE && !sender.is_closed() && sender.ready().await.is_ok() {
-                return Some(sender);
+            let (mut kept, since) = self.idle.lock().pop()?;
+            let good = since.elapsed() < IDLE && self.is_good(&kept);
+            if good && kept.sender.ready().await.is_ok() {
+                return Some(kept);
             }
         }
     }
 
-    fn keep(&self, sender: Sender) {
+    fn keep(&self, connection: Connection) {
         let mut idle = self.idle.lock();
-        idle.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
-        if idle.len() < IDLE_MAX && !sender.is_closed() {
-            idle.push((sender, clock::instant()));
+        idle.retain(|(kept, since)| since.elapsed() < IDLE && self.is_good(kept));
+        if idle.len() < IDLE_MAX && self.is_good(&connection) {
+            idle.push((connection, clock::instant()));
         }
     }
 
@@ -187,22 +235,22 @@ impl Backend {
         // What has a body cannot be sent again if the server has just closed the connection.
         let keeps = trust == Trust::Verified && request.body().is_end_stream();
         let mut request = request;
-        let (response, sender) = loop {
+        let (response, connection) = loop {
             let kept = if keeps { self.kept().await } else { None };
             let is_kept = kept.is_some();
-            let mut sender = match kept {
-                Some(sender) => sender,
+            let mut connection = match kept {
+                Some(connection) => connection,
                 None => self.connect(core, trust).await?,
             };
-            match sender.try_send_request(request).await {
-                Ok(response) => break (response, sender),
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => break (response, connection),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if is_kept => request = unsent,
                     _ => return Err(error.into_error().into()),
                 },
             }
         };
-        let back = keeps.then(|| (sender, self.clone()));
+        let back = keeps.then(|| (connection, self.clone()));
         let mut response = response.map(|body| Answer { body, back });
         response.body_mut().give_back();
         Ok(response)
@@ -281,7 +329,7 @@ impl Document {
 /// The body of an answer. At its end the connection is kept for the next request.
 pub struct Answer {
     body: Incoming,
-    back: Option<(Sender, Arc<Backend>)>,
+    back: Option<(Connection, Arc<Backend>)>,
 }
 
 impl Answer {
@@ -298,8 +346,8 @@ impl Answer {
     }
 
     fn end(&mut self) {
-        if let Some((sender, backend)) = self.back.take() {
-            backend.keep(sender);
+        if let Some((connection, backend)) = self.back.take() {
+            backend.keep(connection);
         }
     }
 }
@@ -332,16 +380,15 @@ impl http_body::Body for Answer {
 
 type Builder = ConfigBuilder<ClientConfig, WantsClientCert>;
 
-fn with_identity(
-    builder: Builder,
-    identity: Option<&Identity>,
-) -> Result<ClientConfig, rustls::Error> {
+fn with_identity(builder: Builder, identity: Option<&CurrentIdentity>) -> ClientConfig {
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(own) => builder.with_client_auth_cert(own.chain.clone(), own.key.clone_key())?,
+        Some(own) => builder.with_client_cert_resolver(Arc::new(Presenter(own.clone()))),
     };
+    // A session that is resumed is one of the identity that it began with.
+    config.resumption = Resumption::disabled();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    config
 }
 
 /// Settings that verify a server by these authorities, or by the machine's.

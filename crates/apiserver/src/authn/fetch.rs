@@ -46,7 +46,22 @@ pub struct Post<'a> {
 /// When the server cannot be reached, is not who it should be, answers anything but 200, too much or too
 /// late.
 pub async fn get(url: &str, tls: &Arc<ClientConfig>) -> Result<Bytes, String> {
-    let request = Request::get(url).header(ACCEPT, "application/json");
+    get_with(url, tls, None).await
+}
+
+/// As [`get`], with a bearer token.
+///
+/// # Errors
+/// As [`get`].
+pub async fn get_with(
+    url: &str,
+    tls: &Arc<ClientConfig>,
+    bearer: Option<&str>,
+) -> Result<Bytes, String> {
+    let mut request = Request::get(url).header(ACCEPT, "application/json");
+    if let Some(bearer) = bearer {
+        request = request.header(AUTHORIZATION, format!("Bearer {bearer}"));
+    }
     let answer = bounded(request, Bytes::new(), tls, TIMEOUT).await;
     let answer = answer.map_err(|error| format!("Get {url:?}: {error}"))?;
     match answer.status() {

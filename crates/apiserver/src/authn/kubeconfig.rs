@@ -2,13 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use crate::configuration::{Unusable, read};
 
@@ -28,7 +32,7 @@ struct File {
     #[serde(default)]
     clusters: Vec<Named<Cluster>>,
     #[serde(default)]
-    users: Vec<Named<Credentials>>,
+    users: Vec<Named<Login>>,
     #[serde(default)]
     contexts: Vec<Named<Context>>,
     #[serde(default)]
@@ -48,7 +52,7 @@ struct Cluster {
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-struct Credentials {
+struct Login {
     client_certificate: Option<PathBuf>,
     client_certificate_data: Option<String>,
     client_key: Option<PathBuf>,
@@ -66,12 +70,26 @@ struct Context {
     user: String,
 }
 
-/// A server and the credentials for it.
-#[derive(Clone)]
+/// How long what files say is used before they are looked at again.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// A server and the credentials for it, which follow their files.
 pub struct Connection {
+    /// `None`: the cluster that this process is a pod of.
+    path: Option<PathBuf>,
+    current: ArcSwap<Credentials>,
+    /// When the files are looked at again.
+    next: Mutex<Instant>,
+}
+
+/// How a server is reached now.
+#[derive(Clone)]
+pub struct Credentials {
     pub url: String,
     pub tls: Arc<ClientConfig>,
     pub bearer: Option<String>,
+    /// What these were made from.
+    source: Vec<u8>,
 }
 
 impl Connection {
@@ -80,6 +98,48 @@ impl Connection {
     /// # Errors
     /// When it is none, or the pod has no token.
     pub fn in_cluster() -> Result<Self, Unusable> {
+        Self::new(None)
+    }
+
+    /// What a file says.
+    ///
+    /// # Errors
+    /// When it names no server over TLS, or something in it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, Unusable> {
+        Self::new(Some(path.to_owned()))
+    }
+
+    fn new(path: Option<PathBuf>) -> Result<Self, Unusable> {
+        let current = ArcSwap::from_pointee(Credentials::read(path.as_deref())?);
+        Ok(Self { path, current, next: Mutex::new(clock::instant() + LIFE) })
+    }
+
+    /// How the server is reached now; as before, if the files cannot be used.
+    pub fn current(&self) -> Arc<Credentials> {
+        self.at(clock::instant())
+    }
+
+    fn at(&self, now: Instant) -> Arc<Credentials> {
+        let mut next = self.next.lock();
+        if now >= *next {
+            *next = now + LIFE;
+            match Credentials::read(self.path.as_deref()) {
+                // Connections are shared by those who have the same settings.
+                Ok(read) if read.source == self.current.load().source => {}
+                Ok(read) => self.current.store(Arc::new(read)),
+                Err(error) => tracing::warn!(%error, "the former settings of a webhook are kept"),
+            }
+        }
+        self.current.load_full()
+    }
+}
+
+impl Credentials {
+    fn read(path: Option<&Path>) -> Result<Self, Unusable> {
+        path.map_or_else(Self::in_cluster, Self::load)
+    }
+
+    fn in_cluster() -> Result<Self, Unusable> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (Some(host), Some(port)) =
             (variable("KUBERNETES_SERVICE_HOST"), variable("KUBERNETES_SERVICE_PORT"))
@@ -90,17 +150,16 @@ impl Connection {
             let path = Path::new(ACCOUNT).join(name);
             std::fs::read(&path).map_err(|error| Unusable(format!("{}: {error}", path.display())))
         };
-        let tls = tls(Some(part("ca.crt")?), None).map_err(|error| Unusable(error.to_string()))?;
+        let authority = part("ca.crt")?;
+        let tls = tls(Some(authority.clone()), None).map_err(|error| Unusable(error.to_string()))?;
         let token = String::from_utf8_lossy(&part("token")?).trim().to_owned();
+        let source = [authority.as_slice(), token.as_bytes()].concat();
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        Ok(Self { url: format!("https://{host}:{port}"), tls: Arc::new(tls), bearer: Some(token) })
+        let url = format!("https://{host}:{port}");
+        Ok(Self { url, tls: Arc::new(tls), bearer: Some(token), source })
     }
 
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// When it names no server over TLS, or something in it cannot be read.
-    pub fn load(path: &Path) -> Result<Self, Unusable> {
+    fn load(path: &Path) -> Result<Self, Unusable> {
         let problem = |why: &dyn std::fmt::Display| Unusable(format!("{}: {why}", path.display()));
         let text = read(path).map_err(|error| problem(&error))?;
         // A parser's own message shows the text around an error.
@@ -150,8 +209,14 @@ impl Connection {
                 ));
             }
         };
+        let parts = [authority.as_deref(), token.as_deref().map(str::as_bytes)];
+        let of_pair = identity.iter().flat_map(|(certificate, key)| [&**certificate, &**key]);
+        let mut source = text.clone().into_bytes();
+        for part in parts.into_iter().flatten().chain(of_pair) {
+            source.extend_from_slice(part);
+        }
         let tls = tls(authority, identity).map_err(|error| problem(&error))?;
-        Ok(Self { url: cluster.server, tls: Arc::new(tls), bearer: token })
+        Ok(Self { url: cluster.server, tls: Arc::new(tls), bearer: token, source })
     }
 }
 
@@ -201,7 +266,7 @@ mod tests {
             );
             std::fs::write(&path, text).unwrap();
             Connection::load(&path)
-                .map(|one| (one.url, one.bearer))
+                .map(|one| (one.current().url.clone(), one.current().bearer.clone()))
                 .map_err(|error| error.to_string())
         };
         let found = load("https://h/x", "", "c").unwrap();
@@ -215,5 +280,29 @@ mod tests {
         ] {
             assert!(load(server, more, current).is_err(), "{server}{more} {current}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_files_say_now_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, token) = (folder.path().join("webhook.yaml"), folder.path().join("token"));
+        let text = "clusters: [{name: a, cluster: {server: 'https://h'}}]\n\
+            users: [{name: u, user: {tokenFile: token}}]\n\
+            contexts: [{name: c, context: {cluster: a, user: u}}]\ncurrent-context: c\n";
+        std::fs::write(&path, text).unwrap();
+        std::fs::write(&token, "one").unwrap();
+        let connection = Connection::load(&path).unwrap();
+        let start = clock::instant();
+        let bearer = |now: Instant| connection.at(now).bearer.clone().unwrap();
+        let before = connection.at(start);
+        std::fs::write(&token, "two").unwrap();
+        assert_eq!(bearer(start), "one");
+        assert_eq!(bearer(start + LIFE * 2), "two");
+        std::fs::remove_file(&token).unwrap();
+        assert_eq!(bearer(start + LIFE * 4), "two");
+        std::fs::write(&token, "two").unwrap();
+        let after = connection.at(start + LIFE * 6);
+        assert!(!Arc::ptr_eq(&before, &after));
+        assert!(Arc::ptr_eq(&after, &connection.at(start + LIFE * 8)), "nothing has changed");
     }
 }

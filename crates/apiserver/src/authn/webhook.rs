@@ -96,10 +96,11 @@ impl TokenWebhook {
         let review = json!({"kind": "TokenReview", "apiVersion": version,
             "metadata": {"creationTimestamp": null},
             "spec": {"token": token, "audiences": audiences}});
+        let connection = self.connection.current();
         let post = Post {
-            url: &self.connection.url,
-            tls: &self.connection.tls,
-            bearer: self.connection.bearer.as_deref(),
+            url: &connection.url,
+            tls: &connection.tls,
+            bearer: connection.bearer.as_deref(),
             body: review.to_string().into(),
             timeout: TIMEOUT,
         };

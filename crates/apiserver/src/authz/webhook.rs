@@ -120,10 +120,11 @@ impl AuthorizationWebhook {
         let review = json!({"kind": "SubjectAccessReview", "apiVersion": version,
             "metadata": {"creationTimestamp": null}, "spec": spec,
             "status": {"allowed": false}});
+        let connection = self.connection.current();
         let post = Post {
-            url: &self.connection.url,
-            tls: &self.connection.tls,
-            bearer: self.connection.bearer.as_deref(),
+            url: &connection.url,
+            tls: &connection.tls,
+            bearer: connection.bearer.as_deref(),
             body: review.to_string().into(),
             timeout: self.timeout,
         };

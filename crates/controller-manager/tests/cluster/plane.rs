@@ -271,6 +271,7 @@ impl Authority {
                 server_name: None,
             },
             token: None,
+            token_file: None,
             namespace: "default".into(),
         })?)
     }

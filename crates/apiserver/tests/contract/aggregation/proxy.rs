@@ -186,3 +186,23 @@ async fn the_other_front_end_reads_paths_of_other_servers() {
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     set.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewed_front_proxy_certificate_is_presented() {
+    let set = Set::start().await;
+    let one = format!("{PATH}/namespaces/n/things/a");
+    assert_eq!(set.rest.get(&one).await.expect(200)["peer"], "front-proxy-client");
+    let folder = set.server.folder.path();
+    let write = |name: &str, content: &str| {
+        let new = folder.join("new");
+        std::fs::write(&new, content).unwrap();
+        std::fs::rename(&new, folder.join(name)).unwrap();
+    };
+    let (certificate, key) = set.server.proxy_identity("renewed");
+    write("proxy.crt", &certificate);
+    // Without its key it is not used.
+    assert_eq!(set.rest.get(&one).await.expect(200)["peer"], "front-proxy-client");
+    write("proxy.key", &key);
+    super::until(&set.rest, &one, |answer| answer["peer"] == "renewed").await;
+    set.server.stop().await;
+}
