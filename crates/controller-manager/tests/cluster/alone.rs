@@ -125,7 +125,7 @@ const CASES: &[Case] = &[
 const SIGNING: (&str, &str) = ("certificates.k8s.io/v1", "CertificateSigningRequest");
 
 /// Creates a request for a certificate, as the node's own user.
-async fn ask(
+pub(super) async fn ask(
     plane: &Plane,
     name: &str,
     node: &str,
