@@ -94,6 +94,9 @@ impl Authentication {
                 (parsed, mappings, String::new())
             }
         };
+        let first = parsed.jwt.first().filter(|_| path.is_none());
+        let authority = first.map(|one| one.issuer.certificate_authority.clone());
+        let authority = authority.unwrap_or_default();
         let set = Set::new(parsed, mappings, anonymous)?;
         let webhook = TokenWebhook::new(config)?;
         let itself = Arc::new(Self { set: ArcSwap::from_pointee(set), anonymous, own, webhook });
@@ -101,16 +104,27 @@ impl Authentication {
             let own = itself.clone();
             let shown = path.clone();
             tokio::spawn(follow(path, text, shutdown.clone(), async move |text| {
-                own.reload(&shown, text).await;
+                let text = text.map_err(|error| Unusable(error.to_string()));
+                let parsed = text.and_then(|text| configuration::parse(&text, &own.own));
+                own.adopt(&shown, parsed).await;
+            }));
+        } else if let Some(path) = config.oidc.oidc_ca_file.clone() {
+            let (own, config, shown) = (itself.clone(), config.clone(), path.clone());
+            tokio::spawn(follow(path, authority, shutdown.clone(), async move |_| {
+                own.adopt(&shown, configuration::of_flags(&config, &own.own)).await;
             }));
         }
         Ok(itself)
     }
 
-    async fn reload(&self, path: &Path, text: std::io::Result<String>) {
+    /// Uses another configuration once its issuers have answered.
+    async fn adopt(
+        &self,
+        path: &Path,
+        parsed: Result<(Configuration, Vec<Mapping>), Unusable>,
+    ) {
         let next = async {
-            let text = text.map_err(|error| Unusable(error.to_string()))?;
-            let (parsed, mappings) = configuration::parse(&text, &self.own)?;
+            let (parsed, mappings) = parsed?;
             let set = Set::new(parsed, mappings, self.anonymous)?;
             set.answered().await?;
             Ok::<_, Unusable>(set)
