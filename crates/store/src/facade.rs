@@ -17,7 +17,7 @@ use crate::{
 /// The store. Cheap to clone; clones share one connection.
 #[derive(Clone)]
 pub struct Store {
-    client: Arc<ArcSwap<Client>>,
+    pub(crate) client: Arc<ArcSwap<Client>>,
     pub(crate) leases: SharedLeases,
     /// The writer of an embedded store.
     pub(crate) pulse: Option<Pulse>,
