@@ -83,7 +83,12 @@ pub async fn answer(call: Call<'_>) -> Result<Response, ApiError> {
         let name = &call.target.name;
         let missing = || ApiError::new(500, "", format!("Component not found: {name}"));
         let version = items.into_iter().next().ok_or_else(missing)?;
-        return Ok(Response::Object(ObjectAnswer { code: 200, row, version, warnings: Vec::new() }));
+        return Ok(Response::Object(ObjectAnswer {
+            code: 200,
+            row,
+            version,
+            warnings: Vec::new(),
+        }));
     }
     let filter = read::filter(call)?;
     items.retain(|version| filter.matches(version));

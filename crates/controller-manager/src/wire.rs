@@ -94,20 +94,23 @@ impl Wiring {
         keys: impl Fn() -> Vec<Key> + Send + 'static,
     ) {
         let (stop, mut ready) = (self.stop.clone(), self.ready.subscribe());
-        self.loops.push(Box::pin(stop.run_until_cancelled_owned(async move {
-            if ready.wait_for(|ready| *ready).await.is_err() {
-                return;
-            }
-            loop {
-                for key in keys() {
-                    trigger.send(key).await;
+        self.loops.push(Box::pin(
+            stop.run_until_cancelled_owned(async move {
+                if ready.wait_for(|ready| *ready).await.is_err() {
+                    return;
                 }
-                if source.changed().await.is_err() {
-                    // Nobody will change it any more.
-                    std::future::pending::<()>().await;
+                loop {
+                    for key in keys() {
+                        trigger.send(key).await;
+                    }
+                    if source.changed().await.is_err() {
+                        // Nobody will change it any more.
+                        std::future::pending::<()>().await;
+                    }
                 }
-            }
-        }).map(|_| ())));
+            })
+            .map(|_| ()),
+        ));
     }
 
     /// The kinds that there are.

@@ -92,8 +92,7 @@ impl VolumeManager {
         clock: SharedClock,
     ) -> Self {
         let node_name = Arc::<str>::from(node_name);
-        let certificates =
-            PodCertificates::new(client, &node_name, recorder, Arc::clone(&clock));
+        let certificates = PodCertificates::new(client, &node_name, recorder, Arc::clone(&clock));
         Self {
             client: client.clone(),
             objects: objects.clone(),

@@ -135,10 +135,7 @@ pub async fn a_pod_has_a_certificate_that_is_renewed(fixture: &Fixture) -> anyho
     }
 }
 
-async fn certified(
-    fixture: &Fixture,
-    requests: &Api<PodCertificateRequest>,
-) -> anyhow::Result<()> {
+async fn certified(fixture: &Fixture, requests: &Api<PodCertificateRequest>) -> anyhow::Result<()> {
     for (name, key_type) in [("rsa", "RSA3072"), ("curve", "ECDSAP384")] {
         create(fixture, &pod(name, ISSUER, key_type)).await?;
     }
@@ -182,14 +179,18 @@ async fn certified(
     let events: Api<Event> = Api::namespaced(fixture.cluster.client(), &fixture.namespace);
     wait::eventually("the pod says why it does not start", async || {
         let all = events.list(&Default::default()).await?.items;
-        let of_pod = all.iter().filter(|one| one.involved_object.name.as_deref() == Some("refused"));
+        let of_pod =
+            all.iter().filter(|one| one.involved_object.name.as_deref() == Some("refused"));
         let texts: Vec<(String, String)> = of_pod
             .map(|one| (one.reason.clone(), one.message.clone()))
             .map(|(reason, message)| (reason.unwrap_or_default(), message.unwrap_or_default()))
             .collect();
         for (reason, part) in [
             ("Denied", "was denied, reason=\"UnsupportedKeyType\", message=\"by the test\""),
-            ("FailedMount", "PodCertificateRequest was permanently denied: reason=\"UnsupportedKeyType\""),
+            (
+                "FailedMount",
+                "PodCertificateRequest was permanently denied: reason=\"UnsupportedKeyType\"",
+            ),
         ] {
             let said = texts.iter().any(|one| one.0 == reason && one.1.contains(part));
             ensure!(said, "{reason}: {texts:?}");

@@ -129,12 +129,24 @@ mod tests {
             (json!({}), Ok("")),
             (json!({"groups": [], "_claim_names": names}), Ok("")),
             (json!({"_claim_names": {"other": "a"}, "_claim_sources": {}}), Ok("")),
-            (json!({"_claim_names": names, "_claim_sources": {"a": {"endpoint": "https://e"}}}), Ok("https://e")),
+            (
+                json!({"_claim_names": names, "_claim_sources": {"a": {"endpoint": "https://e"}}}),
+                Ok("https://e"),
+            ),
             (json!({"_claim_names": names, "_claim_sources": {"a": {"JWT": "x"}}}), Ok("")),
             (json!({"_claim_names": names}), Err("oidc: no claim sources")),
-            (json!({"_claim_names": [], "_claim_sources": {}}), Err("oidc: error parsing distributed claim names")),
-            (json!({"_claim_names": names, "_claim_sources": []}), Err("oidc: could not parse claim sources")),
-            (json!({"_claim_names": names, "_claim_sources": {}}), Err("id token _claim_names contained a source a missing in _claims_sources")),
+            (
+                json!({"_claim_names": [], "_claim_sources": {}}),
+                Err("oidc: error parsing distributed claim names"),
+            ),
+            (
+                json!({"_claim_names": names, "_claim_sources": []}),
+                Err("oidc: could not parse claim sources"),
+            ),
+            (
+                json!({"_claim_names": names, "_claim_sources": {}}),
+                Err("id token _claim_names contained a source a missing in _claims_sources"),
+            ),
         ] {
             let found = source(claims.as_object().unwrap(), "groups");
             match (found, expected) {

@@ -151,7 +151,8 @@ impl Credentials {
             std::fs::read(&path).map_err(|error| Unusable(format!("{}: {error}", path.display())))
         };
         let authority = part("ca.crt")?;
-        let tls = tls(Some(authority.clone()), None).map_err(|error| Unusable(error.to_string()))?;
+        let tls =
+            tls(Some(authority.clone()), None).map_err(|error| Unusable(error.to_string()))?;
         let token = String::from_utf8_lossy(&part("token")?).trim().to_owned();
         let source = [authority.as_slice(), token.as_bytes()].concat();
         let host = if host.contains(':') { format!("[{host}]") } else { host };

@@ -118,11 +118,7 @@ impl Authentication {
     }
 
     /// Uses another configuration once its issuers have answered.
-    async fn adopt(
-        &self,
-        path: &Path,
-        parsed: Result<(Configuration, Vec<Mapping>), Unusable>,
-    ) {
+    async fn adopt(&self, path: &Path, parsed: Result<(Configuration, Vec<Mapping>), Unusable>) {
         let next = async {
             let (parsed, mappings) = parsed?;
             let set = Set::new(parsed, mappings, self.anonymous)?;
@@ -274,8 +270,7 @@ impl Authenticator {
     }
 
     fn check(&self, claims: &Map<String, Value>, now: f64) -> Result<f64, String> {
-        check(claims, &self.audiences, now)
-            .map_err(|why| format!("oidc: verify token: {why}"))
+        check(claims, &self.audiences, now).map_err(|why| format!("oidc: verify token: {why}"))
     }
 }
 

@@ -212,7 +212,10 @@ mod tests {
     fn a_line_that_is_no_policy_is_named() {
         for (line, why) in [
             ("x", "line 2: x: no JSON object"),
-            (r#"{"apiVersion":"v9","kind":"Policy"}"#, "no kind \"Policy\" is registered for version \"v9\""),
+            (
+                r#"{"apiVersion":"v9","kind":"Policy"}"#,
+                "no kind \"Policy\" is registered for version \"v9\"",
+            ),
             (r#"{"user":1}"#, "invalid type"),
         ] {
             let error = load(&format!("\n{line}\n")).unwrap_err().to_string();

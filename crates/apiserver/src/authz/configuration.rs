@@ -8,8 +8,8 @@ use api::cel::{Environment, Expression};
 use api::status::FieldError;
 use serde::Deserialize;
 
-use super::chain::{Authorizer, Decision, Link};
 use super::abac::Policies;
+use super::chain::{Authorizer, Decision, Link};
 use super::webhook::AuthorizationWebhook;
 use crate::authn::Connection;
 use crate::config::AuthorizationFlags;

@@ -255,5 +255,8 @@ async fn policies_of_a_file_allow() {
     assert!(refusal.contains(why), "{refusal}");
     std::fs::write(&path, "nonsense").unwrap();
     let refusal = Server::refusal(&["--authorization-mode=ABAC", &file]).await;
-    assert!(refusal.contains("error reading policy file") && refusal.contains("line 1"), "{refusal}");
+    assert!(
+        refusal.contains("error reading policy file") && refusal.contains("line 1"),
+        "{refusal}"
+    );
 }

@@ -169,7 +169,8 @@ fn upstream() -> BTreeSet<String> {
     let reviews = REVIEWS.iter().map(|(group, resource, namespaced, kind)| {
         line(group, resource, "", *namespaced, kind, "create", "")
     });
-    let components = line("v1", "componentstatuses", "cs", false, "ComponentStatus", "get,list", "");
+    let components =
+        line("v1", "componentstatuses", "cs", false, "ComponentStatus", "get,list", "");
     all.chain(reviews).chain([components]).collect()
 }
 
@@ -252,18 +253,30 @@ async fn components_say_whether_they_are_healthy() {
     let all = "/api/v1/componentstatuses";
     let list = admin.get(all).await.expect(200);
     assert_eq!(list["kind"], "ComponentStatusList");
-    let found: Vec<_> = list["items"].as_array().unwrap().iter().map(|one| {
-        let condition = &one["conditions"][0];
-        assert_eq!(condition["type"], "Healthy");
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        (text(&one["metadata"]["name"]), text(&condition["status"]), text(&condition["message"]))
-    }).collect();
+    let found: Vec<_> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let condition = &one["conditions"][0];
+            assert_eq!(condition["type"], "Healthy");
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            (
+                text(&one["metadata"]["name"]),
+                text(&condition["status"]),
+                text(&condition["message"]),
+            )
+        })
+        .collect();
     let expected = [
         ("controller-manager", "False", "HTTP probe failed with statuscode: 500"),
         ("scheduler", "True", "ok"),
         ("etcd-0", "True", "ok"),
     ];
-    assert_eq!(found, expected.map(|(name, status, message)| (name.into(), status.into(), message.into())));
+    assert_eq!(
+        found,
+        expected.map(|(name, status, message)| (name.into(), status.into(), message.into()))
+    );
     // As kubectl asks for it.
     let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = admin.ask("GET", all, &accept, Vec::new()).await.expect(200);

@@ -98,14 +98,38 @@ async fn malformed_requests_are_refused() {
         ("podName", json!("A b"), "spec.podName: Invalid value: \"A b\": a lowercase RFC 1123"),
         ("nodeName", json!(""), "spec.nodeName: Invalid value: \"\""),
         ("podUID", json!(""), "spec.podUID: Invalid value: \"\": must not be empty"),
-        ("nodeUID", json!("u".repeat(129)), "spec.nodeUID: Too long: may not be more than 128 bytes"),
-        ("maxExpirationSeconds", json!(3_599), "spec.maxExpirationSeconds: Invalid value: 3599: must be in the range [3600, 7862400]"),
+        (
+            "nodeUID",
+            json!("u".repeat(129)),
+            "spec.nodeUID: Too long: may not be more than 128 bytes",
+        ),
+        (
+            "maxExpirationSeconds",
+            json!(3_599),
+            "spec.maxExpirationSeconds: Invalid value: 3599: must be in the range [3600, 7862400]",
+        ),
         ("maxExpirationSeconds", json!(7_862_401), "must be in the range [3600, 7862400]"),
-        ("unverifiedUserAnnotations", json!({"plain": "x"}), "spec.unverifiedUserAnnotations: Invalid value: \"plain\": must be a domain-prefixed key (such as \"acme.io/foo\")"),
-        ("unverifiedUserAnnotations", json!({"a.b/c": "x".repeat(1 << 18)}), "spec.unverifiedUserAnnotations: Too long: may not be more than 262144 bytes"),
+        (
+            "unverifiedUserAnnotations",
+            json!({"plain": "x"}),
+            "spec.unverifiedUserAnnotations: Invalid value: \"plain\": must be a domain-prefixed key (such as \"acme.io/foo\")",
+        ),
+        (
+            "unverifiedUserAnnotations",
+            json!({"a.b/c": "x".repeat(1 << 18)}),
+            "spec.unverifiedUserAnnotations: Too long: may not be more than 262144 bytes",
+        ),
         ("stubPKCS10Request", json!(""), "spec.stubPKCS10Request: Required value"),
-        ("stubPKCS10Request", json!("AQI="), "spec.stubPKCS10Request: Invalid value: []byte{0x1, 0x2}: must be a valid PKCS#10"),
-        ("stubPKCS10Request", json!(BASE64.encode([0; 10_241])), "spec.stubPKCS10Request: Too long: may not be more than 10240 bytes"),
+        (
+            "stubPKCS10Request",
+            json!("AQI="),
+            "spec.stubPKCS10Request: Invalid value: []byte{0x1, 0x2}: must be a valid PKCS#10",
+        ),
+        (
+            "stubPKCS10Request",
+            json!(BASE64.encode([0; 10_241])),
+            "spec.stubPKCS10Request: Too long: may not be more than 10240 bytes",
+        ),
     ] {
         let set = |spec: &mut Value| spec[field] = value.clone();
         refused(&set, message).await;
@@ -171,7 +195,12 @@ async fn signers_answer_once() {
     refused("denied", &json!({"conditions": [condition("Other")]}), "status.conditions[0].type: Unsupported value: \"Other\": supported values: \"Issued\", \"Denied\", \"Failed\"").await;
     let mut unsure = denial.clone();
     unsure["conditions"][0]["status"] = "Unknown".into();
-    refused("denied", &unsure, "status.conditions[0].status: Unsupported value: \"Unknown\": supported values: \"True\"").await;
+    refused(
+        "denied",
+        &unsure,
+        "status.conditions[0].status: Unsupported value: \"Unknown\": supported values: \"True\"",
+    )
+    .await;
     refused("denied", &json!({"notAfter": "2030-01-01T00:00:00Z"}), "status: Invalid value: status is immutable unless transitioning to \"Issued\", \"Denied\", or \"Failed\"").await;
     let mut more = denial.clone();
     more["certificateChain"] = authority.pem.clone().into();
@@ -179,7 +208,12 @@ async fn signers_answer_once() {
     let now = put(&signer, "denied", &denial).await.expect(200);
     assert!(now["status"]["conditions"][0]["lastTransitionTime"].is_string());
     let failed = json!({"conditions": [condition("Failed")]});
-    refused("denied", &failed, "status: Invalid value: immutable after PodCertificateRequest is issued, denied, or failed").await;
+    refused(
+        "denied",
+        &failed,
+        "status: Invalid value: immutable after PodCertificateRequest is issued, denied, or failed",
+    )
+    .await;
     // What is issued belongs to the key, and the times to the certificate.
     let request = admin.get(&format!("{REQUESTS}/issued")).await.expect(200);
     let good = authority.issue(&request, 60, |_| {});
@@ -205,20 +239,57 @@ async fn signers_answer_once() {
     let mut shortened = short.clone();
     shortened["notAfter"] = at(3_599);
     for (status, message) in [
-        (with("certificateChain", json!("")), "status.certificateChain: Invalid value: \"\": issued certificate chain must contain at least one certificate"),
-        (with("certificateChain", json!(api::pem::encode("KEY", &[1]))), "must consist entirely of CERTIFICATE PEM blocks"),
-        (with("certificateChain", json!(api::pem::encode("CERTIFICATE", &[1]))), "leaf certificate does not parse as valid X.509"),
-        (with("certificateChain", json!("x".repeat(102_401))), "status.certificateChain: Too long: may not be more than 102400 bytes"),
-        (with("certificateChain", json!(format!("{}{}", good["certificateChain"].as_str().unwrap(), api::pem::encode("CERTIFICATE", &[1])))), "intermediate certificate does not parse as valid X.509"),
+        (
+            with("certificateChain", json!("")),
+            "status.certificateChain: Invalid value: \"\": issued certificate chain must contain at least one certificate",
+        ),
+        (
+            with("certificateChain", json!(api::pem::encode("KEY", &[1]))),
+            "must consist entirely of CERTIFICATE PEM blocks",
+        ),
+        (
+            with("certificateChain", json!(api::pem::encode("CERTIFICATE", &[1]))),
+            "leaf certificate does not parse as valid X.509",
+        ),
+        (
+            with("certificateChain", json!("x".repeat(102_401))),
+            "status.certificateChain: Too long: may not be more than 102400 bytes",
+        ),
+        (
+            with(
+                "certificateChain",
+                json!(format!(
+                    "{}{}",
+                    good["certificateChain"].as_str().unwrap(),
+                    api::pem::encode("CERTIFICATE", &[1])
+                )),
+            ),
+            "intermediate certificate does not parse as valid X.509",
+        ),
         (other, "leaf certificate was not issued to the requested public key"),
         (named(".a.example"), "leaf certificate's DNSName should not start or end with '.'"),
         (named("a..example"), "\"a..example\": leaf certificate's DNSName should not contain '..'"),
-        (with("notBefore", Value::Null), "status.notBefore: Required value: must be present and consistent with the issued certificate"),
-        (with("beginRefreshAt", Value::Null), "status.beginRefreshAt: Required value: must be present and in the range [notbefore+10min, notafter-10min]"),
-        (with("notBefore", at(1)), "must be set to the NotBefore time encoded in the leaf certificate"),
-        (with("notAfter", at(1)), "must be set to the NotAfter time encoded in the leaf certificate"),
+        (
+            with("notBefore", Value::Null),
+            "status.notBefore: Required value: must be present and consistent with the issued certificate",
+        ),
+        (
+            with("beginRefreshAt", Value::Null),
+            "status.beginRefreshAt: Required value: must be present and in the range [notbefore+10min, notafter-10min]",
+        ),
+        (
+            with("notBefore", at(1)),
+            "must be set to the NotBefore time encoded in the leaf certificate",
+        ),
+        (
+            with("notAfter", at(1)),
+            "must be set to the NotAfter time encoded in the leaf certificate",
+        ),
         (late, "must be set to within 5 minutes of kube-apiserver's current time"),
-        (shortened, "status.certificateChain: Invalid value: 59m59s: leaf certificate lifetime must be >= 1 hour"),
+        (
+            shortened,
+            "status.certificateChain: Invalid value: 59m59s: leaf certificate lifetime must be >= 1 hour",
+        ),
         (with("beginRefreshAt", at(599)), "must be at least 10 minutes after status.notBefore"),
         (with("beginRefreshAt", at(6_601)), "must be at least 10 minutes before status.notAfter"),
     ] {
@@ -245,15 +316,20 @@ async fn a_kubelet_asks_for_its_own_pods_at_their_signers() {
     let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
     let mut uids = Vec::new();
     for name in ["n1", "n2"] {
-        let node = admin.post("/api/v1/nodes", &json!({"metadata": {"name": name}})).await.expect(201);
+        let node =
+            admin.post("/api/v1/nodes", &json!({"metadata": {"name": name}})).await.expect(201);
         uids.push(node["metadata"]["uid"].clone());
     }
     let base = "/api/v1/namespaces/default";
-    admin.post(&format!("{base}/serviceaccounts"), &json!({"metadata": {"name": "other"}})).await.expect(201);
+    admin
+        .post(&format!("{base}/serviceaccounts"), &json!({"metadata": {"name": "other"}}))
+        .await
+        .expect(201);
     let account = admin.get(&format!("{base}/serviceaccounts/default")).await.expect(200);
     let mut pods = Vec::new();
     for (name, node) in [("mine", "n1"), ("other", "n2"), ("bare", "n1")] {
-        let source = json!({"podCertificate": {"signerName": SIGNER, "keyType": "ED25519", "keyPath": "k"}});
+        let source =
+            json!({"podCertificate": {"signerName": SIGNER, "keyType": "ED25519", "keyPath": "k"}});
         let volumes = json!([{"name": "v", "projected": {"sources": [source]}}]);
         let volumes = if name == "bare" { json!([]) } else { volumes };
         let pod = json!({"metadata": {"name": name}, "spec": {"nodeName": node, "volumes": volumes,
@@ -274,15 +350,69 @@ async fn a_kubelet_asks_for_its_own_pods_at_their_signers() {
     kubelet.get(&format!("{base}/serviceaccounts/other")).await.expect(403);
     let [mine, other, bare] = [&pods[0], &pods[1], &pods[2]];
     for (pod, field, value, code, message) in [
-        (mine, "nodeName", json!("n2"), 403, "PodCertificateRequest.Spec.NodeName=\"n2\", which is not the requesting node \"n1\""),
-        (mine, "nodeUID", json!("x"), 500, "PodCertificateRequest for pod \"default/mine\" names node UID \"x\", inconsistent with the running node"),
-        (mine, "podUID", json!("x"), 500, "PodCertificateRequest for pod \"default/mine\" contains pod UID (\"x\") which differs from running pod"),
-        (mine, "podName", json!("gone"), 500, "while retrieving pod \"default/gone\" named in the PodCertificateRequest: pods \"gone\" not found"),
-        (mine, "serviceAccountName", json!("other"), 403, "PodCertificateRequest for pod \"default/mine\" contains serviceAccountName (\"other\") that differs from running pod (\"default\")"),
-        (mine, "serviceAccountUID", json!("x"), 500, "names service account UID \"x\", which differs from the running service account"),
-        (mine, "signerName", json!("example.com/another"), 403, "signer name \"example.com/another\" not found in pod spec volume"),
-        (other, "nodeName", json!("n1"), 403, "pod \"default/other\" is not running on node \"n1\" named in the PodCertificateRequest"),
-        (bare, "signerName", json!(SIGNER), 403, "signer name \"example.com/pods\" not found in pod spec volume"),
+        (
+            mine,
+            "nodeName",
+            json!("n2"),
+            403,
+            "PodCertificateRequest.Spec.NodeName=\"n2\", which is not the requesting node \"n1\"",
+        ),
+        (
+            mine,
+            "nodeUID",
+            json!("x"),
+            500,
+            "PodCertificateRequest for pod \"default/mine\" names node UID \"x\", inconsistent with the running node",
+        ),
+        (
+            mine,
+            "podUID",
+            json!("x"),
+            500,
+            "PodCertificateRequest for pod \"default/mine\" contains pod UID (\"x\") which differs from running pod",
+        ),
+        (
+            mine,
+            "podName",
+            json!("gone"),
+            500,
+            "while retrieving pod \"default/gone\" named in the PodCertificateRequest: pods \"gone\" not found",
+        ),
+        (
+            mine,
+            "serviceAccountName",
+            json!("other"),
+            403,
+            "PodCertificateRequest for pod \"default/mine\" contains serviceAccountName (\"other\") that differs from running pod (\"default\")",
+        ),
+        (
+            mine,
+            "serviceAccountUID",
+            json!("x"),
+            500,
+            "names service account UID \"x\", which differs from the running service account",
+        ),
+        (
+            mine,
+            "signerName",
+            json!("example.com/another"),
+            403,
+            "signer name \"example.com/another\" not found in pod spec volume",
+        ),
+        (
+            other,
+            "nodeName",
+            json!("n1"),
+            403,
+            "pod \"default/other\" is not running on node \"n1\" named in the PodCertificateRequest",
+        ),
+        (
+            bare,
+            "signerName",
+            json!(SIGNER),
+            403,
+            "signer name \"example.com/pods\" not found in pod spec volume",
+        ),
     ] {
         let mut object = of(pod, "a");
         object["spec"][field] = value;
@@ -309,7 +439,10 @@ async fn a_kubelet_asks_for_its_own_pods_at_their_signers() {
     let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
     let rules = json!([{"apiGroups": ["certificates.k8s.io"], "resources": ["example.com:pods"],
         "resourceNames": ["default"], "verbs": ["request-serviceaccounts-podcertificate-signer"]}]);
-    admin.post(&format!("{rbac}/roles"), &json!({"metadata": {"name": "ask"}, "rules": rules})).await.expect(201);
+    admin
+        .post(&format!("{rbac}/roles"), &json!({"metadata": {"name": "ask"}, "rules": rules}))
+        .await
+        .expect(201);
     let binding = json!({"metadata": {"name": "ask"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "ask"},
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:node:n1"}]});
@@ -331,11 +464,31 @@ async fn sources_of_certificates_are_checked_with_their_pod() {
     let good = json!({"signerName": SIGNER, "keyType": "ECDSAP521", "credentialBundlePath": "all.pem",
         "keyPath": "key.pem", "maxExpirationSeconds": 3_600, "userAnnotations": {"a.b/c": "d"}});
     for (field, value, message) in [
-        ("signerName", json!("x"), "podCertificate.signerName: Invalid value: \"x\": must be a fully qualified domain"),
-        ("keyType", json!("RSA1024"), "podCertificate.keyType: Unsupported value: \"RSA1024\": supported values: \"RSA3072\", \"RSA4096\", \"ECDSAP256\", \"ECDSAP384\", \"ECDSAP521\", \"ED25519\""),
-        ("maxExpirationSeconds", json!(60), "podCertificate.maxExpirationSeconds: Invalid value: 60: if provided, must be in the range [3600, 7862400]"),
-        ("userAnnotations", json!({"c": "d"}), "podCertificate.userAnnotations: Invalid value: \"c\": must be a domain-prefixed key"),
-        ("keyPath", json!("../key"), "podCertificate.keyPath: Invalid value: \"../key\": must not contain '..'"),
+        (
+            "signerName",
+            json!("x"),
+            "podCertificate.signerName: Invalid value: \"x\": must be a fully qualified domain",
+        ),
+        (
+            "keyType",
+            json!("RSA1024"),
+            "podCertificate.keyType: Unsupported value: \"RSA1024\": supported values: \"RSA3072\", \"RSA4096\", \"ECDSAP256\", \"ECDSAP384\", \"ECDSAP521\", \"ED25519\"",
+        ),
+        (
+            "maxExpirationSeconds",
+            json!(60),
+            "podCertificate.maxExpirationSeconds: Invalid value: 60: if provided, must be in the range [3600, 7862400]",
+        ),
+        (
+            "userAnnotations",
+            json!({"c": "d"}),
+            "podCertificate.userAnnotations: Invalid value: \"c\": must be a domain-prefixed key",
+        ),
+        (
+            "keyPath",
+            json!("../key"),
+            "podCertificate.keyPath: Invalid value: \"../key\": must not contain '..'",
+        ),
         ("keyPath", json!("all.pem"), "Invalid value: \"all.pem\": conflicting duplicate paths"),
     ] {
         let mut source = good.clone();

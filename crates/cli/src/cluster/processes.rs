@@ -225,7 +225,11 @@ impl Builder<'_> {
     }
 
     fn controller_manager(&self) -> Process {
-        let mut process = self.own("controller-manager", None, (self.options.loopback(), CONTROLLER_MANAGER_HEALTH));
+        let mut process = self.own(
+            "controller-manager",
+            None,
+            (self.options.loopback(), CONTROLLER_MANAGER_HEALTH),
+        );
         self.connect(&mut process, "controller-manager");
         process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
         process.push("--node-cidr-mask-size", "24");

@@ -111,7 +111,10 @@ mod tests {
         let created = plan("A", &[]).create.unwrap();
         let name = created.metadata.name.as_deref().unwrap();
         assert_eq!(name, "kubernetes.io:kube-apiserver-serving:559aead08264d5795d390971");
-        assert_eq!(created.spec.signer_name.as_deref(), Some("kubernetes.io/kube-apiserver-serving"));
+        assert_eq!(
+            created.spec.signer_name.as_deref(),
+            Some("kubernetes.io/kube-apiserver-serving")
+        );
         let current = Arc::new(created);
         assert_eq!(plan("A", &[current.clone()]), Plan::default());
         // Another authority: first the new bundle, then the old one goes.

@@ -319,8 +319,12 @@ async fn prepare(plane: &Plane, controller: &str) -> anyhow::Result<()> {
             let spec = json!({"signerName": "example.com/pods", "podName": "p", "podUID": "1",
                 "serviceAccountName": "default", "serviceAccountUID": "2", "nodeName": "n1", "nodeUID": "3",
                 "stubPKCS10Request": ByteString(request.der().to_vec())});
-            create(plane, &[json!({"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
-                "metadata": {"name": "fresh"}, "spec": spec})]).await
+            create(
+                plane,
+                &[json!({"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
+                "metadata": {"name": "fresh"}, "spec": spec})],
+            )
+            .await
         }
         "certificatesigningrequest-approving-controller" => {
             ask(plane, "node", "new", &[]).await?;

@@ -37,7 +37,9 @@ fn migration(name: &str) -> Value {
 
 fn allowed(review: &Value) -> Reply {
     let response = json!({"uid": review["request"]["uid"], "allowed": true});
-    Reply::Json(json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}))
+    Reply::Json(
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}),
+    )
 }
 
 /// The versions in which the objects are stored.
@@ -51,7 +53,11 @@ async fn versions(plane: &Plane) -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
-async fn ended(plane: &Plane, name: &str, condition: &str) -> anyhow::Result<StorageVersionMigration> {
+async fn ended(
+    plane: &Plane,
+    name: &str,
+    condition: &str,
+) -> anyhow::Result<StorageVersionMigration> {
     let mut all = wait::until::<StorageVersionMigration>(
         &plane.client,
         Selection::namespace("").name(name),
@@ -89,7 +95,11 @@ async fn a_migration_that_is_killed_goes_on_and_rewrites_everything() -> anyhow:
     let definitions =
         Api::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>::all(&plane.client);
     definitions
-        .patch("things.example.com", client::PatchKind::Merge, &json!({"spec": definition("v2")["spec"]}))
+        .patch(
+            "things.example.com",
+            client::PatchKind::Merge,
+            &json!({"spec": definition("v2")["spec"]}),
+        )
         .await?;
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
@@ -115,7 +125,10 @@ async fn a_migration_that_is_killed_goes_on_and_rewrites_everything() -> anyhow:
     .await?;
     running.abort();
     let half = versions(&plane).await?;
-    ensure!(half.iter().filter(|version| *version == "example.com/v2").count() == KILLED_AT, "{half:?}");
+    ensure!(
+        half.iter().filter(|version| *version == "example.com/v2").count() == KILLED_AT,
+        "{half:?}"
+    );
     let migrations = Api::<StorageVersionMigration>::all(&plane.client);
     let now = migrations.get("all").await?;
     ensure!(state(&now, "Running").0 == "True" && state(&now, "Succeeded").0.is_empty(), "{now:?}");

@@ -65,10 +65,8 @@ impl<K: Kind> WatchedList<K> {
             return Ok(all);
         }
         // The watch has just begun: a plain list answers at once.
-        let options = ListOptions {
-            field_selector: self.field_selector.clone(),
-            ..ListOptions::default()
-        };
+        let options =
+            ListOptions { field_selector: self.field_selector.clone(), ..ListOptions::default() };
         let list = Api::<K>::all(&self.client).list(&options).await?;
         Ok(list.items.into_iter().map(Arc::new).collect())
     }

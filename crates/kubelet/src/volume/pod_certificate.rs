@@ -79,8 +79,7 @@ impl PodCertificates {
     ) -> Result<Bundle, VolumeError> {
         let find = |name: &str| {
             let is = |request: &PodCertificateRequest| {
-                request.metadata.name.as_deref() == Some(name)
-                    && request.spec.pod_uid == pod.uid()
+                request.metadata.name.as_deref() == Some(name) && request.spec.pod_uid == pod.uid()
             };
             requests.iter().map(|request| &**request).find(|request| is(request))
         };
@@ -133,13 +132,18 @@ impl PodCertificates {
     }
 
     /// Sends a request for a new key.
-    async fn ask(&self, pod: &Pod, source: &PodCertificateProjection) -> Result<Asked, VolumeError> {
+    async fn ask(
+        &self,
+        pod: &Pod,
+        source: &PodCertificateProjection,
+    ) -> Result<Asked, VolumeError> {
         let account = pod.spec_ref().service_account_name.as_deref().unwrap_or("default");
         let accounts: Api<ServiceAccount> = Api::namespaced(&self.client, pod.pod_namespace());
         let during = |what: &'static str| {
             move |source| VolumeError::CertificateRequest { what, source: Box::new(source) }
         };
-        let account = accounts.get(account).await.map_err(during("while fetching service account"))?;
+        let account =
+            accounts.get(account).await.map_err(during("while fetching service account"))?;
         let node = Api::<Node>::all(&self.client).get(&self.node_name).await;
         let node = node.map_err(during("while getting node object"))?;
         let key_type = source.key_type.clone();

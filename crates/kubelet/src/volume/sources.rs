@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Pod, PodCertificateProjection, ProjectedVolumeSource, SecretVolumeSource, Volume, VolumeProjection,
+    ConfigMapVolumeSource, Pod, PodCertificateProjection, ProjectedVolumeSource,
+    SecretVolumeSource, Volume, VolumeProjection,
 };
 
 use super::atomic::Payload;

@@ -43,9 +43,9 @@ pub fn issued(
         return Err(vec![FieldError::too_long(CHAIN, CHAIN_BYTES_MAX)]);
     }
     let mut blocks = pem::blocks(text.as_bytes());
-    let leaf = blocks.next().ok_or_else(|| {
-        invalid("issued certificate chain must contain at least one certificate")
-    })?;
+    let leaf = blocks
+        .next()
+        .ok_or_else(|| invalid("issued certificate chain must contain at least one certificate"))?;
     let all_certificates =
         "issued certificate chain must consist entirely of CERTIFICATE PEM blocks";
     if leaf.label != CERTIFICATE_LABEL {
@@ -80,12 +80,11 @@ fn certificate(der: &[u8]) -> Option<X509Certificate<'_>> {
 
 /// What is wrong with the names that the certificate is for.
 fn names(leaf: &X509Certificate<'_>) -> Errors {
-    let names = leaf.extensions().iter().filter_map(|extension| {
-        match extension.parsed_extension() {
+    let names =
+        leaf.extensions().iter().filter_map(|extension| match extension.parsed_extension() {
             ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
             _ => None,
-        }
-    });
+        });
     let mut errors = Errors::new();
     let mut refuse = |name: &str, wrong: bool, problem: &str| {
         if wrong {
@@ -122,9 +121,8 @@ fn is_mail_address(text: &str) -> bool {
         };
         !part.is_empty() && part.chars().all(allowed)
     };
-    text.split_once('@').is_some_and(|(local, domain)| {
-        local.split('.').all(atom) && domain.split('.').all(atom)
-    })
+    text.split_once('@')
+        .is_some_and(|(local, domain)| local.split('.').all(atom) && domain.split('.').all(atom))
 }
 
 /// The times of the status against those of the certificate, and both against the limits.

@@ -75,10 +75,9 @@ fn stub(spec: &PodCertificateRequestSpec, path: &Path) -> Option<FieldError> {
     };
     match pod::key(&parsed.public_key) {
         Key::Ed25519 | Key::Curve | Key::Rsa(3072 | 4096) => None,
-        Key::Rsa(bits) => about(
-            format!("\"{bits}-bit modulus\""),
-            "RSA keys must have modulus size 3072 or 4096",
-        ),
+        Key::Rsa(bits) => {
+            about(format!("\"{bits}-bit modulus\""), "RSA keys must have modulus size 3072 or 4096")
+        }
         Key::OtherCurve(curve) => about(
             format!("\"curve {curve}\""),
             "elliptic public keys must use curve P256, P384, or P521",
@@ -103,11 +102,7 @@ pub fn fixed_spec(new: &PodCertificateRequest, old: &PodCertificateRequest) -> E
 pub fn status(new: &PodCertificateRequest, old: &PodCertificateRequest, now: Timestamp) -> Errors {
     let (path, mut errors) = (Path::new("status"), Errors::new());
     known_conditions(new, &path.child("conditions"), &mut errors);
-    statuses::conditions(
-        &semantic_conditions(new),
-        &path.child("conditions"),
-        &mut errors,
-    );
+    statuses::conditions(&semantic_conditions(new), &path.child("conditions"), &mut errors);
     if !errors.is_empty() {
         return errors;
     }
@@ -162,4 +157,3 @@ fn known_conditions(request: &PodCertificateRequest, path: &Path, errors: &mut E
         }
     }
 }
-

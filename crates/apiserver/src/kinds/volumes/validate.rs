@@ -362,7 +362,8 @@ fn pod_certificate<'a>(
     let files = files.into_iter().map(|(field, file)| (check::text(file), path.child(field)));
     let files: Vec<_> = files.filter(|(file, _)| !file.is_empty()).collect();
     if files.is_empty() {
-        let problem = "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
+        let problem =
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath";
         errors.push(FieldError::required(path, problem));
     }
     for (file, path) in &files {

@@ -55,7 +55,9 @@ async fn groups_may_be_elsewhere() {
         found("skiff", -600, json!(["late"])),
         found("others", 600, json!(["foreign"])),
         key.token(&json!({"iss": issuer.url, "aud": "skiff", "exp": now() + 600})),
-        stranger.token(&json!({"iss": issuer.url, "aud": "skiff", "exp": now() + 600, "groups": ["forged"]})),
+        stranger.token(
+            &json!({"iss": issuer.url, "aud": "skiff", "exp": now() + 600, "groups": ["forged"]}),
+        ),
         "nonsense".to_owned(),
     ] {
         answer(&issuer, &key, claims);

@@ -2,11 +2,11 @@
 
 use api::certificates::pod::KEY_TYPES;
 use api::{der, pem};
+use p521::SecretKey;
 use p521::ecdsa::signature::Signer;
 use p521::ecdsa::{DerSignature, SigningKey};
 use p521::elliptic_curve::rand_core::OsRng;
 use p521::pkcs8::{EncodePrivateKey, EncodePublicKey};
-use p521::SecretKey;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rsa::RsaPrivateKey;
 
@@ -72,7 +72,8 @@ fn p521() -> Result<NewKey, KeyError> {
         public.as_bytes().to_vec(),
         der::element(ATTRIBUTES, &[]),
     ]);
-    let signer = SigningKey::from(p521::ecdsa::SigningKey::from_bytes(&secret.to_bytes()).map_err(made)?);
+    let signer =
+        SigningKey::from(p521::ecdsa::SigningKey::from_bytes(&secret.to_bytes()).map_err(made)?);
     let signature: DerSignature = Signer::<p521::ecdsa::Signature>::sign(&signer, &info).to_der();
     let request = der::sequence(&[
         info,

@@ -84,7 +84,8 @@ pub fn step<'a>(
     };
     let Some(asked) = asked else {
         let mut step = kept(certificate, None, now);
-        step.ask = matches!(&step.state, Some(State::Issued(issued, _)) if now >= issued.refresh_at);
+        step.ask =
+            matches!(&step.state, Some(State::Issued(issued, _)) if now >= issued.refresh_at);
         return step;
     };
     let Some(request) = find(&asked.name) else {

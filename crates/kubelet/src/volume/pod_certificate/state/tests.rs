@@ -40,9 +40,8 @@ fn request(name: &str, type_: &str, start: i64) -> PodCertificateRequest {
 
 /// The step from a state when these requests are there.
 fn after(state: Option<State>, requests: &[PodCertificateRequest], now: i64) -> Step {
-    let find = |name: &str| {
-        requests.iter().find(|request| request.metadata.name.as_deref() == Some(name))
-    };
+    let find =
+        |name: &str| requests.iter().find(|request| request.metadata.name.as_deref() == Some(name));
     step(state, find, at(now), 0.0)
 }
 
@@ -77,18 +76,19 @@ fn the_first_certificate_is_asked_for_and_waited_for() {
 #[test]
 fn refusals_are_final_and_said_once() {
     for (type_, denied, text) in [
-        ("Denied", true, "PodCertificateRequest ns/a was denied, reason=\"Because\", message=\"so\""),
+        (
+            "Denied",
+            true,
+            "PodCertificateRequest ns/a was denied, reason=\"Because\", message=\"so\"",
+        ),
         ("Failed", false, "PodCertificateRequest ns/a failed, reason=\"Because\", message=\"so\""),
     ] {
         let before = [State::Waiting(asked("a", 0)), State::Issued(issued(), Some(asked("a", 0)))];
         for state in before {
             let requests = [request("a", type_, 0)];
             let step = after(Some(state), &requests, 10);
-            let ended = State::Ended {
-                denied,
-                reason: "Because".to_owned(),
-                message: "so".to_owned(),
-            };
+            let ended =
+                State::Ended { denied, reason: "Because".to_owned(), message: "so".to_owned() };
             assert_eq!(step.state, Some(ended.clone()));
             assert_eq!(step.events, [(type_, text.to_owned())]);
             let again = after(Some(ended.clone()), &requests, 100_000);
