@@ -232,12 +232,13 @@ async fn signers_answer_once() {
             params.subject_alt_names = vec![rcgen::SanType::DnsName(name.try_into().unwrap())];
         })
     };
-    let at = |seconds: i64| {
-        let start: Timestamp = good["notBefore"].as_str().unwrap().parse().unwrap();
+    let after = |status: &Value, seconds: i64| {
+        let start: Timestamp = status["notBefore"].as_str().unwrap().parse().unwrap();
         json!((start + SignedDuration::from_secs(seconds)).to_string())
     };
+    let at = |seconds: i64| after(&good, seconds);
     let mut shortened = short.clone();
-    shortened["notAfter"] = at(3_599);
+    shortened["notAfter"] = after(&short, 3_599);
     for (status, message) in [
         (
             with("certificateChain", json!("")),

@@ -1,10 +1,9 @@
 //! New keys for pods, and the empty requests that are signed by them.
 
-use api::certificates::pod::KEY_TYPES;
 use api::{der, pem};
 use p521::SecretKey;
 use p521::ecdsa::signature::Signer;
-use p521::ecdsa::{DerSignature, SigningKey};
+use p521::ecdsa::{Signature, SigningKey};
 use p521::elliptic_curve::rand_core::OsRng;
 use p521::pkcs8::{EncodePrivateKey, EncodePublicKey};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -32,12 +31,11 @@ pub struct NewKey {
     pub request: Vec<u8>,
 }
 
-/// Makes a key of one of [`KEY_TYPES`]. Takes seconds for RSA.
+/// Makes a key of one of [`KEY_TYPES`](api::certificates::pod::KEY_TYPES). Takes seconds for RSA.
 ///
 /// # Errors
 /// For another type.
 pub fn generate(key_type: &str) -> Result<NewKey, KeyError> {
-    debug_assert!(KEY_TYPES.len() == 6, "each has an arm below");
     let key = match key_type {
         "RSA3072" => rsa(3072)?,
         "RSA4096" => rsa(4096)?,
@@ -72,9 +70,9 @@ fn p521() -> Result<NewKey, KeyError> {
         public.as_bytes().to_vec(),
         der::element(ATTRIBUTES, &[]),
     ]);
-    let signer =
-        SigningKey::from(p521::ecdsa::SigningKey::from_bytes(&secret.to_bytes()).map_err(made)?);
-    let signature: DerSignature = Signer::<p521::ecdsa::Signature>::sign(&signer, &info).to_der();
+    let signer = SigningKey::from_bytes(&secret.to_bytes()).map_err(made)?;
+    let signature: Signature = signer.sign(&info);
+    let signature = signature.to_der();
     let request = der::sequence(&[
         info,
         der::sequence(&[der::object_identifier(ECDSA_WITH_SHA512)]),
@@ -94,11 +92,13 @@ mod tests {
     fn every_type_of_key_signs_its_request() {
         for (key_type, expected) in [
             ("RSA3072", pod::Key::Rsa(3072)),
+            ("RSA4096", pod::Key::Rsa(4096)),
             ("ECDSAP256", pod::Key::Curve),
             ("ECDSAP384", pod::Key::Curve),
             ("ECDSAP521", pod::Key::Curve),
             ("ED25519", pod::Key::Ed25519),
         ] {
+            assert!(pod::KEY_TYPES.contains(&key_type));
             let made = generate(key_type).unwrap();
             let asked = certificates::parse_der(&made.request).unwrap();
             assert_eq!(pod::key(&asked.public_key), expected, "{key_type}");
