@@ -138,17 +138,12 @@ async fn ask(
         .header(http::header::HOST, address.to_string())
         .header(http::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
-    let answering = async {
-        let answer = sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
-        Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))
-    };
-    tokio::select! {
-        answer = answering => answer,
-        ended = connection => {
-            ended?;
-            Err("the connection was closed".into())
-        }
-    }
+    // The connection is driven beside the answer, which is whole although the other side
+    // closes as soon as it has sent it. It ends with the set.
+    let mut driver = tokio::task::JoinSet::new();
+    driver.spawn(connection);
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).trim().to_owned()))
 }
