@@ -23,7 +23,7 @@ fn stub(key: &KeyPair) -> Vec<u8> {
     params.serialize_request(key).unwrap().der().to_vec()
 }
 
-fn request(name: &str) -> Value {
+pub fn request(name: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"signerName": SIGNER,
         "podName": "p", "podUID": "1", "serviceAccountName": "default", "serviceAccountUID": "2",
         "nodeName": "n1", "nodeUID": "3", "stubPKCS10Request": BASE64.encode(stub(&KeyPair::generate().unwrap()))}})

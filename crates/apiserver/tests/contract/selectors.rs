@@ -197,6 +197,16 @@ fn samples() -> Vec<(&'static str, Value, Value, Fields)> {
             ],
         ),
         (
+            "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests",
+            crate::pod_certificates::request("x"),
+            Value::Null,
+            vec![
+                ("spec.signerName", "example.com/pods"),
+                ("spec.podName", "p"),
+                ("spec.nodeName", "n1"),
+            ],
+        ),
+        (
             "/api/v1/namespaces/default/replicationcontrollers",
             named(json!({"selector": {"a": "b"}, "template": template})),
             json!({"replicas": 4}),
