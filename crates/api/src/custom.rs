@@ -286,6 +286,10 @@ impl Object for CustomObject {
         &mut self.metadata
     }
 
+    fn json(&self) -> Value {
+        self.to_value()
+    }
+
     /// In the storage version, if nothing but its name differs.
     fn encode(&self) -> Vec<u8> {
         let text = |value: &dyn Fn(&mut Vec<u8>) -> serde_json::Result<()>, out: &mut Vec<u8>| {

@@ -206,7 +206,16 @@ pub struct DecodeError {
 
 /// A `k8s-openapi` type with its row and codec.
 pub trait Kind:
-    Resource + Metadata<Ty = ObjectMeta> + Clone + Debug + Default + PartialEq + Send + Sync + 'static
+    Resource
+    + Metadata<Ty = ObjectMeta>
+    + serde::Serialize
+    + Clone
+    + Debug
+    + Default
+    + PartialEq
+    + Send
+    + Sync
+    + 'static
 {
     const ROW: &'static KindRow;
 

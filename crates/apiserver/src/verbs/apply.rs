@@ -154,7 +154,7 @@ pub fn record(call: Call<'_>, new: &mut dyn Object) -> Result<(), ApiError> {
     }
     new.metadata_mut().managed_fields = None;
     let row = call.row();
-    let json: Value = serde_json::from_slice(&new.encode()).map_err(ApiError::internal)?;
+    let json = new.json();
     let schema = row.merge_schema();
     let has_status = row.has_subresource("status");
     let api_version = row.api_version();
