@@ -84,8 +84,7 @@ fn judge_spec(spec: &APIServiceSpec, at: &At<'_>) {
     let (group, version) = (check::text(&spec.group), check::text(&spec.version));
     let own = at.child("group");
     if group.is_empty() && version != "v1" {
-        let why = "only v1 may have an empty group and it better be legacy kube";
-        own.required(why);
+        own.required("only v1 may have an empty group and it better be legacy kube");
     }
     if !group.is_empty() {
         own.dns_subdomain(group);
@@ -96,8 +95,7 @@ fn judge_spec(spec: &APIServiceSpec, at: &At<'_>) {
         (spec.version_priority, VERSION_PRIORITY_MAX, "versionPriority"),
     ] {
         if value <= 0 || value > most {
-            let why = format!("must be positive and less than {most}");
-            at.child(name).invalid(value, why);
+            at.child(name).invalid(value, format!("must be positive and less than {most}"));
         }
     }
     let bundle = spec.ca_bundle.as_ref().map_or(0, |bundle| bundle.0.len());
@@ -110,8 +108,7 @@ fn judge_spec(spec: &APIServiceSpec, at: &At<'_>) {
             at.child("caBundle").invalid(value, why);
         }
         if insecure {
-            let why = "local APIServices may not have insecureSkipTLSVerify";
-            insecure_at.invalid(true, why);
+            insecure_at.invalid(true, "local APIServices may not have insecureSkipTLSVerify");
         }
         return;
     };
@@ -124,7 +121,6 @@ fn judge_spec(spec: &APIServiceSpec, at: &At<'_>) {
         own.child("port").invalid(port, why);
     }
     if insecure && bundle > 0 {
-        let why = "may not be true if caBundle is present";
-        insecure_at.invalid(true, why);
+        insecure_at.invalid(true, "may not be true if caBundle is present");
     }
 }

@@ -45,6 +45,17 @@ impl<'a> At<'a> {
         errors.into_inner()
     }
 
+    /// What `judge` warns about.
+    pub fn warnings(judge: impl FnOnce(&At<'_>)) -> Vec<String> {
+        let found = Self::object(judge).into_iter();
+        found.map(|found| format!("{}: {}", found.field, found.detail)).collect()
+    }
+
+    /// Notes a warning.
+    pub fn warn(&self, problem: impl fmt::Display) {
+        self.error(FieldError::forbidden(self.to_string(), problem.to_string()));
+    }
+
     /// Adds to `errors` what `judge` finds wrong with the field at `path`.
     pub fn below(path: &Path, errors: &mut Vec<FieldError>, judge: impl FnOnce(&At<'_>)) {
         let name = path.to_string();

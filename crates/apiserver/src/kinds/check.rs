@@ -59,12 +59,6 @@ impl At<'_> {
         self.texts(names::dns_subdomain(value), value);
     }
 
-    pub fn dns_subdomain_if_any(&self, value: &Option<String>) {
-        if !text(value).is_empty() {
-            self.dns_subdomain(text(value));
-        }
-    }
-
     pub fn qualified_name(&self, value: &str) {
         self.texts(names::qualified_name(value), value);
     }
@@ -298,14 +292,6 @@ pub fn is_zero(value: Option<&IntOrString>) -> bool {
     }
 }
 
-/// As an error prints it: a number or a quoted text.
-pub fn printed(value: &IntOrString) -> serde_json::Value {
-    match value {
-        IntOrString::Int(number) => (*number).into(),
-        IntOrString::String(text) => text.as_str().into(),
-    }
-}
-
 /// Refuses the second and later occurrence of a value.
 #[derive(Default)]
 pub struct Unique(BTreeSet<String>);
@@ -333,16 +319,14 @@ impl Unique {
     }
 }
 
+// As the checks of [`At`], for what lists its errors itself.
+
 pub fn invalid(problems: Vec<String>, value: &str, path: &Path, errors: &mut Errors) {
     At::below(path, errors, |at| at.texts(problems, value));
 }
 
 pub fn required(value: &str, path: &Path, errors: &mut Errors) {
     At::below(path, errors, |at| at.not_empty(value));
-}
-
-pub fn dns_label(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.dns_label(value));
 }
 
 pub fn dns_subdomain(value: &str, path: &Path, errors: &mut Errors) {
@@ -368,70 +352,4 @@ pub fn one_of_or_unset(
 
 pub fn label_selector(selector: Option<&LabelSelector>, path: &Path, errors: &mut Errors) {
     At::below(path, errors, |at| at.label_selector(selector));
-}
-
-pub fn invalid_whole(problem: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.invalid_whole(problem));
-}
-
-pub fn domain_prefixed_path(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.domain_prefixed_path(value));
-}
-
-pub fn not_negative(value: impl Into<i64>, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.not_negative(value));
-}
-
-pub fn in_range(value: i64, low: i64, high: i64, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.in_range(value, low, high));
-}
-
-pub fn port_number(value: i32, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.port_number(value));
-}
-
-pub fn port(value: &IntOrString, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.port(value));
-}
-
-pub fn ip(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.ip(value));
-}
-
-pub fn cidr(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.cidr(value));
-}
-
-pub fn labels(value: Option<&BTreeMap<String, String>>, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.labels(value));
-}
-
-pub fn annotations(value: Option<&BTreeMap<String, String>>, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.annotations(value));
-}
-
-pub fn number_or_percent(value: &IntOrString, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.number_or_percent(value));
-}
-
-pub fn not_more_than_all(value: &IntOrString, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.not_more_than_all(value));
-}
-
-pub fn local_descending_path(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.local_descending_path(value));
-}
-
-pub fn no_backsteps(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.no_backsteps(value));
-}
-
-pub fn local_non_reserved_path(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.local_non_reserved_path(value));
-}
-
-pub fn amount(text: &Text, path: &Path, errors: &mut Errors) -> Option<Quantity> {
-    let mut amount = None;
-    At::below(path, errors, |at| amount = at.amount(text));
-    amount
 }

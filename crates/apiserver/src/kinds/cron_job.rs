@@ -6,7 +6,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::at::At;
 use super::columns::{self, CONTAINERS, IMAGES, SELECTOR, boolean, integer, text};
-use super::path::Path;
 use super::pod_spec::{defaults, warnings};
 use super::table::{Rows, age, name, status_apart};
 use super::{check, fill, job, workload};
@@ -38,8 +37,8 @@ pub static RULES: Rows<CronJob> = Rows {
             );
         }
         if let Some(job) = &new.spec.job_template.spec {
-            let path = Path::new("spec.jobTemplate.spec.template");
-            all.extend(warnings::template_at(&job.template, &path));
+            let path = "spec.jobTemplate.spec.template";
+            all.extend(warnings::template_at(&job.template, path));
         }
         all
     },
@@ -102,15 +101,13 @@ fn validate_schedule(schedule: &str, at: &At<'_>) {
     }
     if let Some(interval) = schedule.strip_prefix("@every ") {
         if interval.parse::<jiff::SignedDuration>().is_err() {
-            let problem = format!("failed to parse duration {schedule}");
-            at.invalid(schedule, problem);
+            at.invalid(schedule, format!("failed to parse duration {schedule}"));
         }
         return;
     }
     let fields = schedule.split_whitespace().count();
     if !schedule.starts_with('@') && fields != 5 {
-        let problem = format!("expected exactly 5 fields, found {fields}: [{schedule}]");
-        at.invalid(schedule, problem);
+        at.invalid(schedule, format!("expected exactly 5 fields, found {fields}: [{schedule}]"));
     } else if let Err(error) = schedule.parse::<croner::Cron>() {
         at.invalid(schedule, error.to_string());
     }

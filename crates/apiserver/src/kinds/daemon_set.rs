@@ -157,6 +157,7 @@ fn validate_strategy(strategy: &DaemonSetUpdateStrategy, at: &At<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::Strategy;
     use crate::kinds::tests::context;
 
     fn set(image: &str, generation: Option<&str>) -> DaemonSet {
@@ -171,7 +172,7 @@ mod tests {
     fn the_generation_of_the_template_is_the_servers() {
         for (given, expected) in [(None, 1), (Some("0"), 1), (Some("7"), 7), (Some("x"), 1)] {
             let mut created = set("a", given);
-            Rules.prepare_create(&mut created, &context());
+            RULES.prepare_create(&mut created, &context());
             assert_eq!(template_generation(&created), Some(expected), "{given:?}");
         }
         for (old, new, expected) in [
@@ -183,11 +184,11 @@ mod tests {
             (set("a", None), set("b", None), Some(1)),
         ] {
             let mut updated = new.clone();
-            Rules.prepare_update(&mut updated, &old, &context());
+            RULES.prepare_update(&mut updated, &old, &context());
             assert_eq!(template_generation(&updated), expected, "{old:?} {new:?}");
         }
         let mut status = set("b", None);
-        Rules.prepare_status_update(&mut status, &set("a", Some("3")), &context());
+        RULES.prepare_status_update(&mut status, &set("a", Some("3")), &context());
         assert_eq!(template_generation(&status), Some(3));
     }
 }

@@ -15,11 +15,10 @@ use k8s_openapi::api::resource::v1::{
 use serde_json::Value;
 
 use super::at::At;
-use super::check;
 use super::columns::text;
 use super::storage::driver_name;
-use super::table::{self, Check, Fixed, Row, Rows, age, name, status_apart};
-use super::{pod_spec, semantic, status};
+use super::table::{self, Check, Fixed, Row, Rows, age, items, name, status_apart, text_at};
+use super::{check, pod_spec, semantic, status};
 
 pub use slices::RESOURCE_SLICES;
 
@@ -283,16 +282,13 @@ fn one_way_to_ask(request: &Value, at: &At<'_>) {
 fn allocation_mode(request: &Value, at: &At<'_>) {
     let count = request["count"].as_i64().unwrap_or_default();
     let own = at.child("count");
-    match request["allocationMode"].as_str().unwrap_or_default() {
+    match text_at(request, "allocationMode") {
         "All" if count != 0 => {
             own.invalid(count, "must not be specified when allocationMode is 'All'")
         }
         "ExactCount" if count <= 0 => own.invalid(count, "must be greater than zero"),
         "All" | "ExactCount" => {}
-        other => {
-            let supported = &["All", "ExactCount"];
-            at.child("allocationMode").not_supported(other, supported);
-        }
+        other => at.child("allocationMode").not_supported(other, &["All", "ExactCount"]),
     }
 }
 
@@ -309,16 +305,14 @@ fn parameters(parameters: &Value, at: &At<'_>) {
     let size = parameters.to_string().len();
     match parameters {
         Value::Null => at.required(""),
-        _ if size > PARAMETERS_MAX_BYTES => {
-            at.too_long(PARAMETERS_MAX_BYTES);
-        }
+        _ if size > PARAMETERS_MAX_BYTES => at.too_long(PARAMETERS_MAX_BYTES),
         Value::Object(_) => {}
         _ => at.invalid("<value omitted>", "must be a valid JSON object"),
     }
 }
 
 fn tolerated_value(toleration: &Value, at: &At<'_>) {
-    let value = toleration["value"].as_str().unwrap_or_default();
+    let value = text_at(toleration, "value");
     let at = at.child("value");
     match toleration["operator"].as_str() {
         Some("Exists") if !value.is_empty() => {
@@ -380,10 +374,10 @@ pub fn attribute_name(name: &str, at: &At<'_>) {
 
 /// The requests of a claim, and their alternatives as `request/alternative`.
 fn request_names(devices: &Value) -> BTreeSet<String> {
-    let text = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| text_at(value, "name").to_owned();
     let mut names = BTreeSet::new();
-    for request in devices["requests"].as_array().into_iter().flatten() {
-        for alternative in request["firstAvailable"].as_array().into_iter().flatten() {
+    for request in items(&devices["requests"]).iter() {
+        for alternative in items(&request["firstAvailable"]).iter() {
             names.insert(format!("{}/{}", text(request), text(alternative)));
         }
         names.insert(text(request));
@@ -404,9 +398,8 @@ fn request_reference(name: &str, known: &BTreeSet<String>, at: &At<'_>) {
 
 /// References to requests, each once.
 fn request_references(list: &Value, known: &BTreeSet<String>, at: &At<'_>) {
-    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.len() > ITEMS_MAX {
-        at.too_many(all.len(), ITEMS_MAX);
+    let all = items(list);
+    if !at.max_items(all.len(), ITEMS_MAX) {
         return;
     }
     let texts = || all.iter().map(|name| name.as_str().unwrap_or_default()).enumerate();
@@ -422,9 +415,8 @@ fn request_references(list: &Value, known: &BTreeSet<String>, at: &At<'_>) {
 fn constraints(devices: &Value, at: &At<'_>) {
     let known = request_names(devices);
     let at = at.child("constraints");
-    let all = devices["constraints"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.len() > ITEMS_MAX {
-        at.too_many(all.len(), ITEMS_MAX);
+    let all = items(&devices["constraints"]);
+    if !at.max_items(all.len(), ITEMS_MAX) {
         return;
     }
     for (index, constraint) in all.iter().enumerate() {
@@ -454,9 +446,8 @@ fn configurations(devices: &Value, at: &At<'_>) {
 
 fn validate_configurations(list: &Value, devices: &Value, max: usize, at: &At<'_>) {
     let known = request_names(devices);
-    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.len() > max {
-        at.too_many(all.len(), max);
+    let all = items(list);
+    if !at.max_items(all.len(), max) {
         return;
     }
     for (index, configuration) in all.iter().enumerate() {
@@ -470,21 +461,19 @@ fn validate_configurations(list: &Value, devices: &Value, max: usize, at: &At<'_
 fn validate_allocation(allocation: &Value, devices: &Value, at: &At<'_>) {
     let known = request_names(devices);
     let own = at.child("devices");
-    let results =
-        allocation["devices"]["results"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if results.len() > ITEMS_MAX {
-        own.child("results").too_many(results.len(), ITEMS_MAX);
+    let results = items(&allocation["devices"]["results"]);
+    if !own.child("results").max_items(results.len(), ITEMS_MAX) {
         return;
     }
     for (index, result) in results.iter().enumerate() {
         let at = own.item("results", index);
-        let request = result["request"].as_str().unwrap_or_default();
+        let request = text_at(result, "request");
         request_reference(request, &known, &at.child("request"));
         table::run(ALLOCATED, result, &at);
     }
     let config = &allocation["devices"]["config"];
-    for (index, configuration) in config.as_array().into_iter().flatten().enumerate() {
-        let source = configuration["source"].as_str().unwrap_or_default();
+    for (index, configuration) in items(config).iter().enumerate() {
+        let source = text_at(configuration, "source");
         let at = own.item("config", index);
         at.child("source").one_of(source, &["FromClaim", "FromClass"]);
     }
@@ -495,14 +484,13 @@ fn validate_allocation(allocation: &Value, devices: &Value, at: &At<'_>) {
 /// Only devices that are allocated have a status, each one.
 fn devices_of_allocation(claim: &Value, at: &At<'_>) {
     let id = |one: &Value| {
-        ["driver", "pool", "device", "shareID"]
-            .map(|field| one[field].as_str().unwrap_or_default().to_owned())
+        ["driver", "pool", "device", "shareID"].map(|field| text_at(one, field).to_owned())
     };
     let results = claim["status"]["allocation"]["devices"]["results"].as_array();
     let known: BTreeSet<_> = results.into_iter().flatten().map(id).collect();
     let at = at.child("status.devices");
     let mut seen = BTreeSet::new();
-    for (index, device) in claim["status"]["devices"].as_array().into_iter().flatten().enumerate() {
+    for (index, device) in items(&claim["status"]["devices"]).iter().enumerate() {
         let (id, at) = (id(device), at.index(index));
         let shown =
             id.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
@@ -530,7 +518,7 @@ fn template_metadata(metadata: &Value, at: &At<'_>) {
 
 /// Conditions have a type, once, a status, a reason and a time.
 pub fn conditions(list: &Value, at: &At<'_>) {
-    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let all = items(list);
     at.max_items(all.len(), CONDITIONS_MAX);
     status::conditions(list, at);
 }
@@ -538,7 +526,7 @@ pub fn conditions(list: &Value, at: &At<'_>) {
 /// Conditions of a device that has to be prepared: of success and of failure, or none.
 pub fn binding_conditions(device: &Value, at: &At<'_>) {
     let list = |field: &str| -> Vec<String> {
-        let items = device[field].as_array().into_iter().flatten();
+        let items = items(&device[field]).iter();
         items.filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let (good, bad) = ("bindingConditions", "bindingFailureConditions");

@@ -151,8 +151,7 @@ fn subject(subject: &Value, at: &At<'_>) {
     };
     match &subject[*field] {
         Value::Null => {
-            let why = format!("{field} is required when subject kind is '{kind}'");
-            at.child(field).required(why);
+            at.child(field).required(format!("{field} is required when subject kind is '{kind}'"));
         }
         own => table::run(rows, own, &at.child(field)),
     }

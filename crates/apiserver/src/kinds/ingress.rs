@@ -83,8 +83,7 @@ const BACKEND: &[Row] = &[("", Check::Relation(backend))];
 
 fn some_backend(spec: &Value, at: &At<'_>) {
     if spec["defaultBackend"].is_null() && is_empty(&spec["rules"]) {
-        let problem = "either `defaultBackend` or `rules` must be specified";
-        at.invalid(serde_json::json!([]), problem);
+        at.invalid(serde_json::json!([]), "either `defaultBackend` or `rules` must be specified");
     }
 }
 

@@ -105,8 +105,7 @@ fn validate_ratios(item: &LimitRangeItem, at: &At<'_>) {
         }
         let most = max.millis() as f64 / min.millis() as f64;
         if ratio.millis() as f64 / 1000.0 > most {
-            let problem = format!("ratio {} is greater than max/min = {most:.6}", text.0);
-            at.invalid(&text.0, problem);
+            at.invalid(&text.0, format!("ratio {} is greater than max/min = {most:.6}", text.0));
         }
     }
 }

@@ -4,7 +4,7 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use super::columns::{boolean, integer, text};
 use super::fill;
-use super::table::{Check, Fixed, Rows, age, name};
+use super::table::{Check, Fixed, Rows, age, name, text_at};
 
 /// Highest priority of a user-defined class.
 const MAX_VALUE: i32 = 1_000_000_000;
@@ -18,7 +18,7 @@ pub static RULES: Rows<PriorityClass> = Rows {
         (
             "",
             Check::Relation(|class, at| {
-                let name = class["metadata"]["name"].as_str().unwrap_or_default();
+                let name = text_at(class, "metadata.name");
                 let value = class["value"].as_i64().unwrap_or_default();
                 let system = SYSTEM.iter().any(|own| (own.0, i64::from(own.1)) == (name, value));
                 if name.starts_with("system-") && !system {

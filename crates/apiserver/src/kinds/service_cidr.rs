@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::at::At;
 use super::check;
 use super::columns::text;
-use super::table::{Check, Fixed, Rows, age, name, status_apart};
+use super::table::{Check, Fixed, Rows, age, items, name, status_apart};
 
 pub static SERVICE_CIDRS: Rows<ServiceCIDR> = Rows {
     checks: &[("spec.cidrs", Check::Relation(cidrs))],
@@ -70,7 +70,7 @@ fn parent(address: &Value) -> Value {
 
 /// One range of each family at most.
 fn cidrs(list: &Value, at: &At<'_>) {
-    let all: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let all: Vec<&str> = items(list).iter().filter_map(Value::as_str).collect();
     let nets: Vec<Option<IpNet>> = all.iter().map(|text| text.parse().ok()).collect();
     match nets.as_slice() {
         [] => return at.required("at least one CIDR required"),
@@ -81,8 +81,7 @@ fn cidrs(list: &Value, at: &At<'_>) {
             return at.invalid(list, problem);
         }
         _ => {
-            let problem = "may only hold up to 2 values";
-            return at.invalid(list, problem);
+            return at.invalid(list, "may only hold up to 2 values");
         }
     }
     for (index, (text, net)) in all.iter().zip(nets).enumerate() {
@@ -93,8 +92,7 @@ fn cidrs(list: &Value, at: &At<'_>) {
                 at.invalid(text, "must not have bits set beyond the prefix length")
             }
             Some(net) if net.to_string() != *text => {
-                let problem = format!("must be in canonical form (\"{net}\")");
-                at.invalid(text, problem);
+                at.invalid(text, format!("must be in canonical form (\"{net}\")"));
             }
             Some(_) => {}
         }

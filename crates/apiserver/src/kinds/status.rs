@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::check;
-use super::table::{self, Check, Row, value};
+use super::table::{self, Check, Row, items, text_at, value};
 
 /// As [`counts`]; in addition, those after `replicas` in the list may not exceed it, nor
 /// `available` exceed `ready`.
@@ -63,9 +63,9 @@ const CONDITION: &[Row] = &[
 /// Conditions, each type once.
 pub fn conditions(list: &Value, at: &At<'_>) {
     let mut unique = check::Unique::default();
-    for (index, condition) in list.as_array().into_iter().flatten().enumerate() {
+    for (index, condition) in items(list).iter().enumerate() {
         let at = at.index(index);
-        let ty = condition["type"].as_str().unwrap_or_default();
+        let ty = text_at(condition, "type");
         unique.add(ty, &at.child("type"));
         table::run(CONDITION, condition, &at);
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::columns::{self, boolean, integer, text};
-use super::table::{Check, Fixed, Row, Rows, age, name, status_apart};
+use super::table::{Check, Fixed, Row, Rows, age, items, name, status_apart, text_at};
 use super::{check, persistent_volume};
 
 const DRIVER_NAME_MAX: usize = 63;
@@ -79,8 +79,7 @@ pub static CSI_DRIVERS: Rows<CSIDriver> = Rows {
             match driver["spec"]["tokenRequests"].as_array() {
                 None => "<unset>".into(),
                 Some(requests) => {
-                    let audience =
-                        |one: &Value| one["audience"].as_str().unwrap_or_default().to_owned();
+                    let audience = |one: &Value| text_at(one, "audience").to_owned();
                     requests.iter().map(audience).collect::<Vec<_>>().join(",").into()
                 }
             }
@@ -229,9 +228,9 @@ fn attach_required(spec: &Value, at: &At<'_>) {
 fn token_requests(requests: &Value, at: &At<'_>) {
     const LEAST_SECONDS: i64 = 600;
     let mut audiences = BTreeSet::new();
-    for (index, request) in requests.as_array().into_iter().flatten().enumerate() {
+    for (index, request) in items(requests).iter().enumerate() {
         let at = at.index(index);
-        let audience = request["audience"].as_str().unwrap_or_default();
+        let audience = text_at(request, "audience");
         if !audiences.insert(audience) {
             at.child("audience").duplicate(audience);
             continue;
@@ -254,7 +253,7 @@ fn token_requests(requests: &Value, at: &At<'_>) {
 
 fn lifecycle_modes(modes: &Value, at: &At<'_>) {
     const MODES: &[&str] = &["Persistent", "Ephemeral"];
-    for mode in modes.as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for mode in items(modes).iter().filter_map(Value::as_str) {
         if !MODES.contains(&mode) {
             at.not_supported(mode, MODES);
         }
@@ -280,7 +279,7 @@ fn no_limit_scaling(flag: &Value, at: &At<'_>) {
 
 fn topology_keys(keys: &Value, at: &At<'_>) {
     let mut unique = check::Unique::default();
-    for key in keys.as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for key in items(keys).iter().filter_map(Value::as_str) {
         unique.add(key, at);
         at.qualified_name(key);
     }
@@ -288,8 +287,8 @@ fn topology_keys(keys: &Value, at: &At<'_>) {
 
 fn unique_names(drivers: &Value, at: &At<'_>) {
     let mut unique = check::Unique::default();
-    for (index, driver) in drivers.as_array().into_iter().flatten().enumerate() {
-        let name = driver["name"].as_str().unwrap_or_default();
+    for (index, driver) in items(drivers).iter().enumerate() {
+        let name = text_at(driver, "name");
         unique.add(name, &at.index(index).child("name"));
     }
 }

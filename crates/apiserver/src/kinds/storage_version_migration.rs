@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::columns::text;
-use super::table::{self, Check, Fixed, Rows, name, status_apart};
+use super::table::{self, Check, Fixed, Rows, name, status_apart, text_at};
 use super::{check, status};
 
 pub static STORAGE_VERSION_MIGRATIONS: Rows<StorageVersionMigration> = Rows {
@@ -41,7 +41,7 @@ pub static STORAGE_VERSION_MIGRATIONS: Rows<StorageVersionMigration> = Rows {
 
 fn resource(migration: &Value) -> Value {
     let resource = &migration["spec"]["resource"];
-    let of = |field: &str| resource[field].as_str().unwrap_or_default();
+    let of = |field: &str| text_at(resource, field);
     match of("group") {
         "" => of("resource").into(),
         group => format!("{}.{group}", of("resource")).into(),

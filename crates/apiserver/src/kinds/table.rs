@@ -119,9 +119,7 @@ pub enum Check {
     /// A number that is there lies between two, both included.
     Range(i64, i64),
     Amount,
-    /// A number or a percentage, if there is one.
-    NumberOrPercent,
-    /// As [`NumberOrPercent`](Self::NumberOrPercent), up to 100 %.
+    /// A number or a percentage of at most 100, if there is one.
     AtMostAll,
     Labels,
     LabelSelector,
@@ -450,11 +448,8 @@ pub fn apply(check: Check, value: &Value, at: &At<'_>) {
         Check::Range(low, high) => {
             value.as_i64().iter().for_each(|number| at.in_range(*number, low, high));
         }
-        Check::NumberOrPercent => {
-            parsed::<IntOrString>(value).iter().for_each(|value| at.number_or_percent(value));
-        }
         Check::AtMostAll => {
-            for value in parsed::<IntOrString>(value) {
+            if let Some(value) = parsed::<IntOrString>(value) {
                 at.number_or_percent(&value);
                 at.not_more_than_all(&value);
             }

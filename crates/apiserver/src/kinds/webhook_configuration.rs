@@ -150,8 +150,7 @@ fn validate_hook(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
     let allowed: &[&str] = if options.no_side_effects { &NO_SIDE_EFFECTS } else { &SIDE_EFFECTS };
     let side_effects = at.child("sideEffects");
     if hook.side_effects.is_empty() {
-        let detail = format!("must specify one of {}", allowed.join(", "));
-        side_effects.required(detail);
+        side_effects.required(format!("must specify one of {}", allowed.join(", ")));
     } else {
         side_effects.one_of(&hook.side_effects, allowed);
     }
@@ -201,8 +200,7 @@ fn full_name(name: &str, at: &At<'_>) {
     if !problems.is_empty() {
         at.invalid(name, problems.join(","));
     } else if name.split('.').count() < NAME_PARTS_MIN {
-        let detail = "should be a domain with at least three segments separated by dots";
-        at.invalid(name, detail);
+        at.invalid(name, "should be a domain with at least three segments separated by dots");
     }
 }
 
@@ -238,8 +236,7 @@ fn review_versions(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
         at.texts(names::dns_1035_label(version), version);
     }
     if options.recognized_version && !versions.iter().any(|version| is_known(version)) {
-        let detail = format!("must include at least one of {known}");
-        at.invalid(versions, detail);
+        at.invalid(versions, format!("must include at least one of {known}"));
     }
 }
 

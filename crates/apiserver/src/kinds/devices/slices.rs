@@ -14,7 +14,7 @@ use super::{TAINT, attribute_name, binding_conditions, node_selector, pool_name}
 use crate::kinds::at::At;
 use crate::kinds::columns::text;
 use crate::kinds::storage::driver_name;
-use crate::kinds::table::{self, Check, Fixed, Row, Rows, age, name};
+use crate::kinds::table::{self, Check, Fixed, Row, Rows, age, items, name};
 
 const DEVICES_MAX: usize = 128;
 /// When devices have taints, lists of values, or counters.
@@ -174,7 +174,7 @@ fn one_content(spec: &Value, at: &At<'_>) {
 
 fn devices(spec: &Value, at: &At<'_>) {
     let at = at.child("devices");
-    let all = spec["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let all = items(&spec["devices"]);
     let advanced = |device: &Value| {
         let lists = |attribute: &Value| {
             ["bools", "ints", "strings", "versions"].iter().any(|list| !attribute[*list].is_null())
@@ -303,7 +303,7 @@ fn capacities(device: &Value, at: &At<'_>) {
 /// What may be asked of a capacity: some amounts, or those of a range, in steps.
 fn request_policy(policy: &Value, all: Quantity, at: &At<'_>) {
     let amount = |value: &Value| value.as_str().and_then(|text| text.parse::<Quantity>().ok());
-    let values = policy["validValues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let values = items(&policy["validValues"]);
     let range = &policy["validRange"];
     let default = amount(&policy["default"]);
     match (values.is_empty(), range.is_null()) {
@@ -311,8 +311,7 @@ fn request_policy(policy: &Value, all: Quantity, at: &At<'_>) {
         (false, false) => at.forbidden("exactly one policy can be specified, cannot specify \"validValues\" and \"validRange\" at the same time"),
         (one, _) if default.is_none() => {
             let field = if one { "validRange" } else { "validValues" };
-            let problem = format!("required when {field} is defined");
-            at.child("default").required(problem);
+            at.child("default").required(format!("required when {field} is defined"));
         }
         (false, true) => {
             let at = at.child("validValues");

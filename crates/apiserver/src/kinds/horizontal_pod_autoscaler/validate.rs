@@ -15,8 +15,7 @@ const NEITHER: &str = "must set either a target raw value or a target utilizatio
 pub fn spec(object: &HorizontalPodAutoscaler, least: i32, at: &At<'_>) {
     let (spec, at) = (&object.spec, at.child("spec"));
     if let Some(min) = spec.min_replicas.filter(|min| *min < least) {
-        let problem = format!("must be greater than or equal to {least}");
-        at.child("minReplicas").invalid(min, problem);
+        at.child("minReplicas").invalid(min, format!("must be greater than or equal to {least}"));
     }
     let max = at.child("maxReplicas");
     if spec.max_replicas < 1 {

@@ -44,8 +44,7 @@ pub fn validate_indexed(spec: &JobSpec, at: &At<'_>) {
     }
     let at_most = |field: &str, value: Option<i32>, limit: i32, when: &str| {
         if let Some(value) = value.filter(|value| *value > limit) {
-            let problem = format!("must be less than or equal to {limit}{when}");
-            at.child(field).invalid(value, problem);
+            at.child(field).invalid(value, format!("must be less than or equal to {limit}{when}"));
         }
     };
     let indexed = " when completion mode is Indexed";
@@ -120,8 +119,7 @@ fn failure_rule(
         let at = patterns.index(index);
         at.child("type").qualified_name(&pattern.type_);
         let status = check::text(&pattern.status);
-        let known = &["False", "True", "Unknown"];
-        chosen(status, known, &at.child("status"));
+        chosen(status, &["False", "True", "Unknown"], &at.child("status"));
     }
     match (rule.on_exit_codes.is_some(), !conditions.is_empty()) {
         (true, true) => {
@@ -211,10 +209,7 @@ fn success_rule(rule: &SuccessPolicyRule, completions: i32, at: &At<'_>) {
         named = Some(0);
         match count_indexes(indexes, completions) {
             Ok(count) => named = Some(count),
-            Err(why) => {
-                let problem = format!("error parsing succeededIndexes: {why}");
-                at.invalid(indexes, problem);
-            }
+            Err(why) => at.invalid(indexes, format!("error parsing succeededIndexes: {why}")),
         }
     }
     let Some(count) = rule.succeeded_count else {
@@ -282,8 +277,7 @@ fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
 fn chosen(value: &str, known: &[&str], at: &At<'_>) {
     if value.is_empty() {
         let list: Vec<String> = known.iter().map(|value| format!("{value:?}")).collect();
-        let problem = format!("valid values: [{}]", list.join(" "));
-        at.required(problem);
+        at.required(format!("valid values: [{}]", list.join(" ")));
     } else if !known.contains(&value) {
         at.not_supported(value, known);
     }

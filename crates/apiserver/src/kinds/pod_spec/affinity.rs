@@ -10,8 +10,8 @@ use super::label_keys;
 use crate::kinds::at::At;
 use crate::kinds::check::Unique;
 
-const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+pub const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+pub const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
 pub fn validate(affinity: Option<&Affinity>, at: &At<'_>) {
     let Some(affinity) = affinity else { return };

@@ -116,8 +116,8 @@ mod tests {
         let mut pod = Pod::decode(object.to_string().as_bytes()).unwrap();
         let now = jiff::Timestamp::UNIX_EPOCH;
         let context = crate::kinds::Context { now, ..crate::kinds::tests::context() };
-        crate::kinds::pod::Rules.prepare_create(&mut pod, &context);
-        let errors = crate::kinds::pod::Rules.validate(&pod);
+        crate::kinds::pod::RULES.prepare_create(&mut pod, &context);
+        let errors = crate::kinds::pod::RULES.validate(&pod);
         if !errors.is_empty() {
             return Err(errors
                 .iter()

@@ -67,7 +67,9 @@ fn amounts(list: Option<&BTreeMap<String, Text>>, owner: Owner, at: &At<'_>) -> 
 
 /// As [`judge_quantity`], for what lists its errors itself.
 pub fn quantity(name: &str, text: &Text, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| drop(judge_quantity(name, text, at)));
+    At::below(path, errors, |at| {
+        judge_quantity(name, text, at);
+    });
 }
 
 /// A quantity of a resource: not negative, and an integer where the resource has no fractions.
