@@ -22,23 +22,7 @@ pub static RULES: Rows<APIService> = Rows {
             fill::missing(&mut service.port, DEFAULT_PORT);
         }
     },
-    judge: |service, at| {
-        let none = APIServiceSpec::default();
-        let spec = service.spec.as_ref().unwrap_or(&none);
-        let name = check::text(&service.metadata.name);
-        let wanted = format!("{}.{}", check::text(&spec.version), check::text(&spec.group));
-        if names::path_segment(name).is_empty() && name != wanted {
-            let why = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
-            at.child("metadata.name").invalid(name, why);
-        }
-        judge_spec(spec, &at.child("spec"));
-    },
-    status: &[(
-        "status.conditions",
-        Check::Each(&[("status", Check::SetOneOf(&["True", "False", "Unknown"]))]),
-    )],
     name: names::path_segment,
-    unconditional: false,
     parts: Parts {
         create: |service, context| {
             service.status = None;
@@ -56,6 +40,22 @@ pub static RULES: Rows<APIService> = Rows {
         },
         ..status_apart!()
     },
+    judge: |service, at| {
+        let none = APIServiceSpec::default();
+        let spec = service.spec.as_ref().unwrap_or(&none);
+        let name = check::text(&service.metadata.name);
+        let wanted = format!("{}.{}", check::text(&spec.version), check::text(&spec.group));
+        if names::path_segment(name).is_empty() && name != wanted {
+            let why = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+            at.child("metadata.name").invalid(name, why);
+        }
+        judge_spec(spec, &at.child("spec"));
+    },
+    status: &[(
+        "status.conditions",
+        Check::Each(&[("status", Check::SetOneOf(&["True", "False", "Unknown"]))]),
+    )],
+    unconditional: false,
     columns: &[
         name(),
         text("Service", "The reference to the service that hosts this API endpoint.").json(|own| {

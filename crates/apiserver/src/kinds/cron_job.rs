@@ -14,8 +14,6 @@ use super::{check, fill, job, workload};
 const MAX_NAME: usize = 52;
 
 pub static RULES: Rows<CronJob> = Rows {
-    parts: status_apart!(),
-    generation: |new, old| Some(new.spec != old.spec),
     default: |cron| {
         let spec = &mut cron.spec;
         fill::text(&mut spec.concurrency_policy, "Allow");
@@ -25,23 +23,7 @@ pub static RULES: Rows<CronJob> = Rows {
         spec.job_template.metadata.get_or_insert_default();
         defaults::template(&mut spec.job_template.spec.get_or_insert_default().template);
     },
-    warnings: |new, old| {
-        if old.is_some_and(|old| old.spec == new.spec) {
-            return Vec::new();
-        }
-        let mut all = workload::warnings(&new.metadata, None, old.is_none());
-        if new.spec.schedule.contains("TZ") {
-            all.push(
-                "spec.schedule: CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
-                    .to_owned(),
-            );
-        }
-        if let Some(job) = &new.spec.job_template.spec {
-            let path = "spec.jobTemplate.spec.template";
-            all.extend(warnings::template_at(&job.template, path));
-        }
-        all
-    },
+    parts: status_apart!(),
     judge: |cron, at| {
         let name = check::text(&cron.metadata.name);
         if name.len() > MAX_NAME {
@@ -63,6 +45,24 @@ pub static RULES: Rows<CronJob> = Rows {
             job::validate_spec(job, false, &at.child("jobTemplate.spec"));
             validate_selector(job, &at.child("jobTemplate.spec"));
         }
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        if old.is_some_and(|old| old.spec == new.spec) {
+            return Vec::new();
+        }
+        let mut all = workload::warnings(&new.metadata, None, old.is_none());
+        if new.spec.schedule.contains("TZ") {
+            all.push(
+                "spec.schedule: CRON_TZ or TZ used in spec.schedule is not officially supported, see https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
+                    .to_owned(),
+            );
+        }
+        if let Some(job) = &new.spec.job_template.spec {
+            let path = "spec.jobTemplate.spec.template";
+            all.extend(warnings::template_at(&job.template, path));
+        }
+        all
     },
     columns: &[
         name(),

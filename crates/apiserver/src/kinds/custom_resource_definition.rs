@@ -28,11 +28,6 @@ pub static RULES: Rows<CustomResourceDefinition> = Rows {
             *definition = complete;
         }
     },
-    create: |definition, at| at.errors(rules::validate(&value(definition), None)),
-    update: |new, old, at| at.errors(rules::validate(&value(new), Some(&value(old)))),
-    status_update: |new, _, at| at.errors(rules::validate_status(&value(new))),
-    generation: |new, old| Some(new.spec != old.spec),
-    unconditional: false,
     parts: Parts {
         create: |definition, _| {
             definition.status = None;
@@ -44,6 +39,11 @@ pub static RULES: Rows<CustomResourceDefinition> = Rows {
         },
         status: |new, old, _| new.spec.clone_from(&old.spec),
     },
+    create: |definition, at| at.errors(rules::validate(&value(definition), None)),
+    update: |new, old, at| at.errors(rules::validate(&value(new), Some(&value(old)))),
+    status_update: |new, _, at| at.errors(rules::validate_status(&value(new))),
+    generation: |new, old| Some(new.spec != old.spec),
+    unconditional: false,
     columns: &[name(), created_at()],
     ..Rows::NEW
 };

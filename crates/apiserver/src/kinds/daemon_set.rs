@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::at::At;
 use super::columns::{self, CONTAINERS, IMAGES, SELECTOR, integer, text};
 use super::pod_spec::{defaults, warnings};
-use super::table::{Parts, Rows, age, name, status_apart};
+use super::table::{Parts, Rows, age, name};
 use super::{check, fill, status, workload};
 
 /// How often the template has changed: a field of former versions of the API, which `apps/v1` shows
@@ -14,7 +14,6 @@ use super::{check, fill, status, workload};
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 pub static RULES: Rows<DaemonSet> = Rows {
-    generation: |new, old| Some(new.spec != old.spec),
     default: |set| {
         let spec = &mut set.spec;
         defaults::template(&mut spec.template);
@@ -26,40 +25,6 @@ pub static RULES: Rows<DaemonSet> = Rows {
             fill::missing(&mut rolling.max_surge, IntOrString::Int(0));
         }
         fill::missing(&mut spec.revision_history_limit, 10);
-    },
-    status_update: |new, old, at| {
-        let counts = [
-            "currentNumberScheduled",
-            "numberMisscheduled",
-            "desiredNumberScheduled",
-            "numberReady",
-            "updatedNumberScheduled",
-            "numberAvailable",
-            "numberUnavailable",
-        ];
-        status::counts(&new.status, &old.status, &counts, at);
-    },
-    warnings: |new, old| {
-        let same = old.is_some_and(|old| old.spec == new.spec);
-        let template = Some(&new.spec.template).filter(|_| !same);
-        template.map(warnings::template).unwrap_or_default()
-    },
-    judge: |set, at| {
-        let (spec, at) = (&set.spec, at.child("spec"));
-        workload::selector(&spec.selector, "daemonset", &at.child("selector"));
-        let own = at.child("template");
-        workload::template(&spec.template, &spec.selector, &own);
-        workload::runs_for_ever(&spec.template, "DaemonSet", &own);
-        at.none_negative(&[
-            ("minReadySeconds", spec.min_ready_seconds),
-            ("revisionHistoryLimit", spec.revision_history_limit),
-        ]);
-        if let Some(strategy) = &spec.update_strategy {
-            validate_strategy(strategy, &at.child("updateStrategy"));
-        }
-    },
-    update: |new, old, at| {
-        workload::immutable_selector(&new.spec.selector, &old.spec.selector, at);
     },
     parts: Parts {
         create: |set, _| {
@@ -81,7 +46,41 @@ pub static RULES: Rows<DaemonSet> = Rows {
             new.metadata.labels.clone_from(&old.metadata.labels);
             set_template_generation(new, template_generation(old));
         },
-        ..status_apart!()
+    },
+    judge: |set, at| {
+        let (spec, at) = (&set.spec, at.child("spec"));
+        workload::selector(&spec.selector, "daemonset", &at.child("selector"));
+        let own = at.child("template");
+        workload::template(&spec.template, &spec.selector, &own);
+        workload::runs_for_ever(&spec.template, "DaemonSet", &own);
+        at.none_negative(&[
+            ("minReadySeconds", spec.min_ready_seconds),
+            ("revisionHistoryLimit", spec.revision_history_limit),
+        ]);
+        if let Some(strategy) = &spec.update_strategy {
+            validate_strategy(strategy, &at.child("updateStrategy"));
+        }
+    },
+    update: |new, old, at| {
+        workload::immutable_selector(&new.spec.selector, &old.spec.selector, at);
+    },
+    status_update: |new, old, at| {
+        let counts = [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+        ];
+        status::counts(&new.status, &old.status, &counts, at);
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        let template = Some(&new.spec.template).filter(|_| !same);
+        template.map(warnings::template).unwrap_or_default()
     },
     columns: &[
         name(),

@@ -10,7 +10,6 @@ use super::table::{Rows, age, name, status_apart};
 use super::{check, fill, status, workload};
 
 pub static RULES: Rows<Deployment> = Rows {
-    parts: status_apart!(),
     default: |deployment| {
         let spec = &mut deployment.spec;
         defaults::template(&mut spec.template);
@@ -26,26 +25,7 @@ pub static RULES: Rows<Deployment> = Rows {
         fill::missing(&mut spec.revision_history_limit, 10);
         fill::missing(&mut spec.progress_deadline_seconds, 600);
     },
-    // Annotations count as well: the deployment controller copies them to its ReplicaSets.
-    generation: |new, old| {
-        Some(new.spec != old.spec || new.metadata.annotations != old.metadata.annotations)
-    },
-    status_update: |new, old, at| {
-        let counts = [
-            "unavailableReplicas",
-            "terminatingReplicas",
-            "replicas",
-            "updatedReplicas",
-            "readyReplicas",
-            "availableReplicas",
-        ];
-        status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
-    },
-    warnings: |new, old| {
-        let same = old.is_some_and(|old| old.spec == new.spec);
-        let template = Some(&new.spec.template).filter(|_| !same);
-        workload::warnings(&new.metadata, template, old.is_none())
-    },
+    parts: status_apart!(),
     judge: |deployment, at| {
         let (spec, at) = (&deployment.spec, at.child("spec"));
         at.none_negative(&[("replicas", spec.replicas)]);
@@ -70,6 +50,26 @@ pub static RULES: Rows<Deployment> = Rows {
     },
     update: |new, old, at| {
         workload::immutable_selector(&new.spec.selector, &old.spec.selector, at);
+    },
+    status_update: |new, old, at| {
+        let counts = [
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+        ];
+        status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
+    },
+    // Annotations count as well: the deployment controller copies them to its ReplicaSets.
+    generation: |new, old| {
+        Some(new.spec != old.spec || new.metadata.annotations != old.metadata.annotations)
+    },
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        let template = Some(&new.spec.template).filter(|_| !same);
+        workload::warnings(&new.metadata, template, old.is_none())
     },
     columns: &[
         name(),

@@ -50,9 +50,9 @@ pub static RESOURCE_CLAIMS: Rows<ResourceClaim> = Rows {
         let spec = claim.spec.get_or_insert_default();
         default_requests(spec.devices.iter_mut().flat_map(|all| all.requests.iter_mut().flatten()));
     },
+    parts: status_apart!(),
     checks: &[("spec.devices", Check::Inside(DEVICE_CLAIM))],
     fixed: &[("spec", Fixed::Immutable)],
-    parts: status_apart!(),
     status: &[
         ("status.reservedFor", Check::Set(RESERVED_MAX, "uid", CONSUMER)),
         (
@@ -113,6 +113,7 @@ pub static RESOURCE_CLAIM_TEMPLATES: Rows<ResourceClaimTemplate> = Rows {
 };
 
 pub static DEVICE_TAINT_RULES: Rows<DeviceTaintRule> = Rows {
+    parts: status_apart!(),
     checks: &[
         (
             "spec.deviceSelector",
@@ -124,7 +125,6 @@ pub static DEVICE_TAINT_RULES: Rows<DeviceTaintRule> = Rows {
         ),
         ("spec.taint", Check::Inside(TAINT)),
     ],
-    parts: status_apart!(),
     status: &[("status.conditions", Check::Relation(conditions))],
     generation: table::spec_changes,
     ..Rows::NEW

@@ -29,15 +29,6 @@ pub static RULES: Rows<EndpointSlice> = Rows {
             fill::text(&mut port.protocol, "TCP");
         }
     },
-    // Everything but the rest of the metadata is spec.
-    generation: |new, old| {
-        let same = new.endpoints == old.endpoints
-            && new.ports == old.ports
-            && new.address_type == old.address_type
-            && new.metadata.labels == old.metadata.labels
-            && new.metadata.annotations == old.metadata.annotations;
-        Some(!same)
-    },
     judge: |slice, at| {
         let address_type = slice.address_type.as_str();
         at.child("addressType").one_of(address_type, &["FQDN", "IPv4", "IPv6"]);
@@ -64,6 +55,15 @@ pub static RULES: Rows<EndpointSlice> = Rows {
         if new.address_type != old.address_type {
             at.child("addressType").invalid(&new.address_type, check::IMMUTABLE);
         }
+    },
+    // Everything but the rest of the metadata is spec.
+    generation: |new, old| {
+        let same = new.endpoints == old.endpoints
+            && new.ports == old.ports
+            && new.address_type == old.address_type
+            && new.metadata.labels == old.metadata.labels
+            && new.metadata.annotations == old.metadata.annotations;
+        Some(!same)
     },
     columns: &[
         name(),

@@ -9,7 +9,6 @@ use super::table::{Rows, age, name};
 use super::{check, fill};
 
 pub static RULES: Rows<Endpoints> = Rows {
-    create_on_update: true,
     default: |endpoints| {
         for subset in endpoints.subsets.iter_mut().flatten() {
             for port in subset.ports.iter_mut().flatten() {
@@ -50,6 +49,7 @@ pub static RULES: Rows<Endpoints> = Rows {
             }
         }
     },
+    create_on_update: true,
     columns: &[name(), text("Endpoints", "Addresses and ports.").of(list), age()],
     ..Rows::NEW
 };

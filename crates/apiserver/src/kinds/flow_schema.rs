@@ -29,7 +29,6 @@ pub static RULES: Rows<FlowSchema> = Rows {
         status: |new, old, _| new.spec.clone_from(&old.spec),
         ..status_apart!()
     },
-    generation: table::spec_changes,
     checks: &[
         ("", Check::Relation(precedence)),
         ("spec.distinguisherMethod", Check::Relation(method)),
@@ -49,6 +48,7 @@ pub static RULES: Rows<FlowSchema> = Rows {
         }
     },
     status: &[("status.conditions", Check::Relation(condition_types))],
+    generation: table::spec_changes,
     columns: &[
         name(),
         text("PriorityLevel", "The level that its requests go to.")

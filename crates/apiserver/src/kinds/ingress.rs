@@ -26,7 +26,6 @@ pub static RULES: Rows<Ingress> = Rows {
         },
         ..status_apart!()
     },
-    generation: |new, old| Some(new.spec != old.spec),
     checks: &[(
         "spec",
         Check::Inside(&[
@@ -56,6 +55,7 @@ pub static RULES: Rows<Ingress> = Rows {
             at.child("annotations").child(CLASS_ANNOTATION).invalid(old, problem);
         }
     },
+    generation: |new, old| Some(new.spec != old.spec),
     columns: &[
         name(),
         text("Class", "The ingress class.").or("spec.ingressClassName", columns::NONE),

@@ -18,7 +18,6 @@ pub static RULES: Rows<IngressClass> = Rows {
             fill::text(&mut parameters.scope, "Cluster");
         }
     },
-    generation: |new, old| Some(new.spec != old.spec),
     checks: &[
         ("spec.controller", Check::MaxBytes(MAX_CONTROLLER)),
         (
@@ -39,6 +38,7 @@ pub static RULES: Rows<IngressClass> = Rows {
         ),
     ],
     fixed: &[("spec.controller", Fixed::Immutable)],
+    generation: |new, old| Some(new.spec != old.spec),
     columns: &[
         name(),
         text("Controller", "Controller that handles the class.").at("spec.controller"),

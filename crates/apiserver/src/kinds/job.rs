@@ -26,8 +26,6 @@ const MAX_MANAGER: usize = 63;
 const PRESERVED: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
 pub static RULES: Rows<Job> = Rows {
-    generation: |new, old| Some(new.spec != old.spec),
-    dependents: Dependents::Orphaned { warning: Some(PRESERVED) },
     default: |job| {
         let spec = job.spec.get_or_insert_default();
         defaults::template(&mut spec.template);
@@ -53,9 +51,14 @@ pub static RULES: Rows<Job> = Rows {
             job.metadata.labels = labels;
         }
     },
-    warnings: |new, old| {
-        let same = old.is_some_and(|old| old.spec == new.spec);
-        workload::warnings(&new.metadata, template(new).filter(|_| !same), old.is_none())
+    parts: Parts {
+        // The selector is generated from the uid, unless the client manages it.
+        create: |job, _| {
+            generate_selector(job);
+            job.status = Some(Default::default());
+        },
+        status: |new, old, _| new.spec.clone_from(&old.spec),
+        ..status_apart!()
     },
     judge: |job, at| {
         if let Some(spec) = &job.spec {
@@ -73,15 +76,12 @@ pub static RULES: Rows<Job> = Rows {
             validate_immutable(new, spec, was, at);
         }
     },
-    parts: Parts {
-        // The selector is generated from the uid, unless the client manages it.
-        create: |job, _| {
-            generate_selector(job);
-            job.status = Some(Default::default());
-        },
-        status: |new, old, _| new.spec.clone_from(&old.spec),
-        ..status_apart!()
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        workload::warnings(&new.metadata, template(new).filter(|_| !same), old.is_none())
     },
+    dependents: Dependents::Orphaned { warning: Some(PRESERVED) },
     columns: &[
         name(),
         text("Status", "Status of the job.").of(|job| status_text(job).into()),

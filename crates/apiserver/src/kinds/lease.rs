@@ -13,8 +13,8 @@ pub static RULES: Rows<Lease> = Rows {
         }
         at.child("spec.leaseTransitions").not_negative(spec.lease_transitions.unwrap_or(0));
     },
-    create_on_update: true,
     unconditional: false,
+    create_on_update: true,
     columns: &[name(), text("Holder", "Who holds the lease.").at("spec.holderIdentity"), age()],
     ..Rows::NEW
 };

@@ -13,7 +13,6 @@ use super::pod_spec::resources::container_resource;
 use super::table::{Rows, created_at, name};
 
 pub static RULES: Rows<LimitRange> = Rows {
-    create_on_update: true,
     // For containers, the default limit is the maximum; the default request is the limit, or else
     // the minimum.
     default: |range| {
@@ -52,6 +51,7 @@ pub static RULES: Rows<LimitRange> = Rows {
             validate_storage(item, &at);
         }
     },
+    create_on_update: true,
     columns: &[name(), created_at()],
     ..Rows::NEW
 };

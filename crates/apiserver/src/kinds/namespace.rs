@@ -19,17 +19,6 @@ pub static RULES: Rows<Namespace> = Rows {
         fill::text(&mut namespace.status.get_or_insert_default().phase, "Active");
     },
     name: api::names::dns_label,
-    judge: |namespace, at| {
-        let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
-        for (index, finalizer) in finalizers.enumerate() {
-            let at = at.item("spec.finalizers", index);
-            at.qualified_name(finalizer);
-            if !finalizer.contains('/') && finalizer != FINALIZER {
-                let problem = "name is neither a standard finalizer name nor is it fully qualified";
-                at.invalid(finalizer, problem);
-            }
-        }
-    },
     parts: Parts {
         create: |namespace, _| {
             namespace.status = Some(NamespaceStatus {
@@ -54,6 +43,17 @@ pub static RULES: Rows<Namespace> = Rows {
                 new.spec.clone_from(&old.spec);
             }
         },
+    },
+    judge: |namespace, at| {
+        let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
+        for (index, finalizer) in finalizers.enumerate() {
+            let at = at.item("spec.finalizers", index);
+            at.qualified_name(finalizer);
+            if !finalizer.contains('/') && finalizer != FINALIZER {
+                let problem = "name is neither a standard finalizer name nor is it fully qualified";
+                at.invalid(finalizer, problem);
+            }
+        }
     },
     columns: &[name(), text("Status", "The status of the namespace.").at("status.phase"), age()],
     ..Rows::NEW

@@ -11,7 +11,6 @@ use super::table::{Check, Row, Rows, age, apply, items, name, parsed, text_at, v
 use super::{check, fill};
 
 pub static RULES: Rows<NetworkPolicy> = Rows {
-    generation: |new, old| Some(new.spec != old.spec),
     default: |policy| {
         let spec = policy.spec.get_or_insert_default();
         spec.pod_selector.get_or_insert_default();
@@ -36,6 +35,7 @@ pub static RULES: Rows<NetworkPolicy> = Rows {
         ("spec.egress", Check::Each(&[("ports", Check::Each(PORT)), ("to", Check::Each(PEER))])),
         ("spec.policyTypes", Check::Relation(types)),
     ],
+    generation: |new, old| Some(new.spec != old.spec),
     warnings: |new, old| {
         let before: Vec<_> = old.into_iter().flat_map(cidrs).map(|(_, cidr)| cidr).collect();
         let added = cidrs(new).into_iter().filter(|(_, cidr)| !before.contains(cidr));

@@ -26,6 +26,11 @@ pub static RULES: Rows<Node> = Rows {
             status.allocatable.clone_from(&status.capacity);
         }
     },
+    parts: Parts {
+        create: |_, _| {},
+        status: |new, old, _| new.spec.clone_from(&old.spec),
+        ..status_apart!()
+    },
     judge: |node, at| judge(node, at),
     update: |new, old, at| {
         let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
@@ -42,11 +47,6 @@ pub static RULES: Rows<Node> = Rows {
         }
     },
     status_update: |new, _, at| judge(new, at),
-    parts: Parts {
-        create: |_, _| {},
-        status: |new, old, _| new.spec.clone_from(&old.spec),
-        ..status_apart!()
-    },
     columns: &[
         name(),
         text("Status", "The status of the node.").json(status_text),

@@ -22,6 +22,28 @@ pub static RULES: Rows<PersistentVolume> = Rows {
         }
         fill::text(&mut volume.status.get_or_insert_default().phase, "Pending");
     },
+    parts: Parts {
+        create: |volume, context| {
+            volume.status = Some(PersistentVolumeStatus {
+                phase: Some("Pending".to_owned()),
+                last_phase_transition_time: Some(Time(context.now)),
+                ..PersistentVolumeStatus::default()
+            });
+        },
+        // The server sets the time of the last phase transition.
+        status: |new, old, context| {
+            new.spec.clone_from(&old.spec);
+            let was = old.status.as_ref();
+            let status = new.status.get_or_insert_default();
+            if status.phase.as_deref() != was.and_then(|status| status.phase.as_deref()) {
+                status.last_phase_transition_time = Some(Time(context.now));
+            } else if status.last_phase_transition_time.is_none() {
+                status.last_phase_transition_time =
+                    was.and_then(|status| status.last_phase_transition_time.clone());
+            }
+        },
+        ..status_apart!()
+    },
     checks: &[
         ("spec.accessModes", Check::Relation(access_modes)),
         ("spec.capacity", Check::Relation(capacity)),
@@ -48,28 +70,6 @@ pub static RULES: Rows<PersistentVolume> = Rows {
         if was.node_affinity.is_some() && spec.node_affinity != was.node_affinity {
             at.child("spec.nodeAffinity").invalid("", check::IMMUTABLE);
         }
-    },
-    parts: Parts {
-        create: |volume, context| {
-            volume.status = Some(PersistentVolumeStatus {
-                phase: Some("Pending".to_owned()),
-                last_phase_transition_time: Some(Time(context.now)),
-                ..PersistentVolumeStatus::default()
-            });
-        },
-        // The server sets the time of the last phase transition.
-        status: |new, old, context| {
-            new.spec.clone_from(&old.spec);
-            let was = old.status.as_ref();
-            let status = new.status.get_or_insert_default();
-            if status.phase.as_deref() != was.and_then(|status| status.phase.as_deref()) {
-                status.last_phase_transition_time = Some(Time(context.now));
-            } else if status.last_phase_transition_time.is_none() {
-                status.last_phase_transition_time =
-                    was.and_then(|status| status.last_phase_transition_time.clone());
-            }
-        },
-        ..status_apart!()
     },
     columns: &[
         name(),

@@ -36,17 +36,15 @@ pub static RULES: Rows<PersistentVolumeClaim> = Rows {
             });
         }
     },
-    warnings: |claim, _| {
-        let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
-        let storage = resources.and_then(|resources| resources.requests.as_ref()?.get("storage"));
-        let fraction = storage.map(Quantity::of).filter(|amount| !amount.is_whole());
-        let warning = |amount: Quantity| {
-            format!(
-                "spec.resources.requests[storage]: fractional byte value {:?} is invalid, must be an integer",
-                amount.to_string()
-            )
-        };
-        fraction.map(warning).into_iter().collect()
+    parts: Parts {
+        create: |claim, _| {
+            claim.status = Some(PersistentVolumeClaimStatus {
+                phase: Some("Pending".to_owned()),
+                ..PersistentVolumeClaimStatus::default()
+            });
+        },
+        status: |new, old, _| new.spec.clone_from(&old.spec),
+        ..status_apart!()
     },
     checks: &[("spec", Check::Inside(SPEC))],
     // Only the size of a bound claim may change. It may be reduced to give up an expansion, but not
@@ -81,20 +79,22 @@ pub static RULES: Rows<PersistentVolumeClaim> = Rows {
                 .forbidden("field can not be less than status.capacity");
         }
     },
-    parts: Parts {
-        create: |claim, _| {
-            claim.status = Some(PersistentVolumeClaimStatus {
-                phase: Some("Pending".to_owned()),
-                ..PersistentVolumeClaimStatus::default()
-            });
-        },
-        status: |new, old, _| new.spec.clone_from(&old.spec),
-        ..status_apart!()
-    },
     status: &[(
         "status.allocatedResourceStatuses",
         Check::Values(&[("", Check::RequiredOneOf(EXPANSION_STATES))]),
     )],
+    warnings: |claim, _| {
+        let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        let storage = resources.and_then(|resources| resources.requests.as_ref()?.get("storage"));
+        let fraction = storage.map(Quantity::of).filter(|amount| !amount.is_whole());
+        let warning = |amount: Quantity| {
+            format!(
+                "spec.resources.requests[storage]: fractional byte value {:?} is invalid, must be an integer",
+                amount.to_string()
+            )
+        };
+        fraction.map(warning).into_iter().collect()
+    },
     columns: &[
         name(),
         text("Status", "Phase of the claim.").json(phase),

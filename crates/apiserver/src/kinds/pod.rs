@@ -12,40 +12,6 @@ use super::table::{Parts, Rows};
 
 pub static RULES: Rows<Pod> = Rows {
     default,
-    generation: |new, old| Some(new.spec != old.spec),
-    // None for a pod that no kubelet has to stop: not bound, or terminated.
-    grace_seconds: |pod| {
-        if api::pod::node_name(pod).is_none() || api::pod::is_terminal(pod) {
-            return None;
-        }
-        let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-        Some(seconds.unwrap_or(0)).map(|seconds| if seconds < 0 { 1 } else { seconds })
-    },
-    // On creates only: users seldom update pods themselves.
-    warnings: |pod, old| {
-        let (None, Some(spec)) = (old, &pod.spec) else {
-            return Vec::new();
-        };
-        let name = warnings::name(&pod.metadata, "the Pod's hostname");
-        name.into_iter().chain(warnings::pod(spec, &pod.metadata)).collect()
-    },
-    judge: |pod, at| {
-        let Some(spec) = &pod.spec else { return };
-        validate::spec(spec, true, &at.child("spec"));
-        let gated = spec.scheduling_gates.iter().flatten().next().is_some();
-        if gated && api::pod::node_name(pod).is_some() {
-            at.child("spec.nodeName")
-                .forbidden("cannot be set until all schedulingGates have been cleared");
-        }
-    },
-    create: |pod, at| {
-        let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
-        if ephemeral.is_some_and(|all| !all.is_empty()) {
-            at.child("spec.ephemeralContainers").forbidden("cannot be set on create");
-        }
-    },
-    update: update::spec,
-    status_update: update::status,
     parts: Parts {
         // Admission adds volumes, tolerations and the service account, which get their defaults here.
         create: |pod, context| {
@@ -84,6 +50,40 @@ pub static RULES: Rows<Pod> = Rows {
                 status.observed_generation = was.and_then(|status| status.observed_generation);
             }
         },
+    },
+    judge: |pod, at| {
+        let Some(spec) = &pod.spec else { return };
+        validate::spec(spec, true, &at.child("spec"));
+        let gated = spec.scheduling_gates.iter().flatten().next().is_some();
+        if gated && api::pod::node_name(pod).is_some() {
+            at.child("spec.nodeName")
+                .forbidden("cannot be set until all schedulingGates have been cleared");
+        }
+    },
+    create: |pod, at| {
+        let ephemeral = pod.spec.as_ref().and_then(|spec| spec.ephemeral_containers.as_ref());
+        if ephemeral.is_some_and(|all| !all.is_empty()) {
+            at.child("spec.ephemeralContainers").forbidden("cannot be set on create");
+        }
+    },
+    update: update::spec,
+    status_update: update::status,
+    generation: |new, old| Some(new.spec != old.spec),
+    // On creates only: users seldom update pods themselves.
+    warnings: |pod, old| {
+        let (None, Some(spec)) = (old, &pod.spec) else {
+            return Vec::new();
+        };
+        let name = warnings::name(&pod.metadata, "the Pod's hostname");
+        name.into_iter().chain(warnings::pod(spec, &pod.metadata)).collect()
+    },
+    // None for a pod that no kubelet has to stop: not bound, or terminated.
+    grace_seconds: |pod| {
+        if api::pod::node_name(pod).is_none() || api::pod::is_terminal(pod) {
+            return None;
+        }
+        let seconds = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+        Some(seconds.unwrap_or(0)).map(|seconds| if seconds < 0 { 1 } else { seconds })
     },
     columns: columns::COLUMNS,
     ..Rows::NEW

@@ -11,7 +11,6 @@ pub static RULES: Rows<PodDisruptionBudget> = Rows {
         budget.spec.get_or_insert_default();
     },
     parts: status_apart!(),
-    generation: |new, old| Some(new.spec != old.spec),
     checks: &[
         (
             "spec",
@@ -33,6 +32,7 @@ pub static RULES: Rows<PodDisruptionBudget> = Rows {
         ("status.desiredHealthy", Check::NotNegative),
         ("status.expectedPods", Check::NotNegative),
     ],
+    generation: |new, old| Some(new.spec != old.spec),
     columns: &[
         name(),
         text("Min Available", "Pods that must stay available.")

@@ -10,12 +10,12 @@ pub static RULES: Rows<PodTemplate> = Rows {
     default: |object| {
         defaults::template(object.template.get_or_insert_default());
     },
-    generation: |new, old| Some(new.template != old.template),
     judge: |object, at| {
         if let Some(template) = &object.template {
             validate::template(template, &at.child("template"));
         }
     },
+    generation: |new, old| Some(new.template != old.template),
     columns: &[
         name(),
         text("Containers", "Names of each container in the template.")

@@ -40,7 +40,6 @@ pub static RULES: Rows<PriorityLevelConfiguration> = Rows {
         status: |new, old, _| new.spec.clone_from(&old.spec),
         ..status_apart!()
     },
-    generation: table::spec_changes,
     checks: &[("", Check::Relation(only_one_is_exempt)), ("spec", Check::Relation(spec))],
     judge: |level, at| {
         let name = check::text(&level.metadata.name);
@@ -58,6 +57,7 @@ pub static RULES: Rows<PriorityLevelConfiguration> = Rows {
         }
     },
     status: &[("status.conditions", Check::Relation(condition_types))],
+    generation: table::spec_changes,
     columns: &[
         name(),
         text("Type", "Whether the level limits its requests.").at("spec.type"),

@@ -8,22 +8,12 @@ use super::table::{Rows, age, name, status_apart};
 use super::{fill, status, workload};
 
 pub static RULES: Rows<ReplicaSet> = Rows {
-    parts: status_apart!(),
-    generation: |new, old| Some(new.spec != old.spec),
     default: |set| {
         let spec = &mut set.spec;
         fill::missing(&mut spec.replicas, 1);
         defaults::template(spec.template.get_or_insert_default());
     },
-    status_update: |new, old, at| {
-        let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-        status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
-    },
-    warnings: |new, old| {
-        let same = old.is_some_and(|old| old.spec == new.spec);
-        let template = new.spec.template.as_ref().filter(|_| !same);
-        workload::warnings(&new.metadata, template, old.is_none())
-    },
+    parts: status_apart!(),
     judge: |set, at| {
         let (spec, at) = (&set.spec, at.child("spec"));
         at.none_negative(&[
@@ -42,6 +32,16 @@ pub static RULES: Rows<ReplicaSet> = Rows {
     },
     update: |new, old, at| {
         workload::immutable_selector(&new.spec.selector, &old.spec.selector, at);
+    },
+    status_update: |new, old, at| {
+        let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        let template = new.spec.template.as_ref().filter(|_| !same);
+        workload::warnings(&new.metadata, template, old.is_none())
     },
     columns: &[
         name(),

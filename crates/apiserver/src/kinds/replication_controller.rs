@@ -9,9 +9,6 @@ use super::table::{Rows, age, name, status_apart};
 use super::{Dependents, fill, status, workload};
 
 pub static RULES: Rows<ReplicationController> = Rows {
-    parts: status_apart!(),
-    generation: |new, old| Some(new.spec != old.spec),
-    dependents: Dependents::Orphaned { warning: None },
     default: |controller| {
         let spec = controller.spec.get_or_insert_default();
         fill::missing(&mut spec.replicas, 1);
@@ -29,14 +26,7 @@ pub static RULES: Rows<ReplicationController> = Rows {
             }
         }
     },
-    status_update: |new, old, at| {
-        let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-        status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
-    },
-    warnings: |new, old| {
-        let same = old.is_some_and(|old| old.spec == new.spec);
-        workload::warnings(&new.metadata, template(new).filter(|_| !same), old.is_none())
-    },
+    parts: status_apart!(),
     judge: |controller, at| {
         let at = at.child("spec");
         let Some(spec) = &controller.spec else {
@@ -60,6 +50,16 @@ pub static RULES: Rows<ReplicationController> = Rows {
             }
         }
     },
+    status_update: |new, old, at| {
+        let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        workload::warnings(&new.metadata, template(new).filter(|_| !same), old.is_none())
+    },
+    dependents: Dependents::Orphaned { warning: None },
     columns: &[
         name(),
         integer("Desired", "Number of pods wanted.").number("spec.replicas"),

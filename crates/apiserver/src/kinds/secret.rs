@@ -22,6 +22,15 @@ pub static RULES: Rows<Secret> = Rows {
             secret.data.get_or_insert_default().insert(key, value);
         }
     },
+    parts: Parts {
+        // Leaving the type out does not remove it.
+        update: |new, old, _| {
+            if check::text(&new.type_).is_empty() {
+                new.type_.clone_from(&old.type_);
+            }
+        },
+        ..Rows::NEW.parts
+    },
     judge: |secret, at| {
         let mut size = 0;
         for (key, value) in secret.data.iter().flatten() {
@@ -39,15 +48,6 @@ pub static RULES: Rows<Secret> = Rows {
             immutable("immutable", new.immutable != Some(true), at);
             immutable("data", new.data != old.data, at);
         }
-    },
-    parts: Parts {
-        // Leaving the type out does not remove it.
-        update: |new, old, _| {
-            if check::text(&new.type_).is_empty() {
-                new.type_.clone_from(&old.type_);
-            }
-        },
-        ..Rows::NEW.parts
     },
     columns: &[
         name(),

@@ -19,7 +19,6 @@ pub use validate::non_special_ip;
 const AFFINITY_SECONDS: i32 = 10_800;
 
 pub static RULES: Rows<Service> = Rows {
-    create_on_update: true,
     default: |service| {
         let spec = service.spec.get_or_insert_default();
         fill::text(&mut spec.session_affinity, "None");
@@ -47,32 +46,6 @@ pub static RULES: Rows<Service> = Rows {
         }
     },
     name: api::names::dns_1035_label,
-    warnings: |service, _| {
-        let Some(spec) = &service.spec else {
-            return Vec::new();
-        };
-        let mut all = Vec::new();
-        if spec.cluster_ip.as_deref() == Some("None") {
-            if !spec.load_balancer_ip.as_deref().unwrap_or_default().is_empty() {
-                all.push("spec.loadBalancerIP is ignored when spec.clusterIP is \"None\"");
-            }
-            if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
-                all.push("spec.externalIPs is ignored when spec.clusterIP is \"None\"");
-            }
-            if spec.session_affinity.as_deref() == Some("ClientIP") {
-                all.push("spec.SessionAffinity is ignored for headless services");
-            }
-        }
-        all.into_iter().map(str::to_owned).collect()
-    },
-    judge: |service, at| {
-        service.spec.iter().for_each(|spec| validate::all(spec, &at.child("spec")));
-    },
-    update: |new, old, at| {
-        if let (Some(spec), Some(was)) = (&new.spec, &old.spec) {
-            validate::update(spec, was, &at.child("spec"));
-        }
-    },
     parts: Parts {
         create: |service, _| {
             // A status without a load balancer has an empty one.
@@ -96,6 +69,33 @@ pub static RULES: Rows<Service> = Rows {
         },
         status: |new, old, _| new.spec.clone_from(&old.spec),
     },
+    judge: |service, at| {
+        service.spec.iter().for_each(|spec| validate::all(spec, &at.child("spec")));
+    },
+    update: |new, old, at| {
+        if let (Some(spec), Some(was)) = (&new.spec, &old.spec) {
+            validate::update(spec, was, &at.child("spec"));
+        }
+    },
+    warnings: |service, _| {
+        let Some(spec) = &service.spec else {
+            return Vec::new();
+        };
+        let mut all = Vec::new();
+        if spec.cluster_ip.as_deref() == Some("None") {
+            if !spec.load_balancer_ip.as_deref().unwrap_or_default().is_empty() {
+                all.push("spec.loadBalancerIP is ignored when spec.clusterIP is \"None\"");
+            }
+            if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
+                all.push("spec.externalIPs is ignored when spec.clusterIP is \"None\"");
+            }
+            if spec.session_affinity.as_deref() == Some("ClientIP") {
+                all.push("spec.SessionAffinity is ignored for headless services");
+            }
+        }
+        all.into_iter().map(str::to_owned).collect()
+    },
+    create_on_update: true,
     columns: &[
         name(),
         text("Type", "How the service is exposed.").at("spec.type"),

@@ -14,6 +14,7 @@ use super::columns::text;
 use super::table::{Check, Fixed, Rows, age, items, name, status_apart};
 
 pub static SERVICE_CIDRS: Rows<ServiceCIDR> = Rows {
+    parts: status_apart!(),
     checks: &[("spec.cidrs", Check::Relation(cidrs))],
     // A second family may be added.
     update: |new, old, at| {
@@ -29,7 +30,6 @@ pub static SERVICE_CIDRS: Rows<ServiceCIDR> = Rows {
             at.index(index).invalid(new, check::IMMUTABLE);
         }
     },
-    parts: status_apart!(),
     columns: &[name(), text("CIDRs", "The ranges.").at("spec.cidrs"), age()],
     ..Rows::NEW
 };

@@ -9,8 +9,6 @@ use super::table::{Rows, age, name, status_apart};
 use super::{check, fill, persistent_volume_claim, semantic, status, workload};
 
 pub static RULES: Rows<StatefulSet> = Rows {
-    parts: status_apart!(),
-    generation: |new, old| Some(new.spec != old.spec),
     default: |set| {
         let spec = &mut set.spec;
         defaults::template(&mut spec.template);
@@ -34,21 +32,7 @@ pub static RULES: Rows<StatefulSet> = Rows {
             persistent_volume_claim::default(claim);
         }
     },
-    status_update: |new, old, at| {
-        let counts = [
-            "replicas",
-            "readyReplicas",
-            "currentReplicas",
-            "updatedReplicas",
-            "availableReplicas",
-        ];
-        status::replicas(&new.status, &old.status, &counts, "status.readyReplicas", at);
-    },
-    warnings: |new, old| {
-        let same = old.is_some_and(|old| old.spec == new.spec);
-        let template = Some(&new.spec.template).filter(|_| !same);
-        workload::warnings(&new.metadata, template, old.is_none())
-    },
+    parts: status_apart!(),
     judge: |set, at| {
         let (spec, at) = (&set.spec, at.child("spec"));
         validate_policies(spec, &at);
@@ -77,6 +61,22 @@ pub static RULES: Rows<StatefulSet> = Rows {
         if semantic::field(&kept, "spec") != semantic::field(old, "spec") {
             at.child("spec").forbidden("updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
         }
+    },
+    status_update: |new, old, at| {
+        let counts = [
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+        ];
+        status::replicas(&new.status, &old.status, &counts, "status.readyReplicas", at);
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        let template = Some(&new.spec.template).filter(|_| !same);
+        workload::warnings(&new.metadata, template, old.is_none())
     },
     columns: &[
         name(),

@@ -155,6 +155,7 @@ pub static CSI_STORAGE_CAPACITIES: Rows<CSIStorageCapacity> = Rows {
 };
 
 pub static VOLUME_ATTACHMENTS: Rows<VolumeAttachment> = Rows {
+    parts: status_apart!(),
     checks: &[
         ("spec.attacher", Check::RequiredText(driver_name)),
         ("spec.source", Check::Relation(attached_source)),
@@ -162,7 +163,6 @@ pub static VOLUME_ATTACHMENTS: Rows<VolumeAttachment> = Rows {
         ("spec.source.persistentVolumeName", Check::TextIfAny(names::dns_subdomain)),
     ],
     fixed: &[("spec", Fixed::Whole("spec"))],
-    parts: status_apart!(),
     status: &[
         ("status.attachmentMetadata", Check::Relation(small_texts)),
         ("status.attachError", Check::Inside(VOLUME_ERROR)),

@@ -10,13 +10,13 @@ use super::table::{self, Check, Fixed, Rows, name, status_apart, text_at};
 use super::{check, status};
 
 pub static STORAGE_VERSION_MIGRATIONS: Rows<StorageVersionMigration> = Rows {
+    parts: status_apart!(),
     checks: &[
         ("spec.resource.resource", Check::Required("resource is required to be set")),
         ("spec.resource.resource", Check::TextIfAny(names::dns_1035_label)),
         ("spec.resource.group", Check::TextIfAny(names::dns_subdomain)),
     ],
     fixed: &[("spec", Fixed::Immutable)],
-    parts: status_apart!(),
     status: &[
         ("status.resourceVersion", Check::TextIfAny(revision)),
         ("status.conditions", Check::Relation(status::conditions)),
