@@ -1,4 +1,5 @@
-//! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`.
+//! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`. Most are
+//! tables ([`table::Rows`]).
 //!
 //! The verbs are written once (`verbs/`) and call the strategy of the object's kind through
 //! [`AnyStrategy`]. Every built-in kind that has objects has a line in [`STRATEGIES`]. The order on a
