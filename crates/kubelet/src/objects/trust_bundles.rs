@@ -1,18 +1,16 @@
 //! The ClusterTrustBundles that the node's pods mount: one watch of all of them, kept for as long as
 //! a pod mounts any.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use client::{Api, Client, Event, InformerOptions, ListOptions, informer};
+use client::mirror::{self, Mirror};
+use client::{Api, Client, InformerOptions, ListOptions};
 use futures::StreamExt;
 use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use crate::pod::worker::handle::{SyncReason, WorkerHandle};
-
-type All = BTreeMap<String, Arc<ClusterTrustBundle>>;
 
 /// The watch, while there are pods that need it.
 pub(super) struct TrustBundles {
@@ -22,8 +20,7 @@ pub(super) struct TrustBundles {
 
 #[derive(Default)]
 struct State {
-    /// `None`: the watch has not synced yet.
-    all: Option<All>,
+    all: Mirror<Arc<ClusterTrustBundle>>,
     workers: Vec<Arc<WorkerHandle>>,
     task: Option<AbortHandle>,
 }
@@ -36,7 +33,7 @@ impl Drop for State {
 
 impl State {
     fn end(&mut self) {
-        self.all = None;
+        self.all = Mirror::default();
         if let Some(task) = self.task.take() {
             task.abort();
         }
@@ -60,7 +57,7 @@ impl TrustBundles {
         worker: &Arc<WorkerHandle>,
     ) -> Result<Vec<Arc<ClusterTrustBundle>>, client::Error> {
         if let Some(all) = self.register(worker) {
-            return Ok(all.into_values().collect());
+            return Ok(all);
         }
         // The watch has just begun: a plain list answers at once.
         let list =
@@ -68,7 +65,8 @@ impl TrustBundles {
         Ok(list.items.into_iter().map(Arc::new).collect())
     }
 
-    fn register(&self, worker: &Arc<WorkerHandle>) -> Option<All> {
+    /// Registers the pod's interest. `None`: the watch has not synced yet.
+    fn register(&self, worker: &Arc<WorkerHandle>) -> Option<Vec<Arc<ClusterTrustBundle>>> {
         let mut state = self.state.lock();
         if !state.workers.iter().any(|known| Arc::ptr_eq(known, worker)) {
             state.workers.push(Arc::clone(worker));
@@ -77,7 +75,7 @@ impl TrustBundles {
             let watching = watch(self.client.clone(), Arc::downgrade(&self.state));
             state.task = Some(tokio::spawn(watching).abort_handle());
         }
-        state.all.clone()
+        state.all.is_synced().then(|| state.all.objects().values().cloned().collect())
     }
 
     pub(super) fn release(&self, worker: &Arc<WorkerHandle>) {
@@ -90,33 +88,16 @@ impl TrustBundles {
 }
 
 async fn watch(client: Client, state: std::sync::Weak<Mutex<State>>) {
-    let mut events = Box::pin(informer::<ClusterTrustBundle>(client, InformerOptions::default()));
-    let name = |bundle: &ClusterTrustBundle| bundle.metadata.name.clone().unwrap_or_default();
-    let mut initial = All::new();
+    let reduce =
+        |bundle: ClusterTrustBundle| (mirror::name(&bundle.metadata), Some(Arc::new(bundle)));
+    let mut events = mirror::keyed(&client, InformerOptions::default(), reduce);
     while let Some(event) = events.next().await {
         let Some(state) = state.upgrade() else { return };
         let mut state = state.lock();
-        match event {
-            Event::Init => initial.clear(),
-            Event::InitApply(bundle) => {
-                initial.insert(name(&bundle), Arc::new(bundle));
-            }
-            Event::InitDone => {
-                let all = std::mem::take(&mut initial);
-                let changed = state.all.replace(all.clone()).is_some_and(|before| before != all);
-                if changed {
-                    state.notify();
-                }
-            }
-            Event::Apply(bundle) => {
-                let all = state.all.get_or_insert_default();
-                all.insert(name(&bundle), Arc::new(bundle));
-                state.notify();
-            }
-            Event::Delete(bundle) => {
-                state.all.get_or_insert_default().remove(&name(&bundle));
-                state.notify();
-            }
+        let was_synced = state.all.is_synced();
+        let changed = !state.all.take(event).is_empty();
+        if changed && was_synced {
+            state.notify();
         }
     }
 }
