@@ -218,39 +218,33 @@ impl<V: PartialEq, K: Ord + Clone, I: Ord> Mirror<V, K, I> {
     }
 
     fn put(&mut self, key: K, object: V) -> Option<Changed<K, V>> {
-        let mut after = Vec::new();
-        (self.index)(&object, &mut after);
-        // The key that is there already is shared with the indexes.
-        let (key, old) = match self.objects.entry(key) {
-            Entry::Vacant(entry) => {
-                let key = entry.key().clone();
-                entry.insert(object);
-                (key, None)
-            }
-            Entry::Occupied(mut entry) => {
-                let key = entry.key().clone();
-                let same = *entry.get() == object;
-                (key, Some((same, entry.insert(object))))
-            }
-        };
         if let Some(receiving) = &mut self.receiving {
             receiving.insert(key.clone());
         }
-        let mut before = Vec::new();
-        if let Some((_, old)) = &old {
-            (self.index)(old, &mut before);
-        }
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        // The key that is there already is shared with the indexes.
+        let change = match self.objects.entry(key) {
+            Entry::Occupied(entry) if *entry.get() == object => return None,
+            Entry::Occupied(mut entry) => {
+                (self.index)(&object, &mut after);
+                let old = entry.insert(object);
+                (self.index)(&old, &mut before);
+                Changed::Modified(entry.key().clone(), old)
+            }
+            Entry::Vacant(entry) => {
+                (self.index)(&object, &mut after);
+                let key = entry.key().clone();
+                entry.insert(object);
+                Changed::Added(key)
+            }
+        };
         if before != after {
-            self.unlink(&key, before);
+            self.unlink(change.key(), before);
             for value in after {
-                self.indexed.entry(value).or_default().insert(key.clone());
+                self.indexed.entry(value).or_default().insert(change.key().clone());
             }
         }
-        match old {
-            None => Some(Changed::Added(key)),
-            Some((true, _)) => None,
-            Some((false, old)) => Some(Changed::Modified(key, old)),
-        }
+        Some(change)
     }
 
     fn remove(&mut self, key: &K) -> Option<Changed<K, V>> {

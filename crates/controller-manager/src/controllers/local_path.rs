@@ -14,7 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use api::local_path::{PROVISIONED_BY, PROVISIONER, grows_on_node, source};
+use api::local_path::{PROVISIONED_BY, PROVISIONER, grows_on_node, node_of, source};
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
@@ -90,7 +90,7 @@ pub fn start(wiring: &mut Wiring) {
         }
         let gone = change.last().metadata.name.clone().unwrap_or_default();
         let mut orphans = all.list();
-        orphans.retain(|volume| reclaim::node_of(volume) == Some(&gone));
+        orphans.retain(|volume| node_of(volume) == Some(&*gone));
         orphans.iter().map(|volume| Key::of(&**volume)).collect()
     });
     let provisioner = Provisioner {
@@ -195,7 +195,7 @@ impl Controller for Reclaimer {
         let Some(volume) = self.volumes.get(key) else {
             return Ok(Next::Change);
         };
-        let node = reclaim::node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
+        let node = node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
         let volumes = Api::<PersistentVolume>::all(&self.client);
         match plan_reclaim(&volume, node.is_some()) {
             ReclaimPlan::Nothing => {}
@@ -230,7 +230,7 @@ impl Controller for Resizer {
         let Some(volume) = name.and_then(|name| self.volumes.get(&Key::cluster(name))) else {
             return Ok(Next::Change);
         };
-        let node = reclaim::node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
+        let node = node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
         let mut claim = (*claim).clone();
         for step in plan_resize(&claim, &volume, node.as_deref(), &Time(self.clock.now())) {
             match step {

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
+pub use crate::machinery::index::claims_of;
 use crate::machinery::owner::{is_deleting, none_if_empty};
 use crate::machinery::queue::{Controller, Next, queue};
 use crate::wire::Wiring;
@@ -54,22 +55,6 @@ impl Protected for PersistentVolume {
 fn has_node(pod: &Pod) -> bool {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     node.is_some_and(|node| !node.is_empty())
-}
-
-/// The claims of a pod's volumes, including ephemeral ones.
-pub fn claims_of(pod: &Pod) -> Vec<Key> {
-    let key = Key::of(pod);
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes
-        .filter_map(|volume| {
-            let named = volume.persistent_volume_claim.as_ref();
-            let own = volume.ephemeral.as_ref();
-            named
-                .map(|claim| claim.claim_name.clone())
-                .or_else(|| own.map(|_| format!("{}-{}", key.name, volume.name)))
-        })
-        .map(|name| Key::new(&key.namespace, name))
-        .collect()
 }
 
 struct Protection<K> {

@@ -13,6 +13,7 @@ use client::{Api, Client, PatchKind};
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
+use crate::machinery::index::By;
 
 /// The owner reference that says `controller: true`.
 pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
@@ -44,21 +45,16 @@ pub fn reference<K: Kind>(owner: &K) -> OwnerReference {
     }
 }
 
-/// Index value for the objects that `uid` controls.
-pub fn controlled_by(uid: &str) -> String {
-    format!("controller/{uid}")
+/// The objects that `uid` controls.
+pub fn controlled_by(uid: &str) -> By {
+    By::Controller(uid.to_owned())
 }
 
-/// Index value for the objects of a namespace that nothing controls.
-fn orphans_in(namespace: &str) -> String {
-    format!("orphan/{namespace}")
-}
-
-/// The index that [`claim_all`] looks children up by.
-pub fn index(metadata: &ObjectMeta) -> String {
+/// What [`claim_all`] looks children up by.
+pub fn index(metadata: &ObjectMeta) -> By {
     match controller_of(metadata) {
         Some(controller) => controlled_by(&controller.uid),
-        None => orphans_in(metadata.namespace.as_deref().unwrap_or_default()),
+        None => By::Orphan(metadata.namespace.clone().unwrap_or_default()),
     }
 }
 
@@ -111,7 +107,7 @@ pub async fn claim_all<O: Kind, C: Kind>(
     let metadata = owner.metadata();
     let (own_uid, deleting) = (uid(metadata), is_deleting(metadata));
     let mut candidates = cache.indexed(&controlled_by(own_uid));
-    candidates.extend(cache.indexed(&orphans_in(&Key::of(owner).namespace)));
+    candidates.extend(cache.indexed(&By::Orphan(Key::of(owner).namespace)));
     let mut ours = Vec::new();
     for child in candidates {
         let matches = selector.matches(child.metadata().labels.as_ref());
@@ -144,10 +140,9 @@ pub fn affected<O: Kind, C: Kind>(
     {
         let metadata = child.metadata();
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let adopters = owners.namespace(namespace).into_iter().filter(|owner| {
+        keys.extend(owners.keys_in(namespace, |owner| {
             selector(owner).is_ok_and(|selector| selector.matches(metadata.labels.as_ref()))
-        });
-        keys.extend(adopters.map(|owner| Key::of(&*owner)));
+        }));
     }
     keys
 }

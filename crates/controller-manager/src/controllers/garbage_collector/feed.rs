@@ -1,10 +1,10 @@
 //! Fills the graph from one metadata-only watch for each stored kind.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::{KindRef, KindRow};
-use client::informer::{Event, informer_with};
+use client::informer::informer_with;
+use client::mirror::Mirror;
 use client::{Client, InformerOptions};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -111,31 +111,18 @@ impl Feed {
         let representation = Representation::PartialMetadata;
         let mut events =
             Box::pin(informer_with(client, row.clone(), options, representation, decode));
-        let mut present: HashSet<String> = HashSet::new();
+        let mut nodes = Mirror::<Arc<Node>, Arc<Key>>::default();
         while let Some(event) = events.next().await {
-            match event {
-                Event::Init => present.clear(),
-                Event::InitApply(node) => {
-                    present.insert(node.uid.clone());
-                    self.apply(node).await;
-                }
-                Event::InitDone => {
-                    let known = self.graph.lock().uids_of(&row);
-                    for gone in known.iter().filter(|uid| !present.contains(*uid)) {
-                        self.remove(gone).await;
-                    }
-                    present = HashSet::new();
-                    synced.send_replace(true);
-                }
-                Event::Apply(node) => self.apply(node).await,
-                Event::Delete(node) => self.remove(&node.uid).await,
+            for change in nodes.take(event.map(|node| (node.key.clone(), Arc::new(node)))) {
+                let (before, after) = (change.before(), nodes.get(change.key()));
+                let affected =
+                    self.graph.lock().change(before.map(|before| &**before), after);
+                self.trigger(affected).await;
+            }
+            if nodes.is_synced() {
+                synced.send_if_modified(|synced| !std::mem::replace(synced, true));
             }
         }
-    }
-
-    async fn apply(&self, node: Node) {
-        let affected = self.graph.lock().apply(node);
-        self.trigger(affected).await;
     }
 
     async fn remove(&self, uid: &str) {
