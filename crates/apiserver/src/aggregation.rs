@@ -29,9 +29,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{ApiError, Kind, KindRow};
+use api::{ApiError, Kind};
 use arc_swap::ArcSwap;
-use futures::future::select_all;
 use http::{HeaderMap, Method};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -53,7 +52,7 @@ use condition::Finding;
 use registration::Registration;
 
 use crate::bootstrap::system_user;
-use crate::cache::{Filter, Version, WatchSettings, Watcher};
+use crate::cache::{Changes, Filter, Follower, Version};
 use crate::core::{Call, Core};
 use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
@@ -137,57 +136,23 @@ impl Aggregator {
 /// When the store fails at start.
 pub async fn keep(core: &Arc<Core>, shutdown: CancellationToken) -> Result<(), ApiError> {
     let mut registration = Registration::default();
-    let settled = registration.settle(core).await;
+    registration.settle(core).await;
     core.cache.fresh().await?;
     let mut watched = Watched::default();
     watched.refresh(core);
     let core = core.clone();
+    let mut changes = Follower::of(&core, &[APIService::ROW, CustomResourceDefinition::ROW]);
     let following = async move {
-        let mut settled = settled;
+        let mut later = None;
         loop {
-            if let Err(error) = follow(&core, &mut registration, &mut watched, settled).await {
-                tracing::debug!(%error, "the watch of APIServices ended");
-            }
-            settled = false;
-            tokio::time::sleep(RETRY).await;
+            changes.next(later).await;
+            watched.refresh(&core);
+            let settled = registration.settle(&core).await && watched.settle_local(&core).await;
+            later = (!settled).then_some(RETRY);
         }
     };
     tokio::spawn(async move { shutdown.run_until_cancelled(following).await });
     Ok(())
-}
-
-async fn follow(
-    core: &Arc<Core>,
-    registration: &mut Registration,
-    watched: &mut Watched,
-    mut settled: bool,
-) -> Result<(), ApiError> {
-    let watch = |row: &'static KindRow| {
-        core.cache.watch(Filter::everything(row, ""), None, WatchSettings::default())
-    };
-    let mut services = watch(APIService::ROW)?;
-    let mut definitions = watch(CustomResourceDefinition::ROW)?;
-    loop {
-        watched.refresh(core);
-        settled = registration.settle(core).await && watched.settle_local(core).await && settled;
-        let retry = async {
-            match settled {
-                true => std::future::pending().await,
-                false => tokio::time::sleep(RETRY).await,
-            }
-        };
-        let changed = tokio::select! {
-            changed = services.next() => Some(changed),
-            changed = definitions.next() => Some(changed),
-            () = retry => None,
-        };
-        settled = true;
-        match changed {
-            Some(None) => return Ok(()),
-            Some(Some(change)) => drop(change?),
-            None => {}
-        }
-    }
 }
 
 /// The servers that are looked after, by the names of their APIServices.
@@ -285,7 +250,9 @@ fn says(service: &APIService, found: &Finding) -> bool {
 async fn look_after(core: Arc<Core>, name: String, backend: Arc<Backend>, state: Arc<State>) {
     let (mut pause, mut read) = (BACKOFF_MIN, None);
     loop {
-        let changes = watch_service(&core, &backend.address);
+        let Address { namespace, name: service, .. } = &backend.address;
+        let service = Filter::one(Service::ROW, namespace, service);
+        let changes = core.cache.changes(&[service, availability::slices(&backend.address)]);
         let found = check(&core, &name, &backend).await;
         let available = found.available;
         *state.found.lock() = Some(found.clone());
@@ -315,27 +282,12 @@ async fn look_after(core: Arc<Core>, name: String, backend: Arc<Backend>, state:
     }
 }
 
-/// Watches of a Service and its endpoints from now on.
-fn watch_service(core: &Core, address: &Address) -> Vec<Watcher> {
-    let since = core.cache.revision();
-    let service = Filter::one(Service::ROW, &address.namespace, &address.name);
-    let watch = |filter| {
-        let settings = WatchSettings { after: since, ..WatchSettings::default() };
-        core.cache.watch(filter, Some(since), settings)
-    };
-    [service, availability::slices(address)]
-        .into_iter()
-        .map(watch)
-        .collect::<Result<_, _>>()
-        .unwrap_or_default()
-}
-
 /// Waits for a change. Watches that cannot be opened are tried again soon.
-async fn changed(mut changes: Vec<Watcher>) {
-    if changes.is_empty() {
-        return tokio::time::sleep(RETRY).await;
+async fn changed(changes: Result<Changes, ApiError>) {
+    match changes {
+        Ok(mut changes) => drop(changes.next().await),
+        Err(_) => tokio::time::sleep(RETRY).await,
     }
-    select_all(changes.iter_mut().map(|watcher| Box::pin(watcher.next()))).await;
 }
 
 async fn check(core: &Core, name: &str, backend: &Arc<Backend>) -> Finding {

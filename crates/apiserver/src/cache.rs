@@ -8,6 +8,7 @@ mod bucket;
 mod compact;
 mod feed;
 mod filter;
+mod follow;
 mod resource;
 mod selectable;
 mod version;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use bucket::{Change, frame};
 pub use filter::Filter;
+pub use follow::{Changes, Follower, derive};
 pub use resource::ResourceCache;
 pub use version::Version;
 pub use watcher::{WatchEvent, WatchSettings, Watcher};

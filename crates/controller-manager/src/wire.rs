@@ -23,11 +23,17 @@ use crate::config::Settings;
 use crate::controllers;
 use crate::controllers::garbage_collector::feed::Feed;
 use crate::controllers::garbage_collector::graph::Graph;
+use crate::machinery::cache::Cache;
 use crate::machinery::error::During;
 use crate::machinery::informer::Synced;
 use crate::machinery::kinds::Kinds;
+use crate::machinery::pod_control::PodControl;
 use crate::machinery::queue::{self, Controller, Requests, Trigger};
-use crate::machinery::shared_informers::SharedInformers;
+use crate::machinery::shared_informers::{Shared, SharedInformers};
+
+mod builder;
+
+use builder::Builder;
 
 /// The metadata graph, and the queues that it triggers, until their controllers take them.
 struct SharedGraph {
@@ -82,6 +88,30 @@ impl Wiring {
             self.ready.subscribe(),
             stop,
         )));
+    }
+
+    /// Declares a controller with a queue of its own.
+    pub fn controller<C: Controller>(&mut self, controller: C) -> Builder<'_, C> {
+        self.controller_with(queue::queue(), controller)
+    }
+
+    /// Declares a controller with a queue that something else triggers too.
+    pub fn controller_with<C: Controller>(
+        &mut self,
+        (trigger, requests): (Trigger, Requests),
+        controller: C,
+    ) -> Builder<'_, C> {
+        Builder { wiring: self, controller, trigger, requests }
+    }
+
+    /// The objects of a kind.
+    pub fn cache<K: Shared>(&self) -> Arc<Cache<K>> {
+        K::informer(&self.informers).cache()
+    }
+
+    /// What creates and deletes the pods of a controller with events of this component.
+    pub fn pod_control(&self, component: &'static str) -> PodControl {
+        PodControl::new(self.client.clone(), self.recorder.named(component), self.cache())
     }
 
     /// The kinds that there are.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use api::{ApiError, Kind};
+use api::Kind;
 use http::HeaderValue;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use tokio::time::Instant;
@@ -20,13 +20,12 @@ use super::metrics::LevelLabels;
 use super::queue_set::{Policy, Queuing};
 use super::{Distinguisher, Flow, FlowControl, LEVEL_HEADER, SCHEMA_HEADER, Snapshot, objects};
 use crate::bootstrap;
-use crate::cache::{Filter, WatchSettings};
+use crate::cache::{Filter, Follower};
 use crate::core::Core;
 
 /// How often the seats are divided anew while there are requests (upstream's).
 const ADJUST_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a broken watch waits before it is opened again.
-const RETRY: Duration = Duration::from_millis(200);
 /// The least time between two looks at the default objects, however often others change them.
 const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two writes of the status of one schema, in case somebody else writes it.
@@ -324,13 +323,12 @@ pub fn keep(core: &Arc<Core>, shutdown: &CancellationToken) {
     let (own, stop) = (core.clone(), shutdown.clone());
     tokio::spawn(async move { stop.run_until_cancelled(divide_from_time_to_time(own)).await });
     let (own, stop) = (core.clone(), shutdown.clone());
+    let mut changes = Follower::of(core, &[PriorityLevelConfiguration::ROW, FlowSchema::ROW]);
     let following = async move {
-        let mut written = HashMap::new();
+        let (mut later, mut written) = (None, HashMap::new());
         loop {
-            if let Err(error) = follow(&own, &mut written).await {
-                tracing::debug!(%error, "the watch of flow control's objects ended");
-            }
-            tokio::time::sleep(RETRY).await;
+            changes.next(later).await;
+            later = settle(&own, &mut written).await.then_some(STATUS_PAUSE);
         }
     };
     tokio::spawn(async move { stop.run_until_cancelled(following).await });
@@ -359,46 +357,18 @@ pub fn read(core: &Core) -> (Vec<PriorityLevelConfiguration>, Vec<FlowSchema>) {
     (all(core), all(core))
 }
 
-async fn follow(core: &Arc<Core>, written: &mut HashMap<String, Instant>) -> Result<(), ApiError> {
-    let Some(control) = &core.flow_control else { return Ok(()) };
-    let watch = |row| {
-        let filter = Filter::everything(row, "");
-        core.cache.watch(filter, None, WatchSettings::default())
-    };
-    let mut watches = [watch(PriorityLevelConfiguration::ROW)?, watch(FlowSchema::ROW)?];
-    let mut look_again = None;
-    loop {
-        let (levels, schemas) = read(core);
-        let dangling = control.digest(&levels, &schemas);
-        let failed = bootstrap::flow_control::restore(core, &levels, &schemas)
-            .await
-            .inspect_err(|error| tracing::warn!(%error, "cannot restore flow control's objects"))
-            .is_err();
-        let pending = write_status(core, &schemas, &dangling, written).await;
-        if failed || pending {
-            look_again.get_or_insert(clock::instant() + STATUS_PAUSE);
-        }
-        tokio::time::sleep(RESTORE_PAUSE).await;
-        let [levels, schemas] = &mut watches;
-        let later = async {
-            match look_again {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        let change = tokio::select! {
-            change = levels.next() => change,
-            change = schemas.next() => change,
-            () = later => {
-                look_again = None;
-                continue;
-            }
-        };
-        match change {
-            None => return Ok(()),
-            Some(change) => change?,
-        };
-    }
+/// Digests what there is, and restores what is missing. True: something is left to do later.
+async fn settle(core: &Core, written: &mut HashMap<String, Instant>) -> bool {
+    let Some(control) = &core.flow_control else { return false };
+    let (levels, schemas) = read(core);
+    let dangling = control.digest(&levels, &schemas);
+    let failed = bootstrap::flow_control::restore(core, &levels, &schemas)
+        .await
+        .inspect_err(|error| tracing::warn!(%error, "cannot restore flow control's objects"))
+        .is_err();
+    let pending = write_status(core, &schemas, &dangling, written).await;
+    tokio::time::sleep(RESTORE_PAUSE).await;
+    failed || pending
 }
 
 /// Writes the status of the schemas whose condition is not as it should be. True: some have to

@@ -27,9 +27,9 @@ use parking_lot::Mutex;
 use rpc::api_v1::WriteOptions;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::kinds::Kinds;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 use behavior::Memory;
@@ -51,26 +51,21 @@ struct Autoscaler {
 
 /// Adds the controller; its keys are autoscalers.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.horizontal_pod_autoscalers.subscribe(&trigger, |change| {
-        // What it writes itself, its status, is no reason to look again.
-        let mut specs = change.sides().map(|side| &side.spec);
-        match (specs.next(), specs.next()) {
-            (Some(before), Some(after)) if before == after => Vec::new(),
-            _ => vec![Key::of(&**change.last())],
-        }
-    });
     let autoscaler = Autoscaler {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("horizontal-pod-autoscaler"),
         clock: wiring.clock.clone(),
         kinds: wiring.kinds(),
-        autoscalers: wiring.informers.horizontal_pod_autoscalers.cache(),
-        pods: wiring.informers.pods.cache(),
+        autoscalers: wiring.cache(),
+        pods: wiring.cache(),
         memories: Mutex::default(),
     };
-    wiring.run(autoscaler, requests);
+    // What it writes itself, its status, is no reason to look again.
+    let asks = |change: &Change<HorizontalPodAutoscaler>| {
+        let [old, new] = [&change.old, &change.new].map(|side| side.as_ref().map(|it| &it.spec));
+        old != new
+    };
+    wiring.controller(autoscaler).of_some(asks).start();
 }
 
 impl Controller for Autoscaler {
@@ -105,16 +100,8 @@ impl Controller for Autoscaler {
             plan = plan.after(&autoscaler, done.map_err(|error| error.to_string()), now);
         }
         self.memories.lock().insert(key.clone(), plan.memory);
-        for (is_warning, reason, message) in plan.events {
-            if is_warning {
-                self.recorder.warning(&*autoscaler, reason, message);
-            } else {
-                self.recorder.normal(&*autoscaler, reason, message);
-            }
-        }
-        let mut changed = (*autoscaler).clone();
-        changed.status = Some(plan.status);
-        status::write(&self.client, &*autoscaler, &changed).await?;
+        self.recorder.all(&*autoscaler, plan.events);
+        status::update(&self.client, &*autoscaler, |it| it.status = Some(plan.status)).await?;
         Ok(Next::After(SYNC_PERIOD))
     }
 }

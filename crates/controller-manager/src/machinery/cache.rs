@@ -178,7 +178,8 @@ impl<K: Kind> Cache<K> {
             Event::InitDone => {
                 inner.revision = inner.revision.max(inner.initial.take().unwrap_or_default());
             }
-            Event::InitApply((_, object)) | Event::Apply((_, object))
+            Event::InitApply((_, object))
+            | Event::Apply((_, object))
             | Event::Delete((_, object)) => {
                 let newest = inner.initial.as_mut().unwrap_or(&mut inner.revision);
                 *newest = revision(object.metadata()).max(*newest);
@@ -240,7 +241,10 @@ mod tests {
         assert_eq!(cache.namespace("a").len(), 1);
         let change = cache.apply(object("a", "x", 5, "two"));
         assert!(change.old.is_some() && change.new.is_some());
-        assert_eq!((cache.indexed(&one()).len(), cache.indexed(&By::Node("two".to_owned())).len()), (1, 1));
+        assert_eq!(
+            (cache.indexed(&one()).len(), cache.indexed(&By::Node("two".to_owned())).len()),
+            (1, 1)
+        );
         assert!(cache.delete(&object("a", "x", 9, "two")).is_some());
         assert!(cache.delete(&object("a", "x", 9, "two")).is_none());
         assert!(cache.indexed(&By::Node("two".to_owned())).is_empty());

@@ -12,7 +12,7 @@ use client::{Api, Client, PatchKind};
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
-use crate::machinery::error::During;
+use crate::machinery::error::{During, Unless};
 use crate::machinery::index::By;
 
 /// The owner reference that says `controller: true`.
@@ -171,27 +171,50 @@ pub async fn release<C: Kind>(client: &Client, owner_uid: &str, child: &C) -> Re
     let metadata = child.metadata();
     let mut references = metadata.owner_references.clone().unwrap_or_default();
     references.retain(|reference| reference.uid != owner_uid);
-    match patch_owners::<C>(client, metadata, &references).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        outcome => outcome.during(|| format!("release {} {}", C::KIND, Key::of(child))),
-    }
+    let released = patch_owners::<C>(client, metadata, &references).await.unless_gone();
+    released.map(drop).during(|| format!("release {} {}", C::KIND, Key::of(child)))
 }
 
-/// Writes the whole list, with the child's uid and revision as the precondition.
+/// Writes the whole list of owners.
 pub async fn patch_owners<C: Kind>(
     client: &Client,
     child: &ObjectMeta,
     references: &[OwnerReference],
 ) -> Result<(), client::Error> {
+    let references = none_if_empty(references.iter().map(to_json).collect());
+    patch_metadata::<C>(client, child, "ownerReferences", json!(references)).await
+}
+
+/// Writes the whole list of finalizers.
+pub async fn patch_finalizers<K: Kind>(
+    client: &Client,
+    object: &ObjectMeta,
+    finalizers: Vec<String>,
+) -> Result<(), client::Error> {
+    patch_metadata::<K>(client, object, "finalizers", json!(none_if_empty(finalizers))).await
+}
+
+/// Writes a field of the metadata, with the object's uid and revision as the precondition.
+async fn patch_metadata<K: Kind>(
+    client: &Client,
+    object: &ObjectMeta,
+    field: &str,
+    value: Value,
+) -> Result<(), client::Error> {
     let patch = json!({"metadata": {
-        "uid": child.uid,
-        "resourceVersion": child.resource_version,
-        "ownerReferences": none_if_empty(references.iter().map(to_json).collect()),
+        "uid": object.uid,
+        "resourceVersion": object.resource_version,
+        field: value,
     }});
-    Api::<C>::namespaced(client, child.namespace.as_deref().unwrap_or_default())
-        .patch(child.name.as_deref().unwrap_or_default(), PatchKind::Merge, &patch)
-        .await?;
-    Ok(())
+    let key = Key::of_metadata(object);
+    let objects = Api::<K>::namespaced(client, &key.namespace);
+    objects.patch(&key.name, PatchKind::Merge, &patch).await.map(drop)
+}
+
+/// The finalizers of an object without one.
+pub fn finalizers_without(object: &ObjectMeta, finalizer: &str) -> Vec<String> {
+    let all = object.finalizers.iter().flatten();
+    all.filter(|one| *one != finalizer).cloned().collect()
 }
 
 /// A list for a merge patch: an empty one removes the field instead of leaving `[]`.

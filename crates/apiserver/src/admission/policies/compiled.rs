@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::cel::{Environment, Expression};
 use api::labels::{Selector, SelectorError};
@@ -17,11 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::webhooks::Asked;
 use crate::admission::webhooks::configuration::{Index, conditions, selector};
 use crate::admission::webhooks::select::{Head, equivalents_of, is_selected, matches};
-use crate::cache::{Filter, WatchSettings};
+use crate::cache::{Filter, derive};
 use crate::core::Core;
-
-/// How long a broken watch waits before it is opened again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// An expression, or why it cannot be compiled.
 pub type Compiled = Result<Expression, String>;
@@ -271,40 +267,7 @@ fn refresh(core: &Core, known: &mut BTreeMap<String, Seen>) {
 
 /// Publishes the policies that there are, and keeps following them until `shutdown`.
 pub fn keep(core: &Arc<Core>, shutdown: &CancellationToken) {
+    let rows = [ValidatingAdmissionPolicy::ROW, ValidatingAdmissionPolicyBinding::ROW];
     let mut known = BTreeMap::new();
-    refresh(core, &mut known);
-    let (core, shutdown) = (core.clone(), shutdown.clone());
-    tokio::spawn(async move {
-        while !shutdown.is_cancelled() {
-            let outcome = tokio::select! {
-                outcome = follow(&core, &mut known) => outcome,
-                () = shutdown.cancelled() => return,
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "the watch of admission policies ended");
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    });
-}
-
-async fn follow(core: &Arc<Core>, known: &mut BTreeMap<String, Seen>) -> Result<(), ApiError> {
-    let watch = |row| {
-        let filter = Filter::everything(row, "");
-        core.cache.watch(filter, None, WatchSettings::default())
-    };
-    let mut policies = watch(ValidatingAdmissionPolicy::ROW)?;
-    let mut bindings = watch(ValidatingAdmissionPolicyBinding::ROW)?;
-    refresh(core, known);
-    loop {
-        let change = tokio::select! {
-            change = policies.next() => change,
-            change = bindings.next() => change,
-        };
-        match change {
-            None => return Ok(()),
-            Some(change) => change?,
-        };
-        refresh(core, known);
-    }
+    derive(core, &rows, shutdown, move |core| refresh(core, &mut known));
 }

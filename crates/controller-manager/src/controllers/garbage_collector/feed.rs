@@ -115,8 +115,7 @@ impl Feed {
         while let Some(event) = events.next().await {
             for change in nodes.take(event.map(|node| (node.key.clone(), Arc::new(node)))) {
                 let (before, after) = (change.before(), nodes.get(change.key()));
-                let affected =
-                    self.graph.lock().change(before.map(|before| &**before), after);
+                let affected = self.graph.lock().change(before.map(|before| &**before), after);
                 self.trigger(affected).await;
             }
             if nodes.is_synced() {

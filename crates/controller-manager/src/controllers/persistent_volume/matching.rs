@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::machinery::cache::Key;
-pub use crate::machinery::index::class_of_claim;
+use crate::machinery::index::class_of_claim;
 use crate::machinery::node_match::affinity_allows;
 use crate::machinery::owner::{is_deleting, uid};
 
