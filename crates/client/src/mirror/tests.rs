@@ -58,6 +58,25 @@ fn an_object_that_moves_affects_both_values() {
     assert!(mirror.indexed.is_empty());
 }
 
+#[test]
+fn a_mirror_shrinks_with_its_objects() {
+    let mut mirror = Mirror::<u32, u32, u32>::new(|value, index| index.push(value % 100));
+    for number in 0..10_000 {
+        mirror.take(Event::Apply((number, number)));
+    }
+    assert_eq!((mirror.iter().len(), mirror.indexed.len()), (10_000, 100));
+    for number in 10..10_000 {
+        mirror.take(Event::Delete((number, number)));
+    }
+    assert_eq!((mirror.iter().len(), mirror.indexed.len()), (10, 10));
+    // The same when a watch that starts over no longer has them.
+    mirror.take::<u32>(Event::Init);
+    mirror.take(Event::InitApply((1, 1)));
+    assert_eq!(mirror.take::<u32>(Event::InitDone).len(), 9);
+    assert_eq!((mirror.iter().len(), mirror.indexed.len()), (1, 1));
+    assert!(mirror.receiving.is_none());
+}
+
 /// What happens to a store and to a watch of it.
 #[derive(Clone, Debug)]
 enum Step {

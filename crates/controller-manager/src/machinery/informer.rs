@@ -55,8 +55,14 @@ impl<K: Kind> Informer<K> {
         self.subscribers.lock().push((trigger.clone(), Box::new(keys)));
     }
 
+    /// The keys that the change sends to all subscribers.
+    #[cfg(test)]
+    pub fn keys(&self, change: &Change<K>) -> Vec<Key> {
+        self.subscribers.lock().iter().flat_map(|(_, keys)| keys(change)).collect()
+    }
+
     /// Whether a controller reads the cache or subscribes to its changes.
-    fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         Arc::strong_count(&self.cache) > 1 || !self.subscribers.lock().is_empty()
     }
 

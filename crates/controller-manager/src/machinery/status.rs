@@ -43,3 +43,31 @@ pub fn omit_zeros<const N: usize>(counts: [&mut Option<i32>; N]) {
         count.take_if(|count| *count == 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Namespace;
+
+    use super::*;
+    use crate::machinery::testing::server::FakeServer;
+
+    #[tokio::test]
+    async fn only_a_status_that_differs_is_written() {
+        let (server, client) = FakeServer::start().await;
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some("n".into());
+        let phase = |phase: &str| {
+            let phase = phase.to_owned();
+            move |namespace: &mut Namespace| {
+                namespace.status.get_or_insert_default().phase = Some(phase);
+            }
+        };
+        let gone = update(&client, &namespace, phase("Active")).await.unwrap_err();
+        assert!(gone.is_race(), "its key is reconciled again");
+        server.put(&namespace);
+        let written = update(&client, &namespace, phase("Active")).await.unwrap();
+        let same = update(&client, &written, phase("Active")).await.unwrap();
+        assert_eq!(same.status.unwrap().phase.as_deref(), Some("Active"));
+        assert_eq!(server.writes(), ["update namespaces/status n"; 2]);
+    }
+}
