@@ -67,7 +67,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = CHECK_INTERVAL;
 /// Changes of a Service and its endpoints within that time are one.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How long a broken watch, or a failed write, waits for the next attempt.
+/// How long a failed write, or a watch that cannot be opened, waits for the next attempt.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// As whom this server asks others for its own purposes.

@@ -71,8 +71,8 @@ impl Follower {
         Self::new(core, rows.iter().map(|row| Filter::everything(*row, "")))
     }
 
-    /// Returns once the watches are open, and when something has changed since the last time: a
-    /// watch that has ended is opened again. Returns after `later` in any case.
+    /// Returns once the watches are open, then when something has changed since the last time, and
+    /// after `later` at the latest. Watches that have ended are opened again first.
     pub async fn next(&mut self, later: Option<Duration>) {
         if let Some(changes) = &mut self.changes {
             let ended = match later {

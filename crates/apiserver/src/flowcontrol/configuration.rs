@@ -25,7 +25,6 @@ use crate::core::Core;
 
 /// How often the seats are divided anew while there are requests (upstream's).
 const ADJUST_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a broken watch waits before it is opened again.
 /// The least time between two looks at the default objects, however often others change them.
 const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two writes of the status of one schema, in case somebody else writes it.
