@@ -68,11 +68,15 @@ pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiErro
     }
 }
 
+/// YAML may nest as deep as JSON may.
+const YAML_DEPTH_MAX: usize = 128;
+
 /// Parses YAML 1.1 as Kubernetes does.
 fn yaml<T: DeserializeOwned>(text: &str, duplicate_keys: DuplicateKeyPolicy) -> Result<T, String> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: duplicate_keys,
+        budget: serde_saphyr::budget! { max_depth: YAML_DEPTH_MAX },
     };
     serde_saphyr::from_str_with_options(text, options)
         .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))

@@ -191,7 +191,7 @@ async fn create_as(core: &Core, object: Box<dyn Object>, manager: &str) -> Resul
 async fn create_or_complete<K>(
     core: &Core,
     wanted: &K,
-    complete: impl Fn(&mut K, &K),
+    complete: impl Fn(&mut K, &K) + Sync,
 ) -> Result<(), ApiError>
 where
     K: Kind + Object + Clone + PartialEq,

@@ -59,6 +59,8 @@ mod kubectl;
 mod lists;
 #[path = "contract/load.rs"]
 mod load;
+#[path = "contract/managed_fields.rs"]
+mod managed_fields;
 #[path = "contract/oidc.rs"]
 mod oidc;
 #[path = "contract/pod_security.rs"]
@@ -67,12 +69,16 @@ mod pod_security;
 mod policies;
 #[path = "contract/profiling.rs"]
 mod profiling;
+#[path = "contract/published.rs"]
+mod published;
 #[path = "contract/quota.rs"]
 mod quota;
 #[path = "contract/resource_metrics.rs"]
 mod resource_metrics;
 #[path = "contract/roles.rs"]
 mod roles;
+#[path = "contract/selectable_fields.rs"]
+mod selectable_fields;
 #[path = "contract/selectors.rs"]
 mod selectors;
 #[path = "contract/server.rs"]

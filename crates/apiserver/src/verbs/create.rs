@@ -52,12 +52,12 @@ pub async fn create_object(
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
     }
     meta::place(object.metadata_mut(), call.target)?;
-    let generates = object.metadata().name.as_deref().unwrap_or_default().is_empty();
-    let attempts = if generates { NAME_ATTEMPTS } else { 1 };
-    for _ in 0..attempts {
-        let attempt = object.clone_object();
-        match create_once(call, attempt).await {
-            Err(error) if generates && error.is_already_exists() => {}
+    if !object.metadata().name.as_deref().unwrap_or_default().is_empty() {
+        return create_once(call, object).await;
+    }
+    for _ in 0..NAME_ATTEMPTS {
+        match create_once(call, object.clone_object()).await {
+            Err(error) if error.is_already_exists() => {}
             outcome => return outcome,
         }
     }
@@ -76,7 +76,7 @@ async fn create_once(
     let strategy = strategy(call.row());
     meta::clear_new(object.metadata_mut())?;
     strategy.default(&mut *object);
-    super::apply::record(call, &mut *object)?;
+    super::apply::record(call, &mut *object).await?;
     call.core.admission.mutate(call, &mut object, None).await?;
     meta::fill_new(object.metadata_mut(), call.now());
     let context = Context { now: call.now(), user: call.user, subresource: "" };
@@ -164,7 +164,7 @@ async fn write(
         };
         match outcome {
             Outcome::Written(revision) => {
-                return Ok(answer(row, 201, written.version(row, &key, revision.get())?));
+                return Ok(answer(row, 201, written.created(row, &key, revision.get())?));
             }
             Outcome::Conflict { current: Some(_), .. } => break,
             Outcome::Conflict { current: None, .. } => {

@@ -1,11 +1,14 @@
 //! Update and patch: a change computed from the current object and stored by compare-and-swap,
 //! retried until it succeeds or a precondition fails.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use api::ApiError;
 use api::object::Object;
 use api::status::FieldError;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use store::{Outcome, Revision};
 
 use super::current::{ATTEMPTS, Attempt, Current};
@@ -69,6 +72,31 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     Ok(Response::Object(answer))
 }
 
+/// What a write makes of the current object, of which it also gets the bytes.
+pub trait Change: Send {
+    fn make<'a>(
+        &'a mut self,
+        old: &'a dyn Object,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Box<dyn Object>, ApiError>>;
+}
+
+/// A change that waits for nobody.
+struct Computed<F>(F);
+
+impl<F> Change for Computed<F>
+where
+    F: FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError> + Send,
+{
+    fn make<'a>(
+        &'a mut self,
+        old: &'a dyn Object,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Box<dyn Object>, ApiError>> {
+        ready((self.0)(old, version)).boxed()
+    }
+}
+
 /// How a change is processed before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -84,9 +112,9 @@ enum Mode {
 /// 404, 409 and those of `change`.
 pub async fn swap_with(
     call: Call<'_>,
-    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError> + Send,
 ) -> Result<ObjectAnswer, ApiError> {
-    write_with(call, Mode::Plain, change).await
+    write_with(call, Mode::Plain, &mut Computed(change)).await
 }
 
 /// Stores what `change` makes of the target: given the current object and its bytes, it returns the
@@ -96,7 +124,18 @@ pub async fn swap_with(
 /// 404, 409, 422 and those of `change` and admission.
 pub async fn update_with(
     call: Call<'_>,
-    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError> + Send,
+) -> Result<ObjectAnswer, ApiError> {
+    change_with(call, &mut Computed(change)).await
+}
+
+/// As [`update_with`], with a change that may have to wait.
+///
+/// # Errors
+/// As [`update_with`].
+pub async fn change_with(
+    call: Call<'_>,
+    change: &mut dyn Change,
 ) -> Result<ObjectAnswer, ApiError> {
     write_with(call, Mode::Ruled, change).await
 }
@@ -104,11 +143,11 @@ pub async fn update_with(
 async fn write_with(
     call: Call<'_>,
     mode: Mode,
-    mut change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: &mut dyn Change,
 ) -> Result<ObjectAnswer, ApiError> {
     let mut current = Current::of(call).await?;
     for _ in 0..ATTEMPTS {
-        let attempt = attempt(call, mode, &current.version, &mut change).await;
+        let attempt = attempt(call, mode, &current.version, change).await;
         if let Some(answer) = current.settle(call, attempt).await? {
             return Ok(answer);
         }
@@ -120,7 +159,7 @@ async fn attempt(
     call: Call<'_>,
     mode: Mode,
     current: &Arc<Version>,
-    change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: &mut dyn Change,
 ) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
     // What is stored in another version than it would be now is written anew.
@@ -128,7 +167,7 @@ async fn attempt(
         || scan::string(&current.json, "apiVersion") == row.storage_api_version();
     let current = &call.core.converted(row, current).await?;
     let mut old = decode(row, current)?;
-    let mut new = change(&*old, current)?;
+    let mut new = change.make(&*old, current).await?;
     expected(call, &*new, current)?;
     old.metadata_mut().resource_version = None;
     new.metadata_mut().resource_version = None;
@@ -136,7 +175,7 @@ async fn attempt(
     if mode == Mode::Ruled {
         let before = Before { object: &*old, revision: current.revision };
         prepare(call, &mut new, before).await?;
-        super::apply::track(call, &mut *new, &*old)?;
+        super::apply::track(call, &mut *new, &*old).await?;
         admitted = call.core.admission.validate(call, &*new, Some(&*old)).await?;
     }
     let before = Before { object: &*old, revision: current.revision };
