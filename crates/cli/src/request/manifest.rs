@@ -244,9 +244,6 @@ pub fn parse(text: &str, source: &str) -> anyhow::Result<Vec<Document>> {
     Ok(documents)
 }
 
-/// YAML may nest as deep as JSON may.
-const DEPTH_MAX: usize = 128;
-
 /// YAML 1.1 as Kubernetes reads it, or JSON.
 pub fn values(text: &str) -> anyhow::Result<Vec<Value>> {
     if text.trim_start().starts_with('{') {
@@ -256,7 +253,6 @@ pub fn values(text: &str) -> anyhow::Result<Vec<Value>> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::Error,
-        budget: serde_saphyr::budget! { max_depth: DEPTH_MAX },
     };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
         let text = error.to_string();
