@@ -30,7 +30,9 @@ async fn established(rest: &Rest, row: &Row) -> Value {
     let path = format!("{DEFINITIONS}/{}", row.resource);
     let until = clock::instant() + PATIENCE;
     loop {
-        let found = rest.get(&path).await.expect(200);
+        // A busy server may take its time with a large schema.
+        let answer = rest.get(&path).await;
+        let found: Value = serde_json::from_str(&answer.text).unwrap_or_default();
         let conditions = found["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let holds =
             |condition: &Value| condition["type"] == "Established" && condition["status"] == "True";
