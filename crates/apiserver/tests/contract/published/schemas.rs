@@ -425,7 +425,11 @@ pub fn object(row: &Row, definition: &Value, name: &str) -> Value {
 fn value(schema: &Value, numbers: &mut Sequence) -> Value {
     let number = numbers.below(1_000);
     if schema["x-kubernetes-int-or-string"] == true {
-        return if number % 2 == 0 { number.into() } else { format!("{}%", number % 100).into() };
+        return if number.is_multiple_of(2) {
+            number.into()
+        } else {
+            format!("{}%", number % 100).into()
+        };
     }
     if schema["x-kubernetes-embedded-resource"] == true {
         return json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "inner"},
@@ -434,7 +438,7 @@ fn value(schema: &Value, numbers: &mut Sequence) -> Value {
     if schema["x-kubernetes-preserve-unknown-fields"] == true {
         return json!({"any": {"list": [number, {"deep": null}]}});
     }
-    if schema["nullable"] == true && number % 4 == 0 {
+    if schema["nullable"] == true && number.is_multiple_of(4) {
         return Value::Null;
     }
     match (schema["type"].as_str().unwrap(), schema["format"].as_str()) {
@@ -458,7 +462,7 @@ fn value(schema: &Value, numbers: &mut Sequence) -> Value {
             Some(all) => all[number % all.len()].clone(),
             None => format!("text{number}").into(),
         },
-        ("boolean", _) => (number % 2 == 0).into(),
+        ("boolean", _) => number.is_multiple_of(2).into(),
         ("number", _) => json!(f64::from(u32::try_from(number).unwrap()) / 4.0),
         _ => number.into(),
     }
