@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use clock::SharedClock;
 use rpc::incoming::ServerPem;
 use rpc::tls::KeyPair;
 use store::embedded::{Embedded, EmbeddedConfig};
@@ -59,7 +58,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         .context("authorization")?;
     let kubelet_tls = kubelet_tls(config, &shutdown)?;
     let identity = identity(config)?;
-    let flow_control = flow_control(config, &metrics, &clock)?;
+    let flow_control = flow_control(config, &metrics)?;
     let audit = config.audit.start(&metrics.audit, &clock)?;
     let inflight = match &flow_control {
         Some(_) => Inflight::unlimited(),
@@ -117,11 +116,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     server::serve(listener, tls, core, pipelines, embedded, shutdown)
 }
 
-fn flow_control(
-    config: &Config,
-    metrics: &Metrics,
-    clock: &SharedClock,
-) -> anyhow::Result<Option<FlowControl>> {
+fn flow_control(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<FlowControl>> {
     if !config.enable_priority_and_fairness {
         return Ok(None);
     }
@@ -131,7 +126,7 @@ fn flow_control(
         total > 0,
         "invalid configuration: MaxRequestsInFlight={reads} and MaxMutatingRequestsInFlight={writes}; they must add up to something positive"
     );
-    Ok(Some(FlowControl::new(total, metrics.flow_control.clone(), clock.clone())))
+    Ok(Some(FlowControl::new(total, metrics.flow_control.clone())))
 }
 
 fn admission(config: &Config) -> anyhow::Result<Admission> {

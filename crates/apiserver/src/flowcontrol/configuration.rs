@@ -3,6 +3,7 @@
 //! that is not there, and divides the seats anew from time to time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::borrowing::{self, Limits};
+use super::classify::Rules;
 use super::demand::Demand;
 use super::level::Level;
-use super::metrics::LevelLabels;
 use super::queue_set::{Policy, Queuing};
 use super::{Distinguisher, Flow, FlowControl, LEVEL_HEADER, SCHEMA_HEADER, Snapshot, objects};
 use crate::bootstrap;
@@ -33,6 +34,8 @@ const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 const STATUS_PAUSE: Duration = Duration::from_secs(10);
 /// The part of its nominal seats that one request may take, in percent.
 const SEATS_PERCENT: u32 = 15;
+/// The part of all seats that the numbers of a level without seats are shown as parts of (upstream's).
+const IDLE_PART: u32 = 10;
 /// Demands below it are none: nothing is divided anew for them.
 const IDLE_DEMAND: f64 = 0.1;
 
@@ -45,7 +48,7 @@ pub struct LevelState {
     /// Seats that it has now.
     pub current: u32,
     pub demand: Demand,
-    target: f64,
+    pub target: f64,
     /// Its object has gone: it goes when the last of its requests has ended.
     pub quiescing: bool,
 }
@@ -174,6 +177,13 @@ impl FlowControl {
         for state in states.values_mut() {
             state.limits = state.spec.limits(self.total, shares);
         }
+        let places = |state: &LevelState| match state.spec.policy {
+            Policy::Queue(queuing) => queuing.queues.saturating_mul(queuing.length),
+            Policy::Exempt | Policy::Reject => 0,
+        };
+        let places = states.values().map(places).fold(0, u32::saturating_add);
+        let now = self.now();
+        self.traffic.set_limits(now, self.total, places);
         self.divide(states);
     }
 
@@ -191,8 +201,12 @@ impl FlowControl {
         for (state, allocation) in states.values_mut().zip(allocations) {
             changes |= state.current != allocation.seats;
             (state.current, state.target) = (allocation.seats, allocation.target);
+            let whole = match state.current {
+                0 => (self.total / IDLE_PART).max(1),
+                seats => seats,
+            };
             let now = state.level.now();
-            state.level.set().configure(now, state.spec.policy, state.current);
+            state.level.set().configure(now, state.spec.policy, state.current, whole);
         }
         changes
     }
@@ -229,8 +243,8 @@ impl FlowControl {
             flows.extend(state.map(|state| Arc::new(self.flow(schema, state))));
         }
         flows.sort_by(|one, other| {
-            let key = |flow: &Flow| (flow.spec.matching_precedence, flow.schema.clone());
-            key(one).cmp(&key(other))
+            let key = |flow: &Flow| flow.precedence;
+            key(one).cmp(&key(other)).then_with(|| one.schema.cmp(&other.schema))
         });
         (flows, dangling)
     }
@@ -243,7 +257,10 @@ impl FlowControl {
         let method = schema.spec.distinguisher_method.as_ref();
         let policy = state.spec.policy;
         Flow {
-            spec: schema.spec.clone(),
+            precedence: schema.spec.matching_precedence.unwrap_or_default(),
+            rules: Rules::new(&schema.spec),
+            salt: self.hasher.hash_one(&name),
+            hasher: self.hasher.clone(),
             distinguisher: match method.map(|method| method.type_.as_str()) {
                 Some("ByUser") => Distinguisher::User,
                 Some("ByNamespace") => Distinguisher::Namespace,
@@ -254,64 +271,9 @@ impl FlowControl {
             seats_max: state.spec.seats_max(state.limits.nominal),
             headers: [(SCHEMA_HEADER, value(uid)), (LEVEL_HEADER, value(&state.uid))],
             metrics: self.metrics.of(&name, &state.level.name),
+            traffic: self.traffic.clone(),
             level: state.level.clone(),
             schema: name,
-        }
-    }
-
-    /// Sets the metrics that can be read off the levels.
-    pub fn observe(&self) {
-        let states = self.levels.lock();
-        let metrics = &self.metrics;
-        metrics.clear();
-        for flow in &self.snapshot.load().0 {
-            let labels = flow.metrics.labels();
-            for family in [&metrics.waiting, &metrics.executing, &metrics.executing_seats] {
-                family.get_or_create(labels).set(0);
-            }
-        }
-        for (name, state) in states.iter() {
-            let labels = LevelLabels { priority_level: name.clone() };
-            let limits = [
-                (&metrics.nominal, state.limits.nominal),
-                (&metrics.lower, state.limits.min),
-                (&metrics.upper, state.limits.max),
-                (&metrics.current, state.current),
-            ];
-            for (family, seats) in limits {
-                family.get_or_create(&labels).set(seats.into());
-            }
-            let set = state.level.set();
-            let without = i64::try_from(set.totals().without_room).unwrap_or(i64::MAX);
-            metrics.without_room.get_or_create(&labels).set(without);
-            let demand = state.demand;
-            for (family, value) in [
-                (&metrics.progress, set.progress()),
-                (&metrics.high_watermark, demand.high_watermark),
-                (&metrics.average, demand.average),
-                (&metrics.deviation, demand.deviation),
-                (&metrics.smoothed, demand.smoothed),
-                (&metrics.target, state.target),
-            ] {
-                family.get_or_create(&labels).set(value);
-            }
-            for (_, entry) in set.entries() {
-                let labels = entry.request.flow.metrics.labels();
-                let seats = i64::from(entry.estimate.width());
-                let (requests, of_seats, ended) = match entry.phase {
-                    super::queue_set::Phase::Waiting => {
-                        (&metrics.waiting, &metrics.waiting_seats, false)
-                    }
-                    super::queue_set::Phase::Executing { .. } => {
-                        (&metrics.executing, &metrics.executing_seats, false)
-                    }
-                    super::queue_set::Phase::Lingering => {
-                        (&metrics.executing, &metrics.executing_seats, true)
-                    }
-                };
-                requests.get_or_create(labels).inc_by(i64::from(!ended));
-                of_seats.get_or_create(labels).inc_by(seats);
-            }
         }
     }
 }
