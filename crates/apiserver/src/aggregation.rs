@@ -19,6 +19,7 @@ pub mod condition;
 mod documents;
 mod forward;
 mod identity;
+mod metrics;
 mod priorities;
 mod registration;
 mod route;
@@ -26,7 +27,7 @@ mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use api::{ApiError, Kind, KindRow};
@@ -41,10 +42,11 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use backend::{Asked, Identity};
+pub use backend::{Asked, Identities, Identity};
 pub use documents::ResourceDocument;
 pub use forward::Forward;
 pub use identity::RequestHeaders;
+pub use metrics::{AggregatorMetrics, Regenerated};
 pub use route::Delegated;
 pub use snapshot::{Group, GroupVersion, Registered, Snapshot, by_name, groups};
 
@@ -83,16 +85,21 @@ fn aggregator() -> User {
 /// What requests share.
 pub struct Aggregator {
     /// What this server proves to others that it is.
-    identity: Option<Identity>,
+    identities: Option<Identities>,
+    pub metrics: AggregatorMetrics,
     snapshot: ArcSwap<Snapshot>,
     /// Of no two states of any server in this process the same.
     generation: AtomicU64,
 }
 
 impl Aggregator {
-    pub fn new(identity: Option<Identity>) -> Self {
-        let aggregator =
-            Self { identity, snapshot: ArcSwap::default(), generation: AtomicU64::default() };
+    pub fn new(identities: Option<Identities>, metrics: AggregatorMetrics) -> Self {
+        let aggregator = Self {
+            identities,
+            metrics,
+            snapshot: ArcSwap::default(),
+            generation: AtomicU64::default(),
+        };
         aggregator.changed();
         aggregator
     }
@@ -246,6 +253,11 @@ impl Watched {
             all.push(Registered::new(&service, Some(server.backend.clone())));
             self.servers.insert(name, server);
         }
+        for (name, server) in &before {
+            if server.backend.documents.load().openapi_v2.is_some() {
+                core.aggregator.metrics.regenerates(name, Regenerated::Delete);
+            }
+        }
         core.aggregator.set(Snapshot::new(all));
     }
 
@@ -265,7 +277,7 @@ impl Watched {
 
 impl Server {
     fn start(core: &Arc<Core>, name: &str, address: Address) -> Self {
-        let backend = Arc::new(Backend::new(address, core.aggregator.identity.as_ref()));
+        let backend = Arc::new(Backend::new(address, core.aggregator.identities.clone()));
         let state = Arc::new(State::default());
         let task = look_after(core.clone(), name.to_owned(), backend.clone(), state.clone());
         Self { backend, state, task: tokio::spawn(task).abort_handle() }
@@ -297,7 +309,11 @@ async fn look_after(core: Arc<Core>, name: String, backend: Arc<Backend>, state:
         let stale = !backend.documents.load().is_current;
         if available && (is_due || stale) {
             read = Some(clock::instant());
-            if documents::refresh(&core, &backend, &name).await {
+            let change = documents::refresh(&core, &backend, &name).await;
+            if let Some(why) = change.openapi_v2 {
+                core.aggregator.metrics.regenerates(&name, why);
+            }
+            if change.any {
                 core.aggregator.changed();
             }
         }
@@ -385,19 +401,24 @@ async fn write(
         subresource: "status".to_owned(),
         subpath: String::new(),
     };
-    let (user, options) = (system_user(), Options::default());
+    let (user, options, lost) = (system_user(), Options::default(), AtomicBool::new(false));
     let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
     let written = update_with(call, |current, _: &Version| {
         let mut new = current.clone_object();
         if let Some(service) = new.downcast_mut::<APIService>()
             && is_about(service)
         {
+            lost.store(condition::is_available(service) && !found.available, Ordering::Relaxed);
             condition::set(service, found, call.now());
         }
         Ok(new)
     });
     match written.await {
-        Err(error) if error.is_not_found() => Ok(()),
-        outcome => outcome.map(|_| ()),
+        Err(error) if error.is_not_found() => return Ok(()),
+        outcome => outcome?,
+    };
+    if lost.into_inner() {
+        core.aggregator.metrics.lost(name, found.reason);
     }
+    Ok(())
 }

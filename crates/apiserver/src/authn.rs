@@ -21,7 +21,7 @@ mod webhook;
 
 pub use authenticate::{authenticate, foreigner, impersonate};
 pub use credentials::credentials;
-pub use fetch::Post;
+pub use fetch::Client;
 pub use kubeconfig::Connection;
 pub use structured::Authentication;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

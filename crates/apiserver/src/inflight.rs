@@ -133,6 +133,13 @@ impl Seat {
         self.0.lock().completion = Some(completion);
     }
 
+    /// Notes the code that a request was answered with, where only its front end knows.
+    pub fn answered(&self, code: u16) {
+        if let Some(completion) = &self.0.lock().completion {
+            completion.answered(code);
+        }
+    }
+
     /// Gives the seat back, but not the place of a watch.
     fn initialized(&self) {
         let ticket = self.0.lock().ticket.take();

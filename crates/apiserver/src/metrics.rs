@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use tower::Service;
 
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
+use crate::aggregation::AggregatorMetrics;
 use crate::audit::AuditMetrics;
 use crate::authz::AuthorizationMetrics;
 use crate::core::{Call, Core};
@@ -279,6 +280,7 @@ pub struct Metrics {
     pub webhooks: WebhookMetrics,
     pub policies: PolicyMetrics,
     pub flow_control: FlowControlMetrics,
+    pub aggregator: AggregatorMetrics,
     pub audit: AuditMetrics,
     pub encryption: EncryptionMetrics,
     pub authorization: AuthorizationMetrics,
@@ -332,6 +334,8 @@ impl Default for Metrics {
         policies.register(&mut registry);
         let flow_control = FlowControlMetrics::default();
         flow_control.register(&mut registry);
+        let aggregator = AggregatorMetrics::default();
+        aggregator.register(&mut registry);
         let audit = AuditMetrics::default();
         audit.register(&mut registry);
         let encryption = EncryptionMetrics::default();
@@ -348,6 +352,7 @@ impl Default for Metrics {
             webhooks,
             policies,
             flow_control,
+            aggregator,
             audit,
             encryption,
             authorization,
@@ -373,6 +378,7 @@ impl Metrics {
         if let Some(flow_control) = &core.flow_control {
             flow_control.observe();
         }
+        self.aggregator.observe(&core.aggregator.snapshot());
         let revision = i64::try_from(core.cache.revision()).unwrap_or(i64::MAX);
         self.revision.set(revision);
         self.unreadable.set(i64::try_from(core.cache.unreadable()).unwrap_or(i64::MAX));

@@ -129,6 +129,7 @@ impl Rest {
         let left = unread.take().map(|unread| unread.body);
         if let Ok(Answer { response: Response::Connect(connection), .. }) = answer {
             let mut response = connection.serve(parts, left, upgrade).await;
+            seat.answered(response.status().as_u16());
             render::add_warnings(&mut response, &notes.all());
             add_flow(&mut response, flow.as_deref());
             return response.map(|body| hold(body, seat));

@@ -12,7 +12,7 @@ use store::{ClientIdentity, EtcdConfig, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, pod_security, policies, webhooks};
-use crate::aggregation::{self, Aggregator, Identity, RequestHeaders};
+use crate::aggregation::{self, Aggregator, Identities, Identity, RequestHeaders};
 use crate::allocate::Allocator;
 use crate::authn::{Authentication, ServiceAccountTokens, TokenConfig};
 use crate::authz::{Authorizers, Rbac};
@@ -57,7 +57,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     let authorizers = Authorizers::start(config, metrics.authorization.clone(), &shutdown)
         .context("authorization")?;
     let kubelet_tls = kubelet_tls(config, &shutdown)?;
-    let identity = identity(config)?;
+    let identities = identities(config, &shutdown)?;
     let flow_control = flow_control(config, &metrics)?;
     let audit = config.audit.start(&metrics.audit, &clock)?;
     let inflight = match &flow_control {
@@ -77,7 +77,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         rbac: Rbac::default(),
         authorizers,
         admission,
-        aggregator: Aggregator::new(identity),
+        aggregator: Aggregator::new(identities, metrics.aggregator.clone()),
         tokens,
         authentication,
         bootstrap_tokens: config.enable_bootstrap_token_auth,
@@ -157,15 +157,19 @@ fn proxies(config: &Config) -> Option<(PathBuf, RequestHeaders)> {
     Some((path, headers))
 }
 
-/// What this server proves to extension servers that it is.
-fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
+/// What this server proves to extension servers that it is, as its files are now.
+fn identities(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Option<Identities>> {
     let (Some(certificate), Some(key)) =
-        (&config.proxy_client_cert_file, &config.proxy_client_key_file)
+        (config.proxy_client_cert_file.clone(), config.proxy_client_key_file.clone())
     else {
         return Ok(None);
     };
-    let identity = Identity::new(&read(certificate)?, &read(key)?);
-    identity.map(Some).context("cannot use the certificate of --proxy-client-cert-file")
+    let paths = [certificate.clone(), key.clone()];
+    let identity = move || {
+        Identity::new(&read(&certificate)?, &read(&key)?)
+            .context("cannot use the certificate of --proxy-client-cert-file")
+    };
+    runtime::files::follow(&paths, identity, shutdown.clone()).map(Some)
 }
 
 async fn encryption(

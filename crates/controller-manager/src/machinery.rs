@@ -25,6 +25,7 @@ pub mod pod_control;
 pub mod pod_ranking;
 pub mod pod_state;
 pub mod queue;
+mod remote_kinds;
 pub mod revisions;
 pub mod shared_informers;
 pub mod status;

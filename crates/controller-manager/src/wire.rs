@@ -100,6 +100,7 @@ impl Wiring {
             let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
             let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
             caches.extend(feed.start(own, &kinds));
+            caches.push(kinds.start_remote(own));
             SharedGraph {
                 graph: feed.graph,
                 collector: Some(collector),

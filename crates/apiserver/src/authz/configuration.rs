@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::chain::{Authorizer, Decision, Link};
 use super::webhook::AuthorizationWebhook;
-use crate::authn::Connection;
+use crate::authn::{Client, Connection};
 use crate::config::AuthorizationFlags;
 use crate::configuration::{Unusable, aggregate, decode};
 
@@ -231,10 +231,10 @@ impl Webhook {
         let Some(file) = file.filter(|_| errors.len() == known) else { return Ok(None) };
         Ok(Some(AuthorizationWebhook {
             name: name.to_owned(),
-            connection: match file {
+            client: Client::new(match file {
                 File::InCluster => Connection::in_cluster()?,
                 File::Path(path) => Connection::load(&path)?,
-            },
+            }),
             version: self.subject_access_review_version.clone(),
             timeout,
             failure,

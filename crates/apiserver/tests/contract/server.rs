@@ -211,6 +211,11 @@ impl Server {
         issue(&self.issuer, user, groups, None)
     }
 
+    /// Certificate and key of a front proxy, in PEM.
+    pub fn proxy_identity(&self, name: &str) -> (String, String) {
+        issue(&self.proxies, name, &[], None)
+    }
+
     /// The authority that the server trusts.
     pub fn issuer(&self) -> &Issuer<'static, KeyPair> {
         &self.issuer

@@ -157,7 +157,7 @@ impl Quotas {
         }
         let graph = self.graph.lock();
         let excluded = ["pods", "persistentvolumeclaims"];
-        for row in self.kinds.stored().iter().filter(|row| row.namespaced()) {
+        for row in self.kinds.all().iter().filter(|row| row.namespaced()) {
             if row.group.is_empty() && excluded.contains(&&*row.plural) {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! The kinds whose objects controllers treat alike: the built-in ones, and those that
-//! CustomResourceDefinitions define at the moment.
+//! The kinds whose objects controllers treat alike: the built-in ones, those that
+//! CustomResourceDefinitions define at the moment, and those that other servers have.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,16 +12,19 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use tokio::sync::watch;
 
 use crate::machinery::informer::Synced;
+use crate::machinery::remote_kinds;
 
 /// The kinds at the moment; shared by reference.
 #[derive(Debug)]
 pub struct Kinds {
     custom: watch::Sender<Vec<KindRef>>,
+    remote: Arc<watch::Sender<Vec<KindRef>>>,
 }
 
 impl Default for Kinds {
     fn default() -> Self {
-        Self { custom: watch::Sender::new(Vec::new()) }
+        let remote = Arc::new(watch::Sender::new(Vec::new()));
+        Self { custom: watch::Sender::new(Vec::new()), remote }
     }
 }
 
@@ -30,6 +33,29 @@ impl Kinds {
     pub fn stored(&self) -> Vec<KindRef> {
         let built_in = api::kind::KINDS.iter().copied().filter(|row| row.stored).map(KindRef::from);
         built_in.chain(self.custom.borrow().iter().cloned()).collect()
+    }
+
+    /// All kinds with objects, here and on other servers.
+    pub fn all(&self) -> Vec<KindRef> {
+        let mut all = self.stored();
+        let remote = self.remote.borrow();
+        let same =
+            |own: &KindRef, kind: &KindRef| own.group == kind.group && own.plural == kind.plural;
+        let others = remote.iter().filter(|kind| !all.iter().any(|own| same(own, kind)));
+        let others: Vec<KindRef> = others.cloned().collect();
+        all.extend(others);
+        all
+    }
+
+    /// The kinds of other servers, as they change.
+    pub fn remote(&self) -> watch::Receiver<Vec<KindRef>> {
+        self.remote.subscribe()
+    }
+
+    /// The future that keeps those up to date. Nobody waits for other servers.
+    pub fn start_remote(&self, client: &Client) -> Synced {
+        let following = remote_kinds::follow(client.clone(), self.remote.clone());
+        (Box::pin(following), watch::channel(true).1)
     }
 
     /// The custom kinds, as they change.

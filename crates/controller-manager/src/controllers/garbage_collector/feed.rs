@@ -1,4 +1,4 @@
-//! Fills the graph from one metadata-only watch for each stored kind.
+//! Fills the graph from one metadata-only watch for each kind with objects.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -41,23 +41,26 @@ impl Feed {
         Self { graph: Arc::default(), collector, namespaces, quotas }
     }
 
-    /// The futures that keep the graph up to date: one for each built-in kind, and one for all
-    /// custom kinds.
+    /// The futures that keep the graph up to date: one for each built-in kind, one for all custom
+    /// kinds, and one for all kinds of other servers.
     pub fn start(&self, client: &Client, kinds: &Kinds) -> Vec<Synced> {
         let tracked = api::kind::KINDS.iter().copied().filter(|row| is_tracked(row));
-        let custom = self.clone().follow_custom(client.clone(), kinds.custom());
+        let follow = |kinds| {
+            let following = self.clone().follow_changing(client.clone(), kinds);
+            (Box::pin(following) as BoxFuture<_>, watch::channel(true).1)
+        };
         tracked
             .map(|row| {
                 let (synced, is_synced) = watch::channel(false);
                 let future = self.clone().follow(client.clone(), row.into(), synced);
                 (Box::pin(future) as BoxFuture<_>, is_synced)
             })
-            .chain([(Box::pin(custom) as BoxFuture<_>, watch::channel(true).1)])
+            .chain([follow(kinds.custom()), follow(kinds.remote())])
             .collect()
     }
 
-    /// Follows the objects of the custom kinds that there are, until they are defined no more.
-    async fn follow_custom(self, client: Client, mut kinds: watch::Receiver<Vec<KindRef>>) {
+    /// Follows the objects of kinds that come and go, while they are there.
+    async fn follow_changing(self, client: Client, mut kinds: watch::Receiver<Vec<KindRef>>) {
         let mut tasks = JoinSet::new();
         let mut followed: Vec<(KindRef, AbortHandle)> = Vec::new();
         loop {
