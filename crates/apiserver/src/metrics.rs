@@ -287,7 +287,8 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
-    inflight: Family<Inflight, Gauge>,
+    /// Reads and writes.
+    inflight: [Gauge; 2],
     objects: Family<ObjectLabels, Gauge>,
     revision: Gauge,
     unreadable: Gauge,
@@ -299,7 +300,8 @@ impl Default for Metrics {
         let requests = Family::default();
         let durations: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let (inflight, objects) = (Family::default(), Family::default());
+        let inflight: Family<Inflight, Gauge> = Family::default();
+        let objects = Family::default();
         let (revision, unreadable) = (Gauge::default(), Gauge::default());
         registry.register(
             "apiserver_request",
@@ -359,7 +361,8 @@ impl Default for Metrics {
             registry,
             requests,
             durations,
-            inflight,
+            inflight: ["readOnly", "mutating"]
+                .map(|request_kind| inflight.get_or_create_owned(&Inflight { request_kind })),
             objects,
             revision,
             unreadable,
@@ -507,8 +510,7 @@ where
         Subject::Path { .. } => true,
         Subject::Delegated(delegated) => delegated.is_read(),
     };
-    let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
-    let inflight = InflightRequest::new(metrics.inflight.get_or_create_owned(&kind));
+    let inflight = InflightRequest::new(metrics.inflight[usize::from(!reads)].clone());
     let started = monotonic();
     let answer = inner.call(request).await;
     drop(inflight);
