@@ -1,6 +1,8 @@
 //! What a node does for its pods: environment, volumes, probes, start order, termination; and that
 //! none of it depends on the kubelet or containerd staying alive.
 
+#[path = "kubelet/bootstrap.rs"]
+mod bootstrap;
 #[path = "kubelet/certificates.rs"]
 mod certificates;
 #[path = "kubelet/devices.rs"]
@@ -11,6 +13,8 @@ mod image_volumes;
 mod node;
 #[path = "kubelet/phase.rs"]
 mod phase;
+#[path = "kubelet/pod_certificates.rs"]
+mod pod_certificates;
 #[path = "kubelet/probes.rs"]
 mod probes;
 #[path = "kubelet/resources.rs"]
@@ -25,6 +29,7 @@ mod user_namespaces;
 mod volumes;
 
 use anyhow::{Context, ensure};
+use bootstrap::a_kubelet_joins_with_a_token_even_if_it_is_killed_meanwhile;
 use certificates::{
     a_kubelet_renews_its_certificates, requests_are_approved_and_denied_by_both_tools,
 };
@@ -36,6 +41,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use node::{a_forced_deletion_frees_the_ports_of_a_pod, a_node_reports_events_about_itself};
 use phase::a_pod_that_the_api_says_has_failed_is_stopped_and_replaced;
+use pod_certificates::a_pod_has_a_certificate_that_is_renewed;
 use probes::{probes_use_grpc, probes_use_https};
 use resources::{
     a_critical_pod_preempts_another, huge_pages_are_a_resource_and_a_volume,
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
         scenarios![
             a_node_reports_events_about_itself,
             a_kubelet_renews_its_certificates,
+            a_kubelet_joins_with_a_token_even_if_it_is_killed_meanwhile,
+            a_pod_has_a_certificate_that_is_renewed,
             requests_are_approved_and_denied_by_both_tools,
             variables_and_volumes_come_from_objects,
             a_volume_follows_its_config_map,

@@ -3,7 +3,9 @@
 //!
 //! Entry points: [`apply`] merges a configuration and returns the new object and its managed
 //! fields, or the [`Conflict`]s; [`track`] updates the managed fields when an object is changed in
-//! any other way. Both work on JSON and a [`Schema`]: the table's or a custom resource's.
+//! any other way; [`overlay()`] merges what nobody owns. All work on JSON and a [`Schema`]: the table's
+//! or a custom resource's. Each entry lists the fields of the version that it was written in, so that
+//! objects are compared in every version that has an entry; [`Versions`] converts them.
 //!
 //! [`create`] gives a new object's fields to the manager that created it. An object without managed
 //! fields, because a client cleared them, is not tracked until it is applied. Its first apply gives
@@ -14,8 +16,10 @@
 
 mod fields;
 mod merge;
+mod overlay;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry, Time};
@@ -23,6 +27,9 @@ use k8s_openapi::jiff;
 use serde_json::Value;
 
 pub use fields::Set;
+pub use overlay::overlay;
+use versions::Changes;
+pub use versions::{OneVersion, Versions};
 
 use crate::schema::{Field, List, Ty, TypeRow, zero};
 use crate::structural::Structural;
@@ -59,6 +66,20 @@ pub struct Conflict {
     pub owner: String,
     /// `.spec.replicas`
     pub field: String,
+}
+
+/// Why a configuration cannot be applied.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused<E> {
+    Conflicts(Vec<Conflict>),
+    /// The object cannot be converted.
+    Conversion(E),
+}
+
+impl<E> From<E> for Refused<E> {
+    fn from(error: E) -> Self {
+        Self::Conversion(error)
+    }
 }
 
 /// The object after an apply, and its owners.
@@ -259,6 +280,10 @@ fn stripped(mut set: Set) -> Set {
     set
 }
 
+fn version_of(entry: &ManagedFieldsEntry) -> &str {
+    entry.api_version.as_deref().unwrap_or_default()
+}
+
 fn fields_of(entry: &ManagedFieldsEntry) -> Set {
     entry.fields_v1.as_ref().map(|fields| Set::from_json(&fields.0)).unwrap_or_default()
 }
@@ -280,8 +305,10 @@ fn entry(
     }
 }
 
+/// Appliers have one entry, whatever its version; updaters one for each.
 fn is_of_writer(entry: &ManagedFieldsEntry, writer: &Writer<'_>, operation: &str) -> bool {
-    entry.manager.as_deref() == Some(writer.manager)
+    (operation == "Apply" || version_of(entry) == writer.api_version)
+        && entry.manager.as_deref() == Some(writer.manager)
         && entry.operation.as_deref() == Some(operation)
         && entry.subresource.as_deref().unwrap_or_default() == writer.subresource
 }
@@ -311,7 +338,7 @@ fn last_applied(live: &Value, schema: FieldSchema<'_>, writer: &Writer<'_>) -> S
     }
     let annotation = live["metadata"]["annotations"][LAST_APPLIED].as_str();
     let config = annotation.and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let Some(config) = config else {
+    let Some(config) = config.filter(|config| config["apiVersion"] == writer.api_version) else {
         return Set::default();
     };
     let (changed, removed) = merge::compare(&config, live, schema);
@@ -320,33 +347,25 @@ fn last_applied(live: &Value, schema: FieldSchema<'_>, writer: &Writer<'_>) -> S
 }
 
 /// Merges `config` into `live` (`None`: the object does not exist), whose managed fields are
-/// `owners`. Fields that the manager applied before and leaves out now are removed, unless another
-/// manager owns them.
+/// `owners`. All of it is in the writer's version. Fields that the manager applied before and leaves
+/// out now are removed, unless another manager owns them. Entries of versions that there are no
+/// more are dropped.
 ///
 /// # Errors
-/// The conflicts, if any, unless the writer forces.
-pub fn apply<'a>(
+/// The conflicts, if any, unless the writer forces; and why the object cannot be converted.
+pub async fn apply<V: Versions>(
     live: Option<&Value>,
     owners: &[ManagedFieldsEntry],
     config: &Value,
-    schema: impl Into<Schema<'a>>,
+    versions: &V,
     writer: &Writer<'_>,
-) -> Result<Applied, Vec<Conflict>> {
-    merged(live, owners, config, schema.into(), writer)
-}
-
-fn merged(
-    live: Option<&Value>,
-    owners: &[ManagedFieldsEntry],
-    config: &Value,
-    schema: Schema<'_>,
-    writer: &Writer<'_>,
-) -> Result<Applied, Vec<Conflict>> {
-    let row = match schema {
+) -> Result<Applied, Refused<V::Error>> {
+    let own = versions.schema(writer.api_version).unwrap_or(Schema::Untyped);
+    let row = match own {
         Schema::Table(row) => Some(row),
         _ => None,
     };
-    let schema = schema.root();
+    let schema = own.root();
     let wanted = stripped(merge::set_of(config, schema));
     let Some(live) = live else {
         return Ok(Applied {
@@ -354,7 +373,7 @@ fn merged(
             owners: vec![entry(writer, "Apply", &wanted, None)],
         });
     };
-    let mut owners = owners.to_vec();
+    let mut owners = versions::known(owners, versions);
     let allowed = last_applied(live, schema, writer);
     if owners.is_empty() {
         if !allowed.is_empty() {
@@ -373,17 +392,48 @@ fn merged(
         let (differs, gone) = merge::compare(live, &merged, schema);
         changed = differs.union(&changed.intersection(&gone));
     }
-    let changed = stripped(changed);
     let (mut own, mut others): (Vec<_>, Vec<_>) =
         owners.into_iter().partition(|entry| is_of_writer(entry, writer, "Apply"));
+    let before = own.pop();
+    if let Some(before) = &before {
+        merged = versions::prune(merged, before, &wanted, &others, versions, writer).await?;
+    }
+    let mut changes = Changes::new(versions, live, &merged, writer.api_version);
+    changes.insert(writer.api_version, changed, Set::default());
+    let conflicts = dispossess(&mut others, &mut changes, &allowed, writer).await?;
+    if !conflicts.is_empty() {
+        return Err(Refused::Conflicts(conflicts));
+    }
+    others.retain(|other| !fields_of(other).is_empty());
+    if writer.manager == "kubectl" && writer.subresource.is_empty() {
+        update_last_applied(&mut merged, config);
+    }
+    // Applying the same again changes nothing: with the old time the object stays as it is.
+    let time = before
+        .filter(|before| {
+            version_of(before) == writer.api_version
+                && fields_of(before) == wanted
+                && merged == *live
+        })
+        .and_then(|before| before.time);
+    others.push(entry(writer, "Apply", &wanted, time));
+    Ok(Applied { object: merged, owners: sorted(others) })
+}
+
+/// Takes the fields that an apply changes from the managers that own them; returns those that it may
+/// not take.
+async fn dispossess<V: Versions>(
+    others: &mut [ManagedFieldsEntry],
+    changes: &mut Changes<'_, V>,
+    allowed: &Set,
+    writer: &Writer<'_>,
+) -> Result<Vec<Conflict>, V::Error> {
     let mut conflicts = Vec::new();
-    for other in &mut others {
+    for other in others {
         let set = fields_of(other);
-        let taken = set.intersection(&changed);
-        if taken.is_empty() {
-            continue;
-        }
-        let disputed = taken.difference(&allowed);
+        let (changed, removed) = changes.seen_in(version_of(other)).await?;
+        let taken = set.intersection(changed);
+        let disputed = taken.difference(allowed);
         if !writer.force && !disputed.is_empty() {
             let owner = described(other);
             conflicts.extend(
@@ -391,29 +441,12 @@ fn merged(
             );
             continue;
         }
-        other.fields_v1 = Some(FieldsV1(set.difference(&taken).to_json()));
-    }
-    if !conflicts.is_empty() {
-        return Err(conflicts);
-    }
-    others.retain(|other| !fields_of(other).is_empty());
-    let before = own.pop();
-    if let Some(before) = &before {
-        let mut removed = fields_of(before).abandoned_by(&wanted);
-        for other in &others {
-            removed = removed.abandoned_by(&fields_of(other));
+        let left = set.difference(&taken).difference(removed);
+        if left != set {
+            other.fields_v1 = Some(FieldsV1(left.to_json()));
         }
-        merge::remove(&mut merged, &removed, schema);
     }
-    if writer.manager == "kubectl" && writer.subresource.is_empty() {
-        update_last_applied(&mut merged, config);
-    }
-    // Applying the same again changes nothing: with the old time the object stays as it is.
-    let time = before
-        .filter(|before| fields_of(before) == wanted && merged == *live)
-        .and_then(|before| before.time);
-    others.push(entry(writer, "Apply", &wanted, time));
-    Ok(Applied { object: merged, owners: sorted(others) })
+    Ok(conflicts)
 }
 
 /// Keeps the annotation of a client-side apply, if there is one, equal to what was applied, so that
@@ -546,40 +579,45 @@ fn capped(owners: Vec<ManagedFieldsEntry>) -> Vec<ManagedFieldsEntry> {
 }
 
 /// The managed fields after a change other than an apply: the writer owns what it changed or added,
-/// other managers lose that, and nobody owns what was removed.
-pub fn track<'a>(
+/// other managers lose that, and nobody owns what was removed. Both objects are in the version
+/// `base`; if all entries and the writer are too, it is enough that they have the members that
+/// differ. Entries of versions that there are no more are dropped.
+///
+/// # Errors
+/// Why the objects cannot be converted.
+pub async fn track<V: Versions>(
     old: &Value,
     owners: &[ManagedFieldsEntry],
     new: &Value,
-    schema: impl Into<Schema<'a>>,
+    base: &str,
+    versions: &V,
     writer: &Writer<'_>,
-) -> Vec<ManagedFieldsEntry> {
-    if owners.is_empty() {
-        return Vec::new();
+) -> Result<Vec<ManagedFieldsEntry>, V::Error> {
+    let owners = versions::known(owners, versions);
+    if owners.is_empty() || old == new {
+        return Ok(owners);
     }
-    let (changed, removed) = merge::compare(old, new, schema.into().root());
-    let (changed, removed) = (stripped(changed), stripped(removed));
-    if changed.is_empty() && removed.is_empty() {
-        return owners.to_vec();
+    let mut changes = Changes::new(versions, old, new, base);
+    let (changed, removed) = changes.seen_in(writer.api_version).await?;
+    if base == writer.api_version && changed.is_empty() && removed.is_empty() {
+        return Ok(owners);
     }
     let mut own = changed.clone();
     let mut kept = Vec::new();
     for owner in owners {
-        let set = fields_of(owner).difference(&removed);
-        if is_of_writer(owner, writer, "Update") {
+        let (changed, removed) = changes.seen_in(version_of(&owner)).await?;
+        let set = fields_of(&owner).difference(removed);
+        if is_of_writer(&owner, writer, "Update") {
             own = own.union(&set);
             continue;
         }
-        let set = set.difference(&changed);
+        let set = set.difference(changed);
         if !set.is_empty() {
-            kept.push(ManagedFieldsEntry {
-                fields_v1: Some(FieldsV1(set.to_json())),
-                ..owner.clone()
-            });
+            kept.push(ManagedFieldsEntry { fields_v1: Some(FieldsV1(set.to_json())), ..owner });
         }
     }
     if !own.is_empty() {
         kept.push(entry(writer, "Update", &own, None));
     }
-    capped(kept)
+    Ok(capped(kept))
 }

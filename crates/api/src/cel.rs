@@ -1,4 +1,4 @@
-//! CEL expressions about requests: match conditions of admission webhooks
+//! CEL expressions about requests: match conditions of admission webhooks, and admission policies
 //! (`k8s.io/apiserver/pkg/admission/plugin/cel`).
 //!
 //! An [`Expression`] is compiled once and evaluated by many requests. Its variables are an object's
@@ -6,17 +6,21 @@
 //! [`Authorizer`].
 
 pub mod access;
+mod patches;
+pub mod type_checking;
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, MapExpr, StructExpr, operators};
 use serde_json::{Map, Value, json};
 
 use crate::structural::Structural;
+use crate::structural::node::SchemaError;
 use crate::structural::rules::check::{Checker, Kind};
 use crate::structural::rules::cost::Place;
 use crate::structural::rules::eval::{Evaluation, Failure};
-use crate::structural::rules::value::Val;
+use crate::structural::rules::value::{OBJECT, Val};
 use crate::structural::rules::{self, about};
 pub use access::{Asked, Authorizer, Decision, User};
 
@@ -33,16 +37,23 @@ pub const POLICY_BUDGET: u64 = 10_000_000;
 pub enum Variable {
     /// Anything.
     Any,
+    /// The Namespace of an object, as far as it is shown.
+    Namespace,
     /// Kubernetes' `AdmissionRequest`, without the objects.
     Request,
     Authorizer,
 }
 
+/// What expressions call that which a policy composes.
+const VARIABLES_NAME: &str = "variables";
+/// The type of the operations of a patch.
+const PATCHES: &str = "list(JSONPatch)";
+
 /// The variables of match conditions and policies.
 const VARIABLES: [(&str, Variable); 5] = [
     ("object", Variable::Any),
     ("oldObject", Variable::Any),
-    ("namespaceObject", Variable::Any),
+    ("namespaceObject", Variable::Namespace),
     ("request", Variable::Request),
     ("authorizer", Variable::Authorizer),
 ];
@@ -65,6 +76,9 @@ pub enum EvalError {
     Budget,
     #[error("expression '{source_text}' resulted in error: {why}")]
     Failed { source_text: String, why: String },
+    /// Its value is none that can be applied.
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// The value of an expression, as far as anybody asks.
@@ -82,7 +96,14 @@ pub struct Environment {
     variables: Vec<(&'static str, Variable)>,
     /// The members of `variables`, as a schema: those that a policy composes.
     composed: Map<String, Value>,
+    /// How many variables each of them is made of, one of the other.
+    levels: HashMap<String, usize>,
+    /// Whether there are types for patches.
+    patches: bool,
 }
+
+/// How many variables may be made of one another: so deep may their values be.
+const COMPOSED_MAX: usize = 48;
 
 impl Environment {
     /// That of match conditions and policies. `params`: a policy has parameters.
@@ -91,13 +112,14 @@ impl Environment {
         if params {
             variables.push(("params", Variable::Any));
         }
-        Self { variables, composed: Map::new() }
+        Self { variables, ..Self::of(&[]) }
     }
 
     /// Variables of which nothing is known.
     pub fn of(names: &[&'static str]) -> Self {
         let variables = names.iter().map(|name| (*name, Variable::Any)).collect();
-        Self { variables, composed: Map::new() }
+        let (composed, levels) = Default::default();
+        Self { variables, composed, levels, patches: false }
     }
 
     /// The same for messages, which cannot ask the authorizer.
@@ -105,19 +127,32 @@ impl Environment {
     pub fn without_authorizer(&self) -> Self {
         let mut variables = self.variables.clone();
         variables.retain(|(_, kind)| *kind != Variable::Authorizer);
-        Self { variables, composed: self.composed.clone() }
+        let (composed, levels) = (self.composed.clone(), self.levels.clone());
+        Self { variables, composed, levels, patches: self.patches }
+    }
+
+    /// The same for mutations, which make parts of objects and patches.
+    #[must_use]
+    pub fn with_patches(self) -> Self {
+        Self { patches: true, ..self }
     }
 
     /// Adds a member of `variables`, of the type of an expression.
     pub fn compose(&mut self, name: &str, expression: Option<&Expression>) {
-        let schema = match expression.and_then(|expression| expression.kind) {
-            Some("bool") => json!({"type": "boolean"}),
-            Some("string") => json!({"type": "string"}),
-            Some("int") => json!({"type": "integer"}),
-            Some("double") => json!({"type": "number"}),
-            _ => json!({"x-kubernetes-preserve-unknown-fields": true}),
-        };
+        let schema = expression.map_or_else(|| schema(None, None), Expression::schema);
         self.composed.insert(name.to_owned(), schema);
+        let level = expression.map_or(0, |expression| self.level(&expression.program));
+        self.levels.insert(name.to_owned(), level);
+    }
+
+    /// How many variables an expression is made of, one of the other.
+    fn level(&self, program: &IdedExpr) -> usize {
+        let mut level = 0;
+        walk(program, &mut |part| {
+            let read = selected(part, VARIABLES_NAME).and_then(|name| self.levels.get(name));
+            level = level.max(read.map_or(0, |level| level + 1));
+        });
+        level
     }
 
     /// Compiles an expression. `wanted`: the types that it may have, by their names; none: any.
@@ -127,35 +162,37 @@ impl Environment {
     pub fn compile(&self, source: &str, wanted: &[&str]) -> Result<Expression, String> {
         let failed = |why: String| format!("compilation failed: {why}");
         let program = rules::parse(source).map_err(failed)?;
-        let schema = json!({"type": "object", "properties": self.composed});
-        let composed = Structural::new(&schema).map_err(|error| error.to_string())?;
+        let composed = composed(&self.composed).map_err(|error| error.to_string())?;
         let variables = self.variables.iter();
         let mut kinds: Vec<_> =
             variables.map(|(name, variable)| (*name, kind(*variable))).collect();
         if !self.composed.is_empty() {
-            kinds.push(("variables", Kind::Schema(&composed.root, false)));
+            kinds.push((VARIABLES_NAME, Kind::Schema(&composed.root, false)));
         }
-        let mut checker = Checker::new(kinds, Place::Nowhere);
+        let mut checker = Checker::new(kinds, Place::Nowhere).with_patches(self.patches);
         let found = checker.check(&program);
-        if !checker.errors.is_empty() {
-            let texts = checker.errors.iter();
-            let texts: Vec<String> =
-                texts.map(|problem| about(source, &problem.about, &problem.text)).collect();
-            return Err(failed(texts.join("\n")));
+        if let Some(why) = problems(source, &checker) {
+            return Err(failed(why));
         }
-        let kind = found.kind.name();
+        if self.level(&program) > COMPOSED_MAX {
+            return Err(failed(about(source, "", "expression is nested too deeply")));
+        }
+        let (kind, name) = (found.kind.name(), found.described());
         let is_right = match kind {
-            Some(name) => wanted.contains(&name),
+            Some("list") if wanted == [PATCHES] => {
+                name == PATCHES || (found.is_open() && !is_untyped(&program, &self.variables))
+            }
+            Some(_) => wanted.contains(&name.as_str()),
             None => !is_untyped(&program, &self.variables),
         };
         if !is_right && !wanted.is_empty() {
-            let name = kind.unwrap_or("dyn");
             return Err(match wanted {
                 [only] => format!("must evaluate to {only} but got {name}"),
                 all => format!("must evaluate to one of [{}] but got {name}", all.join(" ")),
             });
         }
-        Ok(Expression { source: source.into(), program, kind })
+        let inner = found.inner.name();
+        Ok(Expression { source: source.into(), program, kind, inner })
     }
 
     /// Compiles a condition.
@@ -164,6 +201,22 @@ impl Environment {
     /// As [`Self::compile`].
     pub fn condition(&self, source: &str) -> Result<Expression, String> {
         self.compile(source, &["bool"])
+    }
+
+    /// Compiles an expression that makes an object to be applied.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn apply_configuration(&self, source: &str) -> Result<Expression, String> {
+        self.compile(source, &[OBJECT])
+    }
+
+    /// Compiles an expression that makes the operations of a patch.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn json_patch(&self, source: &str) -> Result<Expression, String> {
+        self.compile(source, &[PATCHES])
     }
 }
 
@@ -174,41 +227,103 @@ pub struct Expression {
     program: IdedExpr,
     /// Its type, if it can only be one.
     kind: Option<&'static str>,
+    /// That of what is in it.
+    inner: Option<&'static str>,
 }
 
-impl Expression {
-    /// Whether a field of a variable is read anywhere in it.
-    pub fn selects(&self, variable: &str, field: &str) -> bool {
-        selects(&self.program, variable, field)
+/// The members of `variables`.
+fn composed(members: &Map<String, Value>) -> Result<Structural, SchemaError> {
+    Structural::new(&json!({"type": "object", "properties": members}))
+}
+
+/// The schema of a composed variable of a type.
+fn schema(kind: Option<&str>, inner: Option<&str>) -> Value {
+    match kind {
+        Some("bool") => json!({"type": "boolean"}),
+        Some("string") => json!({"type": "string"}),
+        Some("int") => json!({"type": "integer"}),
+        Some("double") => json!({"type": "number"}),
+        Some("bytes") => json!({"type": "string", "format": "byte"}),
+        Some("timestamp") => json!({"type": "string", "format": "date-time"}),
+        Some("duration") => json!({"type": "string", "format": "duration"}),
+        Some("list") => json!({"type": "array", "items": schema(inner, None)}),
+        _ => json!({"x-kubernetes-preserve-unknown-fields": true}),
     }
 }
 
-fn selects(expression: &IdedExpr, variable: &str, field: &str) -> bool {
-    let within = |inner: &IdedExpr| selects(inner, variable, field);
+/// What a checker has found, as CEL prints it.
+fn problems(source: &str, checker: &Checker<'_, '_>) -> Option<String> {
+    let texts = checker.errors.iter();
+    let texts: Vec<String> =
+        texts.map(|problem| about(source, &problem.about, &problem.text)).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+impl Expression {
+    fn schema(&self) -> Value {
+        schema(self.kind, self.inner)
+    }
+
+    /// Whether a variable is read anywhere in it.
+    pub fn reads(&self, variable: &str) -> bool {
+        self.program.references().has_variable(variable)
+    }
+
+    /// Whether a field of a variable is read anywhere in it.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        let mut found = false;
+        walk(&self.program, &mut |part| found |= selected(part, variable) == Some(field));
+        found
+    }
+}
+
+/// The name of the field of a variable that an expression reads, if it does nothing else.
+fn selected<'e>(expression: &'e IdedExpr, variable: &str) -> Option<&'e str> {
     let is_variable =
         |operand: &IdedExpr| matches!(&operand.expr, Expr::Ident(name) if name == variable);
     match &expression.expr {
-        Expr::Select(select) => {
-            (is_variable(&select.operand) && select.field == field) || within(&select.operand)
+        Expr::Select(select) if is_variable(&select.operand) => Some(&select.field),
+        Expr::Call(call) if call.func_name == operators::OPT_SELECT => {
+            match (call.args.first(), call.args.get(1).map(|name| &name.expr)) {
+                (Some(operand), Some(Expr::Literal(LiteralValue::String(name))))
+                    if is_variable(operand) =>
+                {
+                    Some(name.inner())
+                }
+                _ => None,
+            }
         }
+        _ => None,
+    }
+}
+
+/// Visits an expression and all within it.
+fn walk<'e>(expression: &'e IdedExpr, visit: &mut dyn FnMut(&'e IdedExpr)) {
+    visit(expression);
+    match &expression.expr {
+        Expr::Select(select) => walk(&select.operand, visit),
         Expr::Call(call) => {
-            let optional = call.func_name == operators::OPT_SELECT
-                && call.args.first().is_some_and(is_variable)
-                && matches!(call.args.get(1).map(|name| &name.expr),
-                    Some(Expr::Literal(LiteralValue::String(name))) if **name == *field);
-            optional || call.target.as_deref().is_some_and(within) || call.args.iter().any(within)
+            call.target.iter().for_each(|target| walk(target, visit));
+            call.args.iter().for_each(|arg| walk(arg, visit));
         }
-        Expr::List(list) => list.elements.iter().any(within),
-        Expr::Map(map) => map.entries.iter().any(|entry| match &entry.expr {
-            EntryExpr::MapEntry(entry) => within(&entry.key) || within(&entry.value),
-            EntryExpr::StructField(entry) => within(&entry.value),
-        }),
+        Expr::List(list) => list.elements.iter().for_each(|element| walk(element, visit)),
+        Expr::Map(MapExpr { entries }) | Expr::Struct(StructExpr { entries, .. }) => {
+            for entry in entries {
+                match &entry.expr {
+                    EntryExpr::MapEntry(entry) => {
+                        walk(&entry.key, visit);
+                        walk(&entry.value, visit);
+                    }
+                    EntryExpr::StructField(entry) => walk(&entry.value, visit),
+                }
+            }
+        }
         Expr::Comprehension(one) => {
             [&one.iter_range, &one.accu_init, &one.loop_cond, &one.loop_step, &one.result]
                 .into_iter()
-                .any(within)
+                .for_each(|part| walk(part, visit));
         }
-        _ => false,
+        _ => {}
     }
 }
 
@@ -228,7 +343,7 @@ impl<'a> Session<'a> {
     ) -> Self {
         let mut values: Vec<(&'a str, Val<'a>)> =
             variables.iter().map(|(name, binding)| (*name, value(*binding))).collect();
-        values.push(("variables", Val::Composed));
+        values.push((VARIABLES_NAME, Val::Composed));
         let composed = composed.iter().map(|(name, expression)| (&**name, &expression.program));
         let mut evaluation = Evaluation::new(values, budget);
         evaluation.compose(composed.collect());
@@ -269,18 +384,19 @@ impl<'a> Session<'a> {
         self.evaluation.restart(self.budget);
         let outcome = self.evaluation.eval(&expression.program);
         self.budget = self.budget.saturating_sub(self.evaluation.cost);
-        let failed = |why: String| {
-            Err(EvalError::Failed { source_text: expression.source.to_string(), why })
-        };
-        match outcome {
-            Ok(value) => Ok(value),
-            Err(_) if self.budget == 0 => Err(EvalError::Budget),
-            Err(Failure::Limit) => {
-                failed("operation cancelled: actual cost limit exceeded".to_owned())
-            }
-            Err(Failure::NoOverload) => failed("no such overload".to_owned()),
-            Err(Failure::Other(why)) => failed(why),
+        outcome.map_err(|failure| self.failure(expression, failure))
+    }
+
+    fn failure(&self, expression: &Expression, failure: Failure) -> EvalError {
+        if self.budget == 0 {
+            return EvalError::Budget;
         }
+        let why = match failure {
+            Failure::Limit => "operation cancelled: actual cost limit exceeded".to_owned(),
+            Failure::NoOverload => "no such overload".to_owned(),
+            Failure::Other(why) => why,
+        };
+        EvalError::Failed { source_text: expression.source.to_string(), why }
     }
 
     /// Whether all conditions hold. One that does not decides, whatever is wrong with others.
@@ -320,6 +436,7 @@ fn is_untyped(expression: &IdedExpr, variables: &[(&str, Variable)]) -> bool {
         Expr::Call(call) if call.func_name == operators::INDEX => {
             call.args.first().is_some_and(|operand| is_untyped(operand, variables))
         }
+        Expr::List(list) => list.elements.iter().all(|element| is_untyped(element, variables)),
         _ => false,
     }
 }
@@ -327,6 +444,7 @@ fn is_untyped(expression: &IdedExpr, variables: &[(&str, Variable)]) -> bool {
 fn kind(variable: Variable) -> Kind<'static> {
     match variable {
         Variable::Any => Kind::Any,
+        Variable::Namespace => Kind::Schema(&NAMESPACE.root, false),
         Variable::Request => Kind::Schema(&REQUEST.root, false),
         Variable::Authorizer => Kind::Named(access::AUTHORIZER),
     }
@@ -362,6 +480,26 @@ static REQUEST: LazyLock<Structural> = LazyLock::new(|| {
         "options": {"x-kubernetes-preserve-unknown-fields": true},
     }});
     Structural::new(&schema).expect("the schema of requests is structural")
+});
+
+static NAMESPACE: LazyLock<Structural> = LazyLock::new(|| {
+    let text = || json!({"type": "string"});
+    let time = || json!({"type": "string", "format": "date-time"});
+    let texts = json!({"type": "array", "items": text()});
+    let map = json!({"type": "object", "additionalProperties": text()});
+    let condition = json!({"type": "object", "properties": {"status": text(), "type": text(),
+        "lastTransitionTime": time(), "message": text(), "reason": text()}});
+    let schema = json!({"type": "object", "properties": {
+        "metadata": {"type": "object", "properties": {
+            "name": text(), "generateName": text(), "namespace": text(), "labels": map,
+            "annotations": map, "UID": text(), "creationTimestamp": time(),
+            "deletionGracePeriodSeconds": {"type": "integer"}, "deletionTimestamp": time(),
+            "generation": {"type": "integer"}, "resourceVersion": text(), "finalizers": texts}},
+        "spec": {"type": "object", "properties": {"finalizers": texts}},
+        "status": {"type": "object", "properties": {
+            "conditions": {"type": "array", "items": condition}, "phase": text()}},
+    }});
+    Structural::new(&schema).expect("the schema of namespaces is structural")
 });
 
 #[cfg(test)]

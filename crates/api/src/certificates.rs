@@ -2,14 +2,20 @@
 //! (`k8s.io/kubernetes/pkg/apis/certificates`).
 
 pub mod kubelet;
+pub mod pod;
 
 use std::net::IpAddr;
 
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use p521::ecdsa::signature::Verifier;
+use p521::ecdsa::{Signature, VerifyingKey};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::{
+    OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P521, OID_SIG_ECDSA_WITH_SHA512, Oid,
+};
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Name;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
 use crate::pem;
 
@@ -21,6 +27,8 @@ pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 pub const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 /// Serving certificates of kubelets.
 pub const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
+/// Serving certificates of apiservers, which are signed elsewhere: whom to trust about them.
+pub const APISERVER_SERVING_SIGNER: &str = "kubernetes.io/kube-apiserver-serving";
 /// What `certificates.k8s.io/v1` does not allow any more.
 pub const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
 
@@ -129,7 +137,7 @@ pub fn parse_der(der: &[u8]) -> Result<Request, RequestError> {
     if !rest.is_empty() {
         return Err(RequestError::Malformed);
     }
-    request.verify_signature().map_err(|error| RequestError::Signature(error.to_string()))?;
+    verify(&request).map_err(RequestError::Signature)?;
     let info = &request.certification_request_info;
     let mut parsed = Request {
         subject: info.subject.as_raw().to_vec(),
@@ -149,6 +157,28 @@ pub fn parse_der(der: &[u8]) -> Result<Request, RequestError> {
         }
     }
     Ok(parsed)
+}
+
+/// Whether the request is signed by its key; of all curves that Kubernetes takes.
+fn verify(request: &X509CertificationRequest<'_>) -> Result<(), String> {
+    let info = &request.certification_request_info;
+    if curve(&info.subject_pki) != Some(OID_NIST_EC_P521)
+        || request.signature_algorithm.algorithm != OID_SIG_ECDSA_WITH_SHA512
+    {
+        return request.verify_signature().map_err(|error| error.to_string());
+    }
+    let key = VerifyingKey::from_sec1_bytes(&info.subject_pki.subject_public_key.data);
+    let signature = Signature::from_der(&request.signature_value.data);
+    let (Ok(key), Ok(signature)) = (key, signature) else {
+        return Err("malformed key or signature".to_owned());
+    };
+    key.verify(info.raw, &signature).map_err(|error| error.to_string())
+}
+
+/// The curve of an elliptic key.
+fn curve(key: &SubjectPublicKeyInfo<'_>) -> Option<Oid<'static>> {
+    let of = key.algorithm.parameters.as_ref()?.as_oid().ok()?;
+    (key.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY).then(|| of.to_owned())
 }
 
 fn texts<'a>(

@@ -4,6 +4,7 @@ pub mod definition;
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -30,7 +31,9 @@ pub struct Custom {
     /// The version that objects are stored in.
     pub storage_version: String,
     /// The schema of the row's own version.
-    pub schema: Structural,
+    pub schema: Arc<Structural>,
+    /// Those of all versions, whether they are served or not.
+    pub schemas: Arc<BTreeMap<String, Arc<Structural>>>,
     pub columns: Vec<PrinterColumn>,
     pub scale: Option<ScalePaths>,
     /// The row's selectable fields are those of all versions; these are of its own version.
@@ -74,26 +77,35 @@ impl KindRow {
     /// A stored object as this version has it: with its name, pruned and with its defaults. `None`:
     /// it is so already, cannot be read, or has to be converted first.
     pub fn read_stored(&self, json: &[u8]) -> Option<Vec<u8>> {
-        let custom = self.custom.as_ref()?;
+        let (custom, api_version) = (self.custom.as_ref()?, self.api_version());
+        if custom.schema.is_read_as_stored(json, &api_version) {
+            return None;
+        }
         let mut value: Value = serde_json::from_slice(json).ok()?;
-        if custom.converter.is_some() && value["apiVersion"] != self.api_version() {
+        if custom.converter.is_some() && value["apiVersion"] != api_version {
             return None;
         }
-        let before = value.clone();
-        custom.schema.prune(&mut value);
-        custom.schema.default(&mut value);
-        value["apiVersion"] = self.api_version().into();
-        if value == before {
+        let differs = custom.schema.read(&mut value);
+        if value["apiVersion"] == api_version && !differs {
             return None;
         }
+        value["apiVersion"] = api_version.into();
         let Value::Object(members) = value else { return None };
         Some(metadata_first(&members))
+    }
+
+    /// Whether a new object that has been pruned and has its defaults is stored as this version
+    /// reads it. What a schema has as the default of the status is only added by reading, since
+    /// new objects have no status.
+    pub fn reads_what_it_creates(&self) -> bool {
+        self.storage_version() == self.version
+            && self.custom.as_ref().is_none_or(|custom| !custom.schema.defaults("status"))
     }
 
     /// What objects of the kind are merged by.
     pub fn merge_schema(&self) -> Schema<'_> {
         match &self.custom {
-            Some(custom) => (&custom.schema).into(),
+            Some(custom) => (&*custom.schema).into(),
             None => self.schema().into(),
         }
     }
@@ -114,6 +126,12 @@ impl KindRow {
     /// The webhook that converts objects of this version to others.
     pub fn converter(&self) -> Option<&Converter> {
         self.custom.as_ref()?.converter.as_ref()
+    }
+
+    /// Whether objects of this version may differ in more than their version's name from what the
+    /// caches hold.
+    pub fn reads_converted(&self) -> bool {
+        self.converter().is_some() || self.storage_version() != self.version
     }
 
     fn encoded_api_version(&self) -> String {
@@ -212,12 +230,24 @@ impl CustomObject {
 
     /// The whole object as JSON.
     pub fn to_value(&self) -> Value {
-        let mut whole = Map::new();
+        let metadata = serde_json::to_value(&self.metadata);
+        self.with_metadata(metadata.expect("metadata always serializes to JSON"))
+    }
+
+    /// What schemas and their rules see of the object: of its metadata only the names.
+    pub fn to_judged(&self) -> Value {
+        let names = [("name", &self.metadata.name), ("generateName", &self.metadata.generate_name)];
+        let names = names
+            .into_iter()
+            .filter_map(|(field, name)| Some((field.to_owned(), Value::from(name.as_deref()?))));
+        self.with_metadata(Value::Object(names.collect()))
+    }
+
+    fn with_metadata(&self, metadata: Value) -> Value {
+        let mut whole = self.body.clone();
         whole.insert("apiVersion".to_owned(), self.kind.api_version().into());
         whole.insert("kind".to_owned(), self.kind.kind.to_string().into());
-        let metadata = serde_json::to_value(&self.metadata);
-        whole.insert("metadata".to_owned(), metadata.expect("metadata always serializes to JSON"));
-        whole.extend(self.body.clone());
+        whole.insert("metadata".to_owned(), metadata);
         Value::Object(whole)
     }
 }
@@ -284,6 +314,10 @@ impl Object for CustomObject {
 
     fn metadata_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+
+    fn json(&self) -> Value {
+        self.to_value()
     }
 
     /// In the storage version, if nothing but its name differs.

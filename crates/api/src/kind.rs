@@ -206,7 +206,16 @@ pub struct DecodeError {
 
 /// A `k8s-openapi` type with its row and codec.
 pub trait Kind:
-    Resource + Metadata<Ty = ObjectMeta> + Clone + Debug + Default + PartialEq + Send + Sync + 'static
+    Resource
+    + Metadata<Ty = ObjectMeta>
+    + serde::Serialize
+    + Clone
+    + Debug
+    + Default
+    + PartialEq
+    + Send
+    + Sync
+    + 'static
 {
     const ROW: &'static KindRow;
 
@@ -222,7 +231,7 @@ macro_rules! kinds {
     ($( $ty:ty {
         $scope:ident $singular:literal
         $(short [$($short:literal),*];)? $(categories [$($category:literal),*];)?
-        $(subresources [$($subresource:literal),*];)? $(selectable [$($selectable:literal),*];)? $(stored $stored:literal;)? $(form $form:literal;)?
+        $(subresources [$($subresource:literal),*];)? $(selectable [$($selectable:literal),*];)? $(stored $stored:literal;)? $(form $form:literal;)? $(computed $computed:literal;)?
     } )*) => {
         $(
             impl Kind for $ty {
@@ -239,7 +248,7 @@ macro_rules! kinds {
                     selectable: kinds!(@texts $($($selectable),*)?),
                     stored: kinds!(@or $($stored)?; true),
                     form: kinds!(@or $($form)?; false),
-                    computed: false,
+                    computed: kinds!(@or $($computed)?; false),
                     custom: None,
                 };
 
@@ -306,6 +315,7 @@ kinds! {
     core::LimitRange { Namespaced "limitrange" short ["limits"]; }
     core::PodTemplate { Namespaced "podtemplate" }
     core::Binding { Namespaced "binding" stored false; }
+    core::ComponentStatus { Cluster "componentstatus" short ["cs"]; stored false; computed true; }
     apps::Deployment { Namespaced "deployment" short ["deploy"]; categories ["all"]; subresources ["status", "scale"]; }
     apps::ReplicaSet { Namespaced "replicaset" short ["rs"]; categories ["all"]; subresources ["status", "scale"];
         selectable ["status.replicas"]; }
@@ -320,6 +330,8 @@ kinds! {
     certificates::CertificateSigningRequest { Cluster "certificatesigningrequest" short ["csr"]; subresources ["status", "approval"];
         selectable ["spec.signerName"]; }
     certificates::ClusterTrustBundle { Cluster "clustertrustbundle" selectable ["spec.signerName"]; }
+    certificates::PodCertificateRequest { Namespaced "podcertificaterequest" subresources ["status"];
+        selectable ["spec.signerName", "spec.podName", "spec.nodeName"]; }
     coordination::Lease { Namespaced "lease" }
     discovery::EndpointSlice { Namespaced "endpointslice" }
     events::Event { Namespaced "event" short ["ev"];
@@ -351,6 +363,8 @@ kinds! {
     storage::VolumeAttributesClass { Cluster "volumeattributesclass" short ["vac"]; }
     admission::MutatingWebhookConfiguration { Cluster "mutatingwebhookconfiguration" categories ["api-extensions"]; }
     admission::ValidatingWebhookConfiguration { Cluster "validatingwebhookconfiguration" categories ["api-extensions"]; }
+    admission::MutatingAdmissionPolicy { Cluster "mutatingadmissionpolicy" categories ["api-extensions"]; }
+    admission::MutatingAdmissionPolicyBinding { Cluster "mutatingadmissionpolicybinding" categories ["api-extensions"]; }
     admission::ValidatingAdmissionPolicy { Cluster "validatingadmissionpolicy" categories ["api-extensions"]; subresources ["status"]; }
     admission::ValidatingAdmissionPolicyBinding { Cluster "validatingadmissionpolicybinding" categories ["api-extensions"]; }
     node::RuntimeClass { Cluster "runtimeclass" }

@@ -13,7 +13,7 @@
 //!   [`jsonpath`]: kubectl's dialect. [`quota`]: what objects use of ResourceQuotas. [`address`]: what
 //!   IP addresses mean. [`local_path`]: the volumes that nodes make on demand. [`webhook`]: how
 //!   webhooks are reached. [`metrics`]: the kinds of `metrics.k8s.io`. [`defaults`] of pods, and the objects that they refer to ([`references`]).
-//! - [`certificates`]: what certificate signing requests ask for; [`pem`]; [`bootstrap_token`].
+//! - [`certificates`]: what certificate signing requests ask for; [`der`]; [`pem`]; [`bootstrap_token`].
 //!
 //! Every typed decode and encode of a Kubernetes object happens in this crate, in functions that
 //! are not generic, so that no other crate pays for compiling `k8s-openapi`'s serde code.
@@ -27,6 +27,7 @@ pub mod cel;
 pub mod certificates;
 pub mod custom;
 pub mod defaults;
+pub mod der;
 pub mod duration;
 pub mod fields;
 pub mod jsonpath;

@@ -65,6 +65,11 @@ pub fn grows_on_node(volume: &PersistentVolume) -> bool {
     source(volume).and_then(backing) == Some(Backing::Image)
 }
 
+/// The node that keeps the volume.
+pub fn node_of(volume: &PersistentVolume) -> Option<&str> {
+    volume.metadata.labels.as_ref()?.get(NODE_LABEL).map(String::as_str)
+}
+
 /// The size of a volume of any kind, in bytes.
 pub fn size_bytes(volume: &PersistentVolume) -> u64 {
     let capacity = volume.spec.as_ref().and_then(|spec| spec.capacity.as_ref());

@@ -6,6 +6,8 @@
 use std::any::Any;
 use std::fmt::Debug;
 
+use serde_json::Value;
+
 use crate::kind::{DecodeError, Kind, KindRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -16,6 +18,8 @@ pub trait Object: Any + Debug + Send + Sync {
     fn metadata_mut(&mut self) -> &mut ObjectMeta;
     /// JSON with `apiVersion` and `kind` first.
     fn encode(&self) -> Vec<u8>;
+    /// The same as a tree.
+    fn json(&self) -> Value;
     fn clone_object(&self) -> Box<dyn Object>;
     /// Whether both have the same type and are equal in every field.
     fn equals(&self, other: &dyn Object) -> bool;
@@ -38,6 +42,10 @@ impl<K: Kind> Object for K {
 
     fn encode(&self) -> Vec<u8> {
         Kind::encode(self)
+    }
+
+    fn json(&self) -> Value {
+        serde_json::to_value(self).expect("Kubernetes types always serialize to JSON")
     }
 
     fn clone_object(&self) -> Box<dyn Object> {

@@ -19,7 +19,7 @@ use crate::object::Object;
 use crate::pod::{Side, is_terminal, resources};
 use crate::quantity::Quantity;
 
-pub use scope::in_scope;
+pub use scope::{in_scope, is_in, scopes_of};
 
 /// Amounts by resource name.
 pub type Usage = BTreeMap<String, Quantity>;

@@ -46,6 +46,12 @@ impl Ty {
         }
     }
 
+    /// The type of a definition.
+    pub fn of(row: &TypeRow) -> Option<Self> {
+        let index = TYPES.binary_search_by(|known| known.name.cmp(row.name)).ok()?;
+        u16::try_from(index).ok().map(Self::Ref)
+    }
+
     /// The type of the elements of an array or the values of a map.
     pub fn element(self) -> Option<Ty> {
         match self {

@@ -16,7 +16,7 @@ mod correlate;
 mod default;
 pub mod definition;
 mod format;
-mod go;
+pub(crate) mod go;
 mod lists;
 mod metadata;
 pub(crate) mod node;
@@ -28,6 +28,7 @@ mod prune;
 pub(crate) mod rules;
 #[cfg(test)]
 mod tests;
+mod unchanged;
 mod validate;
 
 use serde_json::Value;
@@ -37,8 +38,9 @@ pub use node::{DEPTH_MAX, SchemaError};
 
 use crate::schema::TypeRow;
 use crate::status::{FieldError, FieldErrorType};
-use node::{Node, Reader};
+use node::{ListType, Node, Reader};
 use path::Path;
+use prune::Pruned;
 
 /// The definition of the metadata that every object has.
 pub(crate) fn object_meta() -> Option<&'static TypeRow> {
@@ -49,6 +51,32 @@ pub(crate) fn object_meta() -> Option<&'static TypeRow> {
 #[derive(Debug)]
 pub struct Structural {
     pub(crate) root: Node,
+    has: Parts,
+}
+
+/// What a schema has anywhere: walks that look for nothing else are left out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Parts {
+    rules: bool,
+    /// Objects with metadata of their own.
+    embedded: bool,
+    /// Lists whose elements have to differ.
+    distinct: bool,
+}
+
+impl Parts {
+    fn of(node: &Node) -> Self {
+        let own = Self {
+            rules: !node.rules.is_empty(),
+            embedded: node.embedded,
+            distinct: node.list != ListType::Atomic,
+        };
+        node.children().map(Self::of).fold(own, |all, below| Self {
+            rules: all.rules || below.rules,
+            embedded: all.embedded || below.embedded,
+            distinct: all.distinct || below.distinct,
+        })
+    }
 }
 
 impl Structural {
@@ -57,26 +85,49 @@ impl Structural {
     /// # Errors
     /// When it has parts that custom resources do not support, or is too deep.
     pub fn new(schema: &Value) -> Result<Self, SchemaError> {
-        Ok(Self { root: Reader::default().node(schema, 0)? })
+        let root = Reader::default().node(schema, 0)?;
+        Ok(Self { has: Parts::of(&root), root })
     }
 
     /// Removes the fields of an object that the schema does not have, and returns their paths as
     /// strict decoding reports them: `spec.foo`, `spec.list[0].bar`. `apiVersion`, `kind` and
     /// `metadata` of the object itself are left alone.
     pub fn prune(&self, object: &mut Value) -> Vec<String> {
-        prune::prune(object, &self.root, true)
+        self.pruned(object).unknown
     }
 
-    /// Removes nulls that the schema does not allow, and sets defaults.
-    pub fn default(&self, object: &mut Value) {
-        default::default(object, &self.root, true);
+    fn pruned(&self, object: &mut Value) -> Pruned {
+        prune::prune(object, &self.root, true, self.has.embedded)
+    }
+
+    /// Removes nulls that the schema does not allow, and sets defaults; whether anything changed.
+    pub fn default(&self, object: &mut Value) -> bool {
+        default::default(object, &self.root, true)
+    }
+
+    /// Whether a stored object, whose `apiVersion` has to be this, is certainly read as it is.
+    pub fn is_read_as_stored(&self, json: &[u8], api_version: &str) -> bool {
+        unchanged::is_read_as_stored(json, &self.root, api_version)
+    }
+
+    /// Whether a missing field of the object itself gets a default.
+    pub fn defaults(&self, field: &str) -> bool {
+        self.root.property(field).is_some_and(|property| property.default.is_some())
+    }
+
+    /// What is read of a stored object: pruned, with its defaults; whether that differs.
+    pub fn read(&self, object: &mut Value) -> bool {
+        let pruned = self.pruned(object).changed;
+        self.default(object) || pruned
     }
 
     /// What is wrong with an object but its own metadata. With the object before an update, what
     /// the update does not change is not judged anew.
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = validate::validate(&self.root, new, old, "");
-        metadata::validate(&self.root, new, &Path::ROOT, &mut errors);
+        if self.has.embedded {
+            metadata::validate(&self.root, new, &Path::ROOT, &mut errors);
+        }
         self.unique(new, old, &mut errors);
         self.rules(new, old, &mut errors);
         errors
@@ -98,7 +149,7 @@ impl Structural {
 
     /// The validation rules, which are judged only if what they read has the right form.
     fn rules(&self, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
-        if !rules::has_any(&self.root) {
+        if !self.has.rules {
             return;
         }
         let is_blocking = |error: &FieldError| {
@@ -129,6 +180,9 @@ impl Structural {
 
     /// Duplicates in sets and maps, unless the old object has some, too.
     fn unique(&self, new: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+        if !self.has.distinct {
+            return;
+        }
         let mut duplicates = Vec::new();
         lists::validate(&self.root, new, &Path::ROOT, &mut duplicates);
         if duplicates.is_empty() {

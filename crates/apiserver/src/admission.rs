@@ -1,72 +1,223 @@
-//! Admission, in Kubernetes' order: mutating plugins, which may change an object before it is
-//! validated, and validating ones, which may refuse it or warn.
+//! Admission: plugins that may change an object before it is validated, refuse a request, or warn.
 //!
-//! Each plugin is a file: [`lifecycle`] (namespaces), `service_account`, `limits` (LimitRange),
-//! `runtime_class`, `defaults` (tolerations, storage class, taints of new nodes), `priority`,
-//! `node` (NodeRestriction), [`pod_security`], `claim_resize` (PersistentVolumeClaimResize),
-//! `certificates` (approval, signing, attestation), and
-//! `quota` (ResourceQuota), which the verbs call last. What administrators add comes after the
-//! built-in plugins of its phase: [`webhooks`] and [`policies`]. RBAC's escalation checks are in
-//! `authz`. A plugin knows the cache and the request.
+//! Flow: [`plugins`] is the one table of them, in Kubernetes' order; a row says what a plugin
+//! handles and has its steps ([`plugin`]). A request, described by its [`attributes`], passes the
+//! mutating steps of all enabled plugins, and later, complete and valid, the validating ones. The
+//! plugins of administrators ([`webhooks`], [`policies`]) are rows too, and the last one, [`quota`],
+//! charges what the others have admitted. [`flags`] decide which plugins are enabled,
+//! [`configuration`] reads what some of them are told by a file.
+//!
+//! What the storage of a kind checks by itself upstream is checked here as well, whichever plugins
+//! are enabled: RBAC's escalation checks, the right to read the parameters of a policy, who answers for a signer, and which
+//! objects of the system cannot be deleted.
 
+mod always;
+mod attributes;
 mod certificates;
 mod claim_resize;
+pub mod configuration;
 mod defaults;
+mod durations;
+mod event_rate;
+mod external_ips;
+pub mod flags;
+mod images;
 pub mod lifecycle;
 mod limits;
-pub mod node;
+mod namespaces;
+mod node;
+mod node_selector;
+mod owners;
+mod plugin;
+mod plugins;
+mod pod_resize;
 pub mod pod_security;
 pub mod policies;
 mod priority;
 mod quota;
-pub mod readiness;
+mod readiness;
 mod runtime_class;
 mod service_account;
+mod subject;
+mod toleration_restriction;
+mod topology;
 pub mod webhooks;
 
-use api::ApiError;
 use api::object::Object;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::networking::v1::Ingress;
-use k8s_openapi::api::scheduling::v1::PriorityClass;
+use api::{ApiError, Kind};
+use clock::monotonic;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
+use serde_json::Value;
 
 use crate::authz;
-use crate::cache::Version;
 use crate::core::Call;
 use crate::request::Verb;
 
-pub use pod_security::PodSecurity;
-pub use quota::{Charges, Quotas};
-pub use webhooks::Before;
-use webhooks::{Asked, Fixed, Rounds};
+use attributes::Attributes;
+use configuration::Settings;
+pub use durations::AdmissionMetrics;
+use durations::Phase;
+pub use flags::AdmissionFlags;
+pub use plugin::Admitted;
+use plugin::Plugin;
+use quota::Quotas;
+pub use subject::Before;
+use subject::{Complete, Fixed, Subject, Typed, View, Written};
+use webhooks::Rounds;
 
 /// The chain of plugins.
-#[derive(Debug, Default)]
 pub struct Admission {
-    pub pod_security: PodSecurity,
+    /// Those that are enabled, in their order.
+    enabled: Vec<&'static Plugin>,
+    settings: Settings,
     pub webhooks: webhooks::Snapshots,
-    /// The last of the chain; it charges what it admits.
-    pub quotas: Quotas,
+    quotas: Quotas,
 }
 
 impl Admission {
-    /// Runs the mutating plugins, the webhooks last; all of them once more if a webhook has changed
-    /// the object. `old`: the current object, on updates.
+    /// The chain that flags and their file ask for.
     ///
     /// # Errors
-    /// 403 and 404 from the plugins, and those of webhooks.
+    /// When a flag or the file cannot be used.
+    pub fn start(flags: &AdmissionFlags) -> anyhow::Result<Self> {
+        let enabled = flags.enabled()?;
+        let settings = Settings::load(flags, &enabled)?;
+        let names = |has: fn(&Plugin) -> bool| {
+            let names = enabled.iter().filter(|plugin| has(plugin)).map(|plugin| plugin.name);
+            names.collect::<Vec<_>>().join(",")
+        };
+        tracing::info!(
+            mutating = names(Plugin::is_mutating),
+            validating = names(Plugin::is_validating),
+            "admission plugins in their order"
+        );
+        let (webhooks, quotas) = (webhooks::Snapshots::default(), Quotas::default());
+        Ok(Self { enabled, settings, webhooks, quotas })
+    }
+
+    /// Whether a plugin is enabled.
+    pub fn has(&self, name: &str) -> bool {
+        self.enabled.iter().any(|plugin| plugin.name == name)
+    }
+
+    /// Runs the mutating steps on an object that is written. `old`: the current object, on updates.
+    ///
+    /// # Errors
+    /// Those of the plugins.
     pub async fn mutate(
         &self,
         call: Call<'_>,
         object: &mut Box<dyn Object>,
         old: Option<Before<'_>>,
     ) -> Result<(), ApiError> {
-        readiness::check(call)?;
+        let attributes = Attributes::of_write(call, old);
+        let revision = old.map(|old| old.revision);
+        self.run_mutating(&attributes, &mut Written::new(call, object, revision)).await
+    }
+
+    /// Runs the validating steps on a complete object, whose quotas it charges.
+    ///
+    /// # Errors
+    /// Those of the plugins.
+    pub async fn validate(
+        &self,
+        call: Call<'_>,
+        object: &dyn Object,
+        old: Option<Before<'_>>,
+    ) -> Result<Admitted, ApiError> {
+        let attributes = Attributes::of_write(call, old);
+        let old_object = attributes.old_object();
+        authz::check_escalation(call, object, old_object).await?;
+        policies::authorize::check(call, object, old_object).await?;
+        certificates::check_answer(call, object, old_object).await?;
+        let revision = old.map(|old| old.revision);
+        self.run_validating(&attributes, &Complete { call, object, revision }).await
+    }
+
+    /// Runs all steps on a deletion.
+    ///
+    /// # Errors
+    /// Those of the plugins, and 403 for what the system needs.
+    pub async fn delete(
+        &self,
+        call: Call<'_>,
+        old: Before<'_>,
+        options: &DeleteOptions,
+    ) -> Result<(), ApiError> {
+        priority::check_delete(call, old.object)?;
+        // An eviction has been admitted as what it is.
+        if !matches!(call.verb, Verb::Delete | Verb::DeleteCollection) {
+            return Ok(());
+        }
+        let attributes = Attributes::of_deletion(call, old, options);
+        self.run(&attributes, &mut Fixed(Value::Null)).await
+    }
+
+    /// Runs all steps on a connection, whose options are an object of `kind`; the options
+    /// afterwards.
+    ///
+    /// # Errors
+    /// Those of the plugins.
+    pub async fn connect(
+        &self,
+        call: Call<'_>,
+        kind: &'static str,
+        options: Value,
+    ) -> Result<Value, ApiError> {
+        let mut subject = Fixed(options);
+        self.run(&Attributes::of_connection(call, kind), &mut subject).await?;
+        subject.value()
+    }
+
+    /// Runs all steps on an object that is created at a subresource, or never stored.
+    ///
+    /// # Errors
+    /// Those of the plugins.
+    pub async fn create<K: Kind>(&self, call: Call<'_>, object: &mut K) -> Result<(), ApiError> {
+        let own = Object::metadata(object).name.clone().unwrap_or_default();
+        let name = if call.target.name.is_empty() { own } else { call.target.name.clone() };
+        self.run(&Attributes::of_creation(call, K::ROW, name), &mut Typed(object)).await
+    }
+
+    async fn run(
+        &self,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
+    ) -> Result<(), ApiError> {
+        self.run_mutating(attributes, subject).await?;
+        // No quota counts what is not stored.
+        self.run_validating(attributes, subject).await.map(drop)
+    }
+
+    async fn run_mutating(
+        &self,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
+    ) -> Result<(), ApiError> {
+        readiness::check(attributes.call)?;
+        let (metrics, started) = (&attributes.call.core.metrics.admission, monotonic());
+        let outcome = self.mutate_in_rounds(attributes, subject).await;
+        metrics.phase(Phase::Mutating, attributes.operation, outcome.is_err(), started);
+        outcome
+    }
+
+    /// All of them once more if a webhook has changed the object.
+    async fn mutate_in_rounds(
+        &self,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
+    ) -> Result<(), ApiError> {
+        let (metrics, operation) = (&attributes.call.core.metrics.admission, attributes.operation);
         let mut rounds = Rounds::default();
         loop {
-            self.mutate_here(call, &mut **object, old.map(|old| old.object)).await?;
-            self.webhooks.mutate_written(call, object, old, &mut rounds).await?;
+            for plugin in &self.enabled {
+                let Some(mutation) = plugin.mutation(attributes) else { continue };
+                let started = monotonic();
+                let outcome = mutation.run(attributes, subject, &mut rounds).await;
+                let refused = outcome.is_err();
+                metrics.plugin(plugin.name, Phase::Mutating, operation, refused, started);
+                outcome?;
+            }
             if !rounds.repeats {
                 return Ok(());
             }
@@ -74,107 +225,27 @@ impl Admission {
         }
     }
 
-    /// The server's own mutating plugins. On updates fewer plugins act, and only on the object
-    /// itself.
-    async fn mutate_here(
+    /// What has been charged is refunded if a later plugin refuses the request.
+    async fn run_validating(
         &self,
-        call: Call<'_>,
-        object: &mut dyn Object,
-        old: Option<&dyn Object>,
-    ) -> Result<(), ApiError> {
-        if let Some(old) = old {
-            if call.target.subresource.is_empty()
-                && let (Some(pod), Some(old)) = (object.downcast_mut::<Pod>(), old.downcast_ref())
-            {
-                defaults::tolerations(pod);
-                priority::keep(pod, old);
+        attributes: &Attributes<'_>,
+        view: &dyn View,
+    ) -> Result<Admitted, ApiError> {
+        let (metrics, operation) = (&attributes.call.core.metrics.admission, attributes.operation);
+        let (mut admitted, begun) = (Admitted::default(), monotonic());
+        for plugin in &self.enabled {
+            let Some(validation) = plugin.validation(attributes) else { continue };
+            let started = monotonic();
+            let outcome = validation.run(attributes, view, &mut admitted).await;
+            let refused = outcome.is_err();
+            metrics.plugin(plugin.name, Phase::Validating, operation, refused, started);
+            if let Err(refusal) = outcome {
+                metrics.phase(Phase::Validating, operation, true, begun);
+                admitted.charges.refund(attributes.call).await;
+                return Err(refusal);
             }
-            return Ok(());
         }
-        lifecycle::check(call, object).await?;
-        defaults::protection(object);
-        if let Some(pod) = object.downcast_mut::<Pod>() {
-            service_account::complete(call, pod).await?;
-            limits::complete(call, pod);
-            runtime_class::complete(call, pod).await?;
-            defaults::tolerations(pod);
-            priority::complete(call, pod).await?;
-        } else if let Some(claim) = object.downcast_mut::<PersistentVolumeClaim>() {
-            defaults::storage_class(call, claim);
-        } else if let Some(ingress) = object.downcast_mut::<Ingress>() {
-            defaults::ingress_class(call, ingress);
-        } else if let Some(node) = object.downcast_mut::<Node>() {
-            defaults::taint(node);
-        }
-        Ok(())
-    }
-
-    /// Runs the validating plugins on a complete object; returns their warnings.
-    ///
-    /// # Errors
-    /// 403 and 422 from the plugins.
-    pub async fn validate(
-        &self,
-        call: Call<'_>,
-        object: &dyn Object,
-        old: Option<&dyn Object>,
-    ) -> Result<Vec<String>, ApiError> {
-        node::check(call, object, old).await?;
-        limits::check(call, object, old)?;
-        let warnings = self.pod_security.check(call, object, old).await?;
-        if let Some(class) = object.downcast_ref::<PriorityClass>() {
-            priority::check_class(call, class)?;
-        }
-        certificates::check(call, object, old).await?;
-        claim_resize::check(call, object, old).await?;
-        authz::check_escalation(call, object, old).await?;
-        policies::authorize::check(call, object, old).await?;
-        Ok(warnings)
-    }
-
-    /// Calls the validating webhooks about a new object, of which they see what has been allocated,
-    /// and then charges quotas.
-    ///
-    /// # Errors
-    /// Those of webhooks, and 403 when a quota does not allow it.
-    pub async fn charge_new(
-        &self,
-        call: Call<'_>,
-        object: &dyn Object,
-    ) -> Result<Charges, ApiError> {
-        self.webhooks.validate_written(call, object, None).await?;
-        self.quotas.charge(call, object, None).await
-    }
-
-    /// Runs the validating plugins, and all webhooks, on a deletion.
-    ///
-    /// # Errors
-    /// 403 from the plugins, and those of webhooks.
-    pub async fn validate_delete(
-        &self,
-        call: Call<'_>,
-        object: &dyn Object,
-        version: &Version,
-        options: &DeleteOptions,
-    ) -> Result<(), ApiError> {
-        readiness::check(call)?;
-        node::check_delete(call, object)?;
-        priority::check_delete(call, object)?;
-        lifecycle::check_delete(call, object)?;
-        let is_deletion = matches!(call.verb, Verb::Delete | Verb::DeleteCollection);
-        if !is_deletion || !self.webhooks.any_about(call) {
-            return Ok(());
-        }
-        let mut options: serde_json::Value =
-            serde_json::from_slice(&api::options::encode_delete_options(options))
-                .map_err(ApiError::internal)?;
-        options["kind"] = "DeleteOptions".into();
-        options["apiVersion"] = "meta.k8s.io/v1".into();
-        if call.options.dry_run {
-            options["dryRun"] = serde_json::json!(["All"]);
-        }
-        let asked = Asked::of_deletion(call, options);
-        let old = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
-        self.webhooks.admit(&asked, &mut Fixed(serde_json::Value::Null), &old).await
+        metrics.phase(Phase::Validating, operation, false, begun);
+        Ok(admitted)
     }
 }

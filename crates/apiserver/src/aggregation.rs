@@ -19,6 +19,7 @@ pub mod condition;
 mod documents;
 mod forward;
 mod identity;
+mod metrics;
 mod priorities;
 mod registration;
 mod route;
@@ -26,12 +27,11 @@ mod snapshot;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{ApiError, Kind, KindRow};
+use api::{ApiError, Kind};
 use arc_swap::ArcSwap;
-use futures::future::select_all;
 use http::{HeaderMap, Method};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -41,10 +41,11 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use backend::{Asked, Identity};
+pub use backend::{Asked, Identities, Identity};
 pub use documents::ResourceDocument;
 pub use forward::Forward;
 pub use identity::RequestHeaders;
+pub use metrics::{AggregatorMetrics, Regenerated};
 pub use route::Delegated;
 pub use snapshot::{Group, GroupVersion, Registered, Snapshot, by_name, groups};
 
@@ -53,7 +54,7 @@ use condition::Finding;
 use registration::Registration;
 
 use crate::bootstrap::system_user;
-use crate::cache::{Filter, Version, WatchSettings, Watcher};
+use crate::cache::{Changes, Filter, Follower, Version};
 use crate::core::{Call, Core};
 use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
@@ -68,7 +69,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = CHECK_INTERVAL;
 /// Changes of a Service and its endpoints within that time are one.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How long a broken watch, or a failed write, waits for the next attempt.
+/// How long a failed write, or a watch that cannot be opened, waits for the next attempt.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// As whom this server asks others for its own purposes.
@@ -83,16 +84,21 @@ fn aggregator() -> User {
 /// What requests share.
 pub struct Aggregator {
     /// What this server proves to others that it is.
-    identity: Option<Identity>,
+    identities: Option<Identities>,
+    pub metrics: AggregatorMetrics,
     snapshot: ArcSwap<Snapshot>,
     /// Of no two states of any server in this process the same.
     generation: AtomicU64,
 }
 
 impl Aggregator {
-    pub fn new(identity: Option<Identity>) -> Self {
-        let aggregator =
-            Self { identity, snapshot: ArcSwap::default(), generation: AtomicU64::default() };
+    pub fn new(identities: Option<Identities>, metrics: AggregatorMetrics) -> Self {
+        let aggregator = Self {
+            identities,
+            metrics,
+            snapshot: ArcSwap::default(),
+            generation: AtomicU64::default(),
+        };
         aggregator.changed();
         aggregator
     }
@@ -137,57 +143,23 @@ impl Aggregator {
 /// When the store fails at start.
 pub async fn keep(core: &Arc<Core>, shutdown: CancellationToken) -> Result<(), ApiError> {
     let mut registration = Registration::default();
-    let settled = registration.settle(core).await;
+    registration.settle(core).await;
     core.cache.fresh().await?;
     let mut watched = Watched::default();
     watched.refresh(core);
     let core = core.clone();
+    let mut changes = Follower::of(&core, &[APIService::ROW, CustomResourceDefinition::ROW]);
     let following = async move {
-        let mut settled = settled;
+        let mut later = None;
         loop {
-            if let Err(error) = follow(&core, &mut registration, &mut watched, settled).await {
-                tracing::debug!(%error, "the watch of APIServices ended");
-            }
-            settled = false;
-            tokio::time::sleep(RETRY).await;
+            changes.next(later).await;
+            watched.refresh(&core);
+            let settled = registration.settle(&core).await && watched.settle_local(&core).await;
+            later = (!settled).then_some(RETRY);
         }
     };
     tokio::spawn(async move { shutdown.run_until_cancelled(following).await });
     Ok(())
-}
-
-async fn follow(
-    core: &Arc<Core>,
-    registration: &mut Registration,
-    watched: &mut Watched,
-    mut settled: bool,
-) -> Result<(), ApiError> {
-    let watch = |row: &'static KindRow| {
-        core.cache.watch(Filter::everything(row, ""), None, WatchSettings::default())
-    };
-    let mut services = watch(APIService::ROW)?;
-    let mut definitions = watch(CustomResourceDefinition::ROW)?;
-    loop {
-        watched.refresh(core);
-        settled = registration.settle(core).await && watched.settle_local(core).await && settled;
-        let retry = async {
-            match settled {
-                true => std::future::pending().await,
-                false => tokio::time::sleep(RETRY).await,
-            }
-        };
-        let changed = tokio::select! {
-            changed = services.next() => Some(changed),
-            changed = definitions.next() => Some(changed),
-            () = retry => None,
-        };
-        settled = true;
-        match changed {
-            Some(None) => return Ok(()),
-            Some(Some(change)) => drop(change?),
-            None => {}
-        }
-    }
 }
 
 /// The servers that are looked after, by the names of their APIServices.
@@ -246,6 +218,11 @@ impl Watched {
             all.push(Registered::new(&service, Some(server.backend.clone())));
             self.servers.insert(name, server);
         }
+        for (name, server) in &before {
+            if server.backend.documents.load().openapi_v2.is_some() {
+                core.aggregator.metrics.regenerates(name, Regenerated::Delete);
+            }
+        }
         core.aggregator.set(Snapshot::new(all));
     }
 
@@ -265,7 +242,7 @@ impl Watched {
 
 impl Server {
     fn start(core: &Arc<Core>, name: &str, address: Address) -> Self {
-        let backend = Arc::new(Backend::new(address, core.aggregator.identity.as_ref()));
+        let backend = Arc::new(Backend::new(address, core.aggregator.identities.clone()));
         let state = Arc::new(State::default());
         let task = look_after(core.clone(), name.to_owned(), backend.clone(), state.clone());
         Self { backend, state, task: tokio::spawn(task).abort_handle() }
@@ -285,7 +262,9 @@ fn says(service: &APIService, found: &Finding) -> bool {
 async fn look_after(core: Arc<Core>, name: String, backend: Arc<Backend>, state: Arc<State>) {
     let (mut pause, mut read) = (BACKOFF_MIN, None);
     loop {
-        let changes = watch_service(&core, &backend.address);
+        let Address { namespace, name: service, .. } = &backend.address;
+        let service = Filter::one(Service::ROW, namespace, service);
+        let changes = core.cache.changes(&[service, availability::slices(&backend.address)]);
         let found = check(&core, &name, &backend).await;
         let available = found.available;
         *state.found.lock() = Some(found.clone());
@@ -297,7 +276,11 @@ async fn look_after(core: Arc<Core>, name: String, backend: Arc<Backend>, state:
         let stale = !backend.documents.load().is_current;
         if available && (is_due || stale) {
             read = Some(clock::instant());
-            if documents::refresh(&core, &backend, &name).await {
+            let change = documents::refresh(&core, &backend, &name).await;
+            if let Some(why) = change.openapi_v2 {
+                core.aggregator.metrics.regenerates(&name, why);
+            }
+            if change.any {
                 core.aggregator.changed();
             }
         }
@@ -315,27 +298,12 @@ async fn look_after(core: Arc<Core>, name: String, backend: Arc<Backend>, state:
     }
 }
 
-/// Watches of a Service and its endpoints from now on.
-fn watch_service(core: &Core, address: &Address) -> Vec<Watcher> {
-    let since = core.cache.revision();
-    let service = Filter::one(Service::ROW, &address.namespace, &address.name);
-    let watch = |filter| {
-        let settings = WatchSettings { after: since, ..WatchSettings::default() };
-        core.cache.watch(filter, Some(since), settings)
-    };
-    [service, availability::slices(address)]
-        .into_iter()
-        .map(watch)
-        .collect::<Result<_, _>>()
-        .unwrap_or_default()
-}
-
 /// Waits for a change. Watches that cannot be opened are tried again soon.
-async fn changed(mut changes: Vec<Watcher>) {
-    if changes.is_empty() {
-        return tokio::time::sleep(RETRY).await;
+async fn changed(changes: Result<Changes, ApiError>) {
+    match changes {
+        Ok(mut changes) => drop(changes.next().await),
+        Err(_) => tokio::time::sleep(RETRY).await,
     }
-    select_all(changes.iter_mut().map(|watcher| Box::pin(watcher.next()))).await;
 }
 
 async fn check(core: &Core, name: &str, backend: &Arc<Backend>) -> Finding {
@@ -385,19 +353,24 @@ async fn write(
         subresource: "status".to_owned(),
         subpath: String::new(),
     };
-    let (user, options) = (system_user(), Options::default());
+    let (user, options, lost) = (system_user(), Options::default(), AtomicBool::new(false));
     let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
     let written = update_with(call, |current, _: &Version| {
         let mut new = current.clone_object();
         if let Some(service) = new.downcast_mut::<APIService>()
             && is_about(service)
         {
+            lost.store(condition::is_available(service) && !found.available, Ordering::Relaxed);
             condition::set(service, found, call.now());
         }
         Ok(new)
     });
     match written.await {
-        Err(error) if error.is_not_found() => Ok(()),
-        outcome => outcome.map(|_| ()),
+        Err(error) if error.is_not_found() => return Ok(()),
+        outcome => outcome?,
+    };
+    if lost.into_inner() {
+        core.aggregator.metrics.lost(name, found.reason);
     }
+    Ok(())
 }

@@ -223,6 +223,13 @@ impl Recorded {
 pub struct Completion(Trail);
 
 impl Completion {
+    /// The code of the answer.
+    pub fn answered(&self, code: u16) {
+        if let Some(recorded) = &self.0.0 {
+            recorded.event.lock().response_status = Some(event::code(code));
+        }
+    }
+
     /// It is sent already.
     fn done(mut self) {
         self.0 = Trail::default();
@@ -252,14 +259,13 @@ pub async fn record<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
-    let Some(audit) = &core.audit else { return inner.call(request).await };
-    let decision = audit.policy.decide(&request.user, &request);
-    audit.metrics.decided(decision.level);
-    if decision.level == Level::None {
+    let Some((audit, trail)) = begin(&core, &mut request) else {
+        return inner.call(request).await;
+    };
+    audit.metrics.decided(trail.level());
+    if !trail.is_kept() {
         return inner.call(request).await;
     }
-    let trail = Trail::new(audit, decision, &request);
-    request.options.trail = trail.clone();
     if deprecation(&request.subject).is_some() {
         trail.annotate("k8s.io/deprecated", "true");
     }
@@ -282,13 +288,27 @@ where
     if long {
         trail.stage(Stage::ResponseStarted).await;
     }
-    if long && answer.is_ok() {
+    // What a connection is answered with, its front end finds out.
+    let connects = matches!(&answer, Ok(Response::Connect(_)));
+    if answer.is_ok() && (long || connects) {
         seat.complete(completion);
     } else {
         trail.stage(Stage::ResponseComplete).await;
         completion.done();
     }
     answer
+}
+
+/// What is kept of a request, which it carries from now on; `None`: nothing of any.
+fn begin<'a>(core: &'a Core, request: &mut Request) -> Option<(&'a Arc<Audit>, Trail)> {
+    let audit = core.audit.as_ref()?;
+    let decision = audit.policy.decide(&request.user, request);
+    let trail = match decision.level {
+        Level::None => Trail::default(),
+        _ => Trail::new(audit, decision, request),
+    };
+    request.options.trail = trail.clone();
+    Some((audit, trail))
 }
 
 /// Records a request that a front end refuses before it receives all of it.
@@ -303,15 +323,11 @@ pub async fn record_refusal<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
-    let Some(audit) = &core.audit else { return inner.call(request).await };
-    let decision = audit.policy.decide(&request.user, &request);
-    if decision.level == Level::None {
+    let Some((audit, trail)) = begin(&core, &mut request) else {
         return inner.call(request).await;
-    }
-    let trail = Trail::new(audit, decision, &request);
-    request.options.trail = trail.clone();
+    };
     let answer = inner.call(request).await;
-    if answer.is_err() {
+    if answer.is_err() && trail.is_kept() {
         audit.metrics.decided(trail.level());
         trail.stage(Stage::RequestReceived).await;
         trail.answered(&answer);

@@ -11,6 +11,7 @@ pub mod bootstrap;
 mod claims;
 mod configuration;
 mod credentials;
+mod distributed;
 pub mod fetch;
 mod issuer;
 mod jwt;
@@ -21,7 +22,7 @@ mod webhook;
 
 pub use authenticate::{authenticate, foreigner, impersonate};
 pub use credentials::credentials;
-pub use fetch::Post;
-pub use kubeconfig::Connection;
+pub use fetch::Client;
+pub use kubeconfig::Source;
 pub use structured::Authentication;
 pub use token::{BoundObject, Claims, KubernetesClaims, ServiceAccountTokens, TokenConfig};

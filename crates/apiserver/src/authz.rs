@@ -1,6 +1,7 @@
 //! Authorization: by default RBAC and the node authorizer, evaluated from the cache; others as
 //! [`chain`] is configured.
 
+mod abac;
 mod attributes;
 mod chain;
 mod configuration;

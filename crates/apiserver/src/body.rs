@@ -55,6 +55,8 @@ pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiErro
                 .map_err(|error| ApiError::bad_request(error.to_string()))?;
             serde_json::to_vec(&value).map(Cow::Owned).map_err(ApiError::internal)
         }
+        // JSON is YAML, and what most clients send as such. It may nest deeper.
+        BodyFormat::Yaml if is_json_object(body) => Ok(Cow::Borrowed(body)),
         BodyFormat::Yaml => {
             let text = std::str::from_utf8(body).map_err(|error| {
                 ApiError::bad_request(format!("error converting YAML to JSON: {error}"))
@@ -66,6 +68,11 @@ pub fn as_json(body: &[u8], format: BodyFormat) -> Result<Cow<'_, [u8]>, ApiErro
             })
         }
     }
+}
+
+fn is_json_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
+        && serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok()
 }
 
 /// Parses YAML 1.1 as Kubernetes does.
@@ -81,7 +88,9 @@ fn yaml<T: DeserializeOwned>(text: &str, duplicate_keys: DuplicateKeyPolicy) -> 
 /// Reports duplicate keys in a mapping of YAML that has been parsed before.
 pub fn yaml_duplicates(body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
-    yaml::<serde_json::Value>(text, DuplicateKeyPolicy::Error).err()
+    let problem = yaml::<serde_json::Value>(text, DuplicateKeyPolicy::Error).err()?;
+    let otherwise = yaml::<serde_json::Value>(text, DuplicateKeyPolicy::LastWins);
+    otherwise.is_ok().then_some(problem)
 }
 
 /// Reports duplicate fields of a patch (JSON), in the form that decoding uses for objects.

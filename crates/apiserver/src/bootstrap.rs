@@ -12,15 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::object::Object;
-use api::{ApiError, Kind, KindRow};
-use futures::future::select_all;
+use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, NamespaceSpec, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use tokio_util::sync::CancellationToken;
 
 use self::endpoints::Advertised;
-use crate::cache::{Filter, Version, WatchSettings, Watcher};
+use crate::cache::{Filter, Follower, Version};
 use crate::core::{Call, Core, decode};
 use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
@@ -90,58 +89,25 @@ pub async fn keep(
     endpoints::ensure(core, own, alone).await?;
     let core = core.clone();
     let keeping = async move {
-        let mut changes = Vec::new();
+        let (mut changes, mut later) = (Follower::new(&core, restored_objects()), None);
         loop {
-            if changes.is_empty() {
-                changes = watch_own(&core);
-            }
+            changes.next(later).await;
             let restored = restore(&core, own, alone).await;
             tokio::time::sleep(RESTORE_PAUSE).await;
-            let again = restored.is_err() || changes.is_empty() || !alone;
-            let renewal = async {
-                match again {
-                    true => tokio::time::sleep(RENEW_INTERVAL).await,
-                    false => std::future::pending().await,
-                }
-            };
-            let next = changes.iter_mut().map(|watcher| Box::pin(watcher.next()));
-            let changed = async {
-                match next.len() {
-                    0 => std::future::pending().await,
-                    _ => select_all(next).await.0,
-                }
-            };
-            tokio::select! {
-                changed = changed => if !matches!(changed, Some(Ok(_))) {
-                    changes.clear();
-                },
-                () = renewal => {}
-            }
+            later = (restored.is_err() || !alone).then_some(RENEW_INTERVAL);
         }
     };
     tokio::spawn(async move { shutdown.run_until_cancelled(keeping).await });
     Ok(())
 }
 
-/// Watches of everything that [`keep`] restores; none when the cache has just been reset.
-fn watch_own(core: &Core) -> Vec<Watcher> {
-    let since = core.cache.revision();
-    let namespaces = NAMESPACES.map(|name| (Namespace::ROW, "", name));
+/// Everything that [`keep`] restores.
+fn restored_objects() -> Vec<Filter> {
+    let namespaces = NAMESPACES.map(|name| Filter::one(Namespace::ROW, "", name));
     let own = [Service::ROW, Endpoints::ROW, EndpointSlice::ROW]
-        .map(|row| (row, "default", endpoints::NAME));
-    let watch = |(row, namespace, name): (&'static KindRow, &str, &str)| {
-        let filter = Filter::one(row, namespace, name);
-        let settings = WatchSettings { after: since, ..WatchSettings::default() };
-        core.cache.watch(filter, Some(since), settings)
-    };
-    let range = [(ServiceCIDR::ROW, "", endpoints::NAME)];
-    namespaces
-        .into_iter()
-        .chain(own)
-        .chain(range)
-        .map(watch)
-        .collect::<Result<_, _>>()
-        .unwrap_or_default()
+        .map(|row| Filter::one(row, "default", endpoints::NAME));
+    let range = Filter::one(ServiceCIDR::ROW, "", endpoints::NAME);
+    namespaces.into_iter().chain(own).chain([range]).collect()
 }
 
 /// Creates or corrects what is missing or not as it should be.
@@ -191,7 +157,7 @@ async fn create_as(core: &Core, object: Box<dyn Object>, manager: &str) -> Resul
 async fn create_or_complete<K>(
     core: &Core,
     wanted: &K,
-    complete: impl Fn(&mut K, &K),
+    complete: impl Fn(&mut K, &K) + Sync,
 ) -> Result<(), ApiError>
 where
     K: Kind + Object + Clone + PartialEq,

@@ -8,6 +8,7 @@ mod bucket;
 mod compact;
 mod feed;
 mod filter;
+mod follow;
 mod resource;
 mod selectable;
 mod version;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use bucket::{Change, frame};
 pub use filter::Filter;
+pub use follow::{Changes, Follower, derive};
 pub use resource::ResourceCache;
 pub use version::Version;
 pub use watcher::{WatchEvent, WatchSettings, Watcher};
@@ -47,6 +49,7 @@ const QUEUE: usize = 4_096;
 
 /// The caches of all resources. Created by [`Cache::start`].
 pub struct Cache {
+    store: Store,
     resources: ArcSwap<Resources>,
     /// The kinds that are served; custom ones follow their definitions in the cache.
     pub registry: Arc<Registry>,
@@ -118,6 +121,7 @@ impl Cache {
         let (progress_requests, requested) = mpsc::channel(1);
         let (revisions, asked) = mpsc::channel(QUEUE);
         let cache = Arc::new(Self {
+            store: store.clone(),
             resources: ArcSwap::from_pointee(resources),
             registry: Arc::default(),
             progress: watch::Sender::new(0),
@@ -240,6 +244,9 @@ impl Cache {
     /// # Errors
     /// When the store cannot be asked, or the caches do not catch up in time.
     pub async fn fresh(&self) -> Result<u64, ApiError> {
+        if let Some(newest) = self.store.revision_at_once() {
+            return self.reach(newest.map_err(|error| store_error(&error))?.get()).await;
+        }
         let (sender, receiver) = oneshot::channel();
         let gone = |_| ApiError::service_unavailable("the apiserver is shutting down");
         self.revisions.send(sender).await.map_err(|_| gone(()))?;
@@ -351,7 +358,14 @@ mod tests {
     async fn no_more_reads_wait_for_the_store_than_the_bound() {
         let folder = tempfile::tempdir().unwrap();
         let embedded = Embedded::open(EmbeddedConfig::new(folder.path())).await.unwrap();
-        let store = embedded.store().await.unwrap();
+        // One that is not within this process, for all that it knows.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let serving = embedded.clone();
+        tokio::spawn(async move {
+            serving.serve_tcp(listener, None, std::future::pending()).await.unwrap();
+        });
+        let store = Store::connect(&store::EtcdConfig::plain([url])).await.unwrap();
         let cache = Cache::start(store, 1 << 20, CancellationToken::new());
         cache.loaded().await;
         let read = || {

@@ -20,6 +20,14 @@ pub struct Config {
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
 
+    /// Where the scheduler serves /healthz, for ComponentStatuses.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10259")]
+    pub scheduler_health_address: SocketAddr,
+
+    /// Where the controller manager serves /healthz, for ComponentStatuses.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10257")]
+    pub controller_manager_health_address: SocketAddr,
+
     /// Address at which pods reach the apiserver, for the `kubernetes` Service; default: the
     /// machine's own.
     #[arg(long)]
@@ -146,9 +154,8 @@ pub struct Config {
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
     pub service_account_issuer: String,
 
-    /// AdmissionConfiguration with the defaults and exemptions of Pod Security.
-    #[arg(long, value_name = "FILE")]
-    pub admission_control_config_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub admission: crate::admission::AdmissionFlags,
 
     #[arg(long, default_value = "10.96.0.0/12")]
     pub service_cluster_ip_range: IpNet,
@@ -240,9 +247,12 @@ pub struct AuthorizationFlags {
     /// AuthorizationConfiguration: the authorizers in their order. Its changes are used without a restart.
     #[arg(long, value_name = "FILE")]
     pub authorization_config: Option<PathBuf>,
-    /// Authorizers in their order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny. Default: Node,RBAC.
+    /// Authorizers in their order: Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny. Default: Node,RBAC.
     #[arg(long, value_name = "MODE,MODE")]
     pub authorization_mode: Option<String>,
+    /// Policies of the mode ABAC, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub authorization_policy_file: Option<PathBuf>,
     /// Webhook that authorizes, in the format of kubeconfigs.
     #[arg(long, value_name = "FILE")]
     pub authorization_webhook_config_file: Option<PathBuf>,

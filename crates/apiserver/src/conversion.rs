@@ -52,6 +52,23 @@ impl Written {
         Ok(Arc::new(version.map_err(ApiError::internal)?))
     }
 
+    /// The same of a new object, which has been pruned and has its defaults.
+    ///
+    /// # Errors
+    /// 500 when the value is not an object with metadata.
+    pub fn created(
+        &self,
+        row: &KindRow,
+        key: &str,
+        revision: u64,
+    ) -> Result<Arc<Version>, ApiError> {
+        if self.shown.is_some() || !row.reads_what_it_creates() {
+            return self.version(row, key, revision);
+        }
+        let version = Version::from_read(row, key, &self.stored, None, revision);
+        Ok(Arc::new(version.map_err(ApiError::internal)?))
+    }
+
     /// The answer to a dry run.
     ///
     /// # Errors
@@ -108,14 +125,26 @@ impl Core {
         to: &KindRow,
         object: &Value,
     ) -> Result<Value, ApiError> {
-        let wanted = to.api_version();
-        if from.converter().is_none() {
+        self.converted_to(from, &to.api_version(), object).await
+    }
+
+    /// An object of a custom kind in another version of its definition, served or not.
+    ///
+    /// # Errors
+    /// 500 when the webhook fails or lies.
+    pub async fn converted_to(
+        &self,
+        row: &KindRow,
+        wanted: &str,
+        object: &Value,
+    ) -> Result<Value, ApiError> {
+        if row.converter().is_none() {
             let mut object = object.clone();
             object["apiVersion"] = wanted.into();
             return Ok(object);
         }
         let encoded = serde_json::to_vec(object).map_err(ApiError::internal)?;
-        let made = self.review(from, &wanted, &[encoded], Shape::Object).await?;
+        let made = self.review(row, wanted, &[encoded], Shape::Object).await?;
         let made = made.first().ok_or_else(|| ApiError::internal("a conversion lost an object"))?;
         serde_json::from_slice(made).map_err(ApiError::internal)
     }

@@ -17,6 +17,7 @@ use crate::audit::Audit;
 use crate::authn::{Authentication, ServiceAccountTokens};
 use crate::authz::{Authorizers, Rbac};
 use crate::cache::{Cache, Version};
+use crate::component_statuses::Components;
 use crate::encryption::{self, Encryption};
 use crate::error::store_error;
 use crate::flowcontrol::FlowControl;
@@ -64,6 +65,7 @@ pub struct Core {
     /// `None`: requests are only counted.
     pub flow_control: Option<FlowControl>,
     pub probe: StoreProbe,
+    pub components: Components,
     /// Whether other apiservers may write to the store.
     pub shares_store: bool,
     /// For what outlives the call: watches.

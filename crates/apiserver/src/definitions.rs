@@ -20,7 +20,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::system_user;
-use crate::cache::{Filter, Version, WatchSettings};
+use crate::cache::{Filter, Follower, Version};
 use crate::core::{Call, Core};
 use crate::request::{Options, Target, Verb};
 use crate::verbs::delete::delete_object;
@@ -31,41 +31,19 @@ use plan::{Action, plan};
 /// somebody else has to finish.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Keeps all definitions in the state that they ask for, until `shutdown`.
+/// Keeps all definitions in the state that they ask for, until `shutdown`: acts on every change of
+/// one, and at intervals while something is left to do.
 pub fn keep(core: &Arc<Core>, shutdown: CancellationToken) {
     let core = core.clone();
-    tokio::spawn(async move {
-        while !shutdown.is_cancelled() {
-            let outcome = tokio::select! {
-                outcome = follow(&core) => outcome,
-                () = shutdown.cancelled() => return,
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "the watch of CustomResourceDefinitions ended");
-            }
-            tokio::time::sleep(RETRY).await;
+    let mut changes = Follower::of(&core, &[CustomResourceDefinition::ROW]);
+    let following = async move {
+        let (mut later, mut known) = (None, Known::default());
+        loop {
+            changes.next(later).await;
+            later = settle(&core, &mut known).await.then_some(RETRY);
         }
-    });
-}
-
-/// Acts on every change of a definition, and at intervals while something is left to do.
-async fn follow(core: &Arc<Core>) -> Result<(), ApiError> {
-    let filter = Filter::everything(CustomResourceDefinition::ROW, "");
-    let mut changes = core.cache.watch(filter, None, WatchSettings::default())?;
-    let (mut unfinished, mut known) = (false, Known::default());
-    loop {
-        if unfinished {
-            tokio::select! {
-                next = changes.next() => if next.is_none() { return Ok(()) },
-                () = tokio::time::sleep(RETRY) => {}
-            }
-        } else if let Some(next) = changes.next().await {
-            next?;
-        } else {
-            return Ok(());
-        }
-        unfinished = settle(core, &mut known).await;
-    }
+    };
+    tokio::spawn(async move { shutdown.run_until_cancelled(following).await });
 }
 
 /// Does what every definition asks for; whether something is left.

@@ -17,9 +17,12 @@ mod estimate;
 mod level;
 mod metrics;
 pub mod objects;
+mod observe;
 mod queue_set;
 mod retry_after;
 pub mod shuffle;
+mod timed;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -29,18 +32,20 @@ use std::time::Duration;
 
 use api::ApiError;
 use arc_swap::ArcSwap;
-use clock::SharedClock;
+use futures::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
-use k8s_openapi::api::flowcontrol::v1::FlowSchemaSpec;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
+use self::classify::{Asked, Rules};
 use self::configuration::LevelState;
 pub use self::level::Ticket;
-use self::level::{Details, Level};
+use self::level::{Details, Level, Waiting};
 pub use self::metrics::FlowControlMetrics;
 use self::metrics::{FlowMetrics, Rejected};
+use self::queue_set::Nanos;
+use self::traffic::Traffic;
 use crate::core::Core;
 use crate::deadline;
 use crate::inflight::refusal;
@@ -68,7 +73,11 @@ enum Distinguisher {
 #[derive(Debug)]
 pub struct Flow {
     pub schema: String,
-    spec: FlowSchemaSpec,
+    precedence: i32,
+    rules: Rules,
+    hasher: RandomState,
+    /// Tells the flows of this schema from those of others.
+    salt: u64,
     distinguisher: Distinguisher,
     level: Arc<Level>,
     exempt: bool,
@@ -78,6 +87,7 @@ pub struct Flow {
     seats_max: u32,
     headers: [(HeaderName, HeaderValue); 2],
     metrics: FlowMetrics,
+    traffic: Arc<Traffic>,
 }
 
 impl Flow {
@@ -90,10 +100,6 @@ impl Flow {
         &self.headers
     }
 
-    fn matches(&self, request: &Request) -> bool {
-        classify::matches(&self.spec, &request.user, &request.subject)
-    }
-
     /// What tells the flows of the schema apart.
     fn distinguisher_of<'a>(&self, user: &'a User, subject: &'a Subject) -> &'a str {
         match (self.distinguisher, subject) {
@@ -104,6 +110,14 @@ impl Flow {
             _ => "",
         }
     }
+
+    fn hash(&self, request: &Request) -> u64 {
+        if self.queues {
+            self.salt ^ self.hasher.hash_one(self.distinguisher_of(&request.user, &request.subject))
+        } else {
+            0
+        }
+    }
 }
 
 /// All schemas, in the order in which they are tried.
@@ -111,10 +125,15 @@ struct Snapshot(Vec<Arc<Flow>>);
 
 impl Snapshot {
     fn classify(&self, request: &Request) -> &Arc<Flow> {
-        let found = self.0.iter().find(|flow| flow.matches(request));
+        let asked = Asked::new(&request.user, &request.subject);
+        for flow in &self.0 {
+            if flow.rules.match_with(&asked) {
+                return flow;
+            }
+        }
         // The catch-all matches every user that authentication lets in.
-        let catch_all = || self.0.iter().find(|flow| flow.schema == objects::CATCH_ALL);
-        found.or_else(catch_all).expect("there is always a schema for all the rest")
+        let catch_all = self.0.iter().find(|flow| flow.schema == objects::CATCH_ALL);
+        catch_all.expect("there is always a schema for all the rest")
     }
 }
 
@@ -125,8 +144,8 @@ pub struct FlowControl {
     snapshot: ArcSwap<Snapshot>,
     levels: Mutex<BTreeMap<String, LevelState>>,
     metrics: FlowControlMetrics,
+    traffic: Arc<Traffic>,
     hasher: RandomState,
-    clock: SharedClock,
     epoch: Instant,
     /// Whether there were requests since the seats were divided the last time.
     busy: AtomicBool,
@@ -134,15 +153,20 @@ pub struct FlowControl {
 }
 
 impl FlowControl {
+    /// The time by which levels are kept.
+    fn now(&self) -> Nanos {
+        level::since(self.epoch, clock::instant())
+    }
+
     /// With the mandatory objects alone.
-    pub fn new(total: u32, metrics: FlowControlMetrics, clock: SharedClock) -> Self {
+    pub fn new(total: u32, metrics: FlowControlMetrics) -> Self {
         let control = Self {
             total,
             snapshot: ArcSwap::from_pointee(Snapshot(Vec::new())),
             levels: Mutex::default(),
             metrics,
+            traffic: Arc::default(),
             hasher: RandomState::new(),
-            clock,
             epoch: clock::instant(),
             busy: AtomicBool::new(false),
             begun: Notify::new(),
@@ -151,54 +175,74 @@ impl FlowControl {
         control
     }
 
-    /// Waits for the seats of a request.
-    ///
-    /// # Errors
-    /// 429 if it does not get them in time.
-    pub async fn enter(&self, core: &Core, request: &Request) -> Result<Ticket, ApiError> {
+    /// Gets the seats of a request, or a place in a queue.
+    pub fn enter(&self, core: &Core, request: &Request) -> Entry {
         let flow = self.snapshot.load().classify(request).clone();
-        request.seat.classified(&flow);
         if !self.busy.swap(true, Ordering::Relaxed) {
             self.begun.notify_one();
         }
         let estimate = estimate::of(core, request, &flow);
         flow.metrics.estimated(estimate.width());
-        let hash = if flow.queues {
-            self.hasher
-                .hash_one((&flow.schema, flow.distinguisher_of(&request.user, &request.subject)))
-        } else {
-            0
-        };
-        let details = Details::new(&flow, request, self.clock.now());
-        let begun = clock::instant();
-        let started = flow.level.start(hash, estimate, details);
-        let (ticket, waiting) = match started {
-            Ok(started) => started,
+        let (hash, now) = (flow.hash(request), clock::instant());
+        let started = flow.level.start(now, hash, estimate, Details::new(&flow, request));
+        let seats = match started {
+            Ok((ticket, None)) => {
+                if !flow.exempt {
+                    flow.metrics.waited(Duration::ZERO, true);
+                }
+                flow.metrics.dispatched();
+                Ok(Seats::Taken(ticket))
+            }
+            Ok((ticket, Some(waiting))) => {
+                let until = wait_until(request);
+                Ok(Seats::Awaited(Box::pin(wait(flow.clone(), ticket, waiting, until))))
+            }
             Err(why) => {
                 flow.metrics.waited(Duration::ZERO, false);
                 flow.metrics.rejected(why.into());
-                return Err(self.refuse(&flow));
+                Err(refuse(&flow))
             }
         };
-        if let Some((woken, length)) = waiting {
-            flow.metrics.queued(length);
-            let until = wait_until(request);
-            if !matches!(timeout_at(until, woken).await, Ok(Ok(()))) {
-                flow.metrics.waited(begun.elapsed(), false);
-                drop(ticket);
-                return Err(self.refuse(&flow));
-            }
-        }
-        if !flow.exempt {
-            flow.metrics.waited(begun.elapsed(), true);
-        }
-        flow.metrics.dispatched();
-        Ok(ticket.begun())
+        Entry { flow, seats }
     }
+}
 
-    fn refuse(&self, flow: &Flow) -> ApiError {
-        refusal(flow.level.refused(self.clock.now().as_second()))
+/// What became of a request that wants seats.
+pub struct Entry {
+    /// How it was classified.
+    pub flow: Arc<Flow>,
+    /// # Errors
+    /// 429 if it gets neither seats nor a place in a queue.
+    pub seats: Result<Seats, ApiError>,
+}
+
+/// The seats of a request.
+pub enum Seats {
+    Taken(Ticket),
+    /// It waits for them; 429 if it does not get them in time.
+    Awaited(BoxFuture<'static, Result<Ticket, ApiError>>),
+}
+
+async fn wait(
+    flow: Arc<Flow>,
+    ticket: Ticket,
+    (woken, length): Waiting,
+    until: Instant,
+) -> Result<Ticket, ApiError> {
+    let begun = clock::instant();
+    flow.metrics.queued(length);
+    let executed = matches!(timeout_at(until, woken).await, Ok(Ok(())));
+    flow.metrics.waited(begun.elapsed(), executed);
+    if !executed {
+        drop(ticket);
+        return Err(refuse(&flow));
     }
+    flow.metrics.dispatched();
+    Ok(ticket.begun())
+}
+
+fn refuse(flow: &Flow) -> ApiError {
+    refusal(flow.level.refused())
 }
 
 /// Until when a request may wait for its seats.

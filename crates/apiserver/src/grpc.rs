@@ -2,6 +2,7 @@
 
 mod bind;
 mod convert;
+mod elsewhere;
 mod gate;
 mod service;
 mod stream;

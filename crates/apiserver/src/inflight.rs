@@ -8,6 +8,7 @@
 use std::sync::{Arc, Weak};
 
 use api::ApiError;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
@@ -15,10 +16,12 @@ use tower::Service;
 use crate::answer::ANSWER_TIME;
 use crate::audit::Completion;
 use crate::core::Core;
-use crate::flowcontrol::{Flow, Ticket};
+use crate::flowcontrol::{Entry, Flow, Seats, Ticket};
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
 use crate::user::MASTERS;
+
+type Awaited = BoxFuture<'static, Result<Ticket, ApiError>>;
 
 /// Watches and sessions at once.
 const LONG_RUNNING: usize = 10_000;
@@ -98,14 +101,43 @@ impl Seat {
         self.0.lock().flow.clone()
     }
 
-    /// Notes how the request is classified, whether it gets a seat or not.
-    pub fn classified(&self, flow: &Arc<Flow>) {
-        self.0.lock().flow = Some(flow.clone());
+    /// Takes a request's seat, and notes how it is classified. `Some`: it has to wait for the seat.
+    ///
+    /// # Errors
+    /// 429 if there is neither a seat nor a place to wait.
+    fn take(&self, core: &Core, request: &Request) -> Result<Option<Awaited>, ApiError> {
+        // A front end may have taken it, to receive a large message.
+        if std::mem::replace(&mut self.0.lock().taken, true) {
+            return Ok(None);
+        }
+        let place = core.inflight.take(request)?;
+        let lasts = request.subject.is_long_running();
+        let watches = matches!(&request.subject, Subject::Resource { verb: Verb::Watch, .. });
+        let flow_control = core.flow_control.as_ref().filter(|_| watches || !lasts);
+        let entry = flow_control.map(|flow_control| flow_control.enter(core, request));
+        let mut held = self.0.lock();
+        held.place = place;
+        let Some(Entry { flow, seats }) = entry else { return Ok(None) };
+        held.flow = Some(flow);
+        match seats? {
+            Seats::Taken(ticket) => {
+                held.ticket = Some(ticket);
+                Ok(None)
+            }
+            Seats::Awaited(awaited) => Ok(Some(awaited)),
+        }
     }
 
     /// Has the request's last event sent when its answer has been.
     pub fn complete(&self, completion: Completion) {
         self.0.lock().completion = Some(completion);
+    }
+
+    /// Notes the code that a request was answered with, where only its front end knows.
+    pub fn answered(&self, code: u16) {
+        if let Some(completion) = &self.0.lock().completion {
+            completion.answered(code);
+        }
     }
 
     /// Gives the seat back, but not the place of a watch.
@@ -133,18 +165,9 @@ where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
     let seat = request.seat.clone();
-    // A front end may have taken it, to receive a large message.
-    let taken = std::mem::replace(&mut seat.0.lock().taken, true);
-    let watches = matches!(&request.subject, Subject::Resource { verb: Verb::Watch, .. });
-    if !taken {
-        let place = core.inflight.take(&request)?;
-        seat.0.lock().place = place;
-        if let Some(flow_control) = &core.flow_control
-            && (watches || !request.subject.is_long_running())
-        {
-            let ticket = flow_control.enter(&core, &request).await?;
-            seat.0.lock().ticket = Some(ticket);
-        }
+    if let Some(awaited) = seat.take(&core, &request)? {
+        let ticket = awaited.await?;
+        seat.0.lock().ticket = Some(ticket);
     }
     let mut response = inner.call(request).await?;
     if let Response::Watch(watcher) = response {
@@ -169,10 +192,17 @@ fn give_back_in_time(seat: &Seat) {
 fn kind(subject: &Subject) -> Kind {
     match subject {
         _ if subject.is_long_running() => Kind::LongRunning,
-        Subject::Resource { verb, .. } if verb.is_read() => Kind::ReadOnly,
-        Subject::Path { method: "get" | "head", .. } => Kind::ReadOnly,
-        Subject::Delegated(delegated) if delegated.is_read() => Kind::ReadOnly,
+        _ if is_read(subject) => Kind::ReadOnly,
         _ => Kind::Mutating,
+    }
+}
+
+/// Whether a request changes nothing.
+pub fn is_read(subject: &Subject) -> bool {
+    match subject {
+        Subject::Resource { verb, .. } => verb.is_read(),
+        Subject::Path { method, .. } => matches!(*method, "get" | "head"),
+        Subject::Delegated(delegated) => delegated.is_read(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`.
+//! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`. Most are
+//! tables ([`table::Rows`]).
 //!
 //! The verbs are written once (`verbs/`) and call the strategy of the object's kind through
 //! [`AnyStrategy`]. Every built-in kind that has objects has a line in [`STRATEGIES`]. The order on a
@@ -7,11 +8,14 @@
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
+mod admission_policy;
 mod api_service;
+pub mod at;
 mod certificate_signing_request;
 mod check;
 mod cluster_trust_bundle;
 pub mod columns;
+mod component_status;
 mod config_map;
 mod controller_revision;
 mod cron_job;
@@ -31,15 +35,17 @@ mod ingress_class;
 mod job;
 mod lease;
 mod limit_range;
+mod mutating_admission_policy;
 mod namespace;
 mod network_policy;
 mod node;
-mod path;
+pub mod path;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
+mod pod_certificate_request;
 mod pod_disruption_budget;
-mod pod_spec;
+pub mod pod_spec;
 mod pod_template;
 mod priority_class;
 mod priority_level_configuration;
@@ -77,6 +83,7 @@ use api::object::Object;
 use api::status::FieldError;
 use api::{Kind, KindRow};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ComponentStatus;
 
 use crate::user::User;
 
@@ -223,6 +230,11 @@ pub trait Strategy: Send + Sync + 'static {
         ]
     }
 
+    /// As [`columns`](Self::columns), for a kind whose columns are not by themselves.
+    fn shown(&self) -> Vec<Column> {
+        self.columns().to_vec()
+    }
+
     /// One cell per column: strings, integers or booleans as JSON.
     fn cells(&self, object: &Self::Object, now: Timestamp) -> Vec<serde_json::Value> {
         let metadata = object.metadata();
@@ -253,7 +265,7 @@ pub trait AnyStrategy: Send + Sync {
     fn dependents(&self) -> Dependents;
     fn allow_create_on_update(&self) -> bool;
     fn allow_unconditional_update(&self) -> bool;
-    fn columns(&self) -> &'static [Column];
+    fn columns(&self) -> Vec<Column>;
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value>;
 }
 
@@ -331,8 +343,8 @@ impl<S: Strategy> AnyStrategy for S {
         Strategy::allow_unconditional_update(self)
     }
 
-    fn columns(&self) -> &'static [Column] {
-        Strategy::columns(self)
+    fn columns(&self) -> Vec<Column> {
+        Strategy::shown(self)
     }
 
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value> {
@@ -355,50 +367,51 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
 
 /// The strategy of every built-in kind that has objects; one line per kind.
 static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
-    of(&api_service::Rules),
+    of(&api_service::RULES),
     of(&certificate_signing_request::Rules),
     of(&cluster_trust_bundle::Rules),
-    of(&config_map::Rules),
-    of(&controller_revision::Rules),
-    of(&event::Rules),
+    of(&pod_certificate_request::Rules),
+    of(&config_map::RULES),
+    of(&controller_revision::RULES),
+    of(&event::RULES),
     of(&event::NewerRules),
-    of(&lease::Rules),
-    of(&runtime_class::Rules),
-    of(&service_account::Rules),
-    of(&cron_job::Rules),
-    of(&custom_resource_definition::Rules),
-    of(&daemon_set::Rules),
-    of(&deployment::Rules),
-    of(&endpoint_slice::Rules),
-    of(&endpoints::Rules),
-    of(&horizontal_pod_autoscaler::Rules),
-    of(&horizontal_pod_autoscaler::OlderRules),
-    of(&ingress::Rules),
-    of(&ingress_class::Rules),
-    of(&job::Rules),
-    of(&limit_range::Rules),
-    of(&namespace::Rules),
-    of(&network_policy::Rules),
-    of(&node::Rules),
-    of(&persistent_volume::Rules),
-    of(&persistent_volume_claim::Rules),
-    of(&pod::Rules),
-    of(&pod_disruption_budget::Rules),
-    of(&pod_template::Rules),
-    of(&priority_class::Rules),
-    of(&flow_schema::Rules),
-    of(&priority_level_configuration::Rules),
-    of(&rbac::Roles),
-    of(&rbac::ClusterRoles),
-    of(&rbac::RoleBindings),
-    of(&rbac::ClusterRoleBindings),
-    of(&replica_set::Rules),
-    of(&replication_controller::Rules),
+    of(&lease::RULES),
+    of(&runtime_class::RULES),
+    of(&service_account::RULES),
+    of(&cron_job::RULES),
+    of(&custom_resource_definition::RULES),
+    of(&daemon_set::RULES),
+    of(&deployment::RULES),
+    of(&endpoint_slice::RULES),
+    of(&endpoints::RULES),
+    of(&horizontal_pod_autoscaler::RULES),
+    of(&horizontal_pod_autoscaler::OLDER_RULES),
+    of(&ingress::RULES),
+    of(&ingress_class::RULES),
+    of(&job::RULES),
+    of(&limit_range::RULES),
+    of(&namespace::RULES),
+    of(&network_policy::RULES),
+    of(&node::RULES),
+    of(&persistent_volume::RULES),
+    of(&persistent_volume_claim::RULES),
+    of(&pod::RULES),
+    of(&pod_disruption_budget::RULES),
+    of(&pod_template::RULES),
+    of(&priority_class::RULES),
+    of(&flow_schema::RULES),
+    of(&priority_level_configuration::RULES),
+    of(&rbac::ROLES),
+    of(&rbac::CLUSTER_ROLES),
+    of(&rbac::ROLE_BINDINGS),
+    of(&rbac::CLUSTER_ROLE_BINDINGS),
+    of(&replica_set::RULES),
+    of(&replication_controller::RULES),
     of(&resource_quota::Rules),
-    of(&secret::Rules),
-    of(&service::Rules),
-    of(&stateful_set::Rules),
-    of(&storage_class::Rules),
+    of(&secret::RULES),
+    of(&service::RULES),
+    of(&stateful_set::RULES),
+    of(&storage_class::RULES),
     of(&storage::CSI_DRIVERS),
     of(&storage::CSI_NODES),
     of(&storage::CSI_STORAGE_CAPACITIES),
@@ -412,8 +425,10 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&devices::RESOURCE_SLICES),
     of(&devices::DEVICE_TAINT_RULES),
     of(&storage_version_migration::STORAGE_VERSION_MIGRATIONS),
-    of(&webhook_configuration::Mutating),
-    of(&webhook_configuration::Validating),
+    of(&webhook_configuration::MUTATING),
+    of(&webhook_configuration::VALIDATING),
+    of(&mutating_admission_policy::Policies),
+    of(&mutating_admission_policy::Bindings),
     of(&validating_admission_policy::Policies),
     of(&validating_admission_policy::Bindings),
 ];
@@ -436,6 +451,9 @@ fn key(row: &KindRow) -> Key<'_> {
 
 /// The strategy of a kind that has objects.
 pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
+    if *row == *ComponentStatus::ROW {
+        return &component_status::Rules;
+    }
     if row.computed {
         return &resource_metrics::Rules;
     }

@@ -27,6 +27,7 @@ mod authz;
 mod body;
 mod bootstrap;
 mod cache;
+mod component_statuses;
 pub mod config;
 mod configuration;
 mod connect;

@@ -16,7 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tower::Service;
 
+use crate::admission::AdmissionMetrics;
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
+use crate::aggregation::AggregatorMetrics;
 use crate::audit::AuditMetrics;
 use crate::authz::AuthorizationMetrics;
 use crate::core::{Call, Core};
@@ -150,16 +152,50 @@ struct PolicyLabels {
     policy_binding: String,
 }
 
-/// Counts of what admission policies decide, as upstream's.
-#[derive(Default)]
-pub struct PolicyMetrics(Family<PolicyLabels, Counter>);
+/// The labels of a mutation of an admission policy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MutationLabels {
+    error_type: &'static str,
+    policy: String,
+    policy_binding: String,
+}
+
+/// Upper bounds of the time that a mutation takes in seconds, as upstream.
+const MUTATION_BUCKETS: [f64; 5] = [0.000_000_5, 0.001, 0.01, 0.1, 1.0];
+
+/// Counts of what admission policies decide and change, as upstream's.
+pub struct PolicyMetrics {
+    decisions: Family<PolicyLabels, Counter>,
+    mutations: Family<MutationLabels, Counter>,
+    durations: Family<MutationLabels, Histogram, fn() -> Histogram>,
+}
+
+impl Default for PolicyMetrics {
+    fn default() -> Self {
+        Self {
+            decisions: Family::default(),
+            mutations: Family::default(),
+            durations: Family::new_with_constructor(|| Histogram::new(MUTATION_BUCKETS)),
+        }
+    }
+}
 
 impl PolicyMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "apiserver_validating_admission_policy_check",
             "Requests that violate an admission policy, by what is done about it",
-            Family::clone(&self.0),
+            Family::clone(&self.decisions),
+        );
+        registry.register(
+            "apiserver_mutating_admission_policy_check",
+            "Mutations of admission policies, by what went wrong",
+            Family::clone(&self.mutations),
+        );
+        registry.register(
+            "apiserver_mutating_admission_policy_check_duration_seconds",
+            "Time that a mutation of an admission policy took",
+            self.durations.clone(),
         );
     }
 
@@ -171,7 +207,14 @@ impl PolicyMetrics {
             policy: policy.to_owned(),
             policy_binding: binding.to_owned(),
         };
-        self.0.get_or_create(&labels).inc();
+        self.decisions.get_or_create(&labels).inc();
+    }
+
+    pub fn mutated(&self, policy: &str, binding: &str, error_type: &'static str, took: Duration) {
+        let (policy, policy_binding) = (policy.to_owned(), binding.to_owned());
+        let labels = MutationLabels { error_type, policy, policy_binding };
+        self.mutations.get_or_create(&labels).inc();
+        self.durations.get_or_create(&labels).observe(took.as_secs_f64());
     }
 }
 
@@ -277,15 +320,18 @@ impl WebhookMetrics {
 pub struct Metrics {
     pub pod_security: PodSecurityMetrics,
     pub webhooks: WebhookMetrics,
+    pub admission: AdmissionMetrics,
     pub policies: PolicyMetrics,
     pub flow_control: FlowControlMetrics,
+    pub aggregator: AggregatorMetrics,
     pub audit: AuditMetrics,
     pub encryption: EncryptionMetrics,
     pub authorization: AuthorizationMetrics,
     registry: Registry,
     requests: Family<CodeLabels, Counter>,
     durations: Family<Labels, Histogram, fn() -> Histogram>,
-    inflight: Family<Inflight, Gauge>,
+    /// Reads and writes.
+    inflight: [Gauge; 2],
     objects: Family<ObjectLabels, Gauge>,
     revision: Gauge,
     unreadable: Gauge,
@@ -297,7 +343,8 @@ impl Default for Metrics {
         let requests = Family::default();
         let durations: Family<_, _, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        let (inflight, objects) = (Family::default(), Family::default());
+        let inflight: Family<Inflight, Gauge> = Family::default();
+        let objects = Family::default();
         let (revision, unreadable) = (Gauge::default(), Gauge::default());
         registry.register(
             "apiserver_request",
@@ -328,10 +375,14 @@ impl Default for Metrics {
         pod_security.register(&mut registry);
         let webhooks = WebhookMetrics::default();
         webhooks.register(&mut registry);
+        let admission = AdmissionMetrics::default();
+        admission.register(&mut registry);
         let policies = PolicyMetrics::default();
         policies.register(&mut registry);
         let flow_control = FlowControlMetrics::default();
         flow_control.register(&mut registry);
+        let aggregator = AggregatorMetrics::default();
+        aggregator.register(&mut registry);
         let audit = AuditMetrics::default();
         audit.register(&mut registry);
         let encryption = EncryptionMetrics::default();
@@ -346,15 +397,18 @@ impl Default for Metrics {
         Self {
             pod_security,
             webhooks,
+            admission,
             policies,
             flow_control,
+            aggregator,
             audit,
             encryption,
             authorization,
             registry,
             requests,
             durations,
-            inflight,
+            inflight: ["readOnly", "mutating"]
+                .map(|request_kind| inflight.get_or_create_owned(&Inflight { request_kind })),
             objects,
             revision,
             unreadable,
@@ -373,6 +427,7 @@ impl Metrics {
         if let Some(flow_control) = &core.flow_control {
             flow_control.observe();
         }
+        self.aggregator.observe(&core.aggregator.snapshot());
         let revision = i64::try_from(core.cache.revision()).unwrap_or(i64::MAX);
         self.revision.set(revision);
         self.unreadable.set(i64::try_from(core.cache.unreadable()).unwrap_or(i64::MAX));
@@ -501,8 +556,7 @@ where
         Subject::Path { .. } => true,
         Subject::Delegated(delegated) => delegated.is_read(),
     };
-    let kind = Inflight { request_kind: if reads { "readOnly" } else { "mutating" } };
-    let inflight = InflightRequest::new(metrics.inflight.get_or_create_owned(&kind));
+    let inflight = InflightRequest::new(metrics.inflight[usize::from(!reads)].clone());
     let started = monotonic();
     let answer = inner.call(request).await;
     drop(inflight);

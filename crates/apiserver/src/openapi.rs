@@ -20,6 +20,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use api::KindRef;
 use bytes::Bytes;
@@ -63,6 +64,8 @@ pub struct Sources<'a> {
     pub others: &'a [Other],
     /// Rises with every change of the others.
     pub generation: u64,
+    /// Told how long it took to make the document of all kinds.
+    pub built: &'a dyn Fn(Duration),
 }
 
 impl Sources<'_> {
@@ -204,7 +207,12 @@ fn current(known: &Known, sources: Sources<'_>, form: impl FnOnce(Value) -> Byte
     let generations = (sources.kinds.generation, sources.generation);
     match &*known {
         Some((made_of, document)) if *made_of == generations => document.clone(),
-        _ => known.insert((generations, form(build_swagger(sources)))).1.clone(),
+        _ => {
+            let begun = clock::monotonic();
+            let document = form(build_swagger(sources));
+            (sources.built)(begun.elapsed());
+            known.insert((generations, document)).1.clone()
+        }
     }
 }
 

@@ -151,7 +151,9 @@ fn openapi_document(
     let generation = core.aggregator.generation();
     let snapshot = core.aggregator.snapshot();
     let others: Vec<_> = snapshot.remotes().iter().map(|one| one.openapi()).collect();
-    let sources = Sources { kinds, definitions: &definitions, others: &others, generation };
+    let built = |took| core.aggregator.metrics.regenerated(took);
+    let sources =
+        Sources { kinds, definitions: &definitions, others: &others, generation, built: &built };
     let takes_json = accept.is_empty() || accept.contains("json") || accept.contains("*/*");
     let forms = ["com.github.proto-openapi.spec.v2", "json", "*/*"];
     if path == "/openapi/v2" && negotiate::first_of(accept, &forms) == Some(0) {
@@ -198,22 +200,27 @@ const ENDPOINTS: &[&str] = &["healthz", "livez", "readyz"];
 
 /// The check of plugins with keys, which is there only where there may be some.
 const KMS: &str = "kms-providers";
+/// How the checks of priority and fairness begin, which are there only where it is on.
+const FAIRNESS: &str = "poststarthook/priority-and-fairness-";
 
 /// The checks of an endpoint, in their order. An apiserver without its store can do nothing, so
 /// that even `/livez` asks it, as upstream; that the caches follow concerns only readiness. What
 /// upstream does after the start is done here before the port answers, so that it always holds.
-const CHECKS: [(&str, &[&str]); 13] = [
+const CHECKS: [(&str, &[&str]); 16] = [
     ("ping", ENDPOINTS),
     ("etcd", ENDPOINTS),
     // A restart would not mend a plugin.
     (KMS, &["healthz", "readyz"]),
     ("watch-cache", &["readyz"]),
+    ("poststarthook/priority-and-fairness-config-consumer", ENDPOINTS),
+    ("poststarthook/priority-and-fairness-filter", ENDPOINTS),
     ("poststarthook/crd-informer-synced", ENDPOINTS),
     ("poststarthook/start-system-namespaces-controller", ENDPOINTS),
     ("poststarthook/start-cluster-authentication-info-controller", ENDPOINTS),
     ("poststarthook/start-service-ip-repair-controllers", ENDPOINTS),
     ("poststarthook/rbac/bootstrap-roles", ENDPOINTS),
     ("poststarthook/scheduling/bootstrap-system-priority-classes", ENDPOINTS),
+    ("poststarthook/priority-and-fairness-config-producer", ENDPOINTS),
     ("poststarthook/apiservice-registration-controller", ENDPOINTS),
     ("poststarthook/kube-apiserver-autoregistration", ENDPOINTS),
     ("autoregister-completion", ENDPOINTS),
@@ -231,7 +238,11 @@ fn index(core: &Core) -> Vec<String> {
 
 /// Whether there is a check of this name.
 fn is_there(core: &Core, name: &str) -> bool {
-    name != KMS || core.encryption.as_ref().is_some_and(|encryption| encryption.is_checked())
+    match name {
+        KMS => core.encryption.as_ref().is_some_and(|encryption| encryption.is_checked()),
+        name if name.starts_with(FAIRNESS) => core.flow_control.is_some(),
+        _ => true,
+    }
 }
 
 async fn health(core: &Core, path: &str, request: &Request) -> Result<Response, ApiError> {

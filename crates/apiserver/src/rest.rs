@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue, WARNING};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
-use k8s_openapi::api::core::v1::Endpoints;
+use k8s_openapi::api::core::v1::{ComponentStatus, Endpoints};
 use tower::ServiceExt;
 
 pub use list::{PIECE_BYTES, Pieces};
@@ -129,6 +129,7 @@ impl Rest {
         let left = unread.take().map(|unread| unread.body);
         if let Ok(Answer { response: Response::Connect(connection), .. }) = answer {
             let mut response = connection.serve(parts, left, upgrade).await;
+            seat.answered(response.status().as_u16());
             render::add_warnings(&mut response, &notes.all());
             add_flow(&mut response, flow.as_deref());
             return response.map(|body| hold(body, seat));
@@ -259,6 +260,10 @@ pub fn deprecation(subject: &Subject) -> Option<HeaderValue> {
         return Some(HeaderValue::from_static(
             "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"",
         ));
+    }
+    if target.row == ComponentStatus::ROW {
+        let warning = "299 - \"v1 ComponentStatus is deprecated in v1.19+\"";
+        return Some(HeaderValue::from_static(warning));
     }
     let text = target.row.custom.as_ref()?.deprecation.as_ref()?;
     HeaderValue::from_str(&format!("299 - {text:?}")).ok()

@@ -9,14 +9,10 @@ mod review;
 pub mod scale;
 mod token;
 
-use api::object::Object;
 use api::{ApiError, Kind};
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 
-use serde_json::Value;
-
-use crate::admission::webhooks::{Asked, Typed};
 use crate::connect;
 use crate::core::Call;
 use crate::request::{Request, Verb};
@@ -55,24 +51,12 @@ fn decode<K: Kind>(request: &Request) -> Result<K, ApiError> {
     })
 }
 
-/// Decodes the body as an object of a subresource, or of a kind that is never stored, and asks the
-/// admission webhooks about its creation.
+/// Decodes the body as an object of a subresource, or of a kind that is never stored, and admits
+/// its creation.
 async fn admitted<K: Kind>(call: Call<'_>, request: &Request) -> Result<K, ApiError> {
     let mut object: K = decode(request)?;
-    admit(call, &mut object).await?;
+    call.core.admission.create(call, &mut object).await?;
     Ok(object)
-}
-
-/// Asks the admission webhooks about an object that is created at the target.
-async fn admit<K: Kind>(call: Call<'_>, object: &mut K) -> Result<(), ApiError> {
-    let webhooks = &call.core.admission.webhooks;
-    if !webhooks.any_about(call) {
-        return Ok(());
-    }
-    let own = Object::metadata(object).name.clone().unwrap_or_default();
-    let name = if call.target.name.is_empty() { own } else { call.target.name.clone() };
-    let asked = Asked::of_creation(call, K::ROW, name);
-    webhooks.admit(&asked, &mut Typed(object), &Value::Null).await
 }
 
 /// An object that is answered without being stored.

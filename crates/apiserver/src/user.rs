@@ -53,6 +53,11 @@ impl User {
         let name = self.name.strip_prefix("system:node:").filter(|name| !name.is_empty());
         name.filter(|_| self.in_group("system:nodes"))
     }
+
+    /// Whether this is a kubelet's user that does not say of which node.
+    pub fn is_nameless_node(&self) -> bool {
+        self.name == "system:node:" && self.in_group("system:nodes")
+    }
 }
 
 /// What the connection's client certificate proves; it is added to a request's extensions.

@@ -12,9 +12,11 @@ pub mod update;
 
 use std::sync::Arc;
 
-use api::{ApiError, KindRef};
+use api::{ApiError, Kind, KindRef};
+use k8s_openapi::api::core::v1::ComponentStatus;
 
 use crate::cache::Version;
+use crate::component_statuses;
 use crate::core::Call;
 use crate::kinds;
 use crate::request::{Request, Verb};
@@ -40,6 +42,9 @@ pub async fn handle(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     }
     if let Some(form) = kinds::forms::of(row) {
         return forms::answer(form, call, request).await;
+    }
+    if *row == ComponentStatus::ROW {
+        return component_statuses::answer(call).await;
     }
     if row.computed {
         return resource_metrics::answer(call).await;

@@ -281,6 +281,20 @@ async fn dial(host: &str, port: u16) -> std::io::Result<tokio::net::TcpStream> {
 /// # Errors
 /// When an authority cannot be read.
 pub fn tls(ca_pem: &[u8]) -> Result<ClientConfig, Failure> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(ca_pem)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// These authorities, or the machine's if there are none.
+///
+/// # Errors
+/// When an authority cannot be read.
+pub fn roots(ca_pem: &[u8]) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
     if ca_pem.is_empty() {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -288,11 +302,5 @@ pub fn tls(ca_pem: &[u8]) -> Result<ClientConfig, Failure> {
     for certificate in CertificateDer::pem_slice_iter(ca_pem) {
         roots.add(certificate?)?;
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(roots)
 }

@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use clock::SharedClock;
 use rpc::incoming::ServerPem;
 use rpc::tls::KeyPair;
 use store::embedded::{Embedded, EmbeddedConfig};
 use store::{ClientIdentity, EtcdConfig, Store};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::{Admission, pod_security, policies, webhooks};
-use crate::aggregation::{self, Aggregator, Identity, RequestHeaders};
+use crate::admission::{Admission, policies, webhooks};
+use crate::aggregation::{self, Aggregator, Identities, Identity, RequestHeaders};
 use crate::allocate::Allocator;
 use crate::authn::{Authentication, ServiceAccountTokens, TokenConfig};
 use crate::authz::{Authorizers, Rbac};
 use crate::bootstrap::{self, endpoints::Advertised};
 use crate::cache::Cache;
+use crate::component_statuses::Components;
 use crate::config::Config;
 use crate::core::Core;
 use crate::definitions;
@@ -53,13 +54,14 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     };
     let clock = clock::system();
     let advertised = SocketAddr::new(advertised(config)?, listener.local_addr()?.port());
-    let (admission, tokens) = (admission(config)?, tokens(config)?);
+    let admission = Admission::start(&config.admission).context("admission")?;
+    let tokens = tokens(config)?;
     let authentication = Authentication::start(config, &shutdown).context("authentication")?;
     let authorizers = Authorizers::start(config, metrics.authorization.clone(), &shutdown)
         .context("authorization")?;
     let kubelet_tls = kubelet_tls(config, &shutdown)?;
-    let identity = identity(config)?;
-    let flow_control = flow_control(config, &metrics, &clock)?;
+    let identities = identities(config, &shutdown)?;
+    let flow_control = flow_control(config, &metrics)?;
     let audit = config.audit.start(&metrics.audit, &clock)?;
     let inflight = match &flow_control {
         Some(_) => Inflight::unlimited(),
@@ -78,7 +80,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         rbac: Rbac::default(),
         authorizers,
         admission,
-        aggregator: Aggregator::new(identity),
+        aggregator: Aggregator::new(identities, metrics.aggregator.clone()),
         tokens,
         authentication,
         bootstrap_tokens: config.enable_bootstrap_token_auth,
@@ -93,6 +95,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
         audit,
         flow_control,
         probe: StoreProbe::default(),
+        components: Components::new(config),
         itself: itself.clone(),
         shares_store: embedded.is_none() || config.embedded_store_listen.is_some(),
     });
@@ -117,11 +120,7 @@ pub async fn start(config: &Config, shutdown: CancellationToken) -> anyhow::Resu
     server::serve(listener, tls, core, pipelines, embedded, shutdown)
 }
 
-fn flow_control(
-    config: &Config,
-    metrics: &Metrics,
-    clock: &SharedClock,
-) -> anyhow::Result<Option<FlowControl>> {
+fn flow_control(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<FlowControl>> {
     if !config.enable_priority_and_fairness {
         return Ok(None);
     }
@@ -131,14 +130,7 @@ fn flow_control(
         total > 0,
         "invalid configuration: MaxRequestsInFlight={reads} and MaxMutatingRequestsInFlight={writes}; they must add up to something positive"
     );
-    Ok(Some(FlowControl::new(total, metrics.flow_control.clone(), clock.clone())))
-}
-
-fn admission(config: &Config) -> anyhow::Result<Admission> {
-    let file = config.admission_control_config_file.as_deref();
-    let pod_security = file.map(pod_security::configuration::load).transpose();
-    let pod_security = pod_security.context("--admission-control-config-file")?;
-    Ok(Admission { pod_security: pod_security.unwrap_or_default(), ..Admission::default() })
+    Ok(Some(FlowControl::new(total, metrics.flow_control.clone())))
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -162,15 +154,19 @@ fn proxies(config: &Config) -> Option<(PathBuf, RequestHeaders)> {
     Some((path, headers))
 }
 
-/// What this server proves to extension servers that it is.
-fn identity(config: &Config) -> anyhow::Result<Option<Identity>> {
+/// What this server proves to extension servers that it is, as its files are now.
+fn identities(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<Option<Identities>> {
     let (Some(certificate), Some(key)) =
-        (&config.proxy_client_cert_file, &config.proxy_client_key_file)
+        (config.proxy_client_cert_file.clone(), config.proxy_client_key_file.clone())
     else {
         return Ok(None);
     };
-    let identity = Identity::new(&read(certificate)?, &read(key)?);
-    identity.map(Some).context("cannot use the certificate of --proxy-client-cert-file")
+    let paths = [certificate.clone(), key.clone()];
+    let identity = move || {
+        Identity::new(&read(&certificate)?, &read(&key)?)
+            .context("cannot use the certificate of --proxy-client-cert-file")
+    };
+    runtime::files::follow(&paths, identity, shutdown.clone()).map(Some)
 }
 
 async fn encryption(
@@ -206,18 +202,45 @@ async fn open_store(
     if config.etcd_servers.is_empty() {
         anyhow::bail!("--etcd-servers or --embedded-store is required");
     }
-    let identity = match (&config.etcd_certfile, &config.etcd_keyfile) {
-        (Some(certificate), Some(key)) => {
-            Some(ClientIdentity { certificate_pem: read(certificate)?, key_pem: read(key)? })
+    let mut settings = etcd_settings(config, shutdown)?;
+    let first = settings.borrow_and_update().clone();
+    let store = Store::connect(&first).await.context("cannot connect to etcd")?;
+    let (own, stop) = (store.clone(), shutdown.clone());
+    let following = async move {
+        while settings.changed().await.is_ok() {
+            let now = settings.borrow_and_update().clone();
+            if let Err(error) = own.reconnect(&now).await {
+                tracing::error!(%error, "the new certificates for etcd cannot be used");
+            }
         }
-        _ => None,
     };
-    let etcd = EtcdConfig {
-        endpoints: config.etcd_servers.clone(),
-        ca_pem: config.etcd_cafile.as_deref().map(read).transpose()?,
-        identity,
+    tokio::spawn(async move { stop.run_until_cancelled(following).await });
+    Ok((store, None))
+}
+
+/// Where etcd is, and what this server proves to it that it is, as its files say now.
+fn etcd_settings(
+    config: &Config,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<watch::Receiver<Arc<EtcdConfig>>> {
+    let endpoints = config.etcd_servers.clone();
+    let authority = config.etcd_cafile.clone();
+    let pair = config.etcd_certfile.clone().zip(config.etcd_keyfile.clone());
+    let of_pair = pair.clone().into_iter().flat_map(|(certificate, key)| [certificate, key]);
+    let paths: Vec<_> = of_pair.chain(authority.clone()).collect();
+    let settings = move || {
+        let identity = pair.as_ref().map(|(certificate, key)| -> anyhow::Result<_> {
+            let pair = KeyPair { certificate_pem: read(certificate)?, key_pem: read(key)? };
+            // Of a pair, one may be new and the other old still.
+            pair.check()?;
+            let KeyPair { certificate_pem, key_pem } = pair;
+            Ok(ClientIdentity { certificate_pem, key_pem })
+        });
+        let ca_pem = authority.as_deref().map(read).transpose()?;
+        let identity = identity.transpose()?;
+        Ok(EtcdConfig { endpoints: endpoints.clone(), ca_pem, identity })
     };
-    Ok((Store::connect(&etcd).await.context("cannot connect to etcd")?, None))
+    runtime::files::follow(&paths, settings, shutdown.clone())
 }
 
 /// Serves the embedded store on a socket. Its clients can read and write everything, so they must

@@ -7,6 +7,8 @@
 mod access;
 #[path = "contract/admission.rs"]
 mod admission;
+#[path = "contract/admission_plugins.rs"]
+mod admission_plugins;
 #[path = "contract/admission_webhooks.rs"]
 mod admission_webhooks;
 #[path = "contract/aggregation.rs"]
@@ -59,20 +61,28 @@ mod kubectl;
 mod lists;
 #[path = "contract/load.rs"]
 mod load;
+#[path = "contract/managed_fields.rs"]
+mod managed_fields;
 #[path = "contract/oidc.rs"]
 mod oidc;
+#[path = "contract/pod_certificates.rs"]
+mod pod_certificates;
 #[path = "contract/pod_security.rs"]
 mod pod_security;
 #[path = "contract/policies.rs"]
 mod policies;
 #[path = "contract/profiling.rs"]
 mod profiling;
+#[path = "contract/published.rs"]
+mod published;
 #[path = "contract/quota.rs"]
 mod quota;
 #[path = "contract/resource_metrics.rs"]
 mod resource_metrics;
 #[path = "contract/roles.rs"]
 mod roles;
+#[path = "contract/selectable_fields.rs"]
+mod selectable_fields;
 #[path = "contract/selectors.rs"]
 mod selectors;
 #[path = "contract/server.rs"]

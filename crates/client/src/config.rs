@@ -14,6 +14,8 @@ use crate::kubeconfig::{Cluster, Kubeconfig, User};
 pub struct Config {
     pub dial: Dial,
     pub token: Option<String>,
+    /// Where the token is, if it may change.
+    pub token_file: Option<PathBuf>,
     pub namespace: String,
 }
 
@@ -70,6 +72,7 @@ impl Config {
         Ok(Self {
             dial: dial(cluster, user)?,
             token: token(user)?,
+            token_file: user.token_file.clone().filter(|_| user.token.is_none()),
             namespace: context.namespace.clone().unwrap_or_else(|| "default".into()),
         })
     }
@@ -121,9 +124,18 @@ fn token(user: &User) -> Result<Option<String>, Error> {
     let Some(file) = &user.token_file else {
         return Ok(None);
     };
-    let text = String::from_utf8(read(file)?)
-        .map_err(|_| Error::Config(format!("{}: not text", file.display())))?;
-    Ok(Some(text.trim().to_owned()))
+    token_in(file).map(Some)
+}
+
+/// The token in a file.
+///
+/// # Errors
+/// When it cannot be read, or is empty.
+pub(crate) fn token_in(file: &Path) -> Result<String, Error> {
+    let problem = |what: &str| Error::Config(format!("{}: {what}", file.display()));
+    let text = String::from_utf8(read(file)?).map_err(|_| problem("not text"))?;
+    let text = text.trim();
+    if text.is_empty() { Err(problem("no token")) } else { Ok(text.to_owned()) }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Error> {

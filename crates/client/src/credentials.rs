@@ -1,14 +1,21 @@
 //! The credentials of a [`Client`](crate::Client), and the service that adds them to every call.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::transport::Channel;
 
-use crate::Error;
 use crate::service_account::ServiceAccount;
+use crate::{Error, config};
+
+/// How long the token of a file is used before the file is looked at again.
+const TOKEN_FILE_LIFE: Duration = Duration::from_secs(60);
 
 /// A header that names the impersonated user.
 pub type Header = (http::HeaderName, http::HeaderValue);
@@ -26,6 +33,8 @@ pub(crate) enum Token {
     #[default]
     None,
     Fixed(http::HeaderValue),
+    /// In a file that somebody else replaces.
+    Read(Arc<TokenFile>),
     /// Requested when the first call needs it, and again before it expires.
     Requested(Arc<ServiceAccount>),
 }
@@ -35,8 +44,45 @@ impl Token {
         match self {
             Self::None => Ok(None),
             Self::Fixed(value) => Ok(Some(value.clone())),
+            Self::Read(file) => Ok(Some(file.header(clock::instant()))),
             Self::Requested(account) => account.header().await.map(Some),
         }
+    }
+}
+
+/// A file with a token, which is read anew from time to time, as client-go does.
+#[derive(Debug)]
+pub(crate) struct TokenFile {
+    path: PathBuf,
+    /// What was in it, and when it is looked at again.
+    last: Mutex<(http::HeaderValue, Instant)>,
+}
+
+impl TokenFile {
+    /// # Errors
+    /// When there is no token in it.
+    pub fn open(path: PathBuf) -> Result<Self, Error> {
+        let value = bearer(&config::token_in(&path)?)?;
+        let last = Mutex::new((value, clock::instant() + TOKEN_FILE_LIFE));
+        Ok(Self { path, last })
+    }
+
+    /// What is in it now; what was, if it cannot be read.
+    fn header(&self, now: Instant) -> http::HeaderValue {
+        let mut last = self.last.lock();
+        if now >= last.1 {
+            last.1 = now + TOKEN_FILE_LIFE;
+            match config::token_in(&self.path).and_then(|token| bearer(&token)) {
+                Ok(value) => last.0 = value,
+                Err(error) => tracing::warn!(%error, "the former token is used"),
+            }
+        }
+        last.0.clone()
+    }
+
+    /// The server did not accept it: perhaps there is another one.
+    fn refused(&self, now: Instant) {
+        self.last.lock().1 = now;
     }
 }
 
@@ -85,10 +131,12 @@ impl Service<http::Request<Body>> for Authenticated {
                 request.headers_mut().insert(http::header::AUTHORIZATION, token.clone());
             }
             let response = channel.call(request).await?;
-            if let (Token::Requested(account), Some(token)) = (&credentials.token, &token)
-                && is_unauthenticated(&response)
-            {
-                account.refused(token);
+            if is_unauthenticated(&response) {
+                match (&credentials.token, &token) {
+                    (Token::Requested(account), Some(token)) => account.refused(token),
+                    (Token::Read(file), _) => file.refused(clock::instant()),
+                    _ => {}
+                }
             }
             Ok(response)
         })
@@ -101,4 +149,29 @@ fn is_unauthenticated(response: &http::Response<Body>) -> bool {
     let status = response.headers().get(tonic::Status::GRPC_STATUS);
     let code = status.map(|value| tonic::Code::from_bytes(value.as_bytes()));
     code == Some(tonic::Code::Unauthenticated)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_token_of_a_file_is_the_one_that_is_there_now() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        assert!(TokenFile::open(path.clone()).is_err());
+        std::fs::write(&path, " one\n").unwrap();
+        let file = TokenFile::open(path.clone()).unwrap();
+        let start = clock::instant();
+        std::fs::write(&path, "two").unwrap();
+        assert_eq!(file.header(start), "Bearer one", "it is not read for every request");
+        assert_eq!(file.header(start + TOKEN_FILE_LIFE * 2), "Bearer two");
+        // An empty one is none.
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(file.header(start + TOKEN_FILE_LIFE * 4), "Bearer two");
+        std::fs::write(&path, "three").unwrap();
+        assert_eq!(file.header(start + TOKEN_FILE_LIFE * 4), "Bearer two");
+        file.refused(start);
+        assert_eq!(file.header(start + TOKEN_FILE_LIFE * 4), "Bearer three");
+    }
 }

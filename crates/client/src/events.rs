@@ -98,6 +98,18 @@ impl EventRecorder {
         self.record(reference(about), "Warning", reason, message.into());
     }
 
+    /// Records events of an object: whether it is a warning, the reason and the message.
+    pub fn all<K: Kind>(
+        &self,
+        about: &K,
+        events: impl IntoIterator<Item = (bool, impl AsRef<str>, impl Into<String>)>,
+    ) {
+        for (is_warning, reason, message) in events {
+            let kind = if is_warning { "Warning" } else { "Normal" };
+            self.record(reference(about), kind, reason.as_ref(), message.into());
+        }
+    }
+
     /// Records an event about any object.
     pub fn record(
         &self,

@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Api, Client, Error, Event, InformerOptions, informer};
+use crate::{Api, Client, Error, mirror};
 use process::Process;
 
 /// The Lease, the identity of the candidate, and the timing.
@@ -80,14 +80,9 @@ impl Election {
 
     /// Waits until this candidate leads. `None`: `stop` was cancelled first.
     pub async fn acquire(&self, client: &Client, stop: &CancellationToken) -> Option<Leadership> {
-        let options = InformerOptions {
-            namespace: self.namespace.clone(),
-            field_selector: format!("metadata.name={}", self.name),
-            ..Default::default()
-        };
-        let mut changes = Box::pin(informer::<Lease>(client.clone(), options));
+        let mut changes = mirror::object::<Lease>(client, &self.namespace, &self.name);
         let leases: Api<Lease> = Api::namespaced(client, &self.namespace);
-        let mut observed = ObservedLease::default();
+        let mut observed = None;
         let mut try_at: Option<Instant> = None;
         loop {
             let due = async {
@@ -98,16 +93,15 @@ impl Election {
             };
             tokio::select! {
                 () = stop.cancelled() => return None,
-                Some(event) = changes.next() => {
-                    if let Some(known) = observed.step(event) {
-                        try_at = Some(self.attempt_at(known.as_ref()));
-                        self.holder.send_replace(holder(known.as_ref()).to_owned());
-                    }
+                Some(changed) = changes.next() => {
+                    observed = changed;
+                    try_at = Some(self.attempt_at(observed.as_deref()));
+                    self.holder.send_replace(holder(observed.as_deref()).to_owned());
                 }
                 () = due => {
                     let taken = tokio::select! {
                         () = stop.cancelled() => return None,
-                        taken = self.take(&leases, observed.lease.as_ref()) => taken,
+                        taken = self.take(&leases, observed.as_deref()) => taken,
                     };
                     match taken {
                         Ok(held) => {
@@ -245,33 +239,6 @@ impl Leases for Api<Lease> {
 
 fn holder(lease: Option<&Lease>) -> &str {
     lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.as_deref()).unwrap_or_default()
-}
-
-/// The Lease as the watch reports it.
-#[derive(Debug, Default)]
-struct ObservedLease {
-    lease: Option<Lease>,
-    initial: Option<Lease>,
-}
-
-impl ObservedLease {
-    /// Returns the new state of the Lease, if the event changes it.
-    fn step(&mut self, event: Event<Lease>) -> Option<Option<Lease>> {
-        match event {
-            Event::Init => {
-                self.initial = None;
-                return None;
-            }
-            Event::InitApply(lease) => {
-                self.initial = Some(lease);
-                return None;
-            }
-            Event::InitDone => self.lease = self.initial.take(),
-            Event::Apply(lease) => self.lease = Some(lease),
-            Event::Delete(_) => self.lease = None,
-        }
-        Some(self.lease.clone())
-    }
 }
 
 /// The leadership, for as long as it is renewed.

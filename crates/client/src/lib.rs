@@ -5,8 +5,9 @@
 //! - [`Client`]: a connection; [`Api`]: the verbs for one kind; [`dynamic`]: for a kind known only
 //!   at run time.
 //! - [`mod@informer`]: the current state of a kind, then every change.
-//! - [`mod@changes`]: the same as set and remove, for consumers with an index of their own.
-//! - [`mirror`]: a local copy of a kind, reduced to what its owner needs.
+//! - [`mod@changes`]: the same as set and remove, for consumers with a state of their own.
+//! - [`mirror`]: a local copy of a kind, reduced to what its owner needs, with indexes; one object,
+//!   as it changes.
 //! - [`events`]: Kubernetes Events about what a component did.
 //! - [`leader`]: leader election by Lease.
 //! - [`service_account`]: clients that act as ServiceAccounts.
@@ -95,9 +96,13 @@ impl Client {
                 Ok((http::HeaderName::from_static(name), value))
             })
             .collect::<Result<_, Error>>()?;
-        let token = match &config.token {
-            None => credentials::Token::None,
-            Some(token) => credentials::Token::Fixed(credentials::bearer(token)?),
+        let token = match (&config.token, &config.token_file) {
+            (_, Some(file)) => {
+                let file = credentials::TokenFile::open(file.clone())?;
+                credentials::Token::Read(Arc::new(file))
+            }
+            (None, None) => credentials::Token::None,
+            (Some(token), None) => credentials::Token::Fixed(credentials::bearer(token)?),
         };
         Ok(Self {
             resources: resources(channel, Credentials { token, headers }),

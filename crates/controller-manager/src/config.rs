@@ -1,12 +1,15 @@
 //! Flags, read once and validated.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use api::certificates::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
 use ipnet::IpNet;
 use runtime::flags::CommonFlags;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::controllers::certificates::authority::AuthorityFiles;
 use crate::controllers::certificates::sign::SigningSettings;
@@ -223,7 +226,8 @@ pub struct LoadBalancerAddresses {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub cluster_cidrs: Vec<NodeRange>,
-    pub root_ca_pem: Option<String>,
+    /// The CA bundle, as it is in its file now.
+    pub root_ca: Option<watch::Receiver<Arc<String>>>,
     pub node_monitor: NodeMonitor,
     pub terminated_pod_gc_threshold: usize,
     pub controllers: Vec<String>,
@@ -280,7 +284,7 @@ pub struct NodeRange {
 impl Flags {
     /// # Errors
     /// When a file cannot be read or a range is invalid.
-    pub fn settings(&self) -> anyhow::Result<Settings> {
+    pub fn settings(&self, stop: &CancellationToken) -> anyhow::Result<Settings> {
         let mut cluster_cidrs = Vec::new();
         for cluster in &self.cluster_cidr {
             let node_prefix = match cluster {
@@ -297,13 +301,7 @@ impl Flags {
             );
             cluster_cidrs.push(NodeRange { cluster: cluster.trunc(), node_prefix });
         }
-        let root_ca_pem = match &self.root_ca_file {
-            None => None,
-            Some(file) => Some(
-                std::fs::read_to_string(file)
-                    .with_context(|| format!("--root-ca-file {}", file.display()))?,
-            ),
-        };
+        let root_ca = self.root_ca_file.clone().map(|file| follow_bundle(file, stop.clone()));
         for name in &self.controllers {
             let known =
                 name == "*" || wire::names().any(|known| name.trim_start_matches('-') == known);
@@ -311,7 +309,7 @@ impl Flags {
         }
         Ok(Settings {
             cluster_cidrs,
-            root_ca_pem,
+            root_ca: root_ca.transpose()?,
             node_monitor: NodeMonitor {
                 grace_period: self.node_monitor_grace_period,
                 startup_grace_period: self.node_startup_grace_period,
@@ -361,6 +359,25 @@ impl Flags {
     }
 }
 
+/// The bundle of certificates in a file, as it is there now.
+fn follow_bundle(
+    file: PathBuf,
+    stop: CancellationToken,
+) -> anyhow::Result<watch::Receiver<Arc<String>>> {
+    let read = {
+        let file = file.clone();
+        move || {
+            let named = || format!("--root-ca-file {}", file.display());
+            let text = std::fs::read_to_string(&file).with_context(named)?;
+            let any = api::pem::blocks(text.as_bytes())
+                .any(|block| block.label == api::certificates::CERTIFICATE_LABEL);
+            anyhow::ensure!(any, "{}: it has no certificates", named());
+            Ok(text)
+        }
+    };
+    runtime::files::follow(&[file], read, stop)
+}
+
 fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
@@ -391,7 +408,7 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> anyhow::Result<Settings> {
         let all = ["x", "--kubeconfig", "k"].iter().chain(arguments);
-        Flags::try_parse_from(all)?.settings()
+        Flags::try_parse_from(all)?.settings(&CancellationToken::new())
     }
 
     #[test]

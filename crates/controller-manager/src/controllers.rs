@@ -1,8 +1,8 @@
 //! The controllers, one module each, under Kubernetes' names.
 //!
 //! A controller observes (reads the caches), plans (a pure function of what was observed) and
-//! applies (writes, with uid and revision as preconditions). Its `start` subscribes to informers
-//! and hands it to [`wire`](crate::wire). A controller whose file grows beyond about 250 lines gets
+//! applies (writes, with uid and revision as preconditions). Its `start` declares what triggers
+//! it to [`wire`](crate::wire). A controller whose file grows beyond about 250 lines gets
 //! a folder, with `plan.rs` and `tests.rs` in it.
 //!
 //! What two controllers need belongs in [`machinery`](crate::machinery).
@@ -38,5 +38,7 @@ pub mod statefulset;
 pub mod storage_protection;
 pub mod storage_version_migrator;
 pub mod taint_eviction;
+pub mod trust_bundle;
 pub mod ttl_after_finished;
+pub mod validating_admission_policy_status;
 pub mod volume_expand;

@@ -1,7 +1,7 @@
 //! What controllers are built from.
 //!
-//! - [`informer`], [`shared_informers`], [`cache`]: one watch and one cache per kind, shared by
-//!   every controller.
+//! - [`informer`], [`shared_informers`], [`cache`], [`index`]: one watch and one cache per kind,
+//!   shared by every controller, and what its objects are found by.
 //! - [`queue`]: the loop that every controller runs in. Keys, never events, reach a controller.
 //! - [`owner`]: owner references, adoption and release. [`expectations`]: what a controller has
 //!   written but its cache does not show yet.
@@ -16,6 +16,7 @@ pub mod cache;
 pub mod error;
 pub mod expectations;
 pub mod hash;
+pub mod index;
 pub mod informer;
 pub mod int_or_percent;
 pub mod kinds;
@@ -25,6 +26,7 @@ pub mod pod_control;
 pub mod pod_ranking;
 pub mod pod_state;
 pub mod queue;
+mod remote_kinds;
 pub mod revisions;
 pub mod shared_informers;
 pub mod status;

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
-    let settings = flags.settings()?;
+    let settings = flags.settings(&stop)?;
     let client = runtime::connection::connect(&flags.kubeconfig, stop.clone())?;
     let health = Health::new(&[]);
     if let Some(address) = flags.common.health_bind_address {

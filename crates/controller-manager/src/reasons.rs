@@ -176,7 +176,7 @@ const REASONS: &[(&str, &[(&str, Occurs)])] = &[
             ("FailedComputeMetricsReplicas", Here),
             ("FailedUpdateStatus", Never("a status that is not written is tried again")),
             ("FailedConvertHPA", Never("the version that is stored is read")),
-            ("AmbiguousSelector", Never("other autoscalers of the same pods are not looked for")),
+            ("AmbiguousSelector", Here),
         ],
     ),
 ];

@@ -10,6 +10,7 @@ use client::Client;
 use client::events::EventRecorder;
 use client::service_account::ServiceAccountClients;
 use clock::SharedClock;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ReplicationController;
@@ -23,11 +24,17 @@ use crate::config::Settings;
 use crate::controllers;
 use crate::controllers::garbage_collector::feed::Feed;
 use crate::controllers::garbage_collector::graph::Graph;
+use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::informer::Synced;
 use crate::machinery::kinds::Kinds;
+use crate::machinery::pod_control::PodControl;
 use crate::machinery::queue::{self, Controller, Requests, Trigger};
-use crate::machinery::shared_informers::SharedInformers;
+use crate::machinery::shared_informers::{Shared, SharedInformers};
+
+mod builder;
+
+use builder::Builder;
 
 /// The metadata graph, and the queues that it triggers, until their controllers take them.
 struct SharedGraph {
@@ -84,6 +91,57 @@ impl Wiring {
         )));
     }
 
+    /// Sends keys to a controller at the start, and whenever `source` changes.
+    fn trigger_by<T: Send + Sync + 'static>(
+        &mut self,
+        mut source: watch::Receiver<T>,
+        trigger: Trigger,
+        keys: impl Fn() -> Vec<Key> + Send + 'static,
+    ) {
+        let (stop, mut ready) = (self.stop.clone(), self.ready.subscribe());
+        self.loops.push(Box::pin(
+            stop.run_until_cancelled_owned(async move {
+                if ready.wait_for(|ready| *ready).await.is_err() {
+                    return;
+                }
+                loop {
+                    for key in keys() {
+                        trigger.send(key).await;
+                    }
+                    if source.changed().await.is_err() {
+                        // Nobody will change it any more.
+                        std::future::pending::<()>().await;
+                    }
+                }
+            })
+            .map(|_| ()),
+        ));
+    }
+
+    /// Declares a controller with a queue of its own.
+    pub fn controller<C: Controller>(&mut self, controller: C) -> Builder<'_, C> {
+        self.controller_with(queue::queue(), controller)
+    }
+
+    /// Declares a controller with a queue that something else triggers too.
+    pub fn controller_with<C: Controller>(
+        &mut self,
+        (trigger, requests): (Trigger, Requests),
+        controller: C,
+    ) -> Builder<'_, C> {
+        Builder { wiring: self, controller, trigger, requests }
+    }
+
+    /// The objects of a kind.
+    pub fn cache<K: Shared>(&self) -> Arc<Cache<K>> {
+        K::informer(&self.informers).cache()
+    }
+
+    /// What creates and deletes the pods of a controller with events of this component.
+    pub fn pod_control(&self, component: &'static str) -> PodControl {
+        PodControl::new(self.client.clone(), self.recorder.named(component), self.cache())
+    }
+
     /// The kinds that there are.
     pub fn kinds(&mut self) -> Arc<Kinds> {
         if !std::mem::replace(&mut self.follows_kinds, true) {
@@ -100,6 +158,7 @@ impl Wiring {
             let (collector, namespaces, quotas) = (queue::queue(), queue::queue(), queue::queue());
             let feed = Feed::new(collector.0.clone(), namespaces.0.clone(), quotas.0.clone());
             caches.extend(feed.start(own, &kinds));
+            caches.push(kinds.start_remote(own));
             SharedGraph {
                 graph: feed.graph,
                 collector: Some(collector),
@@ -173,9 +232,11 @@ const fn row(name: &'static str, account: &'static str, start: fn(&mut Wiring, &
 const CONTROLLERS: &[Row] = &[
     row("serviceaccount-controller", "service-account-controller", |wiring, _| controllers::service_account::start(wiring)),
     row("root-ca-certificate-publisher-controller", "root-ca-cert-publisher", start_root_ca),
+    row("kube-apiserver-serving-clustertrustbundle-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher", start_trust_bundle),
     row("certificatesigningrequest-signing-controller", "certificate-controller", start_signing),
     row("certificatesigningrequest-approving-controller", "certificate-controller", |wiring, _| controllers::certificates::approve::start(wiring)),
     row("certificatesigningrequest-cleaner-controller", "certificate-controller", |wiring, _| controllers::certificates::clean::start(wiring)),
+    row("podcertificaterequest-cleaner-controller", "podcertificaterequestcleaner", |wiring, _| controllers::certificates::clean_pods::start(wiring)),
     row("kubelet-serving-certificate-approver-controller", "kubelet-serving-certificate-approver", start_serving_approval),
     row("token-cleaner-controller", "token-cleaner", |wiring, _| controllers::bootstrap::start_cleaner(wiring)),
     row("bootstrap-signer-controller", "bootstrap-signer", |wiring, _| controllers::bootstrap::start_signer(wiring)),
@@ -199,6 +260,7 @@ const CONTROLLERS: &[Row] = &[
     row("service-cidr-controller", "service-cidrs-controller", |wiring, _| controllers::service_cidr::start(wiring)),
     row("resourceclaim-controller", "resource-claim-controller", |wiring, _| controllers::resource_claim::start(wiring)),
     row("storage-version-migrator-controller", "storage-version-migrator-controller", |wiring, _| controllers::storage_version_migrator::start(wiring)),
+    row("validatingadmissionpolicy-status-controller", "validatingadmissionpolicy-status-controller", |wiring, _| controllers::validating_admission_policy_status::start(wiring)),
     row("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", |wiring, _| controllers::clusterrole_aggregation::start(wiring)),
     row("endpointslice-controller", "endpointslice-controller", |wiring, _| controllers::endpointslice::start(wiring)),
     row("endpoints-controller", "endpoint-controller", |wiring, _| controllers::endpoints::start(wiring)),
@@ -249,8 +311,14 @@ pub async fn run(
 }
 
 fn start_root_ca(wiring: &mut Wiring, settings: &Settings) {
-    if let Some(pem) = settings.root_ca_pem.clone() {
+    if let Some(pem) = settings.root_ca.clone() {
         controllers::root_ca::start(wiring, pem);
+    }
+}
+
+fn start_trust_bundle(wiring: &mut Wiring, settings: &Settings) {
+    if let Some(pem) = settings.root_ca.clone() {
+        controllers::trust_bundle::start(wiring, pem);
     }
 }
 

@@ -5,7 +5,7 @@ mod tests;
 
 use std::net::IpAddr;
 
-use client::mirror::{Name, ServiceSlice};
+use client::mirror::Name;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -75,12 +75,6 @@ impl Service {
             port(object.name.as_deref(), object.protocol.as_deref(), object.port)
         });
         (!ips.is_empty()).then(|| Service::ClusterIp { ips, ports: ports.collect() })
-    }
-}
-
-impl ServiceSlice for Slice {
-    fn service(&self) -> &Name {
-        &self.service
     }
 }
 

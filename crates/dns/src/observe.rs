@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use client::informer::{self, InformerOptions};
-use client::mirror::{self, Mirror, Name, SliceMirror};
+use client::mirror::{self, Changed, Mirror, Name};
 use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -58,16 +58,17 @@ pub async fn run(
 }
 
 /// The current objects and the records derived from them.
-#[derive(Default)]
 struct State {
-    services: Mirror<Option<Service>>,
-    slices: SliceMirror<Slice>,
+    services: Mirror<Service>,
+    /// By Service.
+    slices: Mirror<Slice, Name, Name>,
     records: Records,
 }
 
 impl State {
     fn new(records: Records) -> Self {
-        Self { records, ..Self::default() }
+        let by_service = |slice: &Slice, index: &mut Vec<Name>| index.push(slice.service.clone());
+        Self { services: Mirror::default(), slices: Mirror::new(by_service), records }
     }
 
     /// Applies an event and records the affected Services.
@@ -75,16 +76,19 @@ impl State {
         match event {
             Event::Service(event) => {
                 let changed = self.services.take(event);
-                stale.extend(changed.into_iter().map(|(name, _)| name));
+                stale.extend(changed.into_iter().map(Changed::into_key));
             }
-            Event::Slice(event) => stale.extend(self.slices.take(event)),
+            Event::Slice(event) => {
+                let changed = self.slices.take(event);
+                stale.extend(changed.iter().flat_map(|change| self.slices.affected(change)));
+            }
         }
     }
 
     /// Recomputes the records of a Service.
     fn refresh(&mut self, name: &Name) {
-        let service = self.services.get(name).and_then(Option::as_ref);
-        let entry = service.map(|service| records::entry(service, self.slices.of(name)));
+        let slices = self.slices.of(name).map(|(_, slice)| slice);
+        let entry = self.services.get(name).map(|service| records::entry(service, slices));
         self.records.set(name, entry);
     }
 }

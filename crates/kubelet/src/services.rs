@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Event, InformerOptions, informer};
+use client::mirror::{self, Mirror};
+use client::{Client, InformerOptions};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use parking_lot::RwLock;
@@ -31,7 +32,8 @@ struct Entry {
     ports: Vec<Port>,
 }
 
-type Table = BTreeMap<(String, String), Entry>;
+type Key = (String, String);
+type Table = Mirror<Entry, Key>;
 
 /// See the module documentation. Cheap to clone.
 #[derive(Clone)]
@@ -58,7 +60,7 @@ impl Services {
     ) -> Option<BTreeMap<String, String>> {
         let mut synced = self.synced.clone();
         match tokio::time::timeout(SYNC_TIMEOUT, synced.wait_for(|synced| *synced)).await {
-            Ok(Ok(_)) => Some(variables(&self.table.read(), namespace, links)),
+            Ok(Ok(_)) => Some(variables(self.table.read().objects(), namespace, links)),
             _ => None,
         }
     }
@@ -66,40 +68,21 @@ impl Services {
     /// The same, of the services that are known so far: a static pod does not wait for the
     /// apiserver.
     pub fn known_variables(&self, namespace: &str, links: bool) -> BTreeMap<String, String> {
-        variables(&self.table.read(), namespace, links)
+        variables(self.table.read().objects(), namespace, links)
     }
 }
 
 async fn follow(client: Client, table: Arc<RwLock<Table>>, synced: watch::Sender<bool>) {
-    let mut events = Box::pin(informer::<Service>(client, InformerOptions::default()));
-    let mut fresh = Table::new();
+    let reduce = |service: Service| (key(&service), entry(&service));
+    let mut events = mirror::keyed(&client, InformerOptions::default(), reduce);
     while let Some(event) = events.next().await {
-        match event {
-            Event::Init => fresh.clear(),
-            Event::InitApply(service) => {
-                if let Some((key, entry)) = entry(&service) {
-                    fresh.insert(key, entry);
-                }
-            }
-            Event::InitDone => {
-                *table.write() = std::mem::take(&mut fresh);
-                synced.send_replace(true);
-            }
-            Event::Apply(service) => {
-                let key = key(&service);
-                match entry(&service) {
-                    Some((key, entry)) => table.write().insert(key, entry),
-                    None => table.write().remove(&key),
-                };
-            }
-            Event::Delete(service) => {
-                table.write().remove(&key(&service));
-            }
-        }
+        let mut table = table.write();
+        table.take(event);
+        synced.send_replace(table.is_synced());
     }
 }
 
-fn key(service: &Service) -> (String, String) {
+fn key(service: &Service) -> Key {
     (
         service.metadata.namespace.clone().unwrap_or_default(),
         service.metadata.name.clone().unwrap_or_default(),
@@ -107,7 +90,7 @@ fn key(service: &Service) -> (String, String) {
 }
 
 /// `None`: a service without an address has no variables.
-fn entry(service: &Service) -> Option<((String, String), Entry)> {
+fn entry(service: &Service) -> Option<Entry> {
     let spec = service.spec.as_ref()?;
     let cluster_ip = spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")?;
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| Port {
@@ -116,10 +99,14 @@ fn entry(service: &Service) -> Option<((String, String), Entry)> {
         protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
     };
     let ports: Vec<Port> = spec.ports.iter().flatten().map(port).collect();
-    (!ports.is_empty()).then(|| (key(service), Entry { cluster_ip, ports }))
+    (!ports.is_empty()).then_some(Entry { cluster_ip, ports })
 }
 
-fn variables(table: &Table, namespace: &str, links: bool) -> BTreeMap<String, String> {
+fn variables(
+    table: &BTreeMap<Key, Entry>,
+    namespace: &str,
+    links: bool,
+) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     let master = (MASTER.0.to_owned(), MASTER.1.to_owned());
     if let Some(entry) = table.get(&master) {
@@ -172,7 +159,7 @@ mod tests {
             cluster_ip: ip.into(),
             ports: vec![Port { name: name.map(str::to_owned), port, protocol: "TCP".into() }],
         };
-        let table: Table = [
+        let table: BTreeMap<Key, Entry> = [
             (("default".into(), "kubernetes".into()), entry("10.96.0.1", Some("https"), 443)),
             (("shop".into(), "web-front".into()), entry("10.96.0.7", None, 80)),
             (("shopping".into(), "other".into()), entry("10.96.0.8", None, 80)),

@@ -24,6 +24,7 @@ mod local_path;
 pub mod mount;
 mod once;
 mod ownership;
+mod pod_certificate;
 mod sources;
 pub(crate) mod sub_path;
 mod sync;
@@ -47,6 +48,7 @@ use crate::objects::Objects;
 pub use error::VolumeError;
 use local_path::Store;
 use local_path::follow::Users;
+use pod_certificate::PodCertificates;
 use token::Tokens;
 
 /// A volume that can be mounted into containers.
@@ -61,7 +63,7 @@ pub struct Mounted {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountedVolumes {
     pub by_name: BTreeMap<String, Mounted>,
-    /// When a token must be renewed at the latest.
+    /// When a token or a certificate must be renewed at the latest.
     pub renew_at: Option<Timestamp>,
 }
 
@@ -71,6 +73,7 @@ pub struct VolumeManager {
     client: Client,
     objects: Objects,
     tokens: Arc<Tokens>,
+    certificates: Arc<PodCertificates>,
     directories: Directories,
     clock: SharedClock,
     node_name: Arc<str>,
@@ -88,13 +91,16 @@ impl VolumeManager {
         recorder: &EventRecorder,
         clock: SharedClock,
     ) -> Self {
+        let node_name = Arc::<str>::from(node_name);
+        let certificates = PodCertificates::new(client, &node_name, recorder, Arc::clone(&clock));
         Self {
             client: client.clone(),
             objects: objects.clone(),
             tokens: Arc::new(Tokens::new(client, Arc::clone(&clock))),
+            certificates: Arc::new(certificates),
             directories: directories.clone(),
             clock,
-            node_name: node_name.into(),
+            node_name,
             recorder: recorder.clone(),
             store: Store::new(directories.local_path(), directories.pods()),
             users: Arc::default(),

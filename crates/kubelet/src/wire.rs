@@ -56,7 +56,7 @@ pub async fn run(flags: Flags, shutdown: CancellationToken) -> anyhow::Result<()
         served.with_context(|| format!("serve health on {address}"))?;
     }
     let [client, watching] = certificates::connect(&flags, &shutdown).await?;
-    let objects = Objects::new(&watching);
+    let objects = Objects::new(&watching, &flags.node_name);
 
     let cgroups = Cgroups::detect(&flags.cgroup_root)?;
     let runtime = connect(&flags, &directories, &cgroups, &shutdown).await?;

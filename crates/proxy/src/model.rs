@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use client::mirror::{Name, ServiceSlice};
+use client::mirror::Name;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -228,12 +228,6 @@ impl EndpointSlice {
             ports: object.ports.iter().flatten().filter_map(slice_port).collect(),
             endpoints: endpoints.filter_map(|object| endpoint(object, node_name)).collect(),
         })
-    }
-}
-
-impl ServiceSlice for EndpointSlice {
-    fn service(&self) -> &Name {
-        &self.service
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use client::informer::{self, InformerOptions};
-use client::mirror::{self, Mirror, Name, SliceMirror};
+use client::mirror::{self, Changed, Mirror, Name};
 use futures::stream::{BoxStream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
@@ -61,7 +61,8 @@ pub struct Stale {
 /// The current state of the watched objects.
 pub struct State {
     services: Mirror<Service>,
-    slices: SliceMirror<EndpointSlice>,
+    /// By Service.
+    slices: Mirror<EndpointSlice, Name, Name>,
     nodes: Mirror<Node>,
     pods: Mirror<Pod>,
     pub policies: Observed,
@@ -72,7 +73,7 @@ impl State {
     pub fn new(demand: Demand) -> Self {
         Self {
             services: Mirror::default(),
-            slices: SliceMirror::default(),
+            slices: Mirror::new(|slice, services| services.push(slice.service.clone())),
             nodes: Mirror::default(),
             pods: Mirror::default(),
             policies: Observed::new(demand),
@@ -84,12 +85,12 @@ impl State {
         match event {
             Event::Service(event) => {
                 let changed = self.services.take(event);
-                stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Service(name)));
+                stale.owners.extend(changed.into_iter().map(Changed::into_key).map(Owner::Service));
             }
             Event::Pod(event) => {
                 let changed = self.pods.take(event);
                 stale.policies |= !changed.is_empty();
-                for (name, _) in changed {
+                for name in changed.into_iter().map(Changed::into_key) {
                     self.policies.plan.set_local(&name, self.pods.get(&name));
                     stale.owners.insert(Owner::Pod(name));
                 }
@@ -97,14 +98,16 @@ impl State {
             Event::Node(event) => {
                 let changed = self.nodes.take(event);
                 stale.nodes |= !changed.is_empty();
-                stale.owners.extend(changed.into_iter().map(|(name, _)| Owner::Node(name)));
+                stale.owners.extend(changed.into_iter().map(Changed::into_key).map(Owner::Node));
             }
             Event::Policy(event) => {
                 self.policies.take(event);
                 stale.policies = true;
             }
             Event::Slice(event) => {
-                stale.owners.extend(self.slices.take(event).into_iter().map(Owner::Service));
+                let changed = self.slices.take(event);
+                let services = changed.iter().flat_map(|change| self.slices.affected(change));
+                stale.owners.extend(services.map(Owner::Service));
             }
         }
     }
@@ -123,7 +126,7 @@ impl State {
 
     /// The endpoint slices of a Service.
     pub fn slices(&self, service: &Name) -> Vec<&EndpointSlice> {
-        self.slices.of(service).collect()
+        self.slices.of(service).map(|(_, slice)| slice).collect()
     }
 
     pub fn pod(&self, name: &Name) -> Option<&Pod> {

@@ -154,7 +154,7 @@ impl Driver {
                 },
                 Some(outcome) = sources.outcomes.recv() => self.bound(outcome),
                 Some(preempted) = sources.preempted.recv() => self.preempted(&preempted),
-                change = informers.next() => self.observe(change),
+                observe = informers.next() => observe(&mut self),
                 Some(question) = sources.questions.recv() => self.answer(question),
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {
                     if self.decide().await.is_err() {

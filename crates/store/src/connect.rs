@@ -16,7 +16,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A client certificate with its key, both in PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     /// The certificate, followed by its intermediates.
     pub certificate_pem: Vec<u8>,
@@ -31,7 +31,7 @@ impl std::fmt::Debug for ClientIdentity {
 }
 
 /// The address of an etcd cluster and the credentials for it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EtcdConfig {
     /// Client URLs of the members, `http://host:port` or `https://host:port`.
     pub endpoints: Vec<String>,

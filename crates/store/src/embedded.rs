@@ -154,6 +154,13 @@ impl Pulse {
     pub(crate) async fn beat(&self) -> Result<()> {
         self.0.ping().await.map_err(|status| Error::from_status(status, Revision::NONE))
     }
+
+    /// The newest durable revision: what any read begun now would see.
+    pub(crate) fn revision(&self) -> Result<Revision> {
+        let newest =
+            self.0.newest().map_err(|status| Error::from_status(status, Revision::NONE))?;
+        Ok(Revision::new(newest))
+    }
 }
 
 impl Store {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, GetOptions, KvClient, PutOptions, Txn, TxnOp,
@@ -16,7 +17,7 @@ use crate::{
 /// The store. Cheap to clone; clones share one connection.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) client: Arc<Client>,
+    pub(crate) client: Arc<ArcSwap<Client>>,
     pub(crate) leases: SharedLeases,
     /// The writer of an embedded store.
     pub(crate) pulse: Option<Pulse>,
@@ -94,9 +95,19 @@ impl Store {
         Ok(Store::from_client(config.client().await?))
     }
 
+    /// Uses these settings from the next request on, in all clones. Watches stay where they are until
+    /// their connection ends.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect).
+    pub async fn reconnect(&self, config: &EtcdConfig) -> Result<()> {
+        self.client.store(Arc::new(config.client().await?));
+        Ok(())
+    }
+
     pub(crate) fn from_client(client: Client) -> Store {
         Store {
-            client: Arc::new(client),
+            client: Arc::new(ArcSwap::from_pointee(client)),
             leases: SharedLeases::default(),
             pulse: None,
             transformer: None,
@@ -122,13 +133,13 @@ impl Store {
 
     /// The underlying client, for operations that this type does not offer (maintenance).
     pub fn etcd(&self) -> Client {
-        Client::clone(&self.client)
+        Client::clone(&self.client.load())
     }
 
     pub(crate) fn kv(&self) -> KvClient {
         // etcd-client's default of 4 MiB is smaller than an ordinary list. Lists are bounded by
         // their limit.
-        self.client.kv_client().max_decoding_message_size(usize::MAX)
+        self.client.load().kv_client().max_decoding_message_size(usize::MAX)
     }
 
     /// Creates a key that must not exist yet.
@@ -297,6 +308,9 @@ impl Store {
 
     /// The revision of the store: at least that of every write acknowledged before the call.
     pub async fn current_revision(&self) -> Result<Revision> {
+        if let Some(newest) = self.revision_at_once() {
+            return newest;
+        }
         // A linearizable read of a key that is never written is the cheapest way to get a reliable
         // header.
         let wire = GetOptions::new().with_count_only();
@@ -307,6 +321,11 @@ impl Store {
             .map_err(|error| Error::from_wire(error, Revision::NONE))?
             .0;
         header_revision("a get", response.header)
+    }
+
+    /// The same of a store within this process; `None`: another one has to be asked.
+    pub fn revision_at_once(&self) -> Option<Result<Revision>> {
+        self.pulse.as_ref().map(Pulse::revision)
     }
 
     /// Compacts the history before a revision; reads at or after it remain possible.

@@ -61,7 +61,7 @@ impl Store {
     pub async fn grant_lease(&self, time_to_live: Duration) -> Result<LeaseId> {
         let seconds = i64::try_from(time_to_live.as_secs().max(1)).unwrap_or(i64::MAX);
         let granted = self
-            .client
+            .etcd()
             .lease_client()
             .grant(seconds, None)
             .await

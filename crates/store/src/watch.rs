@@ -66,7 +66,7 @@ impl Store {
     /// # Errors
     /// [`Error::Compacted`] if `from` has been compacted: here or as the stream's first item.
     pub async fn watch(&self, options: WatchOptions) -> Result<Watch> {
-        let version = self.client.maintenance_client().status().await;
+        let version = self.etcd().maintenance_client().status().await;
         let version = version.map_err(|error| Error::from_wire(error, options.from))?;
         let trusted = progress::is_trusted(version.version());
         let marker = (!trusted).then(|| Marker::new(&options.prefix));
@@ -78,7 +78,7 @@ impl Store {
             wire = wire.with_prev_key();
         }
         let stream = self
-            .client
+            .etcd()
             .watch_client()
             .max_decoding_message_size(usize::MAX)
             .watch(options.prefix, Some(wire))

@@ -24,6 +24,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::sync::broadcast;
 use tokio_rustls::TlsAcceptor;
 
 /// A request, as it has arrived.
@@ -65,6 +66,8 @@ pub enum Reply {
     Hang,
     /// These lines, and then nothing, ever.
     Lines(Vec<Value>),
+    /// These lines, and then those that are sent.
+    Stream(Vec<Value>, broadcast::Receiver<Value>),
     /// Another protocol, whose bytes are sent back.
     Echo(&'static str),
 }
@@ -189,6 +192,17 @@ impl Extension {
                 let lines: Vec<_> = lines.iter().map(|line| format!("{line}\n")).collect();
                 let frames = lines.into_iter().map(|line| Ok(Frame::data(Bytes::from(line))));
                 let frames = stream::iter(frames).chain(stream::pending());
+                response
+                    .header(CONTENT_TYPE, "application/json")
+                    .body(StreamBody::new(frames).boxed_unsync())?
+            }
+            Reply::Stream(lines, more) => {
+                let more = stream::unfold(more, |mut more| async {
+                    let line = more.recv().await.ok()?;
+                    Some((line, more))
+                });
+                let frames = stream::iter(lines).chain(more);
+                let frames = frames.map(|line| Ok(Frame::data(Bytes::from(format!("{line}\n")))));
                 response
                     .header(CONTENT_TYPE, "application/json")
                     .body(StreamBody::new(frames).boxed_unsync())?

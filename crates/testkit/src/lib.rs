@@ -8,7 +8,8 @@
 //! killed suite leaves behind is removed by the next one.
 //!
 //! [`hollow`]: nodes without containers, for tests that need many or need no root. [`webhook`]: a
-//! webhook's server. [`extension`]: one that an APIService names. [`reasons`]: the check of a component's table of Events.
+//! webhook's server. [`extension`]: one that an APIService names; [`wardle`]: what upstream's sample
+//! of one does. [`reasons`]: the check of a component's table of Events.
 //!
 //! Entry points: [`Cluster`], [`suite::run`]. It must not know any component's internals: it
 //! sees what a user sees, through programs, the API, and the nodes' network namespaces.
@@ -23,6 +24,7 @@ pub mod registry;
 pub mod suite;
 pub mod tools;
 pub mod wait;
+pub mod wardle;
 pub mod webhook;
 
 pub use cluster::{Cluster, Options, Store};

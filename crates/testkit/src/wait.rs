@@ -3,12 +3,12 @@
 use anyhow::{anyhow, bail};
 use api::Kind;
 use client::Client;
-use client::informer::{Event, InformerOptions, informer};
+use client::InformerOptions;
+use client::mirror::{self, Mirror};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::pin;
 use std::time::Duration;
 
 /// How long to wait for a state; generous, since test machines are slow and shared.
@@ -89,35 +89,22 @@ where
         label_selector: selection.labels.clone(),
         field_selector: selection.fields.clone(),
     };
-    let mut objects = BTreeMap::new();
-    let mut events = pin!(informer::<K>(client.clone(), options));
+    let mut objects = Mirror::<K, String>::default();
+    let mut events = mirror::keyed(client, options, |object: K| (name(&object), object));
     let waiting = async {
-        let mut complete = false;
         while let Some(event) = events.next().await {
-            match event {
-                Event::Init => {
-                    objects.clear();
-                    complete = false;
-                }
-                Event::InitDone => complete = true,
-                Event::InitApply(object) | Event::Apply(object) => {
-                    objects.insert(name(&object), object);
-                }
-                Event::Delete(object) => {
-                    objects.remove(&name(&object));
-                }
-            }
-            if complete && holds(&objects) {
+            objects.take(event);
+            if objects.is_synced() && holds(objects.objects()) {
                 return Ok(());
             }
         }
         bail!("the watch has ended")
     };
     match tokio::time::timeout(TIMEOUT, waiting).await {
-        Ok(Ok(())) => Ok(objects),
+        Ok(Ok(())) => Ok(objects.objects().clone()),
         Ok(Err(error)) => Err(error),
         Err(_) => {
-            let state: Vec<String> = objects.values().map(describe).collect();
+            let state: Vec<String> = objects.objects().values().map(describe).collect();
             bail!(
                 "timed out after {} s: {what}; the objects are:\n{}",
                 TIMEOUT.as_secs(),

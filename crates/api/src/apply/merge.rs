@@ -28,6 +28,11 @@ fn edge(element: &Value, schema: FieldSchema<'_>) -> Option<String> {
     }
 }
 
+/// The step of a path that leads to an element which has one.
+pub(super) fn step_of(element: &Value, schema: FieldSchema<'_>) -> String {
+    edge(element, schema).map(|edge| step(&edge)).unwrap_or_default()
+}
+
 /// The edges of a list whose elements all have one, each with its elements, in the order of the
 /// first ones. Objects may have several elements with the same keys, which are owned together.
 fn elements<'a>(

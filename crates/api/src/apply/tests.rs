@@ -8,6 +8,41 @@ fn schema() -> Option<&'static TypeRow> {
     schema::kind("apps", "v1", "Deployment")
 }
 
+/// The outcome of a future that never waits.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(outcome) => outcome,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
+fn apply<'a>(
+    live: Option<&Value>,
+    owners: &[ManagedFieldsEntry],
+    config: &Value,
+    schema: impl Into<Schema<'a>>,
+    writer: &Writer<'_>,
+) -> Result<Applied, Vec<Conflict>> {
+    let versions = OneVersion(schema.into());
+    match now(super::apply(live, owners, config, &versions, writer)) {
+        Ok(applied) => Ok(applied),
+        Err(Refused::Conflicts(conflicts)) => Err(conflicts),
+    }
+}
+
+fn track<'a>(
+    old: &Value,
+    owners: &[ManagedFieldsEntry],
+    new: &Value,
+    schema: impl Into<Schema<'a>>,
+    writer: &Writer<'_>,
+) -> Vec<ManagedFieldsEntry> {
+    let versions = OneVersion(schema.into());
+    let Ok(owners) = now(super::track(old, owners, new, writer.api_version, &versions, writer));
+    owners
+}
+
 fn writer(manager: &str) -> Writer<'_> {
     Writer {
         manager,
@@ -422,4 +457,180 @@ fn custom_resources_merge_by_their_schema() {
         duplicate(&twice, &schema).as_deref(),
         Some(".spec.ports: duplicate entries for key [port=80,protocol=\"TCP\"]")
     );
+}
+
+/// Two versions, of which the second calls the size `width` and counts in tenths.
+struct Sizes;
+
+impl Versions for Sizes {
+    type Error = String;
+
+    fn schema(&self, api_version: &str) -> Option<Schema<'_>> {
+        matches!(api_version, "a/v1" | "a/v2").then_some(Schema::Untyped)
+    }
+
+    async fn convert(&self, object: &Value, to: &str) -> Result<Value, String> {
+        let mut object = object.clone();
+        if object["apiVersion"] == to {
+            return Ok(object);
+        }
+        object["apiVersion"] = to.into();
+        // Without a spec there is nothing to convert.
+        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else {
+            return Ok(object);
+        };
+        if let Some(size) = spec.remove("size").and_then(|size| size.as_i64()) {
+            spec.insert("width".to_owned(), (10 * size).into());
+        } else if let Some(width) = spec.remove("width").and_then(|width| width.as_i64()) {
+            spec.insert("size".to_owned(), (width / 10).into());
+        }
+        Ok(object)
+    }
+}
+
+/// Who owns what: manager, version, operation, fields.
+fn owned(owners: &[ManagedFieldsEntry]) -> Vec<String> {
+    let text = |owner: &ManagedFieldsEntry| {
+        let operation = owner.operation.as_deref().unwrap().to_lowercase();
+        // Without a schema every map is owned, too.
+        let paths = fields_of(owner).paths();
+        let paths: Vec<_> = paths.into_iter().filter(|path| *path != ".spec").collect();
+        let paths = paths.join(" ");
+        format!("{} {operation} {}: {paths}", owner.manager.as_deref().unwrap(), version_of(owner))
+    };
+    owners.iter().map(text).collect()
+}
+
+/// One write: manager, version, operation (`force` is an apply), the spec, and the owners after it or
+/// the conflicts.
+type Step = (&'static str, &'static str, &'static str, Value, &'static [&'static str]);
+
+#[test]
+fn versions_are_compared_in_the_version_of_each_owner() {
+    let tables: Vec<Vec<Step>> = vec![
+        // The same value in another version is no conflict, and both own it.
+        vec![
+            ("one", "a/v1", "apply", json!({"size": 3}), &["one apply a/v1: .spec.size"]),
+            (
+                "two",
+                "a/v2",
+                "apply",
+                json!({"width": 30}),
+                &["one apply a/v1: .spec.size", "two apply a/v2: .spec.width"],
+            ),
+            // One leaves it out: the other still has it.
+            ("one", "a/v1", "apply", json!({}), &["two apply a/v2: .spec.width"]),
+            // And then it goes.
+            ("two", "a/v2", "apply", json!({"color": "red"}), &["two apply a/v2: .spec.color"]),
+        ],
+        // A conflict names the owner's field in the owner's version.
+        vec![
+            ("one", "a/v1", "apply", json!({"size": 3}), &["one apply a/v1: .spec.size"]),
+            ("two", "a/v2", "apply", json!({"width": 50}), &["\"one\": .spec.size"]),
+            ("two", "a/v2", "force", json!({"width": 50}), &["two apply a/v2: .spec.width"]),
+            ("one", "a/v1", "apply", json!({"size": 3}), &["\"two\": .spec.width"]),
+        ],
+        // An applier goes on in another version: its entry moves, and what it leaves out goes.
+        vec![
+            (
+                "one",
+                "a/v1",
+                "apply",
+                json!({"size": 3, "color": "red"}),
+                &["one apply a/v1: .spec.color .spec.size"],
+            ),
+            ("one", "a/v2", "apply", json!({"width": 30}), &["one apply a/v2: .spec.width"]),
+            ("one", "a/v1", "apply", json!({"size": 4}), &["one apply a/v1: .spec.size"]),
+            ("one", "a/v2", "apply", json!({"color": "red"}), &["one apply a/v2: .spec.color"]),
+        ],
+        // Updates take fields from the owners in other versions, and an updater has an entry for
+        // each version.
+        vec![
+            (
+                "one",
+                "a/v1",
+                "apply",
+                json!({"size": 3, "color": "red"}),
+                &["one apply a/v1: .spec.color .spec.size"],
+            ),
+            (
+                "two",
+                "a/v2",
+                "update",
+                json!({"width": 50, "color": "red"}),
+                &["one apply a/v1: .spec.color", "two update a/v2: .spec.width"],
+            ),
+            (
+                "two",
+                "a/v1",
+                "update",
+                json!({"size": 5, "color": "blue"}),
+                &["two update a/v1: .spec.color", "two update a/v2: .spec.width"],
+            ),
+            // What is removed in one version is nobody's in the others.
+            ("two", "a/v1", "update", json!({"color": "blue"}), &["two update a/v1: .spec.color"]),
+        ],
+        // Entries of versions that are gone are dropped by the next write of either kind.
+        vec![
+            ("old", "a/v0", "entry", json!({"f:spec": {"f:color": {}}}), &[]),
+            ("one", "a/v1", "update", json!({"size": 5}), &["one update a/v1: .spec.size"]),
+            ("old", "a/v0", "entry", json!({"f:spec": {"f:size": {}}}), &[]),
+            ("two", "a/v2", "force", json!({"width": 20}), &["two apply a/v2: .spec.width"]),
+        ],
+    ];
+    for (number, table) in tables.into_iter().enumerate() {
+        let mut live = json!({"apiVersion": "a/v1", "spec": {}});
+        let mut owners: Vec<ManagedFieldsEntry> = Vec::new();
+        for (step, (manager, api_version, operation, spec, expected)) in
+            table.into_iter().enumerate()
+        {
+            let writer = Writer { api_version, force: operation == "force", ..writer(manager) };
+            let config = json!({"apiVersion": api_version, "spec": spec});
+            let here = now(Sizes.convert(&live, api_version)).unwrap();
+            let found = match operation {
+                "entry" => {
+                    owners.push(entry(&writer, "Apply", &Set::from_json(&config["spec"]), None));
+                    continue;
+                }
+                "update" => {
+                    owners =
+                        now(super::track(&here, &owners, &config, api_version, &Sizes, &writer))
+                            .unwrap();
+                    live = config;
+                    owned(&owners)
+                }
+                _ => {
+                    let first = (!owners.is_empty()).then_some(&here);
+                    match now(super::apply(first, &owners, &config, &Sizes, &writer)) {
+                        Ok(applied) => {
+                            (live, owners) = (applied.object, applied.owners);
+                            owned(&owners)
+                        }
+                        Err(Refused::Conflicts(conflicts)) => {
+                            let text = |one: &Conflict| format!("{}: {}", one.owner, one.field);
+                            conflicts.iter().map(text).collect()
+                        }
+                        Err(Refused::Conversion(problem)) => vec![problem],
+                    }
+                }
+            };
+            assert_eq!(found, expected, "table {number}, step {step}: {live}");
+        }
+    }
+}
+
+#[test]
+fn what_an_applier_leaves_out_goes_in_every_version() {
+    let write = |live: Option<&Value>, owners: &[_], api_version, spec: Value| {
+        let config = json!({"apiVersion": api_version, "spec": spec});
+        let writer = Writer { api_version, ..writer("one") };
+        now(super::apply(live, owners, &config, &Sizes, &writer)).unwrap()
+    };
+    let first = write(None, &[], "a/v1", json!({"size": 3, "color": "red"}));
+    let live = now(Sizes.convert(&first.object, "a/v2")).unwrap();
+    let second = write(Some(&live), &first.owners, "a/v2", json!({"color": "red"}));
+    assert_eq!(second.object["spec"], json!({"color": "red"}));
+    // In another version too, to apply the same again changes nothing but the entry.
+    let third = write(Some(&second.object), &second.owners, "a/v2", json!({"color": "red"}));
+    assert_eq!((third.object, third.owners), (second.object, second.owners));
 }

@@ -132,3 +132,93 @@ fn policies_compose_variables() {
     let why = environment.compile("1", &["string", "null_type"]).unwrap_err();
     assert_eq!(why, "must evaluate to one of [string null_type] but got int");
 }
+
+fn patching(source: &str) -> Result<Value, String> {
+    let text = "t".repeat(1000);
+    let object = json!({"metadata": {"name": "n"}, "spec": {"list": [1, 2], "text": text}});
+    let environment = Environment::new(false).with_patches();
+    let variables = [("object", Binding::Json(&object))];
+    if source.starts_with('[') || source.starts_with("object") {
+        let expression = environment.json_patch(source)?;
+        let mut session = Session::new(&variables, &[], POLICY_BUDGET);
+        return session.operations(&expression).map(Value::Array).map_err(|why| why.to_string());
+    }
+    let expression = environment.apply_configuration(source)?;
+    let mut session = Session::new(&variables, &[], POLICY_BUDGET);
+    session.object(&expression).map_err(|why| why.to_string())
+}
+
+#[test]
+fn policies_make_objects_and_patches() {
+    for (source, expected) in [
+        ("Object{}", json!({})),
+        (
+            "Object{metadata: Object.metadata{labels: {'a': object.metadata.name}}, spec: Object.spec{on: true, n: 1, f: 1.5, none: null, list: object.spec.list}}",
+            json!({"metadata": {"labels": {"a": "n"}}, "spec": {"on": true, "n": 1, "f": 1.5,
+                "none": null, "list": [1, 2]}}),
+        ),
+        (
+            "Object{spec: Object.spec{items: [Object.spec.items{a: b'x'}], ?no: optional.none(), ?yes: optional.of(1)}}",
+            json!({"spec": {"items": [{"a": "eA=="}], "yes": 1}}),
+        ),
+        ("true ? Object{a: 1} : Object{}", json!({"a": 1})),
+        (
+            "[JSONPatch{op: 'add', path: '/a/' + jsonpatch.escapeKey('b/c~d'), value: Object.a{x: 1}}, JSONPatch{op: 'move', from: '/x', path: '/y'}]",
+            json!([{"op": "add", "path": "/a/b~1c~0d", "value": {"x": 1}},
+                {"op": "move", "from": "/x", "path": "/y"}]),
+        ),
+        (
+            "object.spec.list.filter(n, n > 1).map(n, JSONPatch{op: 'remove', path: '/' + string(n)})",
+            json!([{"op": "remove", "path": "/2"}]),
+        ),
+        (
+            "[JSONPatch{op: JSONPatch{op: 'x'}.op}] + (has(object.none) ? [JSONPatch{}] : [])",
+            json!([{"op": "x", "path": ""}]),
+        ),
+    ] {
+        assert_eq!(patching(source), Ok(expected), "{source}");
+    }
+    let names = "type mismatch: unexpected type name \"Object.specx\", expected \"Object.spec\", which matches field name path from root Object type";
+    for (source, expected) in [
+        ("Object{spec: Object.specx{}}", names),
+        ("Object{spec: [{'a': Object.specx{}}]}", names),
+        ("Object{spec: duration}", "undeclared reference to 'duration'"),
+        ("Object{spec: type(1)}", "invalid return type: *dynamic.ObjectVal"),
+        ("Object{spec: {1: 2}}", "invalid return type: *dynamic.ObjectVal"),
+        ("Object{a: object.none}", "resulted in error: no such key: none"),
+        ("'x'", "must evaluate to Object but got string"),
+        ("{'a': 1}", "must evaluate to Object but got map(string, int)"),
+        ("[1]", "must evaluate to list(JSONPatch) but got list(int)"),
+        ("[object.a]", "must evaluate to list(JSONPatch) but got list(dyn)"),
+        ("object.spec", "must evaluate to list(JSONPatch) but got dyn"),
+        (
+            "[JSONPatch{value: {1: 2}}]",
+            "JSONPath valueExpression evaluated to a type that could not marshal to JSON: map key is of type int64, not string",
+        ),
+        ("[JSONPatch{op: dyn(1)}]", "unexpected type int64 for JSONPatchType 'op' field"),
+    ] {
+        let why = patching(source).unwrap_err();
+        assert!(why.contains(expected), "{source}: {why}");
+    }
+    // A small expression must not make a large object.
+    let ten = "[1,2,3,4,5,6,7,8,9,10]";
+    let large = format!(
+        "cel.bind(a, {ten}.map(x, object), cel.bind(b, {ten}.map(x, a), cel.bind(c, {ten}.map(x, b), cel.bind(d, {ten}.map(x, c), Object{{x: {ten}.map(x, d)}}))))"
+    );
+    let why = patching(&large).err().unwrap_or_default();
+    assert!(why.ends_with("operation cancelled: actual cost limit exceeded"), "{why}");
+}
+
+#[test]
+fn variables_cannot_be_nested_without_end() {
+    let mut environment = Environment::new(false);
+    let mut source = "1".to_owned();
+    let refused = (0..1000).find_map(|number| {
+        let name = format!("v{number}");
+        let compiled = environment.compile(&source, &[]);
+        environment.compose(&name, compiled.as_ref().ok());
+        source = format!("[variables.{name}]");
+        compiled.err()
+    });
+    assert!(refused.is_some_and(|why| why.contains("expression is nested too deeply")));
+}

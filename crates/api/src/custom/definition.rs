@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::{Ordering, Reverse};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -35,8 +36,8 @@ pub fn rows(definition: &CustomResourceDefinition) -> Rows {
     let Some(stored) = stored else {
         return Rows::default();
     };
-    let selectable = selectable(definition);
-    let row = |version| Arc::new(row(definition, version, &stored.name, &selectable));
+    let (selectable, schemas) = (selectable(definition), Arc::new(schemas(definition)));
+    let row = |version| Arc::new(row(definition, version, &stored.name, &selectable, &schemas));
     let stored_row = row(stored);
     let served = if holds(definition, ESTABLISHED) {
         let served = spec.versions.iter().filter(|version| version.served);
@@ -64,7 +65,8 @@ pub fn names(definition: &CustomResourceDefinition) -> Option<KindRow> {
 /// The row of a definition's version if its objects are not stored but computed.
 pub(crate) fn computed(definition: &CustomResourceDefinition) -> Option<KindRow> {
     let version = definition.spec.versions.first()?;
-    let row = row(definition, version, &version.name, &[]);
+    let schemas = Arc::new(schemas(definition));
+    let row = row(definition, version, &version.name, &[], &schemas);
     Some(KindRow { stored: false, computed: true, singular: "".into(), ..row })
 }
 
@@ -89,6 +91,18 @@ fn selectable(definition: &CustomResourceDefinition) -> Vec<Text> {
     all
 }
 
+/// The schemas of all versions.
+fn schemas(definition: &CustomResourceDefinition) -> BTreeMap<String, Arc<Structural>> {
+    let versions = definition.spec.versions.iter();
+    let schema = |version: &CustomResourceDefinitionVersion| {
+        let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
+        Structural::new(&serde_json::to_value(schema).ok()?).ok()
+    };
+    versions
+        .map(|version| (version.name.clone(), Arc::new(schema(version).unwrap_or_default())))
+        .collect()
+}
+
 fn own_selectable(version: &CustomResourceDefinitionVersion) -> impl Iterator<Item = Text> {
     let fields = version.selectable_fields.iter().flatten();
     fields.map(|field| Cow::Owned(field.json_path.trim_start_matches('.').to_owned()))
@@ -103,6 +117,7 @@ fn row(
     version: &CustomResourceDefinitionVersion,
     storage_version: &str,
     selectable: &[Text],
+    schemas: &Arc<BTreeMap<String, Arc<Structural>>>,
 ) -> KindRow {
     let names = names_in_use(definition);
     let subresources = version.subresources.as_ref();
@@ -111,7 +126,7 @@ fn row(
         status_replicas: scale.status_replicas_path.clone(),
         label_selector: scale.label_selector_path.clone(),
     });
-    let (spec, schema) = (&definition.spec, version.schema.as_ref());
+    let spec = &definition.spec;
     let custom = Custom {
         definition: definition.metadata.name.clone().unwrap_or_default(),
         uid: definition.metadata.uid.clone().unwrap_or_default(),
@@ -122,11 +137,8 @@ fn row(
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| format!("{}List", names.kind)),
         storage_version: storage_version.to_owned(),
-        schema: schema
-            .and_then(|schema| schema.open_api_v3_schema.as_ref())
-            .and_then(|schema| serde_json::to_value(schema).ok())
-            .and_then(|schema| Structural::new(&schema).ok())
-            .unwrap_or_default(),
+        schema: schemas.get(&version.name).cloned().unwrap_or_default(),
+        schemas: schemas.clone(),
         columns: columns(version),
         scale,
         selectable: own_selectable(version).collect(),

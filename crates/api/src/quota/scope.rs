@@ -11,18 +11,32 @@ use crate::pod::qos_class;
 /// Whether an object is in every scope of a quota. Scopes are properties of pods, and one of
 /// claims; other objects are in none.
 pub fn in_scope(spec: &ResourceQuotaSpec, object: &dyn Object) -> bool {
+    expressions(spec).all(|expression| is_in(&expression, object))
+}
+
+/// The scopes of a quota that an object is in.
+pub fn scopes_of(spec: &ResourceQuotaSpec, object: &dyn Object) -> Vec<String> {
+    let own = expressions(spec).filter(|expression| is_in(expression, object));
+    own.map(|expression| expression.scope_name).collect()
+}
+
+/// What a quota's scopes select.
+fn expressions(
+    spec: &ResourceQuotaSpec,
+) -> impl Iterator<Item = ScopedResourceSelectorRequirement> + '_ {
     let exists = |scope: &String| ScopedResourceSelectorRequirement {
         operator: "Exists".to_owned(),
         scope_name: scope.clone(),
         values: None,
     };
     let selected = spec.scope_selector.as_ref();
-    let expressions = selected.and_then(|selector| selector.match_expressions.as_deref());
-    spec.scopes.iter().flatten().all(|scope| is_in(&exists(scope), object))
-        && expressions.unwrap_or_default().iter().all(|expression| is_in(expression, object))
+    let selected = selected.and_then(|selector| selector.match_expressions.as_deref());
+    let scopes = spec.scopes.iter().flatten().map(exists);
+    scopes.chain(selected.unwrap_or_default().iter().cloned())
 }
 
-fn is_in(expression: &ScopedResourceSelectorRequirement, object: &dyn Object) -> bool {
+/// Whether an object is in what is selected of a scope.
+pub fn is_in(expression: &ScopedResourceSelectorRequirement, object: &dyn Object) -> bool {
     if let Some(pod) = object.downcast_ref::<Pod>() {
         return pod_is_in(expression, pod);
     }

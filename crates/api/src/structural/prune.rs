@@ -14,16 +14,27 @@ const RECORDED_MAX: usize = 1 << 20;
 /// Fields that every object has, whatever its schema says.
 pub const META_FIELDS: &[&str] = &["apiVersion", "kind", "metadata"];
 
-/// Prunes an object; `resource`: it is a whole object, whose [`META_FIELDS`] are known.
-pub fn prune(value: &mut Value, node: &Node, resource: bool) -> Vec<String> {
+/// What pruning has done.
+pub struct Pruned {
+    /// The paths of what was removed.
+    pub unknown: Vec<String>,
+    pub changed: bool,
+}
+
+/// Prunes an object; `resource`: it is a whole object, whose [`META_FIELDS`] are known; `embedded`:
+/// there may be objects in it with metadata of their own.
+pub fn prune(value: &mut Value, node: &Node, resource: bool, embedded: bool) -> Pruned {
     let mut walk = Walk::default();
     walk.prune(Some(node), resource || node.embedded, value);
     walk.unknown.sort_unstable();
-    let mut metadata = Walk::default();
-    metadata.embedded(Some(node), node.embedded, value);
-    metadata.unknown.sort_unstable();
-    walk.unknown.append(&mut metadata.unknown);
-    walk.unknown
+    if embedded {
+        let mut metadata = Walk::default();
+        metadata.embedded(Some(node), node.embedded, value);
+        metadata.unknown.sort_unstable();
+        walk.unknown.append(&mut metadata.unknown);
+        walk.changed |= metadata.changed;
+    }
+    Pruned { unknown: walk.unknown, changed: walk.changed }
 }
 
 /// Where the walk is, and what was removed.
@@ -32,10 +43,12 @@ struct Walk {
     path: String,
     unknown: Vec<String>,
     recorded: usize,
+    changed: bool,
 }
 
 impl Walk {
     fn record(&mut self, name: &str) {
+        self.changed = true;
         if self.recorded > 0 && self.recorded + self.path.len() + name.len() > RECORDED_MAX {
             return;
         }
@@ -169,6 +182,7 @@ impl Walk {
             && map.get("creationTimestamp").is_some_and(Value::is_null)
         {
             map.remove("creationTimestamp");
+            self.changed = true;
         }
     }
 
@@ -208,7 +222,7 @@ impl Walk {
 
 /// The schema of a member that is known: `Some(None)` below `additionalProperties: true`, where
 /// upstream keeps the member but not what is in it.
-fn member_schema<'a>(node: &'a Node, name: &str) -> Option<Option<&'a Node>> {
+pub fn member_schema<'a>(node: &'a Node, name: &str) -> Option<Option<&'a Node>> {
     if let Some(property) = node.property(name) {
         return Some(Some(property));
     }

@@ -210,9 +210,11 @@ fn located(source: &str, line: isize, column: isize, text: &str) -> String {
     format!("ERROR: <input>:{line}:{}: {text}\n | {shown}\n | {dots}^", column + 1)
 }
 
-/// An error about the first occurrence of a name.
+/// An error about the first occurrence of a name; of a selected one (`.name`), about its dot.
 pub(crate) fn about(source: &str, name: &str, text: &str) -> String {
-    let at = if name.is_empty() { 0 } else { source.find(name).unwrap_or_default() };
+    let plain = name.trim_start_matches('.');
+    let found = source.find(name).or_else(|| source.find(plain));
+    let at = if name.is_empty() { 0 } else { found.unwrap_or_default() };
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count());

@@ -459,6 +459,22 @@ mod properties {
         }
 
         #[test]
+        fn what_is_read_as_stored_is_found_without_building_it(schema in schema(), value in value()) {
+            let structural = of(schema);
+            let mut object = json!({"apiVersion": "a/v1", "kind": "A", "metadata": {"n": [null]}, "x": value});
+            let is_kept = |object: &Value| {
+                structural.is_read_as_stored(object.to_string().as_bytes(), "a/v1")
+            };
+            let (found, before) = (is_kept(&object), object.clone());
+            let changed = structural.read(&mut object);
+            prop_assert_eq!(changed, object != before);
+            prop_assert!(!found || !changed);
+            // What has been read once is, unless there are objects in it with metadata.
+            prop_assert!(is_kept(&object) || structural.has.embedded, "{}", object);
+            prop_assert!(!structural.is_read_as_stored(object.to_string().as_bytes(), "a/v2"));
+        }
+
+        #[test]
         fn what_is_valid_stays_valid(schema in schema(), value in value()) {
             let structural = of(schema);
             let mut object = json!({"apiVersion": "a/v1", "kind": "A", "x": value});

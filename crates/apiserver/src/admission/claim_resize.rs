@@ -7,6 +7,7 @@ use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 
+use super::attributes::{Attributes, typed};
 use crate::core::Call;
 
 /// Annotation that named the class before there was a field for it.
@@ -17,22 +18,18 @@ const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// # Errors
 /// 403 when the claim is not bound, or its class does not allow it.
 pub async fn check(
-    call: Call<'_>,
-    object: &dyn Object,
-    old: Option<&dyn Object>,
+    attributes: &Attributes<'_>,
+    object: Option<&dyn Object>,
 ) -> Result<(), ApiError> {
-    let claims = (
-        object.downcast_ref::<PersistentVolumeClaim>(),
-        old.and_then(|old| old.downcast_ref::<PersistentVolumeClaim>()),
-    );
+    let claims = (typed::<PersistentVolumeClaim>(object), attributes.old());
     let (Some(new), Some(old)) = claims else {
         return Ok(());
     };
-    if !call.target.subresource.is_empty() || size(new) <= size(old) {
+    if size(new) <= size(old) {
         return Ok(());
     }
-    let name = new.metadata.name.as_deref().unwrap_or_default();
-    let refuse = |why: &str| Err(ApiError::forbidden(call.row(), name, why));
+    let call = attributes.call;
+    let refuse = |why: &str| Err(attributes.forbidden(new, why));
     let phase = old.status.as_ref().and_then(|status| status.phase.as_deref());
     if phase != Some("Bound") {
         return refuse("Only bound persistent volume claims can be expanded");

@@ -2,42 +2,65 @@
 //! the system's namespaces cannot be deleted.
 //!
 //! The namespace is judged by the cache; the store then creates the object only if the namespace has
-//! not changed since ([`create`](crate::verbs::create)). So nothing is left behind in a namespace
+//! not changed since ([`create`](crate::verbs::create)), unless this plugin is disabled. So nothing is left behind in a namespace
 //! whose content has been deleted, whichever apiserver it comes through.
 
 use api::object::Object;
-use api::{ApiError, Kind};
+use api::{ApiError, Kind, KindRow};
+use k8s_openapi::api::authorization::v1::LocalSubjectAccessReview;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause;
 
+use super::attributes::Attributes;
+use super::webhooks::Operation;
 use crate::cache::Version;
 use crate::core::Call;
 use crate::scan;
 
+/// As the table of plugins has it.
+pub const NAME: &str = "NamespaceLifecycle";
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+const ACCESS_REVIEWS: &KindRow = LocalSubjectAccessReview::ROW;
 
-/// Checks the namespace of an object that is about to be created.
+/// Checks the namespace that something is created in, and which namespace is deleted.
 ///
 /// # Errors
-/// 404 when it is missing, 403 when it is terminating.
-pub async fn check(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> {
-    let Some(namespace) = object.metadata().namespace.as_deref() else {
-        return Ok(());
-    };
-    let found = call.core.find(Namespace::ROW, namespace).await?;
-    if judge(call, object, namespace, found.as_deref()).is_err() {
-        let found = call.core.stored(Namespace::ROW, namespace).await?;
-        return judge(call, object, namespace, found.as_deref());
+/// 404 when it is missing, 403 when it is terminating, or must stay.
+pub async fn check(
+    attributes: &Attributes<'_>,
+    object: Option<&dyn Object>,
+) -> Result<(), ApiError> {
+    let call = attributes.call;
+    match (attributes.operation, attributes.namespace(), object) {
+        (Operation::Delete, ..) => check_delete(attributes),
+        // Whether a namespace exists is not for everybody to know.
+        (Operation::Create, Some(name), Some(object)) if call.row() != ACCESS_REVIEWS => {
+            let found = call.core.find(Namespace::ROW, name).await?;
+            if judge(attributes, object, name, found.as_deref()).is_ok() {
+                return Ok(());
+            }
+            let found = call.core.stored(Namespace::ROW, name).await?;
+            judge(attributes, object, name, found.as_deref())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-/// Whether an object may be created in a namespace, given the namespace's version.
+/// Judges by the stored namespace whether an object may be created in it.
 ///
 /// # Errors
 /// 404 when it is missing, 403 when it is terminating.
-pub fn judge(
+pub fn judge_stored(
     call: Call<'_>,
+    object: &dyn Object,
+    namespace: &str,
+    found: Option<&Version>,
+) -> Result<(), ApiError> {
+    judge(&Attributes::of_write(call, None), object, namespace, found)
+}
+
+fn judge(
+    attributes: &Attributes<'_>,
     object: &dyn Object,
     namespace: &str,
     found: Option<&Version>,
@@ -48,10 +71,8 @@ pub fn judge(
     if scan::at_path(&version.json, "metadata.deletionTimestamp").is_none() {
         return Ok(());
     }
-    let name = object.metadata().name.as_deref().unwrap_or_default();
-    let mut error = ApiError::forbidden(
-        call.row(),
-        name,
+    let mut error = attributes.forbidden(
+        object,
         format!(
             "unable to create new content in namespace {namespace} because it is being terminated"
         ),
@@ -64,14 +85,13 @@ pub fn judge(
     Err(error)
 }
 
-/// Checks a deletion.
-///
-/// # Errors
-/// 403 for a namespace that the system needs.
-pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> {
-    let name = object.metadata().name.as_deref().unwrap_or_default();
-    if object.row() == Namespace::ROW && IMMORTAL.contains(&name) {
-        return Err(ApiError::forbidden(call.row(), name, "this namespace may not be deleted"));
+fn check_delete(attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    let Some(namespace) = attributes.old_object().filter(|old| old.row() == Namespace::ROW) else {
+        return Ok(());
+    };
+    let name = namespace.metadata().name.as_deref().unwrap_or_default();
+    if IMMORTAL.contains(&name) {
+        return Err(attributes.forbidden(namespace, "this namespace may not be deleted"));
     }
     Ok(())
 }

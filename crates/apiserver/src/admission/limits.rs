@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
+use super::attributes::Attributes;
 use crate::cache::Filter;
 use crate::core::Call;
 
@@ -31,9 +32,18 @@ fn items(call: Call<'_>) -> Vec<LimitRangeItem> {
         .collect()
 }
 
-/// Fills in requests and limits that containers leave out, and records it in an annotation.
-pub fn complete(call: Call<'_>, pod: &mut Pod) {
-    fill_pod(pod, &items(call));
+/// Fills in requests and limits that the containers of a new pod leave out, and records it in an
+/// annotation.
+///
+/// # Errors
+/// None.
+pub fn complete(attributes: &Attributes<'_>, object: &mut dyn Object) -> Result<(), ApiError> {
+    if attributes.old.is_none()
+        && let Some(pod) = object.downcast_mut::<Pod>()
+    {
+        fill_pod(pod, &items(attributes.call));
+    }
+    Ok(())
 }
 
 fn fill_pod(pod: &mut Pod, items: &[LimitRangeItem]) {
@@ -93,22 +103,17 @@ fn fill(
 ///
 /// # Errors
 /// 403 that lists every violation.
-pub fn check(
-    call: Call<'_>,
-    object: &dyn Object,
-    old: Option<&dyn Object>,
-) -> Result<(), ApiError> {
+pub fn check(attributes: &Attributes<'_>, object: &dyn Object) -> Result<(), ApiError> {
     let mut problems = Vec::new();
-    let subresource = call.target.subresource.as_str();
+    let (call, old) = (attributes.call, attributes.old_object());
     if let Some(pod) = object.downcast_ref::<Pod>() {
         // Only a resize changes what a pod uses.
-        if old.is_some() && subresource != "resize" {
+        if old.is_some() && attributes.subresource.is_empty() {
             return Ok(());
         }
         check_pod(pod, &items(call), &mut problems);
     } else if let Some(claim) = object
         .downcast_ref::<PersistentVolumeClaim>()
-        .filter(|_| subresource.is_empty())
         // A claim that is being deleted, or does not grow, is not checked again.
         .filter(|claim| claim.metadata.deletion_timestamp.is_none())
         .filter(|claim| {
@@ -131,8 +136,7 @@ pub fn check(
     }
     let text =
         if problems.len() == 1 { problems.remove(0) } else { format!("[{}]", problems.join(", ")) };
-    let name = object.metadata().name.as_deref().unwrap_or_default();
-    Err(ApiError::forbidden(call.row(), name, text))
+    Err(attributes.forbidden(object, text))
 }
 
 fn storage(claim: &PersistentVolumeClaim) -> Option<&Amounts> {

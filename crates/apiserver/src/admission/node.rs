@@ -2,12 +2,15 @@
 //! what those need (`k8s.io/kubernetes/plugin/pkg/admission/noderestriction`).
 
 mod mirror;
+mod pod_certificate;
+mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::object::Object;
-use api::{ApiError, Kind, local_path};
-use k8s_openapi::api::authentication::v1::TokenRequestSpec;
+use api::{ApiError, Kind, certificates, local_path, pod};
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount,
@@ -15,9 +18,9 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::api::storage::v1::CSINode;
 
-use crate::authz::Attributes;
+use super::attributes::{Attributes, typed};
+use super::webhooks::Operation;
 use crate::core::Call;
-use crate::scan;
 
 /// Labels that only an administrator may set.
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
@@ -38,59 +41,154 @@ const OWN_LABELS: &[&str] = &[
 /// Domains in which a kubelet may set any label.
 const OWN_DOMAINS: &[&str] = &["kubelet.kubernetes.io", "node.kubernetes.io"];
 const LEASES: &str = "kube-node-lease";
+/// Signers of the certificates that kubelets ask for.
+const OWN_SIGNERS: [&str; 2] =
+    [certificates::KUBELET_SERVING_SIGNER, certificates::KUBELET_CLIENT_SIGNER];
 
-/// Checks a write by a kubelet; other users pass.
+/// Checks a change by a kubelet; other users pass.
 ///
 /// # Errors
-/// 403.
+/// 403; 404 for what a kubelet refers to that does not exist.
 pub async fn check(
-    call: Call<'_>,
-    object: &dyn Object,
-    old: Option<&dyn Object>,
+    attributes: &Attributes<'_>,
+    object: Option<&dyn Object>,
 ) -> Result<(), ApiError> {
+    let call = attributes.call;
     let Some(own) = call.user.node_name() else {
-        return Ok(());
+        return match call.user.is_nameless_node() {
+            true => {
+                let why = format!("could not determine node from user {:?}", call.user.name);
+                Err(attributes.refused(object, why))
+            }
+            false => Ok(()),
+        };
     };
-    let name = object.metadata().name.as_deref().unwrap_or_default();
-    let refuse = |message: String| ApiError::forbidden(call.row(), name, message);
-    if let Some(node) = object.downcast_ref::<Node>() {
-        let old = old.and_then(|old| old.downcast_ref());
-        return check_node(own, node, old).map_err(refuse);
+    let (row, refuse) = (call.row(), |why: String| attributes.refused(object, why));
+    if row == Pod::ROW {
+        return check_pod(attributes, own, object).await;
     }
-    if let Some(pod) = object.downcast_ref::<Pod>() {
-        return match old.and_then(|old| old.downcast_ref::<Pod>()) {
-            None => mirror::check(call, own, pod).await,
-            Some(old) => check_status(own, &call.target.subresource, pod, old).map_err(refuse),
+    if row == ServiceAccount::ROW {
+        let asked = typed::<TokenRequest>(object);
+        return match asked {
+            Some(asked) => token::check(attributes, own, asked).await,
+            None => Ok(()),
         };
     }
-    if let Some(claim) = object.downcast_ref::<PersistentVolumeClaim>() {
-        let old = old.and_then(|old| old.downcast_ref());
-        return check_claim(own, &call.target.subresource, claim, old).map_err(refuse);
+    if row == PodCertificateRequest::ROW {
+        return match typed(object).filter(|_| attributes.operation == Operation::Create) {
+            Some(request) => pod_certificate::check(call, own, request).await,
+            None => Err(refuse("unexpected operation".to_owned())),
+        };
     }
-    if let Some(volume) = object.downcast_ref::<PersistentVolume>() {
-        let old = old.and_then(|old| old.downcast_ref());
-        return check_volume(own, &call.target.subresource, volume, old).map_err(refuse);
-    }
-    if object.row() == Lease::ROW {
-        return check_lease(call, own, name).map_err(refuse);
-    }
-    if object.row() == CSINode::ROW {
-        return check_csi_node(own, name).map_err(refuse);
-    }
-    if let Some(slice) = object.downcast_ref::<ResourceSlice>()
-        && old.is_none()
-    {
-        return check_slice(own, slice, "create").map_err(refuse);
-    }
-    Ok(())
+    let name = name_of(attributes, object);
+    let checked = if row == Node::ROW {
+        check_node(own, name, typed(object), attributes.old())
+    } else if row == PersistentVolumeClaim::ROW {
+        check_claim(own, attributes.subresource, typed(object), attributes.old())
+    } else if row == PersistentVolume::ROW {
+        check_volume(own, attributes.subresource, typed(object), attributes.old())
+    } else if row == Lease::ROW {
+        check_lease(call, own, name)
+    } else if row == CSINode::ROW {
+        check_csi_node(own, name)
+    } else if row == ResourceSlice::ROW {
+        check_slice(own, typed(object), attributes.old())
+    } else if row == CertificateSigningRequest::ROW {
+        match typed(object).filter(|_| attributes.operation == Operation::Create) {
+            Some(request) => check_request(own, request),
+            None => Ok(()),
+        }
+    } else {
+        Ok(())
+    };
+    checked.map_err(refuse)
 }
 
-/// Updates are judged by the authorizer; the node of a slice never changes.
-fn check_slice(own: &str, slice: &ResourceSlice, verb: &str) -> Result<(), String> {
+fn name_of<'o>(attributes: &'o Attributes<'_>, object: Option<&'o dyn Object>) -> &'o str {
+    let own = object.or(attributes.old_object()).and_then(|own| own.metadata().name.as_deref());
+    own.unwrap_or(&attributes.call.target.name)
+}
+
+async fn check_pod(
+    attributes: &Attributes<'_>,
+    own: &str,
+    object: Option<&dyn Object>,
+) -> Result<(), ApiError> {
+    let operation = attributes.operation;
+    let refuse = |why: String| Err(attributes.refused(object, why));
+    match (attributes.subresource, operation) {
+        ("", Operation::Create) => match typed(object) {
+            Some(pod) => mirror::check(attributes, own, pod).await,
+            None => refuse("unexpected object".to_owned()),
+        },
+        ("", Operation::Delete) => match attributes.old().and_then(pod::node_name) {
+            Some(node) if node == own => Ok(()),
+            _ => refuse(format!(
+                "node {own:?} can only delete pods with spec.nodeName set to itself"
+            )),
+        },
+        ("", _) => refuse(format!(
+            "unexpected operation {:?}, node {own:?} can only create and delete mirror pods",
+            operation.text()
+        )),
+        ("status", Operation::Update) => {
+            let checked = match (typed(object), attributes.old()) {
+                (Some(new), Some(old)) => check_status(own, new, old),
+                _ => Err("unexpected object".to_owned()),
+            };
+            checked.or_else(refuse)
+        }
+        ("eviction", Operation::Create) => check_eviction(attributes, own).await,
+        (name @ ("status" | "eviction"), _) => match name {
+            "status" => refuse(format!("unexpected operation {:?}", operation.text())),
+            _ => refuse(format!("unexpected operation {}", operation.text())),
+        },
+        (other, _) => refuse(format!(
+            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+        )),
+    }
+}
+
+/// A kubelet evicts only the pods of its node.
+async fn check_eviction(attributes: &Attributes<'_>, own: &str) -> Result<(), ApiError> {
+    let call = attributes.call;
+    let pod = call.core.find(Pod::ROW, &call.target.key()).await?;
+    let pod = pod.ok_or_else(|| call.not_found())?;
+    if pod.field(Pod::ROW, "spec.nodeName") == own {
+        return Ok(());
+    }
+    let why = format!("node {own} can only evict pods with spec.nodeName set to itself");
+    Err(ApiError::forbidden(Pod::ROW, &call.target.name, why))
+}
+
+/// The node of a slice never changes; other updates are judged by the authorizer.
+fn check_slice(
+    own: &str,
+    new: Option<&ResourceSlice>,
+    old: Option<&ResourceSlice>,
+) -> Result<(), String> {
+    let (verb, slice) = match (new, old) {
+        (Some(new), None) => ("create", new),
+        (None, Some(old)) => ("delete", old),
+        _ => return Ok(()),
+    };
     if slice.spec.node_name.as_deref() == Some(own) {
         return Ok(());
     }
     Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
+}
+
+/// A kubelet asks for certificates of its own node alone.
+fn check_request(own: &str, request: &CertificateSigningRequest) -> Result<(), String> {
+    if !OWN_SIGNERS.contains(&request.spec.signer_name.as_str()) {
+        return Ok(());
+    }
+    let parsed = certificates::parse(&request.spec.request.0)
+        .map_err(|error| format!("unable to parse csr: {error}"))?;
+    if parsed.common_name == format!("system:node:{own}") {
+        return Ok(());
+    }
+    Err(format!("can only create a node CSR with CN=system:node:{own}"))
 }
 
 fn check_csi_node(own: &str, name: &str) -> Result<(), String> {
@@ -112,12 +210,7 @@ fn check_lease(call: Call<'_>, own: &str, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn check_status(own: &str, subresource: &str, new: &Pod, old: &Pod) -> Result<(), String> {
-    if subresource != "status" {
-        return Err(format!(
-            "unexpected operation \"UPDATE\", node {own:?} can only create and delete mirror pods"
-        ));
-    }
+fn check_status(own: &str, new: &Pod, old: &Pod) -> Result<(), String> {
     if api::pod::node_name(old) != Some(own) {
         return Err(format!(
             "node {own:?} can only update pod status for pods with spec.nodeName set to itself"
@@ -147,10 +240,10 @@ fn check_status(own: &str, subresource: &str, new: &Pod, old: &Pod) -> Result<()
 fn check_claim(
     own: &str,
     subresource: &str,
-    new: &PersistentVolumeClaim,
+    new: Option<&PersistentVolumeClaim>,
     old: Option<&PersistentVolumeClaim>,
 ) -> Result<(), String> {
-    let Some(old) = old.filter(|_| subresource == "status") else {
+    let Some((new, old)) = new.zip(old).filter(|_| subresource == "status") else {
         return Err("may only update PVC status".to_owned());
     };
     let rest = |claim: &PersistentVolumeClaim| {
@@ -166,7 +259,7 @@ fn check_claim(
     };
     if rest(new) != rest(old) {
         return Err(format!(
-            "node {own:?} is not allowed to update fields other than status.capacity and status.conditions"
+            "node {own:?} is not allowed to update fields other than status.quantity and status.conditions"
         ));
     }
     Ok(())
@@ -177,7 +270,7 @@ fn check_claim(
 fn check_volume(
     own: &str,
     subresource: &str,
-    new: &PersistentVolume,
+    new: Option<&PersistentVolume>,
     old: Option<&PersistentVolume>,
 ) -> Result<(), String> {
     let kept_here = |volume: &PersistentVolume| {
@@ -185,7 +278,8 @@ fn check_volume(
         let node = labels.and_then(|labels| labels.get(local_path::NODE_LABEL));
         node.is_some_and(|node| node == own)
     };
-    let Some(old) = old.filter(|old| subresource.is_empty() && kept_here(old)) else {
+    let updated = new.zip(old).filter(|(_, old)| subresource.is_empty() && kept_here(old));
+    let Some((new, old)) = updated else {
         return Err(format!("node {own:?} may only update volumes that are kept on it"));
     };
     let deleting = old.metadata.deletion_timestamp.is_some();
@@ -214,25 +308,39 @@ fn check_volume(
     Ok(())
 }
 
-fn check_node(own: &str, new: &Node, old: Option<&Node>) -> Result<(), String> {
-    let name = new.metadata.name.as_deref().unwrap_or_default();
+fn check_node(own: &str, name: &str, new: Option<&Node>, old: Option<&Node>) -> Result<(), String> {
     if name != own {
         return Err(format!("node {own:?} is not allowed to modify node {name:?}"));
     }
+    let Some(new) = new else {
+        return Ok(());
+    };
     let spec = |node: &Node| node.spec.clone().unwrap_or_default();
-    if let Some(old) = old
-        && spec(new).taints.unwrap_or_default() != spec(old).taints.unwrap_or_default()
-    {
+    let source = spec(new).config_source;
+    let Some(old) = old else {
+        if source.is_some() {
+            return Err(format!(
+                "node {own:?} is not allowed to create pods with a non-nil configSource"
+            ));
+        }
+        return check_labels(own, new, None);
+    };
+    if source.is_some() && spec(old).config_source != source {
+        return Err(format!(
+            "node {own:?} is not allowed to update configSource to a new non-nil configSource"
+        ));
+    }
+    if spec(new).taints.unwrap_or_default() != spec(old).taints.unwrap_or_default() {
         return Err(format!("node {own:?} is not allowed to modify taints"));
     }
     let owners = |node: &Node| node.metadata.owner_references.clone().unwrap_or_default();
-    if old.is_some_and(|old| owners(old) != owners(new)) {
+    if owners(old) != owners(new) {
         return Err(format!("node {own:?} is not allowed to modify ownerReferences"));
     }
-    let source = spec(new).config_source;
-    if source.is_some() && old.is_none_or(|old| spec(old).config_source != source) {
-        return Err(format!("node {own:?} is not allowed to set a configSource"));
-    }
+    check_labels(own, new, Some(old))
+}
+
+fn check_labels(own: &str, new: &Node, old: Option<&Node>) -> Result<(), String> {
     let none = BTreeMap::new();
     let labels = |node: Option<&'_ Node>| {
         let labels = node.and_then(|node| node.metadata.labels.clone());
@@ -270,120 +378,6 @@ fn is_forbidden(key: &str) -> bool {
     let kubernetes = within("kubernetes.io") || within("k8s.io");
     let own = OWN_LABELS.contains(&key) || OWN_DOMAINS.iter().any(|parent| within(parent));
     kubernetes && !own
-}
-
-/// Checks a deletion by a kubelet; other users pass.
-///
-/// # Errors
-/// 403.
-pub fn check_delete(call: Call<'_>, object: &dyn Object) -> Result<(), ApiError> {
-    let Some(own) = call.user.node_name() else {
-        return Ok(());
-    };
-    let name = object.metadata().name.as_deref().unwrap_or_default();
-    let checked = if object.row() == Node::ROW && name != own {
-        Err(format!("node {own:?} is not allowed to modify node {name:?}"))
-    } else if let Some(pod) = object.downcast_ref::<Pod>()
-        && api::pod::node_name(pod) != Some(own)
-    {
-        Err(format!("node {own:?} can only delete pods with spec.nodeName set to itself"))
-    } else if object.row() == Lease::ROW {
-        check_lease(call, own, name)
-    } else if object.row() == CSINode::ROW {
-        check_csi_node(own, name)
-    } else if let Some(slice) = object.downcast_ref::<ResourceSlice>() {
-        check_slice(own, slice, "delete")
-    } else {
-        Ok(())
-    };
-    checked.map_err(|message| ApiError::forbidden(call.row(), name, message))
-}
-
-/// Checks an eviction by a kubelet; other users pass.
-///
-/// # Errors
-/// 403.
-pub fn check_eviction(call: Call<'_>, pod: &Pod) -> Result<(), ApiError> {
-    match call.user.node_name() {
-        Some(own) if api::pod::node_name(pod) != Some(own) => Err(ApiError::forbidden(
-            Pod::ROW,
-            &call.target.name,
-            format!("node {own} can only evict pods with spec.nodeName set to itself"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-/// Checks a kubelet's request for a token: it must be bound to a pod of its node. Other users pass.
-///
-/// # Errors
-/// 403; 404 for a pod that does not exist.
-pub async fn check_token(call: Call<'_>, asked: &TokenRequestSpec) -> Result<(), ApiError> {
-    let bound = asked.bound_object_ref.as_ref();
-    let Some(own) = call.user.node_name() else {
-        return Ok(());
-    };
-    let refuse =
-        |message: &str| Err(ApiError::forbidden(ServiceAccount::ROW, &call.target.name, message));
-    let text = |field: &'_ Option<String>| field.clone().unwrap_or_default();
-    let bound = bound.filter(|bound| text(&bound.kind) == "Pod" && !text(&bound.name).is_empty());
-    let Some(bound) = bound.filter(|bound| matches!(text(&bound.api_version).as_str(), "v1"))
-    else {
-        return refuse("node requested token not bound to a pod");
-    };
-    if text(&bound.uid).is_empty() {
-        return refuse("node requested token with a pod binding without a uid");
-    }
-    let key = format!("{}/{}", call.target.namespace, text(&bound.name));
-    let Some(pod) = call.core.find(Pod::ROW, &key).await? else {
-        return Err(ApiError::not_found(Pod::ROW, &text(&bound.name)));
-    };
-    if *pod.uid != text(&bound.uid) {
-        return refuse(&format!(
-            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
-            text(&bound.uid)
-        ));
-    }
-    let node = scan::at_path(&pod.json, "spec.nodeName").map(scan::scalar);
-    if node.as_deref() != Some(own) {
-        return refuse("node requested token bound to a pod scheduled on a different node");
-    }
-    let audience = match asked.audiences.as_deref().unwrap_or_default() {
-        [] => "",
-        [one] => one.as_str(),
-        _ => return refuse("node may only request 0 or 1 audiences"),
-    };
-    let pod = Pod::decode(&pod.json).map_err(ApiError::internal)?;
-    if uses_audience(&pod, audience) || may_request_audience(call, audience).await {
-        return Ok(());
-    }
-    refuse(&format!(
-        "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
-        call.user.name
-    ))
-}
-
-/// Whether a volume of the pod has a token for the audience; the empty one is the apiserver.
-fn uses_audience(pod: &Pod, audience: &str) -> bool {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes
-        .filter_map(|volume| volume.projected.as_ref())
-        .flat_map(|projected| projected.sources.iter().flatten())
-        .filter_map(|source| source.service_account_token.as_ref())
-        .any(|token| token.audience.as_deref().unwrap_or_default() == audience)
-}
-
-/// Whether an administrator has granted the node this audience of the account's tokens.
-async fn may_request_audience(call: Call<'_>, audience: &str) -> bool {
-    let attributes = Attributes::Resource {
-        verb: "request-serviceaccounts-token-audience".to_owned(),
-        group: String::new(),
-        resource: audience.to_owned(),
-        subresource: String::new(),
-        namespace: call.target.namespace.clone(),
-        name: call.target.name.clone(),
-    };
-    call.core.authorizers.allows(call.core, call.user, &attributes).await
 }
 
 #[cfg(test)]

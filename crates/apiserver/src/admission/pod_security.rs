@@ -6,7 +6,7 @@
 //! All are counted in the metrics.
 
 pub mod checks;
-pub mod configuration;
+pub(super) mod configuration;
 mod namespace;
 pub mod policy;
 
@@ -23,6 +23,9 @@ use serde::Deserialize;
 
 use self::checks::{Subject, Violation, details, violations};
 use self::policy::{Level, LevelVersion, Mode, Policy};
+use super::attributes::Attributes;
+use super::plugin::Admitted;
+use super::subject::View;
 use crate::core::Call;
 use crate::metrics::PodSecurityLabels;
 use crate::scan;
@@ -47,18 +50,30 @@ pub struct PodSecurity {
     pub exemptions: Exemptions,
 }
 
+/// Checks a namespace, a pod or a workload that is created or updated; leaves warnings.
+///
+/// # Errors
+/// 403 for a pod that violates the enforced level, 422 for labels that are not valid.
+pub async fn check(
+    attributes: &Attributes<'_>,
+    view: &dyn View,
+    admitted: &mut Admitted,
+) -> Result<(), ApiError> {
+    if let Some(object) = view.object() {
+        let plugin = &attributes.call.core.admission.settings.pod_security;
+        admitted.warnings.extend(plugin.check(attributes, object).await?);
+    }
+    Ok(())
+}
+
 impl PodSecurity {
-    /// Checks a namespace, a pod or a workload that is created or updated; returns warnings.
-    ///
-    /// # Errors
-    /// 403 for a pod that violates the enforced level, 422 for labels that are not valid.
-    pub async fn check(
+    async fn check(
         &self,
-        call: Call<'_>,
+        attributes: &Attributes<'_>,
         object: &dyn Object,
-        old: Option<&dyn Object>,
     ) -> Result<Vec<String>, ApiError> {
-        let subresource = call.target.subresource.as_str();
+        let (call, old) = (attributes.call, attributes.old_object());
+        let subresource = attributes.subresource;
         if let Some(namespace) = object.downcast_ref::<Namespace>() {
             let old = old.and_then(|old| old.downcast_ref::<Namespace>());
             return match subresource {

@@ -6,7 +6,9 @@
 //! they come through. A write that fails gets its charge refunded. What is freed is recounted by
 //! the controller.
 
-use std::collections::BTreeMap;
+mod limited;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -20,6 +22,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use store::{Outcome, Revision};
 use tokio::sync::Mutex;
 
+pub use limited::{LimitedResource, configured};
+use limited::{Uncovered, uncovered};
+
+use super::attributes::Attributes;
+use super::plugin::Admitted;
+use super::subject::View;
 use crate::cache::{Filter, Version};
 use crate::core::{Call, version_of};
 use crate::error::store_error;
@@ -54,33 +62,57 @@ struct Charge {
     charged: Revision,
 }
 
+/// Charges every quota that matches what is written.
+///
+/// # Errors
+/// As [`Quotas::charge`].
+pub async fn check(
+    attributes: &Attributes<'_>,
+    view: &dyn View,
+    admitted: &mut Admitted,
+) -> Result<(), ApiError> {
+    if let Some(object) = view.object() {
+        let quotas = &attributes.call.core.admission.quotas;
+        admitted.charges = quotas.charge(attributes, object).await?;
+    }
+    Ok(())
+}
+
 impl Quotas {
-    /// Charges every quota that matches an object's write; a dry run only checks them. `old`: the
-    /// current object, on updates.
+    /// Charges every quota that matches an object's write; a dry run only checks them.
     ///
     /// # Errors
-    /// 403 when a quota is exceeded or requires what the object leaves out; 409 when other
-    /// apiservers keep winning the race.
-    pub async fn charge(
+    /// 403 when a quota is exceeded or requires what the object leaves out, or none covers what is
+    /// limited; 409 when other apiservers keep winning the race.
+    async fn charge(
         &self,
-        call: Call<'_>,
+        attributes: &Attributes<'_>,
         object: &dyn Object,
-        old: Option<&dyn Object>,
     ) -> Result<Charges, ApiError> {
+        let (call, old) = (attributes.call, attributes.old_object());
         let mut charges = Charges::default();
         if !is_counted(call, &object.row(), old.is_some()) {
             return Ok(charges);
         }
         let filter = Filter::everything(ResourceQuota::ROW, &call.target.namespace);
         let quotas = call.core.cache.resource(ResourceQuota::ROW).list_at(&filter).0;
-        if quotas.is_empty() {
+        let limited = &call.core.admission.settings.limited_resources;
+        if quotas.is_empty() && limited.is_empty() {
             return Ok(charges);
         }
-        let name = object.metadata().name.as_deref().unwrap_or_default();
-        let refuse = |why: String| ApiError::forbidden(call.row(), name, why);
+        let refuse = |why: String| attributes.forbidden(object, why);
+        let quotas: Result<Vec<_>, ApiError> =
+            quotas.into_iter().map(|version| Ok((decode(&version)?, version))).collect();
+        let quotas = quotas?;
+        let all: Vec<&ResourceQuota> = quotas.iter().map(|(quota, _)| quota).collect();
+        match uncovered(limited, &all, object, old).map_err(refuse)? {
+            Uncovered::Nothing => {}
+            Uncovered::Resources(why) => return Err(refuse(why)),
+            // As upstream, an error without a reason of its own.
+            Uncovered::Scopes(why) => return Err(ApiError::new(500, "", why)),
+        }
         let mut wanted = Vec::new();
-        for version in quotas {
-            let quota = decode(&version)?;
+        for (quota, version) in quotas {
             if plan(&quota, object, old).map_err(refuse)?.is_some() {
                 wanted.push(version);
             }
@@ -132,7 +164,7 @@ impl Charges {
 
 /// Whether a write can change what is used. Events are not counted: they expire by themselves.
 fn is_counted(call: Call<'_>, row: &KindRow, update: bool) -> bool {
-    if !row.namespaced() || row.plural == "events" {
+    if !row.namespaced() || !call.row().stored || row.plural == "events" {
         return false;
     }
     match (update, call.target.subresource.as_str()) {
@@ -184,26 +216,33 @@ async fn charge_one(
 
 type Amounts = BTreeMap<String, Text>;
 
-/// What `used` becomes with this write; `None`: the quota does not match it.
+/// What a write has to do with a quota that matches it.
+struct Claim<'a> {
+    /// The resources of the quota that the kind can use.
+    relevant: BTreeSet<&'a str>,
+    growth: Usage,
+}
+
+/// What a write claims of a quota; `None`: the quota does not match it.
 ///
 /// # Errors
-/// Why the quota does not admit it, in Kubernetes' words.
-fn plan(
-    quota: &ResourceQuota,
+/// Why the quota does not admit it whatever its limits, in Kubernetes' words.
+fn claimed<'a>(
+    quota: &'a ResourceQuota,
     new: &dyn Object,
     old: Option<&dyn Object>,
-) -> Result<Option<Amounts>, String> {
+) -> Result<Option<Claim<'a>>, String> {
     let name = quota.metadata.name.as_deref().unwrap_or_default();
-    let none = Amounts::new();
     let status = quota.status.as_ref();
-    let hard = status.and_then(|status| status.hard.as_ref()).unwrap_or(&none);
-    let used = status.and_then(|status| status.used.as_ref()).unwrap_or(&none);
+    let hard = status.and_then(|status| status.hard.as_ref());
+    let used = status.and_then(|status| status.used.as_ref());
+    let names = || hard.into_iter().flat_map(Amounts::keys);
     let empty = Default::default();
     let spec = quota.spec.as_ref().unwrap_or(&empty);
-    if !quota::selects(spec, hard.keys(), new) {
+    if !quota::selects(spec, names(), new) {
         return Ok(None);
     }
-    let relevant = quota::relevant(&new.row(), hard.keys());
+    let relevant = quota::relevant(&new.row(), names());
     if let Some(pod) = new.downcast_ref::<Pod>() {
         let missing = quota::missing_requirements(pod, &relevant);
         if !missing.is_empty() {
@@ -217,28 +256,45 @@ fn plan(
             return Err(format!("failed quota: {name}: must specify {}", texts.join("; ")));
         }
     }
-    if relevant.iter().any(|resource| !used.contains_key(*resource)) {
+    let is_known = |resource: &str| used.is_some_and(|used| used.contains_key(resource));
+    if !relevant.iter().all(|resource| is_known(resource)) {
         let names: Vec<_> = relevant.into_iter().collect();
         return Err(format!("status unknown for quota: {name}, resources: {}", names.join(",")));
     }
-    let before = old
-        .filter(|old| quota::selects(spec, hard.keys(), *old))
-        .map(quota::usage)
-        .unwrap_or_default();
-    let added = added(quota::usage(new), &before, hard);
-    if added.is_empty() {
-        return Ok(None);
-    }
-    charged(name, &added, used, hard).map(Some)
+    let before =
+        old.filter(|old| quota::selects(spec, names(), *old)).map(quota::usage).unwrap_or_default();
+    Ok(Some(Claim { relevant, growth: growth(quota::usage(new), &before) }))
 }
 
-/// The growth over the old usage, of the resources that are limited.
-fn added(mut usage: Usage, before: &Usage, hard: &Amounts) -> Usage {
+/// What `used` becomes with this write; `None`: the write does not change it.
+///
+/// # Errors
+/// Why the quota does not admit it, in Kubernetes' words.
+fn plan(
+    quota: &ResourceQuota,
+    new: &dyn Object,
+    old: Option<&dyn Object>,
+) -> Result<Option<Amounts>, String> {
+    let Some(mut claim) = claimed(quota, new, old)? else {
+        return Ok(None);
+    };
+    let status = quota.status.clone().unwrap_or_default();
+    let (hard, used) = (status.hard.unwrap_or_default(), status.used.unwrap_or_default());
+    claim.growth.retain(|resource, _| hard.contains_key(resource));
+    if claim.growth.is_empty() {
+        return Ok(None);
+    }
+    let name = quota.metadata.name.as_deref().unwrap_or_default();
+    charged(name, &claim.growth, &used, &hard).map(Some)
+}
+
+/// The growth over the old usage.
+fn growth(mut usage: Usage, before: &Usage) -> Usage {
     usage.retain(|resource, amount| {
         if let Some(before) = before.get(resource) {
             *amount = *amount - *before;
         }
-        hard.contains_key(resource) && !amount.is_zero() && !amount.is_negative()
+        !amount.is_zero() && !amount.is_negative()
     });
     usage
 }

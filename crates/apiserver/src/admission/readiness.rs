@@ -3,8 +3,8 @@
 
 use api::{ApiError, Kind, KindRow};
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-    ValidatingWebhookConfiguration,
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration,
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::core::v1::{LimitRange, ResourceQuota};
 
@@ -20,7 +20,9 @@ pub fn check(call: Call<'_>) -> Result<(), ApiError> {
     if call.options.origin != Origin::Client || is_exempt(row) {
         return Ok(());
     }
-    let cluster: [&'static KindRow; 4] = [
+    let cluster: [&'static KindRow; 6] = [
+        MutatingAdmissionPolicy::ROW,
+        MutatingAdmissionPolicyBinding::ROW,
         MutatingWebhookConfiguration::ROW,
         ValidatingWebhookConfiguration::ROW,
         ValidatingAdmissionPolicy::ROW,

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use api::object::Object;
 use api::quantity::Quantity;
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
-use crate::core::Call;
+use super::attributes::Attributes;
 
 type Amounts = BTreeMap<String, Text>;
 
@@ -17,22 +18,26 @@ type Amounts = BTreeMap<String, Text>;
 ///
 /// # Errors
 /// 403 for a class that does not exist, or that conflicts with the pod.
-pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
-    let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    let refuse = |why: String| ApiError::forbidden(call.row(), &pod_name, why);
-    let Some(spec) = pod.spec.as_mut() else {
-        return Ok(());
-    };
-    let name = spec.runtime_class_name.clone().unwrap_or_default();
+pub async fn complete(
+    attributes: &Attributes<'_>,
+    object: &mut dyn Object,
+) -> Result<(), ApiError> {
+    let spec = object.downcast_ref::<Pod>().and_then(|pod| pod.spec.as_ref());
+    let name = spec.and_then(|spec| spec.runtime_class_name.clone()).unwrap_or_default();
     let class = if name.is_empty() {
         None
     } else {
-        let found = call.core.find(RuntimeClass::ROW, &name).await?;
-        let version = found
-            .ok_or_else(|| refuse(format!("pod rejected: RuntimeClass {name:?} not found")))?;
+        let found = attributes.call.core.find(RuntimeClass::ROW, &name).await?;
+        let version = found.ok_or_else(|| {
+            let why = format!("pod rejected: RuntimeClass {name:?} not found");
+            attributes.forbidden(object, why)
+        })?;
         Some(RuntimeClass::decode(&version.json).map_err(ApiError::internal)?)
     };
-    apply(spec, class.as_ref()).map_err(refuse)
+    let Some(spec) = object.downcast_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) else {
+        return Ok(());
+    };
+    apply(spec, class.as_ref()).map_err(|why| attributes.forbidden(object, why))
 }
 
 /// # Errors
@@ -105,7 +110,7 @@ mod tests {
             let json = json!({"spec": spec}).to_string();
             let mut pod = Pod::decode(json.as_bytes()).unwrap();
             apply(pod.spec.get_or_insert_default(), class).map(|()| {
-                let json: Value = serde_json::from_slice(&pod.encode()).unwrap();
+                let json: Value = serde_json::from_slice(&Kind::encode(&pod)).unwrap();
                 json["spec"].clone()
             })
         };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use api::object::Object;
 use api::pod::is_mirror;
 use api::{ApiError, Kind};
 use k8s_openapi::api::core::v1::{
@@ -12,6 +13,7 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::Value;
 
+use super::attributes::Attributes;
 use crate::core::Call;
 use crate::meta::random_suffix;
 use crate::references::{self, Naming};
@@ -28,27 +30,29 @@ const PAUSE: Duration = Duration::from_millis(150);
 ///
 /// # Errors
 /// 403 when the account does not exist.
-pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
-    let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    if is_mirror(pod) {
-        return check_mirror(pod).map_err(|why| ApiError::forbidden(call.row(), &pod_name, why));
-    }
-    let Some(spec) = pod.spec.as_mut() else {
+pub async fn complete(
+    attributes: &Attributes<'_>,
+    object: &mut dyn Object,
+) -> Result<(), ApiError> {
+    let Some(pod) = object.downcast_ref::<Pod>() else {
         return Ok(());
     };
-    let name = spec.service_account_name.get_or_insert_default();
-    if name.is_empty() {
-        *name = DEFAULT.to_owned();
+    if is_mirror(pod) {
+        return check_mirror(pod).map_err(|why| attributes.forbidden(pod, why));
     }
-    let name = name.clone();
-    let account = find(call, &name).await?.ok_or_else(|| {
-        let namespace = &call.target.namespace;
-        ApiError::forbidden(
-            call.row(),
-            &pod_name,
+    let name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
+    let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT.to_owned());
+    let account = find(attributes.call, &name).await?.ok_or_else(|| {
+        let namespace = &attributes.call.target.namespace;
+        attributes.forbidden(
+            pod,
             format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"),
         )
     })?;
+    let Some(spec) = object.downcast_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) else {
+        return Ok(());
+    };
+    spec.service_account_name = Some(name);
     let automount = spec
         .automount_service_account_token
         .or(account.automount_service_account_token)
@@ -73,7 +77,7 @@ pub async fn complete(call: Call<'_>, pod: &mut Pod) -> Result<(), ApiError> {
 
 /// Mirror pods have no account, and may not refer to secrets.
 fn check_mirror(pod: &Pod) -> Result<(), &'static str> {
-    let Ok(object) = serde_json::from_slice::<Value>(&pod.encode()) else {
+    let Ok(object) = serde_json::from_slice::<Value>(&Kind::encode(pod)) else {
         return Err("a mirror pod must be readable");
     };
     let refers = |resource: &str, naming: Naming| {

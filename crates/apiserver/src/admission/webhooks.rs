@@ -5,9 +5,8 @@
 //! one snapshot; a request looks its resource up there, and goes on at once when no rule names it.
 //! Otherwise [`Asked`] says what is asked, [`mod@select`] decides which webhooks are called,
 //! [`call`] calls one of them, and [`review`] is the document that goes there and comes back.
-//! Mutating webhooks are called one after the other, validating ones at the same time.
-//!
-//! The objects are JSON here; [`subject`] ties that to what the verbs hold.
+//! Mutating webhooks are called one after the other, validating ones at the same time; policies
+//! ([`super::policies`]) come before the webhooks of their phase.
 
 mod asked;
 mod call;
@@ -15,7 +14,6 @@ pub mod configuration;
 pub(super) mod forms;
 mod review;
 pub(super) mod select;
-mod subject;
 #[cfg(test)]
 mod tests;
 
@@ -23,12 +21,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::ApiError;
-use api::object::Object;
+use api::{ApiError, KindRef};
 use clock::{instant, monotonic};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::attributes::Attributes;
+use super::policies::Policies;
+use super::subject::{Subject, View};
 use crate::core::Call;
 use crate::request::Origin;
 pub use asked::{Asked, Operation};
@@ -38,21 +38,39 @@ use configuration::{Hook, Phase};
 use forms::Forms;
 pub use select::is_exempt;
 use select::{Invocation, Named};
-use subject::Written;
-pub use subject::{Before, Fixed, Subject, Typed};
 
 /// What the first round of the mutating plugins leaves for a second one (`reinvocation.go`).
 #[derive(Default)]
 pub struct Rounds {
-    /// A webhook has changed the object, so that the plugins run once more.
+    /// A webhook or a policy has changed the object, so that the plugins run once more.
     pub repeats: bool,
     is_second: bool,
-    /// Called webhooks that may be called again.
+    webhooks: Reinvocation,
+    policies: Reinvocation,
+}
+
+/// What one plugin calls again in the second round.
+#[derive(Default)]
+struct Reinvocation {
+    /// What has been called and may be called again.
     called: HashSet<String>,
-    /// Those that have to be.
+    /// What has to be.
     again: HashSet<String>,
-    /// What the webhooks have left.
+    /// What the plugin has left.
     output: Option<Value>,
+}
+
+impl Reinvocation {
+    /// Others have changed the object since the first round.
+    fn begin(&mut self, is_second: bool, object: &Value) {
+        if is_second && self.output.as_ref() != Some(object) {
+            self.has_changed();
+        }
+    }
+
+    fn has_changed(&mut self) {
+        self.again.extend(self.called.drain());
+    }
 }
 
 impl Rounds {
@@ -61,115 +79,134 @@ impl Rounds {
         (self.is_second, self.repeats) = (true, false);
     }
 
-    fn has_changed(&mut self) {
-        self.again.extend(self.called.drain());
+    fn changed(&mut self) {
+        self.repeats = !self.is_second;
+    }
+
+    pub fn begin_policies(&mut self, object: &Value) {
+        self.policies.begin(self.is_second, object);
+    }
+
+    /// Whether a policy does not run in this round.
+    pub fn skips_policy(&self, key: &str) -> bool {
+        self.is_second && !self.policies.again.contains(key)
+    }
+
+    /// A policy has run that may run again.
+    pub fn policy_called(&mut self, key: String) {
+        self.policies.called.insert(key);
+    }
+
+    /// A policy has changed the object.
+    pub fn policies_changed(&mut self) {
+        self.policies.has_changed();
+        self.changed();
+    }
+
+    pub fn end_policies(&mut self, object: Value) {
+        self.policies.output = Some(object);
     }
 }
 
 impl Snapshots {
-    /// Calls the mutating webhooks that are about an object which is written.
+    /// Calls the mutating webhooks that are about a request.
     ///
     /// # Errors
     /// Those of the webhooks.
-    pub async fn mutate_written(
+    pub async fn mutate(
         &self,
-        call: Call<'_>,
-        object: &mut Box<dyn Object>,
-        old: Option<Before<'_>>,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
         rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
-        let named = self.named(Phase::Mutating, call, Operation::of_write(old.is_some()));
+        let named = self.named(Phase::Mutating, attributes);
         if named.is_empty() {
             return Ok(());
         }
-        let asked = Asked::of_write(call, &**object, old.is_some());
-        let revision = old.map(|old| old.revision);
-        let old = Written::old(call, old)?;
-        let mut subject = Written::new(call, object, revision);
-        self.mutate(&asked, &named, &mut subject, &old, rounds).await
+        let (asked, old) = (attributes.asked(subject)?, attributes.before()?);
+        self.mutate_by(&named, asked, subject, old, rounds).await
     }
 
-    /// Calls the validating webhooks that are about an object which is written.
+    /// Calls the validating webhooks that are about a request.
     ///
     /// # Errors
     /// Those of the webhooks.
-    pub async fn validate_written(
+    pub async fn validate(
         &self,
-        call: Call<'_>,
-        object: &dyn Object,
-        old: Option<Before<'_>>,
+        attributes: &Attributes<'_>,
+        view: &dyn View,
     ) -> Result<(), ApiError> {
-        let named = self.named(Phase::Validating, call, Operation::of_write(old.is_some()));
-        let has_policies = self.has_policies(call);
-        if named.is_empty() && !has_policies {
+        let named = self.named(Phase::Validating, attributes);
+        if named.is_empty() {
             return Ok(());
         }
-        let asked = Asked::of_write(call, object, old.is_some());
-        let revision = old.map(|old| old.revision);
-        let old = Written::old(call, old)?;
-        let new = subject::shown(call, object, revision)?;
-        if has_policies {
-            self.policies.judge(&asked, &new, &old).await?;
+        let (asked, old) = (attributes.asked(view)?, attributes.before()?);
+        self.validate_by(&named, asked, attributes.shown(view)?, old).await
+    }
+
+    /// Judges a request by the policies that are about it.
+    ///
+    /// # Errors
+    /// What a policy denies it with.
+    pub async fn judge(
+        &self,
+        attributes: &Attributes<'_>,
+        view: &dyn View,
+    ) -> Result<(), ApiError> {
+        if !self.has_policies(attributes.call, Policies::any_validates) {
+            return Ok(());
         }
-        self.validate(&asked, &named, &new, &old).await
+        let (asked, old) = (attributes.asked(view)?, self.old_of_policies(attributes)?);
+        self.policies.judge(asked, attributes.shown(view)?, old).await
+    }
+
+    /// Lets the policies that are about a request change its object.
+    ///
+    /// # Errors
+    /// What a policy denies it with.
+    pub async fn change_by_policies(
+        &self,
+        attributes: &Attributes<'_>,
+        subject: &mut dyn Subject,
+        rounds: &mut Rounds,
+    ) -> Result<(), ApiError> {
+        if !self.has_policies(attributes.call, Policies::any_mutates) {
+            return Ok(());
+        }
+        let (asked, old) = (attributes.asked(subject)?, self.old_of_policies(attributes)?);
+        self.policies.mutate(asked, subject, old, rounds).await
+    }
+
+    /// The former state of an object; null if no policy reads it.
+    fn old_of_policies<'a>(&self, attributes: &'a Attributes<'_>) -> Result<&'a Value, ApiError> {
+        match self.policies.reads_old(&requested(attributes.call).plural) {
+            true => attributes.before(),
+            false => Ok(&Value::Null),
+        }
     }
 
     /// Whether a policy may be about the request's resource.
-    fn has_policies(&self, call: Call<'_>) -> bool {
-        let resource = call.options.requested.as_ref().unwrap_or(call.row());
+    fn has_policies(&self, call: Call<'_>, any: impl Fn(&Policies, &str) -> bool) -> bool {
+        let resource = requested(call);
         call.options.origin == Origin::Client
             && !select::is_exempt(resource)
-            && self.policies.any_about(&resource.plural)
+            && any(&self.policies, &resource.plural)
     }
 
-    /// Calls all webhooks that are about something else: what is deleted, connected to, or never
-    /// stored.
-    ///
-    /// # Errors
-    /// Those of the webhooks.
-    pub async fn admit(
+    async fn mutate_by(
         &self,
-        asked: &Asked<'_>,
-        subject: &mut dyn Subject,
-        old: &Value,
-    ) -> Result<(), ApiError> {
-        let named = self.named_for(Phase::Mutating, asked);
-        if !named.is_empty() {
-            let mut rounds = Rounds::default();
-            self.mutate(asked, &named, subject, old, &mut rounds).await?;
-            if rounds.repeats {
-                rounds.repeat();
-                self.mutate(asked, &named, subject, old, &mut rounds).await?;
-            }
-        }
-        let named = self.named_for(Phase::Validating, asked);
-        let has_policies = self.has_policies(asked.call);
-        if named.is_empty() && !has_policies {
-            return Ok(());
-        }
-        let new = subject.value()?;
-        if has_policies {
-            self.policies.judge(asked, &new, old).await?;
-        }
-        self.validate(asked, &named, &new, old).await
-    }
-
-    async fn mutate(
-        &self,
-        asked: &Asked<'_>,
         named: &[Named],
+        asked: &Asked<'_>,
         subject: &mut dyn Subject,
         old: &Value,
         rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
         let mut new = subject.value()?;
-        if rounds.is_second && rounds.output.as_ref() != Some(&new) {
-            rounds.has_changed();
-        }
+        rounds.webhooks.begin(rounds.is_second, &new);
         let mut forms = Forms::default();
         for (index, Named { hook, equivalent }) in named.iter().enumerate() {
             let invocation = Invocation { hook, resource: equivalent };
-            if rounds.is_second && !rounds.again.contains(&hook.id) {
+            if rounds.is_second && !rounds.webhooks.again.contains(&hook.id) {
                 continue;
             }
             if !select::selects(asked, invocation, &new, old, &mut forms).await? {
@@ -196,11 +233,11 @@ impl Snapshots {
             };
             observe(asked, hook, Phase::Mutating, started, changed.as_ref().err());
             if matches!(changed, Ok(true)) {
-                rounds.has_changed();
-                rounds.repeats = !rounds.is_second;
+                rounds.webhooks.has_changed();
+                rounds.changed();
             }
             if hook.reinvoked {
-                rounds.called.insert(hook.id.clone());
+                rounds.webhooks.called.insert(hook.id.clone());
             }
             if trail.is_kept() {
                 let mutated = matches!(changed, Ok(true));
@@ -212,7 +249,7 @@ impl Snapshots {
                 settle(asked, hook, Phase::Mutating, &place, failure)?;
             }
         }
-        rounds.output = Some(new);
+        rounds.webhooks.output = Some(new);
         Ok(())
     }
 
@@ -248,10 +285,10 @@ impl Snapshots {
         Ok(true)
     }
 
-    async fn validate(
+    async fn validate_by(
         &self,
-        asked: &Asked<'_>,
         named: &[Named],
+        asked: &Asked<'_>,
         new: &Value,
         old: &Value,
     ) -> Result<(), ApiError> {
@@ -280,6 +317,11 @@ impl Snapshots {
         });
         join_all(calls).await.into_iter().collect()
     }
+}
+
+/// The resource of a request, in the version that the client named.
+fn requested<'a>(call: Call<'a>) -> &'a KindRef {
+    call.options.requested.as_ref().unwrap_or(call.row())
 }
 
 /// Audit annotations about calls (upstream's).

@@ -22,9 +22,11 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIServiceSpec;
 use parking_lot::Mutex;
 use rustls::client::WantsClientCert;
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -44,19 +46,27 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Sender = SendRequest<Body>;
 
 /// What this server proves to extension servers that it is.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
+/// The same as its files are now.
+pub type Identities = watch::Receiver<Arc<Identity>>;
+
 impl Identity {
     /// From PEM.
     ///
     /// # Errors
-    /// When they are no certificate and key.
+    /// When they are no certificate and key, or do not belong together.
     pub fn new(certificate_pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Self> {
-        let chain = CertificateDer::pem_slice_iter(certificate_pem).collect::<Result<_, _>>()?;
-        Ok(Self { chain, key: PrivateKeyDer::from_pem_slice(key_pem)? })
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(certificate_pem).collect::<Result<_, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(key_pem)?;
+        let provider = rustls::crypto::ring::default_provider();
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider)?.keys_match()?;
+        Ok(Self { chain, key })
     }
 }
 
@@ -101,13 +111,27 @@ pub enum Trust {
     Any,
 }
 
+/// How connections are made, and what they prove that this server is.
+struct Connector {
+    identity: Option<Arc<Identity>>,
+    /// Or why the server's authorities cannot be used.
+    tls: Result<TlsConnector, String>,
+}
+
+/// An unused connection.
+struct Idle {
+    sender: Sender,
+    since: Instant,
+    identity: Option<Arc<Identity>>,
+}
+
 /// One backend.
 pub struct Backend {
     pub address: Address,
-    /// Or why its authorities cannot be used.
-    verified: Result<TlsConnector, String>,
-    any: Result<TlsConnector, String>,
-    idle: Mutex<Vec<(Sender, Instant)>>,
+    identities: Option<Identities>,
+    verified: Mutex<Option<Connector>>,
+    any: Mutex<Option<Connector>>,
+    idle: Mutex<Vec<Idle>>,
     /// What it has said about its resources.
     pub documents: ArcSwap<Documents>,
 }
@@ -119,31 +143,49 @@ impl fmt::Debug for Backend {
 }
 
 impl Backend {
-    pub fn new(address: Address, identity: Option<&Identity>) -> Self {
-        let connector = |builder: Result<Builder, String>| {
-            let config = with_identity(builder?, identity).map_err(|error| error.to_string())?;
-            Ok(TlsConnector::from(Arc::new(config)))
-        };
-        let any = || unverified().map_err(|error| error.to_string());
-        let verified = if address.insecure { any() } else { verifying(&address.ca_pem) };
+    pub fn new(address: Address, identities: Option<Identities>) -> Self {
         Self {
-            verified: connector(verified),
-            any: connector(any()),
             address,
+            identities,
+            verified: Mutex::default(),
+            any: Mutex::default(),
             idle: Mutex::default(),
             documents: ArcSwap::default(),
         }
     }
 
+    fn identity(&self) -> Option<Arc<Identity>> {
+        self.identities.as_ref().map(|identities| identities.borrow().clone())
+    }
+
+    /// How connections are made now. A session that an earlier certificate began is not resumed.
+    fn connector(&self, trust: Trust) -> Result<TlsConnector, String> {
+        let identity = self.identity();
+        let mut known = if trust == Trust::Any { &self.any } else { &self.verified }.lock();
+        match &*known {
+            Some(known) if known.identity == identity => return known.tls.clone(),
+            _ => {}
+        }
+        let builder = if trust == Trust::Any || self.address.insecure {
+            unverified().map_err(|error| error.to_string())
+        } else {
+            verifying(&self.address.ca_pem)
+        };
+        let config = builder.and_then(|builder| {
+            with_identity(builder, identity.as_deref()).map_err(|error| error.to_string())
+        });
+        let tls = config.map(|config| TlsConnector::from(Arc::new(config)));
+        known.insert(Connector { identity, tls }).tls.clone()
+    }
+
     /// Why no request can be sent: the `caBundle` is not one.
-    pub fn unusable(&self) -> Option<&str> {
-        self.verified.as_ref().err().map(String::as_str)
+    pub fn unusable(&self) -> Option<String> {
+        self.connector(Trust::Verified).err()
     }
 
     async fn connect(&self, core: &Core, trust: Trust) -> Result<Sender, Failure> {
         let Address { namespace, name, port, .. } = &self.address;
-        let connector = if trust == Trust::Any { &self.any } else { &self.verified };
-        let connector = connector.clone()?;
+        let connector = self.connector(trust)?;
         let io: Box<dyn Io> = dial_service(core, namespace, name, *port).await?;
         let io = connector.connect(ServerName::try_from(self.address.host())?, io).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
@@ -159,18 +201,19 @@ impl Backend {
     /// A kept connection that is still good.
     async fn kept(&self) -> Option<Sender> {
         loop {
-            let (mut sender, since) = self.idle.lock().pop()?;
-            if since.elapsed() < IDLE && !sender.is_closed() && sender.ready().await.is_ok() {
+            let Idle { mut sender, since, identity } = self.idle.lock().pop()?;
+            let is_current = since.elapsed() < IDLE && identity == self.identity();
+            if is_current && !sender.is_closed() && sender.ready().await.is_ok() {
                 return Some(sender);
             }
         }
     }
 
-    fn keep(&self, sender: Sender) {
+    fn keep(&self, sender: Sender, identity: Option<Arc<Identity>>) {
         let mut idle = self.idle.lock();
-        idle.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE);
+        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
         if idle.len() < IDLE_MAX && !sender.is_closed() {
-            idle.push((sender, clock::instant()));
+            idle.push(Idle { sender, since: clock::instant(), identity });
         }
     }
 
@@ -187,7 +230,8 @@ impl Backend {
         // What has a body cannot be sent again if the server has just closed the connection.
         let keeps = trust == Trust::Verified && request.body().is_end_stream();
         let mut request = request;
-        let (response, sender) = loop {
+        let (response, sender, identity) = loop {
+            let identity = self.identity();
             let kept = if keeps { self.kept().await } else { None };
             let is_kept = kept.is_some();
             let mut sender = match kept {
@@ -195,17 +239,44 @@ impl Backend {
                 None => self.connect(core, trust).await?,
             };
             match sender.try_send_request(request).await {
-                Ok(response) => break (response, sender),
+                Ok(response) => break (response, sender, identity),
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if is_kept => request = unsent,
                     _ => return Err(error.into_error().into()),
                 },
             }
         };
-        let back = keeps.then(|| (sender, self.clone()));
+        let back = keeps.then(|| (sender, identity, self.clone()));
         let mut response = response.map(|body| Answer { body, back });
         response.body_mut().give_back();
         Ok(response)
+    }
+
+    /// Sends a request as `user`, and returns the head of its answer.
+    ///
+    /// # Errors
+    /// Those of [`Self::send`].
+    pub async fn open(
+        self: &Arc<Self>,
+        core: &Core,
+        user: &User,
+        asked: Asked<'_>,
+    ) -> Result<Response<Answer>, Failure> {
+        let mut request = Request::builder()
+            .method(asked.method)
+            .uri(asked.path)
+            .header(HOST, self.address.authority())
+            .header(USER_AGENT, "skiff-apiserver")
+            .header(ACCEPT, asked.accept);
+        if !asked.etag.is_empty() {
+            request = request.header(IF_NONE_MATCH, asked.etag);
+        }
+        if !asked.body.is_empty() {
+            request = request.header(CONTENT_TYPE, asked.content_type);
+        }
+        let mut request = request.body(full(asked.body))?;
+        identity::set(request.headers_mut(), user)?;
+        self.send(core, request, Trust::Verified).await
     }
 
     /// Sends a request as `user`, and reads the answer, of at most `most` bytes.
@@ -219,21 +290,7 @@ impl Backend {
         asked: Asked<'_>,
         most: usize,
     ) -> Result<Document, Failure> {
-        let mut request = Request::builder()
-            .method(asked.method)
-            .uri(asked.path)
-            .header(HOST, self.address.authority())
-            .header(USER_AGENT, "skiff-apiserver")
-            .header(ACCEPT, asked.accept);
-        if !asked.etag.is_empty() {
-            request = request.header(IF_NONE_MATCH, asked.etag);
-        }
-        if !asked.body.is_empty() {
-            request = request.header(CONTENT_TYPE, "application/json");
-        }
-        let mut request = request.body(full(asked.body))?;
-        identity::set(request.headers_mut(), user)?;
-        let (parts, body) = self.send(core, request, Trust::Verified).await?.into_parts();
+        let (parts, body) = self.open(core, user, asked).await?.into_parts();
         let mut limited = Limited::new(body, most);
         let mut whole = BytesMut::new();
         while let Some(frame) = limited.frame().await {
@@ -253,14 +310,15 @@ pub struct Asked<'a> {
     pub accept: &'a str,
     /// Of the version that is known; empty: of none.
     pub etag: &'a str,
-    /// JSON.
+    pub content_type: &'a str,
     pub body: Bytes,
 }
 
 impl<'a> Asked<'a> {
     /// A document.
     pub fn document(path: &'a str, accept: &'a str, etag: &'a str) -> Self {
-        Self { method: Method::GET, path, accept, etag, body: Bytes::new() }
+        let (content_type, body) = ("application/json", Bytes::new());
+        Self { method: Method::GET, path, accept, etag, content_type, body }
     }
 }
 
@@ -281,7 +339,7 @@ impl Document {
 /// The body of an answer. At its end the connection is kept for the next request.
 pub struct Answer {
     body: Incoming,
-    back: Option<(Sender, Arc<Backend>)>,
+    back: Option<(Sender, Option<Arc<Identity>>, Arc<Backend>)>,
 }
 
 impl Answer {
@@ -298,8 +356,8 @@ impl Answer {
     }
 
     fn end(&mut self) {
-        if let Some((sender, backend)) = self.back.take() {
-            backend.keep(sender);
+        if let Some((sender, identity, backend)) = self.back.take() {
+            backend.keep(sender, identity);
         }
     }
 }
@@ -393,6 +451,41 @@ fn add_authorities(roots: &mut RootCertStore, pem: &[u8]) -> Result<(), String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn identity() -> Arc<Identity> {
+        let made = rcgen::generate_simple_self_signed(["proxy".to_owned()]).unwrap();
+        let key = made.signing_key.serialize_pem();
+        Arc::new(Identity::new(made.cert.pem().as_bytes(), key.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn connections_prove_the_current_certificate() {
+        let (sender, identities) = watch::channel(identity());
+        let address = Address {
+            namespace: "n".to_owned(),
+            name: "s".to_owned(),
+            port: 443,
+            ca_pem: Vec::new(),
+            insecure: true,
+        };
+        let backend = Backend::new(address, Some(identities));
+        let proves = |backend: &Backend| {
+            let connector = backend.connector(Trust::Verified).unwrap();
+            let known = backend.verified.lock();
+            (connector.config().clone(), known.as_ref().unwrap().identity.clone())
+        };
+        let (first, second) = (proves(&backend), proves(&backend));
+        assert!(Arc::ptr_eq(&first.0, &second.0), "sessions are resumed");
+        let new = identity();
+        sender.send(new.clone()).unwrap();
+        let third = proves(&backend);
+        assert!(!Arc::ptr_eq(&first.0, &third.0));
+        assert_eq!(third.1, Some(new));
+        // While files are replaced, a certificate may be beside the key of another one.
+        let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let made = rcgen::generate_simple_self_signed(["proxy".to_owned()]).unwrap();
+        assert!(Identity::new(made.cert.pem().as_bytes(), other.as_bytes()).is_err());
+    }
 
     #[test]
     fn what_is_no_bundle_is_said_as_client_go_says_it() {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::backend::{Asked, Backend, Document, Failure};
-use super::{aggregator, discovery_path, split};
+use super::{Regenerated, aggregator, discovery_path, split};
 use crate::core::Core;
 
 /// Maximum size of a document.
@@ -88,8 +88,15 @@ struct SubresourceDocument {
     verbs: Vec<String>,
 }
 
-/// Reads what has changed; whether anything has.
-pub async fn refresh(core: &Core, backend: &Arc<Backend>, name: &str) -> bool {
+/// What is not the same as before.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    pub any: bool,
+    pub openapi_v2: Option<Regenerated>,
+}
+
+/// Reads what has changed.
+pub async fn refresh(core: &Core, backend: &Arc<Backend>, name: &str) -> Change {
     let before = backend.documents.load_full();
     let mut now = Documents::clone(&before);
     let reader = Reader { core, backend, name };
@@ -118,8 +125,14 @@ pub async fn refresh(core: &Core, backend: &Arc<Backend>, name: &str) -> bool {
         && now.resources == before.resources
         && tag(&now.openapi_v3) == tag(&before.openapi_v3)
         && tag(&now.openapi_v2) == tag(&before.openapi_v2);
+    let openapi_v2 = match (&before.openapi_v2, &now.openapi_v2) {
+        (None, None) => None,
+        (None, Some(_)) => Some(Regenerated::Add),
+        (Some(_), None) => Some(Regenerated::Delete),
+        (Some(before), Some(now)) => (before.tag != now.tag).then_some(Regenerated::Update),
+    };
     backend.documents.store(Arc::new(now));
-    !same
+    Change { any: !same, openapi_v2 }
 }
 
 struct Reader<'a> {

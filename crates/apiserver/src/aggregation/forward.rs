@@ -34,11 +34,14 @@ use crate::user::User;
 
 /// Maximum size of an answer that is read as a whole, for clients of the other front end.
 const WHOLE_BYTES: usize = 16 << 20;
+/// The largest answer that says why a request is refused.
+const REFUSAL_BYTES: usize = 1 << 20;
 /// Upstream's words.
 const UNAVAILABLE: &str = "service unavailable";
 const REDIRECTED: &str = "the backend attempted to redirect this request, which is not permitted";
 
 /// An authorized request, and whose it is.
+#[derive(Clone)]
 pub struct Forward {
     pub core: Arc<Core>,
     pub user: Arc<User>,
@@ -130,6 +133,27 @@ impl Forward {
         answered(response.headers_mut());
         let due = self.due.map(|due| Box::pin(tokio::time::sleep_until(due)));
         Ok(response.map(|body| Timely { body, due }.boxed_unsync()))
+    }
+
+    /// The answer, as long as it lasts.
+    ///
+    /// # Errors
+    /// That of the answer, if it is one.
+    pub async fn open(self, asked: Asked<'_>) -> Result<Answer, ApiError> {
+        let backend = self.backend()?;
+        let due = clock::instant() + deadline::LIMIT;
+        let opening = backend.open(&self.core, &self.user, asked);
+        let opened = tokio::time::timeout_at(due, opening).await;
+        let opened = opened.map_err(|_| deadline::exceeded())?;
+        let (head, body) = opened.map_err(|error| unreachable(&*error))?.into_parts();
+        if head.status.is_success() {
+            return Ok(body);
+        }
+        let reading = Limited::new(body, REFUSAL_BYTES).collect();
+        let read = tokio::time::timeout_at(due, reading).await;
+        let read = read.map_err(|_| deadline::exceeded())?;
+        let body = read.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        Err(refusal(head.status.as_u16(), &body))
     }
 
     /// Reads the answer as a whole.

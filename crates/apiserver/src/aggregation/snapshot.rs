@@ -105,6 +105,10 @@ impl Snapshot {
         }
     }
 
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Registered>> {
+        self.by_group.values().flat_map(BTreeMap::values)
+    }
+
     /// All that other servers answer.
     pub fn remotes(&self) -> &[Arc<Registered>] {
         &self.remote

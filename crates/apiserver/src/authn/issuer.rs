@@ -87,6 +87,18 @@ impl Issuer {
         }
     }
 
+    /// Asks where the keys are, unless that is known.
+    ///
+    /// # Errors
+    /// When the issuer does not say.
+    pub async fn ready(&self) -> Result<(), String> {
+        if self.problem().is_some() {
+            self.discover().await?;
+            *self.problem.lock() = None;
+        }
+        Ok(())
+    }
+
     /// Why its tokens cannot be verified.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().clone()

@@ -11,8 +11,9 @@ use rustls::ClientConfig;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
-use super::claims::Mapping;
+use super::claims::{Mapping, Source};
 use super::configuration::{self, Anonymous, Configuration};
+use super::distributed::Distributed;
 use super::issuer::Issuer;
 use super::jwt::{ALGORITHMS, Jwt};
 use super::webhook::TokenWebhook;
@@ -37,6 +38,7 @@ struct Authenticator {
     algorithms: Vec<String>,
     issuer: Arc<Issuer>,
     mapping: Mapping,
+    distributed: Distributed,
 }
 
 struct Remembered {
@@ -92,6 +94,9 @@ impl Authentication {
                 (parsed, mappings, String::new())
             }
         };
+        let first = parsed.jwt.first().filter(|_| path.is_none());
+        let authority = first.map(|one| one.issuer.certificate_authority.clone());
+        let authority = authority.unwrap_or_default();
         let set = Set::new(parsed, mappings, anonymous)?;
         let webhook = TokenWebhook::new(config)?;
         let itself = Arc::new(Self { set: ArcSwap::from_pointee(set), anonymous, own, webhook });
@@ -99,16 +104,23 @@ impl Authentication {
             let own = itself.clone();
             let shown = path.clone();
             tokio::spawn(follow(path, text, shutdown.clone(), async move |text| {
-                own.reload(&shown, text).await;
+                let text = text.map_err(|error| Unusable(error.to_string()));
+                let parsed = text.and_then(|text| configuration::parse(&text, &own.own));
+                own.adopt(&shown, parsed).await;
+            }));
+        } else if let Some(path) = config.oidc.oidc_ca_file.clone() {
+            let (own, config, shown) = (itself.clone(), config.clone(), path.clone());
+            tokio::spawn(follow(path, authority, shutdown.clone(), async move |_| {
+                own.adopt(&shown, configuration::of_flags(&config, &own.own)).await;
             }));
         }
         Ok(itself)
     }
 
-    async fn reload(&self, path: &Path, text: std::io::Result<String>) {
+    /// Uses another configuration once its issuers have answered.
+    async fn adopt(&self, path: &Path, parsed: Result<(Configuration, Vec<Mapping>), Unusable>) {
         let next = async {
-            let text = text.map_err(|error| Unusable(error.to_string()))?;
-            let (parsed, mappings) = configuration::parse(&text, &self.own)?;
+            let (parsed, mappings) = parsed?;
             let set = Set::new(parsed, mappings, self.anonymous)?;
             set.answered().await?;
             Ok::<_, Unusable>(set)
@@ -198,6 +210,7 @@ impl Set {
         let mut authenticators = Vec::new();
         for (one, mapping) in configuration.jwt.into_iter().zip(mappings) {
             let tls = tls(&one.issuer.certificate_authority)?;
+            let distributed = Distributed::new(tls.clone(), one.issuer.audiences.clone());
             let issuer = Arc::new(Issuer::new(&one.issuer.url, &one.issuer.discovery_url, tls));
             tokio::spawn(Issuer::initialize(Arc::downgrade(&issuer)));
             let all = || ALGORITHMS.iter().map(|name| (*name).to_owned()).collect();
@@ -207,6 +220,7 @@ impl Set {
                 algorithms: one.algorithms.unwrap_or_else(all),
                 issuer,
                 mapping,
+                distributed,
             });
         }
         let flag = Anonymous { enabled: anonymous, conditions: Vec::new() };
@@ -246,34 +260,42 @@ impl Authenticator {
         if !self.issuer.has_signed(&jwt).await? {
             return Err("oidc: verify token: failed to verify signature: failed to verify id token signature".to_owned());
         }
-        let claims = jwt.claims();
+        let mut claims = jwt.claims();
         let expires = self.check(&claims, now)?;
+        if let Source::Claim { claim, .. } = &self.mapping.groups {
+            let expanded = self.distributed.expand(&mut claims, claim, now).await;
+            expanded.map_err(|why| format!("oidc: could not expand distributed claims: {why}"))?;
+        }
         Ok((self.mapping.user(claims)?, expires))
     }
 
     fn check(&self, claims: &Map<String, Value>, now: f64) -> Result<f64, String> {
-        let audiences: Vec<&str> = match claims.get("aud") {
-            Some(Value::String(one)) => vec![one],
-            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
-            _ => Vec::new(),
-        };
-        if !audiences.iter().any(|audience| self.audiences.iter().any(|own| own == audience)) {
-            return Err(format!(
-                "oidc: verify token: oidc: expected audience in {:?} got {audiences:?}",
-                self.audiences
-            ));
-        }
-        let time = |name: &str| claims.get(name).map(|value| value.as_f64().ok_or(name.to_owned()));
-        let expires = time("exp").transpose()?.unwrap_or_default();
-        if expires < now {
-            return Err("oidc: verify token: oidc: token is expired".to_owned());
-        }
-        if time("nbf").transpose()?.is_some_and(|from| from > now + LEEWAY_SECONDS) {
-            return Err("oidc: verify token: oidc: current time before the nbf (not before) time"
-                .to_owned());
-        }
-        Ok(expires)
+        check(claims, &self.audiences, now).map_err(|why| format!("oidc: verify token: {why}"))
     }
+}
+
+/// When a token ends that is for one of these audiences.
+///
+/// # Errors
+/// When it is for others, or not valid now.
+pub(super) fn check(claims: &Map<String, Value>, own: &[String], now: f64) -> Result<f64, String> {
+    let audiences: Vec<&str> = match claims.get("aud") {
+        Some(Value::String(one)) => vec![one],
+        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    if !audiences.iter().any(|audience| own.iter().any(|own| own == audience)) {
+        return Err(format!("oidc: expected audience in {own:?} got {audiences:?}"));
+    }
+    let time = |name: &str| claims.get(name).map(|value| value.as_f64().ok_or(name.to_owned()));
+    let expires = time("exp").transpose()?.unwrap_or_default();
+    if expires < now {
+        return Err("oidc: token is expired".to_owned());
+    }
+    if time("nbf").transpose()?.is_some_and(|from| from > now + LEEWAY_SECONDS) {
+        return Err("oidc: current time before the nbf (not before) time".to_owned());
+    }
+    Ok(expires)
 }
 
 /// Settings that verify an issuer by these authorities, or by the machine's.

@@ -9,8 +9,8 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::fetch::{self, Post};
-use super::kubeconfig::Connection;
+use super::fetch::Client;
+use super::kubeconfig::Source;
 use crate::config::Config;
 use crate::configuration::Unusable;
 use crate::user::User;
@@ -27,7 +27,7 @@ type Verdict = Option<(Arc<User>, Vec<String>)>;
 
 /// The webhook.
 pub struct TokenWebhook {
-    connection: Connection,
+    client: Client,
     version: String,
     /// By the digest of a token and the audiences.
     known: moka::sync::Cache<[u8; 32], Verdict>,
@@ -53,7 +53,7 @@ impl TokenWebhook {
             |error| Unusable(format!("--authentication-token-webhook-cache-ttl: {error}")),
         )?;
         Ok(Some(Self {
-            connection: Connection::load(path)?,
+            client: Client::new(Source::load(path)?),
             version,
             known: moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(life).build(),
             calls: Semaphore::new(CALLS),
@@ -96,14 +96,7 @@ impl TokenWebhook {
         let review = json!({"kind": "TokenReview", "apiVersion": version,
             "metadata": {"creationTimestamp": null},
             "spec": {"token": token, "audiences": audiences}});
-        let post = Post {
-            url: &self.connection.url,
-            tls: &self.connection.tls,
-            bearer: self.connection.bearer.as_deref(),
-            body: review.to_string().into(),
-            timeout: TIMEOUT,
-        };
-        let answer = fetch::ask(&post).await?;
+        let answer = self.client.ask(review.to_string().into(), TIMEOUT).await?;
         let mut answer: serde_json::Value = serde_json::from_slice(&answer)
             .map_err(|_| "the webhook's answer is no TokenReview".to_owned())?;
         if answer["kind"] != "TokenReview" || answer["apiVersion"] != *version {

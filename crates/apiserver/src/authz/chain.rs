@@ -3,7 +3,7 @@
 //!
 //! `system:masters` may do everything before any of them is asked, as upstream.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::{ApiError, labels};
@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::abac::Policies;
 use super::configuration;
 use super::webhook::AuthorizationWebhook;
 use super::{Attributes, AuthorizationMetrics, node};
@@ -25,6 +26,7 @@ pub enum Authorizer {
     Node,
     Rbac,
     Webhook(Arc<AuthorizationWebhook>),
+    Abac(Policies),
     AlwaysAllow,
     AlwaysDeny,
 }
@@ -95,6 +97,8 @@ pub struct Link {
 /// The authorizers in their order.
 pub struct Authorizers {
     chain: ArcSwap<Vec<Link>>,
+    /// The file of the ABAC authorizer that a configuration may name.
+    policies: Option<PathBuf>,
     metrics: AuthorizationMetrics,
 }
 
@@ -111,15 +115,16 @@ impl Authorizers {
         let flags = &config.authorization;
         let Some(path) = flags.authorization_config.clone() else {
             let chain = ArcSwap::from_pointee(configuration::of_flags(flags)?);
-            return Ok(Arc::new(Self { chain, metrics }));
+            return Ok(Arc::new(Self { chain, policies: None, metrics }));
         };
         if flags.is_set() {
             let problem = "--authorization-config can not be specified when --authorization-mode or --authorization-webhook-* flags are defined";
             return Err(Unusable(problem.to_owned()));
         }
         let text = read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let chain = configuration::parse(&text)?;
-        let own = Arc::new(Self { chain: ArcSwap::from_pointee(chain), metrics });
+        let policies = flags.authorization_policy_file.clone();
+        let chain = configuration::parse(&text, policies.as_deref())?;
+        let own = Arc::new(Self { chain: ArcSwap::from_pointee(chain), policies, metrics });
         let (itself, shown) = (own.clone(), path.clone());
         tokio::spawn(follow(path, text, shutdown.clone(), async move |text| {
             itself.reload(&shown, text);
@@ -129,7 +134,7 @@ impl Authorizers {
 
     fn reload(&self, path: &Path, text: std::io::Result<String>) {
         let text = text.map_err(|error| Unusable(error.to_string()));
-        match text.and_then(|text| configuration::parse(&text)) {
+        match text.and_then(|text| configuration::parse(&text, self.policies.as_deref())) {
             Ok(chain) => {
                 self.chain.store(Arc::new(chain));
                 self.metrics.reloaded(true);
@@ -206,6 +211,7 @@ impl Authorizer {
             Self::Node => "Node",
             Self::Rbac => "RBAC",
             Self::Webhook(_) => "Webhook",
+            Self::Abac(_) => "ABAC",
             Self::AlwaysAllow => "AlwaysAllow",
             Self::AlwaysDeny => "AlwaysDeny",
         }
@@ -223,6 +229,10 @@ impl Authorizer {
                 Some(reason) => Verdict::new(Decision::Allow, reason),
                 None => Verdict::new(Decision::NoOpinion, ""),
             },
+            Self::Abac(policies) if policies.allow(user, attributes) => {
+                Verdict::new(Decision::Allow, "")
+            }
+            Self::Abac(_) => Verdict::new(Decision::NoOpinion, "No policy matched."),
             Self::AlwaysAllow => Verdict::new(Decision::Allow, ""),
             Self::AlwaysDeny => Verdict::new(Decision::NoOpinion, "Everything is forbidden."),
             Self::Node | Self::Webhook(_) => Verdict::new(Decision::NoOpinion, ""),

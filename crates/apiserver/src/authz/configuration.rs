@@ -8,9 +8,10 @@ use api::cel::{Environment, Expression};
 use api::status::FieldError;
 use serde::Deserialize;
 
+use super::abac::Policies;
 use super::chain::{Authorizer, Decision, Link};
 use super::webhook::AuthorizationWebhook;
-use crate::authn::Connection;
+use crate::authn::{Client, Source};
 use crate::config::AuthorizationFlags;
 use crate::configuration::{Unusable, aggregate, decode};
 
@@ -20,7 +21,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 const AUTHORIZED_LIFE: &str = "5m0s";
 const UNAUTHORIZED_LIFE: &str = "30s";
 const VERSIONS: &[&str] = &["apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1beta1"];
-const TYPES: &[&str] = &["AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
+const TYPES: &[&str] = &["ABAC", "AlwaysAllow", "AlwaysDeny", "Node", "RBAC", "Webhook"];
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,13 +70,13 @@ struct MatchCondition {
     expression: String,
 }
 
-/// Reads a configuration.
+/// Reads a configuration. `policies`: the file of the mode ABAC.
 ///
 /// # Errors
 /// In upstream's words.
-pub fn parse(text: &str) -> Result<Vec<Link>, Unusable> {
+pub fn parse(text: &str, policies: Option<&Path>) -> Result<Vec<Link>, Unusable> {
     let parsed: Configuration = decode(text, "AuthorizationConfiguration", VERSIONS)?;
-    build(&parsed.authorizers)
+    build(&parsed.authorizers, policies)
 }
 
 /// What the flags stand for.
@@ -111,23 +112,25 @@ pub fn of_flags(flags: &AuthorizationFlags) -> Result<Vec<Link>, Unusable> {
         let name = if mode == "Webhook" { "default".to_owned() } else { mode.to_lowercase() };
         sections.push(Section { kind: mode.to_owned(), name, webhook });
     }
-    let named = modes.split(',').any(|mode| mode.trim() == "Webhook");
-    match (named, file) {
-        (true, None) => Err(Unusable(
-            "authorization-mode Webhook's authorization config file not passed".to_owned(),
-        )),
-        (false, Some(_)) => Err(Unusable(
-            "cannot specify --authorization-webhook-config-file without mode Webhook".to_owned(),
-        )),
-        _ => build(&sections),
-    }
+    let policies = flags.authorization_policy_file.as_deref();
+    let named = |wanted: &str| sections.iter().any(|section| section.kind == wanted);
+    let problem = match (named("ABAC"), policies.is_some(), named("Webhook"), file.is_some()) {
+        (true, false, ..) => "authorization-mode ABAC's authorization policy file not passed",
+        (false, true, ..) => "cannot specify --authorization-policy-file without mode ABAC",
+        (.., true, false) => "authorization-mode Webhook's authorization config file not passed",
+        (.., false, true) => {
+            "cannot specify --authorization-webhook-config-file without mode Webhook"
+        }
+        _ => return build(&sections, policies),
+    };
+    Err(Unusable(problem.to_owned()))
 }
 
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-fn build(sections: &[Section]) -> Result<Vec<Link>, Unusable> {
+fn build(sections: &[Section], policies: Option<&Path>) -> Result<Vec<Link>, Unusable> {
     let mut errors = Vec::new();
     let mut chain = Vec::new();
     if sections.is_empty() {
@@ -164,6 +167,13 @@ fn build(sections: &[Section]) -> Result<Vec<Link>, Unusable> {
                 let problem = "may only be specified when type=Webhook";
                 errors.push(FieldError::invalid(field("webhook"), "non-null", problem));
                 None
+            }
+            ("ABAC", None) => {
+                let file = policies.ok_or_else(|| {
+                    let problem = "authorization-mode ABAC's authorization policy file not passed";
+                    Unusable(problem.to_owned())
+                })?;
+                Some(Authorizer::Abac(Policies::load(file)?))
             }
             ("Node", None) => Some(Authorizer::Node),
             ("RBAC", None) => Some(Authorizer::Rbac),
@@ -231,10 +241,10 @@ impl Webhook {
         let Some(file) = file.filter(|_| errors.len() == known) else { return Ok(None) };
         Ok(Some(AuthorizationWebhook {
             name: name.to_owned(),
-            connection: match file {
-                File::InCluster => Connection::in_cluster()?,
-                File::Path(path) => Connection::load(&path)?,
-            },
+            client: Client::new(match file {
+                File::InCluster => Source::in_cluster()?,
+                File::Path(path) => Source::load(&path)?,
+            }),
             version: self.subject_access_review_version.clone(),
             timeout,
             failure,
@@ -346,7 +356,7 @@ mod tests {
 
     fn problem(fields: &str) -> Option<String> {
         let head = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration\n";
-        parse(&format!("{head}{fields}")).err().map(|error| error.to_string())
+        parse(&format!("{head}{fields}"), None).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -367,7 +377,7 @@ mod tests {
             (
                 "authorizers: [{type: X, name: a}]".to_owned(),
                 format!(
-                    "{at}.type: Unsupported value: \"X\": supported values: \"AlwaysAllow\", \"AlwaysDeny\", \"Node\", \"RBAC\", \"Webhook\""
+                    "{at}.type: Unsupported value: \"X\": supported values: \"ABAC\", \"AlwaysAllow\", \"AlwaysDeny\", \"Node\", \"RBAC\", \"Webhook\""
                 ),
             ),
             (

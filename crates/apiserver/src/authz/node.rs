@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use api::labels::Requirement;
 use api::{Kind, fields, local_path};
+use k8s_openapi::api::certificates::v1::PodCertificateRequest;
 use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use k8s_openapi::api::resource::v1::ResourceSlice;
@@ -49,6 +50,7 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
             let own = || keeps_volume(cache, node, name);
             (is(&["get"]) && needs_volume(cache, node, name)) || ((writes || is(&["get"])) && own())
         }
+        ("", "serviceaccounts", "") => is(&["get"]) && needed(),
         ("", "serviceaccounts", "token") => is(&["create"]) && needed(),
         ("", "nodes", "") => is(&["create"]) || writes || (reads && name == node),
         ("", "nodes" | "pods", "status") => writes,
@@ -70,6 +72,9 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
         ("resource.k8s.io", "resourceslices", "") => {
             is(&["create"]) || ((writes || is(&["get", "delete"])) && publishes(cache, node, name))
         }
+        ("certificates.k8s.io", "podcertificaterequests", "") => {
+            is(&["create"]) || (reads && asked_for(cache, node, namespace, name))
+        }
         (
             "",
             "secrets"
@@ -82,13 +87,14 @@ pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> boo
             _,
         )
         | ("storage.k8s.io", "csinodes" | "volumeattachments", _)
+        | ("certificates.k8s.io", "podcertificaterequests", _)
         | ("resource.k8s.io", "resourceclaims" | "resourceslices", _) => false,
         _ => RULES.iter().any(|rule| rule_allows(rule, attributes)),
     }
 }
 
 /// Whether a kubelet lists or watches what is its node's: pods that a field selector limits to
-/// those bound to it, or volumes that a label selector limits to those that are kept on it.
+/// those bound to it, requests for their certificates, or volumes that a label selector limits to those that are kept on it.
 pub(super) fn selects_own(request: &Request) -> bool {
     let Subject::Resource { verb: Verb::List | Verb::Watch, target } = &request.subject else {
         return false;
@@ -103,7 +109,8 @@ pub(super) fn selects_own(request: &Request) -> bool {
         };
         return request.options.labels.requirements().iter().any(own);
     }
-    (target.row == Pod::ROW || target.row == ResourceSlice::ROW)
+    let rows = [Pod::ROW, ResourceSlice::ROW, PodCertificateRequest::ROW];
+    rows.iter().any(|row| target.row == *row)
         && request.options.fields.exact("spec.nodeName") == Some(node)
 }
 
@@ -111,6 +118,13 @@ pub(super) fn selects_own(request: &Request) -> bool {
 fn bound(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
     let pod = cache.resource(Pod::ROW).get(&format!("{namespace}/{name}"));
     pod.is_some_and(|pod| pod.field(Pod::ROW, "spec.nodeName") == node)
+}
+
+/// Whether the request is for a pod of the node.
+fn asked_for(cache: &Cache, node: &str, namespace: &str, name: &str) -> bool {
+    let request = cache.resource(PodCertificateRequest::ROW).get(&format!("{namespace}/{name}"));
+    let of = |request: &Version| request.field(PodCertificateRequest::ROW, "spec.nodeName") == node;
+    request.is_some_and(|request| of(&request))
 }
 
 /// Whether a pod of the node has the claim, by its name or from a template.

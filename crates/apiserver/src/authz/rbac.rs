@@ -11,7 +11,7 @@ use k8s_openapi::api::rbac::v1::{
 };
 
 use super::Attributes;
-use crate::cache::{Cache, Filter};
+use crate::cache::{Cache, Filter, ResourceCache};
 use crate::user::User;
 
 /// Where rules apply.
@@ -21,7 +21,6 @@ pub enum Scope {
     Namespace(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum SubjectKey {
     User(String),
     Group(String),
@@ -35,10 +34,20 @@ struct Grant {
     by: String,
 }
 
+/// What is granted in one scope.
+#[derive(Default)]
+struct Grants {
+    users: HashMap<String, Vec<Grant>>,
+    groups: HashMap<String, Vec<Grant>>,
+}
+
+/// By scope and subject, so that a request is looked up by what it has, without copies of it.
 struct Compiled {
-    /// The last changes of the four resources.
+    /// What it is made of, and the last changes of each.
+    resources: [Arc<ResourceCache>; 4],
     changed: [u64; 4],
-    rules: HashMap<(Scope, SubjectKey), Vec<Grant>>,
+    cluster: Grants,
+    namespaces: HashMap<String, Grants>,
 }
 
 /// The authorizer.
@@ -85,32 +94,34 @@ impl Rbac {
         mut found: impl FnMut(&Grant) -> bool,
     ) -> bool {
         let compiled = self.compiled(cache);
-        let mut scopes = vec![Scope::Cluster];
-        if !namespace.is_empty() {
-            scopes.push(Scope::Namespace(namespace.to_owned()));
-        }
-        let groups = user.groups.iter().cloned().map(SubjectKey::Group);
-        let subjects: Vec<SubjectKey> =
-            std::iter::once(SubjectKey::User(user.name.clone())).chain(groups).collect();
-        scopes.into_iter().any(|scope| {
-            subjects.iter().any(|subject_key| {
-                let grants = compiled.rules.get(&(scope.clone(), subject_key.clone()));
-                grants.into_iter().flatten().any(&mut found)
-            })
-        })
+        let mut visit = |grants: &Grants| {
+            if grants.users.get(&user.name).into_iter().flatten().any(&mut found) {
+                return true;
+            }
+            for group in &user.groups {
+                if grants.groups.get(group).into_iter().flatten().any(&mut found) {
+                    return true;
+                }
+            }
+            false
+        };
+        visit(&compiled.cluster) || compiled.namespaces.get(namespace).is_some_and(visit)
     }
 
     fn compiled(&self, cache: &Cache) -> Arc<Compiled> {
-        let changed = rows().map(|row| cache.resource(row).changed());
         if let Some(compiled) = self.compiled.load_full()
-            && compiled.changed == changed
+            && compiled.changed == changes(&compiled.resources)
         {
             return compiled;
         }
-        let compiled = Arc::new(compile(cache, changed));
+        let compiled = Arc::new(compile(cache));
         self.compiled.store(Some(compiled.clone()));
         compiled
     }
+}
+
+fn changes(resources: &[Arc<ResourceCache>; 4]) -> [u64; 4] {
+    resources.each_ref().map(|resource| resource.changed())
 }
 
 fn objects<K: Kind>(cache: &Cache) -> Vec<K> {
@@ -126,7 +137,9 @@ fn objects<K: Kind>(cache: &Cache) -> Vec<K> {
         .collect()
 }
 
-fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
+fn compile(cache: &Cache) -> Compiled {
+    let resources = rows().map(|row| cache.resource(row));
+    let changed = changes(&resources);
     let mut roles: HashMap<(Scope, String), Rules> = HashMap::new();
     for role in objects::<ClusterRole>(cache) {
         let name = role.metadata.name.unwrap_or_default();
@@ -137,7 +150,7 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
         let name = role.metadata.name.unwrap_or_default();
         roles.insert((Scope::Namespace(namespace), name), Arc::new(role.rules.unwrap_or_default()));
     }
-    let mut grants: HashMap<(Scope, SubjectKey), Vec<Grant>> = HashMap::new();
+    let (mut cluster, mut namespaces) = (Grants::default(), HashMap::<String, Grants>::new());
     let mut bind =
         |scope: Scope, name: &str, reference: &RoleRef, subjects: Option<Vec<Subject>>| {
             let role_scope =
@@ -149,8 +162,15 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
                 if let Some(subject_key) = subject_key(&subject, &scope) {
                     let by = granted_by(&scope, name, reference, &subject);
                     let rules = role.clone();
-                    let grants = grants.entry((scope.clone(), subject_key)).or_default();
-                    grants.push(Grant { rules, by });
+                    let grants = match &scope {
+                        Scope::Cluster => &mut cluster,
+                        Scope::Namespace(name) => namespaces.entry(name.clone()).or_default(),
+                    };
+                    let (all, name) = match subject_key {
+                        SubjectKey::User(name) => (&mut grants.users, name),
+                        SubjectKey::Group(name) => (&mut grants.groups, name),
+                    };
+                    all.entry(name).or_default().push(Grant { rules, by });
                 }
             }
         };
@@ -163,7 +183,7 @@ fn compile(cache: &Cache, changed: [u64; 4]) -> Compiled {
         let name = binding.metadata.name.unwrap_or_default();
         bind(Scope::Namespace(namespace), &name, &binding.role_ref, binding.subjects);
     }
-    Compiled { changed, rules: grants }
+    Compiled { resources, changed, cluster, namespaces }
 }
 
 /// `ClusterRoleBinding "b" of ClusterRole "r" to User "u"`

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::Attributes;
 use super::chain::{Decision, Question, Verdict};
-use crate::authn::{Connection, Post, fetch};
+use crate::authn::Client;
 
 /// Calls at once; more wait as long as one may take.
 const CALLS: usize = 64;
@@ -21,7 +21,7 @@ const REMEMBERED_BYTES: usize = 10_000;
 /// A webhook and how it is used.
 pub struct AuthorizationWebhook {
     pub name: String,
-    pub connection: Connection,
+    pub client: Client,
     pub version: String,
     pub timeout: Duration,
     /// What is decided when it fails.
@@ -120,14 +120,7 @@ impl AuthorizationWebhook {
         let review = json!({"kind": "SubjectAccessReview", "apiVersion": version,
             "metadata": {"creationTimestamp": null}, "spec": spec,
             "status": {"allowed": false}});
-        let post = Post {
-            url: &self.connection.url,
-            tls: &self.connection.tls,
-            bearer: self.connection.bearer.as_deref(),
-            body: review.to_string().into(),
-            timeout: self.timeout,
-        };
-        let answer = fetch::ask(&post).await?;
+        let answer = self.client.ask(review.to_string().into(), self.timeout).await?;
         let no_review =
             || "the webhook's answer is no SubjectAccessReview of that version".to_owned();
         let mut answer: Value = serde_json::from_slice(&answer).map_err(|_| no_review())?;

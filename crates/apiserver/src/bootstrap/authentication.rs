@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::create_or_complete;
 use crate::aggregation::RequestHeaders;
-use crate::cache::{Filter, WatchSettings};
+use crate::cache::{Filter, Follower};
 use crate::core::Core;
 use crate::server::{CurrentTls, Tls};
 
@@ -53,19 +53,20 @@ pub async fn keep(
     restore(core, &now).await?;
     let core = core.clone();
     let keeping = async move {
+        let mut changes = Follower::new(&core, [Filter::one(ConfigMap::ROW, NAMESPACE, NAME)]);
+        let mut later = None;
         loop {
             tokio::select! {
+                () = changes.next(later) => {}
                 changed = tls.changed() => match changed {
                     Ok(()) => now = wanted(&tls.borrow_and_update().clone()),
                     Err(_) => return,
                 },
-                followed = follow(&core, &now) => {
-                    if let Err(error) = followed {
-                        tracing::debug!(%error, "cannot keep how extension servers authenticate");
-                    }
-                    tokio::time::sleep(RETRY).await;
-                }
             }
+            let restored = restore(&core, &now).await.inspect_err(|error| {
+                tracing::debug!(%error, "cannot keep how extension servers authenticate");
+            });
+            later = restored.is_err().then_some(RETRY);
         }
     };
     tokio::spawn(async move { shutdown.run_until_cancelled(keeping).await });
@@ -78,18 +79,6 @@ fn wanted(tls: &Tls) -> ConfigMap {
     wanted.metadata.name = Some(NAME.to_owned());
     wanted.metadata.namespace = Some(NAMESPACE.to_owned());
     wanted
-}
-
-async fn follow(core: &Core, wanted: &ConfigMap) -> Result<(), ApiError> {
-    let filter = Filter::one(ConfigMap::ROW, NAMESPACE, NAME);
-    let mut changes = core.cache.watch(filter, None, WatchSettings::default())?;
-    loop {
-        restore(core, wanted).await?;
-        match changes.next().await {
-            None => return Ok(()),
-            Some(change) => drop(change?),
-        }
-    }
 }
 
 async fn restore(core: &Core, wanted: &ConfigMap) -> Result<(), ApiError> {

@@ -6,7 +6,9 @@
 //! is done differently: events are recorded by the process, and patches are used where upstream
 //! updates.
 
-use api::certificates::{CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER};
+use api::certificates::{
+    APISERVER_SERVING_SIGNER, CLIENT_SIGNER, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER,
+};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Subject};
 
 use super::roles::{READ, binding, named, role, rule};
@@ -25,7 +27,9 @@ const SIGNERS: &[(&str, &str, &str)] = &[
     ("certificate-controller", KUBELET_CLIENT_SIGNER, "sign"),
     ("certificate-controller", KUBELET_SERVING_SIGNER, "sign"),
     ("kubelet-serving-certificate-approver", KUBELET_SERVING_SIGNER, "approve"),
+    (TRUST_PUBLISHER, APISERVER_SERVING_SIGNER, "attest"),
 ];
+const TRUST_PUBLISHER: &str = "kube-apiserver-serving-clustertrustbundle-publisher";
 
 /// ServiceAccounts and their rights.
 #[rustfmt::skip]
@@ -34,6 +38,9 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         (CERTIFICATES, "certificatesigningrequests", "get,list,watch,delete"),
         (CERTIFICATES, "certificatesigningrequests/status,certificatesigningrequests/approval", "update"),
         ("authorization.k8s.io", "subjectaccessreviews", "create"),
+    ]),
+    ("podcertificaterequestcleaner", &[
+        (CERTIFICATES, "podcertificaterequests", "get,list,watch,delete"),
     ]),
     ("clusterrole-aggregation-controller", &[
         // It writes rules that it does not have itself.
@@ -118,7 +125,7 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ]),
     // Kubernetes has it beside the cluster: the rights of the external provisioner and resizer of CSI.
     ("local-path-provisioner", &[
-        ("", "persistentvolumes", "get,list,watch,create,update,delete"),
+        ("", "persistentvolumes", "get,list,watch,create,update,patch,delete"),
         ("", "persistentvolumeclaims", "get,list,watch,update"),
         ("", "persistentvolumeclaims/status", "update"),
         ("storage.k8s.io", "storageclasses", READ),
@@ -181,6 +188,9 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ("*", "*", "list,watch"),
         ("", "resourcequotas/status", "update"),
     ]),
+    (TRUST_PUBLISHER, &[
+        (CERTIFICATES, "clustertrustbundles", "create,update,delete,list,watch"),
+    ]),
     ("root-ca-cert-publisher", &[
         ("", "configmaps", "create,update"),
     ]),
@@ -215,6 +225,12 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ]),
     ("ttl-after-finished-controller", &[
         ("batch", "jobs", "get,list,watch,delete"),
+    ]),
+    ("validatingadmissionpolicy-status-controller", &[
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies", READ),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies/status", "get,patch,update"),
+        // The types of custom resources.
+        ("apiextensions.k8s.io", "customresourcedefinitions", "list"),
     ]),
 ];
 

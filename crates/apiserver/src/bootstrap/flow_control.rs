@@ -42,7 +42,7 @@ async fn restore_kind<K>(
     core: &Core,
     defaults: &[Default<K>],
     all: &[K],
-    copy_spec: impl Fn(&mut K, &K) + Copy,
+    copy_spec: impl Fn(&mut K, &K) + Sync + Copy,
 ) -> Result<(), ApiError>
 where
     K: Kind + Object + Clone,
@@ -96,7 +96,7 @@ async fn correct<K>(
     name: &str,
     wanted: &K,
     mandatory: bool,
-    copy_spec: impl Fn(&mut K, &K),
+    copy_spec: impl Fn(&mut K, &K) + Sync,
 ) -> Result<(), ApiError>
 where
     K: Kind + Object + Clone,

@@ -355,6 +355,7 @@ fn component_roles() -> Vec<ClusterRole> {
                 // Secrets, ConfigMaps and claims: see `authz::node`.
                 rule("", "services", READ),
                 rule("", "persistentvolumeclaims/status", "get,update,patch"),
+                rule("", "serviceaccounts", "get"),
                 rule("", "serviceaccounts/token", "create"),
                 events(),
                 rule("coordination.k8s.io", "leases", "create,delete,get,list,patch,update,watch"),
@@ -366,6 +367,7 @@ fn component_roles() -> Vec<ClusterRole> {
                 ),
                 rule("certificates.k8s.io", "certificatesigningrequests", "create,get,list,watch"),
                 rule("certificates.k8s.io", "clustertrustbundles", READ),
+                rule("certificates.k8s.io", "podcertificaterequests", "create,get,list,watch"),
                 rule("storage.k8s.io", "csidrivers", READ),
                 rule("storage.k8s.io", "csinodes", "create,delete,get,patch,update"),
                 rule("storage.k8s.io", "volumeattachments", "get"),

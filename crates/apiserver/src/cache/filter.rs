@@ -14,6 +14,9 @@ pub struct Filter {
     pub namespace: String,
     pub labels: labels::Selector,
     pub fields: fields::Selector,
+    /// Fields of a custom resource that have their values only once an object has been converted
+    /// to the version of the request.
+    pub converted: fields::Selector,
 }
 
 impl Filter {
@@ -24,6 +27,7 @@ impl Filter {
             namespace: namespace.to_owned(),
             labels: labels::Selector::everything(),
             fields: fields::Selector::default(),
+            converted: fields::Selector::default(),
         }
     }
 
@@ -38,6 +42,31 @@ impl Filter {
         filter
     }
 
+    /// The same, with the fields that other versions than the stored one may have otherwise put
+    /// aside until objects are converted.
+    pub fn converting(mut self) -> Self {
+        if self.row.custom.is_none() || !self.row.reads_converted() {
+            return self;
+        }
+        let (own, converted) =
+            self.fields.0.into_iter().partition(|one| one.field.starts_with("metadata."));
+        self.fields = fields::Selector(own);
+        self.converted = fields::Selector(converted);
+        self
+    }
+
+    /// Whether objects have to be converted before it is known what matches.
+    pub fn converts(&self) -> bool {
+        !self.converted.is_everything()
+    }
+
+    /// Whether an object matches that is in the version of the request.
+    pub fn matches_converted(&self, version: &Version) -> bool {
+        self.matches(version)
+            && (!self.converts() || self.converted.matches(|field| version.field(&self.row, field)))
+    }
+
+    /// Whether an object matches, as far as that can be said of what is stored.
     pub fn matches(&self, version: &Version) -> bool {
         (self.namespace.is_empty() || *self.namespace == *version.namespace)
             && (self.labels.is_everything() || self.labels.matches(version.labels.as_ref()))
@@ -47,7 +76,7 @@ impl Filter {
 
     /// Whether anything but the namespace is selected by.
     pub fn selects(&self) -> bool {
-        !self.labels.is_everything() || !self.fields.is_everything()
+        !self.labels.is_everything() || !self.fields.is_everything() || self.converts()
     }
 
     /// The narrowest bucket of events that contains everything the filter matches.

@@ -56,7 +56,20 @@ impl Version {
     ) -> Result<Self, MalformedValue> {
         let read = row.read_stored(value);
         let stored = read.is_some().then(|| value.into());
-        let value = read.as_deref().unwrap_or(value);
+        Self::from_read(row, key, read.as_deref().unwrap_or(value), stored, revision)
+    }
+
+    /// Scans an object as a row reads it; `stored`: what is stored, if that is something else.
+    ///
+    /// # Errors
+    /// When the object has no metadata.
+    pub fn from_read(
+        row: &KindRow,
+        key: &str,
+        value: &[u8],
+        stored: Option<Box<[u8]>>,
+        revision: u64,
+    ) -> Result<Self, MalformedValue> {
         let malformed = || MalformedValue { key: key.to_owned() };
         let range = scan::member(value, "metadata").ok_or_else(malformed)?;
         let metadata = value.get(range.clone()).ok_or_else(malformed)?;

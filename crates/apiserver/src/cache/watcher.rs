@@ -52,6 +52,36 @@ impl WatchEvent {
         }
     }
 
+    /// The states of the object that decide whether the event is seen.
+    fn states(&self) -> impl Iterator<Item = &Arc<Version>> {
+        let states = match self {
+            Self::Initial(version) => [Some(version), None],
+            Self::Changed(_, event) => [event.old.as_ref(), event.new.as_ref()],
+            Self::Bookmark { .. } => [None, None],
+        };
+        states.into_iter().flatten()
+    }
+
+    /// What the event is to a client, of whose version the states are.
+    fn judged(
+        self,
+        filter: &Filter,
+        states: &mut impl Iterator<Item = Arc<Version>>,
+    ) -> Option<Self> {
+        match self {
+            Self::Initial(_) => {
+                states.next().filter(|state| filter.matches_converted(state)).map(Self::Initial)
+            }
+            Self::Changed(_, event) => {
+                let old = event.old.as_ref().and_then(|_| states.next());
+                let new = event.new.as_ref().and_then(|_| states.next());
+                let event = Arc::new(Event::new(event.revision, old, new));
+                visible_event(event, |version| filter.matches_converted(version))
+            }
+            bookmark @ Self::Bookmark { .. } => Some(bookmark),
+        }
+    }
+
     /// The same event, about the next of the objects if it is about one.
     fn with_object(self, objects: &mut impl Iterator<Item = Arc<Version>>) -> Self {
         let object = self.object().is_some().then(|| objects.next()).flatten();
@@ -124,7 +154,7 @@ impl Watcher {
     ) -> Self {
         let mut pending: VecDeque<WatchEvent> =
             start.snapshot.into_iter().map(WatchEvent::Initial).collect();
-        pending.extend(start.backlog.into_iter().filter_map(|event| visible_event(&filter, event)));
+        pending.extend(start.backlog.into_iter().filter_map(|event| visible(&filter, event)));
         if settings.initial_end {
             pending.push_back(WatchEvent::Bookmark { revision: settings.after, initial_end: true });
         }
@@ -175,7 +205,10 @@ impl Watcher {
                 return None;
             }
             if !self.pending.is_empty() {
-                return Some(self.batch().await);
+                match self.batch().await {
+                    Ok(events) if events.is_empty() => continue,
+                    events => return Some(events),
+                }
             }
             self.initializing = None;
             // Here and not only in `sleep`: a watch that is always behind never sleeps.
@@ -197,7 +230,7 @@ impl Watcher {
                 let visible = events
                     .into_iter()
                     .filter(|event| event.revision > self.after)
-                    .filter_map(|event| visible_event(&self.filter, event));
+                    .filter_map(|event| visible(&self.filter, event));
                 self.pending.extend(visible);
             }
             let due = self.bookmarks && now >= self.next_bookmark;
@@ -215,7 +248,8 @@ impl Watcher {
         }
     }
 
-    /// The first of the pending events. Those that wait for a conversion are still pending if the
+    /// The first of the pending events; nothing, if none of them matches what it is converted to.
+    /// Those that wait for a conversion are still pending if the
     /// caller does not wait for it.
     async fn batch(&mut self) -> Result<Vec<WatchEvent>, ApiError> {
         let mut bytes = 0;
@@ -228,6 +262,13 @@ impl Watcher {
         let Some((_, conversion)) = &self.conversion else {
             return Ok(self.pending.drain(..count).collect());
         };
+        if self.filter.converts() {
+            let states = self.pending.iter().take(count).flat_map(WatchEvent::states).cloned();
+            let mut states = conversion(states.collect()).await?.into_iter();
+            let events = self.pending.drain(..count);
+            let judged = events.map(|event| event.judged(&self.filter, &mut states));
+            return Ok(judged.flatten().collect());
+        }
         let objects = self.pending.iter().take(count).filter_map(WatchEvent::object).cloned();
         let mut objects = conversion(objects.collect()).await?.into_iter();
         let events = self.pending.drain(..count);
@@ -255,10 +296,14 @@ impl Watcher {
     }
 }
 
-/// What the event is to a client that sees only what `filter` matches.
-fn visible_event(filter: &Filter, event: Arc<Event>) -> Option<WatchEvent> {
-    let before = event.old.as_ref().is_some_and(|version| filter.matches(version));
-    let after = event.new.as_ref().is_some_and(|version| filter.matches(version));
+fn visible(filter: &Filter, event: Arc<Event>) -> Option<WatchEvent> {
+    visible_event(event, |version| filter.matches(version))
+}
+
+/// What the event is to a client that sees only what matches.
+fn visible_event(event: Arc<Event>, matches: impl Fn(&Version) -> bool) -> Option<WatchEvent> {
+    let before = event.old.as_deref().is_some_and(&matches);
+    let after = event.new.as_deref().is_some_and(&matches);
     let change = match (before, after) {
         (false, true) => Change::Added,
         (true, true) => Change::Modified,

@@ -4,8 +4,6 @@
 use api::ApiError;
 use serde_json::{Map, Value, json};
 
-use crate::admission::readiness;
-use crate::admission::webhooks::{Asked, Fixed, Subject};
 use crate::core::Call;
 use crate::request::{Options, Target};
 
@@ -47,15 +45,12 @@ fn kind_of(target: &Target) -> Option<(&'static str, &'static [(&'static str, Fo
     })
 }
 
-/// Asks the admission webhooks about a connection; its target and options afterwards, if they have
-/// changed them.
+/// Admits a connection; its target and options afterwards, if a webhook has changed them.
 ///
 /// # Errors
-/// Those of the webhooks.
+/// Those of the plugins.
 pub async fn admit(call: Call<'_>) -> Result<Option<(Target, Options)>, ApiError> {
-    readiness::check(call)?;
-    let webhooks = &call.core.admission.webhooks;
-    let Some((kind, fields)) = kind_of(call.target).filter(|_| webhooks.any_about(call)) else {
+    let Some((kind, fields)) = kind_of(call.target) else {
         return Ok(None);
     };
     let mut object = json!({"kind": kind, "apiVersion": "v1"});
@@ -68,9 +63,7 @@ pub async fn admit(call: Call<'_>) -> Result<Option<(Target, Options)>, ApiError
     if !path.is_empty() {
         object["path"] = path.into();
     }
-    let mut subject = Fixed(object.clone());
-    webhooks.admit(&Asked::of_connection(call, kind), &mut subject, &Value::Null).await?;
-    let changed = subject.value()?;
+    let changed = call.core.admission.connect(call, kind, object.clone()).await?;
     if changed == object {
         return Ok(None);
     }

@@ -1,4 +1,7 @@
 //! Which requests the rules of a FlowSchema match (upstream's `rule.go`).
+//!
+//! Every request is compared with the rules of several schemas, so that these are compiled: what a
+//! comparison needs is looked up once, and nothing is allocated.
 
 use k8s_openapi::api::flowcontrol::v1::{
     FlowSchemaSpec, NonResourcePolicyRule, PolicyRulesWithSubjects, ResourcePolicyRule, Subject,
@@ -9,22 +12,209 @@ use crate::user::User;
 
 const ALL: &str = "*";
 
-/// Whether some rule matches.
-pub fn matches(spec: &FlowSchemaSpec, user: &User, about: &About) -> bool {
-    spec.rules.iter().flatten().any(|rule| rule_matches(rule, user, about))
+/// The rules of a FlowSchema.
+#[derive(Debug, Default)]
+pub struct Rules(Vec<Rule>);
+
+#[derive(Debug)]
+struct Rule {
+    subjects: Vec<Who>,
+    resources: Vec<OfResources>,
+    paths: Vec<OfPaths>,
 }
 
-fn rule_matches(rule: &PolicyRulesWithSubjects, user: &User, about: &About) -> bool {
-    rule.subjects.iter().any(|subject| is_subject(subject, user))
-        && match ResourceInfo::of(about) {
-            Some(info) => {
-                rule.resource_rules.iter().flatten().any(|rule| resource_matches(rule, &info))
-            }
-            None => about.path().is_some_and(|(method, path)| {
-                let mut rules = rule.non_resource_rules.iter().flatten();
-                rules.any(|rule| path_matches(rule, method, path))
+#[derive(Debug)]
+enum Who {
+    Everybody,
+    User(String),
+    Group(String),
+    /// `name`: `None` for all of the namespace.
+    Account {
+        namespace: String,
+        name: Option<String>,
+    },
+}
+
+/// A list that may be the wildcard alone.
+#[derive(Debug)]
+enum Names {
+    All,
+    Of(Vec<String>),
+}
+
+#[derive(Debug)]
+struct OfResources {
+    verbs: Names,
+    groups: Names,
+    resources: Names,
+    namespaces: Names,
+    cluster_scope: bool,
+}
+
+#[derive(Debug)]
+struct OfPaths {
+    verbs: Names,
+    urls: Vec<String>,
+}
+
+/// What the rules are compared with: who asks, for what.
+pub struct Asked<'a> {
+    user: &'a User,
+    /// Namespace and name of a ServiceAccount.
+    account: Option<(&'a str, &'a str)>,
+    about: Result<ResourceInfo<'a>, Option<(&'a str, &'a str)>>,
+}
+
+impl<'a> Asked<'a> {
+    pub fn new(user: &'a User, about: &'a About) -> Self {
+        let account = user.name.strip_prefix("system:serviceaccount:");
+        Self {
+            user,
+            account: account.and_then(|account| account.split_once(':')),
+            about: ResourceInfo::of(about).ok_or_else(|| about.path()),
+        }
+    }
+
+    fn is(&self, who: &Who) -> bool {
+        match who {
+            Who::Everybody => true,
+            Who::User(name) => self.user.name == *name,
+            Who::Group(name) => self.user.in_group(name),
+            Who::Account { namespace, name } => self.account.is_some_and(|(own, account)| {
+                own == namespace && name.as_ref().is_none_or(|name| name == account)
             }),
         }
+    }
+}
+
+impl Rules {
+    pub fn new(spec: &FlowSchemaSpec) -> Self {
+        Self(spec.rules.iter().flatten().map(Rule::new).collect())
+    }
+
+    /// Whether some rule matches.
+    pub fn match_with(&self, asked: &Asked<'_>) -> bool {
+        // Loops, since programs that are not optimized run them faster than adapters.
+        for rule in &self.0 {
+            if rule.matches(asked) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl Rule {
+    fn new(rule: &PolicyRulesWithSubjects) -> Self {
+        Self {
+            subjects: rule.subjects.iter().filter_map(Who::new).collect(),
+            resources: rule.resource_rules.iter().flatten().map(OfResources::new).collect(),
+            paths: rule.non_resource_rules.iter().flatten().map(OfPaths::new).collect(),
+        }
+    }
+
+    fn matches(&self, asked: &Asked<'_>) -> bool {
+        match &asked.about {
+            Ok(_) if self.resources.is_empty() => return false,
+            Err(_) if self.paths.is_empty() => return false,
+            _ => {}
+        }
+        for who in &self.subjects {
+            if asked.is(who) {
+                return match &asked.about {
+                    Ok(info) => self.resources.iter().any(|rule| rule.matches(info)),
+                    Err(Some((method, path))) => {
+                        self.paths.iter().any(|rule| rule.matches(method, path))
+                    }
+                    Err(None) => false,
+                };
+            }
+        }
+        false
+    }
+}
+
+impl Who {
+    /// `None`: nobody.
+    fn new(subject: &Subject) -> Option<Self> {
+        let named = |name: &str, own: fn(String) -> Self| match name {
+            ALL => Self::Everybody,
+            name => own(name.to_owned()),
+        };
+        match subject.kind.as_str() {
+            "User" => subject.user.as_ref().map(|user| named(&user.name, Self::User)),
+            "Group" => subject.group.as_ref().map(|group| named(&group.name, Self::Group)),
+            "ServiceAccount" => subject.service_account.as_ref().map(|given| Self::Account {
+                namespace: given.namespace.clone(),
+                name: (given.name != ALL).then(|| given.name.clone()),
+            }),
+            _ => None,
+        }
+    }
+}
+
+impl Names {
+    fn new(list: &[String]) -> Self {
+        match list {
+            [only] if only == ALL => Self::All,
+            list => Self::Of(list.to_vec()),
+        }
+    }
+
+    fn have(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Of(list) => list.iter().any(|one| one == name),
+        }
+    }
+}
+
+impl OfResources {
+    fn new(rule: &ResourcePolicyRule) -> Self {
+        Self {
+            verbs: Names::new(&rule.verbs),
+            groups: Names::new(&rule.api_groups),
+            resources: Names::new(&rule.resources),
+            namespaces: Names::new(rule.namespaces.as_deref().unwrap_or_default()),
+            cluster_scope: rule.cluster_scope.unwrap_or_default(),
+        }
+    }
+
+    fn matches(&self, about: &ResourceInfo<'_>) -> bool {
+        self.verbs.have(about.verb)
+            && self.names(about)
+            && self.groups.have(about.group)
+            && match about.namespace {
+                "" => self.cluster_scope,
+                namespace => self.namespaces.have(namespace),
+            }
+    }
+
+    fn names(&self, about: &ResourceInfo<'_>) -> bool {
+        match (&self.resources, about.subresource) {
+            (Names::Of(list), subresource) if !subresource.is_empty() => list.iter().any(|one| {
+                let rest = one.strip_prefix(about.resource);
+                rest.and_then(|rest| rest.strip_prefix('/')) == Some(subresource)
+            }),
+            (names, _) => names.have(about.resource),
+        }
+    }
+}
+
+impl OfPaths {
+    fn new(rule: &NonResourcePolicyRule) -> Self {
+        Self { verbs: Names::new(&rule.verbs), urls: rule.non_resource_urls.clone() }
+    }
+
+    fn matches(&self, verb: &str, path: &str) -> bool {
+        self.verbs.have(verb)
+            && self.urls.iter().any(|url| {
+                let folder = url.strip_suffix('*').unwrap_or(url);
+                let folder = folder.strip_suffix('/').unwrap_or(folder);
+                let below = path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+                url == ALL || url == path || below
+            })
+    }
 }
 
 /// What a request about a resource is about.
@@ -76,62 +266,12 @@ impl<'a> ResourceInfo<'a> {
     }
 }
 
-fn is_subject(subject: &Subject, user: &User) -> bool {
-    let named = |name: &str| name == ALL || user.name == name;
-    match subject.kind.as_str() {
-        "User" => subject.user.as_ref().is_some_and(|given| named(&given.name)),
-        "Group" => subject
-            .group
-            .as_ref()
-            .is_some_and(|group| group.name == ALL || user.in_group(&group.name)),
-        "ServiceAccount" => subject.service_account.as_ref().is_some_and(|given| {
-            let account = user.name.strip_prefix("system:serviceaccount:");
-            account.and_then(|account| account.split_once(':')).is_some_and(|(namespace, name)| {
-                namespace == given.namespace && (given.name == ALL || given.name == name)
-            })
-        }),
-        _ => false,
-    }
-}
-
-/// Whether a list has a value, or is the wildcard alone.
-fn has(list: &[String], value: &str) -> bool {
-    list.iter().any(|item| item == value) || matches!(list, [only] if only == ALL)
-}
-
-fn resource_matches(rule: &ResourcePolicyRule, about: &ResourceInfo<'_>) -> bool {
-    let resource = || match about.subresource {
-        "" => rule.resources.iter().any(|one| one == about.resource),
-        subresource => rule.resources.iter().any(|one| {
-            let rest = one.strip_prefix(about.resource);
-            rest.and_then(|rest| rest.strip_prefix('/')) == Some(subresource)
-        }),
-    };
-    has(&rule.verbs, about.verb)
-        && (matches!(rule.resources.as_slice(), [only] if only == ALL) || resource())
-        && has(&rule.api_groups, about.group)
-        && match about.namespace {
-            "" => rule.cluster_scope.unwrap_or_default(),
-            namespace => has(rule.namespaces.as_deref().unwrap_or_default(), namespace),
-        }
-}
-
 fn namespace(target: &Target) -> &str {
     if target.row.kind == "Namespace" && target.row.group.is_empty() {
         &target.name
     } else {
         &target.namespace
     }
-}
-
-fn path_matches(rule: &NonResourcePolicyRule, verb: &str, path: &str) -> bool {
-    has(&rule.verbs, verb)
-        && rule.non_resource_urls.iter().any(|url| {
-            let folder = url.strip_suffix('*').unwrap_or(url);
-            let folder = folder.strip_suffix('/').unwrap_or(folder);
-            let below = path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
-            url == ALL || url == path || below
-        })
 }
 
 #[cfg(test)]
@@ -150,7 +290,8 @@ mod tests {
         let user = User::authenticated(name, groups);
         let mut all: Vec<_> = SCHEMA_OBJECTS.iter().map(|default| &default.object).collect();
         all.sort_by_key(|schema| (schema.spec.matching_precedence, schema.metadata.name.clone()));
-        let found = all.iter().find(|schema| matches(&schema.spec, &user, about));
+        let asked = Asked::new(&user, about);
+        let found = all.iter().find(|schema| Rules::new(&schema.spec).match_with(&asked));
         found.unwrap().metadata.name.clone().unwrap()
     }
 

@@ -3,36 +3,37 @@
 //! that is not there, and divides the seats anew from time to time.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use api::{ApiError, Kind};
+use api::Kind;
 use http::HeaderValue;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::borrowing::{self, Limits};
+use super::classify::Rules;
 use super::demand::Demand;
 use super::level::Level;
-use super::metrics::LevelLabels;
 use super::queue_set::{Policy, Queuing};
 use super::{Distinguisher, Flow, FlowControl, LEVEL_HEADER, SCHEMA_HEADER, Snapshot, objects};
 use crate::bootstrap;
-use crate::cache::{Filter, WatchSettings};
+use crate::cache::{Filter, Follower};
 use crate::core::Core;
 
 /// How often the seats are divided anew while there are requests (upstream's).
 const ADJUST_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a broken watch waits before it is opened again.
-const RETRY: Duration = Duration::from_millis(200);
 /// The least time between two looks at the default objects, however often others change them.
 const RESTORE_PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two writes of the status of one schema, in case somebody else writes it.
 const STATUS_PAUSE: Duration = Duration::from_secs(10);
 /// The part of its nominal seats that one request may take, in percent.
 const SEATS_PERCENT: u32 = 15;
+/// The part of all seats that the numbers of a level without seats are shown as parts of (upstream's).
+const IDLE_PART: u32 = 10;
 /// Demands below it are none: nothing is divided anew for them.
 const IDLE_DEMAND: f64 = 0.1;
 
@@ -45,7 +46,7 @@ pub struct LevelState {
     /// Seats that it has now.
     pub current: u32,
     pub demand: Demand,
-    target: f64,
+    pub target: f64,
     /// Its object has gone: it goes when the last of its requests has ended.
     pub quiescing: bool,
 }
@@ -174,6 +175,13 @@ impl FlowControl {
         for state in states.values_mut() {
             state.limits = state.spec.limits(self.total, shares);
         }
+        let places = |state: &LevelState| match state.spec.policy {
+            Policy::Queue(queuing) => queuing.queues.saturating_mul(queuing.length),
+            Policy::Exempt | Policy::Reject => 0,
+        };
+        let places = states.values().map(places).fold(0, u32::saturating_add);
+        let now = self.now();
+        self.traffic.set_limits(now, self.total, places);
         self.divide(states);
     }
 
@@ -191,8 +199,12 @@ impl FlowControl {
         for (state, allocation) in states.values_mut().zip(allocations) {
             changes |= state.current != allocation.seats;
             (state.current, state.target) = (allocation.seats, allocation.target);
+            let whole = match state.current {
+                0 => (self.total / IDLE_PART).max(1),
+                seats => seats,
+            };
             let now = state.level.now();
-            state.level.set().configure(now, state.spec.policy, state.current);
+            state.level.set().configure(now, state.spec.policy, state.current, whole);
         }
         changes
     }
@@ -229,8 +241,8 @@ impl FlowControl {
             flows.extend(state.map(|state| Arc::new(self.flow(schema, state))));
         }
         flows.sort_by(|one, other| {
-            let key = |flow: &Flow| (flow.spec.matching_precedence, flow.schema.clone());
-            key(one).cmp(&key(other))
+            let key = |flow: &Flow| flow.precedence;
+            key(one).cmp(&key(other)).then_with(|| one.schema.cmp(&other.schema))
         });
         (flows, dangling)
     }
@@ -243,7 +255,10 @@ impl FlowControl {
         let method = schema.spec.distinguisher_method.as_ref();
         let policy = state.spec.policy;
         Flow {
-            spec: schema.spec.clone(),
+            precedence: schema.spec.matching_precedence.unwrap_or_default(),
+            rules: Rules::new(&schema.spec),
+            salt: self.hasher.hash_one(&name),
+            hasher: self.hasher.clone(),
             distinguisher: match method.map(|method| method.type_.as_str()) {
                 Some("ByUser") => Distinguisher::User,
                 Some("ByNamespace") => Distinguisher::Namespace,
@@ -254,64 +269,9 @@ impl FlowControl {
             seats_max: state.spec.seats_max(state.limits.nominal),
             headers: [(SCHEMA_HEADER, value(uid)), (LEVEL_HEADER, value(&state.uid))],
             metrics: self.metrics.of(&name, &state.level.name),
+            traffic: self.traffic.clone(),
             level: state.level.clone(),
             schema: name,
-        }
-    }
-
-    /// Sets the metrics that can be read off the levels.
-    pub fn observe(&self) {
-        let states = self.levels.lock();
-        let metrics = &self.metrics;
-        metrics.clear();
-        for flow in &self.snapshot.load().0 {
-            let labels = flow.metrics.labels();
-            for family in [&metrics.waiting, &metrics.executing, &metrics.executing_seats] {
-                family.get_or_create(labels).set(0);
-            }
-        }
-        for (name, state) in states.iter() {
-            let labels = LevelLabels { priority_level: name.clone() };
-            let limits = [
-                (&metrics.nominal, state.limits.nominal),
-                (&metrics.lower, state.limits.min),
-                (&metrics.upper, state.limits.max),
-                (&metrics.current, state.current),
-            ];
-            for (family, seats) in limits {
-                family.get_or_create(&labels).set(seats.into());
-            }
-            let set = state.level.set();
-            let without = i64::try_from(set.totals().without_room).unwrap_or(i64::MAX);
-            metrics.without_room.get_or_create(&labels).set(without);
-            let demand = state.demand;
-            for (family, value) in [
-                (&metrics.progress, set.progress()),
-                (&metrics.high_watermark, demand.high_watermark),
-                (&metrics.average, demand.average),
-                (&metrics.deviation, demand.deviation),
-                (&metrics.smoothed, demand.smoothed),
-                (&metrics.target, state.target),
-            ] {
-                family.get_or_create(&labels).set(value);
-            }
-            for (_, entry) in set.entries() {
-                let labels = entry.request.flow.metrics.labels();
-                let seats = i64::from(entry.estimate.width());
-                let (requests, of_seats, ended) = match entry.phase {
-                    super::queue_set::Phase::Waiting => {
-                        (&metrics.waiting, &metrics.waiting_seats, false)
-                    }
-                    super::queue_set::Phase::Executing { .. } => {
-                        (&metrics.executing, &metrics.executing_seats, false)
-                    }
-                    super::queue_set::Phase::Lingering => {
-                        (&metrics.executing, &metrics.executing_seats, true)
-                    }
-                };
-                requests.get_or_create(labels).inc_by(i64::from(!ended));
-                of_seats.get_or_create(labels).inc_by(seats);
-            }
         }
     }
 }
@@ -324,13 +284,12 @@ pub fn keep(core: &Arc<Core>, shutdown: &CancellationToken) {
     let (own, stop) = (core.clone(), shutdown.clone());
     tokio::spawn(async move { stop.run_until_cancelled(divide_from_time_to_time(own)).await });
     let (own, stop) = (core.clone(), shutdown.clone());
+    let mut changes = Follower::of(core, &[PriorityLevelConfiguration::ROW, FlowSchema::ROW]);
     let following = async move {
-        let mut written = HashMap::new();
+        let (mut later, mut written) = (None, HashMap::new());
         loop {
-            if let Err(error) = follow(&own, &mut written).await {
-                tracing::debug!(%error, "the watch of flow control's objects ended");
-            }
-            tokio::time::sleep(RETRY).await;
+            changes.next(later).await;
+            later = settle(&own, &mut written).await.then_some(STATUS_PAUSE);
         }
     };
     tokio::spawn(async move { stop.run_until_cancelled(following).await });
@@ -359,46 +318,18 @@ pub fn read(core: &Core) -> (Vec<PriorityLevelConfiguration>, Vec<FlowSchema>) {
     (all(core), all(core))
 }
 
-async fn follow(core: &Arc<Core>, written: &mut HashMap<String, Instant>) -> Result<(), ApiError> {
-    let Some(control) = &core.flow_control else { return Ok(()) };
-    let watch = |row| {
-        let filter = Filter::everything(row, "");
-        core.cache.watch(filter, None, WatchSettings::default())
-    };
-    let mut watches = [watch(PriorityLevelConfiguration::ROW)?, watch(FlowSchema::ROW)?];
-    let mut look_again = None;
-    loop {
-        let (levels, schemas) = read(core);
-        let dangling = control.digest(&levels, &schemas);
-        let failed = bootstrap::flow_control::restore(core, &levels, &schemas)
-            .await
-            .inspect_err(|error| tracing::warn!(%error, "cannot restore flow control's objects"))
-            .is_err();
-        let pending = write_status(core, &schemas, &dangling, written).await;
-        if failed || pending {
-            look_again.get_or_insert(clock::instant() + STATUS_PAUSE);
-        }
-        tokio::time::sleep(RESTORE_PAUSE).await;
-        let [levels, schemas] = &mut watches;
-        let later = async {
-            match look_again {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        let change = tokio::select! {
-            change = levels.next() => change,
-            change = schemas.next() => change,
-            () = later => {
-                look_again = None;
-                continue;
-            }
-        };
-        match change {
-            None => return Ok(()),
-            Some(change) => change?,
-        };
-    }
+/// Digests what there is, and restores what is missing. True: something is left to do later.
+async fn settle(core: &Core, written: &mut HashMap<String, Instant>) -> bool {
+    let Some(control) = &core.flow_control else { return false };
+    let (levels, schemas) = read(core);
+    let dangling = control.digest(&levels, &schemas);
+    let failed = bootstrap::flow_control::restore(core, &levels, &schemas)
+        .await
+        .inspect_err(|error| tracing::warn!(%error, "cannot restore flow control's objects"))
+        .is_err();
+    let pending = write_status(core, &schemas, &dangling, written).await;
+    tokio::time::sleep(RESTORE_PAUSE).await;
+    failed || pending
 }
 
 /// Writes the status of the schemas whose condition is not as it should be. True: some have to

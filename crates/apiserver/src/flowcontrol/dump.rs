@@ -167,6 +167,7 @@ fn request(
     details: bool,
 ) -> Vec<String> {
     let Details { flow, user, subject, arrived } = &entry.request;
+    let arrived = clock::now() - arrived.elapsed();
     let started = match entry.phase {
         Phase::Executing { since } => {
             let ago = level.now().saturating_sub(since);

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::timed::Shown;
+
 const SECONDS: [f64; 13] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 const LENGTHS: [f64; 8] = [0.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0];
 const SEATS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 100.0];
@@ -47,6 +49,26 @@ struct ExecutionLabels {
     r#type: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PhaseLabels {
+    pub phase: &'static str,
+    #[prometheus(flatten)]
+    pub level: LevelLabels,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BoundLabels {
+    pub bound: &'static str,
+    #[prometheus(flatten)]
+    pub level: LevelLabels,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TrafficLabels {
+    pub phase: &'static str,
+    pub request_kind: &'static str,
+}
+
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
@@ -73,8 +95,16 @@ pub struct FlowControlMetrics {
     pub waiting_seats: Family<FlowLabels, Gauge>,
     pub executing: Family<FlowLabels, Gauge>,
     pub executing_seats: Family<FlowLabels, Gauge>,
-    pub without_room: Family<LevelLabels, Gauge>,
+    without_room: Family<FlowLabels, Counter>,
     pub progress: Family<LevelLabels, Number>,
+    pub dispatch_progress: Family<LevelLabels, Number>,
+    pub dispatch_start: Family<LevelLabels, Number>,
+    pub starts: Family<BoundLabels, Number>,
+    pub discounted: Family<BoundLabels, Number>,
+    pub seat_utilization: Family<PhaseLabels, Shown>,
+    pub request_utilization: Family<PhaseLabels, Shown>,
+    pub demand: Family<LevelLabels, Shown>,
+    pub traffic: Family<TrafficLabels, Shown>,
     pub nominal: Family<LevelLabels, Gauge>,
     pub lower: Family<LevelLabels, Gauge>,
     pub upper: Family<LevelLabels, Gauge>,
@@ -103,6 +133,14 @@ impl Default for FlowControlMetrics {
             executing_seats: Family::default(),
             without_room: Family::default(),
             progress: Family::default(),
+            dispatch_progress: Family::default(),
+            dispatch_start: Family::default(),
+            starts: Family::default(),
+            discounted: Family::default(),
+            seat_utilization: Family::default(),
+            request_utilization: Family::default(),
+            demand: Family::default(),
+            traffic: Family::default(),
             nominal: Family::default(),
             lower: Family::default(),
             upper: Family::default(),
@@ -137,8 +175,16 @@ impl FlowControlMetrics {
             "current_inqueue_seats" waiting_seats "Seats that requests wait for";
             "current_executing_requests" executing "Requests that are being executed";
             "current_executing_seats" executing_seats "Seats that are taken";
-            "request_dispatch_no_accommodation_total" without_room "Times that the next request needed more seats than were free";
+            "request_dispatch_no_accommodation" without_room "Times that the next request needed more seats than were free";
             "current_r" progress "Virtual time of the level";
+            "dispatch_r" dispatch_progress "Virtual time of the level when a request was executed last";
+            "latest_s" dispatch_start "Virtual time at which the request began that was executed last";
+            "next_s_bounds" starts "Least and greatest virtual time at which the next request of a queue begins";
+            "next_discounted_s_bounds" discounted "The same, less the work that is expected of what is executed";
+            "priority_level_seat_utilization" seat_utilization "Seats that are taken, as a part of those of the level, at the end of every nanosecond";
+            "priority_level_request_utilization" request_utilization "Requests that wait or are executed, as a part of the limit on them, at the end of every nanosecond";
+            "demand_seats" demand "Seats that the level could use, as a part of those that it has, at the end of every nanosecond";
+            "read_vs_write_current_requests" traffic "Requests that wait or are executed, as a part of the limit on them, at the end of every nanosecond";
             "nominal_limit_seats" nominal "Seats that the level is configured to have";
             "lower_limit_seats" lower "Seats that the level does not lend";
             "upper_limit_seats" upper "Seats that the level can have with all that it may borrow";
@@ -157,10 +203,12 @@ impl FlowControlMetrics {
         for family in [&self.waiting, &self.waiting_seats, &self.executing, &self.executing_seats] {
             family.clear();
         }
-        let levels = [&self.without_room, &self.nominal, &self.lower, &self.upper, &self.current];
+        let levels = [&self.nominal, &self.lower, &self.upper, &self.current];
         levels.into_iter().for_each(Family::clear);
         let numbers = [
             &self.progress,
+            &self.dispatch_progress,
+            &self.dispatch_start,
             &self.high_watermark,
             &self.average,
             &self.deviation,
@@ -168,6 +216,9 @@ impl FlowControlMetrics {
             &self.target,
         ];
         numbers.into_iter().for_each(Family::clear);
+        [&self.starts, &self.discounted].into_iter().for_each(Family::clear);
+        [&self.seat_utilization, &self.request_utilization].into_iter().for_each(Family::clear);
+        self.demand.clear();
     }
 
     /// What the requests of a schema count.
@@ -185,6 +236,7 @@ impl FlowControlMetrics {
             lengths: self.lengths.get_or_create_owned(&flow),
             seats: self.seats.get_or_create_owned(&flow),
             watches: self.watches.get_or_create_owned(&flow),
+            without_room: self.without_room.get_or_create_owned(&flow),
             rejected: self.rejected.clone(),
             labels: flow,
         }
@@ -202,6 +254,8 @@ pub struct FlowMetrics {
     lengths: Histogram,
     seats: Histogram,
     watches: Histogram,
+    /// Times that the next request needed more seats than were free.
+    pub without_room: Counter,
 }
 
 #[allow(clippy::cast_precision_loss)]

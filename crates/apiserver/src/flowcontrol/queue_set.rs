@@ -9,24 +9,38 @@
 //! Only queues with requests are in memory. Nothing here waits, reads a clock or knows requests:
 //! the caller says what time it is.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod entries;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use self::entries::Entries;
 use super::demand::{Integrator, Moments};
 use super::shuffle;
+use super::timed::{Reading, Timed};
 
 /// A moment, in nanoseconds.
 pub type Nanos = u64;
 /// Seats times nanoseconds.
-type Work = i128;
+pub type Work = i128;
+
+/// In seats times seconds.
+#[allow(clippy::cast_precision_loss)]
+pub fn seat_seconds(work: Work) -> f64 {
+    work as f64 / 1e9
+}
 
 /// How long a request is expected to take (upstream's).
 const EXPECTED: Duration = Duration::from_millis(3);
 /// Requests that wait in one level, however many queues it has.
 pub const WAITING_MAX: usize = 10_000;
+/// Bounds of the histograms over time (upstream's).
+const REQUESTS: [f64; 10] = [0.0, 0.001, 0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1.0];
+const SEATS: [f64; 13] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
+const DEMAND: [f64; 12] = [0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.7, 2.0, 2.8, 4.0, 6.0];
 
 /// What becomes of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,10 +152,44 @@ impl Queue {
     }
 
     /// Work of the requests that wait, and virtual time of the next one, in seats times seconds.
-    #[allow(clippy::cast_precision_loss)]
     pub fn seat_seconds(&self) -> (f64, f64) {
-        (self.work as f64 / 1e9, self.next as f64 / 1e9)
+        (seat_seconds(self.work), seat_seconds(self.next))
     }
+}
+
+/// What the caller knows about a request.
+pub trait Queued {
+    /// It was the next one, and needs more seats than are free.
+    fn found_no_room(&self) {}
+}
+
+/// The virtual times when a request of a queue was executed the last time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dispatch {
+    pub progress: Work,
+    /// At which it began.
+    pub start: Work,
+    /// The least and the greatest start of the queues' next requests.
+    pub starts: (Work, Work),
+    /// The same, less the work that is being done for the queue.
+    pub discounted: (Work, Work),
+}
+
+/// Numbers of a level over time, as parts of their limits.
+#[derive(Debug)]
+struct Gauges {
+    waiting: Timed,
+    executing: Timed,
+    seats: Timed,
+    demand: Timed,
+}
+
+/// What they came to.
+pub struct Readings {
+    pub waiting: Reading,
+    pub executing: Reading,
+    pub seats: Reading,
+    pub demand: Reading,
 }
 
 /// Counts since the start.
@@ -150,8 +198,6 @@ pub struct Totals {
     pub dispatched: u64,
     pub rejected: u64,
     pub cancelled: u64,
-    /// Times that the next request needed more seats than were free.
-    pub without_room: u64,
 }
 
 /// All requests of a level. `R`: what the caller knows about a request.
@@ -160,8 +206,7 @@ pub struct QueueSet<R> {
     policy: Policy,
     limit: u32,
     queues: BTreeMap<u32, Queue>,
-    requests: HashMap<u64, Entry<R>>,
-    next_id: u64,
+    requests: Entries<R>,
     /// Work done for each queue since the start.
     progress: Work,
     seen: Nanos,
@@ -176,16 +221,17 @@ pub struct QueueSet<R> {
     seats_waiting: u32,
     totals: Totals,
     demand: Integrator,
+    gauges: Gauges,
+    dispatched: Dispatch,
 }
 
-impl<R> QueueSet<R> {
+impl<R: Queued> QueueSet<R> {
     pub fn new(policy: Policy, limit: u32) -> Self {
         Self {
             policy,
             limit,
             queues: BTreeMap::new(),
-            requests: HashMap::new(),
-            next_id: 0,
+            requests: Entries::default(),
             progress: 0,
             seen: 0,
             active: 0,
@@ -197,14 +243,32 @@ impl<R> QueueSet<R> {
             seats_waiting: 0,
             totals: Totals::default(),
             demand: Integrator::default(),
+            gauges: Gauges {
+                waiting: Timed::new(&REQUESTS),
+                executing: Timed::new(&REQUESTS),
+                seats: Timed::new(&SEATS),
+                demand: Timed::new(&DEMAND),
+            },
+            dispatched: Dispatch::default(),
         }
     }
 
-    /// Changes the policy and the limit. Requests stay in the queues that they are in.
-    pub fn configure(&mut self, now: Nanos, policy: Policy, limit: u32) {
+    /// Changes the policy and the limit, and what numbers of seats are shown as parts of. Requests
+    /// stay in the queues that they are in.
+    pub fn configure(&mut self, now: Nanos, policy: Policy, limit: u32, whole: u32) {
         self.sync(now);
         (self.policy, self.limit) = (policy, limit);
+        let places = match policy {
+            Policy::Queue(queuing) => queuing.length.max(1).saturating_mul(queuing.queues.max(1)),
+            Policy::Exempt | Policy::Reject => 1,
+        };
+        let Gauges { waiting, executing, seats, demand } = &mut self.gauges;
+        waiting.set_denominator(now, places);
+        for gauge in [executing, seats, demand] {
+            gauge.set_denominator(now, whole);
+        }
         self.dispatch(now);
+        self.note(now);
     }
 
     /// Takes a request: its id, and whether it is being executed already.
@@ -219,7 +283,6 @@ impl<R> QueueSet<R> {
         request: R,
     ) -> Result<(u64, bool), Rejection> {
         self.sync(now);
-        let id = self.next_id;
         let mut entry = Entry {
             request,
             estimate,
@@ -233,41 +296,66 @@ impl<R> QueueSet<R> {
                 self.totals.rejected += 1;
                 return Err(Rejection::ConcurrencyLimit);
             }
-            self.next_id += 1;
-            self.execute(now, &mut entry);
-            self.requests.insert(id, entry);
-            return Ok((id, true));
+            self.execute(estimate);
+            self.note(now);
+            entry.phase = Phase::Executing { since: now };
+            return Ok((self.requests.insert(entry), true));
         };
         let index = self.choose(hash, queuing);
+        entry.queue = Some(index);
+        // Whoever finds seats while nobody waits does not wait either.
+        if self.waiting == 0 && self.seats < self.limit && self.fits(estimate.width()) {
+            let start = self.start_of(index);
+            let discounted = start - work(self.seats_of(index), EXPECTED);
+            self.note_dispatch(start, (start, start), (discounted, discounted));
+            entry.estimate = self.execute_of(index, estimate, false);
+            entry.phase = Phase::Executing { since: now };
+            self.note(now);
+            return Ok((self.requests.insert(entry), true));
+        }
         let length = self.queues.get(&index).map_or(0, |queue| queue.waiting.len());
         let full = self.seats >= self.limit && length >= queuing.length as usize;
         if full || self.waiting >= WAITING_MAX {
             self.totals.rejected += 1;
             return Err(Rejection::QueueFull);
         }
-        self.next_id += 1;
-        entry.queue = Some(index);
-        let progress = self.progress;
-        self.requests.insert(id, entry);
+        let start = self.start_of(index);
+        let id = self.requests.insert(entry);
         self.waiting += 1;
         self.seats_waiting += estimate.width();
         self.change(index, |queue| {
-            if !queue.is_active() {
-                queue.next = progress;
-            }
+            queue.next = start;
             queue.waiting.push_back(id);
             queue.work += estimate.work();
         });
         self.bound(index);
+        // The demand was as high as this, even if there are seats.
         self.note_demand(now);
         self.dispatch(now);
-        Ok((id, self.requests.get(&id).is_some_and(|entry| entry.phase != Phase::Waiting)))
+        self.note(now);
+        Ok((id, self.requests.get(id).is_some_and(|entry| entry.phase != Phase::Waiting)))
+    }
+
+    /// When the next request of a queue begins.
+    fn start_of(&self, index: u32) -> Work {
+        match self.queues.get(&index) {
+            Some(queue) if queue.is_active() => queue.next,
+            _ => self.progress,
+        }
+    }
+
+    fn seats_of(&self, index: u32) -> u32 {
+        self.queues.get(&index).map_or(0, |queue| queue.seats)
+    }
+
+    fn note_dispatch(&mut self, start: Work, starts: (Work, Work), discounted: (Work, Work)) {
+        self.dispatched = Dispatch { progress: self.progress, start, starts, discounted };
     }
 
     /// Tells when a request that waits is executed.
     pub fn wake(&mut self, id: u64) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        if let Some(entry) = self.requests.get_mut(&id) {
+        if let Some(entry) = self.requests.get_mut(id) {
             entry.wake = Some(sender);
         }
         receiver
@@ -276,11 +364,11 @@ impl<R> QueueSet<R> {
     /// Takes a request back, whatever it is doing.
     pub fn end(&mut self, now: Nanos, id: u64) -> End {
         self.sync(now);
-        let Some(entry) = self.requests.get_mut(&id) else { return End::Finished };
+        let Some(entry) = self.requests.get_mut(id) else { return End::Finished };
         let (estimate, queue) = (entry.estimate, entry.queue);
         match entry.phase {
             Phase::Waiting => {
-                self.requests.remove(&id);
+                self.requests.remove(id);
                 self.waiting -= 1;
                 self.seats_waiting -= estimate.width();
                 self.totals.rejected += 1;
@@ -293,8 +381,8 @@ impl<R> QueueSet<R> {
                     self.bound(index);
                     self.clean(index);
                 }
-                self.note_demand(now);
                 self.dispatch(now);
+                self.note(now);
                 End::Cancelled
             }
             Phase::Lingering => End::Finished,
@@ -312,10 +400,11 @@ impl<R> QueueSet<R> {
                     self.bound(index);
                 }
                 if estimate.lingers.is_zero() {
-                    self.release(now, id);
+                    self.give_back(now, id);
                     return End::Finished;
                 }
                 self.dispatch(now);
+                self.note(now);
                 End::Lingers(estimate.lingers)
             }
         }
@@ -324,23 +413,37 @@ impl<R> QueueSet<R> {
     /// Frees the seats of a request that has ended.
     pub fn release(&mut self, now: Nanos, id: u64) {
         self.sync(now);
-        if !self.requests.get(&id).is_some_and(|entry| entry.phase == Phase::Lingering) {
-            return;
+        if self.requests.get(id).is_some_and(|entry| entry.phase == Phase::Lingering) {
+            self.give_back(now, id);
         }
-        let Some(entry) = self.requests.remove(&id) else { return };
+    }
+
+    fn give_back(&mut self, now: Nanos, id: u64) {
+        let Some(entry) = self.requests.remove(id) else { return };
         let seats = entry.estimate.width();
         self.seats -= seats;
         if let Some(index) = entry.queue {
             self.change(index, |queue| queue.seats -= seats);
             self.clean(index);
         }
-        self.note_demand(now);
         self.dispatch(now);
+        self.note(now);
     }
 
     /// Moments of the demand since the last call.
     pub fn take_demand(&mut self, now: Nanos) -> Moments {
         self.demand.reset(now)
+    }
+
+    /// The numbers over time, up to `now`.
+    pub fn readings(&mut self, now: Nanos) -> Readings {
+        let Gauges { waiting, executing, seats, demand } = &mut self.gauges;
+        Readings {
+            waiting: waiting.read(now),
+            executing: executing.read(now),
+            seats: seats.read(now),
+            demand: demand.read(now),
+        }
     }
 
     /// Advances the virtual time: nothing has changed since the last call of anything.
@@ -365,6 +468,9 @@ impl<R> QueueSet<R> {
         // Not always in the order of the deal, which would favour flows whose hands overlap.
         let first = self.deals as usize % count;
         self.deals = self.deals.wrapping_add(1);
+        if self.waiting == 0 {
+            return hand[first];
+        }
         let (after, before) = (&hand[first..], &hand[..first]);
         let waiting = |index: &&u32| self.queues.get(*index).map_or(0, |queue| queue.work);
         let least = after.iter().chain(before).min_by_key(waiting);
@@ -392,7 +498,7 @@ impl<R> QueueSet<R> {
     /// A request does not begin before it has come, not even virtually: a queue saves up nothing.
     fn bound(&mut self, index: u32) {
         let Some(queue) = self.queues.get_mut(&index) else { return };
-        let oldest = queue.waiting.front().and_then(|id| self.requests.get(id));
+        let oldest = queue.waiting.front().and_then(|id| self.requests.get(*id));
         if let Some(oldest) = oldest {
             queue.next = queue.next.max(oldest.arrived);
         }
@@ -400,6 +506,17 @@ impl<R> QueueSet<R> {
 
     fn note_demand(&mut self, now: Nanos) {
         self.demand.set(now, f64::from(self.seats + self.seats_waiting));
+    }
+
+    /// The numbers are these from `now` on.
+    #[allow(clippy::cast_precision_loss)]
+    fn note(&mut self, now: Nanos) {
+        self.note_demand(now);
+        let demand = f64::from(self.seats + self.seats_waiting);
+        self.gauges.demand.set(now, demand);
+        self.gauges.seats.set(now, f64::from(self.seats));
+        self.gauges.executing.set(now, self.executing as f64);
+        self.gauges.waiting.set(now, self.waiting as f64);
     }
 
     /// Whether so many seats are free. A request that needs more than there are is executed alone.
@@ -411,12 +528,33 @@ impl<R> QueueSet<R> {
         }
     }
 
-    fn execute(&mut self, now: Nanos, entry: &mut Entry<R>) {
-        entry.phase = Phase::Executing { since: now };
+    fn execute(&mut self, estimate: Estimate) {
         self.executing += 1;
-        self.seats += entry.estimate.width();
+        self.seats += estimate.width();
         self.totals.dispatched += 1;
-        self.note_demand(now);
+    }
+
+    /// Executes a request of a queue. Returns what it takes then.
+    fn execute_of(&mut self, index: u32, mut estimate: Estimate, waited: bool) -> Estimate {
+        let (start, work) = (self.start_of(index), estimate.work());
+        if estimate.last > self.limit {
+            // The same work, with the seats that there are.
+            let nanos = self::work(estimate.last, estimate.lingers) / Work::from(self.limit.max(1));
+            estimate.last = self.limit;
+            estimate.lingers = Duration::from_nanos(nanos.try_into().unwrap_or(Nanos::MAX));
+        }
+        self.served = index;
+        self.change(index, |queue| {
+            if waited {
+                queue.waiting.pop_front();
+                queue.work -= work;
+            }
+            queue.executing += 1;
+            queue.seats += estimate.width();
+            queue.next = start + work;
+        });
+        self.execute(estimate);
+        estimate
     }
 
     /// Executes as many requests as there are seats for.
@@ -426,67 +564,70 @@ impl<R> QueueSet<R> {
 
     /// Executes the request that would be finished first. False: there is no room for it.
     fn dispatch_next(&mut self, now: Nanos) -> bool {
-        let Some((index, id)) = self.next_queue() else { return false };
-        let Some(mut entry) = self.requests.remove(&id) else { return false };
-        let before = entry.estimate;
-        if !self.fits(before.width()) {
-            self.totals.without_room += 1;
-            self.requests.insert(id, entry);
+        let Some(Next { index, id, dispatch }) = self.next_queue() else { return false };
+        let Some(entry) = self.requests.get(id) else { return false };
+        let waited = entry.estimate;
+        if !self.fits(waited.width()) {
+            entry.request.found_no_room();
             return false;
         }
-        if entry.estimate.last > self.limit {
-            // The same work, with the seats that there are.
-            let nanos = work(before.last, before.lingers) / Work::from(self.limit.max(1));
-            entry.estimate.last = self.limit;
-            entry.estimate.lingers = Duration::from_nanos(nanos.try_into().unwrap_or(Nanos::MAX));
-        }
-        self.served = index;
+        self.dispatched = dispatch;
         self.waiting -= 1;
-        self.seats_waiting -= before.width();
-        let seats = entry.estimate.width();
-        self.change(index, |queue| {
-            queue.waiting.pop_front();
-            queue.work -= before.work();
-            queue.executing += 1;
-            queue.seats += seats;
-            queue.next += before.work();
-        });
-        self.execute(now, &mut entry);
-        if let Some(wake) = entry.wake.take() {
-            // A caller that has gone takes the request back.
-            wake.send(()).ok();
+        self.seats_waiting -= waited.width();
+        let estimate = self.execute_of(index, waited, true);
+        if let Some(entry) = self.requests.get_mut(id) {
+            (entry.estimate, entry.phase) = (estimate, Phase::Executing { since: now });
+            if let Some(wake) = entry.wake.take() {
+                // A caller that has gone takes the request back.
+                wake.send(()).ok();
+            }
         }
-        self.requests.insert(id, entry);
         self.bound(index);
         true
     }
 
     /// The queue whose next request would be finished first, and that request. The queues take
     /// turns where several would.
-    fn next_queue(&self) -> Option<(u32, u64)> {
+    fn next_queue(&self) -> Option<Next> {
         let after = self.queues.range((Bound::Excluded(self.served), Bound::Unbounded));
         let rest = self.queues.range(..=self.served);
-        let mut first: Option<(Work, u32, u64)> = None;
+        let mut first: Option<(Work, Next)> = None;
+        let (mut starts, mut discounted) = ((Work::MAX, Work::MIN), (Work::MAX, Work::MIN));
         for (index, queue) in after.chain(rest) {
             let Some(id) = queue.waiting.front() else { continue };
-            let Some(entry) = self.requests.get(id) else { continue };
+            let Some(entry) = self.requests.get(*id) else { continue };
+            starts = (starts.0.min(queue.next), starts.1.max(queue.next));
+            let rest = queue.next - work(queue.seats, EXPECTED);
+            discounted = (discounted.0.min(rest), discounted.1.max(rest));
             let finished = queue.next + entry.estimate.work();
-            if first.is_none_or(|(earliest, ..)| finished < earliest) {
-                first = Some((finished, *index, *id));
+            if first.as_ref().is_none_or(|(earliest, _)| finished < *earliest) {
+                let dispatch = Dispatch { start: queue.next, ..Dispatch::default() };
+                first = Some((finished, Next { index: *index, id: *id, dispatch }));
             }
         }
-        first.map(|(_, index, id)| (index, id))
+        first.map(|(_, next)| {
+            let start = next.dispatch.start;
+            let dispatch = Dispatch { progress: self.progress, start, starts, discounted };
+            Next { dispatch, ..next }
+        })
     }
 }
 
+/// A request that is to be executed.
+struct Next {
+    index: u32,
+    id: u64,
+    dispatch: Dispatch,
+}
+
 /// What is there now.
-impl<R> QueueSet<R> {
+impl<R: Queued> QueueSet<R> {
     pub fn entries(&self) -> impl Iterator<Item = (u64, &Entry<R>)> {
-        self.requests.iter().map(|(id, entry)| (*id, entry))
+        self.requests.iter()
     }
 
     pub fn entry(&self, id: u64) -> Option<&Entry<R>> {
-        self.requests.get(&id)
+        self.requests.get(id)
     }
 
     /// The queues with requests, by index.
@@ -504,7 +645,7 @@ impl<R> QueueSet<R> {
 
     /// Requests that wait in the queue of another one.
     pub fn length_beside(&self, id: u64) -> usize {
-        let index = self.requests.get(&id).and_then(|entry| entry.queue);
+        let index = self.requests.get(id).and_then(|entry| entry.queue);
         let queue = index.and_then(|index| self.queues.get(&index));
         queue.map_or(0, |queue| queue.waiting.len())
     }
@@ -527,10 +668,13 @@ impl<R> QueueSet<R> {
         self.waiting == 0 && self.executing == 0
     }
 
-    /// The progress of the level, in seats times seconds.
-    #[allow(clippy::cast_precision_loss)]
-    pub fn progress(&self) -> f64 {
-        self.progress as f64 / 1e9
+    /// The progress of the level.
+    pub fn progress(&self) -> Work {
+        self.progress
+    }
+
+    pub fn dispatched(&self) -> Dispatch {
+        self.dispatched
     }
 }
 

@@ -7,7 +7,7 @@ use super::*;
 use crate::request::{Target, Verb};
 
 fn control(total: u32) -> FlowControl {
-    FlowControl::new(total, FlowControlMetrics::default(), clock::system())
+    FlowControl::new(total, FlowControlMetrics::default())
 }
 
 /// With all default objects.
@@ -39,12 +39,9 @@ fn request(user: &str, groups: &[&str], row: &'static api::KindRow, verb: Verb) 
 
 fn start(control: &FlowControl, request: &Request) -> (Ticket, bool) {
     let flow = control.snapshot.load().classify(request).clone();
-    let hash = control
-        .hasher
-        .hash_one((&flow.schema, flow.distinguisher_of(&request.user, &request.subject)));
-    let details = Details::new(&flow, request, clock::now());
-    let estimate = queue_set::Estimate::seats(1);
-    let (ticket, waiting) = flow.level.start(hash, estimate, details).unwrap();
+    let (hash, details) = (flow.hash(request), Details::new(&flow, request));
+    let (estimate, now) = (queue_set::Estimate::seats(1), clock::instant());
+    let (ticket, waiting) = flow.level.start(now, hash, estimate, details).unwrap();
     (ticket, waiting.is_none())
 }
 

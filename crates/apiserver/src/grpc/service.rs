@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{ApiError, Kind};
 use bytes::Bytes;
 use clock::SharedClock;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use rpc::api_v1 as pb;
@@ -15,8 +15,9 @@ use rpc::status::to_grpc;
 use tonic::{Request as Call, Response as Answer, Status, Streaming};
 use tower::ServiceExt;
 
+use super::elsewhere::{self, Place, Watched, Written};
 use super::{bind, convert, stream};
-use crate::aggregation::Asked;
+use crate::aggregation::{Asked, Forward};
 use crate::answer::in_time;
 use crate::authn;
 use crate::cache::{Change, WatchEvent, Watcher};
@@ -58,45 +59,44 @@ impl Resources {
         }
     }
 
-    /// The path of an object that another server has.
-    fn path_elsewhere(&self, target: Option<&pb::Target>) -> Option<String> {
-        let pb::Target { group, version, resource, namespace, name, subresource } = target?;
+    /// Where the objects of a target are, if another server has them.
+    fn elsewhere(&self, target: Option<&pb::Target>) -> Option<Place> {
+        let target = target?;
+        let pb::Target { group, version, resource, .. } = target;
         let remote = self.core.aggregator.snapshot().remote(group, version).is_some();
-        if !remote || self.registry.by_resource(group, version, resource).is_some() {
-            return None;
-        }
-        let scope = match namespace.as_str() {
-            "" => String::new(),
-            namespace => format!("/namespaces/{namespace}"),
-        };
-        let path = format!("/apis/{group}/{version}{scope}/{resource}/{name}/{subresource}");
-        Some(path.trim_end_matches('/').to_owned())
+        let own = self.registry.by_resource(group, version, resource).is_some();
+        (remote && !own).then(|| Place::new(target))
     }
 
-    async fn delete_elsewhere(
+    /// The way to the server that has them, once the request is admitted.
+    async fn forward(
         &self,
         caller: Caller,
-        path: &str,
-        message: pb::DeleteRequest,
-    ) -> Reply<pb::Object> {
-        let method = http::Method::DELETE;
-        let query = if message.dry_run { "?dryRun=All" } else { "" };
-        let headers = http::HeaderMap::new();
-        let delegated = self.core.aggregator.delegated(&method, path, &[], &headers);
+        method: &http::Method,
+        place: &Place,
+    ) -> Result<Forward, Status> {
+        let (parameters, headers) = (place.parameters(), http::HeaderMap::new());
+        let delegated = self.core.aggregator.delegated(method, place.path(), &parameters, &headers);
         let delegated = delegated.ok_or_else(|| refuse(ApiError::no_such_resource()))?;
         let subject = Subject::Delegated(delegated);
-        let response = self.ask(caller, subject, Options::default(), Bytes::new()).await?;
-        let Response::Connect(connection) = response else {
-            return Err(refuse(ApiError::internal("a server answered with something else")));
-        };
-        let Connection::Delegated(forward) = *connection else {
-            return Err(refuse(ApiError::internal("a server answered with something else")));
-        };
-        let path = format!("{path}{query}");
-        let accept = "application/json";
-        let asked = Asked { method, path: &path, accept, etag: "", body: message.options_json };
-        let document = forward.fetch(asked).await.map_err(refuse)?;
-        Ok(Answer::new(pb::Object { json: document.body, ..pb::Object::default() }))
+        let options = Options { parameters, ..Options::default() };
+        let response = self.ask(caller, subject, options, Bytes::new()).await?;
+        if let Response::Connect(connection) = response
+            && let Connection::Delegated(forward) = *connection
+        {
+            return Ok(*forward);
+        }
+        Err(refuse(ApiError::internal("a server answered with something else")))
+    }
+
+    async fn write_elsewhere(&self, caller: Caller, written: Written) -> Reply<pb::Object> {
+        let Written { method, place, content_type, body } = written;
+        let seat = caller.seat.clone();
+        let forward = self.forward(caller, &method, &place).await?;
+        let (path, accept) = (place.url(), "application/json");
+        let asked = Asked { method, path: &path, accept, etag: "", content_type, body };
+        let document = fetched(&seat, forward.fetch(asked).await)?;
+        Ok(Answer::new(elsewhere::object(document.body).map_err(refuse)?))
     }
 
     async fn ask(
@@ -149,6 +149,91 @@ impl Resources {
     }
 }
 
+/// Collections that another server has.
+impl Resources {
+    async fn list_elsewhere(
+        &self,
+        caller: Caller,
+        place: Place,
+        message: pb::ListRequest,
+    ) -> Reply<ReplyStream<pb::ListPage>> {
+        let (limit, representation) = (message.limit, message.representation);
+        let place = place
+            .with("labelSelector", message.label_selector)
+            .with("fieldSelector", message.field_selector)
+            .with("resourceVersion", message.resource_version)
+            .with("resourceVersionMatch", message.resource_version_match)
+            .with("includeObject", elsewhere::include(representation))
+            .with("continue", message.continue_token);
+        let seat = caller.seat.clone();
+        let forward = self.forward(caller, &http::Method::GET, &place).await?;
+        let accept = elsewhere::accept(representation, true);
+        let mut pages = Box::pin(elsewhere::pages(forward, place, accept, limit));
+        // What is wrong with the request is its answer, and no part of a stream.
+        let first = fetched(&seat, pages.next().await.transpose())?;
+        let pages = futures::stream::iter(first.map(Ok)).chain(pages);
+        let pages = pages.map(move |page| {
+            let _until_the_end = &seat;
+            page.map_err(refuse)
+        });
+        Ok(Answer::new(Box::pin(pages)))
+    }
+
+    async fn watch_elsewhere(
+        &self,
+        caller: Caller,
+        place: Place,
+        message: pb::WatchRequest,
+    ) -> Reply<ReplyStream<pb::WatchEvents>> {
+        let timeout = match message.timeout_seconds {
+            0 => String::new(),
+            seconds => seconds.to_string(),
+        };
+        let place = place
+            .with("labelSelector", message.label_selector)
+            .with("fieldSelector", message.field_selector)
+            .with("includeObject", elsewhere::include(message.representation));
+        let seat = caller.seat.clone();
+        let asked = place.clone().with("watch", "true");
+        let forward = self.forward(caller, &http::Method::GET, &asked).await?;
+        let bookmarks = if message.allow_watch_bookmarks { "true" } else { "" };
+        let watched = Watched {
+            place,
+            more: [("timeoutSeconds", timeout), ("allowWatchBookmarks", bookmarks.to_owned())],
+            representation: message.representation,
+            initial: message.send_initial_events,
+            resource_version: message.resource_version,
+        };
+        Ok(Answer::new(elsewhere::events(forward, watched, seat)))
+    }
+
+    async fn delete_all_elsewhere(
+        &self,
+        caller: Caller,
+        place: Place,
+        message: pb::DeleteCollectionRequest,
+    ) -> Reply<pb::ListPage> {
+        let place = place
+            .with("labelSelector", message.label_selector)
+            .with("fieldSelector", message.field_selector)
+            .with("dryRun", if message.dry_run { "All" } else { "" });
+        let (method, seat) = (http::Method::DELETE, caller.seat.clone());
+        let forward = self.forward(caller, &method, &place).await?;
+        let (path, body) = (place.url(), message.options_json);
+        let accept = "application/json";
+        let asked = Asked { method, path: &path, accept, etag: "", content_type: accept, body };
+        let document = fetched(&seat, forward.fetch(asked).await)?;
+        let page = elsewhere::Page::new(&document.body).map_err(refuse)?;
+        Ok(Answer::new(page.message()))
+    }
+}
+
+/// What another server has answered, whose code is noted.
+fn fetched<T>(seat: &Seat, answer: Result<T, ApiError>) -> Result<T, Status> {
+    seat.answered(answer.as_ref().err().map_or(200, ApiError::code));
+    answer.map_err(refuse)
+}
+
 fn add_warnings(metadata: &mut tonic::metadata::MetadataMap, warnings: &[String]) {
     for warning in bounded(warnings) {
         if let Ok(value) = warning.parse() {
@@ -188,6 +273,17 @@ impl pb::resources_server::Resources for Resources {
     async fn get(&self, call: Call<pb::GetRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            let place = place
+                .with("resourceVersion", message.resource_version)
+                .with("includeObject", elsewhere::include(message.representation));
+            let seat = caller.seat.clone();
+            let forward = self.forward(caller, &http::Method::GET, &place).await?;
+            let (path, accept) = (place.url(), elsewhere::accept(message.representation, false));
+            let asked = Asked::document(&path, &accept, "");
+            let document = fetched(&seat, forward.fetch(asked).await)?;
+            return Ok(Answer::new(elsewhere::object(document.body).map_err(refuse)?));
+        }
         let target = self.target(message.target).await?;
         let options = Options { resource_version: message.resource_version, ..Options::default() };
         let subject = Subject::Resource { verb: Verb::Get, target };
@@ -201,6 +297,9 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::list_options(&message).map_err(refuse)?;
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            return self.list_elsewhere(caller, place, message).await;
+        }
         let target = self.target(message.target).await?;
         let subject = Subject::Resource { verb: Verb::List, target };
         let seat = caller.seat.clone();
@@ -219,6 +318,9 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let options = convert::watch_options(&message).map_err(refuse)?;
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            return self.watch_elsewhere(caller, place, message).await;
+        }
         let target = self.target(message.target).await?;
         let subject = Subject::Resource { verb: Verb::Watch, target };
         let seat = caller.seat.clone();
@@ -236,6 +338,16 @@ impl pb::resources_server::Resources for Resources {
     async fn create(&self, call: Call<pb::CreateRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            let mut target = message.target.unwrap_or_default();
+            if target.subresource.is_empty() {
+                target.name.clear();
+            }
+            let place = if target.name.is_empty() { Place::new(&target) } else { place };
+            let place = place.with_options(&message.options.unwrap_or_default());
+            let written = Written::json(http::Method::POST, place, message.json);
+            return self.write_elsewhere(caller, written).await;
+        }
         let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
         let mut target = self.target(message.target).await?;
         if target.subresource.is_empty() {
@@ -248,6 +360,11 @@ impl pb::resources_server::Resources for Resources {
     async fn update(&self, call: Call<pb::UpdateRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            let place = place.with_options(&message.options.unwrap_or_default());
+            let written = Written::json(http::Method::PUT, place, message.json);
+            return self.write_elsewhere(caller, written).await;
+        }
         let options = convert::write_options(Verb::Update, message.options).map_err(refuse)?;
         let target = self.target(message.target).await?;
         self.write(caller, Verb::Update, target, options, message.json).await
@@ -257,6 +374,13 @@ impl pb::resources_server::Resources for Resources {
         let caller = caller(&call)?;
         let message = call.into_inner();
         let kind = message.r#type();
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            let place = place.with_options(&message.options.unwrap_or_default());
+            let content_type = elsewhere::patch_content(kind).map_err(refuse)?;
+            let (method, body) = (http::Method::PATCH, message.patch);
+            let written = Written { method, place, content_type, body };
+            return self.write_elsewhere(caller, written).await;
+        }
         let mut options = convert::write_options(Verb::Patch, message.options).map_err(refuse)?;
         options.patch_type = convert::patch_type(kind);
         let target = self.target(message.target).await?;
@@ -266,8 +390,10 @@ impl pb::resources_server::Resources for Resources {
     async fn delete(&self, call: Call<pb::DeleteRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
-        if let Some(path) = self.path_elsewhere(message.target.as_ref()) {
-            return self.delete_elsewhere(caller, &path, message).await;
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            let place = place.with("dryRun", if message.dry_run { "All" } else { "" });
+            let written = Written::json(http::Method::DELETE, place, message.options_json);
+            return self.write_elsewhere(caller, written).await;
         }
         let options = Options { dry_run: message.dry_run, ..Options::default() };
         let target = self.target(message.target).await?;
@@ -280,6 +406,9 @@ impl pb::resources_server::Resources for Resources {
     ) -> Reply<pb::ListPage> {
         let caller = caller(&call)?;
         let message = call.into_inner();
+        if let Some(place) = self.elsewhere(message.target.as_ref()) {
+            return self.delete_all_elsewhere(caller, place, message).await;
+        }
         let mut options = Options { dry_run: message.dry_run, ..Options::default() };
         convert::selectors(&mut options, &message.label_selector, &message.field_selector)
             .map_err(refuse)?;
@@ -365,13 +494,14 @@ impl pb::resources_server::Resources for Resources {
             None => Subject::Path { path: path.to_owned(), method: "get", accept },
         };
         let options = Options { parameters, ..Options::default() };
+        let seat = caller.seat.clone();
         match self.ask(caller, subject, options, Bytes::new()).await? {
             Response::Raw { content_type, body, .. } => {
                 Ok(Answer::new(pb::GetPathResponse { content_type, body }))
             }
             Response::Http(response) => http_path(*response).map_err(refuse),
             Response::Connect(connection) => {
-                delegated_path(*connection, &message).await.map_err(refuse)
+                fetched(&seat, delegated_path(*connection, &message).await)
             }
             Response::Json { json, .. } => Ok(Answer::new(pb::GetPathResponse {
                 content_type: "application/json".to_owned(),

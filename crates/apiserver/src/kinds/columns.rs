@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use serde_json::Value;
 
+use super::table::{at, items};
 use super::{Column, human_duration};
 
 /// What an absent value prints as.
@@ -109,18 +110,21 @@ pub fn selector(selector: Option<&LabelSelector>) -> Value {
     }
 }
 
-/// Names and images of containers: two cells.
-pub fn containers(containers: &[Container]) -> [Value; 2] {
-    let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-    let images: Vec<&str> =
-        containers.iter().map(|container| container.image.as_deref().unwrap_or_default()).collect();
-    [names.join(",").into(), images.join(",").into()]
+fn containers(template: Option<&PodTemplateSpec>) -> &[Container] {
+    let spec = template.and_then(|template| template.spec.as_ref());
+    spec.map_or(&[], |spec| spec.containers.as_slice())
 }
 
-/// Names and images of a template's containers: two cells.
-pub fn template(template: Option<&PodTemplateSpec>) -> [Value; 2] {
-    let spec = template.and_then(|template| template.spec.as_ref());
-    containers(spec.map_or(&[], |spec| spec.containers.as_slice()))
+/// Names of a template's containers.
+pub fn container_names(template: Option<&PodTemplateSpec>) -> Value {
+    let names = containers(template).iter().map(|container| container.name.as_str());
+    names.collect::<Vec<_>>().join(",").into()
+}
+
+/// Images of a template's containers.
+pub fn images(template: Option<&PodTemplateSpec>) -> Value {
+    let images = containers(template).iter().map(|own| own.image.as_deref().unwrap_or_default());
+    images.collect::<Vec<_>>().join(",").into()
 }
 
 /// `True` and `False`, as kubectl prints pointers to booleans.
@@ -133,15 +137,30 @@ pub fn flag(flag: Option<bool>) -> Value {
 }
 
 /// `RWO,ROX,RWX,RWOP`, each once, in this order.
-pub fn access_modes(modes: Option<&Vec<String>>) -> Value {
+pub fn access_modes(modes: &Value) -> Value {
     const SHORT: [(&str, &str); 4] = [
         ("ReadWriteOnce", "RWO"),
         ("ReadOnlyMany", "ROX"),
         ("ReadWriteMany", "RWX"),
         ("ReadWriteOncePod", "RWOP"),
     ];
-    let has = |long: &str| modes.into_iter().flatten().any(|mode| mode == long);
+    let has = |long: &str| items(modes).iter().any(|mode| mode == long);
     let found: Vec<&str> =
         SHORT.iter().filter(|(long, _)| has(long)).map(|(_, short)| *short).collect();
     found.join(",").into()
+}
+
+/// Addresses or names of the load balancer of a Service or an Ingress.
+pub fn balancer_addresses(object: &Value) -> Vec<&str> {
+    let all = items(at(object, "status.loadBalancer.ingress")).iter();
+    all.filter_map(|one| one["ip"].as_str().or(one["hostname"].as_str())).collect()
+}
+
+/// The first three, and how many there are besides.
+pub fn first_three(all: &[String], none: &str) -> Value {
+    match all.len() {
+        0 => none.into(),
+        1..=3 => all.join(",").into(),
+        more => format!("{} + {} more...", all[..3].join(","), more - 3).into(),
+    }
 }

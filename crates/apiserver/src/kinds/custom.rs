@@ -51,17 +51,17 @@ impl Strategy for Rules {
     }
 
     fn validate_create(&self, object: &CustomObject) -> Vec<FieldError> {
-        parts(&object.row()).schema.validate(&object.to_value(), None)
+        parts(&object.row()).schema.validate(&object.to_judged(), None)
     }
 
     fn validate_update(&self, new: &CustomObject, old: &CustomObject) -> Vec<FieldError> {
-        let old = old.to_value();
-        parts(&new.row()).schema.validate(&new.to_value(), Some(&old))
+        let old = old.to_judged();
+        parts(&new.row()).schema.validate(&new.to_judged(), Some(&old))
     }
 
     fn validate_status_update(&self, new: &CustomObject, old: &CustomObject) -> Vec<FieldError> {
-        let old = old.to_value();
-        parts(&new.row()).schema.validate_status(&new.to_value(), &old)
+        let old = old.to_judged();
+        parts(&new.row()).schema.validate_status(&new.to_judged(), &old)
     }
 
     /// Without a status of its own, every change outside the metadata counts.

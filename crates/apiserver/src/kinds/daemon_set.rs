@@ -1,68 +1,20 @@
 //! DaemonSets.
 
-use super::check::{self, Errors};
-use super::columns;
-use super::path::Path;
-use super::workload;
-use api::status::FieldError;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, DaemonSetUpdateStrategy};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::Value;
 
+use super::at::At;
+use super::columns::{self, CONTAINERS, IMAGES, SELECTOR, integer, text};
 use super::pod_spec::{defaults, warnings};
-use super::rules::generation_of_spec;
-use super::{Column, Context, Strategy, fill, status};
-
-/// The strategy of DaemonSets.
-pub struct Rules;
+use super::table::{Parts, Rows, age, name};
+use super::{check, fill, status, workload};
 
 /// How often the template has changed: a field of former versions of the API, which `apps/v1` shows
 /// as an annotation.
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::integer("Desired", "Number of nodes that should run a pod."),
-    columns::integer("Current", "Number of nodes that run a pod."),
-    columns::integer("Ready", "Number of nodes with a ready pod."),
-    columns::integer("Up-to-date", "Number of nodes with a pod of the latest template."),
-    columns::integer("Available", "Number of nodes with an available pod."),
-    columns::text("Node Selector", "Nodes that the pods may run on."),
-    columns::AGE,
-    columns::CONTAINERS,
-    columns::IMAGES,
-    columns::SELECTOR,
-];
-
-impl Strategy for Rules {
-    type Object = DaemonSet;
-
-    generation_of_spec!();
-
-    fn prepare_create(&self, set: &mut DaemonSet, _: &Context<'_>) {
-        set.status = Some(Default::default());
-        let generation = template_generation(set).filter(|generation| *generation > 0);
-        set_template_generation(set, Some(generation.unwrap_or(1)));
-    }
-
-    fn prepare_update(&self, new: &mut DaemonSet, old: &DaemonSet, _: &Context<'_>) {
-        new.status.clone_from(&old.status);
-        let before = template_generation(old);
-        let generation = match new.spec.template == old.spec.template {
-            true => before,
-            false => Some(before.unwrap_or(0).saturating_add(1)),
-        };
-        set_template_generation(new, generation);
-    }
-
-    fn prepare_status_update(&self, new: &mut DaemonSet, old: &DaemonSet, _: &Context<'_>) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.labels.clone_from(&old.metadata.labels);
-        set_template_generation(new, template_generation(old));
-    }
-
-    fn default(&self, set: &mut DaemonSet) {
+pub static RULES: Rows<DaemonSet> = Rows {
+    default: |set| {
         let spec = &mut set.spec;
         defaults::template(&mut spec.template);
         let update = spec.update_strategy.get_or_insert_default();
@@ -73,81 +25,85 @@ impl Strategy for Rules {
             fill::missing(&mut rolling.max_surge, IntOrString::Int(0));
         }
         fill::missing(&mut spec.revision_history_limit, 10);
-    }
-
-    fn validate_status_update(&self, new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
-        let (now, before) =
-            (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-        let counts = [
-            ("currentNumberScheduled", Some(now.current_number_scheduled)),
-            ("numberMisscheduled", Some(now.number_misscheduled)),
-            ("desiredNumberScheduled", Some(now.desired_number_scheduled)),
-            ("numberReady", Some(now.number_ready)),
-            ("updatedNumberScheduled", now.updated_number_scheduled),
-            ("numberAvailable", now.number_available),
-            ("numberUnavailable", now.number_unavailable),
-        ];
-        let mut errors = status::not_negative(&counts, now.observed_generation);
-        errors.extend(status::collisions(now.collision_count, before.collision_count));
-        errors
-    }
-
-    fn warnings(&self, new: &DaemonSet, old: Option<&DaemonSet>) -> Vec<String> {
-        if old.is_some_and(|old| old.spec == new.spec) {
-            return Vec::new();
-        }
-        let mut all = Vec::new();
-        all.extend(warnings::template(&new.spec.template));
-        all
-    }
-
-    fn validate(&self, set: &DaemonSet) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let (spec, path) = (&set.spec, Path::new("spec"));
-        workload::selector(&spec.selector, "daemonset", &path.child("selector"), &mut errors);
-        let own = path.child("template");
-        workload::template(&spec.template, &spec.selector, &own, &mut errors);
-        workload::runs_for_ever(&spec.template, "DaemonSet", &own, &mut errors);
-        let numbers = [
+    },
+    parts: Parts {
+        create: |set, _| {
+            set.status = Some(Default::default());
+            let generation = template_generation(set).filter(|generation| *generation > 0);
+            set_template_generation(set, Some(generation.unwrap_or(1)));
+        },
+        update: |new, old, _| {
+            new.status.clone_from(&old.status);
+            let before = template_generation(old);
+            let generation = match new.spec.template == old.spec.template {
+                true => before,
+                false => Some(before.unwrap_or(0).saturating_add(1)),
+            };
+            set_template_generation(new, generation);
+        },
+        status: |new, old, _| {
+            new.spec.clone_from(&old.spec);
+            new.metadata.labels.clone_from(&old.metadata.labels);
+            set_template_generation(new, template_generation(old));
+        },
+    },
+    judge: |set, at| {
+        let (spec, at) = (&set.spec, at.child("spec"));
+        workload::selector(&spec.selector, "daemonset", &at.child("selector"));
+        let own = at.child("template");
+        workload::template(&spec.template, &spec.selector, &own);
+        workload::runs_for_ever(&spec.template, "DaemonSet", &own);
+        at.none_negative(&[
             ("minReadySeconds", spec.min_ready_seconds),
             ("revisionHistoryLimit", spec.revision_history_limit),
-        ];
-        workload::not_negative(&numbers, &path, &mut errors);
+        ]);
         if let Some(strategy) = &spec.update_strategy {
-            validate_strategy(strategy, &path.child("updateStrategy"), &mut errors);
+            validate_strategy(strategy, &at.child("updateStrategy"));
         }
-        errors
-    }
-
-    fn validate_update(&self, new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        workload::immutable_selector(&new.spec.selector, &old.spec.selector, &mut errors);
-        errors
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, set: &DaemonSet, now: Timestamp) -> Vec<Value> {
-        let status = set.status.clone().unwrap_or_default();
-        let [names, images] = columns::template(Some(&set.spec.template));
-        let nodes = set.spec.template.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-        vec![
-            columns::name(&set.metadata),
-            status.desired_number_scheduled.into(),
-            status.current_number_scheduled.into(),
-            status.number_ready.into(),
-            status.updated_number_scheduled.unwrap_or(0).into(),
-            status.number_available.unwrap_or(0).into(),
-            columns::labels(nodes),
-            columns::age(&set.metadata, now),
-            names,
-            images,
-            columns::selector(Some(&set.spec.selector)),
-        ]
-    }
-}
+    },
+    update: |new, old, at| {
+        workload::immutable_selector(&new.spec.selector, &old.spec.selector, at);
+    },
+    status_update: |new, old, at| {
+        let counts = [
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+        ];
+        status::counts(&new.status, &old.status, &counts, at);
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        let template = Some(&new.spec.template).filter(|_| !same);
+        template.map(warnings::template).unwrap_or_default()
+    },
+    columns: &[
+        name(),
+        integer("Desired", "Number of nodes that should run a pod.")
+            .number("status.desiredNumberScheduled"),
+        integer("Current", "Number of nodes that run a pod.")
+            .number("status.currentNumberScheduled"),
+        integer("Ready", "Number of nodes with a ready pod.").number("status.numberReady"),
+        integer("Up-to-date", "Number of nodes with a pod of the latest template.")
+            .number("status.updatedNumberScheduled"),
+        integer("Available", "Number of nodes with an available pod.")
+            .number("status.numberAvailable"),
+        text("Node Selector", "Nodes that the pods may run on.").of(|it| {
+            let pod = it.spec.template.spec.as_ref();
+            columns::labels(pod.and_then(|pod| pod.node_selector.as_ref()))
+        }),
+        age(),
+        CONTAINERS.of(|it| columns::container_names(Some(&it.spec.template))),
+        IMAGES.of(|it| columns::images(Some(&it.spec.template))),
+        SELECTOR.of(|it| columns::selector(Some(&it.spec.selector))),
+    ],
+    ..Rows::NEW
+};
 
 fn template_generation(set: &DaemonSet) -> Option<i64> {
     set.metadata.annotations.as_ref()?.get(TEMPLATE_GENERATION)?.parse().ok()
@@ -167,42 +123,40 @@ fn set_template_generation(set: &mut DaemonSet, generation: Option<i64>) {
     }
 }
 
-fn validate_strategy(strategy: &DaemonSetUpdateStrategy, path: &Path, errors: &mut Errors) {
-    let own = path.child("rollingUpdate");
+fn validate_strategy(strategy: &DaemonSetUpdateStrategy, at: &At<'_>) {
+    let own = at.child("rollingUpdate");
     match (check::text(&strategy.type_), &strategy.rolling_update) {
         ("OnDelete", _) => {}
-        ("RollingUpdate", None) => errors.push(FieldError::required(own, "")),
+        ("RollingUpdate", None) => own.required(""),
         ("RollingUpdate", Some(rolling)) => {
             let (unavailable, surge) =
                 (rolling.max_unavailable.as_ref(), rolling.max_surge.as_ref());
             for (field, amount) in [("maxUnavailable", unavailable), ("maxSurge", surge)] {
                 if let Some(amount) = amount {
-                    check::number_or_percent(amount, &own.child(field), errors);
-                    check::not_more_than_all(amount, &own.child(field), errors);
+                    own.child(field).number_or_percent(amount);
+                    own.child(field).not_more_than_all(amount);
                 }
             }
             match (check::is_zero(unavailable), check::is_zero(surge)) {
                 (false, false) => {
-                    let value = surge.map(check::printed).unwrap_or_default();
-                    let problem = "may not be set when maxUnavailable is non-zero";
-                    errors.push(FieldError::invalid(own.child("maxSurge"), value, problem));
+                    let value = surge;
+                    own.child("maxSurge")
+                        .invalid(value, "may not be set when maxUnavailable is non-zero");
                 }
                 (true, true) => {
-                    let problem = "cannot be 0 when maxSurge is 0";
-                    errors.push(FieldError::required(own.child("maxUnavailable"), problem));
+                    own.child("maxUnavailable").required("cannot be 0 when maxSurge is 0")
                 }
                 _ => {}
             }
         }
-        (other, _) => {
-            errors.push(FieldError::not_supported(path, other, &["OnDelete", "RollingUpdate"]));
-        }
+        (other, _) => at.not_supported(other, &["OnDelete", "RollingUpdate"]),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::Strategy;
     use crate::kinds::tests::context;
 
     fn set(image: &str, generation: Option<&str>) -> DaemonSet {
@@ -217,7 +171,7 @@ mod tests {
     fn the_generation_of_the_template_is_the_servers() {
         for (given, expected) in [(None, 1), (Some("0"), 1), (Some("7"), 7), (Some("x"), 1)] {
             let mut created = set("a", given);
-            Rules.prepare_create(&mut created, &context());
+            RULES.prepare_create(&mut created, &context());
             assert_eq!(template_generation(&created), Some(expected), "{given:?}");
         }
         for (old, new, expected) in [
@@ -229,11 +183,11 @@ mod tests {
             (set("a", None), set("b", None), Some(1)),
         ] {
             let mut updated = new.clone();
-            Rules.prepare_update(&mut updated, &old, &context());
+            RULES.prepare_update(&mut updated, &old, &context());
             assert_eq!(template_generation(&updated), expected, "{old:?} {new:?}");
         }
         let mut status = set("b", None);
-        Rules.prepare_status_update(&mut status, &set("a", Some("3")), &context());
+        RULES.prepare_status_update(&mut status, &set("a", Some("3")), &context());
         assert_eq!(template_generation(&status), Some(3));
     }
 }

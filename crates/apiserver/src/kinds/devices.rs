@@ -8,19 +8,18 @@ use std::collections::BTreeSet;
 use api::cel::Environment;
 use api::defaults::fill;
 use api::names;
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::NodeSelector;
 use k8s_openapi::api::resource::v1::{
     DeviceClass, DeviceRequest, DeviceTaintRule, ResourceClaim, ResourceClaimTemplate,
 };
 use serde_json::Value;
 
-use super::check::{self, Errors};
-use super::columns::{self, text};
-use super::path::Path;
+use super::at::At;
+use super::columns::text;
 use super::storage::driver_name;
-use super::table::{self, Cell, Check, Fixed, Row, Rows};
-use super::{pod_spec, semantic, status};
+use super::table::{self, Check, Fixed, Row, Rows, age, items, name, status_apart, text_at};
+use super::{check, pod_spec, semantic, status};
+
 pub use slices::RESOURCE_SLICES;
 
 /// Selectors, constraints, requests and configurations of one claim or class.
@@ -42,7 +41,7 @@ pub static DEVICE_CLASSES: Rows<DeviceClass> = Rows {
         ("spec.config", Check::List(ITEMS_MAX, OPAQUE)),
         ("spec.extendedResourceName", Check::TextIfAny(extended_resource)),
     ],
-    generation: true,
+    generation: table::spec_changes,
     ..Rows::NEW
 };
 
@@ -51,9 +50,10 @@ pub static RESOURCE_CLAIMS: Rows<ResourceClaim> = Rows {
         let spec = claim.spec.get_or_insert_default();
         default_requests(spec.devices.iter_mut().flat_map(|all| all.requests.iter_mut().flatten()));
     },
+    parts: status_apart!(),
     checks: &[("spec.devices", Check::Inside(DEVICE_CLAIM))],
     fixed: &[("spec", Fixed::Immutable)],
-    status: Some(&[
+    status: &[
         ("status.reservedFor", Check::Set(RESERVED_MAX, "uid", CONSUMER)),
         (
             "status.devices",
@@ -68,39 +68,34 @@ pub static RESOURCE_CLAIMS: Rows<ResourceClaim> = Rows {
             ]),
         ),
         ("", Check::Relation(devices_of_allocation)),
-    ]),
-    status_update: |new, old, errors| {
-        let path = Path::new("status");
+    ],
+    status_update: |new, old, at| {
+        let at = at.child("status");
         let (now, was) = (new.status.clone().unwrap_or_default(), old.status.as_ref());
         let reserved = now.reserved_for.unwrap_or_default();
         if !reserved.is_empty() {
-            let path = path.child("reservedFor");
+            let at = at.child("reservedFor");
             let before = was.and_then(|was| was.reserved_for.as_deref()).unwrap_or_default();
             if now.allocation.is_none() {
-                let problem = "may not be specified when `allocated` is not set";
-                errors.push(FieldError::forbidden(path, problem));
+                at.forbidden("may not be specified when `allocated` is not set");
             } else if new.metadata.deletion_timestamp.is_some()
                 && reserved.iter().any(|one| !before.contains(one))
             {
-                let problem = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
-                errors.push(FieldError::forbidden(path, problem));
+                at.forbidden("new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set");
             }
         }
-        let path = path.child("allocation");
+        let at = at.child("allocation");
         let before = was.and_then(|was| was.allocation.clone());
         match (now.allocation, before) {
-            (Some(now), Some(before)) if now != before => {
-                errors.push(FieldError::invalid(path, now, check::IMMUTABLE));
-            }
+            (Some(now), Some(before)) if now != before => at.invalid(now, check::IMMUTABLE),
             (Some(now), None) => {
                 let requests = semantic::field(new, "spec");
-                validate_allocation(&table::value(&now), &requests["devices"], &path, errors);
+                validate_allocation(&table::value(&now), &requests["devices"], &at);
             }
             _ => {}
         }
     },
-    columns: &[columns::NAME, text("State", "What has become of the claim."), columns::AGE],
-    cells: &[Cell::Name, Cell::Made(state), Cell::Age],
+    columns: &[name(), text("State", "What has become of the claim.").json(state), age()],
     ..Rows::NEW
 };
 
@@ -118,6 +113,7 @@ pub static RESOURCE_CLAIM_TEMPLATES: Rows<ResourceClaimTemplate> = Rows {
 };
 
 pub static DEVICE_TAINT_RULES: Rows<DeviceTaintRule> = Rows {
+    parts: status_apart!(),
     checks: &[
         (
             "spec.deviceSelector",
@@ -129,8 +125,8 @@ pub static DEVICE_TAINT_RULES: Rows<DeviceTaintRule> = Rows {
         ),
         ("spec.taint", Check::Inside(TAINT)),
     ],
-    status: Some(&[("status.conditions", Check::Relation(conditions))]),
-    generation: true,
+    status: &[("status.conditions", Check::Relation(conditions))],
+    generation: table::spec_changes,
     ..Rows::NEW
 };
 
@@ -171,10 +167,10 @@ const DEVICE_REQUEST: &[Row] = &[
 ];
 
 const SELECTOR: &[Row] =
-    &[("cel", Check::Present), ("cel.expression", Check::Relation(expression))];
+    &[("cel", Check::Present("")), ("cel.expression", Check::Relation(expression))];
 
 const OPAQUE: &[Row] = &[
-    ("opaque", Check::Present),
+    ("opaque", Check::Present("")),
     (
         "opaque",
         Check::Inside(&[
@@ -272,123 +268,103 @@ fn extended_resource(name: &str) -> Vec<String> {
     wrong.then(|| "must be a valid extended resource name".to_owned()).into_iter().collect()
 }
 
-fn one_way_to_ask(request: &Value, path: &Path, errors: &mut Errors) {
+fn one_way_to_ask(request: &Value, at: &At<'_>) {
     match (request["exactly"].is_null(), table::is_empty(&request["firstAvailable"])) {
-        (true, true) => errors.push(FieldError::required(
-            path,
-            "exactly one of `exactly` or `firstAvailable` is required",
-        )),
-        (false, false) => errors.push(FieldError::invalid(
-            path,
+        (true, true) => at.required("exactly one of `exactly` or `firstAvailable` is required"),
+        (false, false) => at.invalid(
             Value::Null,
             "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set",
-        )),
+        ),
         _ => {}
     }
 }
 
-fn allocation_mode(request: &Value, path: &Path, errors: &mut Errors) {
+fn allocation_mode(request: &Value, at: &At<'_>) {
     let count = request["count"].as_i64().unwrap_or_default();
-    let at = path.child("count");
-    match request["allocationMode"].as_str().unwrap_or_default() {
+    let own = at.child("count");
+    match text_at(request, "allocationMode") {
         "All" if count != 0 => {
-            let problem = "must not be specified when allocationMode is 'All'";
-            errors.push(FieldError::invalid(at, count, problem));
+            own.invalid(count, "must not be specified when allocationMode is 'All'")
         }
-        "ExactCount" if count <= 0 => {
-            errors.push(FieldError::invalid(at, count, "must be greater than zero"));
-        }
+        "ExactCount" if count <= 0 => own.invalid(count, "must be greater than zero"),
         "All" | "ExactCount" => {}
-        other => {
-            let supported = &["All", "ExactCount"];
-            errors.push(FieldError::not_supported(path.child("allocationMode"), other, supported));
-        }
+        other => at.child("allocationMode").not_supported(other, &["All", "ExactCount"]),
     }
 }
 
-fn expression(source: &Value, path: &Path, errors: &mut Errors) {
+fn expression(source: &Value, at: &At<'_>) {
     let Some(source) = source.as_str() else { return };
     if source.len() > EXPRESSION_MAX_BYTES {
-        errors.push(FieldError::too_long(path, EXPRESSION_MAX_BYTES));
+        at.too_long(EXPRESSION_MAX_BYTES);
     } else if let Err(problem) = Environment::of(&["device"]).condition(source) {
-        errors.push(FieldError::invalid(path, source, problem));
+        at.invalid(source, problem);
     }
 }
 
-fn parameters(parameters: &Value, path: &Path, errors: &mut Errors) {
+fn parameters(parameters: &Value, at: &At<'_>) {
     let size = parameters.to_string().len();
     match parameters {
-        Value::Null => errors.push(FieldError::required(path, "")),
-        _ if size > PARAMETERS_MAX_BYTES => {
-            errors.push(FieldError::too_long(path, PARAMETERS_MAX_BYTES));
-        }
+        Value::Null => at.required(""),
+        _ if size > PARAMETERS_MAX_BYTES => at.too_long(PARAMETERS_MAX_BYTES),
         Value::Object(_) => {}
-        _ => {
-            errors.push(FieldError::invalid(path, "<value omitted>", "must be a valid JSON object"))
-        }
+        _ => at.invalid("<value omitted>", "must be a valid JSON object"),
     }
 }
 
-fn tolerated_value(toleration: &Value, path: &Path, errors: &mut Errors) {
-    let value = toleration["value"].as_str().unwrap_or_default();
-    let path = path.child("value");
+fn tolerated_value(toleration: &Value, at: &At<'_>) {
+    let value = text_at(toleration, "value");
+    let at = at.child("value");
     match toleration["operator"].as_str() {
         Some("Exists") if !value.is_empty() => {
-            let problem = "must be empty for operator `Exists`";
-            errors.push(FieldError::invalid(path, value, problem));
+            at.invalid(value, "must be empty for operator `Exists`")
         }
-        Some("Equal") => check::invalid(names::label_value(value), value, &path, errors),
+        Some("Equal") => at.texts(names::label_value(value), value),
         _ => {}
     }
 }
 
 /// One or more subdomains, separated by slashes.
-pub fn pool_name(name: &Value, path: &Path, errors: &mut Errors) {
+pub fn pool_name(name: &Value, at: &At<'_>) {
     let name = name.as_str().unwrap_or_default();
     if name.is_empty() {
-        errors.push(FieldError::required(path, ""));
+        at.required("");
         return;
     }
-    if name.len() > POOL_NAME_MAX {
-        errors.push(FieldError::too_long(path, POOL_NAME_MAX));
-    }
+    at.max_bytes(name.len(), POOL_NAME_MAX);
     for part in name.split('/') {
-        check::dns_subdomain(part, path, errors);
+        at.dns_subdomain(part);
     }
 }
 
-fn pool_name_if_any(name: &Value, path: &Path, errors: &mut Errors) {
+fn pool_name_if_any(name: &Value, at: &At<'_>) {
     if !name.is_null() {
-        pool_name(name, path, errors);
+        pool_name(name, at);
     }
 }
 
 /// The name of an attribute or a capacity: an identifier, with or without a domain.
-pub fn attribute_name(name: &str, path: &Path, errors: &mut Errors) {
-    let identifier = |name: &str, errors: &mut Errors| {
-        if name.len() > ID_MAX {
-            errors.push(FieldError::too_long(path, ID_MAX));
-        }
+pub fn attribute_name(name: &str, at: &At<'_>) {
+    let identifier = |name: &str| {
+        at.max_bytes(name.len(), ID_MAX);
         let first = name.bytes().next();
         let starts = first.is_some_and(|first| first.is_ascii_alphabetic() || first == b'_');
         if !starts || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-            let problem = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')";
-            errors.push(FieldError::invalid(path, name, problem));
+            at.invalid(name, "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName', regex used for validation is '[A-Za-z_][A-Za-z0-9_]*')");
         }
     };
     let parts: Vec<&str> = name.split('/').collect();
     match parts.as_slice() {
-        [name] => identifier(name, errors),
+        [name] => identifier(name),
         [domain, name] => {
             if domain.is_empty() {
-                errors.push(FieldError::invalid(path, "", "the domain must not be empty"));
+                at.invalid("", "the domain must not be empty");
             } else {
-                check::invalid(driver_name(domain), domain, path, errors);
+                at.texts(driver_name(domain), domain);
             }
             if name.is_empty() {
-                errors.push(FieldError::invalid(path, "", "the name must not be empty"));
+                at.invalid("", "the name must not be empty");
             } else {
-                identifier(name, errors);
+                identifier(name);
             }
         }
         // Upstream accepts more than one slash.
@@ -398,10 +374,10 @@ pub fn attribute_name(name: &str, path: &Path, errors: &mut Errors) {
 
 /// The requests of a claim, and their alternatives as `request/alternative`.
 fn request_names(devices: &Value) -> BTreeSet<String> {
-    let text = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+    let text = |value: &Value| text_at(value, "name").to_owned();
     let mut names = BTreeSet::new();
-    for request in devices["requests"].as_array().into_iter().flatten() {
-        for alternative in request["firstAvailable"].as_array().into_iter().flatten() {
+    for request in items(&devices["requests"]).iter() {
+        for alternative in items(&request["firstAvailable"]).iter() {
             names.insert(format!("{}/{}", text(request), text(alternative)));
         }
         names.insert(text(request));
@@ -409,186 +385,175 @@ fn request_names(devices: &Value) -> BTreeSet<String> {
     names
 }
 
-fn request_reference(name: &str, known: &BTreeSet<String>, path: &Path, errors: &mut Errors) {
+fn request_reference(name: &str, known: &BTreeSet<String>, at: &At<'_>) {
     let problem = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
     let parts: Vec<&str> = name.split('/').collect();
     if parts.len() <= 2 {
-        parts.iter().for_each(|part| check::dns_label(part, path, errors));
+        parts.iter().for_each(|part| at.dns_label(part));
     }
     if parts.len() > 2 || !known.contains(name) {
-        errors.push(FieldError::invalid(path, name, problem));
+        at.invalid(name, problem);
     }
 }
 
 /// References to requests, each once.
-fn request_references(list: &Value, known: &BTreeSet<String>, path: &Path, errors: &mut Errors) {
-    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.len() > ITEMS_MAX {
-        errors.push(FieldError::too_many(path, all.len(), ITEMS_MAX));
+fn request_references(list: &Value, known: &BTreeSet<String>, at: &At<'_>) {
+    let all = items(list);
+    if !at.max_items(all.len(), ITEMS_MAX) {
         return;
     }
     let texts = || all.iter().map(|name| name.as_str().unwrap_or_default()).enumerate();
     for (index, name) in texts() {
-        request_reference(name, known, &path.index(index), errors);
+        request_reference(name, known, &at.index(index));
     }
     let mut unique = check::Unique::default();
     for (index, name) in texts() {
-        unique.insert(name, &path.index(index), errors);
+        unique.add(name, &at.index(index));
     }
 }
 
-fn constraints(devices: &Value, path: &Path, errors: &mut Errors) {
+fn constraints(devices: &Value, at: &At<'_>) {
     let known = request_names(devices);
-    let path = path.child("constraints");
-    let all = devices["constraints"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.len() > ITEMS_MAX {
-        errors.push(FieldError::too_many(&path, all.len(), ITEMS_MAX));
+    let at = at.child("constraints");
+    let all = items(&devices["constraints"]);
+    if !at.max_items(all.len(), ITEMS_MAX) {
         return;
     }
     for (index, constraint) in all.iter().enumerate() {
-        let path = path.index(index);
-        request_references(&constraint["requests"], &known, &path.child("requests"), errors);
+        let at = at.index(index);
+        request_references(&constraint["requests"], &known, &at.child("requests"));
         let attribute = ["matchAttribute", "distinctAttribute"]
             .into_iter()
             .find_map(|field| Some((field, constraint[field].as_str()?)));
         let Some((field, name)) = attribute else {
-            errors.push(FieldError::required(path.child("matchAttribute"), ""));
+            at.child("matchAttribute").required("");
             continue;
         };
-        let path = path.child(field);
-        attribute_name(name, &path, errors);
+        let at = at.child(field);
+        attribute_name(name, &at);
         if !name.contains('/') {
-            let problem = "a fully qualified name must be a domain and a name separated by a slash";
-            errors.push(FieldError::invalid(path, name, problem));
+            at.invalid(
+                name,
+                "a fully qualified name must be a domain and a name separated by a slash",
+            );
         }
     }
 }
 
-fn configurations(devices: &Value, path: &Path, errors: &mut Errors) {
-    validate_configurations(&devices["config"], devices, ITEMS_MAX, &path.child("config"), errors);
+fn configurations(devices: &Value, at: &At<'_>) {
+    validate_configurations(&devices["config"], devices, ITEMS_MAX, &at.child("config"));
 }
 
-fn validate_configurations(
-    list: &Value,
-    devices: &Value,
-    max: usize,
-    path: &Path,
-    errors: &mut Errors,
-) {
+fn validate_configurations(list: &Value, devices: &Value, max: usize, at: &At<'_>) {
     let known = request_names(devices);
-    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.len() > max {
-        errors.push(FieldError::too_many(path, all.len(), max));
+    let all = items(list);
+    if !at.max_items(all.len(), max) {
         return;
     }
     for (index, configuration) in all.iter().enumerate() {
-        let path = path.index(index);
-        request_references(&configuration["requests"], &known, &path.child("requests"), errors);
-        table::run(OPAQUE, configuration, &path, errors);
+        let at = at.index(index);
+        request_references(&configuration["requests"], &known, &at.child("requests"));
+        table::run(OPAQUE, configuration, &at);
     }
 }
 
 /// What an allocator has found for the claim.
-fn validate_allocation(allocation: &Value, devices: &Value, path: &Path, errors: &mut Errors) {
+fn validate_allocation(allocation: &Value, devices: &Value, at: &At<'_>) {
     let known = request_names(devices);
-    let at = path.child("devices");
-    let results =
-        allocation["devices"]["results"].as_array().map(Vec::as_slice).unwrap_or_default();
-    if results.len() > ITEMS_MAX {
-        errors.push(FieldError::too_many(at.child("results"), results.len(), ITEMS_MAX));
+    let own = at.child("devices");
+    let results = items(&allocation["devices"]["results"]);
+    if !own.child("results").max_items(results.len(), ITEMS_MAX) {
         return;
     }
     for (index, result) in results.iter().enumerate() {
-        let path = at.child("results").index(index);
-        let request = result["request"].as_str().unwrap_or_default();
-        request_reference(request, &known, &path.child("request"), errors);
-        table::run(ALLOCATED, result, &path, errors);
+        let at = own.item("results", index);
+        let request = text_at(result, "request");
+        request_reference(request, &known, &at.child("request"));
+        table::run(ALLOCATED, result, &at);
     }
     let config = &allocation["devices"]["config"];
-    for (index, configuration) in config.as_array().into_iter().flatten().enumerate() {
-        let source = configuration["source"].as_str().unwrap_or_default();
-        let path = at.child("config").index(index).child("source");
-        check::one_of(source, &["FromClaim", "FromClass"], &path, errors);
+    for (index, configuration) in items(config).iter().enumerate() {
+        let source = text_at(configuration, "source");
+        let at = own.item("config", index);
+        at.child("source").one_of(source, &["FromClaim", "FromClass"]);
     }
-    validate_configurations(config, devices, 2 * ITEMS_MAX, &at.child("config"), errors);
-    node_selector(&allocation["nodeSelector"], &path.child("nodeSelector"), errors);
+    validate_configurations(config, devices, 2 * ITEMS_MAX, &own.child("config"));
+    node_selector(&allocation["nodeSelector"], &at.child("nodeSelector"));
 }
 
 /// Only devices that are allocated have a status, each one.
-fn devices_of_allocation(claim: &Value, _: &Path, errors: &mut Errors) {
+fn devices_of_allocation(claim: &Value, at: &At<'_>) {
     let id = |one: &Value| {
-        ["driver", "pool", "device", "shareID"]
-            .map(|field| one[field].as_str().unwrap_or_default().to_owned())
+        ["driver", "pool", "device", "shareID"].map(|field| text_at(one, field).to_owned())
     };
     let results = claim["status"]["allocation"]["devices"]["results"].as_array();
     let known: BTreeSet<_> = results.into_iter().flatten().map(id).collect();
-    let path = Path::new("status").child("devices");
+    let at = at.child("status.devices");
     let mut seen = BTreeSet::new();
-    for (index, device) in claim["status"]["devices"].as_array().into_iter().flatten().enumerate() {
-        let (id, path) = (id(device), path.index(index));
+    for (index, device) in items(&claim["status"]["devices"]).iter().enumerate() {
+        let (id, at) = (id(device), at.index(index));
         let shown =
             id.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/");
         if !known.contains(&id) {
-            let problem = "must be an allocated device in the claim";
-            errors.push(FieldError::invalid(&path, &shown, problem));
+            at.invalid(&shown, "must be an allocated device in the claim");
         }
         if !seen.insert(id) {
-            errors.push(FieldError::duplicate(path, shown));
+            at.duplicate(shown);
         }
     }
 }
 
 /// A selector of nodes, if there is one.
-pub fn node_selector(selector: &Value, path: &Path, errors: &mut Errors) {
+pub fn node_selector(selector: &Value, at: &At<'_>) {
     if let Ok(Some(selector)) = serde_json::from_value::<Option<NodeSelector>>(selector.clone()) {
-        pod_spec::node_selector(&selector, path, errors);
+        pod_spec::node_selector(&selector, at);
     }
 }
 
-fn template_metadata(metadata: &Value, path: &Path, errors: &mut Errors) {
+fn template_metadata(metadata: &Value, at: &At<'_>) {
     let map = |field: &str| serde_json::from_value(metadata[field].clone()).unwrap_or_default();
-    check::labels(Some(&map("labels")), &path.child("labels"), errors);
-    check::annotations(Some(&map("annotations")), &path.child("annotations"), errors);
+    at.child("labels").labels(Some(&map("labels")));
+    at.child("annotations").annotations(Some(&map("annotations")));
 }
 
 /// Conditions have a type, once, a status, a reason and a time.
-pub fn conditions(list: &Value, path: &Path, errors: &mut Errors) {
-    let all = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    if all.len() > CONDITIONS_MAX {
-        errors.push(FieldError::too_many(path, all.len(), CONDITIONS_MAX));
-    }
-    status::conditions(list, path, errors);
+pub fn conditions(list: &Value, at: &At<'_>) {
+    let all = items(list);
+    at.max_items(all.len(), CONDITIONS_MAX);
+    status::conditions(list, at);
 }
 
 /// Conditions of a device that has to be prepared: of success and of failure, or none.
-pub fn binding_conditions(device: &Value, path: &Path, errors: &mut Errors) {
+pub fn binding_conditions(device: &Value, at: &At<'_>) {
     let list = |field: &str| -> Vec<String> {
-        let items = device[field].as_array().into_iter().flatten();
+        let items = items(&device[field]).iter();
         items.filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let (good, bad) = ("bindingConditions", "bindingFailureConditions");
     for field in [good, bad] {
-        let (all, path) = (list(field), path.child(field));
+        let (all, at) = (list(field), at.child(field));
         if all.len() > BINDING_CONDITIONS_MAX {
-            errors.push(FieldError::too_many(path, all.len(), BINDING_CONDITIONS_MAX));
+            at.too_many(all.len(), BINDING_CONDITIONS_MAX);
             continue;
         }
         for (index, condition) in all.iter().enumerate() {
-            check::qualified_name(condition, &path.index(index), errors);
+            at.index(index).qualified_name(condition);
         }
     }
     let (wanted, failures) = (list(good), list(bad));
     let mut unique = check::Unique::default();
     for (index, condition) in wanted.iter().enumerate() {
-        unique.insert(condition, &path.child(good).index(index), errors);
+        unique.add(condition, &at.item(good, index));
     }
     let mut unique = check::Unique::default();
     for (index, condition) in failures.iter().enumerate() {
-        let path = path.child(bad).index(index);
-        unique.insert(condition, &path, errors);
+        let at = at.item(bad, index);
+        unique.add(condition, &at);
         if wanted.contains(condition) {
-            let problem = "bindingFailureConditions must not overlap with bindingConditions";
-            errors.push(FieldError::invalid(path, condition, problem));
+            at.invalid(
+                condition,
+                "bindingFailureConditions must not overlap with bindingConditions",
+            );
         }
     }
     for (empty, field, problem) in [
@@ -604,7 +569,7 @@ pub fn binding_conditions(device: &Value, path: &Path, errors: &mut Errors) {
         ),
     ] {
         if empty {
-            errors.push(FieldError::invalid(path.child(field), Value::Null, problem));
+            at.child(field).invalid(Value::Null, problem);
         }
     }
 }

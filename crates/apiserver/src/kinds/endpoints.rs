@@ -1,93 +1,61 @@
 //! Endpoints, the legacy API beside EndpointSlices.
 
-use super::check;
-use super::columns;
-use super::path::Path;
 use api::address::Special;
-use api::status::FieldError;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Endpoints;
 use serde_json::Value;
 
-use super::{Column, Strategy, fill};
+use super::columns::{self, text};
+use super::table::{Rows, age, name};
+use super::{check, fill};
 
-/// The strategy of Endpoints.
-pub struct Rules;
-
-static COLUMNS: &[Column] =
-    &[columns::NAME, columns::text("Endpoints", "Addresses and ports."), columns::AGE];
-
-impl Strategy for Rules {
-    type Object = Endpoints;
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn default(&self, endpoints: &mut Endpoints) {
+pub static RULES: Rows<Endpoints> = Rows {
+    default: |endpoints| {
         for subset in endpoints.subsets.iter_mut().flatten() {
             for port in subset.ports.iter_mut().flatten() {
                 fill::text(&mut port.protocol, "TCP");
             }
         }
-    }
-
-    fn validate(&self, endpoints: &Endpoints) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    },
+    judge: |endpoints, at| {
         let own = is_own(&endpoints.metadata);
         for (index, subset) in endpoints.subsets.iter().flatten().enumerate() {
-            let path = Path::new("subsets").index(index);
+            let at = at.item("subsets", index);
             let (ready, other) =
                 (subset.addresses.as_deref(), subset.not_ready_addresses.as_deref());
             if ready.unwrap_or_default().is_empty() && other.unwrap_or_default().is_empty() {
-                let problem = "must specify `addresses` or `notReadyAddresses`";
-                errors.push(FieldError::required(&path, problem));
+                at.required("must specify `addresses` or `notReadyAddresses`");
             }
             for (field, list) in [("addresses", ready), ("notReadyAddresses", other)] {
                 for (index, address) in list.into_iter().flatten().enumerate() {
-                    let path = path.child(field).index(index).child("ip");
-                    check::ip(&address.ip, &path, &mut errors);
+                    let at = at.item(field, index);
+                    let at = at.child("ip");
+                    at.ip(&address.ip);
                     if !(own && is_loopback(&address.ip)) {
-                        super::service::non_special_ip(&address.ip, &path, &mut errors);
+                        super::service::non_special_ip(&address.ip, &at);
                     }
                 }
             }
             let ports = subset.ports.as_deref().unwrap_or_default();
             for (index, port) in ports.iter().enumerate() {
-                let path = path.child("ports").index(index);
+                let at = at.item("ports", index);
                 let name = check::text(&port.name);
                 if !name.is_empty() {
-                    check::dns_label(name, &path.child("name"), &mut errors);
+                    at.child("name").dns_label(name);
                 } else if ports.len() > 1 {
-                    errors.push(FieldError::required(path.child("name"), ""));
+                    at.child("name").required("");
                 }
-                check::port_number(port.port, &path.child("port"), &mut errors);
-                check::one_of(
-                    check::text(&port.protocol),
-                    check::PROTOCOLS,
-                    &path.child("protocol"),
-                    &mut errors,
-                );
+                at.child("port").port_number(port.port);
+                at.child("protocol").one_of(check::text(&port.protocol), check::PROTOCOLS);
             }
         }
-        errors
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, endpoints: &Endpoints, now: Timestamp) -> Vec<Value> {
-        vec![
-            columns::name(&endpoints.metadata),
-            list(endpoints).into(),
-            columns::age(&endpoints.metadata, now),
-        ]
-    }
-}
+    },
+    create_on_update: true,
+    columns: &[name(), text("Endpoints", "Addresses and ports.").of(list), age()],
+    ..Rows::NEW
+};
 
 /// The first three endpoints, and the number of the others.
-fn list(endpoints: &Endpoints) -> String {
+fn list(endpoints: &Endpoints) -> Value {
     let mut all = Vec::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports: Vec<Option<i32>> = match &subset.ports {
@@ -104,11 +72,7 @@ fn list(endpoints: &Endpoints) -> String {
             }
         }
     }
-    match all.len() {
-        0 => columns::NONE.to_owned(),
-        1..=3 => all.join(","),
-        more => format!("{} + {} more...", all[..3].join(","), more - 3),
-    }
+    columns::first_three(&all, columns::NONE)
 }
 
 /// Whether it is an address of the loopback interface.

@@ -9,135 +9,107 @@ use k8s_openapi::api::core::v1::{Event, EventSource};
 use k8s_openapi::api::events::v1::Event as NewerEvent;
 use serde_json::Value;
 
-use super::check::{self, Errors};
-use super::path::Path;
-use super::{Column, Dependents, Strategy, columns};
+use super::at::At;
+use super::columns::{self, NAME, text, wide};
+use super::table::{self, Rows};
+use super::{Column, Dependents, Strategy, check};
 
 /// Longest reporting instance, action and reason of an Event with an `eventTime`.
 const MAX_TEXT: usize = 128;
 /// Longest message of such an Event.
 const MAX_NOTE: usize = 1024;
 
-/// The strategy of Events.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[
-    columns::text("Last Seen", "Time since the event last happened."),
-    columns::text("Type", "Normal or Warning."),
-    columns::text("Reason", "Why the event was made."),
-    columns::text("Object", "Object that the event is about."),
-    columns::wide("Subobject", "Part of the object."),
-    columns::wide("Source", "Component that reported the event."),
-    columns::text("Message", "What happened."),
-    columns::wide("First Seen", "Time since the event first happened."),
-    columns::wide("Count", "How often the event happened."),
-    Column { priority: 1, ..columns::NAME },
-];
-
-/// The strategy of Events of `events.k8s.io`, which are printed like those of the core group and
-/// stored as them.
+/// Events of `events.k8s.io` are printed like those of the core group, and stored as them.
 pub struct NewerRules;
 
 impl Strategy for NewerRules {
     type Object = NewerEvent;
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+    fn shown(&self) -> Vec<Column> {
+        RULES.shown()
     }
 
     fn cells(&self, event: &NewerEvent, now: Timestamp) -> Vec<Value> {
-        let core = serde_json::to_value(event).map(conversion::to_core);
-        match core.and_then(serde_json::from_value::<Event>) {
-            Ok(core) => Rules.cells(&core, now),
-            Err(_) => vec![Value::Null; COLUMNS.len()],
+        match table::parsed::<Event>(&conversion::to_core(table::value(event))) {
+            Some(core) => RULES.cells(&core, now),
+            None => vec![Value::Null; self.shown().len()],
         }
     }
 }
 
-impl Strategy for Rules {
-    type Object = Event;
-
-    fn default(&self, event: &mut Event) {
+pub static RULES: Rows<Event> = Rows {
+    default: |event| {
         event.source.get_or_insert_default();
-    }
-
-    fn dependents(&self) -> Dependents {
-        Dependents::Unsupported
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, event: &Event) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let namespace = event.metadata.namespace.as_deref().unwrap_or_default();
-        let about = event.involved_object.namespace.as_deref();
-        let about = about.unwrap_or_default();
+    },
+    judge: |event, at| {
+        let namespace = check::text(&event.metadata.namespace);
+        let about = check::text(&event.involved_object.namespace);
         // Events about cluster-scoped objects live in the default namespace.
         let nowhere = about.is_empty() && matches!(namespace, "default" | "kube-system" | "");
         let dated = event.event_time.is_some();
         if !nowhere && about != namespace && (!dated || about.is_empty()) {
-            let problem = "does not match event.namespace";
-            errors.push(FieldError::invalid("involvedObject.namespace", about, problem));
+            at.child("involvedObject.namespace").invalid(about, "does not match event.namespace");
         }
         if dated {
-            validate_dated(event, &mut errors);
+            validate_dated(event, at);
         }
-        errors
-    }
+    },
+    create_on_update: true,
+    dependents: Dependents::Unsupported,
+    columns: &[
+        text("Last Seen", "Time since the event last happened.").now(|event, now| {
+            let last = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
+            let last = last.map(|time| time.0).or(columns::moment(&event.last_timestamp));
+            columns::since(last.or(first_seen(event)), now).into()
+        }),
+        text("Type", "Normal or Warning.").of(|event| check::text(&event.type_).into()),
+        text("Reason", "Why the event was made.").of(|event| check::text(&event.reason).into()),
+        text("Object", "Object that the event is about.").of(|event| {
+            let about = &event.involved_object;
+            let kind = check::text(&about.kind).to_lowercase();
+            format!("{kind}/{}", check::text(&about.name)).into()
+        }),
+        wide("Subobject", "Part of the object.")
+            .of(|event| check::text(&event.involved_object.field_path).into()),
+        wide("Source", "Component that reported the event.").of(|event| source(event).into()),
+        text("Message", "What happened.").of(|event| check::text(&event.message).trim().into()),
+        wide("First Seen", "Time since the event first happened.")
+            .now(|event, now| columns::since(first_seen(event), now).into()),
+        wide("Count", "How often the event happened.").of(|event| {
+            let count = event.series.as_ref().and_then(|series| series.count);
+            count.or(event.count).unwrap_or(1).max(1).to_string().into()
+        }),
+        Column { priority: 1, ..NAME }.of(|event| columns::name(&event.metadata)),
+    ],
+    ..Rows::NEW
+};
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, event: &Event, now: Timestamp) -> Vec<Value> {
-        let time = event.event_time.as_ref().map(|time| time.0);
-        let first = columns::moment(&event.first_timestamp).or(time);
-        let series = event.series.as_ref();
-        let last = series.and_then(|series| series.last_observed_time.as_ref()).map(|time| time.0);
-        let last = last.or(columns::moment(&event.last_timestamp)).or(first);
-        let count = series.and_then(|series| series.count).or(event.count).unwrap_or(1);
-        let about = &event.involved_object;
-        let kind = about.kind.as_deref().unwrap_or_default().to_lowercase();
-        vec![
-            columns::since(last, now).into(),
-            event.type_.clone().unwrap_or_default().into(),
-            event.reason.clone().unwrap_or_default().into(),
-            format!("{kind}/{}", about.name.as_deref().unwrap_or_default()).into(),
-            about.field_path.clone().unwrap_or_default().into(),
-            source(event).into(),
-            event.message.as_deref().unwrap_or_default().trim().into(),
-            columns::since(first, now).into(),
-            count.max(1).to_string().into(),
-            columns::name(&event.metadata),
-        ]
-    }
+fn first_seen(event: &Event) -> Option<Timestamp> {
+    let time = event.event_time.as_ref().map(|time| time.0);
+    columns::moment(&event.first_timestamp).or(time)
 }
 
 /// What an Event with an `eventTime` must have (`legacyValidateEvent`).
-fn validate_dated(event: &Event, errors: &mut Errors) {
+fn validate_dated(event: &Event, at: &At<'_>) {
     let component = check::text(&event.reporting_component);
-    let path = Path::new("reportingController");
-    check::required(component, &path, errors);
-    check::qualified_name(component, &path, errors);
+    at.child("reportingController").not_empty(component);
+    at.child("reportingController").qualified_name(component);
     let texts = [
         ("reportingInstance", &event.reporting_instance),
         ("action", &event.action),
         ("reason", &event.reason),
     ];
     for (field, text) in texts {
-        let path = Path::new(field);
-        check::required(check::text(text), &path, errors);
-        at_most(text, MAX_TEXT, &path, errors);
+        let at = at.child(field);
+        at.not_empty(check::text(text));
+        at_most(text, MAX_TEXT, &at);
     }
-    at_most(&event.message, MAX_NOTE, &Path::new("message"), errors);
+    at_most(&event.message, MAX_NOTE, &at.child("message"));
 }
 
-fn at_most(text: &Option<String>, limit: usize, path: &Path, errors: &mut Errors) {
+fn at_most(text: &Option<String>, limit: usize, at: &At<'_>) {
     if check::text(text).len() > limit {
-        let problem = format!("can have at most {limit} characters");
-        errors.push(FieldError::invalid(path, "", problem));
+        at.invalid("", format!("can have at most {limit} characters"));
     }
 }
 
@@ -156,24 +128,25 @@ fn source(event: &Event) -> String {
 const DEPRECATED: [&str; 4] = ["firstTimestamp", "lastTimestamp", "count", "source"];
 
 /// What the newer group requires of a new Event (`ValidateEventCreate`).
-pub fn check_new(event: &Value) -> Errors {
-    let mut errors = Vec::new();
+pub fn check_new(event: &Value) -> Vec<FieldError> {
+    At::object(|at| judge_new(event, at))
+}
+
+fn judge_new(event: &Value, at: &At<'_>) {
     if event["eventTime"].is_null() {
-        errors.push(FieldError::required("eventTime", ""));
+        at.child("eventTime").required("");
     }
     let kind = event["type"].as_str().unwrap_or_default();
     if !matches!(kind, "Normal" | "Warning") {
-        let problem = format!("has invalid value: {kind}");
-        errors.push(FieldError::invalid("type", "", problem));
+        at.child("type").invalid("", format!("has invalid value: {kind}"));
     }
     if let Some(series) = event["series"].as_object() {
         if series.get("count").and_then(Value::as_i64).unwrap_or(0) < 2 {
-            let problem = "should be at least 2";
-            errors.push(FieldError::invalid("series.count", "", problem));
+            at.child("series.count").invalid("", "should be at least 2");
         }
         let observed = series.get("lastObservedTime").and_then(Value::as_str);
         if observed.is_none_or(is_zero_time) {
-            errors.push(FieldError::required("series.lastObservedTime", ""));
+            at.child("series.lastObservedTime").required("");
         }
     }
     for field in DEPRECATED {
@@ -184,8 +157,7 @@ pub fn check_new(event: &Value) -> Errors {
             _ => true,
         };
         if set {
-            errors.push(FieldError::invalid(field, "", "needs to be unset"));
+            at.child(field).invalid("", "needs to be unset");
         }
     }
-    errors
 }

@@ -18,8 +18,6 @@ pub struct Form {
     pub field_to_stored: fn(&str) -> String,
     /// What the form alone requires of a new object, which has been converted.
     pub check_new: fn(&Value) -> Vec<FieldError>,
-    /// Whether configurations can be applied in this form.
-    pub applies: bool,
 }
 
 /// Every form.
@@ -31,7 +29,6 @@ pub static FORMS: [Form; 2] = [
         from_stored: event::conversion::from_core,
         field_to_stored: event::conversion::field_to_core,
         check_new: event::check_new,
-        applies: false,
     },
     Form {
         served: autoscaling::v1::HorizontalPodAutoscaler::ROW,
@@ -40,7 +37,6 @@ pub static FORMS: [Form; 2] = [
         from_stored: horizontal_pod_autoscaler::conversion::to_v1,
         field_to_stored: str::to_owned,
         check_new: |_| Vec::new(),
-        applies: true,
     },
 ];
 

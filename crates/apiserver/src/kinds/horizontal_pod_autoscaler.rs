@@ -5,49 +5,23 @@ pub mod conversion;
 mod validate;
 
 use api::Kind;
-use api::status::FieldError;
-use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler as Older;
 use k8s_openapi::api::autoscaling::v2::{
     HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler, MetricSpec, MetricTarget,
     ResourceMetricSource,
 };
-use serde_json::Value;
 
-use super::rules::status_apart;
-use super::{Column, Strategy, status};
+use super::columns::text;
+use super::table::{Check, Rows, age, name, status_apart, text_at};
 
 /// Utilization that is aimed at when no metric is named, in percent.
 const DEFAULT_CPU_UTILIZATION: i32 = 80;
 
-/// The strategy of HorizontalPodAutoscalers.
-pub struct Rules;
+/// Those of `autoscaling/v1` are printed like the others, and stored as them.
+pub static OLDER_RULES: Rows<Older> = Rows::AUTOSCALER;
 
-/// The strategy of those of `autoscaling/v1`, which are printed like the others and stored as them.
-pub struct OlderRules;
-
-impl Strategy for OlderRules {
-    type Object = Older;
-
-    fn columns(&self) -> &'static [Column] {
-        columns::COLUMNS
-    }
-
-    fn cells(&self, object: &Older, now: Timestamp) -> Vec<Value> {
-        let newer = serde_json::from_slice(&object.encode()).map(conversion::to_v2);
-        match newer.and_then(serde_json::from_value::<HorizontalPodAutoscaler>) {
-            Ok(newer) => columns::cells(&newer, now),
-            Err(_) => vec![Value::Null; columns::COLUMNS.len()],
-        }
-    }
-}
-
-impl Strategy for Rules {
-    type Object = HorizontalPodAutoscaler;
-
-    status_apart!();
-
-    fn default(&self, object: &mut HorizontalPodAutoscaler) {
+pub static RULES: Rows<HorizontalPodAutoscaler> = Rows {
+    default: |object| {
         let spec = &mut object.spec;
         spec.min_replicas.get_or_insert(1);
         if spec.metrics.as_ref().is_none_or(Vec::is_empty) {
@@ -58,45 +32,45 @@ impl Strategy for Rules {
             fill(behavior.scale_down.get_or_insert_default(), default_scale_down());
         }
         object.status.get_or_insert_default();
-    }
+    },
+    parts: status_apart!(),
+    create: |object, at| validate::spec(object, 1, at),
+    // What scales to zero already may go on doing so.
+    update: |new, old, at| {
+        validate::spec(new, i32::from(old.spec.min_replicas != Some(0)), at);
+    },
+    status: &[
+        ("status.currentReplicas", Check::NotNegative),
+        ("status.desiredReplicas", Check::NotNegative),
+    ],
+    ..Rows::AUTOSCALER
+};
 
-    fn validate_create(&self, object: &HorizontalPodAutoscaler) -> Vec<FieldError> {
-        validate::spec(object, 1)
-    }
-
-    fn validate_update(
-        &self,
-        new: &HorizontalPodAutoscaler,
-        old: &HorizontalPodAutoscaler,
-    ) -> Vec<FieldError> {
-        // What scales to zero already may go on doing so.
-        validate::spec(new, i32::from(old.spec.min_replicas != Some(0)))
-    }
-
-    fn validate_status_update(
-        &self,
-        new: &HorizontalPodAutoscaler,
-        _: &HorizontalPodAutoscaler,
-    ) -> Vec<FieldError> {
-        let now = new.status.clone().unwrap_or_default();
-        let counts = [
-            ("currentReplicas", now.current_replicas),
-            ("desiredReplicas", Some(now.desired_replicas)),
-        ];
-        status::not_negative(&counts, None)
-    }
-
-    fn allow_unconditional_update(&self) -> bool {
-        true
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        columns::COLUMNS
-    }
-
-    fn cells(&self, object: &HorizontalPodAutoscaler, now: Timestamp) -> Vec<Value> {
-        columns::cells(object, now)
-    }
+impl<K: Kind> Rows<K> {
+    const AUTOSCALER: Self = Self {
+        columns: &[
+            name(),
+            text("Reference", "What is scaled.").json(|object| {
+                let target = &object["spec"]["scaleTargetRef"];
+                format!("{}/{}", text_at(target, "kind"), text_at(target, "name")).into()
+            }),
+            text("Targets", "Current and wanted values of the metrics.").json(
+                |object| match object["apiVersion"] == *Older::ROW.api_version() {
+                    true => columns::targets(&conversion::to_v2(object.clone())).into(),
+                    false => columns::targets(object).into(),
+                },
+            ),
+            text("MinPods", "Minimum number of pods.").json(|object| {
+                let least = object["spec"]["minReplicas"].as_i64();
+                least.map_or("<unset>".to_owned(), |number| number.to_string()).into()
+            }),
+            text("MaxPods", "Maximum number of pods.").number("spec.maxReplicas"),
+            text("Replicas", "Number of pods when it was last looked at.")
+                .number("status.currentReplicas"),
+            age(),
+        ],
+        ..Self::NEW
+    };
 }
 
 fn default_metric() -> MetricSpec {

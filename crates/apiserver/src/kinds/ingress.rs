@@ -1,220 +1,151 @@
 //! Ingresses.
 
-use super::check::{self, Errors};
-use super::columns;
-use super::path::Path;
-use api::status::FieldError;
-use jiff::Timestamp;
-use k8s_openapi::api::networking::v1::{
-    Ingress, IngressBackend, IngressRule, IngressStatus, IngressTLS,
-};
+use api::names;
+use k8s_openapi::api::networking::v1::{Ingress, IngressStatus};
 use serde_json::Value;
 
-use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy};
+use super::at::At;
+use super::check;
+use super::columns::{self, text};
+use super::table::{
+    self, Check, Parts, Row, Rows, age, is_empty, items, name, status_apart, text_at,
+};
 
 /// Annotation that named the class before there was a field for it.
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const ABSOLUTE: &str = "must be an absolute path";
 
-/// The strategy of Ingresses.
-pub struct Rules;
+pub static RULES: Rows<Ingress> = Rows {
+    default: |ingress| {
+        ingress.spec.get_or_insert_default();
+    },
+    parts: Parts {
+        // A status without a load balancer has an empty one.
+        create: |ingress, _| {
+            ingress.status = Some(IngressStatus { load_balancer: Some(Default::default()) });
+        },
+        ..status_apart!()
+    },
+    checks: &[(
+        "spec",
+        Check::Inside(&[
+            ("", Check::Relation(some_backend)),
+            ("defaultBackend", Check::Inside(BACKEND)),
+            (
+                "rules",
+                Check::Each(&[("host", Check::Relation(host)), ("http", Check::Inside(HTTP))]),
+            ),
+            (
+                "tls",
+                Check::Each(&[
+                    ("hosts", Check::Each(&[("", Check::Relation(host_name))])),
+                    ("secretName", Check::TextIfAny(names::dns_subdomain)),
+                ]),
+            ),
+            ("ingressClassName", Check::SetText(names::dns_subdomain)),
+        ]),
+    )],
+    create: |ingress, at| {
+        let old = ingress.metadata.annotations.as_ref().and_then(|all| all.get(CLASS_ANNOTATION));
+        let class = ingress.spec.as_ref().and_then(|spec| spec.ingress_class_name.as_ref());
+        if let (Some(old), Some(class)) = (old, class)
+            && old != class
+        {
+            let problem = "must match `ingressClassName` when both are specified";
+            at.child("annotations").child(CLASS_ANNOTATION).invalid(old, problem);
+        }
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    columns: &[
+        name(),
+        text("Class", "The ingress class.").or("spec.ingressClassName", columns::NONE),
+        text("Hosts", "Hosts that requests are matched against.").json(|ingress| {
+            let rules = items(table::at(ingress, "spec.rules")).iter();
+            let hosts: Vec<&str> = rules.filter_map(|rule| rule["host"].as_str()).collect();
+            if hosts.is_empty() { "*".into() } else { hosts.join(",").into() }
+        }),
+        text("Address", "Addresses of the load balancer.")
+            .json(|ingress| columns::balancer_addresses(ingress).join(",").into()),
+        text("Ports", "Ports that are open.").json(|ingress| {
+            if is_empty(table::at(ingress, "spec.tls")) { "80" } else { "80, 443" }.into()
+        }),
+        age(),
+    ],
+    ..Rows::NEW
+};
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Class", "The ingress class."),
-    columns::text("Hosts", "Hosts that requests are matched against."),
-    columns::text("Address", "Addresses of the load balancer."),
-    columns::text("Ports", "Ports that are open."),
-    columns::AGE,
+const HTTP: &[Row] = &[
+    ("paths", Check::Required("")),
+    ("paths", Check::Each(&[("", Check::Relation(path)), ("backend", Check::Inside(BACKEND))])),
 ];
 
-impl Strategy for Rules {
-    type Object = Ingress;
+const BACKEND: &[Row] = &[("", Check::Relation(backend))];
 
-    // A status without a load balancer has an empty one.
-    status_apart!(IngressStatus { load_balancer: Some(Default::default()) });
-    generation_of_spec!();
-
-    fn default(&self, ingress: &mut Ingress) {
-        ingress.spec.get_or_insert_default();
-    }
-
-    fn validate(&self, ingress: &Ingress) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let path = Path::new("spec");
-        let Some(spec) = &ingress.spec else {
-            return errors;
-        };
-        if spec.default_backend.is_none() && spec.rules.as_ref().is_none_or(Vec::is_empty) {
-            let problem = "either `defaultBackend` or `rules` must be specified";
-            errors.push(FieldError::invalid(&path, serde_json::json!([]), problem));
-        }
-        if let Some(backend) = &spec.default_backend {
-            validate_backend(backend, &path.child("defaultBackend"), &mut errors);
-        }
-        for (index, rule) in spec.rules.iter().flatten().enumerate() {
-            validate_rule(rule, &path.child("rules").index(index), &mut errors);
-        }
-        for (index, tls) in spec.tls.iter().flatten().enumerate() {
-            validate_tls(tls, &path.child("tls").index(index), &mut errors);
-        }
-        if let Some(class) = spec.ingress_class_name.as_deref() {
-            check::dns_subdomain(class, &path.child("ingressClassName"), &mut errors);
-        }
-        errors
-    }
-
-    fn validate_create(&self, ingress: &Ingress) -> Vec<FieldError> {
-        let annotations = ingress.metadata.annotations.as_ref();
-        let old = annotations.and_then(|all| all.get(CLASS_ANNOTATION));
-        let class = ingress.spec.as_ref();
-        let class = class.and_then(|spec| spec.ingress_class_name.as_ref());
-        match (old, class) {
-            (Some(old), Some(class)) if old != class => {
-                let problem = "must match `ingressClassName` when both are specified";
-                let field = format!("annotations.{CLASS_ANNOTATION}");
-                vec![FieldError::invalid(field, old, problem)]
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, ingress: &Ingress, now: Timestamp) -> Vec<Value> {
-        let spec = ingress.spec.clone().unwrap_or_default();
-        let hosts: Vec<String> =
-            spec.rules.iter().flatten().filter_map(|rule| rule.host.clone()).collect();
-        let balancer = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-        let addresses: Vec<String> = balancer
-            .into_iter()
-            .flat_map(|balancer| balancer.ingress.iter().flatten())
-            .filter_map(|ingress| ingress.ip.clone().or_else(|| ingress.hostname.clone()))
-            .collect();
-        let tls = spec.tls.iter().flatten().next().is_some();
-        vec![
-            columns::name(&ingress.metadata),
-            columns::or_none(spec.ingress_class_name.as_deref()),
-            if hosts.is_empty() { "*".into() } else { hosts.join(",").into() },
-            addresses.join(",").into(),
-            if tls { "80, 443" } else { "80" }.into(),
-            columns::age(&ingress.metadata, now),
-        ]
+fn some_backend(spec: &Value, at: &At<'_>) {
+    if spec["defaultBackend"].is_null() && is_empty(&spec["rules"]) {
+        at.invalid(serde_json::json!([]), "either `defaultBackend` or `rules` must be specified");
     }
 }
 
-fn validate_rule(rule: &IngressRule, path: &Path, errors: &mut Errors) {
-    let host = check::text(&rule.host);
-    if !host.is_empty() {
-        let own = path.child("host");
-        if host.parse::<std::net::IpAddr>().is_ok() {
-            errors.push(FieldError::invalid(&own, host, "must be a DNS name, not an IP address"));
-        }
-        validate_host(host, &own, errors);
+fn host(host: &Value, at: &At<'_>) {
+    let text = host.as_str().unwrap_or_default();
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        at.invalid(text, "must be a DNS name, not an IP address");
     }
-    let Some(http) = &rule.http else { return };
-    let paths = path.child("http").child("paths");
-    if http.paths.is_empty() {
-        errors.push(FieldError::required(&paths, ""));
-    }
-    for (index, item) in http.paths.iter().enumerate() {
-        let path = paths.index(index);
-        let text = check::text(&item.path);
-        match item.path_type.as_str() {
-            "Exact" | "Prefix" => validate_path(text, &path.child("path"), errors),
-            "ImplementationSpecific" if !text.is_empty() && !text.starts_with('/') => {
-                errors.push(FieldError::invalid(path.child("path"), text, ABSOLUTE));
-            }
-            "ImplementationSpecific" => {}
-            "" => errors
-                .push(FieldError::required(path.child("pathType"), "pathType must be specified")),
-            other => {
-                let types = &["Exact", "ImplementationSpecific", "Prefix"];
-                errors.push(FieldError::not_supported(path.child("pathType"), other, types));
-            }
-        }
-        validate_backend(&item.backend, &path.child("backend"), errors);
+    if !text.is_empty() {
+        host_name(host, at);
     }
 }
 
 /// A name whose first label may be `*`.
-fn validate_host(host: &str, path: &Path, errors: &mut Errors) {
-    check::dns_subdomain(host.strip_prefix("*.").unwrap_or(host), path, errors);
+fn host_name(host: &Value, at: &At<'_>) {
+    let host = host.as_str().unwrap_or_default();
+    at.dns_subdomain(host.strip_prefix("*.").unwrap_or(host));
 }
 
 /// A path that no two proxies interpret differently.
-fn validate_path(text: &str, path: &Path, errors: &mut Errors) {
-    if !text.starts_with('/') {
-        errors.push(FieldError::invalid(path, text, ABSOLUTE));
-    }
-    for part in ["//", "/./", "/../", "%2f", "%2F"] {
-        if text.contains(part) {
-            let problem = format!("must not contain '{part}'");
-            errors.push(FieldError::invalid(path, text, problem));
+fn path(item: &Value, at: &At<'_>) {
+    const TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
+    let (text, of_type, at) = (text_at(item, "path"), at.child("pathType"), at.child("path"));
+    let absolute = text.starts_with('/');
+    match text_at(item, "pathType") {
+        "Exact" | "Prefix" => {
+            if !absolute {
+                at.invalid(text, ABSOLUTE);
+            }
+            for part in
+                ["//", "/./", "/../", "%2f", "%2F"].into_iter().filter(|it| text.contains(it))
+            {
+                at.invalid(text, format!("must not contain '{part}'"));
+            }
+            for end in ["/..", "/."].into_iter().filter(|it| text.ends_with(it)) {
+                at.invalid(text, format!("cannot end with '{end}'"));
+            }
         }
-    }
-    for end in ["/..", "/."] {
-        if text.ends_with(end) {
-            let problem = format!("cannot end with '{end}'");
-            errors.push(FieldError::invalid(path, text, problem));
-        }
+        "ImplementationSpecific" if !text.is_empty() && !absolute => at.invalid(text, ABSOLUTE),
+        "ImplementationSpecific" => {}
+        "" => of_type.required("pathType must be specified"),
+        other => of_type.not_supported(other, TYPES),
     }
 }
 
-fn validate_tls(tls: &IngressTLS, path: &Path, errors: &mut Errors) {
-    for (index, host) in tls.hosts.iter().flatten().enumerate() {
-        validate_host(host, &path.child("hosts").index(index), errors);
+fn backend(backend: &Value, at: &At<'_>) {
+    let service = &backend["service"];
+    match (service.is_null(), backend["resource"].is_null()) {
+        (false, false) => {
+            return at.invalid("", "cannot set both resource and service backends");
+        }
+        (true, true) => return at.required("resource or service backend is required"),
+        (true, false) => return,
+        (false, true) => {}
     }
-    let secret = check::text(&tls.secret_name);
-    if !secret.is_empty() {
-        check::dns_subdomain(secret, &path.child("secretName"), errors);
-    }
-}
-
-fn validate_backend(backend: &IngressBackend, path: &Path, errors: &mut Errors) {
-    match (&backend.service, &backend.resource) {
-        (Some(_), Some(_)) => {
-            let problem = "cannot set both resource and service backends";
-            errors.push(FieldError::invalid(path, "", problem));
-        }
-        (None, None) => {
-            errors.push(FieldError::required(path, "resource or service backend is required"))
-        }
-        (Some(service), None) => {
-            let path = path.child("service");
-            if service.name.is_empty() {
-                errors.push(FieldError::required(path.child("name"), ""));
-            } else {
-                let problems = api::names::dns_1035_label(&service.name);
-                check::invalid(problems, &service.name, &path.child("name"), errors);
-            }
-            let port = service.port.clone().unwrap_or_default();
-            let (number, name) = (port.number.unwrap_or(0), check::text(&port.name));
-            match (number != 0, !name.is_empty()) {
-                (true, true) => {
-                    errors.push(FieldError::invalid(
-                        path,
-                        "",
-                        "cannot set both port name & port number",
-                    ));
-                }
-                (true, false) => {
-                    check::port_number(number, &path.child("port").child("number"), errors)
-                }
-                (false, true) => check::invalid(
-                    check::port_name(name),
-                    name,
-                    &path.child("port").child("name"),
-                    errors,
-                ),
-                (false, false) => {
-                    errors.push(FieldError::required(path, "port name or number is required"))
-                }
-            }
-        }
-        (None, Some(_)) => {}
+    let at = at.child("service");
+    at.child("name").required_text(names::dns_1035_label, text_at(service, "name"));
+    let number = table::at(service, "port.number").as_i64().unwrap_or_default();
+    match (number, text_at(service, "port.name")) {
+        (0, "") => at.required("port name or number is required"),
+        (0, name) => at.child("port.name").texts(check::port_name(name), name),
+        (number, "") => at.child("port.number").in_range(number, 1, 65_535),
+        _ => at.invalid("", "cannot set both port name & port number"),
     }
 }

@@ -2,23 +2,18 @@
 
 mod policies;
 
-use super::check::{self, Errors};
-use super::columns;
-use super::path::Path;
-use super::pod_spec::validate;
-use super::workload;
-use api::labels::Selector;
-use api::status::FieldError;
-use jiff::Timestamp;
-use serde_json::Value;
 use std::collections::BTreeMap;
 
+use api::labels::Selector;
+use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 
-use super::pod_spec::{defaults, warnings};
-use super::rules::generation_of_spec;
-use super::{Column, Context, Dependents, Strategy, fill};
+use super::at::At;
+use super::columns::{self, CONTAINERS, IMAGES, SELECTOR, text};
+use super::pod_spec::{defaults, validate};
+use super::table::{Parts, Rows, age, name, status_apart};
+use super::{Dependents, check, fill, workload};
 
 /// Labels that tie pods to their Job, with their legacy names.
 const UID_LABELS: [&str; 2] = ["batch.kubernetes.io/controller-uid", "controller-uid"];
@@ -30,30 +25,8 @@ const MAX_MANAGER: usize = 63;
 /// Upstream's warning.
 const PRESERVED: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
 
-/// The strategy of Jobs.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Status", "Status of the job."),
-    columns::text("Completions", "Pods that succeeded, of those wanted."),
-    columns::text("Duration", "Time required to complete the job."),
-    columns::AGE,
-    columns::CONTAINERS,
-    columns::IMAGES,
-    columns::SELECTOR,
-];
-
-impl Strategy for Rules {
-    type Object = Job;
-
-    fn dependents(&self) -> Dependents {
-        Dependents::Orphaned { warning: Some(PRESERVED) }
-    }
-
-    generation_of_spec!();
-
-    fn default(&self, job: &mut Job) {
+pub static RULES: Rows<Job> = Rows {
+    default: |job| {
         let spec = job.spec.get_or_insert_default();
         defaults::template(&mut spec.template);
         if spec.completions.is_none() && spec.parallelism.is_none() {
@@ -77,79 +50,56 @@ impl Strategy for Rules {
         if labels.is_some() && job.metadata.labels.as_ref().is_none_or(|own| own.is_empty()) {
             job.metadata.labels = labels;
         }
-    }
-
-    /// The selector is generated from the uid, unless the client manages it.
-    fn prepare_create(&self, job: &mut Job, _: &Context<'_>) {
-        generate_selector(job);
-        job.status = Some(Default::default());
-    }
-
-    fn prepare_update(&self, new: &mut Job, old: &Job, _: &Context<'_>) {
-        new.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(&self, new: &mut Job, old: &Job, _: &Context<'_>) {
-        new.spec.clone_from(&old.spec);
-    }
-
-    fn warnings(&self, new: &Job, old: Option<&Job>) -> Vec<String> {
-        if old.is_some_and(|old| old.spec == new.spec) {
-            return Vec::new();
-        }
-        let mut all = Vec::new();
-        if old.is_none() {
-            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
-        }
-        if let Some(spec) = &new.spec {
-            all.extend(warnings::template(&spec.template));
-        }
-        all
-    }
-
-    fn validate(&self, job: &Job) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    },
+    parts: Parts {
+        // The selector is generated from the uid, unless the client manages it.
+        create: |job, _| {
+            generate_selector(job);
+            job.status = Some(Default::default());
+        },
+        status: |new, old, _| new.spec.clone_from(&old.spec),
+        ..status_apart!()
+    },
+    judge: |job, at| {
         if let Some(spec) = &job.spec {
-            validate_spec(spec, true, &Path::new("spec"), &mut errors);
+            validate_spec(spec, true, &at.child("spec"));
         }
-        errors
-    }
-
-    fn validate_create(&self, job: &Job) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    },
+    create: |job, at| {
         if let Some(spec) = &job.spec {
-            validate_generated(job, spec, &mut errors);
-            validate_hostnames(job, spec, &mut errors);
+            validate_generated(job, spec, at);
+            validate_hostnames(job, spec, at);
         }
-        errors
-    }
-
-    fn validate_update(&self, new: &Job, old: &Job) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    },
+    update: |new, old, at| {
         if let (Some(spec), Some(was)) = (&new.spec, &old.spec) {
-            validate_immutable(new, spec, was, &mut errors);
+            validate_immutable(new, spec, was, at);
         }
-        errors
-    }
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        workload::warnings(&new.metadata, template(new).filter(|_| !same), old.is_none())
+    },
+    dependents: Dependents::Orphaned { warning: Some(PRESERVED) },
+    columns: &[
+        name(),
+        text("Status", "Status of the job.").of(|job| status_text(job).into()),
+        text("Completions", "Pods that succeeded, of those wanted.")
+            .of(|job| completions(job).into()),
+        text("Duration", "Time required to complete the job.")
+            .now(|job, now| duration(job, now).into()),
+        age(),
+        CONTAINERS.of(|job| columns::container_names(template(job))),
+        IMAGES.of(|job| columns::images(template(job))),
+        SELECTOR
+            .of(|job| columns::selector(job.spec.as_ref().and_then(|spec| spec.selector.as_ref()))),
+    ],
+    ..Rows::NEW
+};
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, job: &Job, now: Timestamp) -> Vec<Value> {
-        let spec = job.spec.as_ref();
-        let [names, images] = columns::template(spec.map(|spec| &spec.template));
-        vec![
-            columns::name(&job.metadata),
-            status_text(job).into(),
-            completions(job).into(),
-            duration(job, now).into(),
-            columns::age(&job.metadata, now),
-            names,
-            images,
-            columns::selector(spec.and_then(|spec| spec.selector.as_ref())),
-        ]
-    }
+fn template(job: &Job) -> Option<&PodTemplateSpec> {
+    job.spec.as_ref().map(|spec| &spec.template)
 }
 
 fn generate_selector(job: &mut Job) {
@@ -215,118 +165,80 @@ fn duration(job: &Job, now: Timestamp) -> String {
 }
 
 /// Also the spec inside a CronJob, which has no selector yet.
-pub fn validate_spec(spec: &JobSpec, with_selector: bool, path: &Path, errors: &mut Errors) {
-    let numbers = [
+pub fn validate_spec(spec: &JobSpec, with_selector: bool, at: &At<'_>) {
+    at.none_negative(&[
         ("parallelism", spec.parallelism),
         ("completions", spec.completions),
         ("backoffLimit", spec.backoff_limit),
         ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished),
         ("backoffLimitPerIndex", spec.backoff_limit_per_index),
         ("maxFailedIndexes", spec.max_failed_indexes),
-    ];
-    workload::not_negative(&numbers, path, errors);
-    check::not_negative(
-        spec.active_deadline_seconds.unwrap_or(0),
-        &path.child("activeDeadlineSeconds"),
-        errors,
-    );
+    ]);
+    at.child("activeDeadlineSeconds").not_negative(spec.active_deadline_seconds.unwrap_or(0));
     if let Some(manager) = &spec.managed_by {
-        let path = path.child("managedBy");
-        check::domain_prefixed_path(manager, &path, errors);
-        if manager.len() > MAX_MANAGER {
-            errors.push(FieldError::too_long(&path, MAX_MANAGER));
-        }
+        let at = at.child("managedBy");
+        at.domain_prefixed_path(manager);
+        at.max_bytes(manager.len(), MAX_MANAGER);
     }
-    check::one_of_or_unset(
-        &spec.completion_mode,
-        &["Indexed", "NonIndexed"],
-        &path.child("completionMode"),
-        errors,
-    );
-    policies::validate_indexed(spec, path, errors);
-    policies::validate_failure(spec, path, errors);
-    policies::validate_success(spec, path, errors);
-    let replacements: &[&str] = if spec.pod_failure_policy.is_some() {
-        &["Failed"]
-    } else {
-        &["Failed", "TerminatingOrFailed"]
-    };
-    check::one_of_or_unset(
-        &spec.pod_replacement_policy,
-        replacements,
-        &path.child("podReplacementPolicy"),
-        errors,
-    );
-    let template = path.child("template");
+    at.child("completionMode").one_of_or_unset(&spec.completion_mode, &["Indexed", "NonIndexed"]);
+    policies::validate_indexed(spec, at);
+    policies::validate_failure(spec, at);
+    policies::validate_success(spec, at);
+    let fails = spec.pod_failure_policy.is_some();
+    let replacements = ["Failed", "TerminatingOrFailed"];
+    let replacements = &replacements[..if fails { 1 } else { 2 }];
+    at.child("podReplacementPolicy").one_of_or_unset(&spec.pod_replacement_policy, replacements);
+    let template = at.child("template");
     match (&spec.selector, with_selector) {
         (Some(selector), true) => {
-            check::label_selector(Some(selector), &path.child("selector"), errors);
-            workload::template(&spec.template, selector, &template, errors);
+            at.child("selector").label_selector(Some(selector));
+            workload::template(&spec.template, selector, &template);
         }
-        (None, true) => errors.push(FieldError::required(path.child("selector"), "")),
-        (_, false) => validate::template(&spec.template, &template, errors),
+        (None, true) => at.child("selector").required(""),
+        (_, false) => validate::template(&spec.template, &template),
     }
-    let policy = spec
-        .template
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref())
-        .unwrap_or_default();
-    let own = template.child("spec").child("restartPolicy");
+    let policy = spec.template.spec.as_ref().map_or("", |spec| check::text(&spec.restart_policy));
+    let own = template.child("spec.restartPolicy");
     match policy {
-        "" | "Always" => {
-            errors.push(FieldError::required(own, "valid values: \"OnFailure\", \"Never\""))
-        }
+        "" | "Always" => own.required("valid values: \"OnFailure\", \"Never\""),
         "OnFailure" | "Never" => {}
-        other => errors.push(FieldError::not_supported(own, other, &["OnFailure", "Never"])),
+        other => own.not_supported(other, &["OnFailure", "Never"]),
     }
-    if spec.pod_failure_policy.is_some() && policy != "Never" {
-        let problem = "only \"Never\" is supported when podFailurePolicy is specified";
-        errors.push(FieldError::invalid(
-            template.child("spec").child("restartPolicy"),
-            policy,
-            problem,
-        ));
+    if fails && policy != "Never" {
+        own.invalid(policy, "only \"Never\" is supported when podFailurePolicy is specified");
     }
 }
 
 /// Labels and selector are as generated, unless the client manages them.
-fn validate_generated(job: &Job, spec: &JobSpec, errors: &mut Errors) {
+fn validate_generated(job: &Job, spec: &JobSpec, at: &At<'_>) {
     let Some(selector) = spec.selector.as_ref().filter(|_| spec.manual_selector != Some(true))
     else {
         return;
     };
     let uid = job.metadata.uid.as_deref().unwrap_or_default();
     let name = job.metadata.name.as_deref().unwrap_or_default();
-    let labels = spec
-        .template
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.labels.clone())
-        .unwrap_or_default();
+    let metadata = spec.template.metadata.as_ref();
+    let labels = metadata.and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
     let mut expected = BTreeMap::new();
     for (keys, value) in [(UID_LABELS, uid), (NAME_LABELS, name)] {
         for key in keys {
             expected.insert(key.to_owned(), value.to_owned());
             if labels.get(key).is_none_or(|found| found != value) {
-                errors.push(FieldError::invalid(
-                    format!("spec.template.metadata.labels[{key}]"),
-                    &labels,
-                    format!("must be '{value}'"),
-                ));
+                at.entry("spec.template.metadata.labels", key)
+                    .invalid(&labels, format!("must be '{value}'"));
             }
         }
     }
     let matches =
         Selector::from_label_selector(Some(selector)).is_ok_and(|own| own.matches(Some(&expected)));
     if !matches {
-        let problem = "`selector` not auto-generated";
-        errors.push(FieldError::invalid("spec.selector", workload::printed(selector), problem));
+        at.child("spec.selector")
+            .invalid(workload::printed(selector), "`selector` not auto-generated");
     }
 }
 
 /// The last pod of an indexed Job has the longest hostname.
-fn validate_hostnames(job: &Job, spec: &JobSpec, errors: &mut Errors) {
+fn validate_hostnames(job: &Job, spec: &JobSpec, at: &At<'_>) {
     let completions = spec.completions.unwrap_or(0);
     if spec.completion_mode.as_deref() != Some("Indexed") || completions <= 0 {
         return;
@@ -335,19 +247,19 @@ fn validate_hostnames(job: &Job, spec: &JobSpec, errors: &mut Errors) {
     let longest = format!("{name}-{}", completions - 1);
     if !api::names::dns_label(&longest).is_empty() {
         let problem = format!("will not able to create pod with invalid DNS label: {longest}");
-        errors.push(FieldError::invalid("metadata.name", name, problem));
+        at.child("metadata.name").invalid(name, problem);
     }
 }
 
-fn validate_immutable(new: &Job, spec: &JobSpec, was: &JobSpec, errors: &mut Errors) {
+fn validate_immutable(new: &Job, spec: &JobSpec, was: &JobSpec, at: &At<'_>) {
     let elastic =
         spec.completion_mode.as_deref() == Some("Indexed") && spec.completions == spec.parallelism;
     if spec.completions != was.completions && !elastic {
-        errors.push(FieldError::invalid("spec.completions", spec.completions, check::IMMUTABLE));
+        at.child("spec.completions").invalid(spec.completions, check::IMMUTABLE);
     }
     if spec.selector != was.selector {
         let value = spec.selector.as_ref().map(workload::printed);
-        errors.push(FieldError::invalid("spec.selector", value, check::IMMUTABLE));
+        at.child("spec.selector").invalid(value, check::IMMUTABLE);
     }
     let started = new.status.as_ref().is_some_and(|status| status.start_time.is_some());
     let mut template = spec.template.clone();
@@ -355,24 +267,23 @@ fn validate_immutable(new: &Job, spec: &JobSpec, was: &JobSpec, errors: &mut Err
         scheduling_undone(&mut template, &was.template);
     }
     if template != was.template {
-        errors.push(FieldError::invalid("spec.template", "", check::IMMUTABLE));
+        at.child("spec.template").invalid("", check::IMMUTABLE);
     }
-    let texts = [
-        ("completionMode", &spec.completion_mode, &was.completion_mode),
-        ("managedBy", &spec.managed_by, &was.managed_by),
-    ];
-    for (field, value, _) in texts.into_iter().filter(|(_, new, old)| new != old) {
-        errors.push(FieldError::invalid(format!("spec.{field}"), value, check::IMMUTABLE));
+    if spec.completion_mode != was.completion_mode {
+        at.child("spec.completionMode").invalid(&spec.completion_mode, check::IMMUTABLE);
+    }
+    if spec.managed_by != was.managed_by {
+        at.child("spec.managedBy").invalid(&spec.managed_by, check::IMMUTABLE);
     }
     if spec.pod_failure_policy != was.pod_failure_policy {
-        errors.push(FieldError::invalid("spec.podFailurePolicy", "", check::IMMUTABLE));
+        at.child("spec.podFailurePolicy").invalid("", check::IMMUTABLE);
     }
     if spec.success_policy != was.success_policy {
-        errors.push(FieldError::invalid("spec.successPolicy", "", check::IMMUTABLE));
+        at.child("spec.successPolicy").invalid("", check::IMMUTABLE);
     }
     if spec.backoff_limit_per_index != was.backoff_limit_per_index {
         let value = spec.backoff_limit_per_index;
-        errors.push(FieldError::invalid("spec.backoffLimitPerIndex", value, check::IMMUTABLE));
+        at.child("spec.backoffLimitPerIndex").invalid(value, check::IMMUTABLE);
     }
 }
 

@@ -2,34 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use super::check::{self, Errors, Unique};
-use super::columns;
-use super::path::Path;
-use super::pod_spec::resources::container_resource;
 use api::quantity::Quantity;
-use api::status::FieldError;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{LimitRange, LimitRangeItem};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use serde_json::Value;
 
-use super::{Column, Strategy, fill};
+use super::at::At;
+use super::check::Unique;
+use super::fill;
+use super::pod_spec::resources::container_resource;
+use super::table::{Rows, created_at, name};
 
-/// The strategy of LimitRanges.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
-
-impl Strategy for Rules {
-    type Object = LimitRange;
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    /// For containers, the default limit is the maximum; the default request is the limit, or else
-    /// the minimum.
-    fn default(&self, range: &mut LimitRange) {
+pub static RULES: Rows<LimitRange> = Rows {
+    // For containers, the default limit is the maximum; the default request is the limit, or else
+    // the minimum.
+    default: |range| {
         for item in &mut range.spec.get_or_insert_default().limits {
             let lists = [
                 &mut item.max,
@@ -51,46 +37,37 @@ impl Strategy for Rules {
                 requests.entry(name.clone()).or_insert_with(|| amount.clone());
             }
         }
-    }
-
-    fn validate(&self, range: &LimitRange) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+    },
+    judge: |range, at| {
         let items = range.spec.iter().flat_map(|spec| spec.limits.iter());
         let mut types = Unique::default();
         for (index, item) in items.enumerate() {
-            let path = Path::new("spec").child("limits").index(index);
-            validate_type(&item.type_, &path.child("type"), &mut errors);
-            types.insert(&item.type_, &path.child("type"), &mut errors);
-            validate_names(item, &path, &mut errors);
-            validate_item(item, &path, &mut errors);
-            validate_ratios(item, &path, &mut errors);
-            validate_storage(item, &path, &mut errors);
+            let at = at.item("spec.limits", index);
+            validate_type(&item.type_, &at.child("type"));
+            types.add(&item.type_, &at.child("type"));
+            validate_names(item, &at);
+            validate_item(item, &at);
+            validate_ratios(item, &at);
+            validate_storage(item, &at);
         }
-        errors
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, range: &LimitRange, _: Timestamp) -> Vec<Value> {
-        vec![columns::name(&range.metadata), columns::created_at(&range.metadata)]
-    }
-}
+    },
+    create_on_update: true,
+    columns: &[name(), created_at()],
+    ..Rows::NEW
+};
 
 /// Validates a type: one that Kubernetes knows, or a qualified name.
-fn validate_type(limit: &str, path: &Path, errors: &mut Errors) {
-    let before = errors.len();
-    check::qualified_name(limit, path, errors);
+fn validate_type(limit: &str, at: &At<'_>) {
+    let before = at.count();
+    at.qualified_name(limit);
     let standard = ["Pod", "Container", "PersistentVolumeClaim"];
-    if errors.len() == before && !limit.contains('/') && !standard.contains(&limit) {
-        let problem = "must be a standard limit type or fully qualified";
-        errors.push(FieldError::invalid(path, limit, problem));
+    if at.count() == before && !limit.contains('/') && !standard.contains(&limit) {
+        at.invalid(limit, "must be a standard limit type or fully qualified");
     }
 }
 
 /// The resource names in an item.
-fn validate_names(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
+fn validate_names(item: &LimitRangeItem, at: &At<'_>) {
     let lists = [
         ("max", &item.max),
         ("min", &item.min),
@@ -100,24 +77,23 @@ fn validate_names(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
     ];
     for (field, list) in lists {
         for name in list.iter().flat_map(|list| list.keys()) {
-            let path = path.child(field).key(name);
+            let at = at.entry(field, name);
             if matches!(item.type_.as_str(), "Pod" | "Container") {
-                container_resource(name, &path, errors);
+                container_resource(name, &at);
             } else {
-                check::qualified_name(name, &path, errors);
+                at.qualified_name(name);
             }
         }
     }
 }
 
 /// A limit must be at least the request, and at most so many times as much.
-fn validate_ratios(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
+fn validate_ratios(item: &LimitRangeItem, at: &At<'_>) {
     for (name, text) in item.max_limit_request_ratio.iter().flatten() {
-        let path = path.child("maxLimitRequestRatio").key(name);
+        let at = at.entry("maxLimitRequestRatio", name);
         let ratio = Quantity::of(text);
         if ratio < Quantity::from_units(1) {
-            let problem = format!("ratio {} is less than 1", text.0);
-            errors.push(FieldError::invalid(&path, &text.0, problem));
+            at.invalid(&text.0, format!("ratio {} is less than 1", text.0));
         }
         let amount =
             |list: &Option<BTreeMap<String, Text>>| list.as_ref()?.get(name).map(Quantity::of);
@@ -129,31 +105,29 @@ fn validate_ratios(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
         }
         let most = max.millis() as f64 / min.millis() as f64;
         if ratio.millis() as f64 / 1000.0 > most {
-            let problem = format!("ratio {} is greater than max/min = {most:.6}", text.0);
-            errors.push(FieldError::invalid(&path, &text.0, problem));
+            at.invalid(&text.0, format!("ratio {} is greater than max/min = {most:.6}", text.0));
         }
     }
 }
 
 /// A limit on claims must specify a minimum or a maximum.
-fn validate_storage(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
+fn validate_storage(item: &LimitRangeItem, at: &At<'_>) {
     let has = |list: &Option<BTreeMap<String, Text>>| {
         list.as_ref().is_some_and(|list| list.contains_key("storage"))
     };
     if item.type_ == "PersistentVolumeClaim" && !has(&item.min) && !has(&item.max) {
-        let problem =
-            "either minimum or maximum storage value is required, but neither was provided";
-        errors.push(FieldError::required(path.child("limits"), problem));
+        at.child("limits").required(
+            "either minimum or maximum storage value is required, but neither was provided",
+        );
     }
 }
 
-fn validate_item(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
+fn validate_item(item: &LimitRangeItem, at: &At<'_>) {
     if item.type_ == "Pod" {
         for (field, list) in [("default", &item.default), ("defaultRequest", &item.default_request)]
         {
             if list.iter().flatten().next().is_some() {
-                let problem = "may not be specified when `type` is 'Pod'";
-                errors.push(FieldError::forbidden(path.child(field), problem));
+                at.child(field).forbidden("may not be specified when `type` is 'Pod'");
             }
         }
     }
@@ -177,7 +151,7 @@ fn validate_item(item: &LimitRangeItem, path: &Path, errors: &mut Errors) {
                     "{low_name} value {} is greater than {high_name} value {}",
                     low.0, high.0
                 );
-                errors.push(FieldError::invalid(path.child(field).key(name), &low.0, problem));
+                at.entry(field, name).invalid(&low.0, problem);
             }
         }
     }

@@ -14,11 +14,6 @@ impl Path {
         Self(format!("{}.{name}", self.0))
     }
 
-    /// `self.name`, or `name` below the whole object, whose path is empty.
-    pub fn below(self, name: &str) -> Self {
-        if self.0.is_empty() { Self::new(name) } else { self.child(name) }
-    }
-
     /// `self[index]`
     pub fn index(&self, index: usize) -> Self {
         Self(format!("{}[{index}]", self.0))

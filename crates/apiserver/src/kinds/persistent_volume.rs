@@ -1,41 +1,18 @@
 //! PersistentVolumes.
 
-use super::check::{self, Errors};
-use super::columns;
-use super::path::Path;
-use super::persistent_volume_claim;
-use super::pod_spec;
-use super::semantic;
-use super::volumes;
-use api::status::FieldError;
-use jiff::Timestamp;
+use api::names;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec, PersistentVolumeStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
-use super::{Column, Context, Strategy, fill};
+use super::at::At;
+use super::columns::{self, text, wide};
+use super::persistent_volume_claim::{more_than_nothing, phase};
+use super::table::{Check, Parts, Rows, age, is_empty, name, status_apart, text_at, value};
+use super::{check, fill, persistent_volume_claim, pod_spec, semantic, volumes};
 
-/// The strategy of PersistentVolumes.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Capacity", "Size of the volume."),
-    columns::text("Access Modes", "Ways the volume can be mounted."),
-    columns::text("Reclaim Policy", "What happens when the claim is gone."),
-    columns::text("Status", "Phase of the volume."),
-    columns::text("Claim", "Claim that the volume is bound to."),
-    columns::text("StorageClass", "Class of the volume."),
-    columns::text("VolumeAttributesClass", "Attributes class of the volume."),
-    columns::text("Reason", "Why the volume is in its phase."),
-    columns::AGE,
-    columns::wide("VolumeMode", "File system or block."),
-];
-
-impl Strategy for Rules {
-    type Object = PersistentVolume;
-
-    fn default(&self, volume: &mut PersistentVolume) {
+pub static RULES: Rows<PersistentVolume> = Rows {
+    default: |volume| {
         let spec = volume.spec.get_or_insert_default();
         fill::text(&mut spec.persistent_volume_reclaim_policy, "Retain");
         fill::text(&mut spec.volume_mode, "Filesystem");
@@ -44,107 +21,81 @@ impl Strategy for Rules {
             fill::missing(&mut source.type_, "");
         }
         fill::text(&mut volume.status.get_or_insert_default().phase, "Pending");
-    }
-
-    fn prepare_create(&self, volume: &mut PersistentVolume, context: &Context<'_>) {
-        volume.status = Some(PersistentVolumeStatus {
-            phase: Some("Pending".to_owned()),
-            last_phase_transition_time: Some(Time(context.now)),
-            ..PersistentVolumeStatus::default()
-        });
-    }
-
-    fn prepare_update(&self, new: &mut PersistentVolume, old: &PersistentVolume, _: &Context<'_>) {
-        new.status.clone_from(&old.status);
-    }
-
-    /// The server sets the time of the last phase transition.
-    fn prepare_status_update(
-        &self,
-        new: &mut PersistentVolume,
-        old: &PersistentVolume,
-        context: &Context<'_>,
-    ) {
-        new.spec.clone_from(&old.spec);
-        let was = old.status.as_ref();
-        let status = new.status.get_or_insert_default();
-        if status.phase.as_deref() != was.and_then(|status| status.phase.as_deref()) {
-            status.last_phase_transition_time = Some(Time(context.now));
-        } else if status.last_phase_transition_time.is_none() {
-            status.last_phase_transition_time =
-                was.and_then(|status| status.last_phase_transition_time.clone());
+    },
+    parts: Parts {
+        create: |volume, context| {
+            volume.status = Some(PersistentVolumeStatus {
+                phase: Some("Pending".to_owned()),
+                last_phase_transition_time: Some(Time(context.now)),
+                ..PersistentVolumeStatus::default()
+            });
+        },
+        // The server sets the time of the last phase transition.
+        status: |new, old, context| {
+            new.spec.clone_from(&old.spec);
+            let was = old.status.as_ref();
+            let status = new.status.get_or_insert_default();
+            if status.phase.as_deref() != was.and_then(|status| status.phase.as_deref()) {
+                status.last_phase_transition_time = Some(Time(context.now));
+            } else if status.last_phase_transition_time.is_none() {
+                status.last_phase_transition_time =
+                    was.and_then(|status| status.last_phase_transition_time.clone());
+            }
+        },
+        ..status_apart!()
+    },
+    checks: &[
+        ("spec.accessModes", Check::Relation(access_modes)),
+        ("spec.capacity", Check::Relation(capacity)),
+        (
+            "spec.persistentVolumeReclaimPolicy",
+            Check::RequiredOneOf(&["Delete", "Recycle", "Retain"]),
+        ),
+        ("spec.volumeMode", Check::SetOneOf(&["Block", "Filesystem"])),
+        ("spec.storageClassName", Check::TextIfAny(names::dns_subdomain)),
+    ],
+    judge: |volume, at| {
+        volume.spec.iter().for_each(|spec| validate_source(spec, &at.child("spec")));
+    },
+    update: |new, old, at| {
+        let source = |volume: &PersistentVolume| source_of(&value(&volume.spec));
+        if source(new) != source(old) {
+            at.child("spec.persistentvolumesource")
+                .forbidden("spec.persistentvolumesource is immutable after creation");
         }
-    }
-
-    fn validate(&self, volume: &PersistentVolume) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if let Some(spec) = &volume.spec {
-            validate_spec(spec, &Path::new("spec"), &mut errors);
-        }
-        errors
-    }
-
-    fn validate_update(&self, new: &PersistentVolume, old: &PersistentVolume) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if source_of(new) != source_of(old) {
-            let problem = "spec.persistentvolumesource is immutable after creation";
-            errors.push(FieldError::forbidden("spec.persistentvolumesource", problem));
-        }
-        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
-            return errors;
-        };
+        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else { return };
         if spec.volume_mode != was.volume_mode {
-            errors.push(FieldError::invalid(
-                "spec.volumeMode",
-                &spec.volume_mode,
-                check::IMMUTABLE,
-            ));
+            at.child("spec.volumeMode").invalid(&spec.volume_mode, check::IMMUTABLE);
         }
         if was.node_affinity.is_some() && spec.node_affinity != was.node_affinity {
-            errors.push(FieldError::invalid("spec.nodeAffinity", "", check::IMMUTABLE));
+            at.child("spec.nodeAffinity").invalid("", check::IMMUTABLE);
         }
-        errors
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, volume: &PersistentVolume, now: Timestamp) -> Vec<Value> {
-        let spec = volume.spec.as_ref();
-        let status = volume.status.clone().unwrap_or_default();
-        let claim = spec.and_then(|spec| spec.claim_ref.as_ref()).map(|claim| {
-            format!(
-                "{}/{}",
-                claim.namespace.as_deref().unwrap_or_default(),
-                claim.name.as_deref().unwrap_or_default()
-            )
-        });
-        let size = spec.and_then(|spec| spec.capacity.as_ref()?.get("storage").cloned());
-        let terminating = volume.metadata.deletion_timestamp.is_some();
-        let phase = if terminating { Some("Terminating".to_owned()) } else { status.phase };
-        vec![
-            columns::name(&volume.metadata),
-            size.map(|size| size.0).unwrap_or_default().into(),
-            columns::access_modes(spec.and_then(|spec| spec.access_modes.as_ref())),
-            spec.and_then(|spec| spec.persistent_volume_reclaim_policy.clone())
-                .unwrap_or_default()
-                .into(),
-            phase.unwrap_or_default().into(),
-            claim.unwrap_or_default().into(),
-            spec.and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default().into(),
-            unset(spec.and_then(|spec| spec.volume_attributes_class_name.as_deref())),
-            status.reason.unwrap_or_default().into(),
-            columns::age(&volume.metadata, now),
-            unset(spec.and_then(|spec| spec.volume_mode.as_deref())),
-        ]
-    }
-}
-
-/// The text, or what kubectl prints for an unset pointer.
-pub fn unset(text: Option<&str>) -> Value {
-    text.unwrap_or("<unset>").into()
-}
+    },
+    columns: &[
+        name(),
+        text("Capacity", "Size of the volume.").at("spec.capacity.storage"),
+        text("Access Modes", "Ways the volume can be mounted.")
+            .json(|volume| columns::access_modes(&volume["spec"]["accessModes"])),
+        text("Reclaim Policy", "What happens when the claim is gone.")
+            .at("spec.persistentVolumeReclaimPolicy"),
+        text("Status", "Phase of the volume.").json(phase),
+        text("Claim", "Claim that the volume is bound to.").json(|volume| {
+            match &volume["spec"]["claimRef"] {
+                Value::Null => "".into(),
+                claim => {
+                    format!("{}/{}", text_at(claim, "namespace"), text_at(claim, "name")).into()
+                }
+            }
+        }),
+        text("StorageClass", "Class of the volume.").at("spec.storageClassName"),
+        text("VolumeAttributesClass", "Attributes class of the volume.")
+            .pointer("spec.volumeAttributesClassName"),
+        text("Reason", "Why the volume is in its phase.").at("status.reason"),
+        age(),
+        wide("VolumeMode", "File system or block.").pointer("spec.volumeMode"),
+    ],
+    ..Rows::NEW
+};
 
 /// Fields of the spec that are not the volume's source.
 const SETTINGS: &[&str] = &[
@@ -159,9 +110,9 @@ const SETTINGS: &[&str] = &[
     "volumeMode",
 ];
 
-/// The volume's source, as JSON.
-fn source_of(volume: &PersistentVolume) -> Value {
-    let mut spec = semantic::field(volume, "spec");
+/// The volume's source.
+fn source_of(spec: &Value) -> Value {
+    let mut spec = semantic::pruned(spec.clone());
     if let Some(spec) = spec.as_object_mut() {
         spec.retain(|name, _| !SETTINGS.contains(&name.as_str()));
     }
@@ -169,108 +120,76 @@ fn source_of(volume: &PersistentVolume) -> Value {
 }
 
 /// The spec of a volume that a pod names, as an attachment has it: no claim and no class.
-pub fn validate_inline(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
+pub fn validate_inline(spec: &PersistentVolumeSpec, at: &At<'_>) {
     for (field, set) in [
         ("claimRef", spec.claim_ref.is_some()),
         ("persistentVolumeReclaimPolicy", spec.persistent_volume_reclaim_policy.is_some()),
         ("storageClassName", spec.storage_class_name.is_some()),
     ] {
         if set {
-            let problem = "may not be specified in the context of inline volumes";
-            errors.push(FieldError::forbidden(path.child(field), problem));
+            at.child(field).forbidden("may not be specified in the context of inline volumes");
         }
     }
     if spec.csi.is_none() {
-        let problem = "has to be specified in the context of inline volumes";
-        errors.push(FieldError::required(path.child("csi"), problem));
+        at.child("csi").required("has to be specified in the context of inline volumes");
     }
-    validate_access_modes(spec, path, errors);
-    validate_source(spec, path, errors);
+    access_modes(&value(&spec.access_modes), &at.child("accessModes"));
+    validate_source(spec, at);
 }
 
-fn validate_access_modes(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
-    let modes = path.child("accessModes");
-    if spec.access_modes.as_ref().is_none_or(Vec::is_empty) {
-        errors.push(FieldError::required(&modes, ""));
-    } else {
-        persistent_volume_claim::validate_access_modes(spec.access_modes.as_ref(), &modes, errors);
+fn access_modes(modes: &Value, at: &At<'_>) {
+    match is_empty(modes) {
+        true => at.required(""),
+        false => persistent_volume_claim::access_modes(modes, at),
     }
 }
 
-fn validate_spec(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
-    validate_access_modes(spec, path, errors);
-    let capacity = path.child("capacity");
-    let none = std::collections::BTreeMap::new();
-    let amounts = spec.capacity.as_ref().unwrap_or(&none);
-    if amounts.is_empty() {
-        errors.push(FieldError::required(&capacity, ""));
-    } else if amounts.len() > 1 || !amounts.contains_key("storage") {
-        let names: Vec<&String> = amounts.keys().collect();
-        errors.push(FieldError::not_supported(&capacity, names, &["storage"]));
+fn capacity(amounts: &Value, at: &At<'_>) {
+    let names: Vec<&String> = amounts.as_object().into_iter().flat_map(|all| all.keys()).collect();
+    match names.as_slice() {
+        [] => at.required(""),
+        [name] if *name == "storage" => {}
+        _ => at.not_supported(&names, &["storage"]),
     }
-    for (name, amount) in amounts {
-        let path = capacity.key(name);
-        if check::amount(amount, &path, errors).is_some_and(|amount| amount.is_zero()) {
-            errors.push(FieldError::invalid(path, &amount.0, "must be greater than zero"));
-        }
+    for (name, amount) in amounts.as_object().into_iter().flatten() {
+        more_than_nothing(amount.as_str().unwrap_or_default(), &at.key(name));
     }
-    check::one_of(
-        check::text(&spec.persistent_volume_reclaim_policy),
-        &["Delete", "Recycle", "Retain"],
-        &path.child("persistentVolumeReclaimPolicy"),
-        errors,
-    );
-    check::one_of_or_unset(
-        &spec.volume_mode,
-        &["Block", "Filesystem"],
-        &path.child("volumeMode"),
-        errors,
-    );
-    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
-        check::dns_subdomain(class, &path.child("storageClassName"), errors);
-    }
-    validate_source(spec, path, errors);
 }
 
 /// What is kept, and from where it can be reached.
-fn validate_source(spec: &PersistentVolumeSpec, path: &Path, errors: &mut Errors) {
-    let whole = PersistentVolume { spec: Some(spec.clone()), ..PersistentVolume::default() };
-    let source = source_of(&whole);
-    let count = source.as_object().map_or(0, |source| source.len());
-    if count == 0 {
-        errors.push(FieldError::required(path, "must specify a volume type"));
-    } else if count > 1 {
-        errors.push(FieldError::forbidden(path, "may not specify more than 1 volume type"));
+fn validate_source(spec: &PersistentVolumeSpec, at: &At<'_>) {
+    match source_of(&value(spec)).as_object().map_or(0, |source| source.len()) {
+        0 => at.required("must specify a volume type"),
+        1 => {}
+        _ => at.forbidden("may not specify more than 1 volume type"),
     }
     if let Some(source) = &spec.host_path {
-        volumes::validate::host_path(source, &path.child("hostPath"), errors);
+        volumes::validate::host_path(source, &at.child("hostPath"));
         let recycled = spec.persistent_volume_reclaim_policy.as_deref() == Some("Recycle");
         if recycled && source.path.trim_end_matches('/').is_empty() && !source.path.is_empty() {
-            let problem = "may not be 'recycle' for a hostPath mount of '/'";
-            errors
-                .push(FieldError::forbidden(path.child("persistentVolumeReclaimPolicy"), problem));
+            at.child("persistentVolumeReclaimPolicy")
+                .forbidden("may not be 'recycle' for a hostPath mount of '/'");
         }
     }
     if let Some(source) = &spec.nfs {
-        volumes::validate::nfs(source, &path.child("nfs"), errors);
+        volumes::validate::nfs(source, &at.child("nfs"));
     }
     if let Some(source) = &spec.local {
-        check::required(&source.path, &path.child("local").child("path"), errors);
-        check::no_backsteps(&source.path, &path.child("local").child("path"), errors);
+        at.child("local.path").not_empty(&source.path);
+        at.child("local.path").no_backsteps(&source.path);
         if spec.node_affinity.is_none() {
-            let problem = "Local volume requires node affinity";
-            errors.push(FieldError::required(path.child("nodeAffinity"), problem));
+            at.child("nodeAffinity").required("Local volume requires node affinity");
         }
     }
     if let Some(source) = &spec.csi {
-        let path = path.child("csi");
-        check::required(&source.driver, &path.child("driver"), errors);
-        check::required(&source.volume_handle, &path.child("volumeHandle"), errors);
+        let at = at.child("csi");
+        at.child("driver").not_empty(&source.driver);
+        at.child("volumeHandle").not_empty(&source.volume_handle);
     }
     if let Some(selector) =
         spec.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref())
     {
-        let path = path.child("nodeAffinity").child("required");
-        pod_spec::node_selector(selector, &path, errors);
+        let at = at.child("nodeAffinity.required");
+        pod_spec::node_selector(selector, &at);
     }
 }

@@ -1,23 +1,20 @@
 //! PersistentVolumeClaims.
 
-use super::check::{self, Errors};
-use super::columns;
-use super::path::Path;
-use super::persistent_volume::unset;
-use super::semantic;
 use api::defaults::volume::claim_spec;
+use api::names;
 use api::quantity::Quantity;
-use api::status::FieldError;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use serde_json::Value;
 
-use super::{Column, Context, Strategy, fill};
-
-/// The strategy of PersistentVolumeClaims.
-pub struct Rules;
+use super::at::At;
+use super::columns::{self, text, wide};
+use super::table::{
+    self, Check, Parts, Row, Rows, age, is_empty, items, name, status_apart, text_at,
+};
+use super::{fill, semantic};
 
 /// Defaults of a claim, also inside a StatefulSet.
 pub fn default(claim: &mut PersistentVolumeClaim) {
@@ -25,22 +22,8 @@ pub fn default(claim: &mut PersistentVolumeClaim) {
     fill::text(&mut claim.status.get_or_insert_default().phase, "Pending");
 }
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Status", "Phase of the claim."),
-    columns::text("Volume", "Volume that the claim is bound to."),
-    columns::text("Capacity", "Size of the bound volume."),
-    columns::text("Access Modes", "Ways the bound volume can be mounted."),
-    columns::text("StorageClass", "Class of the claim."),
-    columns::text("VolumeAttributesClass", "Attributes class of the claim."),
-    columns::AGE,
-    columns::wide("VolumeMode", "File system or block."),
-];
-
-impl Strategy for Rules {
-    type Object = PersistentVolumeClaim;
-
-    fn default(&self, claim: &mut PersistentVolumeClaim) {
+pub static RULES: Rows<PersistentVolumeClaim> = Rows {
+    default: |claim| {
         default(claim);
         let spec = claim.spec.get_or_insert_default();
         // The two names of the source are kept equal where the older one can express it.
@@ -52,73 +35,22 @@ impl Strategy for Rules {
                 namespace: None,
             });
         }
-    }
-
-    fn prepare_create(&self, claim: &mut PersistentVolumeClaim, _: &Context<'_>) {
-        claim.status = Some(PersistentVolumeClaimStatus {
-            phase: Some("Pending".to_owned()),
-            ..PersistentVolumeClaimStatus::default()
-        });
-    }
-
-    fn prepare_update(
-        &self,
-        new: &mut PersistentVolumeClaim,
-        old: &PersistentVolumeClaim,
-        _: &Context<'_>,
-    ) {
-        new.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(
-        &self,
-        new: &mut PersistentVolumeClaim,
-        old: &PersistentVolumeClaim,
-        _: &Context<'_>,
-    ) {
-        new.spec.clone_from(&old.spec);
-    }
-
-    fn warnings(
-        &self,
-        claim: &PersistentVolumeClaim,
-        _: Option<&PersistentVolumeClaim>,
-    ) -> Vec<String> {
-        let requests = claim
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.resources.as_ref())
-            .and_then(|resources| resources.requests.as_ref());
-        let storage = requests.and_then(|requests| requests.get("storage"));
-        let fraction = storage.map(Quantity::of).filter(|amount| !amount.is_whole());
-        let warning = |amount: Quantity| {
-            format!(
-                "spec.resources.requests[storage]: fractional byte value {:?} is invalid, must be an integer",
-                amount.to_string()
-            )
-        };
-        fraction.map(warning).into_iter().collect()
-    }
-
-    fn validate(&self, claim: &PersistentVolumeClaim) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        if let Some(spec) = &claim.spec {
-            validate_spec(spec, &Path::new("spec"), &mut errors);
-        }
-        errors
-    }
-
-    /// Only the size of a bound claim may change. It may be reduced to give up an expansion, but not
-    /// to what the claim has, or below.
-    fn validate_update(
-        &self,
-        new: &PersistentVolumeClaim,
-        old: &PersistentVolumeClaim,
-    ) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
-            return errors;
-        };
+    },
+    parts: Parts {
+        create: |claim, _| {
+            claim.status = Some(PersistentVolumeClaimStatus {
+                phase: Some("Pending".to_owned()),
+                ..PersistentVolumeClaimStatus::default()
+            });
+        },
+        status: |new, old, _| new.spec.clone_from(&old.spec),
+        ..status_apart!()
+    },
+    checks: &[("spec", Check::Inside(SPEC))],
+    // Only the size of a bound claim may change. It may be reduced to give up an expansion, but not
+    // to what the claim has, or below.
+    update: |new, old, at| {
+        let (Some(spec), Some(was)) = (&new.spec, &old.spec) else { return };
         let size = |spec: &PersistentVolumeClaimSpec| {
             let requests = spec.resources.as_ref()?.requests.as_ref()?;
             requests.get("storage").map(Quantity::of)
@@ -138,58 +70,75 @@ impl Strategy for Rules {
             }
         }
         if semantic::field(&kept, "spec") != semantic::field(old, "spec") {
-            let problem = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-            errors.push(FieldError::forbidden("spec", problem));
+            at.child("spec").forbidden("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims");
         }
         let capacity = old.status.as_ref().and_then(|status| status.capacity.as_ref());
         let has = capacity.and_then(|capacity| capacity.get("storage")).map(Quantity::of);
         if size(spec) < size(was) && size(spec) <= Some(has.unwrap_or_default()) {
-            let problem = "field can not be less than status.capacity";
-            errors.push(FieldError::forbidden("spec.resources.requests.storage", problem));
+            at.child("spec.resources.requests.storage")
+                .forbidden("field can not be less than status.capacity");
         }
-        errors
-    }
+    },
+    status: &[(
+        "status.allocatedResourceStatuses",
+        Check::Values(&[("", Check::RequiredOneOf(EXPANSION_STATES))]),
+    )],
+    warnings: |claim, _| {
+        let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+        let storage = resources.and_then(|resources| resources.requests.as_ref()?.get("storage"));
+        let fraction = storage.map(Quantity::of).filter(|amount| !amount.is_whole());
+        let warning = |amount: Quantity| {
+            format!(
+                "spec.resources.requests[storage]: fractional byte value {:?} is invalid, must be an integer",
+                amount.to_string()
+            )
+        };
+        fraction.map(warning).into_iter().collect()
+    },
+    columns: &[
+        name(),
+        text("Status", "Phase of the claim.").json(phase),
+        text("Volume", "Volume that the claim is bound to.").at("spec.volumeName"),
+        text("Capacity", "Size of the bound volume.").json(|claim| {
+            let size = if bound(claim) { text_at(claim, "status.capacity.storage") } else { "" };
+            size.into()
+        }),
+        text("Access Modes", "Ways the bound volume can be mounted.").json(|claim| {
+            let none = Value::Null;
+            columns::access_modes(if bound(claim) {
+                &claim["status"]["accessModes"]
+            } else {
+                &none
+            })
+        }),
+        text("StorageClass", "Class of the claim.").at("spec.storageClassName"),
+        text("VolumeAttributesClass", "Attributes class of the claim.")
+            .pointer("spec.volumeAttributesClassName"),
+        age(),
+        wide("VolumeMode", "File system or block.").pointer("spec.volumeMode"),
+    ],
+    ..Rows::NEW
+};
 
-    fn validate_status_update(
-        &self,
-        new: &PersistentVolumeClaim,
-        _: &PersistentVolumeClaim,
-    ) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let status = new.status.as_ref();
-        let states = status.and_then(|status| status.allocated_resource_statuses.as_ref());
-        let path = Path::new("status").child("allocatedResourceStatuses");
-        for (resource, state) in states.into_iter().flatten() {
-            check::one_of(state, EXPANSION_STATES, &path.key(resource), &mut errors);
-        }
-        errors
-    }
+/// `ValidatePersistentVolumeClaimSpec`.
+const SPEC: &[Row] = &[
+    ("accessModes", Check::Relation(access_modes)),
+    ("selector", Check::LabelSelector),
+    ("", Check::Relation(size)),
+    ("storageClassName", Check::TextIfAny(names::dns_subdomain)),
+    ("volumeAttributesClassName", Check::TextIfAny(names::dns_subdomain)),
+    ("dataSource", Check::Inside(SOURCE)),
+    ("dataSourceRef", Check::Inside(SOURCE)),
+    ("volumeMode", Check::SetOneOf(&["Block", "Filesystem"])),
+];
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, claim: &PersistentVolumeClaim, now: Timestamp) -> Vec<Value> {
-        let spec = claim.spec.clone().unwrap_or_default();
-        let status = claim.status.clone().unwrap_or_default();
-        let terminating = claim.metadata.deletion_timestamp.is_some();
-        let phase = if terminating { Some("Terminating".to_owned()) } else { status.phase };
-        let bound = spec.volume_name.as_deref().is_some_and(|name| !name.is_empty());
-        let size =
-            status.capacity.and_then(|capacity| capacity.get("storage").cloned()).filter(|_| bound);
-        vec![
-            columns::name(&claim.metadata),
-            phase.unwrap_or_default().into(),
-            spec.volume_name.unwrap_or_default().into(),
-            size.map(|size| size.0).unwrap_or_default().into(),
-            if bound { columns::access_modes(status.access_modes.as_ref()) } else { "".into() },
-            spec.storage_class_name.unwrap_or_default().into(),
-            unset(spec.volume_attributes_class_name.as_deref()),
-            columns::age(&claim.metadata, now),
-            unset(spec.volume_mode.as_deref()),
-        ]
-    }
-}
+/// What a volume is populated from.
+const SOURCE: &[Row] = &[
+    ("name", Check::Required("")),
+    ("kind", Check::Required("")),
+    ("", Check::Relation(claims_of_core)),
+    ("apiGroup", Check::TextIfAny(names::dns_subdomain)),
+];
 
 /// How far the expansion of a volume can be.
 const EXPANSION_STATES: &[&str] = &[
@@ -203,80 +152,57 @@ const EXPANSION_STATES: &[&str] = &[
 const ACCESS_MODES: &[&str] =
     &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
+/// Checks the spec of a claim that a pod makes.
+pub fn validate_spec(spec: &PersistentVolumeClaimSpec, at: &At<'_>) {
+    table::run(SPEC, &table::value(spec), at);
+}
+
 /// Access modes of claims and volumes; ReadWriteOncePod excludes every other mode.
-pub fn validate_access_modes(modes: Option<&Vec<String>>, path: &Path, errors: &mut Errors) {
-    let modes = modes.map(Vec::as_slice).unwrap_or_default();
-    if modes.is_empty() {
-        errors.push(FieldError::required(path, "at least 1 access mode is required"));
+pub fn access_modes(modes: &Value, at: &At<'_>) {
+    if is_empty(modes) {
+        at.required("at least 1 access mode is required");
     }
-    for mode in modes.iter().filter(|mode| !ACCESS_MODES.contains(&mode.as_str())) {
-        errors.push(FieldError::not_supported(path, mode, ACCESS_MODES));
+    let known = |mode: &&Value| ACCESS_MODES.contains(&mode.as_str().unwrap_or_default());
+    for mode in items(modes).iter().filter(|mode| !known(mode)) {
+        at.not_supported(mode, ACCESS_MODES);
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
-        let problem = "may not use ReadWriteOncePod with other access modes";
-        errors.push(FieldError::forbidden(path, problem));
+    if items(modes).len() > 1 && items(modes).iter().any(|mode| mode == "ReadWriteOncePod") {
+        at.forbidden("may not use ReadWriteOncePod with other access modes");
     }
 }
 
-/// `ValidatePersistentVolumeClaimSpec`.
-pub fn validate_spec(spec: &PersistentVolumeClaimSpec, path: &Path, errors: &mut Errors) {
-    validate_access_modes(spec.access_modes.as_ref(), &path.child("accessModes"), errors);
-    check::label_selector(spec.selector.as_ref(), &path.child("selector"), errors);
-    let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    let path_of_size = path.child("resources").key("storage");
-    match requests.and_then(|requests| requests.get("storage")) {
-        None => errors.push(FieldError::required(path_of_size, "")),
-        Some(size) => {
-            let amount = check::amount(size, &path_of_size, errors);
-            if amount.is_some_and(|amount| amount.is_zero()) {
-                errors.push(FieldError::invalid(
-                    &path_of_size,
-                    &size.0,
-                    "must be greater than zero",
-                ));
-            }
-        }
+fn size(spec: &Value, at: &At<'_>) {
+    let at = at.entry("resources", "storage");
+    match spec["resources"]["requests"]["storage"].as_str() {
+        None => at.required(""),
+        Some(size) => more_than_nothing(size, &at),
     }
-    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
-        check::dns_subdomain(class, &path.child("storageClassName"), errors);
-    }
-    if let Some(class) =
-        spec.volume_attributes_class_name.as_deref().filter(|class| !class.is_empty())
-    {
-        check::dns_subdomain(class, &path.child("volumeAttributesClassName"), errors);
-    }
-    if let Some(source) = &spec.data_source {
-        let path = path.child("dataSource");
-        validate_source(&source.kind, &source.name, &source.api_group, &path, errors);
-    }
-    if let Some(source) = &spec.data_source_ref {
-        let path = path.child("dataSourceRef");
-        validate_source(&source.kind, &source.name, &source.api_group, &path, errors);
-    }
-    check::one_of_or_unset(
-        &spec.volume_mode,
-        &["Block", "Filesystem"],
-        &path.child("volumeMode"),
-        errors,
-    );
 }
 
-/// What a volume is populated from: of the core group, only another claim.
-fn validate_source(
-    kind: &str,
-    name: &str,
-    group: &Option<String>,
-    path: &Path,
-    errors: &mut Errors,
-) {
-    check::required(name, &path.child("name"), errors);
-    check::required(kind, &path.child("kind"), errors);
-    let group = check::text(group);
-    if group.is_empty() && kind != "PersistentVolumeClaim" {
-        let problem = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
-        errors.push(FieldError::invalid(path, kind, problem));
+/// An amount of storage.
+pub fn more_than_nothing(text: &str, at: &At<'_>) {
+    if at.amount(&Text(text.to_owned())).is_some_and(|amount| amount.is_zero()) {
+        at.invalid(text, "must be greater than zero");
     }
-    if !group.is_empty() {
-        check::dns_subdomain(group, &path.child("apiGroup"), errors);
+}
+
+/// Of the core group, only another claim.
+fn claims_of_core(source: &Value, at: &At<'_>) {
+    let kind = text_at(source, "kind");
+    if text_at(source, "apiGroup").is_empty() && kind != "PersistentVolumeClaim" {
+        at.invalid(kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
     }
+}
+
+/// The phase of a claim or a volume, unless it is going.
+pub fn phase(object: &Value) -> Value {
+    if object["metadata"]["deletionTimestamp"].is_null() {
+        text_at(object, "status.phase").into()
+    } else {
+        "Terminating".into()
+    }
+}
+
+fn bound(claim: &Value) -> bool {
+    !text_at(claim, "spec.volumeName").is_empty()
 }

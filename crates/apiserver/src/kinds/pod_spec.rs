@@ -14,4 +14,4 @@ pub mod warnings;
 
 pub use affinity::node_selector;
 pub use api::defaults::pod_spec as defaults;
-pub use scheduling::{TAINT_EFFECTS, only_added, only_deleted_gates};
+pub use scheduling::{TAINT_EFFECTS, only_added, only_deleted_gates, tolerations};

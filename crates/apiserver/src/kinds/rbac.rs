@@ -1,327 +1,172 @@
 //! Roles, ClusterRoles and their bindings.
 
-use super::check::{self, Errors};
-use super::columns;
-use super::path::Path;
-use api::status::FieldError;
-use jiff::Timestamp;
+use api::{Kind, names};
 use k8s_openapi::api::rbac::v1::{
-    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+    ClusterRole, ClusterRoleBinding, Role, RoleBinding, RoleRef, Subject,
 };
 use serde_json::Value;
 
-use super::{Column, Strategy, fill};
+use super::at::At;
+use super::columns::{text, wide};
+use super::fill;
+use super::table::{Check, Fixed, Row, Rows, age, created_at, is_empty, items, name, text_at};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-/// The strategy of Roles.
-pub struct Roles;
-/// The strategy of ClusterRoles.
-pub struct ClusterRoles;
-/// The strategy of RoleBindings.
-pub struct RoleBindings;
-/// The strategy of ClusterRoleBindings.
-pub struct ClusterRoleBindings;
+pub static ROLES: Rows<Role> = Rows {
+    checks: &[("rules", Check::Each(&[("", Check::Relation(rule_of_role))]))],
+    ..Rows::ROLE
+};
 
-fn default_role_ref(role: &mut RoleRef) {
+pub static CLUSTER_ROLES: Rows<ClusterRole> = Rows {
+    checks: &[
+        ("rules", Check::Each(&[("", Check::Relation(rule))])),
+        (
+            "aggregationRule",
+            Check::Inside(&[
+                (
+                    "clusterRoleSelectors",
+                    Check::Required(
+                        "at least one clusterRoleSelector required if aggregationRule is non-nil",
+                    ),
+                ),
+                ("clusterRoleSelectors", Check::Each(&[("", Check::LabelSelector)])),
+            ]),
+        ),
+    ],
+    ..Rows::ROLE
+};
+
+pub static ROLE_BINDINGS: Rows<RoleBinding> = Rows {
+    default: |binding| default_binding(&mut binding.role_ref, &mut binding.subjects),
+    checks: &[
+        ("roleRef.apiGroup", Check::SetOneOf(&[GROUP])),
+        ("roleRef.kind", Check::SetOneOf(&["Role", "ClusterRole"])),
+        ("roleRef.name", Check::RequiredText(names::path_segment)),
+        ("subjects", Check::Each(SUBJECT)),
+    ],
+    ..Rows::BINDING
+};
+
+pub static CLUSTER_ROLE_BINDINGS: Rows<ClusterRoleBinding> = Rows {
+    default: |binding| default_binding(&mut binding.role_ref, &mut binding.subjects),
+    checks: &[
+        ("roleRef.apiGroup", Check::SetOneOf(&[GROUP])),
+        ("roleRef.kind", Check::SetOneOf(&["ClusterRole"])),
+        ("roleRef.name", Check::RequiredText(names::path_segment)),
+        (
+            "subjects",
+            Check::Each(&[
+                ("", Check::Inside(SUBJECT)),
+                ("", Check::Relation(account_has_namespace)),
+            ]),
+        ),
+    ],
+    ..Rows::BINDING
+};
+
+impl<K: Kind> Rows<K> {
+    const ROLE: Self = Self {
+        name: names::path_segment,
+        create_on_update: true,
+        columns: &[name(), created_at()],
+        ..Self::NEW
+    };
+    const BINDING: Self = Self {
+        name: names::path_segment,
+        fixed: &[("roleRef", Fixed::Invalid("cannot change roleRef"))],
+        create_on_update: true,
+        columns: &[
+            name(),
+            text("Role", "The role that is granted.").json(|binding| {
+                let role = &binding["roleRef"];
+                format!("{}/{}", text_at(role, "kind"), text_at(role, "name")).into()
+            }),
+            age(),
+            wide("Users", "Users it is granted to.").json(|binding| subjects(binding, "User")),
+            wide("Groups", "Groups it is granted to.").json(|binding| subjects(binding, "Group")),
+            wide("ServiceAccounts", "Service accounts it is granted to.")
+                .json(|binding| subjects(binding, "ServiceAccount")),
+        ],
+        ..Self::NEW
+    };
+}
+
+const SUBJECT: &[Row] = &[("name", Check::Required("")), ("", Check::Relation(subject))];
+
+fn default_binding(role: &mut RoleRef, subjects: &mut Option<Vec<Subject>>) {
     fill::text(&mut role.api_group, GROUP);
-}
-
-fn default_subjects(subjects: &mut Option<Vec<Subject>>) {
     for subject in subjects.iter_mut().flatten() {
-        match subject.kind.as_str() {
-            "User" | "Group" => fill::text(&mut subject.api_group, GROUP),
-            _ => {}
+        if matches!(subject.kind.as_str(), "User" | "Group") {
+            fill::text(&mut subject.api_group, GROUP);
         }
     }
 }
 
-static ROLES_COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
-
-impl Strategy for Roles {
-    type Object = Role;
-
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        api::names::path_segment(name)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, role: &Role) -> Vec<FieldError> {
-        validate_rules(role.rules.as_deref().unwrap_or_default(), true)
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        ROLES_COLUMNS
-    }
-
-    fn cells(&self, role: &Role, _: Timestamp) -> Vec<Value> {
-        vec![columns::name(&role.metadata), columns::created_at(&role.metadata)]
-    }
-}
-
-static CLUSTERROLES_COLUMNS: &[Column] = &[columns::NAME, columns::CREATED_AT];
-
-impl Strategy for ClusterRoles {
-    type Object = ClusterRole;
-
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        api::names::path_segment(name)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, role: &ClusterRole) -> Vec<FieldError> {
-        let mut errors = validate_rules(role.rules.as_deref().unwrap_or_default(), false);
-        if let Some(rule) = &role.aggregation_rule {
-            let path = Path::new("aggregationRule").child("clusterRoleSelectors");
-            let selectors = rule.cluster_role_selectors.as_deref().unwrap_or_default();
-            if selectors.is_empty() {
-                let problem =
-                    "at least one clusterRoleSelector required if aggregationRule is non-nil";
-                errors.push(FieldError::required(&path, problem));
-            }
-            for (index, selector) in selectors.iter().enumerate() {
-                check::label_selector(Some(selector), &path.index(index), &mut errors);
-            }
+/// The subjects of a kind, separated by commas.
+fn subjects(binding: &Value, kind: &str) -> Value {
+    let of_kind = items(&binding["subjects"]).iter().filter(|subject| subject["kind"] == kind);
+    let names = of_kind.map(|subject| match subject["namespace"].as_str() {
+        Some(namespace) if kind == "ServiceAccount" => {
+            format!("{namespace}/{}", text_at(subject, "name"))
         }
-        errors
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        CLUSTERROLES_COLUMNS
-    }
-
-    fn cells(&self, role: &ClusterRole, _: Timestamp) -> Vec<Value> {
-        vec![columns::name(&role.metadata), columns::created_at(&role.metadata)]
-    }
+        _ => text_at(subject, "name").to_owned(),
+    });
+    names.collect::<Vec<_>>().join(", ").into()
 }
 
-static ROLEBINDINGS_COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Role", "The role that is granted."),
-    columns::AGE,
-    columns::wide("Users", "Users it is granted to."),
-    columns::wide("Groups", "Groups it is granted to."),
-    columns::wide("ServiceAccounts", "Service accounts it is granted to."),
-];
-
-impl Strategy for RoleBindings {
-    type Object = RoleBinding;
-
-    fn default(&self, binding: &mut RoleBinding) {
-        default_role_ref(&mut binding.role_ref);
-        default_subjects(&mut binding.subjects);
-    }
-
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        api::names::path_segment(name)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, binding: &RoleBinding) -> Vec<FieldError> {
-        validate_binding(
-            &binding.role_ref,
-            &["Role", "ClusterRole"],
-            binding.subjects.as_ref(),
-            true,
-        )
-    }
-
-    fn validate_update(&self, new: &RoleBinding, old: &RoleBinding) -> Vec<FieldError> {
-        validate_role_ref(&new.role_ref, &old.role_ref)
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        ROLEBINDINGS_COLUMNS
-    }
-
-    fn cells(&self, binding: &RoleBinding, now: Timestamp) -> Vec<Value> {
-        let [users, groups, accounts] = subjects_by_kind(binding.subjects.as_ref());
-        vec![
-            columns::name(&binding.metadata),
-            format!("{}/{}", binding.role_ref.kind, binding.role_ref.name).into(),
-            columns::age(&binding.metadata, now),
-            users,
-            groups,
-            accounts,
-        ]
-    }
+fn rule(rule: &Value, at: &At<'_>) {
+    judge_rule(rule, false, at);
 }
 
-static CLUSTERROLEBINDINGS_COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Role", "The role that is granted."),
-    columns::AGE,
-    columns::wide("Users", "Users it is granted to."),
-    columns::wide("Groups", "Groups it is granted to."),
-    columns::wide("ServiceAccounts", "Service accounts it is granted to."),
-];
-
-impl Strategy for ClusterRoleBindings {
-    type Object = ClusterRoleBinding;
-
-    fn default(&self, binding: &mut ClusterRoleBinding) {
-        default_role_ref(&mut binding.role_ref);
-        default_subjects(&mut binding.subjects);
-    }
-
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        api::names::path_segment(name)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn validate(&self, binding: &ClusterRoleBinding) -> Vec<FieldError> {
-        validate_binding(&binding.role_ref, &["ClusterRole"], binding.subjects.as_ref(), false)
-    }
-
-    fn validate_update(
-        &self,
-        new: &ClusterRoleBinding,
-        old: &ClusterRoleBinding,
-    ) -> Vec<FieldError> {
-        validate_role_ref(&new.role_ref, &old.role_ref)
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        CLUSTERROLEBINDINGS_COLUMNS
-    }
-
-    fn cells(&self, binding: &ClusterRoleBinding, now: Timestamp) -> Vec<Value> {
-        let [users, groups, accounts] = subjects_by_kind(binding.subjects.as_ref());
-        vec![
-            columns::name(&binding.metadata),
-            format!("{}/{}", binding.role_ref.kind, binding.role_ref.name).into(),
-            columns::age(&binding.metadata, now),
-            users,
-            groups,
-            accounts,
-        ]
-    }
+fn rule_of_role(rule: &Value, at: &At<'_>) {
+    judge_rule(rule, true, at);
 }
 
-/// Users, groups and service accounts separated by commas: three cells.
-fn subjects_by_kind(subjects: Option<&Vec<Subject>>) -> [Value; 3] {
-    ["User", "Group", "ServiceAccount"].map(|kind| {
-        let of_kind = subjects.into_iter().flatten().filter(|subject| subject.kind == kind);
-        let names: Vec<String> = of_kind
-            .map(|subject| match subject.namespace.as_deref() {
-                Some(namespace) if kind == "ServiceAccount" => {
-                    format!("{namespace}/{}", subject.name)
-                }
-                _ => subject.name.clone(),
-            })
-            .collect();
-        names.join(", ").into()
-    })
-}
-
-fn validate_rules(rules: &[PolicyRule], namespaced: bool) -> Errors {
-    let mut errors = Errors::new();
-    for (index, rule) in rules.iter().enumerate() {
-        let path = Path::new("rules").index(index);
-        let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-        if rule.verbs.is_empty() {
-            errors.push(FieldError::required(
-                path.child("verbs"),
-                "verbs must contain at least one value",
-            ));
+fn judge_rule(rule: &Value, namespaced: bool, at: &At<'_>) {
+    let empty = |field: &str| is_empty(&rule[field]);
+    if empty("verbs") {
+        at.child("verbs").required("verbs must contain at least one value");
+    }
+    let urls = "nonResourceURLs";
+    if !empty(urls) {
+        if namespaced {
+            let problem = "namespaced rules cannot apply to non-resource URLs";
+            at.child(urls).invalid(&rule[urls], problem);
         }
-        if has(&rule.non_resource_urls) {
-            let own = path.child("nonResourceURLs");
-            if namespaced {
-                let problem = "namespaced rules cannot apply to non-resource URLs";
-                errors.push(FieldError::invalid(&own, &rule.non_resource_urls, problem));
-            }
-            if has(&rule.api_groups) || has(&rule.resources) || has(&rule.resource_names) {
-                let problem = "rules cannot apply to both regular resources and non-resource URLs";
-                errors.push(FieldError::invalid(&own, &rule.non_resource_urls, problem));
-            }
-            continue;
+        if !empty("apiGroups") || !empty("resources") || !empty("resourceNames") {
+            let problem = "rules cannot apply to both regular resources and non-resource URLs";
+            at.child(urls).invalid(&rule[urls], problem);
         }
-        if !has(&rule.api_groups) {
-            let problem = "resource rules must supply at least one api group";
-            errors.push(FieldError::required(path.child("apiGroups"), problem));
-        }
-        if !has(&rule.resources) {
-            let problem = "resource rules must supply at least one resource";
-            errors.push(FieldError::required(path.child("resources"), problem));
-        }
+        return;
     }
-    errors
+    if empty("apiGroups") {
+        at.child("apiGroups").required("resource rules must supply at least one api group");
+    }
+    if empty("resources") {
+        at.child("resources").required("resource rules must supply at least one resource");
+    }
 }
 
-fn validate_binding(
-    role: &RoleRef,
-    kinds: &[&str],
-    subjects: Option<&Vec<Subject>>,
-    namespaced: bool,
-) -> Errors {
-    let mut errors = Errors::new();
-    let path = Path::new("roleRef");
-    let group = check::text(&role.api_group);
-    if group != GROUP {
-        errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[GROUP]));
-    }
-    if !kinds.contains(&role.kind.as_str()) {
-        errors.push(FieldError::not_supported(path.child("kind"), &role.kind, kinds));
-    }
-    if role.name.is_empty() {
-        errors.push(FieldError::required(path.child("name"), ""));
-    } else {
-        check::invalid(
-            api::names::path_segment(&role.name),
-            &role.name,
-            &path.child("name"),
-            &mut errors,
-        );
-    }
-    for (index, subject) in subjects.into_iter().flatten().enumerate() {
-        validate_subject(subject, namespaced, &Path::new("subjects").index(index), &mut errors);
-    }
-    errors
-}
-
-fn validate_subject(subject: &Subject, namespaced: bool, path: &Path, errors: &mut Errors) {
-    check::required(&subject.name, &path.child("name"), errors);
-    let group = check::text(&subject.api_group);
-    match subject.kind.as_str() {
+fn subject(subject: &Value, at: &At<'_>) {
+    let (name, group) = (text_at(subject, "name"), text_at(subject, "apiGroup"));
+    match text_at(subject, "kind") {
         "ServiceAccount" => {
-            if !subject.name.is_empty() {
-                check::dns_subdomain(&subject.name, &path.child("name"), errors);
+            if !name.is_empty() {
+                at.child("name").dns_subdomain(name);
             }
             if !group.is_empty() {
-                errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[""]));
-            }
-            if !namespaced && check::text(&subject.namespace).is_empty() {
-                errors.push(FieldError::required(path.child("namespace"), ""));
+                at.child("apiGroup").not_supported(group, &[""]);
             }
         }
-        "User" | "Group" if group != GROUP => {
-            errors.push(FieldError::not_supported(path.child("apiGroup"), group, &[GROUP]));
-        }
+        "User" | "Group" if group != GROUP => at.child("apiGroup").not_supported(group, &[GROUP]),
         "User" | "Group" => {}
-        other => {
-            let kinds = &["ServiceAccount", "User", "Group"];
-            errors.push(FieldError::not_supported(path.child("kind"), other, kinds));
-        }
+        other => at.child("kind").not_supported(other, &["ServiceAccount", "User", "Group"]),
     }
 }
 
-fn validate_role_ref(new: &RoleRef, old: &RoleRef) -> Errors {
-    if new == old {
-        return Errors::new();
+fn account_has_namespace(subject: &Value, at: &At<'_>) {
+    if subject["kind"] == "ServiceAccount" && text_at(subject, "namespace").is_empty() {
+        at.child("namespace").required("");
     }
-    let value = serde_json::json!({"apiGroup": new.api_group, "kind": new.kind, "name": new.name});
-    vec![FieldError::invalid("roleRef", value, "cannot change roleRef")]
 }

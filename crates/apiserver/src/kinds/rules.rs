@@ -1,4 +1,4 @@
-//! What many strategies share: the separation of spec and status, and the generation.
+//! What strategies share: the separation of spec and status.
 
 /// The rules of kinds with `spec` and a `status` subresource: creates and updates of the object
 /// leave status alone, updates of status leave spec and labels alone.
@@ -32,13 +32,4 @@ macro_rules! status_apart {
     };
 }
 
-/// The generation rises when the spec changes.
-macro_rules! generation_of_spec {
-    () => {
-        fn generation_changes(&self, new: &Self::Object, old: &Self::Object) -> Option<bool> {
-            Some(new.spec != old.spec)
-        }
-    };
-}
-
-pub(crate) use {generation_of_spec, status_apart};
+pub(crate) use status_apart;

@@ -5,9 +5,14 @@ use serde_json::Value;
 
 /// A field of the object as JSON, without zero values.
 pub fn field(object: &dyn Object, name: &str) -> Value {
-    // This server encoded it itself: it is JSON.
-    let mut json: Value = serde_json::from_slice(&object.encode()).unwrap_or_default();
-    pruned(json[name].take())
+    pruned(object.json()[name].take())
+}
+
+/// Whether two values are the same, where zero values are the same as none. An empty text is not:
+/// it may be what a pointer points to.
+pub fn same(one: &Value, other: &Value) -> bool {
+    let none = |value: &Value| is_zero(value) && !value.is_string();
+    (none(one) && none(other)) || pruned(one.clone()) == pruned(other.clone())
 }
 
 /// Without zero values.

@@ -3,43 +3,23 @@
 
 mod validate;
 
-use api::status::FieldError;
-pub use validate::non_special_ip;
-
-use super::columns;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ClientIPConfig, Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinityConfig,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
-use super::{Column, Context, Strategy, fill};
+use super::columns::{self, SELECTOR, text};
+use super::fill;
+use super::table::{Parts, Rows, age, items, name, text_at};
+
+pub use validate::non_special_ip;
 
 /// Three hours: the default timeout of session affinity.
 const AFFINITY_SECONDS: i32 = 10_800;
 
-/// The strategy of Services.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Type", "How the service is exposed."),
-    columns::text("Cluster-IP", "The address inside the cluster."),
-    columns::text("External-IP", "Addresses outside the cluster."),
-    columns::text("Port(s)", "Ports, with node ports after a colon."),
-    columns::AGE,
-    columns::SELECTOR,
-];
-
-impl Strategy for Rules {
-    type Object = Service;
-
-    fn allow_create_on_update(&self) -> bool {
-        true
-    }
-
-    fn default(&self, service: &mut Service) {
+pub static RULES: Rows<Service> = Rows {
+    default: |service| {
         let spec = service.spec.get_or_insert_default();
         fill::text(&mut spec.session_affinity, "None");
         fill::text(&mut spec.type_, "ClusterIP");
@@ -64,39 +44,40 @@ impl Strategy for Rules {
                 }
             }
         }
-    }
-
-    fn prepare_create(&self, service: &mut Service, _: &Context<'_>) {
-        // A status without a load balancer has an empty one.
-        service.status = Some(ServiceStatus {
-            load_balancer: Some(Default::default()),
-            ..ServiceStatus::default()
-        });
-        let spec = service.spec.get_or_insert_default();
-        normalize_cluster_ips(spec, None);
-        families(spec);
-    }
-
-    fn prepare_update(&self, new: &mut Service, old: &Service, _: &Context<'_>) {
-        new.status.clone_from(&old.status);
-        let (Some(spec), Some(was)) = (&mut new.spec, &old.spec) else {
-            return;
-        };
-        normalize_cluster_ips(spec, Some(was));
-        keep_allocated(spec, was);
-        drop_of_other_type(spec, was);
-        families(spec);
-    }
-
-    fn prepare_status_update(&self, new: &mut Service, old: &Service, _: &Context<'_>) {
-        new.spec.clone_from(&old.spec);
-    }
-
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        api::names::dns_1035_label(name)
-    }
-
-    fn warnings(&self, service: &Service, _: Option<&Service>) -> Vec<String> {
+    },
+    name: api::names::dns_1035_label,
+    parts: Parts {
+        create: |service, _| {
+            // A status without a load balancer has an empty one.
+            service.status = Some(ServiceStatus {
+                load_balancer: Some(Default::default()),
+                ..ServiceStatus::default()
+            });
+            let spec = service.spec.get_or_insert_default();
+            normalize_cluster_ips(spec, None);
+            families(spec);
+        },
+        update: |new, old, _| {
+            new.status.clone_from(&old.status);
+            let (Some(spec), Some(was)) = (&mut new.spec, &old.spec) else {
+                return;
+            };
+            normalize_cluster_ips(spec, Some(was));
+            keep_allocated(spec, was);
+            drop_of_other_type(spec, was);
+            families(spec);
+        },
+        status: |new, old, _| new.spec.clone_from(&old.spec),
+    },
+    judge: |service, at| {
+        service.spec.iter().for_each(|spec| validate::all(spec, &at.child("spec")));
+    },
+    update: |new, old, at| {
+        if let (Some(spec), Some(was)) = (&new.spec, &old.spec) {
+            validate::update(spec, was, &at.child("spec"));
+        }
+    },
+    warnings: |service, _| {
         let Some(spec) = &service.spec else {
             return Vec::new();
         };
@@ -113,39 +94,29 @@ impl Strategy for Rules {
             }
         }
         all.into_iter().map(str::to_owned).collect()
-    }
-
-    fn validate(&self, service: &Service) -> Vec<FieldError> {
-        service.spec.as_ref().map(validate::all).unwrap_or_default()
-    }
-
-    fn validate_update(&self, new: &Service, old: &Service) -> Vec<FieldError> {
-        match (&new.spec, &old.spec) {
-            (Some(spec), Some(was)) => validate::update(spec, was),
-            _ => Vec::new(),
-        }
-    }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, service: &Service, now: Timestamp) -> Vec<Value> {
-        let none = ServiceSpec::default();
-        let spec = service.spec.as_ref().unwrap_or(&none);
-        let first =
-            spec.cluster_ips.as_ref().and_then(|ips| ips.first()).or(spec.cluster_ip.as_ref());
-        vec![
-            columns::name(&service.metadata),
-            type_of(spec).into(),
-            columns::or_none(first.map(String::as_str)),
-            external_ip(service, spec),
-            columns::joined(&spec.ports.iter().flatten().map(port_text).collect::<Vec<_>>()),
-            columns::age(&service.metadata, now),
-            columns::labels(spec.selector.as_ref()),
-        ]
-    }
-}
+    },
+    create_on_update: true,
+    columns: &[
+        name(),
+        text("Type", "How the service is exposed.").at("spec.type"),
+        text("Cluster-IP", "The address inside the cluster.").of(|service| {
+            let spec = service.spec.as_ref();
+            let first = spec.and_then(|spec| spec.cluster_ips.as_ref()?.first());
+            let first = first.or(spec.and_then(|spec| spec.cluster_ip.as_ref()));
+            columns::or_none(first.map(String::as_str))
+        }),
+        text("External-IP", "Addresses outside the cluster.").json(external_ip),
+        text("Port(s)", "Ports, with node ports after a colon.").of(|service| {
+            let ports = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+            columns::joined(&ports.map(port_text).collect::<Vec<_>>())
+        }),
+        age(),
+        SELECTOR.of(|service| {
+            columns::labels(service.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+        }),
+    ],
+    ..Rows::NEW
+};
 
 /// The service's type, which defaulting has set.
 pub fn type_of(spec: &ServiceSpec) -> &str {
@@ -338,21 +309,17 @@ fn families(spec: &mut ServiceSpec) {
     fill::text(&mut spec.ip_family_policy, policy);
 }
 
-fn external_ip(service: &Service, spec: &ServiceSpec) -> Value {
-    let external = spec.external_ips.clone().unwrap_or_default();
-    match type_of(spec) {
+fn external_ip(service: &Value) -> Value {
+    let spec = &service["spec"];
+    let external = items(&spec["externalIPs"]).iter().filter_map(Value::as_str);
+    match text_at(spec, "type") {
         "LoadBalancer" => {
-            let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-            let mut all: Vec<String> = balancer
-                .into_iter()
-                .flat_map(|balancer| balancer.ingress.iter().flatten())
-                .filter_map(|ingress| ingress.ip.clone().or_else(|| ingress.hostname.clone()))
-                .collect();
+            let mut all = columns::balancer_addresses(service);
             all.extend(external);
             if all.is_empty() { "<pending>".into() } else { columns::joined(&all) }
         }
-        "ExternalName" => spec.external_name.clone().unwrap_or_default().into(),
-        "ClusterIP" | "NodePort" => columns::joined(&external),
+        "ExternalName" => text_at(spec, "externalName").into(),
+        "ClusterIP" | "NodePort" => columns::joined(&external.collect::<Vec<_>>()),
         _ => "<unknown>".into(),
     }
 }

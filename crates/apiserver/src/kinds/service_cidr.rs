@@ -4,35 +4,33 @@
 use std::net::IpAddr;
 
 use api::names;
-use api::status::FieldError;
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use serde_json::Value;
 
-use super::check::{self, Errors};
-use super::columns::{self, text};
-use super::path::Path;
-use super::table::{Cell, Check, Fixed, Rows};
+use super::at::At;
+use super::check;
+use super::columns::text;
+use super::table::{Check, Fixed, Rows, age, items, name, status_apart};
 
 pub static SERVICE_CIDRS: Rows<ServiceCIDR> = Rows {
+    parts: status_apart!(),
     checks: &[("spec.cidrs", Check::Relation(cidrs))],
     // A second family may be added.
-    update: |new, old, errors| {
+    update: |new, old, at| {
         let list = |one: &ServiceCIDR| {
             one.spec.as_ref().and_then(|spec| spec.cidrs.clone()).unwrap_or_default()
         };
-        let (new, old, path) = (list(new), list(old), Path::new("spec").child("cidrs"));
+        let (new, old, at) = (list(new), list(old), at.child("spec.cidrs"));
         if new.len() != old.len() && (old.len(), new.len()) != (1, 2) {
-            errors.push(FieldError::invalid(path, &new, check::IMMUTABLE));
+            at.invalid(&new, check::IMMUTABLE);
             return;
         }
         for (index, (new, _)) in new.iter().zip(&old).enumerate().filter(|(_, (a, b))| a != b) {
-            errors.push(FieldError::invalid(path.index(index), new, check::IMMUTABLE));
+            at.index(index).invalid(new, check::IMMUTABLE);
         }
     },
-    status: Some(&[]),
-    columns: &[columns::NAME, text("CIDRs", "The ranges."), columns::AGE],
-    cells: &[Cell::Name, Cell::At("spec.cidrs"), Cell::Age],
+    columns: &[name(), text("CIDRs", "The ranges.").at("spec.cidrs"), age()],
     ..Rows::NEW
 };
 
@@ -51,8 +49,7 @@ pub static IP_ADDRESSES: Rows<IPAddress> = Rows {
         ("spec.parentRef.namespace", Check::TextIfAny(names::path_segment)),
     ],
     fixed: &[("spec.parentRef", Fixed::Immutable)],
-    columns: &[columns::NAME, text("ParentRef", "Whose address it is.")],
-    cells: &[Cell::Name, Cell::Made(parent)],
+    columns: &[name(), text("ParentRef", "Whose address it is.").json(parent)],
     ..Rows::NEW
 };
 
@@ -72,33 +69,30 @@ fn parent(address: &Value) -> Value {
 }
 
 /// One range of each family at most.
-fn cidrs(list: &Value, path: &Path, errors: &mut Errors) {
-    let all: Vec<&str> = list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+fn cidrs(list: &Value, at: &At<'_>) {
+    let all: Vec<&str> = items(list).iter().filter_map(Value::as_str).collect();
     let nets: Vec<Option<IpNet>> = all.iter().map(|text| text.parse().ok()).collect();
     match nets.as_slice() {
-        [] => return errors.push(FieldError::required(path, "at least one CIDR required")),
+        [] => return at.required("at least one CIDR required"),
         [_] => {}
         [Some(IpNet::V4(_)), Some(IpNet::V6(_))] | [Some(IpNet::V6(_)), Some(IpNet::V4(_))] => {}
         [_, _] => {
             let problem = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
-            return errors.push(FieldError::invalid(path, list, problem));
+            return at.invalid(list, problem);
         }
         _ => {
-            let problem = "may only hold up to 2 values";
-            return errors.push(FieldError::invalid(path, list, problem));
+            return at.invalid(list, "may only hold up to 2 values");
         }
     }
     for (index, (text, net)) in all.iter().zip(nets).enumerate() {
-        let path = path.index(index);
+        let at = at.index(index);
         match net {
-            None => check::cidr(text, &path, errors),
+            None => at.cidr(text),
             Some(net) if net.trunc() != net => {
-                let problem = "must not have bits set beyond the prefix length";
-                errors.push(FieldError::invalid(path, text, problem));
+                at.invalid(text, "must not have bits set beyond the prefix length")
             }
             Some(net) if net.to_string() != *text => {
-                let problem = format!("must be in canonical form (\"{net}\")");
-                errors.push(FieldError::invalid(path, text, problem));
+                at.invalid(text, format!("must be in canonical form (\"{net}\")"));
             }
             Some(_) => {}
         }

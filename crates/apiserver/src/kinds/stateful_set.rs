@@ -1,37 +1,15 @@
 //! StatefulSets.
 
-use super::check::{self, Errors};
-use super::columns;
-use super::path::Path;
-use super::semantic;
-use super::workload;
-use api::status::FieldError;
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use serde_json::Value;
 
-use super::pod_spec::{defaults, warnings};
-use super::rules::{generation_of_spec, status_apart};
-use super::{Column, Strategy, fill, persistent_volume_claim, status};
+use super::at::At;
+use super::columns::{self, CONTAINERS, IMAGES, text};
+use super::pod_spec::defaults;
+use super::table::{Rows, age, name, status_apart};
+use super::{check, fill, persistent_volume_claim, semantic, status, workload};
 
-/// The strategy of StatefulSets.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Ready", "Ready pods of wanted pods."),
-    columns::AGE,
-    columns::CONTAINERS,
-    columns::IMAGES,
-];
-
-impl Strategy for Rules {
-    type Object = StatefulSet;
-
-    status_apart!();
-    generation_of_spec!();
-
-    fn default(&self, set: &mut StatefulSet) {
+pub static RULES: Rows<StatefulSet> = Rows {
+    default: |set| {
         let spec = &mut set.spec;
         defaults::template(&mut spec.template);
         fill::text(&mut spec.pod_management_policy, "OrderedReady");
@@ -53,56 +31,23 @@ impl Strategy for Rules {
         for claim in spec.volume_claim_templates.iter_mut().flatten() {
             persistent_volume_claim::default(claim);
         }
-    }
-
-    fn validate_status_update(&self, new: &StatefulSet, old: &StatefulSet) -> Vec<FieldError> {
-        let (now, before) =
-            (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-        let counts = [
-            ("replicas", Some(now.replicas)),
-            ("readyReplicas", now.ready_replicas),
-            ("currentReplicas", now.current_replicas),
-            ("updatedReplicas", now.updated_replicas),
-            ("availableReplicas", now.available_replicas),
-        ];
-        let mut errors = status::replicas(&counts, now.observed_generation, "status.readyReplicas");
-        errors.extend(status::collisions(now.collision_count, before.collision_count));
-        errors
-    }
-
-    fn warnings(&self, new: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {
-        if old.is_some_and(|old| old.spec == new.spec) {
-            return Vec::new();
-        }
-        let mut all = Vec::new();
-        if old.is_none() {
-            all.extend(warnings::name(&new.metadata, "Pod names and hostnames"));
-        }
-        all.extend(warnings::template(&new.spec.template));
-        all
-    }
-
-    fn validate(&self, set: &StatefulSet) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let (spec, path) = (&set.spec, Path::new("spec"));
-        validate_policies(spec, &path, &mut errors);
-        let numbers = [
+    },
+    parts: status_apart!(),
+    judge: |set, at| {
+        let (spec, at) = (&set.spec, at.child("spec"));
+        validate_policies(spec, &at);
+        at.none_negative(&[
             ("replicas", spec.replicas),
             ("minReadySeconds", spec.min_ready_seconds),
             ("revisionHistoryLimit", spec.revision_history_limit),
-        ];
-        workload::not_negative(&numbers, &path, &mut errors);
-        let start = spec.ordinals.as_ref().and_then(|ordinals| ordinals.start);
-        workload::not_negative(&[("start", start)], &path.child("ordinals"), &mut errors);
-        workload::selector(&spec.selector, "statefulset", &path.child("selector"), &mut errors);
-        let own = path.child("template");
-        workload::stateful_template(&spec.template, &spec.selector, &own, &mut errors);
-        workload::runs_for_ever(&spec.template, "StatefulSet", &own, &mut errors);
-        errors
-    }
-
-    fn validate_update(&self, new: &StatefulSet, old: &StatefulSet) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+            ("ordinals.start", spec.ordinals.as_ref().and_then(|ordinals| ordinals.start)),
+        ]);
+        workload::selector(&spec.selector, "statefulset", &at.child("selector"));
+        let own = at.child("template");
+        workload::stateful_template(&spec.template, &spec.selector, &own);
+        workload::runs_for_ever(&spec.template, "StatefulSet", &own);
+    },
+    update: |new, old, at| {
         let mut kept = new.clone();
         let (spec, was) = (&mut kept.spec, &old.spec);
         spec.replicas = was.replicas;
@@ -114,75 +59,71 @@ impl Strategy for Rules {
         spec.persistent_volume_claim_retention_policy
             .clone_from(&was.persistent_volume_claim_retention_policy);
         if semantic::field(&kept, "spec") != semantic::field(old, "spec") {
-            errors.push(FieldError::forbidden("spec", "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"));
+            at.child("spec").forbidden("updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
         }
-        errors
-    }
+    },
+    status_update: |new, old, at| {
+        let counts = [
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "availableReplicas",
+        ];
+        status::replicas(&new.status, &old.status, &counts, "status.readyReplicas", at);
+    },
+    generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| {
+        let same = old.is_some_and(|old| old.spec == new.spec);
+        let template = Some(&new.spec.template).filter(|_| !same);
+        workload::warnings(&new.metadata, template, old.is_none())
+    },
+    columns: &[
+        name(),
+        text("Ready", "Ready pods of wanted pods.").of(|it| {
+            let ready = it.status.as_ref().and_then(|status| status.ready_replicas);
+            format!("{}/{}", ready.unwrap_or(0), it.spec.replicas.unwrap_or(0)).into()
+        }),
+        age(),
+        CONTAINERS.of(|it| columns::container_names(Some(&it.spec.template))),
+        IMAGES.of(|it| columns::images(Some(&it.spec.template))),
+    ],
+    ..Rows::NEW
+};
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, set: &StatefulSet, now: Timestamp) -> Vec<Value> {
-        let ready = set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-        let [names, images] = columns::template(Some(&set.spec.template));
-        vec![
-            columns::name(&set.metadata),
-            format!("{ready}/{}", set.spec.replicas.unwrap_or(0)).into(),
-            columns::age(&set.metadata, now),
-            names,
-            images,
-        ]
-    }
-}
-
-fn validate_policies(spec: &StatefulSetSpec, path: &Path, errors: &mut Errors) {
-    let own = path.child("podManagementPolicy");
+fn validate_policies(spec: &StatefulSetSpec, at: &At<'_>) {
+    let own = at.child("podManagementPolicy");
     match check::text(&spec.pod_management_policy) {
-        "" => errors.push(FieldError::required(own, "")),
+        "" => own.required(""),
         "OrderedReady" | "Parallel" => {}
-        other => {
-            errors.push(FieldError::invalid(own, other, "must be 'OrderedReady' or 'Parallel'"))
-        }
+        other => own.invalid(other, "must be 'OrderedReady' or 'Parallel'"),
     }
-    let path_of_retention = path.child("persistentVolumeClaimRetentionPolicy");
     if let Some(policy) = &spec.persistent_volume_claim_retention_policy {
-        for (field, value) in
-            [("whenDeleted", &policy.when_deleted), ("whenScaled", &policy.when_scaled)]
-        {
-            let value = check::text(value);
-            check::one_of(value, &["Delete", "Retain"], &path_of_retention.child(field), errors);
-        }
+        let (at, known) = (at.child("persistentVolumeClaimRetentionPolicy"), ["Delete", "Retain"]);
+        at.child("whenDeleted").one_of(check::text(&policy.when_deleted), &known);
+        at.child("whenScaled").one_of(check::text(&policy.when_scaled), &known);
     }
-    let own = path.child("updateStrategy");
-    let Some(update) = &spec.update_strategy else {
-        return;
-    };
+    let own = at.child("updateStrategy");
+    let Some(update) = &spec.update_strategy else { return };
     match (check::text(&update.type_), &update.rolling_update) {
-        ("", _) => errors.push(FieldError::required(own, "")),
+        ("", _) => own.required(""),
         ("OnDelete", Some(_)) => {
             let problem = "only allowed for updateStrategy 'RollingUpdate'";
-            errors.push(FieldError::invalid(own.child("rollingUpdate"), "", problem));
+            own.child("rollingUpdate").invalid("", problem);
         }
         ("RollingUpdate", Some(rolling)) => {
             let own = own.child("rollingUpdate");
-            check::not_negative(rolling.partition.unwrap_or(0), &own.child("partition"), errors);
+            own.child("partition").not_negative(rolling.partition.unwrap_or(0));
             if let Some(unavailable) = &rolling.max_unavailable {
                 let own = own.child("maxUnavailable");
-                check::number_or_percent(unavailable, &own, errors);
-                check::not_more_than_all(unavailable, &own, errors);
+                own.number_or_percent(unavailable);
+                own.not_more_than_all(unavailable);
                 if check::is_zero(Some(unavailable)) {
-                    errors.push(FieldError::invalid(
-                        own,
-                        check::printed(unavailable),
-                        "cannot be 0",
-                    ));
+                    own.invalid(unavailable, "cannot be 0");
                 }
             }
         }
         ("OnDelete" | "RollingUpdate", None) => {}
-        (other, _) => {
-            errors.push(FieldError::invalid(own, other, "must be 'RollingUpdate' or 'OnDelete'"))
-        }
+        (other, _) => own.invalid(other, "must be 'RollingUpdate' or 'OnDelete'"),
     }
 }

@@ -1,40 +1,51 @@
 //! Validation of workloads' statuses: consistent numbers.
 
 use api::names;
-use api::status::FieldError;
+use serde::Serialize;
 use serde_json::Value;
 
-use super::check::{self, Errors};
-use super::path::Path;
-use super::table::{self, Check, Row};
+use super::at::At;
+use super::check;
+use super::table::{self, Check, Row, items, text_at, value};
 
-/// Counts of a status; `observed`: its `observedGeneration`. None may be negative; the counts
-/// before `replicas` in the list stand alone, those after it may not exceed it, nor `available`
-/// exceed `ready`.
-pub fn replicas(
-    counts: &[(&'static str, Option<i32>)],
-    observed: Option<i64>,
-    ready: &str,
-) -> Vec<FieldError> {
-    let path = Path::new("status");
-    let mut errors = not_negative(counts, observed);
-    let of = |name: &str| {
-        let found = counts.iter().find(|(field, _)| *field == name);
-        found.and_then(|(_, count)| *count).unwrap_or_default()
-    };
-    let parts = counts.iter().skip_while(|(field, _)| *field != "replicas").skip(1);
-    let mut more = |field: &str, than: i32, problem: String| {
-        if of(field) > than {
-            errors.push(FieldError::invalid(path.child(field), of(field), problem));
+/// As [`counts`]; in addition, those after `replicas` in the list may not exceed it, nor
+/// `available` exceed `ready`.
+pub fn replicas<S: Serialize>(new: &S, old: &S, fields: &[&str], ready: &str, at: &At<'_>) {
+    let (status, at) = (value(new), at.child("status"));
+    not_negative(&status, fields, &at);
+    let of = |field: &str| status[field].as_i64().unwrap_or_default();
+    for field in fields.iter().skip_while(|field| **field != "replicas").skip(1) {
+        if of(field) > of("replicas") {
+            at.child(field).invalid(of(field), "cannot be greater than status.replicas");
         }
-    };
-    for (field, _) in parts {
-        let problem = "cannot be greater than status.replicas".to_owned();
-        more(field, of("replicas"), problem);
     }
-    let problem = format!("cannot be greater than {ready}");
-    more("availableReplicas", of("readyReplicas"), problem);
-    errors
+    let available = "availableReplicas";
+    if of(available) > of("readyReplicas") {
+        at.child(available).invalid(of(available), format!("cannot be greater than {ready}"));
+    }
+    collisions(&status, &value(old), &at);
+}
+
+/// Counts of a status that must not be negative. The count of collisions never decreases.
+pub fn counts<S: Serialize>(new: &S, old: &S, fields: &[&str], at: &At<'_>) {
+    let (status, at) = (value(new), at.child("status"));
+    not_negative(&status, fields, &at);
+    collisions(&status, &value(old), &at);
+}
+
+fn not_negative(status: &Value, fields: &[&str], at: &At<'_>) {
+    for field in ["observedGeneration"].iter().chain(fields) {
+        at.child(field).not_negative(status[*field].as_i64().unwrap_or_default());
+    }
+}
+
+fn collisions(new: &Value, old: &Value, at: &At<'_>) {
+    let (at, new, old) =
+        (at.child("collisionCount"), &new["collisionCount"], &old["collisionCount"]);
+    at.not_negative(new.as_i64().unwrap_or_default());
+    if old.as_i64().is_some_and(|old| new.as_i64().is_none_or(|new| new < old)) {
+        at.invalid(new, "cannot be decremented");
+    }
 }
 
 /// What every condition has (`k8s.io/apimachinery/pkg/apis/meta/v1/validation`).
@@ -50,20 +61,20 @@ const CONDITION: &[Row] = &[
 ];
 
 /// Conditions, each type once.
-pub fn conditions(list: &Value, path: &Path, errors: &mut Errors) {
+pub fn conditions(list: &Value, at: &At<'_>) {
     let mut unique = check::Unique::default();
-    for (index, condition) in list.as_array().into_iter().flatten().enumerate() {
-        let path = path.index(index);
-        let ty = condition["type"].as_str().unwrap_or_default();
-        unique.insert(ty, &path.child("type"), errors);
-        table::run(CONDITION, condition, &path, errors);
+    for (index, condition) in items(list).iter().enumerate() {
+        let at = at.index(index);
+        let ty = text_at(condition, "type");
+        unique.add(ty, &at.child("type"));
+        table::run(CONDITION, condition, &at);
     }
 }
 
-fn a_time(time: &Value, path: &Path, errors: &mut Errors) {
+fn a_time(time: &Value, at: &At<'_>) {
     // What a missing time is decoded as.
     if matches!(time.as_str(), None | Some("1970-01-01T00:00:00Z")) {
-        errors.push(FieldError::required(path, "must be set"));
+        at.required("must be set");
     }
 }
 
@@ -75,26 +86,4 @@ fn reason(reason: &str) -> Vec<String> {
         return Vec::new();
     }
     vec!["a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')".to_owned()]
-}
-
-/// Counts of a status that must not be negative.
-pub fn not_negative(counts: &[(&'static str, Option<i32>)], observed: Option<i64>) -> Errors {
-    let path = Path::new("status");
-    let mut errors = Errors::new();
-    check::not_negative(observed.unwrap_or(0), &path.child("observedGeneration"), &mut errors);
-    for (field, count) in counts {
-        check::not_negative(count.unwrap_or(0), &path.child(field), &mut errors);
-    }
-    errors
-}
-
-/// The collision count never decreases.
-pub fn collisions(new: Option<i32>, old: Option<i32>) -> Errors {
-    let path = Path::new("status").child("collisionCount");
-    let mut errors = Errors::new();
-    check::not_negative(new.unwrap_or(0), &path, &mut errors);
-    if old.is_some_and(|old| new.is_none_or(|new| new < old)) {
-        errors.push(FieldError::invalid(path, new, "cannot be decremented"));
-    }
-    errors
 }

@@ -5,18 +5,16 @@ use std::collections::BTreeSet;
 
 use api::defaults::fill;
 use api::names;
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::PersistentVolumeSpec;
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSINodeDriver, CSIStorageCapacity, VolumeAttachment, VolumeAttributesClass,
 };
 use serde_json::Value;
 
-use super::check::{self, Errors};
+use super::at::At;
 use super::columns::{self, boolean, integer, text};
-use super::path::Path;
-use super::persistent_volume;
-use super::table::{Cell, Check, Fixed, Row, Rows};
+use super::table::{Check, Fixed, Row, Rows, age, items, name, status_apart, text_at};
+use super::{check, persistent_volume};
 
 const DRIVER_NAME_MAX: usize = 63;
 /// Characters of a node's id, since version 1.2 of the CSI specification.
@@ -44,12 +42,12 @@ pub static CSI_DRIVERS: Rows<CSIDriver> = Rows {
         Check::Inside(&[
             // Upstream's name of the path.
             ("", Check::Relation(attach_required)),
-            ("podInfoOnMount", Check::Present),
-            ("storageCapacity", Check::Present),
+            ("podInfoOnMount", Check::Present("")),
+            ("storageCapacity", Check::Present("")),
             ("fsGroupPolicy", Check::OneOf(&["File", "None", "ReadWriteOnceWithFSType"])),
             ("tokenRequests", Check::Relation(token_requests)),
             ("volumeLifecycleModes", Check::Relation(lifecycle_modes)),
-            ("seLinuxMount", Check::Present),
+            ("seLinuxMount", Check::Present("")),
             (
                 "nodeAllocatableUpdatePeriodSeconds",
                 Check::AtLeast(10, "must be greater than or equal to 10 seconds"),
@@ -58,47 +56,42 @@ pub static CSI_DRIVERS: Rows<CSIDriver> = Rows {
             ("preventPodSchedulingIfMissing", Check::Relation(no_limit_scaling)),
         ]),
     )],
-    update: |new, old, errors| {
+    update: |new, old, at| {
         let (new, old) = (&new.spec, &old.spec);
         if new.attach_required != old.attach_required {
-            let path = "spec.attachedRequired";
-            errors.push(FieldError::invalid(path, new.attach_required, check::IMMUTABLE));
+            at.child("spec.attachedRequired").invalid(new.attach_required, check::IMMUTABLE);
         }
         if new.volume_lifecycle_modes != old.volume_lifecycle_modes {
             let modes = &new.volume_lifecycle_modes;
-            errors.push(FieldError::invalid("spec.volumeLifecycleModes", modes, check::IMMUTABLE));
+            at.child("spec.volumeLifecycleModes").invalid(modes, check::IMMUTABLE);
         }
     },
     unconditional: false,
     columns: &[
-        columns::NAME,
-        boolean("AttachRequired", "Whether volumes are attached to nodes before they are mounted."),
-        boolean("PodInfoOnMount", "Whether the driver is told which pod a volume is mounted for."),
-        boolean("StorageCapacity", "Whether pods go where the driver reports enough capacity."),
-        text("TokenRequests", "Audiences of the tokens that the driver gets."),
+        name(),
+        boolean("AttachRequired", "Whether volumes are attached to nodes before they are mounted.")
+            .flag("spec.attachRequired", true),
+        boolean("PodInfoOnMount", "Whether the driver is told which pod a volume is mounted for.")
+            .flag("spec.podInfoOnMount", false),
+        boolean("StorageCapacity", "Whether pods go where the driver reports enough capacity.")
+            .flag("spec.storageCapacity", false),
+        text("TokenRequests", "Audiences of the tokens that the driver gets.").json(|driver| {
+            match driver["spec"]["tokenRequests"].as_array() {
+                None => "<unset>".into(),
+                Some(requests) => {
+                    let audience = |one: &Value| text_at(one, "audience").to_owned();
+                    requests.iter().map(audience).collect::<Vec<_>>().join(",").into()
+                }
+            }
+        }),
         boolean(
             "RequiresRepublish",
             "Whether mounted volumes are published again from time to time.",
-        ),
-        text("Modes", "Lifecycles that volumes of the driver can have."),
-        columns::AGE,
-    ],
-    cells: &[
-        Cell::Name,
-        Cell::Flag("spec.attachRequired", true),
-        Cell::Flag("spec.podInfoOnMount", false),
-        Cell::Flag("spec.storageCapacity", false),
-        Cell::Made(|driver| match driver["spec"]["tokenRequests"].as_array() {
-            None => "<unset>".into(),
-            Some(requests) => {
-                let audience =
-                    |one: &Value| one["audience"].as_str().unwrap_or_default().to_owned();
-                requests.iter().map(audience).collect::<Vec<_>>().join(",").into()
-            }
-        }),
-        Cell::Flag("spec.requiresRepublish", false),
-        Cell::Or("spec.volumeLifecycleModes", columns::NONE),
-        Cell::Age,
+        )
+        .flag("spec.requiresRepublish", false),
+        text("Modes", "Lifecycles that volumes of the driver can have.")
+            .or("spec.volumeLifecycleModes", columns::NONE),
+        age(),
     ],
     ..Rows::NEW
 };
@@ -119,23 +112,23 @@ pub static CSI_NODES: Rows<CSINode> = Rows {
     ],
     // A driver that is there stays as it is, except for how many volumes a node can have; it may
     // go, and come again.
-    update: |new, old, errors| {
+    update: |new, old, at| {
         for was in &old.spec.drivers {
             let same = |known: &CSINodeDriver| {
                 (&known.node_id, &known.topology_keys) == (&was.node_id, &was.topology_keys)
             };
             let named = new.spec.drivers.iter().filter(|driver| driver.name == was.name);
             for _ in named.filter(|driver| !same(driver)) {
-                check::invalid_whole(check::IMMUTABLE, &Path::new("spec.drivers"), errors);
+                at.child("spec.drivers").invalid_whole(check::IMMUTABLE);
             }
         }
     },
     unconditional: false,
-    columns: &[columns::NAME, integer("Drivers", "How many drivers the node has."), columns::AGE],
-    cells: &[
-        Cell::Name,
-        Cell::Made(|node| node["spec"]["drivers"].as_array().map_or(0, Vec::len).into()),
-        Cell::Age,
+    columns: &[
+        name(),
+        integer("Drivers", "How many drivers the node has.")
+            .json(|node| node["spec"]["drivers"].as_array().map_or(0, Vec::len).into()),
+        age(),
     ],
     ..Rows::NEW
 };
@@ -153,15 +146,16 @@ pub static CSI_STORAGE_CAPACITIES: Rows<CSIStorageCapacity> = Rows {
     fixed: &[("nodeTopology", Fixed::Immutable), ("storageClassName", Fixed::Immutable)],
     unconditional: false,
     columns: &[
-        columns::NAME,
-        text("StorageClassName", "Class of the volumes for which there is room."),
-        text("Capacity", "How much room there is."),
+        name(),
+        text("StorageClassName", "Class of the volumes for which there is room.")
+            .at("storageClassName"),
+        text("Capacity", "How much room there is.").pointer("capacity"),
     ],
-    cells: &[Cell::Name, Cell::At("storageClassName"), Cell::Or("capacity", "<unset>")],
     ..Rows::NEW
 };
 
 pub static VOLUME_ATTACHMENTS: Rows<VolumeAttachment> = Rows {
+    parts: status_apart!(),
     checks: &[
         ("spec.attacher", Check::RequiredText(driver_name)),
         ("spec.source", Check::Relation(attached_source)),
@@ -169,27 +163,19 @@ pub static VOLUME_ATTACHMENTS: Rows<VolumeAttachment> = Rows {
         ("spec.source.persistentVolumeName", Check::TextIfAny(names::dns_subdomain)),
     ],
     fixed: &[("spec", Fixed::Whole("spec"))],
-    status: Some(&[
+    status: &[
         ("status.attachmentMetadata", Check::Relation(small_texts)),
         ("status.attachError", Check::Inside(VOLUME_ERROR)),
         ("status.detachError", Check::Inside(VOLUME_ERROR)),
-    ]),
+    ],
     unconditional: false,
     columns: &[
-        columns::NAME,
-        text("Attacher", "Driver that attaches the volume."),
-        text("PV", "The volume."),
-        text("Node", "Where it is attached."),
-        boolean("Attached", "Whether it is attached."),
-        columns::AGE,
-    ],
-    cells: &[
-        Cell::Name,
-        Cell::At("spec.attacher"),
-        Cell::At("spec.source.persistentVolumeName"),
-        Cell::At("spec.nodeName"),
-        Cell::Flag("status.attached", false),
-        Cell::Age,
+        name(),
+        text("Attacher", "Driver that attaches the volume.").at("spec.attacher"),
+        text("PV", "The volume.").at("spec.source.persistentVolumeName"),
+        text("Node", "Where it is attached.").at("spec.nodeName"),
+        boolean("Attached", "Whether it is attached.").flag("status.attached", false),
+        age(),
     ],
     ..Rows::NEW
 };
@@ -209,8 +195,7 @@ pub static VOLUME_ATTRIBUTES_CLASSES: Rows<VolumeAttributesClass> = Rows {
         ("driverName", Fixed::Forbidden("updates to driverName are forbidden.")),
         ("parameters", Fixed::Forbidden("updates to parameters are forbidden.")),
     ],
-    columns: &[columns::NAME, text("DriverName", "Driver of the class."), columns::AGE],
-    cells: &[Cell::Name, Cell::At("driverName"), Cell::Age],
+    columns: &[name(), text("DriverName", "Driver of the class.").at("driverName"), age()],
     ..Rows::NEW
 };
 
@@ -224,7 +209,7 @@ pub fn driver_name(name: &str) -> Vec<String> {
     problems
 }
 
-fn provisioner(name: &str) -> Vec<String> {
+pub fn provisioner(name: &str) -> Vec<String> {
     names::qualified_name(&name.to_lowercase())
 }
 
@@ -233,24 +218,24 @@ fn node_id(id: &str) -> Vec<String> {
     (id.len() > NODE_ID_MAX).then(problem).into_iter().collect()
 }
 
-fn attach_required(spec: &Value, path: &Path, errors: &mut Errors) {
+fn attach_required(spec: &Value, at: &At<'_>) {
     if spec["attachRequired"].is_null() {
-        errors.push(FieldError::required(path.child("attachedRequired"), ""));
+        at.child("attachedRequired").required("");
     }
 }
 
 /// Audiences are different, and lifetimes possible.
-fn token_requests(requests: &Value, path: &Path, errors: &mut Errors) {
+fn token_requests(requests: &Value, at: &At<'_>) {
     const LEAST_SECONDS: i64 = 600;
     let mut audiences = BTreeSet::new();
-    for (index, request) in requests.as_array().into_iter().flatten().enumerate() {
-        let path = path.index(index);
-        let audience = request["audience"].as_str().unwrap_or_default();
+    for (index, request) in items(requests).iter().enumerate() {
+        let at = at.index(index);
+        let audience = text_at(request, "audience");
         if !audiences.insert(audience) {
-            errors.push(FieldError::duplicate(path.child("audience"), audience));
+            at.child("audience").duplicate(audience);
             continue;
         }
-        let path = path.child("expirationSeconds");
+        let at = at.child("expirationSeconds");
         let problem = match request["expirationSeconds"].as_i64() {
             Some(seconds) if seconds < LEAST_SECONDS => {
                 Some((seconds, "may not specify a duration less than 10 minutes"))
@@ -261,76 +246,76 @@ fn token_requests(requests: &Value, path: &Path, errors: &mut Errors) {
             _ => None,
         };
         if let Some((seconds, problem)) = problem {
-            errors.push(FieldError::invalid(path, seconds, problem));
+            at.invalid(seconds, problem);
         }
     }
 }
 
-fn lifecycle_modes(modes: &Value, path: &Path, errors: &mut Errors) {
+fn lifecycle_modes(modes: &Value, at: &At<'_>) {
     const MODES: &[&str] = &["Persistent", "Ephemeral"];
-    for mode in modes.as_array().into_iter().flatten().filter_map(Value::as_str) {
+    for mode in items(modes).iter().filter_map(Value::as_str) {
         if !MODES.contains(&mode) {
-            errors.push(FieldError::not_supported(path, mode, MODES));
+            at.not_supported(mode, MODES);
         }
     }
 }
 
-fn tokens_in_secrets(spec: &Value, path: &Path, errors: &mut Errors) {
+fn tokens_in_secrets(spec: &Value, at: &At<'_>) {
     let flag = &spec["serviceAccountTokenInSecrets"];
     if !flag.is_null() && spec["tokenRequests"].as_array().is_none_or(Vec::is_empty) {
-        let problem = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
-        errors.push(FieldError::invalid(path.child("serviceAccountTokenInSecrets"), flag, problem));
+        at.child("serviceAccountTokenInSecrets").invalid(
+            flag,
+            "serviceAccountTokenInSecrets is set but no tokenRequests are specified",
+        );
     }
 }
 
 /// The feature gate is off by default.
-fn no_limit_scaling(flag: &Value, path: &Path, errors: &mut Errors) {
+fn no_limit_scaling(flag: &Value, at: &At<'_>) {
     if !flag.is_null() {
-        let problem = "preventPodSchedulingIfMissing requires the VolumeLimitScaling feature gate to be enabled";
-        errors.push(FieldError::forbidden(path, problem));
+        at.forbidden("preventPodSchedulingIfMissing requires the VolumeLimitScaling feature gate to be enabled");
     }
 }
 
-fn topology_keys(keys: &Value, path: &Path, errors: &mut Errors) {
+fn topology_keys(keys: &Value, at: &At<'_>) {
     let mut unique = check::Unique::default();
-    for key in keys.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        unique.insert(key, path, errors);
-        check::qualified_name(key, path, errors);
+    for key in items(keys).iter().filter_map(Value::as_str) {
+        unique.add(key, at);
+        at.qualified_name(key);
     }
 }
 
-fn unique_names(drivers: &Value, path: &Path, errors: &mut Errors) {
+fn unique_names(drivers: &Value, at: &At<'_>) {
     let mut unique = check::Unique::default();
-    for (index, driver) in drivers.as_array().into_iter().flatten().enumerate() {
-        let name = driver["name"].as_str().unwrap_or_default();
-        unique.insert(name, &path.index(index).child("name"), errors);
+    for (index, driver) in items(drivers).iter().enumerate() {
+        let name = text_at(driver, "name");
+        unique.add(name, &at.index(index).child("name"));
     }
 }
 
 /// A persistent volume or one that a pod names, and not both.
-fn attached_source(source: &Value, path: &Path, errors: &mut Errors) {
+fn attached_source(source: &Value, at: &At<'_>) {
     const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
     let (inline, name) = (&source["inlineVolumeSpec"], &source["persistentVolumeName"]);
     match (inline.is_null(), name.as_str()) {
-        (true, None) => errors.push(FieldError::required(path, ONE)),
-        (false, Some(_)) => errors.push(FieldError::forbidden(path, ONE)),
-        (true, Some("")) => errors.push(FieldError::required(
-            path.child("persistentVolumeName"),
-            "must specify non empty persistentVolumeName",
-        )),
+        (true, None) => at.required(ONE),
+        (false, Some(_)) => at.forbidden(ONE),
+        (true, Some("")) => {
+            at.child("persistentVolumeName").required("must specify non empty persistentVolumeName")
+        }
         (true, Some(_)) => {}
         (false, None) => {
             if let Ok(spec) = serde_json::from_value::<PersistentVolumeSpec>(inline.clone()) {
-                let path = path.child("inlineVolumeSpec");
-                persistent_volume::validate_inline(&spec, &path, errors);
+                let at = at.child("inlineVolumeSpec");
+                persistent_volume::validate_inline(&spec, &at);
             }
         }
     }
 }
 
-fn small_texts(texts: &Value, path: &Path, errors: &mut Errors) {
+fn small_texts(texts: &Value, at: &At<'_>) {
     if bytes_of(texts) > TEXTS_MAX_BYTES {
-        errors.push(FieldError::too_long(path, TEXTS_MAX_BYTES));
+        at.too_long(TEXTS_MAX_BYTES);
     }
 }
 
@@ -340,20 +325,20 @@ fn bytes_of(texts: &Value) -> usize {
 }
 
 /// Upstream names another limit than the one it applies.
-fn error_message(message: &Value, path: &Path, errors: &mut Errors) {
+fn error_message(message: &Value, at: &At<'_>) {
     if message.as_str().is_some_and(|message| message.len() > ERROR_MAX_BYTES) {
-        errors.push(FieldError::too_long(path, TEXTS_MAX_BYTES));
+        at.too_long(TEXTS_MAX_BYTES);
     }
 }
 
-fn parameters(parameters: &Value, path: &Path, errors: &mut Errors) {
+fn parameters(parameters: &Value, at: &At<'_>) {
     let all = parameters.as_object();
     if all.is_some_and(|all| all.len() > PARAMETERS_MAX) {
-        errors.push(FieldError::too_long(path, PARAMETERS_MAX));
+        at.too_long(PARAMETERS_MAX);
         return;
     }
     if all.is_some_and(|all| all.contains_key("")) {
-        errors.push(FieldError::invalid(path, "", "field can not be empty."));
+        at.invalid("", "field can not be empty.");
     }
-    small_texts(parameters, path, errors);
+    small_texts(parameters, at);
 }

@@ -1,53 +1,47 @@
 //! StorageVersionMigrations (`k8s.io/kubernetes/pkg/apis/storagemigration/validation`).
 
 use api::names;
-use api::status::FieldError;
 use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 use serde_json::Value;
 
-use super::check::{self, Errors};
-use super::columns::{self, text};
-use super::path::Path;
-use super::status;
-use super::table::{Cell, Check, Fixed, Rows};
+use super::at::At;
+use super::columns::text;
+use super::table::{self, Check, Fixed, Rows, name, status_apart, text_at};
+use super::{check, status};
 
 pub static STORAGE_VERSION_MIGRATIONS: Rows<StorageVersionMigration> = Rows {
+    parts: status_apart!(),
     checks: &[
         ("spec.resource.resource", Check::Required("resource is required to be set")),
         ("spec.resource.resource", Check::TextIfAny(names::dns_1035_label)),
         ("spec.resource.group", Check::TextIfAny(names::dns_subdomain)),
     ],
     fixed: &[("spec", Fixed::Immutable)],
-    status: Some(&[
+    status: &[
         ("status.resourceVersion", Check::TextIfAny(revision)),
         ("status.conditions", Check::Relation(status::conditions)),
-    ]),
-    status_update: |new, old, errors| {
-        let path = Path::new("status");
+    ],
+    status_update: |new, old, at| {
+        let at = at.child("status");
         let revision = |one: &StorageVersionMigration| {
             one.status.as_ref().and_then(|status| status.resource_version.clone())
         };
         let was = revision(old).filter(|was| !was.is_empty());
         if was.is_some() && was != revision(new) {
             let shown = revision(new).unwrap_or_default();
-            errors.push(FieldError::invalid(
-                path.child("resourceVersion"),
-                shown,
-                check::IMMUTABLE,
-            ));
+            at.child("resourceVersion").invalid(shown, check::IMMUTABLE);
         }
-        conditions(new, old, &path.child("conditions"), errors);
+        conditions(new, old, &at.child("conditions"));
     },
-    generation: true,
+    generation: table::spec_changes,
     unconditional: false,
-    columns: &[columns::NAME, text("Resource", "What is migrated.")],
-    cells: &[Cell::Name, Cell::Made(resource)],
+    columns: &[name(), text("Resource", "What is migrated.").json(resource)],
     ..Rows::NEW
 };
 
 fn resource(migration: &Value) -> Value {
     let resource = &migration["spec"]["resource"];
-    let of = |field: &str| resource[field].as_str().unwrap_or_default();
+    let of = |field: &str| text_at(resource, field);
     match of("group") {
         "" => of("resource").into(),
         group => format!("{}.{group}", of("resource")).into(),
@@ -61,12 +55,7 @@ fn revision(text: &str) -> Vec<String> {
 }
 
 /// A migration runs, then succeeds or fails, and that is it.
-fn conditions(
-    new: &StorageVersionMigration,
-    old: &StorageVersionMigration,
-    path: &Path,
-    errors: &mut Errors,
-) {
+fn conditions(new: &StorageVersionMigration, old: &StorageVersionMigration, at: &At<'_>) {
     let holds = |one: &StorageVersionMigration, wanted: &str| {
         let all = one.status.iter().flat_map(|status| status.conditions.iter().flatten());
         all.into_iter().any(|condition| condition.type_ == wanted && condition.status == "True")
@@ -88,7 +77,7 @@ fn conditions(
     ] {
         if wrong {
             let shown = new.status.as_ref().and_then(|status| status.conditions.clone());
-            errors.push(FieldError::invalid(path, shown, problem));
+            at.invalid(shown, problem);
         }
     }
 }

@@ -4,20 +4,21 @@
 pub mod rules;
 
 use api::cel::Environment;
-use api::names;
 use api::status::FieldError;
 use api::webhook::{as_mutating, webhook_service, webhook_url};
-use jiff::Timestamp;
+use api::{Kind, names};
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations,
-    ServiceReference, ValidatingWebhookConfiguration,
+    ValidatingWebhookConfiguration,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde_json::Value;
 
+use super::at::At;
 use super::check::{self, Errors};
+use super::columns::integer;
+use super::fill;
 use super::path::Path;
-use super::{Column, Context, Strategy, columns, fill};
+use super::table::{self, Rows, age, items, name};
 
 /// Seconds that a webhook may take: shortest, longest, and if nothing is said.
 const TIMEOUT_SECONDS: (i32, i32, i32) = (1, 30, 10);
@@ -30,17 +31,45 @@ const SIDE_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 /// Parts of the name of a webhook.
 const NAME_PARTS_MIN: usize = 3;
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::integer("Webhooks", "How many webhooks the configuration has."),
-    columns::AGE,
-];
+/// The defaults that both kinds of webhooks have.
+macro_rules! default_hook {
+    ($hook:expr) => {
+        fill::missing(&mut $hook.failure_policy, "Fail");
+        fill::missing(&mut $hook.match_policy, "Equivalent");
+        fill::missing(&mut $hook.namespace_selector, LabelSelector::default());
+        fill::missing(&mut $hook.object_selector, LabelSelector::default());
+        fill::missing(&mut $hook.timeout_seconds, TIMEOUT_SECONDS.2);
+        default_rules(&mut $hook.rules);
+        if let Some(service) = &mut $hook.client_config.service {
+            fill::missing(&mut service.port, 443);
+        }
+    };
+}
 
-/// The strategy of MutatingWebhookConfigurations.
-pub struct Mutating;
+pub static MUTATING: Rows<MutatingWebhookConfiguration> = Rows {
+    default: |object| {
+        for hook in object.webhooks.iter_mut().flatten() {
+            default_hook!(hook);
+            fill::missing(&mut hook.reinvocation_policy, "Never");
+        }
+    },
+    create: |object, at| validate(&mutating(object), None, at),
+    update: |new, old, at| validate(&mutating(new), Some(&mutating(old)), at),
+    generation: |new, old| Some(new.webhooks != old.webhooks),
+    ..Rows::WEBHOOKS
+};
 
-/// The strategy of ValidatingWebhookConfigurations.
-pub struct Validating;
+pub static VALIDATING: Rows<ValidatingWebhookConfiguration> = Rows {
+    default: |object| {
+        for hook in object.webhooks.iter_mut().flatten() {
+            default_hook!(hook);
+        }
+    },
+    create: |object, at| validate(&validating(object), None, at),
+    update: |new, old, at| validate(&validating(new), Some(&validating(old)), at),
+    generation: |new, old| Some(new.webhooks != old.webhooks),
+    ..Rows::WEBHOOKS
+};
 
 /// What is required of a webhook only if all of the configuration have it already.
 struct Options {
@@ -78,9 +107,7 @@ impl Options {
             unique_names: names.len() == old.len(),
             valid_label_values: old.iter().all(|hook| {
                 [&hook.namespace_selector, &hook.object_selector].iter().all(|selector| {
-                    let mut errors = Errors::new();
-                    check::label_selector(selector.as_ref(), &Path::new(""), &mut errors);
-                    errors.is_empty()
+                    At::object(|at| at.label_selector(selector.as_ref())).is_empty()
                 })
             }),
             conditions: conditions(webhooks) != conditions(old),
@@ -96,85 +123,84 @@ fn conditions_of(hook: &MutatingWebhook) -> Vec<MatchCondition> {
     hook.match_conditions.clone().unwrap_or_default()
 }
 
-fn validate(webhooks: &[MutatingWebhook], old: Option<&[MutatingWebhook]>) -> Errors {
+fn validate(webhooks: &[MutatingWebhook], old: Option<&[MutatingWebhook]>, at: &At<'_>) {
     let options = Options::new(webhooks, old);
-    let mut errors = Errors::new();
     let mut names = check::Unique::default();
     for (index, hook) in webhooks.iter().enumerate() {
-        let path = Path::new("webhooks").index(index);
-        validate_hook(hook, &options, &path, &mut errors);
-        review_versions(hook, &options, &path.child("admissionReviewVersions"), &mut errors);
+        let at = at.item("webhooks", index);
+        validate_hook(hook, &options, &at);
+        review_versions(hook, &options, &at.child("admissionReviewVersions"));
         if options.unique_names && !hook.name.is_empty() {
-            names.insert(&hook.name, &path.child("name"), &mut errors);
+            names.add(&hook.name, &at.child("name"));
         }
     }
-    errors
 }
 
-fn validate_hook(hook: &MutatingWebhook, options: &Options, path: &Path, errors: &mut Errors) {
-    full_name(&hook.name, &path.child("name"), errors);
+fn validate_hook(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
+    full_name(&hook.name, &at.child("name"));
     for (index, rule) in hook.rules.iter().flatten().enumerate() {
-        rules::validate(rule, &path.child("rules").index(index), errors);
+        at.item("rules", index).found(|path, errors| rules::validate(rule, path, errors));
     }
     for (value, supported, name) in [
         (&hook.failure_policy, ["Fail", "Ignore"], "failurePolicy"),
         (&hook.match_policy, ["Equivalent", "Exact"], "matchPolicy"),
     ] {
-        check::one_of_or_unset(value, &supported, &path.child(name), errors);
+        at.child(name).one_of_or_unset(value, &supported);
     }
     let allowed: &[&str] = if options.no_side_effects { &NO_SIDE_EFFECTS } else { &SIDE_EFFECTS };
-    let side_effects = path.child("sideEffects");
+    let side_effects = at.child("sideEffects");
     if hook.side_effects.is_empty() {
-        let detail = format!("must specify one of {}", allowed.join(", "));
-        errors.push(FieldError::required(&side_effects, detail));
+        side_effects.required(format!("must specify one of {}", allowed.join(", ")));
     } else {
-        check::one_of(&hook.side_effects, allowed, &side_effects, errors);
+        side_effects.one_of(&hook.side_effects, allowed);
     }
     let (shortest, longest, _) = TIMEOUT_SECONDS;
     if let Some(seconds) = hook.timeout_seconds
         && !(shortest..=longest).contains(&seconds)
     {
         let detail = format!("the timeout value must be between {shortest} and {longest} seconds");
-        errors.push(FieldError::invalid(path.child("timeoutSeconds"), seconds, detail));
+        at.child("timeoutSeconds").invalid(seconds, detail);
     }
     for (selector, name) in
         [(&hook.namespace_selector, "namespaceSelector"), (&hook.object_selector, "objectSelector")]
     {
-        label_selector(selector.as_ref(), options, &path.child(name), errors);
+        at.child(name).found(|path, errors| {
+            label_selector(selector.as_ref(), options, path, errors);
+        });
     }
     let supported = ["IfNeeded", "Never"];
-    let reinvocation = path.child("reinvocationPolicy");
-    check::one_of_or_unset(&hook.reinvocation_policy, &supported, &reinvocation, errors);
-    let client = &path.child("clientConfig");
+    let reinvocation = at.child("reinvocationPolicy");
+    reinvocation.one_of_or_unset(&hook.reinvocation_policy, &supported);
+    let client = &at.child("clientConfig");
     match (&hook.client_config.url, &hook.client_config.service) {
-        (Some(url), None) => webhook_url(url, &client.child("url").to_string(), errors),
-        (None, Some(service)) => {
-            webhook_service(&json(service), &client.child("service").to_string(), errors);
+        (Some(url), None) => {
+            client.child("url").found(|path, errors| webhook_url(url, &path.to_string(), errors));
         }
-        _ => errors.push(FieldError::required(client, "exactly one of url or service is required")),
+        (None, Some(service)) => {
+            client.child("service").found(|path, errors| {
+                webhook_service(&table::value(service), &path.to_string(), errors);
+            });
+        }
+        _ => client.required("exactly one of url or service is required"),
     }
     if options.conditions {
         let all = hook.match_conditions.as_deref().unwrap_or_default();
-        match_conditions(all, &Environment::new(false), &path.child("matchConditions"), errors);
+        at.child("matchConditions").found(|path, errors| {
+            match_conditions(all, &Environment::new(false), path, errors);
+        });
     }
-}
-
-fn json(service: &ServiceReference) -> Value {
-    serde_json::json!({"name": service.name, "namespace": service.namespace,
-        "path": service.path, "port": service.port})
 }
 
 /// A domain that says whose the webhook is (`IsFullyQualifiedName`).
-fn full_name(name: &str, path: &Path, errors: &mut Errors) {
+fn full_name(name: &str, at: &At<'_>) {
     if name.is_empty() {
-        return errors.push(FieldError::required(path, ""));
+        return at.required("");
     }
     let problems = names::dns_subdomain(name);
     if !problems.is_empty() {
-        errors.push(FieldError::invalid(path, name, problems.join(",")));
+        at.invalid(name, problems.join(","));
     } else if name.split('.').count() < NAME_PARTS_MIN {
-        let detail = "should be a domain with at least three segments separated by dots";
-        errors.push(FieldError::invalid(path, name, detail));
+        at.invalid(name, "should be a domain with at least three segments separated by dots");
     }
 }
 
@@ -195,23 +221,22 @@ fn label_selector(
     errors.append(&mut found);
 }
 
-fn review_versions(hook: &MutatingWebhook, options: &Options, path: &Path, errors: &mut Errors) {
+fn review_versions(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
     let versions = &hook.admission_review_versions;
     let known = REVIEW_VERSIONS.join(", ");
     if versions.is_empty() {
-        return errors.push(FieldError::required(path, format!("must specify one of {known}")));
+        return at.required(format!("must specify one of {known}"));
     }
     for (index, version) in versions.iter().enumerate() {
-        let path = path.index(index);
+        let at = at.index(index);
         if versions[..index].contains(version) {
-            errors.push(FieldError::invalid(path, version, "duplicate version"));
+            at.invalid(version, "duplicate version");
             continue;
         }
-        check::invalid(names::dns_1035_label(version), version, &path, errors);
+        at.texts(names::dns_1035_label(version), version);
     }
     if options.recognized_version && !versions.iter().any(|version| is_known(version)) {
-        let detail = format!("must include at least one of {known}");
-        errors.push(FieldError::invalid(path, versions, detail));
+        at.invalid(versions, format!("must include at least one of {known}"));
     }
 }
 
@@ -252,54 +277,6 @@ fn default_rules(rules: &mut Option<Vec<RuleWithOperations>>) {
     }
 }
 
-/// The defaults that both kinds of webhooks have.
-macro_rules! default_hook {
-    ($hook:expr) => {
-        fill::missing(&mut $hook.failure_policy, "Fail");
-        fill::missing(&mut $hook.match_policy, "Equivalent");
-        fill::missing(&mut $hook.namespace_selector, LabelSelector::default());
-        fill::missing(&mut $hook.object_selector, LabelSelector::default());
-        fill::missing(&mut $hook.timeout_seconds, TIMEOUT_SECONDS.2);
-        default_rules(&mut $hook.rules);
-        if let Some(service) = &mut $hook.client_config.service {
-            fill::missing(&mut service.port, 443);
-        }
-    };
-}
-
-/// What both kinds of configurations have in common.
-macro_rules! common {
-    ($kind:ty, $webhooks:expr) => {
-        fn validate_create(&self, object: &$kind) -> Errors {
-            validate(&$webhooks(object), None)
-        }
-
-        fn validate_update(&self, new: &$kind, old: &$kind) -> Errors {
-            validate(&$webhooks(new), Some(&$webhooks(old)))
-        }
-
-        fn prepare_create(&self, _: &mut $kind, _: &Context<'_>) {}
-
-        fn generation_changes(&self, new: &$kind, old: &$kind) -> Option<bool> {
-            Some(new.webhooks != old.webhooks)
-        }
-
-        fn allow_unconditional_update(&self) -> bool {
-            false
-        }
-
-        fn columns(&self) -> &'static [Column] {
-            COLUMNS
-        }
-
-        fn cells(&self, object: &$kind, now: Timestamp) -> Vec<Value> {
-            let count = object.webhooks.as_ref().map_or(0, Vec::len);
-            let metadata = &object.metadata;
-            vec![columns::name(metadata), count.into(), columns::age(metadata, now)]
-        }
-    };
-}
-
 fn mutating(object: &MutatingWebhookConfiguration) -> Vec<MutatingWebhook> {
     object.webhooks.clone().unwrap_or_default()
 }
@@ -308,27 +285,15 @@ fn validating(object: &ValidatingWebhookConfiguration) -> Vec<MutatingWebhook> {
     object.webhooks.iter().flatten().map(as_mutating).collect()
 }
 
-impl Strategy for Mutating {
-    type Object = MutatingWebhookConfiguration;
-
-    fn default(&self, object: &mut MutatingWebhookConfiguration) {
-        for hook in object.webhooks.iter_mut().flatten() {
-            default_hook!(hook);
-            fill::missing(&mut hook.reinvocation_policy, "Never");
-        }
-    }
-
-    common!(MutatingWebhookConfiguration, mutating);
-}
-
-impl Strategy for Validating {
-    type Object = ValidatingWebhookConfiguration;
-
-    fn default(&self, object: &mut ValidatingWebhookConfiguration) {
-        for hook in object.webhooks.iter_mut().flatten() {
-            default_hook!(hook);
-        }
-    }
-
-    common!(ValidatingWebhookConfiguration, validating);
+impl<K: Kind> Rows<K> {
+    const WEBHOOKS: Self = Self {
+        unconditional: false,
+        columns: &[
+            name(),
+            integer("Webhooks", "How many webhooks the configuration has.")
+                .json(|object| items(&object["webhooks"]).len().into()),
+            age(),
+        ],
+        ..Self::NEW
+    };
 }

@@ -1,14 +1,14 @@
 //! Validation shared by the kinds with pod templates.
 
+use api::ObjectMeta;
 use api::labels::Selector;
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
-use super::check::{self, Errors};
-use super::path::Path;
-use super::pod_spec::validate;
+use super::at::At;
+use super::check;
+use super::pod_spec::{validate, warnings};
 
 /// A label selector as an error prints it.
 pub fn printed(selector: &LabelSelector) -> Value {
@@ -28,47 +28,33 @@ pub fn printed(selector: &LabelSelector) -> Value {
 }
 
 /// The selector of a workload of this type (`deployment`): set, valid and not empty.
-pub fn selector(selector: &LabelSelector, sort: &str, path: &Path, errors: &mut Errors) {
+pub fn selector(selector: &LabelSelector, sort: &str, at: &At<'_>) {
     if *selector == LabelSelector::default() {
-        errors.push(FieldError::required(path, ""));
+        at.required("");
         return;
     }
-    check::label_selector(Some(selector), path, errors);
+    at.label_selector(Some(selector));
     let empty = selector.match_labels.as_ref().is_none_or(|labels| labels.is_empty())
         && selector.match_expressions.as_ref().is_none_or(Vec::is_empty);
     if empty {
-        errors.push(FieldError::invalid(
-            path,
-            json!({}),
-            format!("empty selector is invalid for {sort}"),
-        ));
+        at.invalid(json!({}), format!("empty selector is invalid for {sort}"));
     }
 }
 
-pub fn immutable_selector(new: &LabelSelector, old: &LabelSelector, errors: &mut Errors) {
+pub fn immutable_selector(new: &LabelSelector, old: &LabelSelector, at: &At<'_>) {
     if new != old {
-        errors.push(FieldError::invalid("spec.selector", printed(new), check::IMMUTABLE));
+        at.child("spec.selector").invalid(printed(new), check::IMMUTABLE);
     }
 }
 
 /// A template whose labels the selector must match.
-pub fn template(
-    template: &PodTemplateSpec,
-    selector: &LabelSelector,
-    path: &Path,
-    errors: &mut Errors,
-) {
-    selected(template, selector, path, errors);
-    validate::template(template, path, errors);
+pub fn template(template: &PodTemplateSpec, selector: &LabelSelector, at: &At<'_>) {
+    selected(template, selector, at);
+    validate::template(template, at);
 }
 
 /// Checks that a selector matches a template's labels.
-fn selected(
-    template: &PodTemplateSpec,
-    selector: &LabelSelector,
-    path: &Path,
-    errors: &mut Errors,
-) {
+fn selected(template: &PodTemplateSpec, selector: &LabelSelector, at: &At<'_>) {
     let labels =
         template.metadata.as_ref().and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
     // A missing selector matches nothing.
@@ -76,41 +62,39 @@ fn selected(
     if let Ok(selector) = Selector::from_label_selector(Some(selector))
         && (missing || !selector.matches(Some(&labels)))
     {
-        let problem = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid(path.child("metadata").child("labels"), &labels, problem));
+        at.child("metadata.labels").invalid(&labels, "`selector` does not match template `labels`");
     }
 }
 
 /// The template of a StatefulSet. Its containers may mount a claim's volume, so Kubernetes leaves
 /// validating the pod's spec to the creation of pods
 /// (`k8s.io/kubernetes/pkg/apis/apps/validation.ValidatePodTemplateSpecForStatefulSet`).
-pub fn stateful_template(
-    template: &PodTemplateSpec,
-    selector: &LabelSelector,
-    path: &Path,
-    errors: &mut Errors,
-) {
-    selected(template, selector, path, errors);
-    validate::template_metadata(template, path, errors);
+pub fn stateful_template(template: &PodTemplateSpec, selector: &LabelSelector, at: &At<'_>) {
+    selected(template, selector, at);
+    validate::template_metadata(template, at);
 }
 
 /// Pods of this type of workload (`ReplicaSet`) must have restart policy Always.
-pub fn runs_for_ever(template: &PodTemplateSpec, sort: &str, path: &Path, errors: &mut Errors) {
+pub fn runs_for_ever(template: &PodTemplateSpec, sort: &str, at: &At<'_>) {
     let Some(spec) = &template.spec else { return };
-    let path = path.child("spec");
+    let at = at.child("spec");
     let policy = check::text(&spec.restart_policy);
     if policy != "Always" {
-        errors.push(FieldError::not_supported(path.child("restartPolicy"), policy, &["Always"]));
+        at.child("restartPolicy").not_supported(policy, &["Always"]);
     }
     if spec.active_deadline_seconds.is_some() {
         let problem = format!("activeDeadlineSeconds in {sort} is not Supported");
-        errors.push(FieldError::forbidden(path.child("activeDeadlineSeconds"), problem));
+        at.child("activeDeadlineSeconds").forbidden(problem);
     }
 }
 
-/// Numbers of the spec that may be unset but not negative.
-pub fn not_negative(numbers: &[(&str, Option<i32>)], path: &Path, errors: &mut Errors) {
-    for (field, number) in numbers {
-        check::not_negative(number.unwrap_or(0), &path.child(field), errors);
-    }
+/// Warnings about a workload whose spec is new or has changed.
+pub fn warnings(
+    metadata: &ObjectMeta,
+    template: Option<&PodTemplateSpec>,
+    is_new: bool,
+) -> Vec<String> {
+    let name = is_new.then(|| warnings::name(metadata, "Pod names and hostnames")).flatten();
+    let template = template.map(warnings::template).unwrap_or_default();
+    name.into_iter().chain(template).collect()
 }

@@ -19,7 +19,7 @@ const DEPRECATED: &str = "deprecated: use the 'watch' parameter with a list oper
 /// Adds the paths and schemas of a kind and of its subresources.
 pub fn of_kind(row: &KindRow, schemas: &mut Schemas<'_>, paths: &mut Map<String, Value>) {
     let (object, list) = match (row.schema(), &row.custom) {
-        (Some(definition), _) if row.has_objects() => {
+        (Some(definition), _) if row.has_objects() || row.computed => {
             (schemas.reference(definition), schemas.list_reference(definition))
         }
         (Some(definition), _) => (schemas.reference(definition), Value::Null),

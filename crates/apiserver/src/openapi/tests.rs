@@ -6,7 +6,7 @@ use super::*;
 fn own() -> Sources<'static> {
     static KINDS: LazyLock<std::sync::Arc<Kinds>> =
         LazyLock::new(|| crate::registry::Registry::default().kinds());
-    Sources { kinds: &KINDS, definitions: &|_| None, others: &[], generation: 0 }
+    Sources { kinds: &KINDS, definitions: &|_| None, others: &[], generation: 0, built: &|_| {} }
 }
 
 fn parsed(bytes: &[u8]) -> Value {

@@ -482,7 +482,8 @@ mod tests {
             (String::new(), &legacy),
         ] {
             let own = "10.0.0.1:6443".parse().unwrap();
-            let answer = root(&kinds, &Aggregator::new(None), "/apis", &accept, own);
+            let answer =
+                root(&kinds, &Aggregator::new(None, Default::default()), "/apis", &accept, own);
             let Response::Raw { content_type, .. } = answer else { panic!("{accept}") };
             assert_eq!(content_type, *expected, "{accept}");
         }

@@ -98,7 +98,7 @@ pub fn table_head(
 /// The columns of a kind: the name, and then its own.
 fn columns_of(row: &KindRow) -> Vec<Value> {
     let Some(custom) = row.custom.as_ref().filter(|custom| !custom.columns.is_empty()) else {
-        return definitions(strategy(row).columns());
+        return definitions(&strategy(row).columns());
     };
     let mut all = definitions(&[columns::NAME]);
     all.extend(custom.columns.iter().map(|column| {

@@ -9,7 +9,6 @@ use k8s_openapi::api::policy::v1::{Eviction, PodDisruptionBudget};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, StatusCause, Time};
 
 use super::{admitted, created};
-use crate::admission::node;
 use crate::cache::Filter;
 use crate::core::{self, Call};
 use crate::request::{Options, Request, Target};
@@ -46,7 +45,6 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
         let version = call.current().await?;
         let object = core::decode(Pod::ROW, &version)?;
         let pod = object.downcast_ref::<Pod>().ok_or_else(|| ApiError::internal("not a pod"))?;
-        node::check_eviction(call, pod)?;
         let only_this_version = match exempt(pod) {
             Some(exemption) => exemption == Exemption::ForNow,
             None => spend(call, pod).await? == Spent::Nothing,

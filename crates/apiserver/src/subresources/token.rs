@@ -11,7 +11,6 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{admitted, json};
-use crate::admission::node;
 use crate::authn::{BoundObject, Claims};
 use crate::cache::Version;
 use crate::core::Call;
@@ -35,7 +34,6 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     let mut asked: TokenRequest = admitted(call, request).await?;
     let account = call.current().await?;
     let spec = asked.spec.get_or_insert_default();
-    node::check_token(call, spec).await?;
     let audiences = spec.audiences.get_or_insert_default();
     if audiences.is_empty() {
         audiences.push(tokens.issuer().to_owned());

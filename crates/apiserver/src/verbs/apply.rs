@@ -1,19 +1,23 @@
 //! Server-side apply: the body is a manager's configuration; the server merges it and tracks who
 //! owns which field.
 
+mod versions;
+
 use std::collections::BTreeMap;
 
 use api::ApiError;
-use api::apply::{Conflict, Sent, Writer};
+use api::apply::{Conflict, Refused, Schema, Sent, Versions, Writer};
+use api::custom::CustomObject;
 use api::object::Object;
 use api::status::FieldError;
+use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, StatusCause};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::create::create_object;
 use super::current::ATTEMPTS;
-use super::update::update_with;
+use super::update::{Change, change_with};
 use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
@@ -21,6 +25,7 @@ use crate::core::Call;
 use crate::meta;
 use crate::request::{FieldValidation, PatchType, Request};
 use crate::response::{ObjectAnswer, Response};
+use versions::KindVersions;
 
 /// Longest name of a manager, in bytes.
 const MANAGER_MAX: usize = 128;
@@ -29,12 +34,17 @@ const SUBRESOURCE_MAX: usize = 256;
 /// Manager of writes that name none.
 const UNKNOWN_MANAGER: &str = "unknown";
 
-/// Applies the request's body; creates the object if it does not exist.
+/// Applies the request's body; creates the object if it does not exist. `stored` is the call as the
+/// kind that is stored has it, which is another one only for a form of it.
 ///
 /// # Errors
 /// 409 with a cause per field when another manager owns fields with other values; otherwise as
 /// create and update.
-pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
+pub async fn apply(
+    call: Call<'_>,
+    stored: Call<'_>,
+    request: &Request,
+) -> Result<Response, ApiError> {
     let mut config = read(call, request)?;
     strip(&mut config, call);
     let stripped = serde_json::to_vec(&config).map_err(ApiError::internal)?;
@@ -46,7 +56,7 @@ pub async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiErr
     if let (FieldValidation::Strict, Some(twice)) = (call.options.field_validation, &twice) {
         return Err(ApiError::bad_request(format!("error strict decoding YAML: {twice}")));
     }
-    let mut answer = apply_config(call, request, &config, &call.target.subresource).await?;
+    let mut answer = apply_config(stored, request, &config, &call.target.subresource).await?;
     answer.warnings.extend(twice);
     Ok(Response::Object(answer))
 }
@@ -81,21 +91,11 @@ pub async fn apply_config(
     subresource: &str,
 ) -> Result<ObjectAnswer, ApiError> {
     let row = call.row();
-    let api_version = row.api_version();
-    let schema = row.merge_schema();
+    let api_version = version_of_request(call);
     let writer = Writer { subresource, ..writer(call, &api_version) };
-    let change = |old: &dyn Object, version: &Version| {
-        let mut live: Value = serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
-        let owners = old.metadata().managed_fields.clone().unwrap_or_default();
-        if let Some(metadata) = live["metadata"].as_object_mut() {
-            metadata.remove("managedFields");
-        }
-        let applied = api::apply::apply(Some(&live), &owners, config, schema, &writer)
-            .map_err(|conflicts| conflict(call, &conflicts))?;
-        object_of(call, &applied.object, applied.owners)
-    };
+    let mut change = Merge { call, config, writer };
     for _ in 0..ATTEMPTS {
-        match update_with(call, change).await {
+        match change_with(call, &mut change).await {
             Err(error) if error.is_not_found() && subresource.is_empty() => {}
             outcome => return outcome,
         }
@@ -106,15 +106,66 @@ pub async fn apply_config(
             return Err(ApiError::conflict(row, &call.target.name, problem));
         }
         authorize_creation(call.core, request).await?;
-        let applied = api::apply::apply(None, &[], config, schema, &writer)
-            .map_err(|conflicts| conflict(call, &conflicts))?;
-        match create_object(call, object_of(call, &applied.object, applied.owners)?).await {
+        match create_object(call, change.merged(None, &[]).await?).await {
             // Somebody else was faster: the configuration is applied to what they created.
             Err(error) if error.is_already_exists() => {}
             outcome => return outcome,
         }
     }
     Err(ApiError::modified(row, &call.target.name))
+}
+
+/// What an apply makes of an object.
+struct Merge<'a> {
+    call: Call<'a>,
+    /// In the version of the request.
+    config: &'a Value,
+    writer: Writer<'a>,
+}
+
+impl Merge<'_> {
+    /// `live` is in the version of the call's kind, and so is the outcome.
+    async fn merged(
+        &self,
+        mut live: Option<Value>,
+        owners: &[ManagedFieldsEntry],
+    ) -> Result<Box<dyn Object>, ApiError> {
+        let (row, versions) = (self.call.row(), KindVersions::of(self.call));
+        let is_form = row.custom.is_none() && row.api_version() != self.writer.api_version;
+        if let Some(live) = live.as_mut().filter(|_| is_form) {
+            *live = versions.convert(live, self.writer.api_version).await?;
+        }
+        let applied =
+            api::apply::apply(live.as_ref(), owners, self.config, &versions, &self.writer).await;
+        let applied = applied.map_err(|refused| match refused {
+            Refused::Conflicts(conflicts) => conflict(self.call, &conflicts),
+            Refused::Conversion(error) => error,
+        })?;
+        let mut object = applied.object;
+        if is_form {
+            object["apiVersion"] = self.writer.api_version.into();
+            object = versions.convert(&object, &row.api_version()).await?;
+        }
+        object_of(self.call, &object, applied.owners)
+    }
+}
+
+impl Change for Merge<'_> {
+    fn make<'a>(
+        &'a mut self,
+        old: &'a dyn Object,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Box<dyn Object>, ApiError>> {
+        Box::pin(async {
+            let mut live: Value =
+                serde_json::from_slice(&version.json).map_err(ApiError::internal)?;
+            let owners = old.metadata().managed_fields.clone().unwrap_or_default();
+            if let Some(metadata) = live["metadata"].as_object_mut() {
+                metadata.remove("managedFields");
+            }
+            self.merged(Some(live), &owners).await
+        })
+    }
 }
 
 /// Whatever the field validation, nobody can own a field that the kind does not have.
@@ -148,16 +199,22 @@ fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiEr
 
 /// Makes the writer the owner of a new object's fields. Called before admission, whose additions
 /// nobody owns.
-pub fn record(call: Call<'_>, new: &mut dyn Object) -> Result<(), ApiError> {
+///
+/// # Errors
+/// 500 when the object cannot be converted to the version of the request.
+pub async fn record(call: Call<'_>, new: &mut dyn Object) -> Result<(), ApiError> {
     if call.options.patch_type == Some(PatchType::Apply) {
         return Ok(());
     }
     new.metadata_mut().managed_fields = None;
     let row = call.row();
-    let json: Value = serde_json::from_slice(&new.encode()).map_err(ApiError::internal)?;
-    let schema = row.merge_schema();
+    let mut json = new.json();
+    let (api_version, versions) = (version_of_request(call), KindVersions::of(call));
+    if row.custom.is_none() && row.api_version() != api_version {
+        json = versions.convert(&json, &api_version).await?;
+    }
+    let schema = versions.schema(&api_version).unwrap_or(Schema::Untyped);
     let has_status = row.has_subresource("status");
-    let api_version = row.api_version();
     let owners = api::apply::create(&json, schema, has_status, &writer(call, &api_version));
     new.metadata_mut().managed_fields = Some(owners).filter(|owners| !owners.is_empty());
     Ok(())
@@ -165,7 +222,10 @@ pub fn record(call: Call<'_>, new: &mut dyn Object) -> Result<(), ApiError> {
 
 /// Tracks the owners of the fields that an update changed. Called with the object as it is about to
 /// be stored, with the managed fields that the client sent.
-pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
+///
+/// # Errors
+/// 422 for managed fields that are wrong. Where objects cannot be converted, they stay as they were.
+pub async fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(), ApiError> {
     if call.options.patch_type == Some(PatchType::Apply) {
         return Ok(());
     }
@@ -183,13 +243,43 @@ pub fn track(call: Call<'_>, new: &mut dyn Object, old: &dyn Object) -> Result<(
     let Some(owners) = owners.filter(|owners| !owners.is_empty()) else {
         return Ok(());
     };
-    let row = call.row();
-    let (before, after) = differing(old, new)?;
-    let schema = row.merge_schema();
-    let owners =
-        api::apply::track(&before, &owners, &after, schema, &writer(call, &row.api_version()));
+    let (base, api_version) = (call.row().api_version(), version_of_request(call));
+    let is_base = |owner: &ManagedFieldsEntry| owner.api_version.as_deref() == Some(&*base);
+    let (before, after) = if base == api_version && owners.iter().all(is_base) {
+        differing(old, new)?
+    } else {
+        (whole(old)?, whole(new)?)
+    };
+    let (versions, writer) = (KindVersions::of(call), writer(call, &api_version));
+    let tracked = api::apply::track(&before, &owners, &after, &base, &versions, &writer).await;
+    let owners = tracked.unwrap_or_else(|error| {
+        let (kind, key) = (&*call.row().kind, call.target.key());
+        tracing::warn!(kind, key, %error, "managed fields are not updated");
+        old.metadata().managed_fields.clone().unwrap_or_default()
+    });
     new.metadata_mut().managed_fields = Some(owners).filter(|owners| !owners.is_empty());
     Ok(())
+}
+
+/// An object without its managed fields.
+fn whole(object: &dyn Object) -> Result<Value, ApiError> {
+    let mut value = value_of(object)?;
+    if let Some(metadata) = value["metadata"].as_object_mut() {
+        metadata.remove("managedFields");
+    }
+    Ok(value)
+}
+
+fn value_of(object: &dyn Object) -> Result<Value, ApiError> {
+    match object.as_any().downcast_ref::<CustomObject>() {
+        Some(custom) => Ok(custom.to_value()),
+        None => serde_json::from_slice(&object.encode()).map_err(ApiError::internal),
+    }
+}
+
+/// The version whose fields a request owns: that of the form it came in.
+fn version_of_request(call: Call<'_>) -> String {
+    call.options.requested.as_ref().unwrap_or(call.row()).api_version()
 }
 
 /// The members in which two versions of an object differ, usually few of a large object.

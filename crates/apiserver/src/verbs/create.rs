@@ -9,7 +9,7 @@ use store::{LeaseId, Outcome, Revision};
 
 use super::answer;
 use super::current::ATTEMPTS;
-use crate::admission::lifecycle;
+use crate::admission::{Admitted, lifecycle};
 use crate::body;
 use crate::core::Call;
 use crate::error::{WriteError, store_error};
@@ -52,12 +52,12 @@ pub async fn create_object(
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
     }
     meta::place(object.metadata_mut(), call.target)?;
-    let generates = object.metadata().name.as_deref().unwrap_or_default().is_empty();
-    let attempts = if generates { NAME_ATTEMPTS } else { 1 };
-    for _ in 0..attempts {
-        let attempt = object.clone_object();
-        match create_once(call, attempt).await {
-            Err(error) if generates && error.is_already_exists() => {}
+    if !object.metadata().name.as_deref().unwrap_or_default().is_empty() {
+        return create_once(call, object).await;
+    }
+    for _ in 0..NAME_ATTEMPTS {
+        match create_once(call, object.clone_object()).await {
+            Err(error) if error.is_already_exists() => {}
             outcome => return outcome,
         }
     }
@@ -76,7 +76,7 @@ async fn create_once(
     let strategy = strategy(call.row());
     meta::clear_new(object.metadata_mut())?;
     strategy.default(&mut *object);
-    super::apply::record(call, &mut *object)?;
+    super::apply::record(call, &mut *object).await?;
     call.core.admission.mutate(call, &mut object, None).await?;
     meta::fill_new(object.metadata_mut(), call.now());
     let context = Context { now: call.now(), user: call.user, subresource: "" };
@@ -92,15 +92,15 @@ async fn create_once(
         let shown = object.metadata().name.as_deref().unwrap_or_default();
         return Err(body::invalid(call.row(), shown, &errors));
     }
-    let admitted = call.core.admission.validate(call, &*object, None).await?;
+    // Plugins judge what has been allocated as well.
     let allocation = call.core.allocator.allocate(call, &mut *object).await?;
-    let outcome = match call.core.admission.charge_new(call, &*object).await {
-        Ok(charges) => {
+    let outcome = match call.core.admission.validate(call, &*object, None).await {
+        Ok(Admitted { warnings, charges }) => {
             let outcome = write(call, &name, &mut *object).await;
             if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {
                 charges.refund(call).await;
             }
-            outcome
+            outcome.map(|answer| (answer, warnings))
         }
         Err(error) => Err(error.into()),
     };
@@ -108,7 +108,7 @@ async fn create_once(
     if outcome.as_ref().is_err_and(|failed| !failed.ambiguous) {
         call.core.allocator.release(allocation).await;
     }
-    let mut answer = outcome.map_err(|failed| failed.error)?;
+    let (mut answer, admitted) = outcome.map_err(|failed| failed.error)?;
     answer.warnings = strategy.warnings(&*object, None);
     answer.warnings.extend(admitted);
     Ok(answer)
@@ -135,10 +135,11 @@ async fn write(
     let namespace = object.metadata().namespace.clone().unwrap_or_default();
     let key = crate::request::object_key(row, &namespace, name);
     let written = call.core.written(row, stored::encode(object)).await?;
+    let guarded = row.namespaced() && call.core.admission.has(lifecycle::NAME);
     if call.options.dry_run {
-        if row.namespaced() {
+        if guarded {
             let found = call.core.stored(Namespace::ROW, &namespace).await?;
-            lifecycle::judge(call, object, &namespace, found.as_deref())?;
+            lifecycle::judge_stored(call, object, &namespace, found.as_deref())?;
         }
         if call.core.stored(row, &key).await?.is_some() {
             return Err(ApiError::already_exists(row, name).into());
@@ -148,7 +149,7 @@ async fn write(
     let lease = lease(call).await?;
     let key_in_store = keys::object(row, &key);
     let mut within = None;
-    if row.namespaced() {
+    if guarded {
         let found = call.core.find(Namespace::ROW, &namespace).await?;
         within = Some(found.ok_or_else(|| ApiError::not_found(Namespace::ROW, &namespace))?);
     }
@@ -164,12 +165,12 @@ async fn write(
         };
         match outcome {
             Outcome::Written(revision) => {
-                return Ok(answer(row, 201, written.version(row, &key, revision.get())?));
+                return Ok(answer(row, 201, written.created(row, &key, revision.get())?));
             }
             Outcome::Conflict { current: Some(_), .. } => break,
             Outcome::Conflict { current: None, .. } => {
                 within = call.core.stored(Namespace::ROW, &namespace).await?;
-                lifecycle::judge(call, object, &namespace, within.as_deref())?;
+                lifecycle::judge_stored(call, object, &namespace, within.as_deref())?;
             }
         }
     }

@@ -13,6 +13,7 @@ use store::{Outcome, Revision};
 
 use super::answer;
 use super::current::{ATTEMPTS, Attempt, Current};
+use crate::admission::Before;
 use crate::body;
 use crate::cache::Version;
 use crate::core::{Call, decode, version_of};
@@ -164,7 +165,8 @@ async fn attempt(
     let current = &call.core.converted(row, current).await?;
     let object = decode(row, current)?;
     check_preconditions(call, options, current)?;
-    call.core.admission.validate_delete(call, &*object, current, options).await?;
+    let before = Before { object: &*object, revision: current.revision };
+    call.core.admission.delete(call, before, options).await?;
     let plan = plan(row, &*object, options, call.now());
     match plan {
         Plan::Remove => Ok(remove(call, current, &*object).await?.map(Deletion::Now)),

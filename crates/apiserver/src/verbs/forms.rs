@@ -8,6 +8,7 @@ use api::{ApiError, KindRef};
 use futures::FutureExt;
 use serde_json::Value;
 
+use super::apply::apply;
 use super::handle;
 use super::patch::{Patch, problems};
 use super::update::update_with;
@@ -22,7 +23,7 @@ use crate::response::{ObjectAnswer, Response};
 /// Handles an authorized request to a form of another kind.
 ///
 /// # Errors
-/// Those of the verbs; 501 for server-side apply of a form that does not support it.
+/// Those of the verbs.
 pub async fn answer(
     form: &'static Form,
     call: Call<'_>,
@@ -119,7 +120,7 @@ async fn patch(
     request: &Request,
 ) -> Result<Response, ApiError> {
     if call.options.patch_type == Some(PatchType::Apply) {
-        return apply(form, stored, request).await;
+        return apply(call, stored, request).await;
     }
     let served: KindRef = form.served.into();
     let patch = Patch::read(call, request)?;
@@ -140,22 +141,6 @@ async fn patch(
     .await?;
     answer.warnings.extend(warnings);
     Ok(Response::Object(answer))
-}
-
-/// Applies a configuration as one of the stored kind: that is whose fields the applier owns.
-async fn apply(form: &Form, stored: Call<'_>, request: &Request) -> Result<Response, ApiError> {
-    if !form.applies {
-        let (served, kept) = (form.served.api_version(), form.stored.api_version());
-        let kind = &form.served.kind;
-        let problem = format!("server-side apply of {served} is not there; apply {kept} {kind}s");
-        return Err(ApiError::not_implemented(problem));
-    }
-    let json = body::as_json(&request.body, request.body_format)?;
-    let config: Value = serde_json::from_slice(&json)
-        .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {error}")))?;
-    let body = serde_json::to_vec(&(form.to_stored)(config)).map_err(ApiError::internal)?;
-    let request = Request { body: body.into(), body_format: BodyFormat::Json, ..request.clone() };
-    handle_stored(stored, &request).await
 }
 
 /// An object of the form as JSON of the stored kind.

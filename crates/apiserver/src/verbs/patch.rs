@@ -22,7 +22,7 @@ const MAX_OPERATIONS: usize = 10_000;
 /// As Kubernetes: 400 for a malformed patch, 422 for one that cannot be applied.
 pub async fn patch(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     if call.options.patch_type == Some(PatchType::Apply) {
-        return super::apply::apply(call, request).await;
+        return super::apply::apply(call, call, request).await;
     }
     let patch = Patch::read(call, request)?;
     let problems = problems(call, request)?;
@@ -139,7 +139,7 @@ impl Patch {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {
             Self::Json(patch) => {
-                json::apply(&mut value, patch).map_err(|error| json::rejected(&error))?;
+                json::apply(&mut value, patch).map_err(|error| json::rejected(&error.why))?;
             }
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use store::{ListOptions, Revision};
 
 use super::answer;
-use crate::cache::{Cache, Filter, WatchSettings};
+use crate::cache::{Filter, WatchSettings};
 use crate::core::{Call, version_of};
 use crate::error::store_error;
 use crate::keys;
@@ -84,7 +84,7 @@ pub fn filter(call: Call<'_>) -> Result<Filter, ApiError> {
             equal: true,
         });
     }
-    Ok(filter)
+    Ok(filter.converting())
 }
 
 /// Lists the objects that the request selects.
@@ -123,7 +123,7 @@ async fn find(call: Call<'_>) -> Result<ListAnswer, ApiError> {
     if cache.resource(&filter.row).unreadable(&filter).is_some() {
         return at_revision(call, &filter, cache.revision(), None).await;
     }
-    Ok(from_cache(cache, &filter, options.limit))
+    from_cache(call, &filter).await
 }
 
 /// Mutually exclusive options (`ValidateListOptions`).
@@ -175,11 +175,16 @@ fn check_watch(options: &Options) -> Result<(), ApiError> {
     refuse(Verb::Watch, &errors)
 }
 
-fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
+async fn from_cache(call: Call<'_>, filter: &Filter) -> Result<ListAnswer, ApiError> {
+    let cache = &call.core.cache;
     // Read first: the list then includes at least everything up to it.
     let revision = cache.revision();
     let (mut items, changed) = cache.resource(&filter.row).list_at(filter);
     let revision = revision.max(changed);
+    if filter.converts() {
+        items = call.core.converted_list(&filter.row, items).await?;
+        items.retain(|item| filter.matches_converted(item));
+    }
     let mut answer = ListAnswer {
         row: filter.row.clone(),
         items: Vec::new(),
@@ -187,7 +192,7 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
         continue_token: String::new(),
         remaining: None,
     };
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let limit = usize::try_from(call.options.limit).unwrap_or(usize::MAX);
     if limit > 0 && items.len() > limit {
         let remaining = items.len() - limit;
         items.truncate(limit);
@@ -197,7 +202,7 @@ fn from_cache(cache: &Cache, filter: &Filter, limit: u64) -> ListAnswer {
         answer.remaining = (!filter.selects()).then_some(remaining as u64);
     }
     answer.items = items;
-    answer
+    Ok(answer)
 }
 
 /// A continue token.
@@ -310,14 +315,20 @@ async fn at_revision(
             call.core.store.list(options.clone()).await.map_err(|error| store_error(&error))?;
         let next = page.next_from();
         let mut read = 0;
-        for entry in &page.entries {
+        let versions = page
+            .entries
+            .iter()
+            .map(|entry| version_of(row, &String::from_utf8_lossy(&entry.key[whole..]), entry));
+        let mut versions: Vec<_> = versions.collect::<Result<_, _>>()?;
+        if filter.converts() {
+            versions = call.core.converted_list(row, versions).await?;
+        }
+        for version in versions {
             if limit > 0 && answer.items.len() == limit {
                 break;
             }
             read += 1;
-            let key = String::from_utf8_lossy(&entry.key[whole..]).into_owned();
-            let version = version_of(row, &key, entry)?;
-            if filter.matches(&version) {
+            if filter.matches_converted(&version) {
                 answer.items.push(version);
             }
         }

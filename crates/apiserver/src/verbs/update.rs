@@ -1,17 +1,20 @@
 //! Update and patch: a change computed from the current object and stored by compare-and-swap,
 //! retried until it succeeds or a precondition fails.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use api::ApiError;
 use api::object::Object;
 use api::status::FieldError;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use store::{Outcome, Revision};
 
 use super::current::{ATTEMPTS, Attempt, Current};
 use super::delete::remove;
 use super::{answer, create};
-use crate::admission::{Before, Charges};
+use crate::admission::{Admitted, Before};
 use crate::authz::authorize_creation;
 use crate::body;
 use crate::cache::Version;
@@ -69,6 +72,31 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     Ok(Response::Object(answer))
 }
 
+/// What a write makes of the current object, of which it also gets the bytes.
+pub trait Change: Send {
+    fn make<'a>(
+        &'a mut self,
+        old: &'a dyn Object,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Box<dyn Object>, ApiError>>;
+}
+
+/// A change that waits for nobody.
+struct Computed<F>(F);
+
+impl<F> Change for Computed<F>
+where
+    F: FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError> + Send,
+{
+    fn make<'a>(
+        &'a mut self,
+        old: &'a dyn Object,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Box<dyn Object>, ApiError>> {
+        ready((self.0)(old, version)).boxed()
+    }
+}
+
 /// How a change is processed before it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
@@ -84,9 +112,9 @@ enum Mode {
 /// 404, 409 and those of `change`.
 pub async fn swap_with(
     call: Call<'_>,
-    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError> + Send,
 ) -> Result<ObjectAnswer, ApiError> {
-    write_with(call, Mode::Plain, change).await
+    write_with(call, Mode::Plain, &mut Computed(change)).await
 }
 
 /// Stores what `change` makes of the target: given the current object and its bytes, it returns the
@@ -96,7 +124,18 @@ pub async fn swap_with(
 /// 404, 409, 422 and those of `change` and admission.
 pub async fn update_with(
     call: Call<'_>,
-    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError> + Send,
+) -> Result<ObjectAnswer, ApiError> {
+    change_with(call, &mut Computed(change)).await
+}
+
+/// As [`update_with`], with a change that may have to wait.
+///
+/// # Errors
+/// As [`update_with`].
+pub async fn change_with(
+    call: Call<'_>,
+    change: &mut dyn Change,
 ) -> Result<ObjectAnswer, ApiError> {
     write_with(call, Mode::Ruled, change).await
 }
@@ -104,11 +143,11 @@ pub async fn update_with(
 async fn write_with(
     call: Call<'_>,
     mode: Mode,
-    mut change: impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: &mut dyn Change,
 ) -> Result<ObjectAnswer, ApiError> {
     let mut current = Current::of(call).await?;
     for _ in 0..ATTEMPTS {
-        let attempt = attempt(call, mode, &current.version, &mut change).await;
+        let attempt = attempt(call, mode, &current.version, change).await;
         if let Some(answer) = current.settle(call, attempt).await? {
             return Ok(answer);
         }
@@ -120,7 +159,7 @@ async fn attempt(
     call: Call<'_>,
     mode: Mode,
     current: &Arc<Version>,
-    change: &mut impl FnMut(&dyn Object, &Version) -> Result<Box<dyn Object>, ApiError>,
+    change: &mut dyn Change,
 ) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
     // What is stored in another version than it would be now is written anew.
@@ -128,51 +167,45 @@ async fn attempt(
         || scan::string(&current.json, "apiVersion") == row.storage_api_version();
     let current = &call.core.converted(row, current).await?;
     let mut old = decode(row, current)?;
-    let mut new = change(&*old, current)?;
+    let mut new = change.make(&*old, current).await?;
     expected(call, &*new, current)?;
     old.metadata_mut().resource_version = None;
     new.metadata_mut().resource_version = None;
-    let mut admitted = Vec::new();
-    if mode == Mode::Ruled {
-        let before = Before { object: &*old, revision: current.revision };
-        prepare(call, &mut new, before).await?;
-        super::apply::track(call, &mut *new, &*old)?;
-        admitted = call.core.admission.validate(call, &*new, Some(&*old)).await?;
-    }
     let before = Before { object: &*old, revision: current.revision };
-    let admission = &call.core.admission;
-    if finished(&*new) {
-        if mode == Mode::Ruled {
-            admission.webhooks.validate_written(call, &*new, Some(before)).await?;
+    if mode == Mode::Ruled {
+        prepare(call, &mut new, before).await?;
+        super::apply::track(call, &mut *new, &*old).await?;
+    }
+    let is_last = finished(&*new);
+    let allocation = match mode {
+        Mode::Ruled if !is_last => {
+            call.core.allocator.allocate_update(call, &mut *new, &*old).await?
         }
+        _ => None,
+    };
+    // Plugins judge what has been allocated as well, and also what changes nothing.
+    let admitted = match mode {
+        Mode::Plain => Ok(Admitted::default()),
+        Mode::Ruled => call.core.admission.validate(call, &*new, Some(before)).await,
+    };
+    if is_last {
+        admitted?.charges.refund(call).await;
         let removed = remove(call, current, &*old).await?;
         return Ok(removed.map(|gone| answer(row, 200, gone)));
     }
-    let (allocation, judged) = match mode {
-        Mode::Plain => (None, Ok(())),
-        Mode::Ruled => {
-            let allocation = call.core.allocator.allocate_update(call, &mut *new, &*old).await?;
-            // Webhooks see what has been allocated, and also what changes nothing.
-            let judged = admission.webhooks.validate_written(call, &*new, Some(before)).await;
-            (allocation, judged)
-        }
-    };
-    if judged.is_ok()
+    if let Ok(admitted) = &admitted
         && is_stored_so
         && is_unchanged(&mut *new, &*old)
         && !is_stale(call, current).await?
     {
         let mut same = answer(row, 200, current.clone());
-        same.warnings = admitted;
+        same.warnings.clone_from(&admitted.warnings);
         return Ok(Attempt::Decided(same));
     }
-    let charges = match (judged, mode) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Mode::Plain) => Ok(Charges::default()),
-        (Ok(()), Mode::Ruled) => admission.quotas.charge(call, &*new, Some(&*old)).await,
-    };
-    let outcome = match charges {
-        Ok(charges) => {
+    let mut warnings = Vec::new();
+    let outcome = match admitted {
+        Ok(Admitted { warnings: own, charges }) => {
+            warnings = own;
             let outcome = store(call, current, &mut *new).await;
             let kept = matches!(&outcome, Ok(Attempt::Written(_)))
                 || outcome.as_ref().is_err_and(|failed| failed.ambiguous);
@@ -194,7 +227,7 @@ async fn attempt(
         if mode == Mode::Ruled && call.target.subresource.is_empty() {
             answer.warnings = strategy(row).warnings(&*new, Some(&*old));
         }
-        answer.warnings.extend(admitted);
+        answer.warnings.extend(warnings);
     }
     outcome
 }

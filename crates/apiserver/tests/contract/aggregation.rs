@@ -14,6 +14,8 @@ mod registration;
 mod request_headers;
 #[path = "aggregation/validation.rs"]
 mod validation;
+#[path = "aggregation/wardle.rs"]
+mod wardle;
 
 use std::time::Duration;
 

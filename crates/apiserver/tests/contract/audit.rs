@@ -35,6 +35,18 @@ impl Log {
         ]
     }
 
+    /// The flag that names a webhook.
+    fn webhook(&self, hook: &Webhook) -> String {
+        let server = format!("https://127.0.0.1:{}/events", hook.port);
+        let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "a", "cluster": {"server": server,
+                "certificate-authority-data": hook.ca_bundle()}}],
+            "users": [{"name": "u", "user": {"token": "t"}}],
+            "contexts": [{"name": "c", "context": {"cluster": "a", "user": "u"}}]});
+        std::fs::write(self.path("hook.yaml"), kubeconfig.to_string()).unwrap();
+        format!("--audit-webhook-config-file={}", self.path("hook.yaml"))
+    }
+
     async fn start(&self, more: &[&str]) -> Server {
         let flags = self.flags();
         let flags: Vec<&str> =
@@ -300,13 +312,7 @@ async fn a_webhook_gets_batches() {
     })
     .await
     .unwrap();
-    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{"name": "a", "cluster": {"server": format!("https://127.0.0.1:{}/events", hook.port),
-            "certificate-authority-data": hook.ca_bundle()}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "a", "user": "u"}}]});
-    std::fs::write(log.path("hook.yaml"), kubeconfig.to_string()).unwrap();
-    let config = format!("--audit-webhook-config-file={}", log.path("hook.yaml"));
+    let config = log.webhook(&hook);
     let more =
         [&config, "--audit-webhook-batch-max-wait=300ms", "--audit-webhook-initial-backoff=50ms"];
     let server = log.start(&more).await;
@@ -345,6 +351,85 @@ async fn a_webhook_gets_batches() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert!(text.contains(lost), "{text}");
+    server.stop().await;
+}
+
+/// A webhook that does not answer costs events, but neither requests nor time: so many batches are on
+/// their way, so many events wait, and the rest is lost and counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_hangs_holds_nothing_up() {
+    const REQUESTS: usize = 60;
+    /// Batches that are being sent, and what waits before them.
+    const HELD: usize = 64 + 4 + 2;
+    let log = Log::new(&policy(
+        &json!([{"level": "Metadata", "resources": [{"resources": ["configmaps"]}]}]),
+    ));
+    let hook = Webhook::start("127.0.0.1", &["127.0.0.1"], |_: &Value| Reply::Hang).await.unwrap();
+    let more = [
+        &*log.webhook(&hook),
+        "--audit-webhook-batch-buffer-size=4",
+        "--audit-webhook-batch-max-size=1",
+        "--audit-webhook-batch-throttle-enable=false",
+    ];
+    let server = log.start(&more).await;
+    let admin = server.admin();
+    let begun = clock::monotonic();
+    for _ in 0..REQUESTS {
+        admin.get(MAPS).await.expect(200);
+    }
+    // One attempt of the webhook has half a minute.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    let text = admin.get("/metrics").await.text;
+    let number = |name: &str| -> usize {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("{name} is not in {text}")).trim().parse().unwrap()
+    };
+    assert_eq!(number("apiserver_audit_event_total "), 2 * REQUESTS);
+    let lost = number("apiserver_audit_error_total{plugin=\"buffered\"} ");
+    assert!((2 * REQUESTS - HELD..2 * REQUESTS).contains(&lost), "{lost} events are lost");
+    assert!(hook.requests.lock().len() <= 64);
+    // The log has them all the same.
+    let kept = log.text().lines().count();
+    assert_eq!(kept, 2 * REQUESTS);
+    server.stop().await;
+}
+
+/// What proves who somebody is, is in no event; bodies are as the policy says, as upstream.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_are_not_recorded() {
+    let log = Log::new(&policy(&json!([{"level": "RequestResponse"}])));
+    let server = log.start(&[]).await;
+    let admin = server.admin();
+    let account = "/api/v1/namespaces/default/serviceaccounts";
+    admin.post(account, &json!({"metadata": {"name": "robot"}})).await.expect(201);
+    let asked =
+        json!({"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "spec": {}});
+    let granted = admin.post(&format!("{account}/robot/token"), &asked).await.expect(201);
+    let token = granted["status"]["token"].as_str().unwrap();
+    assert!(log.text().contains(token), "the answer is recorded at this level");
+    let (before, anonymous) = (log.text().len(), server.rest_anonymous());
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", bearer.as_str()), ("audit-id", "with-token")];
+    anonymous.exchange("GET", MAPS, &headers, Vec::new()).await;
+    let headers = [("authorization", "Bearer never-issued-token"), ("audit-id", "with-other")];
+    anonymous.exchange("GET", MAPS, &headers, Vec::new()).await;
+    let headers = [("authorization", "Basic aHVudGVyOmh1bnRlcjI="), ("audit-id", "with-password")];
+    anonymous.exchange("GET", MAPS, &headers, Vec::new()).await;
+    for id in ["with-token", "with-other", "with-password"] {
+        assert!(!log.of(id).is_empty(), "{id}");
+    }
+    let events = log.of("with-token");
+    assert_eq!(
+        events["ResponseComplete"]["user"]["username"],
+        "system:serviceaccount:default:robot"
+    );
+    let text = &log.text()[before..];
+    for secret in [token, "never-issued-token", "aHVudGVyOmh1bnRlcjI=", "hunter2"] {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"password": "hunter2"}});
+    admin.post(SECRETS, &secret).await.expect(201);
+    assert!(log.text().contains("hunter2"), "only a policy says what is left out");
     server.stop().await;
 }
 

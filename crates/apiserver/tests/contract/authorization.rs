@@ -217,7 +217,10 @@ async fn changes_of_the_file_are_used() {
     let refusal = Server::refusal(&["--authorization-mode=Webhook"]).await;
     assert!(refusal.contains("authorization config file not passed"), "{refusal}");
     let refusal = Server::refusal(&["--authorization-mode=ABAC"]).await;
-    assert!(refusal.contains("authorization-mode \"ABAC\" is not a valid mode"), "{refusal}");
+    let missing = "authorization-mode ABAC's authorization policy file not passed";
+    assert!(refusal.contains(missing), "{refusal}");
+    let refusal = Server::refusal(&["--authorization-mode=Other"]).await;
+    assert!(refusal.contains("authorization-mode \"Other\" is not a valid mode"), "{refusal}");
     // The flags of a webhook, in the older version of reviews.
     let file = format!("--authorization-webhook-config-file={}", setup.path("webhook.yaml"));
     let server = Server::start_with(&["--authorization-mode=RBAC,Webhook", &file]).await;
@@ -226,4 +229,34 @@ async fn changes_of_the_file_are_used() {
     assert_eq!(review["apiVersion"], "authorization.k8s.io/v1beta1");
     assert_eq!(review["spec"]["group"], json!(["system:authenticated"]));
     server.stop().await;
+}
+
+#[tokio::test]
+async fn policies_of_a_file_allow() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.jsonl");
+    let version = "abac.authorization.kubernetes.io/v1beta1";
+    let policy = json!({"apiVersion": version, "kind": "Policy",
+        "spec": {"user": "ann", "namespace": "default", "resource": "configmaps", "readonly": true}});
+    std::fs::write(&path, format!("# who may do what\n{policy}\n")).unwrap();
+    let file = format!("--authorization-policy-file={}", path.display());
+    let server = Server::start_with(&["--authorization-mode=Node,RBAC,ABAC", &file]).await;
+    let (ann, bob) = (server.rest_as("ann", &[]), server.rest_as("bob", &[]));
+    ann.get(MAPS).await.expect(200);
+    let refused = bob.get(MAPS).await.expect(403);
+    assert!(refused["message"].as_str().unwrap().ends_with(": No policy matched."), "{refused}");
+    let map = json!({"metadata": {"name": "m"}});
+    ann.post(MAPS, &map).await.expect(403);
+    // The rights of roles count beside them.
+    server.admin().post(MAPS, &map).await.expect(201);
+    server.stop().await;
+    let refusal = Server::refusal(&["--authorization-mode=RBAC", &file]).await;
+    let why = "cannot specify --authorization-policy-file without mode ABAC";
+    assert!(refusal.contains(why), "{refusal}");
+    std::fs::write(&path, "nonsense").unwrap();
+    let refusal = Server::refusal(&["--authorization-mode=ABAC", &file]).await;
+    assert!(
+        refusal.contains("error reading policy file") && refusal.contains("line 1"),
+        "{refusal}"
+    );
 }

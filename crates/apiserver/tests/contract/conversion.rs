@@ -70,7 +70,7 @@ fn wide(name: &str, width: i64) -> Value {
         "spec": {"width": width}})
 }
 
-async fn start() -> (Server, Rest, Webhook) {
+pub async fn start() -> (Server, Rest, Webhook) {
     let (server, webhook) =
         (Server::start().await, Webhook::start("127.0.0.1", &["127.0.0.1"], honest).await.unwrap());
     let rest = server.admin();

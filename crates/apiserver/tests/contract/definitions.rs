@@ -189,3 +189,50 @@ async fn one_of_two_definitions_gets_a_name() {
     }
     pair.stop().await;
 }
+
+/// JSON that nests deeper than it may is refused in every form, as Go refuses what is deeper than its
+/// own limit; what nests less is kept.
+#[tokio::test]
+async fn objects_nest_as_deep_as_json_may() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    define(&rest, &with(json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})))
+        .await;
+    rest.post(WIDGETS, &widget("there", json!({"size": 1}))).await.expect(201);
+    let there = format!("{WIDGETS}/there");
+    let body = |depth: usize| {
+        let field = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        format!(
+            r#"{{"apiVersion":"example.com/v1","kind":"Widget","metadata":{{"name":"NAME"}},"spec":{{"size":2,"field":{field}}}}}"#
+        )
+    };
+    let patch = |depth: usize| {
+        let value = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        format!(r#"[{{"op":"add","path":"/spec/field","value":{value}}}]"#)
+    };
+    let apply = format!("{there}?fieldManager=me&force=true");
+    for (depth, fits) in [(1, true), (100, true), (130, false), (9_990, false), (250_000, false)] {
+        let named = |name: &str| body(depth).replace("NAME", name);
+        let cases = [
+            ("POST", WIDGETS, "application/json", named(&format!("deep{depth}"))),
+            ("POST", WIDGETS, "application/yaml", named(&format!("yaml{depth}"))),
+            ("PATCH", &there, "application/merge-patch+json", named("there")),
+            ("PATCH", &there, "application/json-patch+json", patch(depth)),
+            ("PATCH", &apply, "application/apply-patch+yaml", named("there")),
+        ];
+        for (method, path, kind, body) in cases {
+            let headers = [("content-type", kind)];
+            let answer = rest.ask(method, path, &headers, body.into_bytes()).await;
+            let what = format!("{method} {kind}, {depth} deep: {:.300}", answer.text);
+            assert_eq!(answer.code < 300, fits, "{what}");
+            assert!(fits || matches!(answer.code, 400 | 413 | 422), "{what}");
+        }
+    }
+    let found = rest.get(&there).await.expect(200);
+    let mut at = &found["spec"]["field"];
+    for _ in 0..100 {
+        at = &at["a"];
+    }
+    assert_eq!(*at, 1);
+    server.stop().await;
+}

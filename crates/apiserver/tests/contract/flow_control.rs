@@ -203,6 +203,16 @@ async fn a_level_without_seats_refuses() {
         "apiserver_flowcontrol_current_executing_requests{flow_schema=\"own\",priority_level=\"tiny\"} 1",
         "apiserver_flowcontrol_nominal_limit_seats{priority_level=\"workload-low\"} 245",
         "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"own\",priority_level=\"tiny\"} ",
+        "apiserver_flowcontrol_request_dispatch_no_accommodation_total{flow_schema=\"own\",priority_level=\"tiny\"} 0",
+        "apiserver_flowcontrol_priority_level_seat_utilization_bucket{le=\"1.0\",phase=\"executing\",priority_level=\"tiny\"} ",
+        "apiserver_flowcontrol_priority_level_request_utilization_count{phase=\"waiting\",priority_level=\"tiny\"} ",
+        "apiserver_flowcontrol_demand_seats_sum{priority_level=\"tiny\"} ",
+        "apiserver_flowcontrol_read_vs_write_current_requests_count{phase=\"executing\",request_kind=\"readOnly\"} ",
+        "apiserver_flowcontrol_read_vs_write_current_requests_count{phase=\"waiting\",request_kind=\"mutating\"} ",
+        "apiserver_flowcontrol_dispatch_r{priority_level=\"tiny\"} ",
+        "apiserver_flowcontrol_latest_s{priority_level=\"tiny\"} ",
+        "apiserver_flowcontrol_next_s_bounds{bound=\"min\",priority_level=\"tiny\"} ",
+        "apiserver_flowcontrol_next_discounted_s_bounds{bound=\"max\",priority_level=\"tiny\"} ",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }

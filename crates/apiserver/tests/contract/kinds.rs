@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::Server;
 
@@ -25,6 +25,22 @@ const RESOURCES: &[(&str, &str, &str, bool, &str, &str)] = &[
     ("v1", "secrets", "", true, "Secret", ""),
     ("v1", "serviceaccounts", "sa", true, "ServiceAccount", ""),
     ("v1", "services", "svc", true, "Service", "all"),
+    (
+        "admissionregistration.k8s.io/v1",
+        "mutatingadmissionpolicies",
+        "",
+        false,
+        "MutatingAdmissionPolicy",
+        "api-extensions",
+    ),
+    (
+        "admissionregistration.k8s.io/v1",
+        "mutatingadmissionpolicybindings",
+        "",
+        false,
+        "MutatingAdmissionPolicyBinding",
+        "api-extensions",
+    ),
     (
         "admissionregistration.k8s.io/v1",
         "mutatingwebhookconfigurations",
@@ -84,6 +100,7 @@ const RESOURCES: &[(&str, &str, &str, bool, &str, &str)] = &[
         "",
     ),
     ("certificates.k8s.io/v1", "clustertrustbundles", "", false, "ClusterTrustBundle", ""),
+    ("certificates.k8s.io/v1", "podcertificaterequests", "", true, "PodCertificateRequest", ""),
     ("coordination.k8s.io/v1", "leases", "", true, "Lease", ""),
     ("discovery.k8s.io/v1", "endpointslices", "", true, "EndpointSlice", ""),
     ("events.k8s.io/v1", "events", "ev", true, "Event", ""),
@@ -143,9 +160,6 @@ const REVIEWS: &[(&str, &str, bool, &str)] = &[
     ("authorization.k8s.io/v1", "subjectaccessreviews", false, "SubjectAccessReview"),
 ];
 
-/// Of upstream, and not served here. ComponentStatuses are deprecated since v1.19.
-const MISSING: &[&str] = &["v1 componentstatuses"];
-
 /// Served here, and not by upstream itself: metrics-server's.
 const OWN: &[&str] = &["metrics.k8s.io/v1beta1 nodes", "metrics.k8s.io/v1beta1 pods"];
 
@@ -171,7 +185,9 @@ fn upstream() -> BTreeSet<String> {
     let reviews = REVIEWS.iter().map(|(group, resource, namespaced, kind)| {
         line(group, resource, "", *namespaced, kind, "create", "")
     });
-    all.chain(reviews).collect()
+    let components =
+        line("v1", "componentstatuses", "cs", false, "ComponentStatus", "get,list", "");
+    all.chain(reviews).chain([components]).collect()
 }
 
 fn joined(list: &Value) -> String {
@@ -220,9 +236,83 @@ async fn resources_are_those_of_upstream() {
     let more: Vec<_> = served.difference(&upstream).collect();
     assert!(missing.is_empty(), "not served: {missing:#?}");
     assert!(more.is_empty(), "not upstream's: {more:#?}");
-    for missing in MISSING {
-        let (version, resource) = missing.split_once(' ').unwrap();
-        admin.get(&format!("/api/{version}/{resource}")).await.expect(404);
-    }
+    server.stop().await;
+}
+
+/// Answers one request after the other with a status line and a body.
+async fn component(answer: &'static str) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 1_024];
+            let length = stream.read(&mut request).await.unwrap();
+            assert!(request[..length].starts_with(b"GET /healthz "));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn components_say_whether_they_are_healthy() {
+    let (scheduler, _answering) =
+        component("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+    let (manager, dying) =
+        component("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    let server = Server::start_with(&[
+        &format!("--scheduler-health-address={scheduler}"),
+        &format!("--controller-manager-health-address={manager}"),
+    ])
+    .await;
+    let admin = server.admin();
+    let all = "/api/v1/componentstatuses";
+    let list = admin.get(all).await.expect(200);
+    assert_eq!(list["kind"], "ComponentStatusList");
+    let found: Vec<_> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let condition = &one["conditions"][0];
+            assert_eq!(condition["type"], "Healthy");
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            (
+                text(&one["metadata"]["name"]),
+                text(&condition["status"]),
+                text(&condition["message"]),
+            )
+        })
+        .collect();
+    let expected = [
+        ("controller-manager", "False", "HTTP probe failed with statuscode: 500"),
+        ("scheduler", "True", "ok"),
+        ("etcd-0", "True", "ok"),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(name, status, message)| (name.into(), status.into(), message.into()))
+    );
+    // As kubectl asks for it.
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = admin.ask("GET", all, &accept, Vec::new()).await.expect(200);
+    let columns = table["columnDefinitions"].as_array().unwrap().iter();
+    let names: Vec<_> = columns.map(|column| column["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Name", "Status", "Message", "Error"]);
+    assert_eq!(table["rows"][1]["cells"], json!(["scheduler", "Healthy", "ok", ""]));
+    // One that is gone.
+    dying.abort();
+    assert!(dying.await.is_err());
+    let one = admin.get(&format!("{all}/controller-manager")).await.expect(200);
+    let message = one["conditions"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("Get \"http://{manager}/healthz\": ")), "{message}");
+    let chosen = format!("{all}?fieldSelector=metadata.name%3Detcd-0");
+    assert_eq!(admin.get(&chosen).await.expect(200)["items"].as_array().unwrap().len(), 1);
+    let missing = admin.get(&format!("{all}/nothing")).await.expect(500);
+    assert_eq!(missing["message"], "Component not found: nothing");
+    admin.get(&format!("{all}?watch=true")).await.expect(405);
+    admin.delete(&format!("{all}/scheduler")).await.expect(405);
+    server.rest_as("stranger", &[]).get(all).await.expect(403);
     server.stop().await;
 }

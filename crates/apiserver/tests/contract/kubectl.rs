@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use crate::published::{definition, object, rows};
 use crate::server::Server;
 
 const MANIFEST: &str = "
@@ -108,6 +109,63 @@ async fn kubectl_works() {
     server.stop().await;
 }
 
+const MUTATING: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata: {name: sidecar}
+spec:
+  reinvocationPolicy: IfNeeded
+  matchConstraints:
+    resourceRules: [{operations: [CREATE], apiGroups: [''], apiVersions: [v1], resources: [pods]}]
+  mutations:
+    - patchType: ApplyConfiguration
+      applyConfiguration:
+        expression: >
+          Object{spec: Object.spec{containers: [Object.spec.containers{name: 'sidecar', image: 'side'}]}}
+    - patchType: JSONPatch
+      jsonPatch:
+        expression: >
+          [JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/team'), value: 'blue'}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata: {name: sidecar-everywhere}
+spec: {policyName: sidecar}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_policies_that_change_pods() {
+    if !new_enough() {
+        return;
+    }
+    let server = Server::start().await;
+    server.default_account("default").await;
+    let file = server.folder.path().join("policy.yaml");
+    std::fs::write(&file, MUTATING).unwrap();
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| kubectl(&server, arguments));
+    let (success, text) = run(&["apply", "-f", file.to_str().unwrap()]);
+    assert!(success, "{text}");
+    let (_, text) = run(&["get", "mutatingadmissionpolicy"]);
+    assert!(text.contains("MUTATIONS") && text.contains("sidecar"), "{text}");
+    let in_force = async {
+        while server.core().admission.webhooks.policies.names().is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(1), in_force).await.unwrap();
+    let (success, text) = run(&["run", "p", "--image=main"]);
+    assert!(success, "{text}");
+    let (_, text) = run(&[
+        "get",
+        "pod",
+        "p",
+        "-o",
+        "jsonpath={.spec.containers[*].name} {.metadata.labels.example\\.com/team}",
+    ]);
+    assert_eq!(text, "p sidecar blue");
+    server.stop().await;
+}
+
 /// What a user sees of bad manifests: file name to its text, and kubectl's message.
 const BAD: &[(&str, &str, &str)] = &[
     (
@@ -182,3 +240,59 @@ async fn kubectl_reports_invalid_manifests() {
     assert!(success && text.contains("imagePullPolicy"), "{text}");
     server.stop().await;
 }
+
+/// Definitions with the features of published ones, and objects of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_installs_published_definitions() {
+    if !new_enough() {
+        return;
+    }
+    let server = Server::start().await;
+    let run = |arguments: &[&str]| tokio::task::block_in_place(|| kubectl(&server, arguments));
+    for resource in KINDS {
+        let row = rows().into_iter().find(|row| row.resource == *resource).unwrap();
+        let defined = definition(&row);
+        let write = |name: &str, manifest: &serde_json::Value| {
+            let path = server.folder.path().join(format!("{name}.json"));
+            std::fs::write(&path, manifest.to_string()).unwrap();
+            path.display().to_string()
+        };
+        let (kind, file) = (row.kind().to_lowercase(), write("definition", &defined));
+        let own = write("object", &object(&row, &defined, "one"));
+        let path = format!("{kind}.v1.{}", row.group());
+        let within = format!("{path}/one");
+        let definition = format!("crd/{resource}");
+        let explained = format!("{kind}.spec.level");
+        let version = format!("--api-version={}/v1", row.group());
+        let cases: [(&[&str], &str); 10] = [
+            (&["apply", "-f", &file], " created"),
+            (&["wait", "--for=condition=Established", &definition], "condition met"),
+            (&["apply", "-f", &file], " unchanged"),
+            (&["apply", "--server-side", "-f", &file, "--force-conflicts"], "serverside-applied"),
+            (&["apply", "-f", &own], " created"),
+            (&["apply", "-f", &own], " unchanged"),
+            (&["apply", "--server-side", "-f", &own], "serverside-applied"),
+            (&["get", &path], "one"),
+            (&["get", &within, "-o", "jsonpath={.spec.level}"], "5"),
+            (&["explain", &explained, &version], "level <integer>"),
+        ];
+        for (arguments, expected) in cases {
+            let (success, text) = run(arguments);
+            assert!(success && text.contains(expected), "kubectl {arguments:?}: {text:.2000}");
+        }
+        let level = r#"{"spec": {"level": 11}}"#;
+        let (success, text) = run(&["patch", &within, "--type=merge", "-p", level]);
+        assert!(!success && text.contains("level"), "{resource}: {text:.2000}");
+    }
+    server.stop().await;
+}
+
+/// Of each large project the smallest kind that has most of its features.
+const KINDS: &[&str] = &[
+    "issuers.cert-manager.io",
+    "gateways.gateway.networking.k8s.io",
+    "bgpfilters.crd.projectcalico.org",
+    "services.serving.knative.dev",
+    "bgppeers.metallb.io",
+    "volumes.longhorn.io",
+];

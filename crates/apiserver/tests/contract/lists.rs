@@ -195,6 +195,11 @@ async fn every_answer_has_an_audit_id() {
     let health = rest.get("/readyz?verbose&exclude=etcd&exclude=odd").await;
     let begin = "[+]ping ok\n[+]etcd excluded: ok\n[+]watch-cache ok\n[+]poststarthook/";
     assert!(health.text.starts_with(begin), "{}", health.text);
+    for hook in ["config-consumer", "filter", "config-producer"] {
+        let line = format!("[+]poststarthook/priority-and-fairness-{hook} ok\n");
+        assert!(health.text.contains(&line), "{}", health.text);
+        rest.get(&format!("/livez/poststarthook/priority-and-fairness-{hook}")).await.expect(200);
+    }
     let end = "warn: some health checks cannot be excluded: no matches for \"odd\"\nreadyz check passed\n";
     assert!(health.text.ends_with(end), "{}", health.text);
     server.stop().await;

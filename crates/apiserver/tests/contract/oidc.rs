@@ -2,6 +2,8 @@
 
 #[path = "oidc/changes.rs"]
 mod changes;
+#[path = "oidc/distributed.rs"]
+mod distributed;
 
 use std::sync::Arc;
 

@@ -1,4 +1,7 @@
-//! ValidatingAdmissionPolicies: what they deny, and in which words.
+//! Admission policies: what validating ones deny, and in which words.
+
+#[path = "policies/mutating.rs"]
+mod mutating;
 
 use std::time::Duration;
 

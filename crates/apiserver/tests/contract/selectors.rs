@@ -63,6 +63,10 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
     ("certificates.k8s.io/v1 CertificateSigningRequest", &["spec.signerName"]),
     ("certificates.k8s.io/v1 ClusterTrustBundle", &["spec.signerName"]),
+    (
+        "certificates.k8s.io/v1 PodCertificateRequest",
+        &["spec.signerName", "spec.podName", "spec.nodeName"],
+    ),
     ("v1 ReplicationController", &["status.replicas"]),
     ("apps/v1 ReplicaSet", &["status.replicas"]),
     ("batch/v1 Job", &["status.successful"]),
@@ -135,6 +139,18 @@ fn samples() -> Vec<(&'static str, Value, Value, Fields)> {
             vec![("spec.signerName", "example.com/s")],
         ),
         (
+            "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests",
+            named(json!({"signerName": "example.com/s", "podName": "p", "podUID": "1",
+                "serviceAccountName": "a", "serviceAccountUID": "2", "nodeName": "n", "nodeUID": "3",
+                "stubPKCS10Request": crate::every_form::STUB})),
+            Value::Null,
+            vec![
+                ("spec.signerName", "example.com/s"),
+                ("spec.podName", "p"),
+                ("spec.nodeName", "n"),
+            ],
+        ),
+        (
             "/apis/certificates.k8s.io/v1/clustertrustbundles",
             json!({"metadata": {"name": "example.com:t:x"},
                 "spec": {"signerName": "example.com/t", "trustBundle": authority()}}),
@@ -190,6 +206,16 @@ fn samples() -> Vec<(&'static str, Value, Value, Fields)> {
                 ("reason", "S"),
                 ("reportingController", "example.com/c"),
                 ("type", "Warning"),
+            ],
+        ),
+        (
+            "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests",
+            crate::pod_certificates::request("x"),
+            Value::Null,
+            vec![
+                ("spec.signerName", "example.com/pods"),
+                ("spec.podName", "p"),
+                ("spec.nodeName", "n1"),
             ],
         ),
         (

@@ -255,6 +255,11 @@ impl Server {
         self.rest_with(issue(&self.proxies, name, groups, None))
     }
 
+    /// Certificate and key of a front proxy, in PEM.
+    pub fn proxy_identity(&self, name: &str) -> (String, String) {
+        issue(&self.proxies, name, &[], None)
+    }
+
     fn rest_with(&self, (certificate, key): (String, String)) -> Rest {
         let mut config = self.config();
         config.auth_info.client_certificate_data = Some(BASE64.encode(certificate));

@@ -14,6 +14,10 @@ use crate::cluster::pki::FRONT_PROXY;
 /// Where a kubelet reports its health, in its node's namespace.
 const KUBELET_HEALTH: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 10248);
 
+/// Where the control plane does, on the cluster's own loopback address.
+const SCHEDULER_HEALTH: u16 = 10259;
+const CONTROLLER_MANAGER_HEALTH: u16 = 10257;
+
 /// A process that the supervisor keeps running.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -162,6 +166,10 @@ impl Builder<'_> {
         process.push("--bind-address", &gateway);
         process.push("--secure-port", &API_PORT.to_string());
         process.push("--advertise-address", &gateway);
+        let loopback = self.options.loopback();
+        process.push("--scheduler-health-address", &format!("{loopback}:{SCHEDULER_HEALTH}"));
+        let manager = format!("{loopback}:{CONTROLLER_MANAGER_HEALTH}");
+        process.push("--controller-manager-health-address", &manager);
         match self.options.store {
             Store::Embedded => process.push("--embedded-store", &text(&self.layout.store())),
             Store::Etcd => {
@@ -200,7 +208,7 @@ impl Builder<'_> {
     }
 
     fn scheduler(&self) -> Process {
-        let mut process = self.own("scheduler", None, (self.options.loopback(), 10259));
+        let mut process = self.own("scheduler", None, (self.options.loopback(), SCHEDULER_HEALTH));
         self.connect(&mut process, "scheduler");
         process.push("--bind-address", &self.options.loopback().to_string());
         process.push("--secure-port", "10260");
@@ -217,7 +225,11 @@ impl Builder<'_> {
     }
 
     fn controller_manager(&self) -> Process {
-        let mut process = self.own("controller-manager", None, (self.options.loopback(), 10257));
+        let mut process = self.own(
+            "controller-manager",
+            None,
+            (self.options.loopback(), CONTROLLER_MANAGER_HEALTH),
+        );
         self.connect(&mut process, "controller-manager");
         process.push("--cluster-cidr", &self.options.pod_cidr.to_string());
         process.push("--node-cidr-mask-size", "24");

@@ -63,6 +63,7 @@ impl Connection {
         }
         if let Some(token) = &self.token {
             config.token = Some(token.clone());
+            config.token_file = None;
             config.dial.key_pair = None;
         }
         Ok(config)

@@ -4,7 +4,7 @@
 pub mod approve;
 pub mod authority;
 pub mod clean;
-mod der;
+pub mod clean_pods;
 pub mod serving;
 pub mod sign;
 
@@ -13,10 +13,6 @@ use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-use crate::machinery::cache::Key;
-use crate::machinery::queue::{Requests, queue};
-use crate::wire::Wiring;
 
 /// Adds a condition that is true.
 fn add_condition(
@@ -39,15 +35,6 @@ fn add_condition(
 
 fn usages(request: &CertificateSigningRequest) -> &[String] {
     request.spec.usages.as_deref().unwrap_or_default()
-}
-
-/// The names of the requests that change.
-fn requests(wiring: &Wiring) -> Requests {
-    let (trigger, requests) = queue();
-    wiring.informers.certificate_signing_requests.subscribe(&trigger, |change| {
-        change.new.iter().map(|request| Key::of(&**request)).collect()
-    });
-    requests
 }
 
 #[cfg(test)]

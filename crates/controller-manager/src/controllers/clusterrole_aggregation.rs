@@ -8,9 +8,9 @@ use client::{Api, Client};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 struct Aggregation {
@@ -20,18 +20,11 @@ struct Aggregation {
 
 /// Adds the controller; its keys are ClusterRoles with an aggregation rule.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let roles = wiring.informers.cluster_roles.cache();
-    wiring.informers.cluster_roles.subscribe(&trigger, move |_| {
-        let mut aggregated = roles.list();
-        aggregated.retain(|role| role.aggregation_rule.is_some());
-        aggregated.iter().map(|role| Key::of(&**role)).collect()
-    });
-    let controller = Aggregation {
-        client: wiring.client.clone(),
-        roles: wiring.informers.cluster_roles.cache(),
-    };
-    wiring.run(controller, requests);
+    let controller = Aggregation { client: wiring.client.clone(), roles: wiring.cache() };
+    let roles = wiring.cache::<ClusterRole>();
+    let aggregated =
+        move |_: &Change<ClusterRole>| roles.keys(|role| role.aggregation_rule.is_some());
+    wiring.controller(controller).maps(aggregated).start();
 }
 
 /// The rules that a role should have. `None`: it has them already, or it is not aggregated.

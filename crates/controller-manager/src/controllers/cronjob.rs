@@ -13,9 +13,9 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{controlled_by, controller_key, uid};
+use crate::machinery::owner::{controlled_by, uid};
 use crate::machinery::pod_control::is_namespace_terminating;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{Plan, plan};
@@ -30,21 +30,14 @@ struct CronJobs {
 
 /// Adds the controller; its keys are CronJobs.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.cron_jobs.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    informers.jobs.subscribe(&trigger, |change| {
-        let sides = change.sides();
-        sides.filter_map(|job| controller_key::<CronJob>(&job.metadata)).collect()
-    });
     let controller = CronJobs {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("cronjob-controller"),
         clock: wiring.clock.clone(),
-        cron_jobs: informers.cron_jobs.cache(),
-        jobs: informers.jobs.cache(),
+        cron_jobs: wiring.cache(),
+        jobs: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of::<CronJob>().owns::<CronJob, Job>().start();
 }
 
 impl Controller for CronJobs {
@@ -60,9 +53,9 @@ impl Controller for CronJobs {
         };
         self.add_unseen(&cron, &mut jobs).await?;
         let plan = plan(&cron, &jobs, self.clock.now());
-        let requeue_after = plan.requeue_after;
+        let next = plan.requeue_after.into();
         self.apply(&cron, plan).await?;
-        Ok(requeue_after.map_or(Next::Change, Next::After))
+        Ok(next)
     }
 }
 
@@ -103,13 +96,7 @@ impl CronJobs {
     }
 
     async fn apply(&self, cron: &CronJob, plan: Plan) -> Result<(), Error> {
-        for (is_warning, reason, message) in plan.events {
-            if is_warning {
-                self.recorder.warning(cron, reason, message);
-            } else {
-                self.recorder.normal(cron, reason, message);
-            }
-        }
+        self.recorder.all(cron, plan.events);
         for job in &plan.delete {
             self.delete(cron, job).await?;
         }
@@ -163,10 +150,9 @@ impl CronJobs {
     }
 
     async fn write_status(&self, cron: &CronJob, status: CronJobStatus) -> Result<(), Error> {
-        let mut changed = cron.clone();
-        if changed.status.is_some() || status != CronJobStatus::default() {
-            changed.status = Some(status);
+        if cron.status.is_none() && status == CronJobStatus::default() {
+            return Ok(());
         }
-        status::write(&self.client, cron, &changed).await
+        status::update(&self.client, cron, |cron| cron.status = Some(status)).await.map(drop)
     }
 }

@@ -17,10 +17,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{self, controlled_by, controller_key, is_deleting, uid};
+use crate::machinery::owner::{self, controlled_by, is_deleting, uid};
 use crate::machinery::pod_control::PodControl;
 use crate::machinery::pod_state::is_active;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::revisions::{self, HASH_LABEL};
 use crate::machinery::status;
 use crate::wire::Wiring;
@@ -39,35 +39,26 @@ struct DaemonSets {
 
 /// Adds the controller; its keys are DaemonSets.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.daemon_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    let sets = informers.daemon_sets.cache();
-    informers.pods.subscribe(&trigger, move |change| owner::affected(change, &sets, selector));
-    informers.controller_revisions.subscribe(&trigger, |change| {
-        let owner = controller_key::<DaemonSet>(&change.last().metadata);
-        owner.into_iter().collect()
-    });
-    let sets = informers.daemon_sets.cache();
-    informers.nodes.subscribe(&trigger, move |change| {
-        let all = if affects_placement(change) { sets.list() } else { Vec::new() };
-        all.iter().map(|set| Key::of(&**set)).collect()
-    });
     let controller = DaemonSets {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("daemonset-controller"),
         clock: wiring.clock.clone(),
-        sets: informers.daemon_sets.cache(),
-        nodes: informers.nodes.cache(),
-        pods: informers.pods.cache(),
-        revisions: informers.controller_revisions.cache(),
-        control: PodControl::new(
-            wiring.client.clone(),
-            wiring.recorder.named("daemonset-controller"),
-            informers.pods.cache(),
-        ),
+        sets: wiring.cache(),
+        nodes: wiring.cache(),
+        pods: wiring.cache(),
+        revisions: wiring.cache(),
+        control: wiring.pod_control("daemonset-controller"),
     };
-    wiring.run(controller, requests);
+    let sets = wiring.cache::<DaemonSet>();
+    wiring
+        .controller(controller)
+        .of::<DaemonSet>()
+        .selects::<DaemonSet, Pod>(selector)
+        .owns::<DaemonSet, ControllerRevision>()
+        .maps(
+            move |change| if affects_placement(change) { sets.keys(|_| true) } else { Vec::new() },
+        )
+        .start();
 }
 
 fn collision_count(set: &DaemonSet) -> Option<i32> {
@@ -117,10 +108,10 @@ impl Controller for DaemonSets {
         let observed =
             Observed { set: &set, nodes: self.nodes.list(), pods, hash, expectations_met };
         let plan = plan(&observed, now);
-        let requeue_after = plan.requeue_after;
+        let next = plan.requeue_after.into();
         self.apply(&set, plan, &observed.hash).await?;
         self.clean_up(&set, &history, &observed).await?;
-        Ok(requeue_after.map_or(Next::Change, Next::After))
+        Ok(next)
     }
 }
 
@@ -182,8 +173,6 @@ impl DaemonSets {
             &mut status.number_available,
             &mut status.number_unavailable,
         ]);
-        let mut changed = set.clone();
-        changed.status = Some(status);
-        status::write(&self.client, set, &changed).await
+        status::update(&self.client, set, |set| set.status = Some(status)).await.map(drop)
     }
 }

@@ -19,9 +19,9 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::owner::{self, controlled_by, controller_key, uid};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 use plan::{Observed, plan};
 
@@ -36,39 +36,30 @@ struct Deployments {
 
 /// Adds the controller; its keys are Deployments.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.deployments.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    let deployments = informers.deployments.cache();
-    informers
-        .replica_sets
-        .subscribe(&trigger, move |change| owner::affected(change, &deployments, selector));
-    // Recreate waits for the last old pod to be gone; the status of its set reports that too early.
-    let sets = informers.replica_sets.cache();
-    let deployments = informers.deployments.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        let ended = change.new.as_deref().is_none_or(api::pod::is_terminal);
-        ended
-            .then(|| controller_key::<ReplicaSet>(&change.last().metadata))
-            .flatten()
-            .and_then(|key| sets.get(&key))
-            .and_then(|set| controller_key::<Deployment>(&set.metadata))
-            .filter(|key| {
-                let deployment = deployments.get(key);
-                deployment.is_some_and(|deployment| sets::is_recreate(&deployment))
-            })
-            .into_iter()
-            .collect()
-    });
     let controller = Deployments {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("deployment-controller"),
         clock: wiring.clock.clone(),
-        deployments: informers.deployments.cache(),
-        sets: informers.replica_sets.cache(),
-        pods: informers.pods.cache(),
+        deployments: wiring.cache(),
+        sets: wiring.cache(),
+        pods: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let (deployments, sets) = (wiring.cache::<Deployment>(), wiring.cache::<ReplicaSet>());
+    // Recreate waits for the last old pod to be gone; the status of its set reports that too early.
+    let recreated = move |change: &Change<Pod>| {
+        if change.new.as_deref().is_some_and(|pod| !api::pod::is_terminal(pod)) {
+            return None;
+        }
+        let set = sets.get(&controller_key::<ReplicaSet>(&change.last().metadata)?)?;
+        let key = controller_key::<Deployment>(&set.metadata)?;
+        sets::is_recreate(&*deployments.get(&key)?).then_some(key)
+    };
+    wiring
+        .controller(controller)
+        .of::<Deployment>()
+        .selects::<Deployment, ReplicaSet>(selector)
+        .maps(recreated)
+        .start();
 }
 
 fn selector(deployment: &Deployment) -> Result<Selector, SelectorError> {
@@ -95,8 +86,8 @@ impl Controller for Deployments {
             .collect::<HashMap<_, _>>();
         let observed = Observed { deployment: &deployment, sets, pods };
         let plan = plan(&observed, self.clock.now());
-        let requeue_after = plan.requeue_after;
+        let next = plan.requeue_after.into();
         self.apply(&deployment, plan).await?;
-        Ok(requeue_after.map_or(Next::Change, Next::After))
+        Ok(next)
     }
 }

@@ -6,6 +6,7 @@ mod plan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use api::Kind;
 use api::labels::Selector;
 use client::Client;
 use client::events::EventRecorder;
@@ -17,9 +18,9 @@ use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::owner::{controller_key, controller_of};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 use plan::{Observed, Scale, plan};
@@ -38,52 +39,47 @@ struct Disruption {
 
 /// Adds the controller; its keys are budgets.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.pod_disruption_budgets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    let budgets = informers.pod_disruption_budgets.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        let namespace = change.last().metadata.namespace.clone().unwrap_or_default();
-        let mut all = budgets.namespace(&namespace);
-        all.retain(|budget| {
-            let selector = selector(budget);
-            change.sides().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
-        });
-        all.iter().map(|budget| Key::of(&**budget)).collect()
-    });
-    // Percentages in a budget refer to the size of the workloads.
-    let in_namespace = |budgets: Arc<Cache<PodDisruptionBudget>>, namespace: Option<&String>| {
-        let all = budgets.namespace(namespace.map(String::as_str).unwrap_or_default());
-        all.iter().map(|budget| Key::of(&**budget)).collect::<Vec<_>>()
-    };
-    let budgets = informers.pod_disruption_budgets.cache();
-    informers.deployments.subscribe(&trigger, move |change| {
-        let size = |side: &Option<Arc<Deployment>>| side.as_ref().map(|one| one.spec.replicas);
-        if size(&change.old) == size(&change.new) {
-            return Vec::new();
-        }
-        in_namespace(budgets.clone(), change.last().metadata.namespace.as_ref())
-    });
-    let budgets = informers.pod_disruption_budgets.cache();
-    informers.stateful_sets.subscribe(&trigger, move |change| {
-        let size = |side: &Option<Arc<StatefulSet>>| side.as_ref().map(|one| one.spec.replicas);
-        if size(&change.old) == size(&change.new) {
-            return Vec::new();
-        }
-        in_namespace(budgets.clone(), change.last().metadata.namespace.as_ref())
-    });
     let controller = Disruption {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("controllermanager"),
         clock: wiring.clock.clone(),
-        budgets: informers.pod_disruption_budgets.cache(),
-        pods: informers.pods.cache(),
-        deployments: informers.deployments.cache(),
-        replica_sets: informers.replica_sets.cache(),
-        replication_controllers: informers.replication_controllers.cache(),
-        stateful_sets: informers.stateful_sets.cache(),
+        budgets: wiring.cache(),
+        pods: wiring.cache(),
+        deployments: wiring.cache(),
+        replica_sets: wiring.cache(),
+        replication_controllers: wiring.cache(),
+        stateful_sets: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let budgets = wiring.cache::<PodDisruptionBudget>();
+    let of_pod = move |change: &Change<Pod>| {
+        budgets.keys_in(&change.key().namespace, |budget| {
+            let selector = selector(budget);
+            change.sides().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
+        })
+    };
+    // Percentages in a budget refer to the size of the workloads.
+    let of_deployment = resized(wiring.cache(), |one: &Deployment| one.spec.replicas);
+    let of_stateful_set = resized(wiring.cache(), |one: &StatefulSet| one.spec.replicas);
+    wiring
+        .controller(controller)
+        .of::<PodDisruptionBudget>()
+        .maps(of_pod)
+        .maps(of_deployment)
+        .maps(of_stateful_set)
+        .start();
+}
+
+/// The budgets in the namespace of a workload, when its size has changed.
+fn resized<K: Kind>(
+    budgets: Arc<Cache<PodDisruptionBudget>>,
+    size: fn(&K) -> Option<i32>,
+) -> impl Fn(&Change<K>) -> Vec<Key> {
+    move |change| {
+        if change.old.as_deref().map(size) == change.new.as_deref().map(size) {
+            return Vec::new();
+        }
+        budgets.keys_in(&change.key().namespace, |_| true)
+    }
 }
 
 /// In policy/v1 an empty selector selects every pod of the namespace, a missing one none.
@@ -105,21 +101,13 @@ impl Controller for Disruption {
         pods.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
         let observed = Observed { budget: &budget, scale: self.scale(&pods), pods };
         let plan = plan(&observed, self.clock.now());
-        for (is_warning, reason, message) in plan.events {
-            if is_warning {
-                self.recorder.warning(&*budget, reason, message);
-            } else {
-                self.recorder.normal(&*budget, reason, message);
-            }
-        }
+        self.recorder.all(&*budget, plan.events);
         for pod in plan.not_deleted {
             let message = format!("Pod was expected by PDB {key} to be deleted but it wasn't");
             self.recorder.warning(&*pod, "NotDeleted", message);
         }
-        let mut changed = (*budget).clone();
-        changed.status = Some(plan.status);
-        status::write(&self.client, &*budget, &changed).await?;
-        Ok(plan.requeue_after.map_or(Next::Change, Next::After))
+        status::update(&self.client, &*budget, |it| it.status = Some(plan.status)).await?;
+        Ok(plan.requeue_after.into())
     }
 }
 

@@ -14,13 +14,13 @@ use crate::controllers::endpointslice::endpoint::{
     address, address_types, hostname, is_headless, ports, reference, selects_pods,
 };
 use crate::controllers::endpointslice::trigger_time::{self, TriggerTimes};
-use crate::controllers::endpointslice::{HEADLESS, select, subscribe_to_pods_and_services};
+use crate::controllers::endpointslice::{HEADLESS, select, services_of};
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::owner::is_deleting;
 use crate::machinery::pod_control::is_namespace_terminating;
 use crate::machinery::pod_state::is_ready;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
@@ -40,19 +40,16 @@ struct EndpointsController {
 
 /// Adds the controller; its keys are services.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    subscribe_to_pods_and_services(informers, &trigger);
-    informers.endpoints.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
     let controller = EndpointsController {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("endpoint-controller"),
-        services: informers.services.cache(),
-        pods: informers.pods.cache(),
-        endpoints: informers.endpoints.cache(),
+        services: wiring.cache(),
+        pods: wiring.cache(),
+        endpoints: wiring.cache(),
         trigger_times: TriggerTimes::default(),
     };
-    wiring.run(controller, requests);
+    let of_pods = services_of(wiring.cache());
+    wiring.controller(controller).of::<Service>().of::<Endpoints>().maps(of_pods).start();
 }
 
 #[derive(Debug, PartialEq)]

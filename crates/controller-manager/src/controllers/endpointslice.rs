@@ -22,8 +22,8 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::owner;
-use crate::machinery::queue::{Controller, Next, Trigger, queue};
-use crate::machinery::shared_informers::{SharedInformers, of_service};
+use crate::machinery::queue::{Controller, Next};
+use crate::machinery::shared_informers::of_service;
 use crate::wire::Wiring;
 use endpoint::{address_types, is_headless, selects_pods};
 use pack::{Common, Group, pack};
@@ -51,55 +51,52 @@ struct Slices {
 
 /// Adds the controller; its keys are services.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    subscribe_to_pods_and_services(informers, &trigger);
-    informers.endpoint_slices.subscribe(&trigger, |change| {
-        let slices = change.sides().filter(|slice| is_managed_by(slice, OURS));
-        slices.filter_map(|slice| service_of(slice)).collect()
-    });
-    let services = informers.services.cache();
-    informers.nodes.subscribe(&trigger, move |change| {
-        let moved = change.old.as_deref().and_then(zone) != change.new.as_deref().and_then(zone);
-        let all = if moved { services.list() } else { Vec::new() };
-        all.iter().map(|service| Key::of(&**service)).collect()
-    });
     let controller = Slices {
         recorder: wiring.recorder.named("endpoint-slice-controller"),
-        services: informers.services.cache(),
-        pods: informers.pods.cache(),
-        nodes: informers.nodes.cache(),
-        slices: informers.endpoint_slices.cache(),
-        writer: SliceWriter::new(wiring.client.clone(), informers.endpoint_slices.cache()),
+        services: wiring.cache(),
+        pods: wiring.cache(),
+        nodes: wiring.cache(),
+        slices: wiring.cache(),
+        writer: SliceWriter::new(wiring.client.clone(), wiring.cache()),
         trigger_times: TriggerTimes::default(),
     };
-    wiring.run(controller, requests);
-}
-
-/// Triggers the services that a change of a service or a pod affects.
-pub fn subscribe_to_pods_and_services(informers: &SharedInformers, trigger: &Trigger) {
-    informers.services.subscribe(trigger, |change| vec![Key::of(&**change.last())]);
-    let services = informers.services.cache();
-    informers.pods.subscribe(trigger, move |change| services_of(change, &services));
+    let (of_pods, services) = (services_of(wiring.cache()), wiring.cache::<Service>());
+    let moved = move |change: &Change<Node>| {
+        let moved = change.old.as_deref().and_then(zone) != change.new.as_deref().and_then(zone);
+        if moved { services.keys(|_| true) } else { Vec::new() }
+    };
+    wiring
+        .controller(controller)
+        .of::<Service>()
+        .maps(of_pods)
+        .maps(|change| services_of_slice(change, OURS))
+        .maps(moved)
+        .start();
 }
 
 /// The services that select the pod before or after a change that is visible in endpoints.
-fn services_of(change: &Change<Pod>, services: &Cache<Service>) -> Vec<Key> {
-    if let (Some(old), Some(new)) = (&change.old, &change.new)
-        && !differs(old, new)
-    {
-        return Vec::new();
-    }
-    let namespace = change.last().metadata.namespace.clone().unwrap_or_default();
-    let selecting = services.namespace(&namespace).into_iter().filter(|service| {
-        let spec = service.spec.as_ref();
-        let selector = spec.and_then(|spec| spec.selector.as_ref());
-        selector.filter(|selector| !selector.is_empty()).is_some_and(|selector| {
-            let selector = Selector::from_map(selector);
-            change.sides().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
+pub fn services_of(services: Arc<Cache<Service>>) -> impl Fn(&Change<Pod>) -> Vec<Key> {
+    move |change| {
+        if let (Some(old), Some(new)) = (&change.old, &change.new)
+            && !differs(old, new)
+        {
+            return Vec::new();
+        }
+        services.keys_in(&change.key().namespace, |service| {
+            let spec = service.spec.as_ref();
+            let selector = spec.and_then(|spec| spec.selector.as_ref());
+            selector.filter(|selector| !selector.is_empty()).is_some_and(|selector| {
+                let selector = Selector::from_map(selector);
+                change.sides().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
+            })
         })
-    });
-    selecting.map(|service| Key::of(&*service)).collect()
+    }
+}
+
+/// The services whose slices, managed by the controller of that name, have changed.
+pub fn services_of_slice(change: &Change<EndpointSlice>, controller: &str) -> Vec<Key> {
+    let slices = change.sides().filter(|slice| is_managed_by(slice, controller));
+    slices.filter_map(|slice| service_of(slice)).collect()
 }
 
 /// Whether two states of a pod differ in what is visible in endpoints.

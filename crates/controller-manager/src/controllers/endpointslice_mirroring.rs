@@ -11,10 +11,12 @@ use crate::Error;
 use crate::controllers::endpointslice::endpoint::is_of_type;
 use crate::controllers::endpointslice::pack::{self, Common, Group, pack};
 use crate::controllers::endpointslice::write::SliceWriter;
-use crate::controllers::endpointslice::{MANAGED_BY, SERVICE_NAME, is_managed_by, service_of};
+use crate::controllers::endpointslice::{
+    MANAGED_BY, SERVICE_NAME, is_managed_by, services_of_slice,
+};
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::owner::{self, is_deleting};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::shared_informers::of_service;
 use crate::wire::Wiring;
 
@@ -39,21 +41,18 @@ struct Mirroring {
 
 /// Adds the controller; its keys are Endpoints.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.endpoints.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    informers.services.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    informers.endpoint_slices.subscribe(&trigger, |change| {
-        let slices = change.sides().filter(|slice| is_managed_by(slice, OURS));
-        slices.filter_map(|slice| service_of(slice)).collect()
-    });
     let controller = Mirroring {
-        services: informers.services.cache(),
-        endpoints: informers.endpoints.cache(),
-        slices: informers.endpoint_slices.cache(),
-        writer: SliceWriter::new(wiring.client.clone(), informers.endpoint_slices.cache()),
+        services: wiring.cache(),
+        endpoints: wiring.cache(),
+        slices: wiring.cache(),
+        writer: SliceWriter::new(wiring.client.clone(), wiring.cache()),
     };
-    wiring.run(controller, requests);
+    wiring
+        .controller(controller)
+        .of::<Endpoints>()
+        .of::<Service>()
+        .maps(|change| services_of_slice(change, OURS))
+        .start();
 }
 
 /// Whether these Endpoints of this service are mirrored.

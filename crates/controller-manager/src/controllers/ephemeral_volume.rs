@@ -8,10 +8,11 @@ use client::{Api, Client};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
+use crate::machinery::index::By;
 use crate::machinery::owner::{self, controller_of, is_deleting, uid};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 struct EphemeralVolumes {
@@ -23,32 +24,23 @@ struct EphemeralVolumes {
 
 /// Adds the controller; its keys are pods.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.pods.subscribe(&trigger, |change| {
-        let pod = change.new.iter().filter(|pod| has_claims(pod));
-        pod.map(|pod| Key::of(&**pod)).collect()
-    });
-    // A claim that a pod uses was deleted, or one of the same name that did not belong to the pod.
-    let pods = informers.pods.cache();
-    informers.persistent_volume_claims.subscribe(&trigger, move |change| {
-        if change.new.is_some() {
-            return Vec::new();
-        }
-        let claim = Key::of(&**change.last());
-        let mut waiting = pods.namespace(&claim.namespace);
-        waiting.retain(|pod| {
-            claims_of(pod).any(|wanted| wanted.metadata.name.as_ref() == Some(&claim.name))
-        });
-        waiting.iter().map(|pod| Key::of(&**pod)).collect()
-    });
     let controller = EphemeralVolumes {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("ephemeral_volume"),
-        pods: informers.pods.cache(),
-        claims: informers.persistent_volume_claims.cache(),
+        pods: wiring.cache(),
+        claims: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let pods = wiring.cache::<Pod>();
+    // A claim that a pod uses was deleted, or one of the same name that did not belong to the pod.
+    let waiting = move |change: &Change<PersistentVolumeClaim>| match change.new {
+        Some(_) => Vec::new(),
+        None => pods.keys_of(&By::Claim(change.key())),
+    };
+    wiring
+        .controller(controller)
+        .of_some(|change: &Change<Pod>| change.new.as_deref().is_some_and(has_claims))
+        .maps(waiting)
+        .start();
 }
 
 fn has_claims(pod: &Pod) -> bool {

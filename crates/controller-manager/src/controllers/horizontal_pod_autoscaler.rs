@@ -10,7 +10,7 @@ mod replicas;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,9 +27,9 @@ use parking_lot::Mutex;
 use rpc::api_v1::WriteOptions;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::kinds::Kinds;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 use behavior::Memory;
@@ -47,30 +47,28 @@ struct Autoscaler {
     pods: Arc<Cache<Pod>>,
     /// What each autoscaler has recommended and done, while it is there.
     memories: Mutex<HashMap<Key, Memory>>,
+    /// What each autoscaler selected when it was last looked at.
+    selectors: Mutex<BTreeMap<Key, Selector>>,
 }
 
 /// Adds the controller; its keys are autoscalers.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.horizontal_pod_autoscalers.subscribe(&trigger, |change| {
-        // What it writes itself, its status, is no reason to look again.
-        let mut specs = change.sides().map(|side| &side.spec);
-        match (specs.next(), specs.next()) {
-            (Some(before), Some(after)) if before == after => Vec::new(),
-            _ => vec![Key::of(&**change.last())],
-        }
-    });
     let autoscaler = Autoscaler {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("horizontal-pod-autoscaler"),
         clock: wiring.clock.clone(),
         kinds: wiring.kinds(),
-        autoscalers: wiring.informers.horizontal_pod_autoscalers.cache(),
-        pods: wiring.informers.pods.cache(),
+        autoscalers: wiring.cache(),
+        pods: wiring.cache(),
         memories: Mutex::default(),
+        selectors: Mutex::default(),
     };
-    wiring.run(autoscaler, requests);
+    // What it writes itself, its status, is no reason to look again.
+    let asks = |change: &Change<HorizontalPodAutoscaler>| {
+        let [old, new] = [&change.old, &change.new].map(|side| side.as_ref().map(|it| &it.spec));
+        old != new
+    };
+    wiring.controller(autoscaler).of_some(asks).start();
 }
 
 impl Controller for Autoscaler {
@@ -79,6 +77,7 @@ impl Controller for Autoscaler {
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let Some(autoscaler) = self.autoscalers.get(key) else {
             self.memories.lock().remove(key);
+            self.selectors.lock().remove(key);
             return Ok(Next::Change);
         };
         let spec = autoscaler.spec.clone();
@@ -96,6 +95,10 @@ impl Controller for Autoscaler {
         let observed = Observed {
             autoscaler: &autoscaler,
             scale: found.as_ref().map(|(_, scale)| scale).map_err(String::as_str),
+            rivals: found.as_ref().map_or_else(
+                |_| Vec::new(),
+                |(_, scale)| self.rivals(key, scale, pods.as_deref().unwrap_or_default()),
+            ),
             pods: pods.unwrap_or_default(),
             readings,
         };
@@ -105,16 +108,8 @@ impl Controller for Autoscaler {
             plan = plan.after(&autoscaler, done.map_err(|error| error.to_string()), now);
         }
         self.memories.lock().insert(key.clone(), plan.memory);
-        for (is_warning, reason, message) in plan.events {
-            if is_warning {
-                self.recorder.warning(&*autoscaler, reason, message);
-            } else {
-                self.recorder.normal(&*autoscaler, reason, message);
-            }
-        }
-        let mut changed = (*autoscaler).clone();
-        changed.status = Some(plan.status);
-        status::write(&self.client, &*autoscaler, &changed).await?;
+        self.recorder.all(&*autoscaler, plan.events);
+        status::update(&self.client, &*autoscaler, |it| it.status = Some(plan.status)).await?;
         Ok(Next::After(SYNC_PERIOD))
     }
 }
@@ -151,6 +146,25 @@ impl Autoscaler {
         let mut pods = self.pods.namespace(&key.namespace);
         pods.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
         Some(pods)
+    }
+
+    /// The autoscalers that select one of these pods, which `key` selects, if there are several.
+    fn rivals(&self, key: &Key, scale: &Scale, pods: &[Arc<Pod>]) -> Vec<Key> {
+        let selector = selector_of(scale).and_then(|text| Selector::parse(&text).ok());
+        let mut all = self.selectors.lock();
+        match selector {
+            Some(selector) => all.insert(key.clone(), selector),
+            None => all.remove(key),
+        };
+        let selects = |selector: &Selector| {
+            pods.iter().any(|pod| selector.matches(pod.metadata.labels.as_ref()))
+        };
+        let near = all.iter().filter(|(other, _)| other.namespace == key.namespace);
+        let found: Vec<Key> = near
+            .filter(|(_, selector)| selects(selector))
+            .map(|(other, _)| other.clone())
+            .collect();
+        if found.len() > 1 { found } else { Vec::new() }
     }
 
     async fn rescale(

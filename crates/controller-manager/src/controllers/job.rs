@@ -26,8 +26,8 @@ use crate::machinery::error::During;
 use crate::machinery::owner;
 use crate::machinery::pod_control::PodControl;
 use crate::machinery::pod_state::is_active;
-use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::status::{omit_zeros, write};
+use crate::machinery::queue::{Controller, Next};
+use crate::machinery::status::{omit_zeros, update};
 use crate::wire::Wiring;
 use orphans::untrack;
 use plan::{Observed, Plan, plan};
@@ -47,24 +47,15 @@ struct Jobs {
 
 /// Adds the controller; its keys are Jobs.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.jobs.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    let jobs = informers.jobs.cache();
-    informers.pods.subscribe(&trigger, move |change| owner::affected(change, &jobs, selector));
     let controller = Jobs {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("job-controller"),
         clock: wiring.clock.clone(),
-        jobs: informers.jobs.cache(),
-        pods: informers.pods.cache(),
-        control: PodControl::new(
-            wiring.client.clone(),
-            wiring.recorder.named("job-controller"),
-            informers.pods.cache(),
-        ),
+        jobs: wiring.cache(),
+        pods: wiring.cache(),
+        control: wiring.pod_control("job-controller"),
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of::<Job>().selects::<Job, Pod>(selector).start();
     orphans::start(wiring);
 }
 
@@ -91,9 +82,9 @@ impl Controller for Jobs {
             owner::claim_all(&self.client, &*job, selector(&job), &self.pods, is_active).await?;
         let observed = Observed { job: &job, pods, expectations_met };
         let plan = plan(&observed, now);
-        let requeue_after = plan.requeue_after;
+        let next = plan.requeue_after.into();
         self.apply(&job, plan).await?;
-        Ok(requeue_after.map_or(Next::Change, Next::After))
+        Ok(next)
     }
 }
 
@@ -136,8 +127,6 @@ impl Jobs {
                 uids.take_if(|uids| uids.is_empty());
             }
         }
-        let mut changed = job.clone();
-        changed.status = Some(status);
-        write(&self.client, job, &changed).await
+        update(&self.client, job, |job| job.status = Some(status)).await.map(drop)
     }
 }

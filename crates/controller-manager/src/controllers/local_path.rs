@@ -14,7 +14,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use api::local_path::{PROVISIONED_BY, PROVISIONER, grows_on_node, source};
+use api::local_path::{PROVISIONED_BY, PROVISIONER, grows_on_node, node_of, source};
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
@@ -27,12 +27,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use self::provision::{Observed, ProvisionPlan, plan_provision};
 use self::reclaim::{ReclaimPlan, plan_reclaim};
 use self::resize::{ResizeStep, plan_resize};
-use super::persistent_volume::{class_of_claim, release};
+use super::persistent_volume::{claim_key, class_of_claim, release};
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
-use crate::machinery::error::During;
-use crate::machinery::owner::{is_deleting, none_if_empty, uid};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::error::{During, Unless};
+use crate::machinery::index::By;
+use crate::machinery::owner::{finalizers_without, is_deleting, patch_finalizers, uid};
+use crate::machinery::queue::{Controller, Next};
+use crate::machinery::status;
 use crate::wire::Wiring;
 
 struct Provisioner {
@@ -61,62 +63,46 @@ struct Resizer {
 
 /// Adds the three controllers; the keys are claims to provision for, volumes, and claims to resize.
 pub fn start(wiring: &mut Wiring) {
-    let (claims, claim_requests) = queue();
-    let (volumes, volume_requests) = queue();
-    let (sizes, size_requests) = queue();
-    let informers = &wiring.informers;
-    for trigger in [&claims, &sizes] {
-        let keys = |change: &Change<PersistentVolumeClaim>| vec![Key::of(&**change.last())];
-        informers.persistent_volume_claims.subscribe(trigger, keys);
-    }
-    let all = informers.persistent_volume_claims.cache();
-    informers.storage_classes.subscribe(&claims, move |change| {
-        let name = change.last().metadata.name.clone().unwrap_or_default();
-        let mut waiting = all.list();
-        waiting.retain(|claim| class_of_claim(claim) == name);
-        waiting.iter().map(|claim| Key::of(&**claim)).collect()
-    });
-    informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
-    informers.persistent_volumes.subscribe(&sizes, |change| {
-        let spec = change.last().spec.as_ref();
-        let claim = spec.and_then(|spec| spec.claim_ref.clone());
-        let key = claim.and_then(|claim| Some(Key::new(claim.namespace?, claim.name?)));
-        key.into_iter().collect()
-    });
-    let all = informers.persistent_volumes.cache();
-    informers.nodes.subscribe(&volumes, move |change| {
-        if change.new.is_some() {
-            return Vec::new();
-        }
-        let gone = change.last().metadata.name.clone().unwrap_or_default();
-        let mut orphans = all.list();
-        orphans.retain(|volume| reclaim::node_of(volume) == Some(&gone));
-        orphans.iter().map(|volume| Key::of(&**volume)).collect()
-    });
     let provisioner = Provisioner {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named(PROVISIONER),
-        claims: informers.persistent_volume_claims.cache(),
-        classes: informers.storage_classes.cache(),
-        nodes: informers.nodes.cache(),
+        claims: wiring.cache(),
+        classes: wiring.cache(),
+        nodes: wiring.cache(),
     };
+    let claims = wiring.cache::<PersistentVolumeClaim>();
+    wiring
+        .controller(provisioner)
+        .of::<PersistentVolumeClaim>()
+        .maps(move |change: &Change<StorageClass>| claims.keys_of(&By::Class(change.key().name)))
+        .start();
+
     let reclaimer = Reclaimer {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named(PROVISIONER),
-        volumes: informers.persistent_volumes.cache(),
-        nodes: informers.nodes.cache(),
+        volumes: wiring.cache(),
+        nodes: wiring.cache(),
     };
+    let volumes = wiring.cache::<PersistentVolume>();
+    let orphans = move |change: &Change<Node>| match change.new {
+        Some(_) => Vec::new(),
+        None => volumes.keys_of(&By::Node(change.key().name)),
+    };
+    wiring.controller(reclaimer).of::<PersistentVolume>().maps(orphans).start();
+
     let resizer = Resizer {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
         recorder: wiring.recorder.named("external-resizer skiff.dev/local-path"),
-        claims: informers.persistent_volume_claims.cache(),
-        volumes: informers.persistent_volumes.cache(),
-        nodes: informers.nodes.cache(),
+        claims: wiring.cache(),
+        volumes: wiring.cache(),
+        nodes: wiring.cache(),
     };
-    wiring.run(provisioner, claim_requests);
-    wiring.run(reclaimer, volume_requests);
-    wiring.run(resizer, size_requests);
+    wiring
+        .controller(resizer)
+        .of::<PersistentVolumeClaim>()
+        .maps(|change: &Change<PersistentVolume>| claim_key(change.last()))
+        .start();
 }
 
 impl Controller for Provisioner {
@@ -156,12 +142,11 @@ impl Provisioner {
         volume: &PersistentVolume,
     ) -> Result<(), Error> {
         let (key, name) = (Key::of(claim), Key::of(volume).name);
-        match Api::<PersistentVolume>::all(&self.client).create(volume).await {
+        let created = Api::<PersistentVolume>::all(&self.client).create(volume).await;
+        let created = created.unless_there();
+        if created.during(|| format!("create persistentvolume {name} for {key}"))?.is_none() {
             // An earlier attempt, whose outcome was lost or is not in the cache yet.
-            Err(error) if error.is_already_exists() => return Ok(()),
-            created => {
-                created.during(|| format!("create persistentvolume {name} for {key}"))?;
-            }
+            return Ok(());
         }
         let message = format!("External provisioner is provisioning volume for claim \"{key}\"");
         self.recorder.normal(claim, "Provisioning", message);
@@ -195,11 +180,11 @@ impl Controller for Reclaimer {
         let Some(volume) = self.volumes.get(key) else {
             return Ok(Next::Change);
         };
-        let node = reclaim::node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
-        let volumes = Api::<PersistentVolume>::all(&self.client);
+        let node = node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
         match plan_reclaim(&volume, node.is_some()) {
             ReclaimPlan::Nothing => {}
             ReclaimPlan::Delete => {
+                let volumes = Api::<PersistentVolume>::all(&self.client);
                 let deleted = volumes.delete_exactly(&*volume, &DeleteOptions::default()).await;
                 deleted.during(|| format!("delete persistentvolume {key}"))?;
             }
@@ -207,12 +192,11 @@ impl Controller for Reclaimer {
                 if let Some(warning) = warning {
                     self.recorder.warning(&*volume, "VolumeFailedDelete", warning);
                 }
-                let mut changed = (*volume).clone();
-                let mut finalizers = changed.metadata.finalizers.take().unwrap_or_default();
-                finalizers.retain(|one| one != api::local_path::FINALIZER);
-                changed.metadata.finalizers = none_if_empty(finalizers);
-                let replaced = volumes.replace(&changed).await;
-                replaced.during(|| format!("release persistentvolume {key}"))?;
+                let (client, metadata) = (&self.client, &volume.metadata);
+                let finalizers = finalizers_without(metadata, api::local_path::FINALIZER);
+                patch_finalizers::<PersistentVolume>(client, metadata, finalizers)
+                    .await
+                    .during(|| format!("release persistentvolume {key}"))?;
             }
         }
         Ok(Next::Change)
@@ -230,7 +214,7 @@ impl Controller for Resizer {
         let Some(volume) = name.and_then(|name| self.volumes.get(&Key::cluster(name))) else {
             return Ok(Next::Change);
         };
-        let node = reclaim::node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
+        let node = node_of(&volume).and_then(|name| self.nodes.get(&Key::cluster(name)));
         let mut claim = (*claim).clone();
         for step in plan_resize(&claim, &volume, node.as_deref(), &Time(self.clock.now())) {
             match step {
@@ -263,12 +247,7 @@ impl Resizer {
         claim: &PersistentVolumeClaim,
         status: PersistentVolumeClaimStatus,
     ) -> Result<PersistentVolumeClaim, Error> {
-        let key = Key::of(claim);
-        let mut changed = claim.clone();
-        changed.status = Some(status);
-        let claims = Api::<PersistentVolumeClaim>::namespaced(&self.client, &key.namespace);
-        let written = claims.replace_status(&changed).await;
-        written.during(|| format!("write the status of persistentvolumeclaim {key}"))
+        status::update(&self.client, claim, |claim| claim.status = Some(status)).await
     }
 }
 

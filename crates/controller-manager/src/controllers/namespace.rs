@@ -29,7 +29,7 @@ use rpc::api_v1 as pb;
 
 use crate::Error;
 use crate::controllers::garbage_collector::graph::Node;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
 use crate::machinery::kinds::Kinds;
 use crate::machinery::owner::{is_deleting, uid};
@@ -52,18 +52,17 @@ struct Namespaces {
 
 /// Adds the controller; its keys are namespaces. The metadata graph triggers it too, when a
 /// namespace has lost its last object of a kind.
-pub fn start(wiring: &mut Wiring, (trigger, requests): (Trigger, Requests)) {
-    wiring.informers.namespaces.subscribe(&trigger, |change| {
-        let ending = change.new.as_ref().filter(|namespace| is_deleting(&namespace.metadata));
-        ending.map(|namespace| Key::of(&**namespace)).into_iter().collect()
-    });
+pub fn start(wiring: &mut Wiring, queue: (Trigger, Requests)) {
     let controller = Namespaces {
         client: wiring.client.clone(),
         kinds: wiring.kinds(),
         clock: wiring.clock.clone(),
-        namespaces: wiring.informers.namespaces.cache(),
+        namespaces: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let ends = |change: &Change<Namespace>| {
+        change.new.as_ref().is_some_and(|namespace| is_deleting(&namespace.metadata))
+    };
+    wiring.controller_with(queue, controller).of_some(ends).start();
 }
 
 impl Controller for Namespaces {
@@ -193,9 +192,7 @@ impl Namespaces {
         others: &Others,
     ) -> Result<(), Error> {
         let wanted = conditions(namespace.status.as_ref(), remaining, others, self.clock.now());
-        let mut changed = namespace.clone();
-        changed.status = Some(wanted);
-        status::write(&self.client, namespace, &changed).await
+        status::update(&self.client, namespace, |it| it.status = Some(wanted)).await.map(drop)
     }
 
     /// Removes the finalizer. The revision that was read before the kinds were listed is the

@@ -27,11 +27,11 @@ use serde_json::json;
 
 use crate::Error;
 use crate::config::NodeMonitor;
-use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::{During, Unless};
 use crate::machinery::owner::is_deleting;
 use crate::machinery::pod_state;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::shared_informers::on_node;
 use crate::wire::Wiring;
 use heartbeats::{Heartbeat, Heartbeats};
@@ -56,46 +56,42 @@ struct NodeLifecycle {
 
 /// Adds the controller; its keys are nodes.
 pub fn start(wiring: &mut Wiring, monitor: NodeMonitor) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
     let zones = Arc::new(Mutex::new(Zones::new(monitor.limits)));
-    let (nodes, counts) = (informers.nodes.cache(), zones.clone());
-    informers.nodes.subscribe(&trigger, move |change| {
-        let changed = Key::of(&**change.last());
-        if !counts.lock().apply(change, clock::instant()) {
-            return vec![changed];
-        }
-        // Every node that waits for its turn has another one now.
-        let all = nodes.list();
-        all.iter().map(|node| Key::of(&**node)).chain([changed]).collect()
-    });
-    informers.leases.subscribe(&trigger, |change| {
-        let key = Key::of(&**change.last());
-        (key.namespace == LEASES).then(|| Key::cluster(key.name)).into_iter().collect()
-    });
-    // A pod that is reported ready on a node that is not.
-    let nodes = informers.nodes.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        let ready = change.new.as_deref().filter(|pod| pod_state::is_ready(pod));
-        ready
-            .and_then(api::pod::node_name)
-            .map(Key::cluster)
-            .filter(|key| nodes.get(key).is_some_and(|node| !is_ready(&node)))
-            .into_iter()
-            .collect()
-    });
     let controller = NodeLifecycle {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("node-controller"),
         clock: wiring.clock.clone(),
-        nodes: informers.nodes.cache(),
-        leases: informers.leases.cache(),
-        pods: informers.pods.cache(),
+        nodes: wiring.cache(),
+        leases: wiring.cache(),
+        pods: wiring.cache(),
         heartbeats: Heartbeats::default(),
-        zones,
+        zones: zones.clone(),
         monitor,
     };
-    wiring.run(controller, requests);
+    let (all, nodes) = (wiring.cache::<Node>(), wiring.cache::<Node>());
+    // The zones are counted before the node is looked at.
+    let counted = move |change: &Change<Node>| {
+        if !zones.lock().apply(change, clock::instant()) {
+            return vec![change.key()];
+        }
+        // Every node that waits for its turn has another one now.
+        [all.keys(|_| true), vec![change.key()]].concat()
+    };
+    // A pod that is reported ready on a node that is not.
+    let unready = move |change: &Change<Pod>| {
+        let pod = change.new.as_deref().filter(|pod| pod_state::is_ready(pod))?;
+        let key = Key::cluster(api::pod::node_name(pod)?);
+        nodes.get(&key).is_some_and(|node| !is_ready(&node)).then_some(key)
+    };
+    wiring
+        .controller(controller)
+        .maps(counted)
+        .maps(|change: &Change<Lease>| {
+            let key = change.key();
+            (key.namespace == LEASES).then(|| Key::cluster(key.name))
+        })
+        .maps(unready)
+        .start();
 }
 
 impl Controller for NodeLifecycle {
@@ -126,7 +122,7 @@ impl Controller for NodeLifecycle {
             self.mark_pods_not_ready(&node, now).await?;
         }
         let next = plan.requeue_after.into_iter().chain(turn).min();
-        Ok(next.map_or(Next::Change, Next::After))
+        Ok(next.into())
     }
 }
 
@@ -231,14 +227,11 @@ impl NodeLifecycle {
             });
             let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
             let patched = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await;
-            match patched {
-                Err(error) if error.is_not_found() => Ok(()),
-                outcome => {
-                    outcome.during(|| format!("mark pod {key} not ready"))?;
-                    self.recorder.warning(&**pod, "NodeNotReady", "Node is not ready");
-                    Ok(())
-                }
+            let marked = patched.unless_gone().during(|| format!("mark pod {key} not ready"))?;
+            if marked.is_some() {
+                self.recorder.warning(&**pod, "NodeNotReady", "Node is not ready");
             }
+            Ok(())
         }))
         .await;
         outcomes.into_iter().collect()

@@ -20,9 +20,9 @@ use serde_json::json;
 use crate::Error;
 use crate::config::NodeRange;
 use crate::controllers::node_lifecycle::events;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 use pool::Pool;
 
@@ -36,20 +36,16 @@ struct NodeIpam {
 
 /// Adds the controller; its keys are nodes.
 pub fn start(wiring: &mut Wiring, ranges: Vec<NodeRange>) {
-    let (trigger, requests) = queue();
-    let nodes = &wiring.informers.nodes;
-    nodes.subscribe(&trigger, |change| {
-        let needs = change.new.as_ref().is_none_or(|node| pod_cidrs(node).is_empty());
-        needs.then(|| Key::of(&**change.last())).into_iter().collect()
-    });
     let controller = NodeIpam {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("cidrAllocator"),
-        nodes: nodes.cache(),
+        nodes: wiring.cache(),
         pool: Mutex::new(None),
         ranges,
     };
-    wiring.run(controller, requests);
+    let needs =
+        |change: &Change<Node>| change.new.as_ref().is_none_or(|node| pod_cidrs(node).is_empty());
+    wiring.controller(controller).of_some(needs).start();
 }
 
 /// The ranges that a node has.

@@ -22,14 +22,14 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::Error;
-use crate::controllers::storage_protection::claims_of;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
+pub use crate::machinery::index::class_of_claim;
+use crate::machinery::index::{By, claims_of};
 use crate::machinery::owner::is_deleting;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
-pub use matching::class_of_claim;
 use plan::{ClaimPlan, ObservedClaim, VolumePlan, plan_claim, plan_volume};
 pub use plan::{SELECTED_NODE, STORAGE_PROVISIONER};
 
@@ -51,65 +51,55 @@ struct Volumes {
 
 /// Adds both controllers; their keys are claims and volumes.
 pub fn start(wiring: &mut Wiring) {
-    let (claims, claim_requests) = queue();
-    let (volumes, volume_requests) = queue();
-    let informers = &wiring.informers;
-    informers.persistent_volume_claims.subscribe(&claims, |change| vec![Key::of(&**change.last())]);
-    informers.persistent_volume_claims.subscribe(&volumes, |change| {
-        let sides = change.sides();
-        let named = sides.filter_map(|claim| claim.spec.as_ref()?.volume_name.clone());
-        named.map(Key::cluster).collect()
-    });
-    informers.persistent_volumes.subscribe(&volumes, |change| vec![Key::of(&**change.last())]);
-    // Any unbound claim may be waiting for a volume that is created or becomes available; one that
-    // is promised to a claim concerns only that.
-    let all = informers.persistent_volume_claims.cache();
-    informers.persistent_volumes.subscribe(&claims, move |change| {
-        let name = change.last().metadata.name.clone();
-        let claims: Option<Vec<Key>> = change.sides().map(|volume| claim_key(volume)).collect();
-        claims.unwrap_or_else(|| {
-            let mut waiting = all.list();
-            waiting.retain(|claim| {
-                let named = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
-                named.is_none() || named == name
-            });
-            waiting.iter().map(|claim| Key::of(&**claim)).collect()
-        })
-    });
-    let all = informers.persistent_volume_claims.cache();
-    informers.storage_classes.subscribe(&claims, move |change| {
-        let name = change.last().metadata.name.clone().unwrap_or_default();
-        let mut waiting = all.list();
-        waiting.retain(|claim| {
-            let class = class_of_claim(claim);
-            class.is_empty() || class == name
-        });
-        waiting.iter().map(|claim| Key::of(&**claim)).collect()
-    });
-    // What a claim waits for depends on the pods that want it.
-    informers.pods.subscribe(&claims, |change| {
-        let waited = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(is_unscheduled);
-        if waited(&change.old) == waited(&change.new) {
-            return Vec::new();
-        }
-        claims_of(change.last())
-    });
-    let claim_controller = Claims {
+    let controller = Claims {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("persistentvolume-controller"),
-        claims: informers.persistent_volume_claims.cache(),
-        volumes: informers.persistent_volumes.cache(),
-        classes: informers.storage_classes.cache(),
-        nodes: informers.nodes.cache(),
-        pods: informers.pods.cache(),
+        claims: wiring.cache(),
+        volumes: wiring.cache(),
+        classes: wiring.cache(),
+        nodes: wiring.cache(),
+        pods: wiring.cache(),
     };
-    let volume_controller = Volumes {
+    // Any unbound claim may be waiting for a volume that is created or becomes available; one that
+    // is promised to a claim concerns only that.
+    let claims = wiring.cache::<PersistentVolumeClaim>();
+    let of_volume = move |change: &Change<PersistentVolume>| {
+        let promised: Option<Vec<Key>> = change.sides().map(|volume| claim_key(volume)).collect();
+        promised.unwrap_or_else(|| {
+            let of = |volume| claims.keys_of(&By::Volume(volume));
+            [of(None), of(Some(change.key().name))].concat()
+        })
+    };
+    let claims = wiring.cache::<PersistentVolumeClaim>();
+    let of_class = move |change: &Change<StorageClass>| {
+        let of = |class| claims.keys_of(&By::Class(class));
+        [of(String::new()), of(change.key().name)].concat()
+    };
+    // What a claim waits for depends on the pods that want it.
+    let of_pod = |change: &Change<Pod>| {
+        let waited = |pod: &Option<Arc<Pod>>| pod.as_deref().is_some_and(is_unscheduled);
+        let same = waited(&change.old) == waited(&change.new);
+        if same { Vec::new() } else { claims_of(change.last()) }
+    };
+    wiring
+        .controller(controller)
+        .of::<PersistentVolumeClaim>()
+        .maps(of_volume)
+        .maps(of_class)
+        .maps(of_pod)
+        .start();
+
+    let controller = Volumes {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        volumes: informers.persistent_volumes.cache(),
+        volumes: wiring.cache(),
     };
-    wiring.run(claim_controller, claim_requests);
-    wiring.run(volume_controller, volume_requests);
+    let named = |change: &Change<PersistentVolumeClaim>| {
+        let sides = change.sides();
+        let named = sides.filter_map(|claim| claim.spec.as_ref()?.volume_name.clone());
+        named.map(Key::cluster).collect::<Vec<_>>()
+    };
+    wiring.controller(controller).of::<PersistentVolume>().maps(named).start();
 }
 
 /// Whether the scheduler has still to find a node for the pod.
@@ -118,7 +108,7 @@ fn is_unscheduled(pod: &Pod) -> bool {
 }
 
 /// The claim that a volume is bound to or reserved for.
-fn claim_key(volume: &PersistentVolume) -> Option<Key> {
+pub fn claim_key(volume: &PersistentVolume) -> Option<Key> {
     let reference = volume.spec.as_ref()?.claim_ref.clone()?;
     Some(Key::new(reference.namespace?, reference.name?))
 }
@@ -192,11 +182,9 @@ fn phase(claim: &PersistentVolumeClaim) -> &str {
 impl Claims {
     /// The names of the pods that use the claim and have no node yet.
     fn unscheduled(&self, claim: &Key) -> Vec<String> {
-        let mut pods = self.pods.namespace(&claim.namespace);
-        pods.retain(|pod| is_unscheduled(pod) && claims_of(pod).contains(claim));
-        let mut names: Vec<_> = pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
-        names.sort();
-        names
+        let pods = self.pods.indexed(&By::Claim(claim.clone()));
+        let unscheduled = pods.iter().filter(|pod| is_unscheduled(pod));
+        unscheduled.filter_map(|pod| pod.metadata.name.clone()).collect()
     }
 
     async fn bind(
@@ -315,9 +303,7 @@ impl Claims {
             capacity,
             ..was
         };
-        let mut changed = claim.clone();
-        changed.status = Some(status);
-        status::write(&self.client, claim, &changed).await
+        status::update(&self.client, claim, |claim| claim.status = Some(status)).await.map(drop)
     }
 }
 

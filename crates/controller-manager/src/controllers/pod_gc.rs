@@ -16,11 +16,11 @@ use tokio::time::Instant;
 
 use crate::Error;
 use crate::controllers::node_lifecycle::is_ready;
-use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::{During, Unless};
+use crate::machinery::index::{By, on_node};
 use crate::machinery::owner::is_deleting;
-use crate::machinery::queue::{Controller, Next, queue};
-use crate::machinery::shared_informers::on_node;
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
@@ -40,37 +40,28 @@ struct PodGc {
 /// Adds the controller. Its keys are node names, and the empty name for all unscheduled and all
 /// terminated pods. `threshold`: how many terminated pods are kept; 0: all.
 pub fn start(wiring: &mut Wiring, threshold: usize) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    let nodes = informers.nodes.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        let Some(pod) = &change.new else {
-            return Vec::new();
-        };
-        match api::pod::node_name(pod) {
-            _ if api::pod::is_terminal(pod) => vec![Key::cluster("")],
-            None if is_deleting(&pod.metadata) => vec![Key::cluster("")],
-            None => Vec::new(),
-            Some(name) => {
-                let node = nodes.get(&Key::cluster(name));
-                let lost = node.is_none_or(|node| is_out_of_service(&node));
-                lost.then(|| Key::cluster(name)).into_iter().collect()
-            }
-        }
-    });
-    informers.nodes.subscribe(&trigger, |change| {
-        let lost = change.new.as_ref().is_none_or(|node| is_out_of_service(node));
-        lost.then(|| Key::of(&**change.last())).into_iter().collect()
-    });
     let controller = PodGc {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        nodes: informers.nodes.cache(),
-        pods: informers.pods.cache(),
+        nodes: wiring.cache(),
+        pods: wiring.cache(),
         missing: Mutex::default(),
         threshold,
     };
-    wiring.run(controller, requests);
+    let nodes = wiring.cache::<Node>();
+    let of_pod = move |change: &Change<Pod>| {
+        let pod = change.new.as_deref()?;
+        match api::pod::node_name(pod) {
+            _ if api::pod::is_terminal(pod) => Some(Key::cluster("")),
+            None => is_deleting(&pod.metadata).then(|| Key::cluster("")),
+            Some(name) => {
+                let key = Key::cluster(name);
+                nodes.get(&key).is_none_or(|node| is_out_of_service(&node)).then_some(key)
+            }
+        }
+    };
+    let lost = |change: &Change<Node>| change.new.as_deref().is_none_or(is_out_of_service);
+    wiring.controller(controller).of_some(lost).maps(of_pod).start();
 }
 
 fn is_out_of_service(node: &Node) -> bool {
@@ -129,7 +120,7 @@ impl Controller for PodGc {
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let removals = if key.name.is_empty() {
-            plan_terminated(&self.pods.list(), self.threshold)
+            plan_terminated(&self.pods.indexed(&By::Ended), self.threshold)
         } else {
             let pods = self.pods.indexed(&on_node(&key.name));
             let node = self.nodes.get(key);
@@ -178,16 +169,14 @@ impl PodGc {
                     "lastTransitionTime": self.clock.now().to_string(),
                 }]},
             });
-            match pods.patch_status(&key.name, PatchKind::Strategic, &patch).await {
-                Err(error) if error.is_not_found() => return Ok(()),
-                outcome => outcome.during(|| format!("mark pod {key} as lost"))?,
-            };
+            let marked = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await;
+            if marked.unless_gone().during(|| format!("mark pod {key} as lost"))?.is_none() {
+                return Ok(());
+            }
         }
         let options = DeleteOptions { grace_period_seconds: Some(0), ..Default::default() };
-        match pods.delete_exactly(pod, &options).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            outcome => outcome.during(|| format!("delete pod {key}")),
-        }
+        let deleted = pods.delete_exactly(pod, &options).await.unless_gone();
+        deleted.map(drop).during(|| format!("delete pod {key}"))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::machinery::owner::{self, controlled_by, controller_of, is_deleting, u
 use crate::machinery::pod_control::{Failure, PodControl};
 use crate::machinery::pod_ranking::count_per_node;
 use crate::machinery::pod_state::is_active;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 
@@ -38,26 +38,14 @@ struct Sets<K> {
 
 /// Adds the controller for one of the two kinds; its keys are the sets.
 pub fn start<K: Replicated>(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informer = K::informer(&wiring.informers);
-    informer.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    let sets = informer.cache();
-    wiring
-        .informers
-        .pods
-        .subscribe(&trigger, move |change| owner::affected(change, &sets, Replicated::selector));
-    let controller = Sets {
+    let controller = Sets::<K> {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        sets: K::informer(&wiring.informers).cache(),
-        pods: wiring.informers.pods.cache(),
-        control: PodControl::new(
-            wiring.client.clone(),
-            wiring.recorder.named(K::RECORDER),
-            wiring.informers.pods.cache(),
-        ),
+        sets: wiring.cache(),
+        pods: wiring.cache(),
+        control: wiring.pod_control(K::RECORDER),
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of::<K>().selects::<K, Pod>(K::selector).start();
 }
 
 impl<K: Replicated> Controller for Sets<K> {
@@ -74,9 +62,9 @@ impl<K: Replicated> Controller for Sets<K> {
         let selector = set.selector();
         let pods = owner::claim_all(&self.client, &*set, selector, &self.pods, is_active).await?;
         let plan = plan(&self.observe(&set, pods, expectations_met), now);
-        let requeue_after = plan.requeue_after;
+        let next = plan.requeue_after.into();
         self.apply(&set, plan).await?;
-        Ok(requeue_after.map_or(Next::Change, Next::After))
+        Ok(next)
     }
 }
 
@@ -147,8 +135,6 @@ impl<K: Replicated> Sets<K> {
         if status == set.status() {
             return Ok(());
         }
-        let mut changed = set.clone();
-        changed.set_status(status);
-        status::write(&self.client, set, &changed).await
+        status::update(&self.client, set, |set| set.set_status(status)).await.map(drop)
     }
 }

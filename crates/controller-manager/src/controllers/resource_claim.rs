@@ -1,7 +1,6 @@
 //! Makes the claims to devices of pods from their templates, and forgets reservations of pods that are
 //! gone (`k8s.io/kubernetes/pkg/controller/resourceclaim`).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use client::events::EventRecorder;
@@ -10,12 +9,13 @@ use k8s_openapi::api::core::v1::{Pod, PodResourceClaim, PodResourceClaimStatus};
 use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
+use crate::machinery::index::By;
 use crate::machinery::owner::{
-    self, controller_key, controller_of, is_deleting, none_if_empty, uid,
+    self, controlled_by, controller_key, controller_of, is_deleting, none_if_empty, uid,
 };
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 
@@ -38,61 +38,45 @@ struct Reservations(Arc<Claims>);
 
 /// Adds the controllers.
 pub fn start(wiring: &mut Wiring) {
-    let informers = &wiring.informers;
     let shared = Arc::new(Claims {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("resource_claim"),
-        pods: informers.pods.cache(),
-        claims: informers.resource_claims.cache(),
-        templates: informers.resource_claim_templates.cache(),
-    });
-    let (trigger, requests) = queue();
-    informers.pods.subscribe(&trigger, |change| {
-        let pod = change.new.iter().filter(|pod| claims_of(pod).next().is_some());
-        pod.map(|pod| Key::of(&**pod)).collect()
+        pods: wiring.cache(),
+        claims: wiring.cache(),
+        templates: wiring.cache(),
     });
     // A template that a pod waits for was created.
-    let pods = informers.pods.cache();
-    informers.resource_claim_templates.subscribe(&trigger, move |change| {
-        let template = Key::of(&**change.last());
-        let mut waiting = pods.namespace(&template.namespace);
-        waiting.retain(|pod| claims_of(pod).any(|claim| uses(claim, &template.name)));
-        waiting.iter().map(|pod| Key::of(&**pod)).collect()
-    });
+    let pods = wiring.cache::<Pod>();
+    let waiting =
+        move |change: &Change<ResourceClaimTemplate>| pods.keys_of(&By::Template(change.key()));
     // A claim of a pod was deleted: another is made.
-    informers.resource_claims.subscribe(&trigger, |change| {
-        let owner = controller_key::<Pod>(&change.last().metadata);
-        owner.filter(|_| change.new.is_none()).into_iter().collect()
-    });
-    let (own_trigger, own_requests) = queue();
-    informers.resource_claims.subscribe(&own_trigger, |change| {
-        change.new.iter().map(|claim| Key::of(&**claim)).collect()
-    });
-    let claims = informers.resource_claims.cache();
-    informers.pods.subscribe(&own_trigger, move |change| {
+    let deleted = |change: &Change<ResourceClaim>| match change.new {
+        Some(_) => None,
+        None => controller_key::<Pod>(&change.last().metadata),
+    };
+    let has_claims = |pod: &Arc<Pod>| claims_of(pod).next().is_some();
+    wiring
+        .controller(OfPods(shared.clone()))
+        .of_some(move |change: &Change<Pod>| change.new.as_ref().is_some_and(has_claims))
+        .maps(waiting)
+        .maps(deleted)
+        .start();
+
+    let claims = wiring.cache::<ResourceClaim>();
+    // The pod's own claims, and those reserved for it.
+    let ended = move |change: &Change<Pod>| {
         let pod = change.last();
-        let ended = change.new.is_none() || api::pod::is_terminal(pod);
-        let of_pod = claims.namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
-        let mine = |claim: &&Arc<ResourceClaim>| concerns(claim, uid(&pod.metadata));
-        of_pod.iter().filter(|_| ended).filter(mine).map(|claim| Key::of(&**claim)).collect()
-    });
-    wiring.run(OfPods(shared.clone()), requests);
-    wiring.run(Reservations(shared), own_requests);
+        if change.new.is_some() && !api::pod::is_terminal(pod) {
+            return Vec::new();
+        }
+        let uid = uid(&pod.metadata);
+        [controlled_by(uid), By::User(uid.to_owned())].map(|by| claims.keys_of(&by)).concat()
+    };
+    wiring.controller(Reservations(shared)).of_present::<ResourceClaim>().maps(ended).start();
 }
 
 fn claims_of(pod: &Pod) -> impl Iterator<Item = &PodResourceClaim> {
     pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten())
-}
-
-fn uses(claim: &PodResourceClaim, template: &str) -> bool {
-    claim.resource_claim_template_name.as_deref() == Some(template)
-}
-
-/// Whether the claim is the pod's, or reserved for it.
-fn concerns(claim: &ResourceClaim, pod: &str) -> bool {
-    let owned = controller_of(&claim.metadata).is_some_and(|owner| owner.uid == pod);
-    let reserved = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
-    owned || reserved.into_iter().any(|one| one.uid == pod)
 }
 
 /// The claim that has been made for one of the pod's.
@@ -127,14 +111,15 @@ fn from_template(pod: &Pod, name: &str, template: &ResourceClaimTemplate) -> Res
     claim
 }
 
-/// The claim without the reservations of pods that are not there any more, or have ended.
-fn without_gone(claim: &ResourceClaim, alive: &BTreeSet<String>) -> ResourceClaim {
+/// The claim without the reservations of pods that are not there any more, or have ended. `alive`: the
+/// uid of the pod of a name, if it runs.
+fn without_gone(claim: &ResourceClaim, alive: impl Fn(&str) -> Option<String>) -> ResourceClaim {
     let mut changed = claim.clone();
     let Some(status) = &mut changed.status else { return changed };
     let Some(reserved) = &mut status.reserved_for else { return changed };
     reserved.retain(|one| {
         let is_pod = one.resource == "pods" && one.api_group.as_deref().unwrap_or("").is_empty();
-        !is_pod || alive.contains(&one.uid)
+        !is_pod || alive(&one.name).as_ref() == Some(&one.uid)
     });
     if reserved.is_empty() {
         status.reserved_for = None;
@@ -167,9 +152,11 @@ impl Controller for OfPods {
                 resource_claim_name: Some(made),
             });
         }
-        let mut changed = (*pod).clone();
-        changed.status.get_or_insert_default().resource_claim_statuses = none_if_empty(statuses);
-        status::write(&shared.client, &*pod, &changed).await?;
+        status::update(&shared.client, &*pod, |pod| {
+            let status = pod.status.get_or_insert_default();
+            status.resource_claim_statuses = none_if_empty(statuses);
+        })
+        .await?;
         Ok(Next::Change)
     }
 }
@@ -183,7 +170,9 @@ impl Claims {
         name: &str,
         template: &str,
     ) -> Result<String, Error> {
-        if let Some(made) = made(pod, name, &self.claims.namespace(&key.namespace)) {
+        if let Some(made) =
+            made(pod, name, &self.claims.indexed(&controlled_by(uid(&pod.metadata))))
+        {
             return Ok(Key::of(&**made).name);
         }
         let found = self.templates.get(&Key::new(&key.namespace, template));
@@ -214,11 +203,11 @@ impl Controller for Reservations {
         let Some(claim) = shared.claims.get(key) else {
             return Ok(Next::Change);
         };
-        let mut pods = shared.pods.namespace(&key.namespace);
-        pods.retain(|pod| !api::pod::is_terminal(pod));
-        let alive = pods.iter().map(|pod| uid(&pod.metadata).to_owned()).collect();
-        let changed = without_gone(&claim, &alive);
-        status::write(&shared.client, &*claim, &changed).await?;
+        let changed = without_gone(&claim, |name| {
+            let pod = shared.pods.get(&Key::new(&key.namespace, name));
+            pod.filter(|pod| !api::pod::is_terminal(pod)).and_then(|pod| pod.metadata.uid.clone())
+        });
+        status::update(&shared.client, &*claim, |claim| *claim = changed).await?;
         Ok(Next::Change)
     }
 }
@@ -243,12 +232,10 @@ mod tests {
             json!({"metadata": {"name": "t"}, "spec": {"metadata": {"labels": {"a": "b"}},
             "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}}}}),
         );
-        assert!(claims_of(&pod).any(|claim| uses(claim, "t")));
         let claim = from_template(&pod, "gpu", &template);
         assert_eq!(claim.metadata.generate_name.as_deref(), Some("p-gpu-"));
         assert_eq!(claim.metadata.labels.as_ref().unwrap()["a"], "b");
         assert!(claim.spec.as_ref().unwrap().devices.is_some());
-        assert!(concerns(&claim, "u"));
         let claims = [Arc::new(claim)];
         assert!(made(&pod, "gpu", &claims).is_some());
         assert!(made(&pod, "own", &claims).is_none());
@@ -264,11 +251,13 @@ mod tests {
                 "reservedFor": [{"resource": "pods", "name": "p", "uid": "a"}]}}),
             )
         };
-        let alive = |uids: &[&str]| uids.iter().map(|uid| (*uid).to_owned()).collect();
-        assert_eq!(without_gone(&claim(true), &alive(&["a"])), claim(true));
-        let status = without_gone(&claim(false), &alive(&["b"])).status.unwrap();
+        let alive = |uid: Option<&'static str>| {
+            move |name: &str| uid.filter(|_| name == "p").map(str::to_owned)
+        };
+        assert_eq!(without_gone(&claim(true), alive(Some("a"))), claim(true));
+        let status = without_gone(&claim(false), alive(Some("b"))).status.unwrap();
         assert!(status.reserved_for.is_none() && status.allocation.is_some());
-        let status = without_gone(&claim(true), &alive(&[])).status.unwrap();
+        let status = without_gone(&claim(true), alive(None)).status.unwrap();
         assert!(status.reserved_for.is_none() && status.allocation.is_none());
     }
 }

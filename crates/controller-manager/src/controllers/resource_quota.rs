@@ -46,43 +46,41 @@ struct Quotas {
 
 /// Adds the controller; its keys are namespaces. The metadata graph triggers it when a namespace
 /// has lost an object.
-pub fn start(
-    wiring: &mut Wiring,
-    graph: Arc<Mutex<Graph>>,
-    (trigger, requests): (Trigger, Requests),
-) {
-    let informers = &wiring.informers;
-    informers.resource_quotas.subscribe(&trigger, |change| {
-        let limits = |quota: &Arc<ResourceQuota>| quota.spec.clone();
-        let same = change.old.as_ref().map(limits) == change.new.as_ref().map(limits);
-        if same { Vec::new() } else { vec![namespace_of(change)] }
-    });
-    informers.services.subscribe(&trigger, freed);
-    informers.persistent_volume_claims.subscribe(&trigger, freed);
-    informers.pods.subscribe(&trigger, freed);
+pub fn start(wiring: &mut Wiring, graph: Arc<Mutex<Graph>>, queue: (Trigger, Requests)) {
     let controller = Quotas {
         client: wiring.client.clone(),
-        quotas: informers.resource_quotas.cache(),
-        pods: informers.pods.cache(),
-        services: informers.services.cache(),
-        claims: informers.persistent_volume_claims.cache(),
+        quotas: wiring.cache(),
+        pods: wiring.cache(),
+        services: wiring.cache(),
+        claims: wiring.cache(),
         graph,
         kinds: wiring.kinds(),
     };
-    wiring.run(controller, requests);
+    let limited = |change: &Change<ResourceQuota>| {
+        let limits = |quota: &Arc<ResourceQuota>| quota.spec.clone();
+        let same = change.old.as_ref().map(limits) == change.new.as_ref().map(limits);
+        (!same).then(|| namespace_of(change))
+    };
+    wiring
+        .controller_with(queue, controller)
+        .maps(limited)
+        .maps(freed::<Service>)
+        .maps(freed::<PersistentVolumeClaim>)
+        .maps(freed::<Pod>)
+        .start();
 }
 
 fn namespace_of<K: api::Kind>(change: &Change<K>) -> Key {
-    Key::cluster(Key::of(&**change.last()).namespace)
+    Key::cluster(change.key().namespace)
 }
 
 /// The namespace of an object that is gone or whose usage has changed.
-fn freed<K: api::Kind>(change: &Change<K>) -> Vec<Key> {
+fn freed<K: api::Kind>(change: &Change<K>) -> Option<Key> {
     let same = match (&change.old, &change.new) {
         (Some(old), Some(new)) => quota::usage(&**old) == quota::usage(&**new),
         (old, _) => old.is_none(),
     };
-    if same { Vec::new() } else { vec![namespace_of(change)] }
+    (!same).then(|| namespace_of(change))
 }
 
 /// The status that a quota should have. `others`: the usage of everything in its namespace but pods
@@ -157,7 +155,7 @@ impl Quotas {
         }
         let graph = self.graph.lock();
         let excluded = ["pods", "persistentvolumeclaims"];
-        for row in self.kinds.stored().iter().filter(|row| row.namespaced()) {
+        for row in self.kinds.all().iter().filter(|row| row.namespaced()) {
             if row.group.is_empty() && excluded.contains(&&*row.plural) {
                 continue;
             }

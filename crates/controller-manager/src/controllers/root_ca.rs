@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use client::{Api, Client};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use tokio::sync::watch;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::{During, Unless};
 use crate::machinery::owner::is_deleting;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::shared_informers::ROOT_CA_CONFIG_MAP;
 use crate::wire::Wiring;
 
@@ -22,27 +23,26 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
 
 struct RootCa {
     client: Client,
-    pem: String,
+    pem: watch::Receiver<Arc<String>>,
     namespaces: Arc<Cache<Namespace>>,
     config_maps: Arc<Cache<ConfigMap>>,
 }
 
 /// Adds the controller; its keys are namespaces. `pem`: the CA bundle.
-pub fn start(wiring: &mut Wiring, pem: String) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.namespaces.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    informers.config_maps.subscribe(&trigger, |change| {
-        let key = Key::of(&**change.last());
-        (key.name == ROOT_CA_CONFIG_MAP).then(|| Key::cluster(key.namespace)).into_iter().collect()
-    });
+pub fn start(wiring: &mut Wiring, pem: watch::Receiver<Arc<String>>) {
+    let namespaces = wiring.cache::<Namespace>();
     let controller = RootCa {
         client: wiring.client.clone(),
-        pem,
-        namespaces: informers.namespaces.cache(),
-        config_maps: informers.config_maps.cache(),
+        pem: pem.clone(),
+        namespaces: namespaces.clone(),
+        config_maps: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let of_map = |change: &Change<ConfigMap>| {
+        let key = change.key();
+        (key.name == ROOT_CA_CONFIG_MAP).then(|| Key::cluster(key.namespace))
+    };
+    let all = move || namespaces.list().iter().map(|namespace| Key::of(&**namespace)).collect();
+    wiring.controller(controller).of::<Namespace>().maps(of_map).follows(pem, all).start();
 }
 
 #[derive(Debug, PartialEq)]
@@ -80,15 +80,13 @@ impl Controller for RootCa {
         let maps: Api<ConfigMap> = Api::namespaced(&self.client, &key.name);
         let namespace = self.namespaces.get(key);
         let map = self.config_maps.get(&Key::new(&key.name, ROOT_CA_CONFIG_MAP));
-        match plan(namespace.as_deref(), map.as_deref(), &self.pem) {
+        let pem = self.pem.borrow().clone();
+        match plan(namespace.as_deref(), map.as_deref(), &pem) {
             Plan::Nothing => {}
-            Plan::Create(map) => match maps.create(&map).await {
-                Err(error) if error.is_already_exists() => {}
-                outcome => {
-                    outcome
-                        .during(|| format!("create configmap {}/{ROOT_CA_CONFIG_MAP}", key.name))?;
-                }
-            },
+            Plan::Create(map) => {
+                let created = maps.create(&map).await.unless_there();
+                created.during(|| format!("create configmap {}/{ROOT_CA_CONFIG_MAP}", key.name))?;
+            }
             Plan::Replace(map) => {
                 maps.replace(&map)
                     .await

@@ -7,10 +7,10 @@ use client::{Api, Client};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::{During, Unless};
 use crate::machinery::owner::is_deleting;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 const DEFAULT: &str = "default";
@@ -23,20 +23,16 @@ struct ServiceAccounts {
 
 /// Adds the controller; its keys are namespaces.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.namespaces.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    informers.service_accounts.subscribe(&trigger, |change| {
-        let gone = change.new.is_none();
-        let key = Key::of(&**change.last());
-        (gone && key.name == DEFAULT).then(|| Key::cluster(key.namespace)).into_iter().collect()
-    });
     let controller = ServiceAccounts {
         client: wiring.client.clone(),
-        namespaces: informers.namespaces.cache(),
-        service_accounts: informers.service_accounts.cache(),
+        namespaces: wiring.cache(),
+        service_accounts: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let gone = |change: &Change<ServiceAccount>| {
+        let key = change.key();
+        (change.new.is_none() && key.name == DEFAULT).then(|| Key::cluster(key.namespace))
+    };
+    wiring.controller(controller).of::<Namespace>().maps(gone).start();
 }
 
 /// Whether the account must be created.
@@ -54,12 +50,10 @@ impl Controller for ServiceAccounts {
             let mut account = ServiceAccount::default();
             account.metadata.name = Some(DEFAULT.into());
             account.metadata.namespace = Some(key.name.clone());
-            match Api::namespaced(&self.client, &key.name).create(&account).await {
-                Err(error) if error.is_already_exists() => {}
-                outcome => {
-                    outcome.during(|| format!("create serviceaccount {}/{DEFAULT}", key.name))?;
-                }
-            }
+            let created = Api::namespaced(&self.client, &key.name).create(&account).await;
+            created
+                .unless_there()
+                .during(|| format!("create serviceaccount {}/{DEFAULT}", key.name))?;
         }
         Ok(Next::Change)
     }

@@ -5,20 +5,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::Client;
 use client::events::EventRecorder;
-use client::{Api, Client, PatchKind};
 use clock::SharedClock;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use serde_json::json;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{is_deleting, none_if_empty};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::owner::{is_deleting, patch_finalizers};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 
@@ -39,35 +38,32 @@ struct ServiceCidrs {
 
 /// Adds the controller; its keys are ServiceCIDRs.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    let ranges = informers.service_cidrs.cache();
-    informers.service_cidrs.subscribe(&trigger, move |change| {
-        // A range that comes or goes may free one that overlaps it.
-        let mut keys = vec![Key::of(&**change.last())];
-        if change.sides().count() == 1 {
-            let waiting = ranges.list().into_iter().filter(|range| is_deleting(&range.metadata));
-            keys.extend(waiting.map(|range| Key::of(&*range)));
-        }
-        keys
-    });
-    let ranges = informers.service_cidrs.cache();
-    informers.ip_addresses.subscribe(&trigger, move |change| {
-        // Only a range that is to be deleted cares about addresses that go.
-        if change.new.is_some() {
-            return Vec::new();
-        }
-        let waiting = ranges.list().into_iter().filter(|range| is_deleting(&range.metadata));
-        waiting.map(|range| Key::of(&*range)).collect()
-    });
     let controller = ServiceCidrs {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("service-cidr-controller"),
         clock: wiring.clock.clone(),
-        ranges: informers.service_cidrs.cache(),
-        addresses: informers.ip_addresses.cache(),
+        ranges: wiring.cache(),
+        addresses: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let ranges = wiring.cache::<ServiceCIDR>();
+    let waiting = move || ranges.keys(|range| is_deleting(&range.metadata));
+    let waiting_for_address = waiting.clone();
+    wiring
+        .controller(controller)
+        .of::<ServiceCIDR>()
+        // A range that comes or goes may free one that overlaps it.
+        .maps(
+            move |change: &Change<ServiceCIDR>| {
+                if change.sides().count() == 1 { waiting() } else { Vec::new() }
+            },
+        )
+        // Only a range that is to be deleted cares about addresses that go.
+        .maps(
+            move |change: &Change<IPAddress>| {
+                if change.new.is_none() { waiting_for_address() } else { Vec::new() }
+            },
+        )
+        .start();
 }
 
 /// What is to be done about a range.
@@ -171,20 +167,13 @@ impl Controller for ServiceCidrs {
             Plan::Nothing => {}
             Plan::Wait(time) => return Ok(Next::After(time)),
             Plan::Finalizers(finalizers) => {
-                let patch = json!({"metadata": {
-                    "uid": range.metadata.uid,
-                    "resourceVersion": range.metadata.resource_version,
-                    "finalizers": none_if_empty(finalizers),
-                }});
-                Api::<ServiceCIDR>::all(&self.client)
-                    .patch(&key.name, PatchKind::Merge, &patch)
+                patch_finalizers::<ServiceCIDR>(&self.client, &range.metadata, finalizers)
                     .await
                     .during(|| format!("protect servicecidr {key}"))?;
             }
             Plan::Ready(status, reason, message) => {
-                let mut changed = (*range).clone();
-                set_ready(&mut changed, (status, reason, message), now);
-                let written = status::write(&self.client, &*range, &changed).await;
+                let set = |range: &mut _| set_ready(range, (status, reason, message), now);
+                let written = status::update(&self.client, &*range, set).await;
                 if written.is_err() {
                     let message = "The ServiceCIDR Status can not be set to Ready=True";
                     self.recorder.warning(&*range, "KubernetesServiceCIDRError", message);

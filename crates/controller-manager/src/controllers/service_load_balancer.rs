@@ -26,7 +26,7 @@ use serde_json::json;
 
 use crate::Error;
 use crate::config::{AddressSource, LoadBalancerAddresses};
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
 use crate::machinery::owner::none_if_empty;
 use crate::machinery::queue::{Controller, Next, Trigger, queue};
@@ -65,24 +65,21 @@ struct State {
 /// Adds the controller; its keys are Services. Without settings it runs as well: whoever removes
 /// them would otherwise be left with Services that can never be deleted.
 pub fn start(wiring: &mut Wiring, settings: Option<LoadBalancerAddresses>) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    let services = informers.services.cache();
+    let queue = queue();
     let recorder = wiring.recorder.named("service-controller");
     let record = settings.is_some().then(|| recorder.clone());
-    informers.services.subscribe(&trigger, move |change| {
+    let concerned = move |change: &Change<Service>| {
         if let (Some(record), Some(old), Some(new)) = (&record, &change.old, &change.new)
             && let Some((reason, message)) = change::event(old, new)
         {
             record.normal(&**new, reason, message);
         }
-        let concerned = change.sides().any(|service| wants(service) || has_finalizer(service));
-        concerned.then(|| Key::of(&**change.last())).into_iter().collect()
-    });
+        change.sides().any(|service| wants(service) || has_finalizer(service))
+    };
     let source = settings.as_ref().map_or(AddressSource::Pool, |settings| settings.source);
     let ranges = settings.as_ref().map(|settings| settings.ranges.clone()).unwrap_or_default();
-    let known = services.clone();
-    informers.nodes.subscribe(&trigger, move |change| {
+    let services = wiring.cache::<Service>();
+    let of_node = move |change: &Change<Node>| {
         let addresses = |node: &Arc<Node>| is_available(node).then(|| plan::addresses(node));
         let pooled = |node: &Arc<Node>| -> Vec<IpAddr> {
             let pooled = |ip: &IpAddr| ranges.iter().any(|range| range.contains(ip));
@@ -94,32 +91,35 @@ pub fn start(wiring: &mut Wiring, settings: Option<LoadBalancerAddresses>) {
         if !available && !reserved {
             return Vec::new();
         }
-        let concerned =
-            |service: &Arc<Service>| (reserved && wants(service)) || uses_nodes(service, source);
-        known.list().into_iter().filter(concerned).map(|service| Key::of(&*service)).collect()
-    });
-    let known = services.clone();
-    informers.endpoint_slices.subscribe(&trigger, move |change| {
+        services.keys(|service| (reserved && wants(service)) || uses_nodes(service, source))
+    };
+    let services = wiring.cache::<Service>();
+    let of_slice = move |change: &Change<EndpointSlice>| {
         let keys = change.sides().filter_map(|slice| {
             let key = crate::controllers::endpointslice::service_of(slice)?;
-            let service = known.get(&key)?;
+            let service = services.get(&key)?;
             let policy = service.spec.as_ref()?.external_traffic_policy.as_deref();
             (policy == Some("Local") && uses_nodes(&service, source)).then_some(key)
         });
-        keys.collect()
-    });
+        keys.collect::<Vec<_>>()
+    };
     let controller = ServiceLoadBalancer {
         client: wiring.client.clone(),
         recorder,
         clock: wiring.clock.clone(),
-        services,
-        nodes: informers.nodes.cache(),
-        slices: informers.endpoint_slices.cache(),
+        services: wiring.cache(),
+        nodes: wiring.cache(),
+        slices: wiring.cache(),
         settings,
-        trigger,
+        trigger: queue.0.clone(),
         state: Mutex::new(None),
     };
-    wiring.run(controller, requests);
+    wiring
+        .controller_with(queue, controller)
+        .of_some(concerned)
+        .maps(of_node)
+        .maps(of_slice)
+        .start();
 }
 
 /// Whether the Service gets the nodes' own addresses.

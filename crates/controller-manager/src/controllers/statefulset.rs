@@ -20,10 +20,10 @@ use serde_json::json;
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{self, controlled_by, controller_key, is_deleting, uid};
+use crate::machinery::owner::{self, controlled_by, is_deleting, uid};
 use crate::machinery::pod_control::PodControl;
 use crate::machinery::pod_state::is_active;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::revisions;
 use crate::machinery::status;
 use crate::wire::Wiring;
@@ -41,29 +41,21 @@ struct StatefulSets {
 
 /// Adds the controller; its keys are StatefulSets.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.stateful_sets.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    let sets = informers.stateful_sets.cache();
-    informers.pods.subscribe(&trigger, move |change| owner::affected(change, &sets, selector));
-    informers.controller_revisions.subscribe(&trigger, |change| {
-        let owner = controller_key::<StatefulSet>(&change.last().metadata);
-        owner.into_iter().collect()
-    });
     let controller = StatefulSets {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        sets: informers.stateful_sets.cache(),
-        pods: informers.pods.cache(),
-        claims: informers.persistent_volume_claims.cache(),
-        revisions: informers.controller_revisions.cache(),
-        control: PodControl::new(
-            wiring.client.clone(),
-            wiring.recorder.named("statefulset-controller"),
-            informers.pods.cache(),
-        ),
+        sets: wiring.cache(),
+        pods: wiring.cache(),
+        claims: wiring.cache(),
+        revisions: wiring.cache(),
+        control: wiring.pod_control("statefulset-controller"),
     };
-    wiring.run(controller, requests);
+    wiring
+        .controller(controller)
+        .of::<StatefulSet>()
+        .selects::<StatefulSet, Pod>(selector)
+        .owns::<StatefulSet, ControllerRevision>()
+        .start();
 }
 
 fn collision_count(set: &StatefulSet) -> Option<i32> {
@@ -110,10 +102,10 @@ impl Controller for StatefulSets {
             expectations_met,
         };
         let plan = plan(&observed, now);
-        let requeue_after = plan.requeue_after;
+        let next = plan.requeue_after.into();
         self.apply(&observed, plan, &history).await?;
         self.clean_up(&observed, &history).await?;
-        Ok(requeue_after.map_or(Next::Change, Next::After))
+        Ok(next)
     }
 }
 
@@ -193,8 +185,6 @@ impl StatefulSets {
             &mut status.current_replicas,
             &mut status.updated_replicas,
         ]);
-        let mut changed = set.clone();
-        changed.status = Some(status);
-        status::write(&self.client, set, &changed).await
+        status::update(&self.client, set, |set| set.status = Some(status)).await.map(drop)
     }
 }

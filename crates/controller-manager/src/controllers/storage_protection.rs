@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use api::Kind;
-use client::{Api, Client, ListOptions, PatchKind};
+use client::{Api, Client, ListOptions};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::json;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-use crate::machinery::owner::{is_deleting, none_if_empty};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::index::{By, claims_of};
+use crate::machinery::owner::{is_deleting, patch_finalizers};
+use crate::machinery::queue::{Controller, Next};
+use crate::machinery::shared_informers::Shared;
 use crate::wire::Wiring;
 
 /// A kind whose objects are protected while they are in use.
-trait Protected: Kind {
+trait Protected: Shared {
     const CONTROLLER: &'static str;
     const FINALIZER: &'static str;
     /// Whether pods use it, so that all of them have to be known before it is let go.
@@ -56,57 +56,33 @@ fn has_node(pod: &Pod) -> bool {
     node.is_some_and(|node| !node.is_empty())
 }
 
-/// The claims of a pod's volumes, including ephemeral ones.
-pub fn claims_of(pod: &Pod) -> Vec<Key> {
-    let key = Key::of(pod);
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes
-        .filter_map(|volume| {
-            let named = volume.persistent_volume_claim.as_ref();
-            let own = volume.ephemeral.as_ref();
-            named
-                .map(|claim| claim.claim_name.clone())
-                .or_else(|| own.map(|_| format!("{}-{}", key.name, volume.name)))
-        })
-        .map(|name| Key::new(&key.namespace, name))
-        .collect()
-}
-
 struct Protection<K> {
     client: Client,
     objects: Arc<Cache<K>>,
     pods: Arc<Cache<Pod>>,
 }
 
+impl<K: Protected> Protection<K> {
+    fn new(wiring: &Wiring) -> Self {
+        let client = wiring.client.clone();
+        Self { client, objects: wiring.cache(), pods: wiring.cache() }
+    }
+}
+
 /// Adds the controller of claims; its keys are claims.
 pub fn start_claims(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers
-        .persistent_volume_claims
-        .subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    informers.pods.subscribe(&trigger, |change: &Change<Pod>| {
-        if change.new.is_none() { claims_of(change.last()) } else { Vec::new() }
-    });
-    let claims = Protection {
-        client: wiring.client.clone(),
-        objects: informers.persistent_volume_claims.cache(),
-        pods: informers.pods.cache(),
+    let released = |change: &Change<Pod>| match change.new {
+        Some(_) => Vec::new(),
+        None => claims_of(change.last()),
     };
-    wiring.run::<Protection<PersistentVolumeClaim>>(claims, requests);
+    let controller = Protection::<PersistentVolumeClaim>::new(wiring);
+    wiring.controller(controller).of::<PersistentVolumeClaim>().maps(released).start();
 }
 
 /// Adds the controller of volumes; its keys are volumes.
 pub fn start_volumes(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.persistent_volumes.subscribe(&trigger, |change| vec![Key::of(&**change.last())]);
-    let volumes = Protection {
-        client: wiring.client.clone(),
-        objects: informers.persistent_volumes.cache(),
-        pods: informers.pods.cache(),
-    };
-    wiring.run::<Protection<PersistentVolume>>(volumes, requests);
+    let controller = Protection::<PersistentVolume>::new(wiring);
+    wiring.controller(controller).of::<PersistentVolume>().start();
 }
 
 /// The finalizers that an object should have. `None`: it has them already.
@@ -129,8 +105,8 @@ impl<K: Protected> Controller for Protection<K> {
             return Ok(Next::Change);
         };
         let metadata = object.metadata();
-        let cached = self.pods.namespace(&key.namespace);
-        let mut used = object.is_used(cached.iter().map(|pod| &**pod));
+        let users = self.pods.indexed(&By::Claim(key.clone()));
+        let mut used = object.is_used(users.iter().map(|pod| &**pod));
         if K::USED_BY_PODS && !used && is_deleting(metadata) {
             let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
             let live = pods.list(&ListOptions::default()).await;
@@ -138,13 +114,7 @@ impl<K: Protected> Controller for Protection<K> {
             used = object.is_used(live.items.iter());
         }
         if let Some(finalizers) = plan(metadata, K::FINALIZER, used) {
-            let patch = json!({"metadata": {
-                "uid": metadata.uid,
-                "resourceVersion": metadata.resource_version,
-                "finalizers": none_if_empty(finalizers),
-            }});
-            Api::<K>::namespaced(&self.client, &key.namespace)
-                .patch(&key.name, PatchKind::Merge, &patch)
+            patch_finalizers::<K>(&self.client, metadata, finalizers)
                 .await
                 .during(|| format!("protect {} {key}", K::KIND))?;
         }

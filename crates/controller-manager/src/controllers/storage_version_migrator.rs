@@ -2,12 +2,13 @@
 //! stores them now (`k8s.io/kubernetes/pkg/controller/storageversionmigrator`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::KindRef;
 use client::dynamic::target;
 use client::{Client, PatchKind};
 use clock::SharedClock;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use rpc::api_v1 as pb;
@@ -17,14 +18,17 @@ use crate::Error;
 use crate::machinery::cache::{Cache, Key};
 use crate::machinery::error::During;
 use crate::machinery::kinds::Kinds;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::status;
 use crate::wire::Wiring;
 
 const RUNNING: &str = "Running";
 const SUCCEEDED: &str = "Succeeded";
 const FAILED: &str = "Failed";
-const REASON: &str = "StorageVersionMigrationInProgress";
+/// How long a resource may be unknown after its migration was asked for: definitions take a moment.
+const UNKNOWN_FOR: SignedDuration = SignedDuration::from_mins(1);
+/// When an unknown resource is looked for again.
+const AGAIN: Duration = Duration::from_secs(5);
 
 struct Migrator {
     client: Client,
@@ -35,17 +39,13 @@ struct Migrator {
 
 /// Adds the controller; its keys are migrations.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    wiring.informers.storage_version_migrations.subscribe(&trigger, |change| {
-        change.new.iter().map(|migration| Key::of(&**migration)).collect()
-    });
     let migrator = Migrator {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
         kinds: wiring.kinds(),
-        migrations: wiring.informers.storage_version_migrations.cache(),
+        migrations: wiring.cache(),
     };
-    wiring.run(migrator, requests);
+    wiring.controller(migrator).of_present::<StorageVersionMigration>().start();
 }
 
 fn holds(migration: &StorageVersionMigration, condition: &str) -> bool {
@@ -71,12 +71,34 @@ fn with(
     conditions.push(Condition {
         type_: condition.to_owned(),
         status: "True".to_owned(),
-        reason: REASON.to_owned(),
+        reason: reason(condition).to_owned(),
         message: message.to_owned(),
         last_transition_time: Time(now),
         observed_generation: None,
     });
     changed
+}
+
+fn reason(condition: &str) -> &'static str {
+    match condition {
+        SUCCEEDED => "StorageVersionMigrationSucceeded",
+        FAILED => "StorageVersionMigrationFailed",
+        _ => "StorageVersionMigrationInProgress",
+    }
+}
+
+fn failed(
+    migration: &StorageVersionMigration,
+    why: &str,
+    now: Timestamp,
+) -> StorageVersionMigration {
+    with(migration, FAILED, &format!("migration encountered unhandled error: {why}"), now)
+}
+
+/// Whether a write that failed may succeed later, as upstream.
+fn may_pass(error: &client::Error) -> bool {
+    const LATER: [u16; 4] = [429, 500, 503, 504];
+    error.api().is_none_or(|error| LATER.contains(&error.code()))
 }
 
 /// Whether a failed write of one object means that there is nothing to do for it: it is gone, or
@@ -96,24 +118,34 @@ impl Controller for Migrator {
             return Ok(Next::Change);
         }
         let now = self.clock.now();
-        if !holds(&migration, RUNNING) {
-            let running = with(&migration, RUNNING, "", now);
-            status::write(&self.client, &*migration, &running).await?;
-            return Ok(Next::Change);
-        }
         let resource = migration.spec.clone().unwrap_or_default().resource;
         let found = self.kinds.stored().into_iter().find(|kind| {
             kind.group == resource.group.as_str() && kind.plural == resource.resource.as_str()
         });
-        let ended = match found {
-            None => with(&migration, FAILED, "resource does not exist in GC graph", now),
-            Some(kind) => {
-                let revision = self.migrate(&kind).await?;
-                let mut done = with(&migration, SUCCEEDED, "", self.clock.now());
-                let status = done.status.get_or_insert_default();
-                status.resource_version.get_or_insert_with(|| revision.to_string());
-                done
+        let Some(kind) = found else {
+            let asked = migration.metadata.creation_timestamp.as_ref().map_or(now, |at| at.0);
+            if now < asked + UNKNOWN_FOR {
+                return Ok(Next::After(AGAIN));
             }
+            let failed = failed(&migration, "resource does not exist in GC", now);
+            status::write(&self.client, &*migration, &failed).await?;
+            return Ok(Next::Change);
+        };
+        if !holds(&migration, RUNNING) {
+            let mut running = with(&migration, RUNNING, "", now);
+            let status = running.status.get_or_insert_default();
+            if status.resource_version.is_none() {
+                // What is written from now on is stored as it should be.
+                status.resource_version = Some(self.list(&kind, 1).await?.1.to_string());
+            }
+            status::write(&self.client, &*migration, &running).await?;
+            return Ok(Next::Change);
+        }
+        let since = migration.status.as_ref().and_then(|status| status.resource_version.as_ref());
+        let since = since.and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
+        let ended = match self.migrate(&kind, since).await? {
+            Ok(()) => with(&migration, SUCCEEDED, "", self.clock.now()),
+            Err(why) => failed(&migration, &why, self.clock.now()),
         };
         status::write(&self.client, &*migration, &ended).await?;
         Ok(Next::Change)
@@ -121,17 +153,23 @@ impl Controller for Migrator {
 }
 
 impl Migrator {
-    /// Writes every object with the revision that it has; what is stored differs in its form only.
-    /// Returns the revision of the list.
-    async fn migrate(&self, kind: &KindRef) -> Result<u64, Error> {
-        let request =
-            pb::ListRequest { target: Some(target(kind, "", "", "")), ..Default::default() };
-        let listed = self.client.list_objects(request).await;
-        let (objects, revision) = listed.during(|| format!("list {kind}"))?;
-        for object in objects {
+    async fn list(&self, kind: &KindRef, limit: u64) -> Result<(Vec<pb::Object>, u64), Error> {
+        let target = Some(target(kind, "", "", ""));
+        let request = pb::ListRequest { target, limit, ..Default::default() };
+        self.client.list_objects(request).await.during(|| format!("list {kind}"))
+    }
+
+    /// Writes every object that has not been written since, with the revision that it has; what is
+    /// stored differs in its form only. Returns why that will never be done.
+    async fn migrate(&self, kind: &KindRef, since: u64) -> Result<Result<(), String>, Error> {
+        for object in self.list(kind, 0).await?.0 {
             let json: Value = serde_json::from_slice(&object.json).unwrap_or_default();
             let metadata = &json["metadata"];
             let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+            // Also by a former run.
+            if text("resourceVersion").parse::<u64>().is_ok_and(|revision| revision > since) {
+                continue;
+            }
             let patch = json!({"metadata": {
                 "uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"],
             }});
@@ -140,13 +178,15 @@ impl Migrator {
             let options = pb::WriteOptions::default();
             let written = self.client.patch_object(at, PatchKind::Merge, patch, options).await;
             match written {
-                Err(error) if !is_settled(&error) => {
+                Err(error) if is_settled(&error) => {}
+                Err(error) if may_pass(&error) => {
                     return Err(error).during(|| format!("migrate {kind} {}", text("name")));
                 }
-                _ => {}
+                Err(error) => return Ok(Err(error.to_string())),
+                Ok(_) => {}
             }
         }
-        Ok(revision)
+        Ok(Ok(()))
     }
 }
 
@@ -161,6 +201,23 @@ mod tests {
         assert!(holds(&running, RUNNING));
         let done = with(&running, SUCCEEDED, "", at(1));
         assert!(holds(&done, SUCCEEDED) && !holds(&done, RUNNING) && !holds(&done, FAILED));
-        assert_eq!(done.status.unwrap().conditions.unwrap().len(), 2);
+        let conditions = done.status.unwrap().conditions.unwrap();
+        let reasons: Vec<_> = conditions.iter().map(|one| one.reason.as_str()).collect();
+        let expected = ["StorageVersionMigrationInProgress", "StorageVersionMigrationSucceeded"];
+        assert_eq!(reasons, expected);
+        let failed = failed(&running, "why", at(1)).status.unwrap().conditions.unwrap();
+        assert_eq!(failed[1].reason, "StorageVersionMigrationFailed");
+        assert_eq!(failed[1].message, "migration encountered unhandled error: why");
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again() {
+        let api = |code: u16| client::Error::Api(api::ApiError::new(code, "", ""));
+        for code in [429, 500, 503, 504] {
+            assert!(may_pass(&api(code)), "{code}");
+        }
+        for code in [400, 403, 422] {
+            assert!(!may_pass(&api(code)), "{code}");
+        }
     }
 }

@@ -13,18 +13,18 @@ use std::time::Duration;
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions, PatchKind};
 use clock::SharedClock;
-use k8s_openapi::api::core::v1::{Pod, Toleration};
+use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
 use parking_lot::Mutex;
 use serde_json::json;
 use taints::{NoExecute, Taints};
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::{During, Unless};
 use crate::machinery::node_match::tolerates;
 use crate::machinery::owner::is_deleting;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::shared_informers::on_node;
 use crate::wire::Wiring;
 
@@ -40,33 +40,27 @@ struct TaintEviction {
 
 /// Adds the controller; its keys are pods.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    let nodes = informers.nodes.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        let node = api::pod::node_name(change.last());
-        let node = node.and_then(|name| nodes.get(&Key::cluster(name)));
-        let tainted = node.is_some_and(|node| taints::no_execute(&node).next().is_some());
-        tainted.then(|| Key::of(&**change.last())).into_iter().collect()
-    });
     let taints = Arc::new(Mutex::new(Taints::default()));
-    let (pods, known, clock) = (informers.pods.cache(), taints.clone(), wiring.clock.clone());
-    informers.nodes.subscribe(&trigger, move |change| {
-        if !known.lock().apply(change, clock.now(), clock::instant()) {
-            return Vec::new();
-        }
-        let pods = pods.indexed(&on_node(&Key::of(&**change.last()).name));
-        pods.iter().map(|pod| Key::of(&**pod)).collect()
-    });
     let controller = TaintEviction {
         client: wiring.client.clone(),
         recorder: wiring.recorder.named("taint-eviction-controller"),
         clock: wiring.clock.clone(),
-        pods: informers.pods.cache(),
-        taints,
+        pods: wiring.cache(),
+        taints: taints.clone(),
         scheduled: Mutex::default(),
     };
-    wiring.run(controller, requests);
+    let nodes = wiring.cache::<Node>();
+    let is_on_tainted_node = move |change: &Change<Pod>| {
+        let node = api::pod::node_name(change.last());
+        let node = node.and_then(|name| nodes.get(&Key::cluster(name)));
+        node.is_some_and(|node| taints::no_execute(&node).next().is_some())
+    };
+    let (pods, clock) = (wiring.cache::<Pod>(), wiring.clock.clone());
+    let of_node = move |change: &Change<Node>| {
+        let changed = taints.lock().apply(change, clock.now(), clock::instant());
+        if changed { pods.keys_of(&on_node(&change.key().name)) } else { Vec::new() }
+    };
+    wiring.controller(controller).of_some(is_on_tainted_node).maps(of_node).start();
 }
 
 /// When the pod is evicted from a node with these taints. `None`: never.
@@ -153,16 +147,14 @@ impl TaintEviction {
                 "lastTransitionTime": self.clock.now().to_string(),
             }]},
         });
-        match pods.patch_status(&key.name, PatchKind::Strategic, &patch).await {
-            Err(error) if error.is_not_found() => return Ok(()),
-            outcome => outcome.during(|| format!("mark pod {key} for eviction"))?,
-        };
+        let marked = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await;
+        if marked.unless_gone().during(|| format!("mark pod {key} for eviction"))?.is_none() {
+            return Ok(());
+        }
         let message = format!("Marking for deletion Pod {key}");
         self.recorder.normal(pod, "TaintManagerEviction", message);
-        match pods.delete_exactly(pod, &DeleteOptions::default()).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            outcome => outcome.during(|| format!("evict pod {key}")),
-        }
+        let evicted = pods.delete_exactly(pod, &DeleteOptions::default()).await.unless_gone();
+        evicted.map(drop).during(|| format!("evict pod {key}"))
     }
 }
 

@@ -10,10 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::Job;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::{During, Unless};
 use crate::machinery::owner::is_deleting;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 struct Ttl {
@@ -24,17 +24,10 @@ struct Ttl {
 
 /// Adds the controller; its keys are Jobs.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    wiring.informers.jobs.subscribe(&trigger, |change| {
-        let limited = change.new.as_ref().filter(|job| expires_at(job).is_some());
-        limited.map(|job| Key::of(&**job)).into_iter().collect()
-    });
-    let controller = Ttl {
-        client: wiring.client.clone(),
-        clock: wiring.clock.clone(),
-        jobs: wiring.informers.jobs.cache(),
-    };
-    wiring.run(controller, requests);
+    let controller =
+        Ttl { client: wiring.client.clone(), clock: wiring.clock.clone(), jobs: wiring.cache() };
+    let expires = |change: &Change<Job>| change.new.as_deref().and_then(expires_at).is_some();
+    wiring.controller(controller).of_some(expires).start();
 }
 
 /// When a finished Job with a time to live expires.
@@ -72,10 +65,8 @@ impl Controller for Ttl {
             ..Default::default()
         };
         let jobs = Api::<Job>::namespaced(&self.client, &key.namespace);
-        match jobs.delete_exactly(&job, &options).await {
-            Err(error) if error.is_not_found() => {}
-            outcome => outcome.during(|| format!("delete job {key}"))?,
-        }
+        let deleted = jobs.delete_exactly(&job, &options).await.unless_gone();
+        deleted.during(|| format!("delete job {key}"))?;
         Ok(Next::Change)
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 struct Expander {
@@ -21,17 +21,12 @@ struct Expander {
 
 /// Adds the controller; its keys are claims that ask for more than before.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    informers.persistent_volume_claims.subscribe(&trigger, |change| {
-        if grew(change) { vec![Key::of(&**change.last())] } else { Vec::new() }
-    });
     let expander = Expander {
         recorder: wiring.recorder.named("volume_expand"),
-        claims: informers.persistent_volume_claims.cache(),
-        volumes: informers.persistent_volumes.cache(),
+        claims: wiring.cache(),
+        volumes: wiring.cache(),
     };
-    wiring.run(expander, requests);
+    wiring.controller(expander).of_some(grew).start();
 }
 
 fn asked(claim: &PersistentVolumeClaim) -> Option<Quantity> {

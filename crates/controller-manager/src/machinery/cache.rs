@@ -1,15 +1,19 @@
 //! The objects of one kind that an informer has received, by key and by index, and the newest
-//! revision.
+//! revision: a [`Mirror`] that controllers share.
 //!
 //! Readers get shared objects and never wait for I/O. Keys are ordered by namespace, then name, so
 //! that a namespace is a range.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use api::Kind;
+use client::Event;
+pub use client::mirror::revision;
+use client::mirror::{self, Changed, Mirror};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::RwLock;
+
+use crate::machinery::index::By;
 
 /// Namespace and name of an object. The namespace is empty for cluster-scoped kinds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,34 +72,46 @@ impl<K> Change<K> {
     }
 }
 
-/// The values that an object is indexed by.
-pub type Index<K> = fn(&K) -> Vec<String>;
+impl<K: Kind> Change<K> {
+    /// The key of the object.
+    pub fn key(&self) -> Key {
+        Key::of(&**self.last())
+    }
+}
 
-#[derive(Debug)]
+/// Adds the values that an object is indexed by.
+pub type Index<K> = mirror::Index<Arc<K>, By>;
+
 struct Inner<K> {
-    objects: BTreeMap<Key, Arc<K>>,
-    indexed: HashMap<String, BTreeSet<Key>>,
+    objects: Mirror<Arc<K>, Arc<Key>, By>,
     revision: u64,
+    /// The newest revision received since the watch started over: the objects come in the order of
+    /// their keys, so it says nothing until all are there.
+    initial: Option<u64>,
 }
 
 /// Objects of one kind.
-#[derive(Debug)]
 pub struct Cache<K> {
     inner: RwLock<Inner<K>>,
-    index: Index<K>,
+}
+
+impl<K> std::fmt::Debug for Cache<K> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").field("revision", &self.inner.read().revision).finish()
+    }
+}
+
+impl<K: Kind> Default for Cache<K> {
+    fn default() -> Self {
+        Self::new(|_, _| {})
+    }
 }
 
 impl<K: Kind> Cache<K> {
     /// `index`: the values that [`indexed`](Self::indexed) looks objects up by.
     pub fn new(index: Index<K>) -> Self {
-        Self {
-            inner: RwLock::new(Inner {
-                objects: BTreeMap::new(),
-                indexed: HashMap::new(),
-                revision: 0,
-            }),
-            index,
-        }
+        let objects = Mirror::new(index);
+        Self { inner: RwLock::new(Inner { objects, revision: 0, initial: None }) }
     }
 
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
@@ -103,111 +119,94 @@ impl<K: Kind> Cache<K> {
     }
 
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.inner.read().objects.values().cloned().collect()
+        self.inner.read().objects.objects().values().cloned().collect()
     }
 
     /// Every object of a namespace.
     pub fn namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.inner
-            .read()
-            .objects
-            .range(Key::new(namespace, "")..)
-            .take_while(|(key, _)| key.namespace == namespace)
-            .map(|(_, object)| object.clone())
-            .collect()
+        self.in_namespace(namespace, |_, object| Some(object.clone()))
     }
 
-    /// Objects whose index values contain `value`, in the order of their keys.
-    pub fn indexed(&self, value: &str) -> Vec<Arc<K>> {
+    /// The keys of all objects that `select` returns true for.
+    pub fn keys(&self, select: impl Fn(&K) -> bool) -> Vec<Key> {
         let inner = self.inner.read();
-        inner
-            .indexed
-            .get(value)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| inner.objects.get(key).cloned())
-            .collect()
+        let selected = inner.objects.iter().filter(|(_, object)| select(object));
+        selected.map(|(key, _)| Key::clone(key)).collect()
     }
 
-    /// The newest revision of all objects received.
+    /// The keys of the objects of a namespace that `select` returns true for.
+    pub fn keys_in(&self, namespace: &str, select: impl Fn(&K) -> bool) -> Vec<Key> {
+        self.in_namespace(namespace, |key, object| select(object).then(|| key.clone()))
+    }
+
+    fn in_namespace<T>(
+        &self,
+        namespace: &str,
+        select: impl Fn(&Key, &Arc<K>) -> Option<T>,
+    ) -> Vec<T> {
+        let inner = self.inner.read();
+        let from = inner.objects.objects().range::<Key, _>(Key::new(namespace, "")..);
+        let all = from.take_while(|(key, _)| key.namespace == namespace);
+        all.filter_map(|(key, object)| select(key, object)).collect()
+    }
+
+    /// The objects that are indexed by `value`, in the order of their keys.
+    pub fn indexed(&self, value: &By) -> Vec<Arc<K>> {
+        self.inner.read().objects.of(value).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// The keys of the objects that are indexed by `value`.
+    pub fn keys_of(&self, value: &By) -> Vec<Key> {
+        self.inner.read().objects.of(value).map(|(key, _)| Key::clone(key)).collect()
+    }
+
+    /// The newest revision up to which all objects have been received.
     pub fn revision(&self) -> u64 {
         self.inner.read().revision
     }
 
+    /// Whether all objects have been received at least once.
+    pub fn is_synced(&self) -> bool {
+        self.inner.read().objects.is_synced()
+    }
+
+    /// Applies an event of the watch, and returns the changes.
+    pub fn take(&self, event: Event<(Arc<Key>, Arc<K>)>) -> Vec<Change<K>> {
+        let inner = &mut *self.inner.write();
+        match &event {
+            Event::Init => inner.initial = Some(0),
+            Event::InitDone => {
+                inner.revision = inner.revision.max(inner.initial.take().unwrap_or_default());
+            }
+            Event::InitApply((_, object))
+            | Event::Apply((_, object))
+            | Event::Delete((_, object)) => {
+                let newest = inner.initial.as_mut().unwrap_or(&mut inner.revision);
+                *newest = revision(object.metadata()).max(*newest);
+            }
+        }
+        let changed = inner.objects.take(event).into_iter().map(|change| match change {
+            Changed::Added(key) => Change { old: None, new: inner.objects.get(&key).cloned() },
+            Changed::Modified(key, old) => {
+                Change { old: Some(old), new: inner.objects.get(&key).cloned() }
+            }
+            Changed::Removed(_, old) => Change { old: Some(old), new: None },
+        });
+        changed.collect()
+    }
+
     /// Adds or updates an object.
+    #[cfg(test)]
     pub fn apply(&self, object: K) -> Change<K> {
-        let mut inner = self.inner.write();
-        let (key, object) = (Key::of(&object), Arc::new(object));
-        let old = inner.insert(key, object.clone(), self.index);
-        Change { old, new: Some(object) }
+        let object = (Arc::new(Key::of(&object)), Arc::new(object));
+        self.take(Event::Apply(object)).pop().expect("the object has changed")
     }
 
     /// Removes an object; `last` is its state at the deletion.
+    #[cfg(test)]
     pub fn delete(&self, last: &K) -> Option<Change<K>> {
-        let mut inner = self.inner.write();
-        inner.revision = inner.revision.max(revision(last.metadata()));
-        let old = inner.remove(&Key::of(last), self.index)?;
-        Some(Change { old: Some(old), new: None })
+        self.take(Event::Delete((Arc::new(Key::of(last)), Arc::new(last.clone())))).pop()
     }
-
-    /// Replaces all objects, and returns the changes.
-    pub fn replace(&self, objects: Vec<K>) -> Vec<Change<K>> {
-        let mut inner = self.inner.write();
-        let present: BTreeSet<Key> = objects.iter().map(Key::of).collect();
-        let gone: Vec<Key> =
-            inner.objects.keys().filter(|key| !present.contains(*key)).cloned().collect();
-        let mut changes = Vec::with_capacity(objects.len() + gone.len());
-        for key in gone {
-            let old = inner.remove(&key, self.index);
-            changes.push(Change { old, new: None });
-        }
-        for object in objects {
-            let (key, object) = (Key::of(&object), Arc::new(object));
-            let old = inner.insert(key, object.clone(), self.index);
-            changes.push(Change { old, new: Some(object) });
-        }
-        changes
-    }
-}
-
-impl<K: Kind> Inner<K> {
-    fn insert(&mut self, key: Key, object: Arc<K>, index: Index<K>) -> Option<Arc<K>> {
-        self.revision = self.revision.max(revision(object.metadata()));
-        let values = index(&object);
-        let old = self.objects.insert(key.clone(), object);
-        if let Some(old) = &old {
-            self.forget(&key, old, index);
-        }
-        for value in values {
-            self.indexed.entry(value).or_default().insert(key.clone());
-        }
-        old
-    }
-
-    fn remove(&mut self, key: &Key, index: Index<K>) -> Option<Arc<K>> {
-        let old = self.objects.remove(key)?;
-        self.forget(key, &old, index);
-        Some(old)
-    }
-
-    fn forget(&mut self, key: &Key, old: &K, index: Index<K>) {
-        for value in index(old) {
-            if let Some(keys) = self.indexed.get_mut(&value) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.indexed.remove(&value);
-                    if self.indexed.len() < self.indexed.capacity() / 4 {
-                        self.indexed.shrink_to(2 * self.indexed.len());
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// `metadata.resourceVersion` as a number; 0 when missing.
-pub fn revision(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -224,8 +223,13 @@ mod tests {
         object
     }
 
-    fn labels(object: &ConfigMap) -> Vec<String> {
-        object.metadata.labels.iter().flat_map(|labels| labels.values().cloned()).collect()
+    fn labels(object: &Arc<ConfigMap>, index: &mut Vec<By>) {
+        let values = object.metadata.labels.iter().flat_map(|labels| labels.values().cloned());
+        index.extend(values.map(By::Node));
+    }
+
+    fn one() -> By {
+        By::Node("one".to_owned())
     }
 
     #[test]
@@ -233,26 +237,35 @@ mod tests {
         let cache = Cache::new(labels);
         cache.apply(object("a", "x", 3, "one"));
         cache.apply(object("b", "x", 4, "one"));
-        assert_eq!(cache.indexed("one").len(), 2);
+        assert_eq!(cache.indexed(&one()).len(), 2);
         assert_eq!(cache.namespace("a").len(), 1);
         let change = cache.apply(object("a", "x", 5, "two"));
         assert!(change.old.is_some() && change.new.is_some());
-        assert_eq!((cache.indexed("one").len(), cache.indexed("two").len()), (1, 1));
+        assert_eq!(
+            (cache.indexed(&one()).len(), cache.indexed(&By::Node("two".to_owned())).len()),
+            (1, 1)
+        );
         assert!(cache.delete(&object("a", "x", 9, "two")).is_some());
         assert!(cache.delete(&object("a", "x", 9, "two")).is_none());
-        assert!(cache.indexed("two").is_empty());
+        assert!(cache.indexed(&By::Node("two".to_owned())).is_empty());
         assert_eq!(cache.revision(), 9);
     }
 
     #[test]
-    fn a_replacement_returns_what_was_deleted() {
+    fn the_revision_is_that_of_a_complete_state() {
         let cache = Cache::new(labels);
+        let event = |object: ConfigMap| (Arc::new(Key::of(&object)), Arc::new(object));
         cache.apply(object("a", "x", 1, "one"));
         cache.apply(object("a", "y", 2, "one"));
-        let changes = cache.replace(vec![object("a", "y", 3, "one"), object("a", "z", 4, "one")]);
-        let shape: Vec<_> =
-            changes.iter().map(|change| (change.old.is_some(), change.new.is_some())).collect();
-        assert_eq!(shape, [(true, false), (true, true), (false, true)]);
-        assert_eq!(cache.indexed("one").len(), 2);
+        cache.take(Event::Init);
+        let changes = cache.take(Event::InitApply(event(object("a", "z", 9, "one"))));
+        assert!(changes[0].old.is_none() && changes[0].new.is_some());
+        assert_eq!(cache.revision(), 2, "older objects may follow");
+        cache.take(Event::InitApply(event(object("a", "y", 3, "one"))));
+        let changes = cache.take(Event::InitDone);
+        assert_eq!(changes.len(), 1);
+        assert_eq!((changes[0].key(), changes[0].new.is_none()), (Key::new("a", "x"), true));
+        assert_eq!((cache.revision(), cache.indexed(&one()).len()), (9, 2));
+        assert_eq!(cache.keys_of(&one()), cache.keys_in("a", |_| true));
     }
 }

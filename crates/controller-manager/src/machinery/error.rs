@@ -37,6 +37,37 @@ impl Error {
     }
 }
 
+/// The outcome of a call that achieved its end if somebody else was first.
+pub trait Unless<T> {
+    /// `None`: the object is gone.
+    ///
+    /// # Errors
+    /// The call's, but for 404.
+    fn unless_gone(self) -> Result<Option<T>, client::Error>;
+
+    /// `None`: the object is there already.
+    ///
+    /// # Errors
+    /// The call's, but for 409 of a creation.
+    fn unless_there(self) -> Result<Option<T>, client::Error>;
+}
+
+impl<T> Unless<T> for Result<T, client::Error> {
+    fn unless_gone(self) -> Result<Option<T>, client::Error> {
+        match self {
+            Err(error) if error.is_not_found() => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+
+    fn unless_there(self) -> Result<Option<T>, client::Error> {
+        match self {
+            Err(error) if error.is_already_exists() => Ok(None),
+            outcome => outcome.map(Some),
+        }
+    }
+}
+
 /// Adds the operation to the error of a failed call.
 pub trait During<T> {
     /// # Errors

@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn creations_and_deletions_must_reach_the_cache() {
-        let cache = Arc::new(Cache::<Pod>::new(|_| Vec::new()));
+        let cache = Arc::new(Cache::<Pod>::default());
         let expectations = Expectations::new(cache.clone());
         let owner = Key::new("ns", "rs");
         let created = with_revision(pod("a").build(), 7);
@@ -128,7 +128,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_newer_revision_or_the_timeout_fulfils_a_creation() {
-        let cache = Arc::new(Cache::<Pod>::new(|_| Vec::new()));
+        let cache = Arc::new(Cache::<Pod>::default());
         let expectations = Expectations::new(cache.clone());
         let owner = Key::new("ns", "rs");
         expectations.created(&owner, &with_revision(pod("a").build(), 7));

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use api::Kind;
-use client::{Client, Event, InformerOptions};
+use client::{Client, Event, InformerOptions, mirror};
 use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
@@ -55,57 +55,49 @@ impl<K: Kind> Informer<K> {
         self.subscribers.lock().push((trigger.clone(), Box::new(keys)));
     }
 
-    /// The future that keeps the cache up to date; `synced` becomes true once the cache is filled.
-    pub fn start(
-        &self,
-        client: &Client,
-        synced: watch::Sender<bool>,
-    ) -> impl Future<Output = ()> + Send + use<K> {
+    /// The keys that the change sends to all subscribers.
+    #[cfg(test)]
+    pub fn keys(&self, change: &Change<K>) -> Vec<Key> {
+        self.subscribers.lock().iter().flat_map(|(_, keys)| keys(change)).collect()
+    }
+
+    /// Whether a controller reads the cache or subscribes to its changes.
+    pub fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.cache) > 1 || !self.subscribers.lock().is_empty()
+    }
+
+    /// What keeps the cache up to date; `None` if no controller uses it.
+    pub fn start(&self, client: &Client) -> Option<Synced> {
+        if !self.is_wanted() {
+            return None;
+        }
         let strip = self.strip;
-        let stream = client::informer::<K>(client.clone(), self.options.clone());
-        let stripped = stream.map(move |event| {
-            event.map(|mut object| {
-                strip(&mut object);
-                object
-            })
+        let events = mirror::keyed(client, self.options.clone(), move |mut object: K| {
+            strip(&mut object);
+            (Arc::new(Key::of(&object)), Arc::new(object))
         });
+        let (synced, is_synced) = watch::channel(false);
         let subscribers = std::mem::take(&mut *self.subscribers.lock());
-        keep(self.cache.clone(), subscribers, stripped, synced)
+        Some((Box::pin(keep(self.cache.clone(), subscribers, events, synced)), is_synced))
     }
 }
 
 async fn keep<K: Kind>(
     cache: Arc<Cache<K>>,
     subscribers: Vec<(Trigger, Keys<K>)>,
-    stream: impl Stream<Item = Event<K>>,
+    mut events: impl Stream<Item = Event<(Arc<Key>, Arc<K>)>> + Unpin,
     synced: watch::Sender<bool>,
 ) {
-    let mut stream = std::pin::pin!(stream);
-    let mut initial = Vec::new();
-    while let Some(event) = stream.next().await {
-        let changes = match event {
-            Event::Init => {
-                initial = Vec::new();
-                continue;
-            }
-            Event::InitApply(object) => {
-                initial.push(object);
-                continue;
-            }
-            Event::InitDone => {
-                let changes = cache.replace(std::mem::take(&mut initial));
-                synced.send_replace(true);
-                changes
-            }
-            Event::Apply(object) => vec![cache.apply(object)],
-            Event::Delete(object) => cache.delete(&object).into_iter().collect(),
-        };
-        for change in &changes {
+    while let Some(event) = events.next().await {
+        for change in cache.take(event) {
             for (trigger, keys) in &subscribers {
-                for key in keys(change) {
+                for key in keys(&change) {
                     trigger.send(key).await;
                 }
             }
+        }
+        if cache.is_synced() {
+            synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         }
     }
 }

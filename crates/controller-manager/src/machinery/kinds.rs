@@ -1,27 +1,30 @@
-//! The kinds whose objects controllers treat alike: the built-in ones, and those that
-//! CustomResourceDefinitions define at the moment.
+//! The kinds whose objects controllers treat alike: the built-in ones, those that
+//! CustomResourceDefinitions define at the moment, and those that other servers have.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::KindRef;
 use api::custom::definition;
-use client::{Client, Event, InformerOptions};
+use client::mirror::{self, Mirror};
+use client::{Client, InformerOptions};
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use tokio::sync::watch;
 
 use crate::machinery::informer::Synced;
+use crate::machinery::remote_kinds;
 
 /// The kinds at the moment; shared by reference.
 #[derive(Debug)]
 pub struct Kinds {
     custom: watch::Sender<Vec<KindRef>>,
+    remote: Arc<watch::Sender<Vec<KindRef>>>,
 }
 
 impl Default for Kinds {
     fn default() -> Self {
-        Self { custom: watch::Sender::new(Vec::new()) }
+        let remote = Arc::new(watch::Sender::new(Vec::new()));
+        Self { custom: watch::Sender::new(Vec::new()), remote }
     }
 }
 
@@ -30,6 +33,29 @@ impl Kinds {
     pub fn stored(&self) -> Vec<KindRef> {
         let built_in = api::kind::KINDS.iter().copied().filter(|row| row.stored).map(KindRef::from);
         built_in.chain(self.custom.borrow().iter().cloned()).collect()
+    }
+
+    /// All kinds with objects, here and on other servers.
+    pub fn all(&self) -> Vec<KindRef> {
+        let mut all = self.stored();
+        let remote = self.remote.borrow();
+        let same =
+            |own: &KindRef, kind: &KindRef| own.group == kind.group && own.plural == kind.plural;
+        let others = remote.iter().filter(|kind| !all.iter().any(|own| same(own, kind)));
+        let others: Vec<KindRef> = others.cloned().collect();
+        all.extend(others);
+        all
+    }
+
+    /// The kinds of other servers, as they change.
+    pub fn remote(&self) -> watch::Receiver<Vec<KindRef>> {
+        self.remote.subscribe()
+    }
+
+    /// The future that keeps those up to date. Nobody waits for other servers.
+    pub fn start_remote(&self, client: &Client) -> Synced {
+        let following = remote_kinds::follow(client.clone(), self.remote.clone());
+        (Box::pin(following), watch::channel(true).1)
     }
 
     /// The custom kinds, as they change.
@@ -44,56 +70,43 @@ impl Kinds {
     }
 
     async fn follow(self: Arc<Self>, client: Client, synced: watch::Sender<bool>) {
-        let definitions =
-            client::informer::<CustomResourceDefinition>(client, InformerOptions::default());
-        let mut definitions = std::pin::pin!(definitions);
-        let mut known: HashMap<String, KindRef> = HashMap::new();
-        let mut initial = None;
+        let reduce = |definition: &CustomResourceDefinition| served(definition);
+        let mut definitions = mirror::events(&client, InformerOptions::default(), reduce);
+        let mut known = Mirror::<Served>::default();
         while let Some(event) = definitions.next().await {
-            let target = initial.as_mut().unwrap_or(&mut known);
-            match event {
-                Event::Init => {
-                    initial = Some(HashMap::new());
-                    continue;
-                }
-                Event::InitApply(definition) => {
-                    insert(target, &definition);
-                    continue;
-                }
-                Event::InitDone => known = initial.take().unwrap_or_default(),
-                Event::Apply(definition) => insert(target, &definition),
-                Event::Delete(definition) => {
-                    target.remove(definition.metadata.name.as_deref().unwrap_or_default());
-                }
+            let changed = !known.take(event).is_empty();
+            if !known.is_synced() {
+                continue;
             }
-            let kinds = known.values().cloned().collect();
-            self.custom.send_replace(kinds);
-            synced.send_replace(true);
+            if changed || !*synced.borrow() {
+                let kinds = known.objects().values().map(|served| served.0.clone());
+                self.custom.send_replace(kinds.collect());
+            }
+            synced.send_if_modified(|synced| !std::mem::replace(synced, true));
         }
     }
 }
 
-/// A kind whose names have not changed stays the one that it is.
-fn insert(known: &mut HashMap<String, KindRef>, definition: &CustomResourceDefinition) {
-    let name = definition.metadata.name.clone().unwrap_or_default();
-    match definition::names(definition) {
-        None => {
-            known.remove(&name);
-        }
-        Some(row) => {
-            let same = known.get(&name).is_some_and(|before| {
-                **before == row && before.plural == row.plural && before.scope == row.scope
-            });
-            if !same {
-                known.insert(name, KindRef::Custom(Arc::new(row)));
-            }
-        }
+/// A custom kind. As long as its names do not change it stays the one that it is.
+#[derive(Debug)]
+struct Served(KindRef);
+
+impl PartialEq for Served {
+    fn eq(&self, other: &Self) -> bool {
+        let (one, other) = (&self.0, &other.0);
+        one == other && one.plural == other.plural && one.scope == other.scope
     }
+}
+
+/// `None`: no kind is established.
+fn served(definition: &CustomResourceDefinition) -> Option<Served> {
+    definition::names(definition).map(|row| Served(KindRef::Custom(Arc::new(row))))
 }
 
 #[cfg(test)]
 mod tests {
     use api::Kind;
+    use client::Event;
 
     use super::*;
     use k8s_openapi::api::core::v1::Pod;
@@ -115,16 +128,17 @@ mod tests {
 
     #[test]
     fn a_kind_is_there_while_it_is_established_and_keeps_its_identity() {
-        let mut known = HashMap::new();
-        insert(&mut known, &definition(false));
-        assert!(known.is_empty());
-        insert(&mut known, &definition(true));
-        let first = known["widgets.example.com"].clone();
+        let mut known = Mirror::<Served>::default();
+        let mut take = |established| {
+            let name = mirror::Name::from("widgets.example.com");
+            known.take(Event::Apply((name.clone(), served(&definition(established)))));
+            known.get(&name).map(|served| served.0.clone())
+        };
+        assert!(take(false).is_none());
+        let first = take(true).unwrap();
         assert_eq!((&*first.version, &*first.plural), ("v1", "widgets"));
-        insert(&mut known, &definition(true));
-        assert!(known["widgets.example.com"].is_same(&first));
-        insert(&mut known, &definition(false));
-        assert!(known.is_empty());
+        assert!(take(true).unwrap().is_same(&first));
+        assert!(take(false).is_none());
         let stored = Kinds::default().stored();
         assert!(stored.iter().any(|kind| *kind == *Pod::ROW));
     }

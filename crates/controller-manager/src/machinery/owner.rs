@@ -12,7 +12,8 @@ use client::{Api, Client, PatchKind};
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
-use crate::machinery::error::During;
+use crate::machinery::error::{During, Unless};
+use crate::machinery::index::By;
 
 /// The owner reference that says `controller: true`.
 pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
@@ -44,21 +45,16 @@ pub fn reference<K: Kind>(owner: &K) -> OwnerReference {
     }
 }
 
-/// Index value for the objects that `uid` controls.
-pub fn controlled_by(uid: &str) -> String {
-    format!("controller/{uid}")
+/// The objects that `uid` controls.
+pub fn controlled_by(uid: &str) -> By {
+    By::Controller(uid.to_owned())
 }
 
-/// Index value for the objects of a namespace that nothing controls.
-fn orphans_in(namespace: &str) -> String {
-    format!("orphan/{namespace}")
-}
-
-/// The index that [`claim_all`] looks children up by.
-pub fn index(metadata: &ObjectMeta) -> String {
+/// What [`claim_all`] looks children up by.
+pub fn index(metadata: &ObjectMeta) -> By {
     match controller_of(metadata) {
         Some(controller) => controlled_by(&controller.uid),
-        None => orphans_in(metadata.namespace.as_deref().unwrap_or_default()),
+        None => By::Orphan(metadata.namespace.clone().unwrap_or_default()),
     }
 }
 
@@ -111,7 +107,7 @@ pub async fn claim_all<O: Kind, C: Kind>(
     let metadata = owner.metadata();
     let (own_uid, deleting) = (uid(metadata), is_deleting(metadata));
     let mut candidates = cache.indexed(&controlled_by(own_uid));
-    candidates.extend(cache.indexed(&orphans_in(&Key::of(owner).namespace)));
+    candidates.extend(cache.indexed(&By::Orphan(Key::of(owner).namespace)));
     let mut ours = Vec::new();
     for child in candidates {
         let matches = selector.matches(child.metadata().labels.as_ref());
@@ -144,10 +140,9 @@ pub fn affected<O: Kind, C: Kind>(
     {
         let metadata = child.metadata();
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let adopters = owners.namespace(namespace).into_iter().filter(|owner| {
+        keys.extend(owners.keys_in(namespace, |owner| {
             selector(owner).is_ok_and(|selector| selector.matches(metadata.labels.as_ref()))
-        });
-        keys.extend(adopters.map(|owner| Key::of(&*owner)));
+        }));
     }
     keys
 }
@@ -176,27 +171,50 @@ pub async fn release<C: Kind>(client: &Client, owner_uid: &str, child: &C) -> Re
     let metadata = child.metadata();
     let mut references = metadata.owner_references.clone().unwrap_or_default();
     references.retain(|reference| reference.uid != owner_uid);
-    match patch_owners::<C>(client, metadata, &references).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        outcome => outcome.during(|| format!("release {} {}", C::KIND, Key::of(child))),
-    }
+    let released = patch_owners::<C>(client, metadata, &references).await.unless_gone();
+    released.map(drop).during(|| format!("release {} {}", C::KIND, Key::of(child)))
 }
 
-/// Writes the whole list, with the child's uid and revision as the precondition.
+/// Writes the whole list of owners.
 pub async fn patch_owners<C: Kind>(
     client: &Client,
     child: &ObjectMeta,
     references: &[OwnerReference],
 ) -> Result<(), client::Error> {
+    let references = none_if_empty(references.iter().map(to_json).collect());
+    patch_metadata::<C>(client, child, "ownerReferences", json!(references)).await
+}
+
+/// Writes the whole list of finalizers.
+pub async fn patch_finalizers<K: Kind>(
+    client: &Client,
+    object: &ObjectMeta,
+    finalizers: Vec<String>,
+) -> Result<(), client::Error> {
+    patch_metadata::<K>(client, object, "finalizers", json!(none_if_empty(finalizers))).await
+}
+
+/// Writes a field of the metadata, with the object's uid and revision as the precondition.
+async fn patch_metadata<K: Kind>(
+    client: &Client,
+    object: &ObjectMeta,
+    field: &str,
+    value: Value,
+) -> Result<(), client::Error> {
     let patch = json!({"metadata": {
-        "uid": child.uid,
-        "resourceVersion": child.resource_version,
-        "ownerReferences": none_if_empty(references.iter().map(to_json).collect()),
+        "uid": object.uid,
+        "resourceVersion": object.resource_version,
+        field: value,
     }});
-    Api::<C>::namespaced(client, child.namespace.as_deref().unwrap_or_default())
-        .patch(child.name.as_deref().unwrap_or_default(), PatchKind::Merge, &patch)
-        .await?;
-    Ok(())
+    let key = Key::of_metadata(object);
+    let objects = Api::<K>::namespaced(client, &key.namespace);
+    objects.patch(&key.name, PatchKind::Merge, &patch).await.map(drop)
+}
+
+/// The finalizers of an object without one.
+pub fn finalizers_without(object: &ObjectMeta, finalizer: &str) -> Vec<String> {
+    let all = object.finalizers.iter().flatten();
+    all.filter(|one| *one != finalizer).cloned().collect()
 }
 
 /// A list for a merge patch: an empty one removes the field instead of leaving `[]`.

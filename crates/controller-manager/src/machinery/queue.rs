@@ -41,6 +41,13 @@ pub enum Next {
     After(Duration),
 }
 
+impl From<Option<Duration>> for Next {
+    /// `None`: only when something changes.
+    fn from(requeue_after: Option<Duration>) -> Self {
+        requeue_after.map_or(Self::Change, Self::After)
+    }
+}
+
 /// One controller.
 pub trait Controller: Send + Sync + 'static {
     const NAME: &'static str;

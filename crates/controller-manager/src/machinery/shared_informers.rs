@@ -1,11 +1,17 @@
-//! The informers that the controllers share, one for each kind.
+//! The informers that the controllers share, one for each kind: what its objects are found by, and
+//! what is not kept of them.
 
+use std::sync::Arc;
+
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{
+    CertificateSigningRequest, ClusterTrustBundle, PodCertificateRequest,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod,
@@ -19,17 +25,23 @@ use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimTemplate};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 
+use api::certificates::APISERVER_SERVING_SIGNER;
 use api::{Kind, bootstrap_token};
 use client::{Client, InformerOptions};
-use tokio::sync::watch;
 
+use crate::machinery::index::{self, By};
+pub use crate::machinery::index::{of_service, on_node};
 use crate::machinery::informer::{Informer, Synced};
-use crate::machinery::owner;
 
 /// The ConfigMap in every namespace that holds the cluster's CA bundle.
 pub const ROOT_CA_CONFIG_MAP: &str = "kube-root-ca.crt";
 /// The ConfigMap in `kube-public` that says where the cluster is.
 pub const CLUSTER_INFO: &str = "cluster-info";
+
+/// A kind with a shared informer.
+pub trait Shared: Kind {
+    fn informer(all: &SharedInformers) -> &Informer<Self>;
+}
 
 macro_rules! informers {
     ($($field:ident: $kind:ty, $index:expr, $strip:expr;)*) => {
@@ -42,21 +54,24 @@ macro_rules! informers {
             fn default() -> Self {
                 let mut all = Self { $($field: Informer::new($index, $strip),)* };
                 all.bootstrap_tokens = all.bootstrap_tokens.selecting(bootstrap_tokens());
+                all.serving_trust_bundles =
+                    all.serving_trust_bundles.selecting(serving_trust_bundles());
                 all
             }
         }
 
         impl SharedInformers {
-            /// The futures that keep the caches up to date.
+            /// The futures that keep the caches up to date which controllers use.
             pub fn start(&self, client: &Client) -> Vec<Synced> {
-                let mut all: Vec<Synced> = Vec::new();
-                $({
-                    let (synced, is_synced) = watch::channel(false);
-                    all.push((Box::pin(self.$field.start(client, synced)), is_synced));
-                })*
-                all
+                [$(self.$field.start(client),)*].into_iter().flatten().collect()
             }
         }
+
+        $(impl Shared for $kind {
+            fn informer(all: &SharedInformers) -> &Informer<Self> {
+                &all.$field
+            }
+        })*
     };
 }
 
@@ -64,34 +79,37 @@ informers! {
     namespaces: Namespace, none, keep;
     nodes: Node, none, strip_node;
     leases: Lease, none, keep;
-    pods: Pod, pod_index, strip_pod;
+    pods: Pod, index::of_pod, strip_pod;
     services: Service, none, keep;
     endpoints: Endpoints, none, keep;
-    endpoint_slices: EndpointSlice, service_index, keep;
+    endpoint_slices: EndpointSlice, index::of_slice, keep;
     service_accounts: ServiceAccount, none, keep;
     config_maps: ConfigMap, none, strip_config_map;
-    replica_sets: ReplicaSet, owner_index, keep;
+    replica_sets: ReplicaSet, index::by_owner, keep;
     deployments: Deployment, none, keep;
     replication_controllers: ReplicationController, none, keep;
     stateful_sets: StatefulSet, none, keep;
     daemon_sets: DaemonSet, none, keep;
-    controller_revisions: ControllerRevision, owner_index, keep;
-    jobs: Job, owner_index, keep;
+    controller_revisions: ControllerRevision, index::by_owner, keep;
+    jobs: Job, index::by_owner, keep;
     cron_jobs: CronJob, none, keep;
     horizontal_pod_autoscalers: HorizontalPodAutoscaler, none, keep;
     pod_disruption_budgets: PodDisruptionBudget, none, keep;
     resource_quotas: ResourceQuota, none, keep;
-    persistent_volumes: PersistentVolume, none, keep;
-    persistent_volume_claims: PersistentVolumeClaim, none, keep;
+    persistent_volumes: PersistentVolume, index::of_volume, keep;
+    persistent_volume_claims: PersistentVolumeClaim, index::of_claim, keep;
     storage_classes: StorageClass, none, keep;
     bootstrap_tokens: Secret, none, keep;
+    validating_admission_policies: ValidatingAdmissionPolicy, none, keep;
     service_cidrs: ServiceCIDR, none, keep;
     ip_addresses: IPAddress, none, keep;
-    resource_claims: ResourceClaim, none, keep;
+    resource_claims: ResourceClaim, index::of_device_claim, keep;
     resource_claim_templates: ResourceClaimTemplate, none, keep;
     storage_version_migrations: StorageVersionMigration, none, keep;
     cluster_roles: ClusterRole, none, keep;
     certificate_signing_requests: CertificateSigningRequest, none, keep;
+    pod_certificate_requests: PodCertificateRequest, none, strip_pod_certificate_request;
+    serving_trust_bundles: ClusterTrustBundle, none, keep;
 }
 
 /// The only Secrets that controllers read.
@@ -103,40 +121,17 @@ fn bootstrap_tokens() -> InformerOptions {
     }
 }
 
-fn none<K>(_: &K) -> Vec<String> {
-    Vec::new()
+/// The only ClusterTrustBundles that controllers read.
+fn serving_trust_bundles() -> InformerOptions {
+    InformerOptions {
+        field_selector: format!("spec.signerName={APISERVER_SERVING_SIGNER}"),
+        ..InformerOptions::default()
+    }
 }
+
+fn none<K>(_: &Arc<K>, _: &mut Vec<By>) {}
 
 fn keep<K>(_: &mut K) {}
-
-/// Index value for the pods on a node.
-pub fn on_node(node: &str) -> String {
-    format!("node/{node}")
-}
-
-/// Index value for the slices of a service.
-pub fn of_service(namespace: &str, service: &str) -> String {
-    format!("service/{namespace}/{service}")
-}
-
-fn owner_index<K: Kind>(object: &K) -> Vec<String> {
-    vec![owner::index(object.metadata())]
-}
-
-fn pod_index(pod: &Pod) -> Vec<String> {
-    let mut values = owner_index(pod);
-    values.extend(api::pod::node_name(pod).map(on_node));
-    values
-}
-
-fn service_index(slice: &EndpointSlice) -> Vec<String> {
-    let labels = slice.metadata.labels.as_ref();
-    labels
-        .and_then(|labels| labels.get("kubernetes.io/service-name"))
-        .map(|service| of_service(slice.metadata.namespace.as_deref().unwrap_or_default(), service))
-        .into_iter()
-        .collect()
-}
 
 /// Removes how the containers are run, which no controller reads.
 fn strip_pod(pod: &mut Pod) {
@@ -156,6 +151,12 @@ fn strip_pod(pod: &mut Pod) {
         container.startup_probe = None;
         container.security_context = None;
     }
+}
+
+/// Requests for pods' certificates are only removed.
+fn strip_pod_certificate_request(request: &mut PodCertificateRequest) {
+    request.spec = Default::default();
+    request.status = None;
 }
 
 fn strip_node(node: &mut Node) {

@@ -7,26 +7,67 @@ use crate::Error;
 use crate::machinery::cache::Key;
 use crate::machinery::error::During;
 
+/// Writes the status that `change` makes of the object's, if it differs; the object's revision is
+/// the precondition. Returns the object as it is then.
+///
+/// # Errors
+/// When the server refuses. After a conflict, the key is reconciled again.
+pub async fn update<K: Kind>(
+    client: &Client,
+    object: &K,
+    change: impl FnOnce(&mut K),
+) -> Result<K, Error> {
+    let mut changed = object.clone();
+    change(&mut changed);
+    if changed == *object {
+        return Ok(changed);
+    }
+    let key = Key::of(object);
+    let objects = Api::<K>::namespaced(client, &key.namespace);
+    let written = objects.replace_status(&changed).await;
+    written.during(|| format!("write the status of {} {key}", K::ROW.singular))
+}
+
 /// Writes the status of `changed`, a copy of `object` that differs in its status only, if it does.
 /// The copy's revision is the precondition.
 ///
 /// # Errors
 /// When the server refuses.
 pub async fn write<K: Kind>(client: &Client, object: &K, changed: &K) -> Result<(), Error> {
-    if changed == object {
-        return Ok(());
-    }
-    let key = Key::of(object);
-    Api::<K>::namespaced(client, &key.namespace)
-        .replace_status(changed)
-        .await
-        .during(|| format!("write the status of {} {key}", K::ROW.singular))?;
-    Ok(())
+    update(client, object, |object| object.clone_from(changed)).await.map(drop)
 }
 
 /// Kubernetes leaves status counts of zero out.
 pub fn omit_zeros<const N: usize>(counts: [&mut Option<i32>; N]) {
     for count in counts {
         count.take_if(|count| *count == 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Namespace;
+
+    use super::*;
+    use crate::machinery::testing::server::FakeServer;
+
+    #[tokio::test]
+    async fn only_a_status_that_differs_is_written() {
+        let (server, client) = FakeServer::start().await;
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some("n".into());
+        let phase = |phase: &str| {
+            let phase = phase.to_owned();
+            move |namespace: &mut Namespace| {
+                namespace.status.get_or_insert_default().phase = Some(phase);
+            }
+        };
+        let gone = update(&client, &namespace, phase("Active")).await.unwrap_err();
+        assert!(gone.is_race(), "its key is reconciled again");
+        server.put(&namespace);
+        let written = update(&client, &namespace, phase("Active")).await.unwrap();
+        let same = update(&client, &written, phase("Active")).await.unwrap();
+        assert_eq!(same.status.unwrap().phase.as_deref(), Some("Active"));
+        assert_eq!(server.writes(), ["update namespaces/status n"; 2]);
     }
 }

@@ -37,6 +37,11 @@ const CASES: &[Case] = &[
     Case { flags: &["node-lifecycle-controller"], kind: ("v1", "Node"), done: |all| all.values().all(|node| node["spec"]["taints"].as_array().is_none_or(Vec::is_empty)) },
     Case { flags: &["serviceaccount-controller"], kind: ("v1", "ServiceAccount"), done: |all| all.contains_key("default") },
     Case { flags: &["root-ca-certificate-publisher-controller"], kind: ("v1", "ConfigMap"), done: |all| all.contains_key("kube-root-ca.crt") },
+    Case { flags: &["kube-apiserver-serving-clustertrustbundle-publisher-controller"], kind: ("certificates.k8s.io/v1", "ClusterTrustBundle"), done: |all| {
+        all.values().any(|bundle| bundle["spec"]["signerName"] == "kubernetes.io/kube-apiserver-serving")
+    } },
+    // What it removes is older than this test; its rights are in the other one.
+    Case { flags: &["podcertificaterequest-cleaner-controller"], kind: ("certificates.k8s.io/v1", "PodCertificateRequest"), done: |all| all.contains_key("fresh") },
     Case { flags: &["certificatesigningrequest-approving-controller"], kind: SIGNING, done: |all| {
         let conditions = &all["node"]["status"]["conditions"];
         conditions[0]["type"] == "Approved" && conditions[0]["reason"] == "AutoApproved"
@@ -109,6 +114,11 @@ const CASES: &[Case] = &[
     Case { flags: &["service-cidr-controller"], kind: ("networking.k8s.io/v1", "ServiceCIDR"), done: |all| {
         all["kubernetes"]["status"]["conditions"][0]["status"] == "True" && all["kubernetes"]["metadata"]["finalizers"].is_array()
     } },
+    Case { flags: &["validatingadmissionpolicy-status-controller"], kind: ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"), done: |all| {
+        let status = &all["typed"]["status"];
+        let warning = status["typeChecking"]["expressionWarnings"][0]["warning"].as_str().unwrap_or_default();
+        status["observedGeneration"] == 1 && warning.contains("apps/v1, Kind=Deployment") && warning.contains("undefined field 'replicaz'")
+    } },
     Case { flags: &["resourceclaim-controller"], kind: ("resource.k8s.io/v1", "ResourceClaim"), done: |all| all.keys().any(|name| name.starts_with("device-gpu-")) },
     Case { flags: &["storage-version-migrator-controller"], kind: ("storagemigration.k8s.io/v1", "StorageVersionMigration"), done: |all| {
         let conditions = all["anew"]["status"]["conditions"].as_array();
@@ -120,7 +130,7 @@ const CASES: &[Case] = &[
 const SIGNING: (&str, &str) = ("certificates.k8s.io/v1", "CertificateSigningRequest");
 
 /// Creates a request for a certificate, as the node's own user.
-async fn ask(
+pub(super) async fn ask(
     plane: &Plane,
     name: &str,
     node: &str,
@@ -272,6 +282,9 @@ fn objects() -> Vec<Value> {
         ),
         json!({"apiVersion": "storagemigration.k8s.io/v1", "kind": "StorageVersionMigration", "metadata": {"name": "anew"},
             "spec": {"resource": {"group": "", "resource": "configmaps"}}}),
+        json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "typed"},
+            "spec": {"validations": [{"expression": "object.spec.replicaz > 1"}], "matchConstraints": {"resourceRules": [{
+                "operations": ["CREATE"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}]}}}),
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ending"}}),
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "content", "namespace": "ending"}}),
     ]
@@ -308,6 +321,19 @@ async fn prepare(plane: &Plane, controller: &str) -> anyhow::Result<()> {
     let client = &plane.client;
     match controller {
         "replicaset-controller" => create(plane, &objects()).await,
+        "podcertificaterequest-cleaner-controller" => {
+            let request = rcgen::CertificateParams::default()
+                .serialize_request(&rcgen::KeyPair::generate()?)?;
+            let spec = json!({"signerName": "example.com/pods", "podName": "p", "podUID": "1",
+                "serviceAccountName": "default", "serviceAccountUID": "2", "nodeName": "n1", "nodeUID": "3",
+                "stubPKCS10Request": ByteString(request.der().to_vec())});
+            create(
+                plane,
+                &[json!({"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest",
+                "metadata": {"name": "fresh"}, "spec": spec})],
+            )
+            .await
+        }
         "certificatesigningrequest-approving-controller" => {
             ask(plane, "node", "new", &[]).await?;
             let old = ask(plane, "old", "new", &[]).await?;
@@ -492,6 +518,8 @@ const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
     ("create", "", "serviceaccounts/token", &[]),
     ("create", "", "configmaps", &["root-ca-cert-publisher"]),
     ("create", "", "secrets", &[]),
+    ("create", "certificates.k8s.io", "clustertrustbundles", &["kube-apiserver-serving-clustertrustbundle-publisher"]),
+    ("delete", "certificates.k8s.io", "podcertificaterequests", &["generic-garbage-collector", "namespace-controller", "podcertificaterequestcleaner"]),
     ("update", "certificates.k8s.io", "certificatesigningrequests/approval", &["certificate-controller", "generic-garbage-collector", "kubelet-serving-certificate-approver"]),
     ("create", "certificates.k8s.io", "certificatesigningrequests", &[]),
     ("sign", "certificates.k8s.io", "signers", &[]),

@@ -2,8 +2,10 @@
 
 mod alone;
 mod balancers;
+mod certificates;
 mod extensions;
 mod finalizers;
+mod migrations;
 mod nodes;
 mod owners;
 mod plane;

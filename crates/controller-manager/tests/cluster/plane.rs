@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use anyhow::Context;
 use apiserver::server::Running;
 use clap::Parser;
 use client::{Api, Client};
@@ -105,6 +106,19 @@ impl Plane {
         Ok(())
     }
 
+    /// A file of the authority or of the servers.
+    pub fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What is stored under a key.
+    pub async fn stored(&self, key: &str) -> anyhow::Result<serde_json::Value> {
+        let running = self.apiserver.as_ref().context("it runs")?;
+        let store = running.embedded.as_ref().context("it is embedded")?.store().await?;
+        let found = store.get(key.as_bytes().to_vec().into()).await?.entry;
+        Ok(serde_json::from_slice(&found.context("it is stored")?.value)?)
+    }
+
     /// The authority of all certificates, in PEM.
     pub fn authority_pem(&self) -> &str {
         &self.authority.pem
@@ -149,7 +163,7 @@ impl Plane {
         let key = self.folder.path().join("ca.key").display().to_string();
         all.extend(["--cluster-signing-cert-file", &ca, "--cluster-signing-key-file", &key]);
         all.extend(flags);
-        let settings = Flags::try_parse_from(all)?.settings()?;
+        let settings = Flags::try_parse_from(all)?.settings(&end)?;
         let running = wire::run(client, settings, clock::system(), end);
         let running = async { running.await.expect("no controller ends unexpectedly") };
         Ok(tokio::spawn(running))
@@ -271,6 +285,7 @@ impl Authority {
                 server_name: None,
             },
             token: None,
+            token_file: None,
             namespace: "default".into(),
         })?)
     }

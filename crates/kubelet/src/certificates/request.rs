@@ -7,7 +7,7 @@ use api::certificates::{
     CLIENT_AUTH, DENIED, DIGITAL_SIGNATURE, FAILED, KUBELET_CLIENT_SIGNER, KUBELET_SERVING_SIGNER,
     REQUEST_LABEL, SERVER_AUTH, has_condition, issued, kubelet,
 };
-use client::{Api, Client, Event, InformerOptions};
+use client::{Api, Client, mirror};
 use futures::StreamExt;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -102,18 +102,9 @@ pub async fn obtain(
 }
 
 async fn answer(client: &Client, name: &str) -> Result<Vec<u8>, RequestError> {
-    let options = InformerOptions {
-        field_selector: format!("metadata.name={name}"),
-        ..InformerOptions::default()
-    };
-    let events = client::informer::<CertificateSigningRequest>(client.clone(), options);
-    let mut events = std::pin::pin!(events);
-    while let Some(event) = events.next().await {
-        let request = match event {
-            Event::InitApply(request) | Event::Apply(request) => request,
-            Event::Delete(_) => return Err(RequestError::Late(name.to_owned())),
-            _ => continue,
-        };
+    let mut states = mirror::object::<CertificateSigningRequest>(client, "", name);
+    // `None`: it has been deleted.
+    while let Some(Some(request)) = states.next().await {
         if let Some(certificate) = issued(&request) {
             return Ok(certificate.to_vec());
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Client, Event, InformerOptions, informer};
+use client::{Client, mirror};
 use clock::SharedClock;
 use futures::StreamExt;
 use ipnet::IpNet;
@@ -86,11 +86,8 @@ impl Agent {
 
     /// Runs until `shutdown`. The node has been registered already.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let options = InformerOptions {
-            field_selector: format!("metadata.name={}", self.parts.flags.node_name),
-            ..Default::default()
-        };
-        let mut objects = Box::pin(informer::<Node>(self.parts.client.clone(), options));
+        let mut objects =
+            mirror::object::<Node>(&self.parts.client, "", &self.parts.flags.node_name);
         let mut pressures = self.parts.pressures.clone();
         let mut devices = self.parts.devices.changes();
         let mut checks = 0_u32;
@@ -103,16 +100,15 @@ impl Agent {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(event) = objects.next() => {
-                    if let Event::Apply(node) | Event::InitApply(node) = event {
+                Some(object) = objects.next() => match object {
+                    Some(node) => {
                         self.record_schedulable(&node);
-                        self.parts.node.send_replace(Arc::new(node));
+                        self.parts.node.send_replace(node);
                         self.open_network().await;
                         self.write_status().await;
-                    } else if let Event::Delete(_) = event {
-                        self.register_again().await;
                     }
-                }
+                    None => self.register_again().await,
+                },
                 Ok(()) = pressures.changed() => self.write_status().await,
                 Ok(()) = devices.changed() => self.write_status().await,
                 _ = timer.tick() => {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use api::Kind;
-use client::{Api, Client, Event, InformerOptions, informer};
+use client::{Api, Client, mirror};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -82,35 +82,13 @@ impl<K: Kind> Watched<K> {
 }
 
 async fn watch<K: Kind>(client: Client, key: Key, entries: Arc<Mutex<HashMap<Key, Entry<K>>>>) {
-    let options = InformerOptions {
-        namespace: key.0.clone(),
-        field_selector: format!("metadata.name={}", key.1),
-        ..Default::default()
-    };
-    let mut events = Box::pin(informer::<K>(client, options));
-    let mut seen = None;
-    while let Some(event) = events.next().await {
-        let state = match event {
-            Event::Init => {
-                seen = None;
-                continue;
-            }
-            Event::InitApply(object) => {
-                seen = Some(Arc::new(object));
-                continue;
-            }
-            Event::InitDone => seen.take(),
-            Event::Apply(object) => Some(Arc::new(object)),
-            Event::Delete(_) => None,
-        };
+    let mut states = mirror::object(&client, &key.0, &key.1);
+    while let Some(state) = states.next().await {
         let mut entries = entries.lock();
         let Some(entry) = entries.get_mut(&key) else {
             return;
         };
-        let first = entry.state.is_none();
-        let changed = entry.state.as_ref() != Some(&state);
-        entry.state = Some(state);
-        if changed && !first {
+        if entry.state.replace(state).is_some() {
             for worker in &entry.workers {
                 worker.notify(SyncReason::ReferencedObjectChanged);
             }

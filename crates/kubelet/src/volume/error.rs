@@ -63,6 +63,20 @@ pub enum VolumeError {
     Unsupported(&'static str),
     #[error("the volume has no source")]
     NoSource,
+    #[error("credential bundle is not issued yet")]
+    CertificatePending,
+    #[error(
+        "PodCertificateRequest was permanently {outcome}: reason={reason:?} message={message:?}"
+    )]
+    CertificateRefused { outcome: &'static str, reason: String, message: String },
+    #[error("{what}: {source}")]
+    CertificateRequest {
+        what: &'static str,
+        #[source]
+        source: Box<client::Error>,
+    },
+    #[error(transparent)]
+    Key(#[from] super::pod_certificate::KeyError),
     #[error("failed to fetch token: {0}")]
     Token(#[source] client::Error),
     #[error("{0}")]

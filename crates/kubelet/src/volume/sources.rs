@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ConfigMapVolumeSource, Pod, ProjectedVolumeSource, SecretVolumeSource, Volume, VolumeProjection,
+    ConfigMapVolumeSource, Pod, PodCertificateProjection, ProjectedVolumeSource,
+    SecretVolumeSource, Volume, VolumeProjection,
 };
 
 use super::atomic::Payload;
 use super::content::{self, DEFAULT_MODE, Selection};
+use super::pod_certificate::Key;
 use super::{VolumeError, VolumeManager, trust_bundle};
 use crate::pod::downward_api::RuntimeFields;
 use crate::pod::pod_ext::PodExt;
@@ -18,8 +20,14 @@ use crate::pod::worker::handle::WorkerHandle;
 #[derive(Debug, Default)]
 pub struct Contents {
     pub payload: Payload,
-    /// When a token in it must be renewed.
+    /// When a token or a certificate in it must be renewed.
     pub renew_at: Option<Timestamp>,
+}
+
+impl Contents {
+    fn renew_by(&mut self, at: Option<Timestamp>) {
+        self.renew_at = self.renew_at.into_iter().chain(at).min();
+    }
 }
 
 /// The pod that the contents are for.
@@ -46,7 +54,7 @@ impl VolumeManager {
             let items = source.items.clone().unwrap_or_default();
             content::downward(subject.pod, &items, mode, subject.runtime_fields)?
         } else if let Some(source) = &volume.projected {
-            return self.projected(subject, source).await.map(Some);
+            return self.projected(subject, &volume.name, source).await.map(Some);
         } else {
             return Ok(None);
         };
@@ -111,15 +119,48 @@ impl VolumeManager {
     async fn projected(
         &self,
         subject: &Subject<'_>,
+        volume: &str,
         source: &ProjectedVolumeSource,
     ) -> Result<Contents, VolumeError> {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let mut contents = Contents::default();
-        for part in source.sources.iter().flatten() {
-            let payload = self.projection(subject, part, mode, &mut contents).await?;
+        for (index, part) in source.sources.iter().flatten().enumerate() {
+            let payload = if let Some(source) = &part.pod_certificate {
+                let key = (subject.pod.uid().to_owned(), volume.to_owned(), index);
+                self.pod_certificate(subject, key, source, mode, &mut contents).await?
+            } else {
+                self.projection(subject, part, mode, &mut contents).await?
+            };
             contents.payload.extend(payload)?;
         }
         Ok(contents)
+    }
+
+    async fn pod_certificate(
+        &self,
+        subject: &Subject<'_>,
+        key: Key,
+        source: &PodCertificateProjection,
+        mode: i32,
+        contents: &mut Contents,
+    ) -> Result<Payload, VolumeError> {
+        let requests = self.objects.certificate_requests(subject.worker).await?;
+        let bundle = self.certificates.get(subject.pod, key, source, &requests).await?;
+        contents.renew_by(bundle.look_at);
+        let (mode, owner) = token_access(subject.pod, mode);
+        let whole = format!("{}{}", bundle.key_pem, bundle.chain_pem);
+        let mut payload = Payload::default();
+        for (path, text) in [
+            (&source.credential_bundle_path, &whole),
+            (&source.key_path, &bundle.key_pem),
+            (&source.certificate_chain_path, &bundle.chain_pem),
+        ] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_empty()) {
+                let file = content::file(text.as_bytes(), mode, owner.or(source.user));
+                payload.insert(path.clone(), file)?;
+            }
+        }
+        Ok(payload)
     }
 
     async fn projection(
@@ -151,8 +192,7 @@ impl VolumeManager {
         }
         if let Some(source) = &part.service_account_token {
             let token = self.tokens.get(subject.pod, source).await?;
-            let renew = contents.renew_at.map_or(token.renew_at, |at| at.min(token.renew_at));
-            contents.renew_at = Some(renew);
+            contents.renew_by(Some(token.renew_at));
             let (mode, owner) = token_access(subject.pod, mode);
             let file = content::file(token.text.as_bytes(), mode, owner.or(source.user));
             let mut payload = Payload::default();
@@ -167,11 +207,11 @@ impl VolumeManager {
             payload.insert(source.path.clone(), file)?;
             return Ok(payload);
         }
-        Err(VolumeError::Unsupported("podCertificate"))
+        Err(VolumeError::NoSource)
     }
 }
 
-/// Mode and owner of a token: only those may read it that have to. That is the user whom all
+/// Mode and owner of a token or a private key: only those may read it that have to. That is the user whom all
 /// containers run as, if there is one, and the pod's group, if it has one (the writer adds the
 /// group and its right to read).
 fn token_access(pod: &Pod, mode: i32) -> (i32, Option<i64>) {

@@ -196,6 +196,7 @@ impl VolumeManager {
     /// Unmounts the pod's volumes and sub-paths, and removes what was created for them.
     pub async fn tear_down(&self, uid: &str) -> Result<(), VolumeError> {
         self.tokens.release(uid);
+        self.certificates.release(uid);
         let (volumes, containers) =
             (self.directories.volumes(uid), self.directories.pod(uid).join("containers"));
         let (store, uid) = (self.store.clone(), uid.to_owned());

@@ -100,20 +100,23 @@ impl Observed {
     pub fn take(&mut self, event: Event) {
         match event {
             Event::Policy(event) => {
-                for (name, _) in self.policies.take(event) {
-                    self.plan.set_policy(&name, self.policies.get(&name).cloned());
+                for change in self.policies.take(event) {
+                    let name = change.key();
+                    self.plan.set_policy(name, self.policies.get(name).cloned());
                 }
                 self.update_demand();
             }
             Event::Namespace(round, event) if self.is_current(round) => {
-                for (name, _) in self.namespaces.take(event) {
-                    self.plan.set_namespace(&name, self.namespaces.get(&name).cloned());
+                for change in self.namespaces.take(event) {
+                    let name = change.key();
+                    self.plan.set_namespace(name, self.namespaces.get(name).cloned());
                 }
             }
             Event::Pod(round, event) if self.is_current(round) => {
                 let event = event.map(|(name, pod)| (name, self.with_shared_labels(pod)));
-                for (name, _) in self.pods.take(event) {
-                    self.plan.set_pod(&name, self.pods.get(&name));
+                for change in self.pods.take(event) {
+                    let name = change.key();
+                    self.plan.set_pod(name, self.pods.get(name));
                 }
             }
             Event::Namespace(..) | Event::Pod(..) => {}

@@ -1,10 +1,13 @@
 //! The informers, and what of theirs goes to which part of the engine.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use api::Kind;
 use client::{Change, Client, InformerOptions, changes};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
 };
@@ -19,81 +22,83 @@ use crate::volumes;
 /// Number of informers that must be synced before anything is scheduled.
 pub const INFORMERS: usize = 12;
 
-type Changes<K> = Pin<Box<dyn Stream<Item = Change<K>> + Send>>;
+/// Takes a change of an object in.
+pub type Observe = Box<dyn FnOnce(&mut Driver) + Send>;
 
-/// A change of one of the kinds.
-pub enum Observed {
-    Node(Change<Node>),
-    Pod(Change<Pod>),
-    Claim(Change<PersistentVolumeClaim>),
-    Volume(Change<PersistentVolume>),
-    Class(Change<StorageClass>),
-    Namespace(Change<Namespace>),
-    Service(Change<Service>),
-    NodeLimits(Change<CSINode>),
-    Attachment(Change<VolumeAttachment>),
-    StorageDriver(Change<CSIDriver>),
-    Capacity(Change<CSIStorageCapacity>),
-    Budget(Change<PodDisruptionBudget>),
-}
-
-/// All informers.
-pub struct Informers {
-    nodes: Changes<Node>,
-    pods: Changes<Pod>,
-    claims: Changes<PersistentVolumeClaim>,
-    volumes: Changes<PersistentVolume>,
-    classes: Changes<StorageClass>,
-    namespaces: Changes<Namespace>,
-    services: Changes<Service>,
-    node_limits: Changes<CSINode>,
-    attachments: Changes<VolumeAttachment>,
-    drivers: Changes<CSIDriver>,
-    capacities: Changes<CSIStorageCapacity>,
-    budgets: Changes<PodDisruptionBudget>,
-}
+/// All informers. What the first ones say decides about everything else, and comes first.
+pub struct Informers([BoxStream<'static, Observe>; INFORMERS]);
 
 impl Informers {
+    #[rustfmt::skip]
     pub fn new(client: &Client) -> Self {
-        Self {
-            nodes: watch(client, name),
-            pods: watch(client, |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default()),
-            claims: watch(client, volumes::claim_key),
-            volumes: watch(client, name),
-            classes: watch(client, name),
-            namespaces: watch(client, name),
-            services: watch(client, namespaced_name),
-            node_limits: watch(client, name),
-            attachments: watch(client, name),
-            drivers: watch(client, name),
-            capacities: watch(client, volumes::capacity_key),
-            budgets: watch(client, namespaced_name),
-        }
+        Self([
+            watch(client, name, |to, node: Node, now| to.engine.set_node(&node, now), |to, name, now| {
+                to.waiting.node_removed(name);
+                to.engine.remove_node(name, now);
+            }),
+            watch(client, pod_uid, |to, pod: Pod, now| {
+                if api::pod::node_name(&pod).is_some() {
+                    to.waiting.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+                }
+                to.engine.set_pod(&pod, now);
+            }, |to, uid, now| {
+                to.waiting.remove(uid);
+                to.engine.remove_pod(uid, now);
+            }),
+            watch(client, volumes::claim_key, |to, claim: PersistentVolumeClaim, now| {
+                to.engine.set_claim(&claim, now);
+                to.waiting.claim_changed(&volumes::claim_key(&claim), &to.engine.volumes);
+            }, |to, key, _| {
+                to.engine.remove_claim(key);
+                to.waiting.claim_changed(key, &to.engine.volumes);
+            }),
+            watch(client, name, |to, volume: PersistentVolume, now| to.engine.set_volume(&volume, now), |to, name, _| to.engine.remove_volume(name)),
+            watch(client, name, |to, class: StorageClass, now| to.engine.set_class(&class, now), |to, name, _| to.engine.remove_class(name)),
+            watch(client, name, |to, namespace: Namespace, now| {
+                let labels = namespace.metadata.labels.clone().unwrap_or_default();
+                to.engine.set_namespace(&name(&namespace), labels, now);
+            }, |to, name, _| to.engine.snapshot.remove_namespace(name)),
+            watch(client, namespaced_name, |to, service: Service, _| to.engine.snapshot.services.set(&service), |to, key, _| {
+                let (namespace, name) = key.split_once('/').unwrap_or_default();
+                to.engine.snapshot.services.remove(namespace, name);
+            }),
+            watch(client, name, |to, limits: CSINode, now| to.engine.set_node_limits(&limits, now), |to, name, _| to.engine.remove_node_limits(name)),
+            watch(client, name, |to, attachment: VolumeAttachment, _| to.engine.snapshot.storage.set_attachment(&attachment), |to, name, now| to.engine.remove_attachment(name, now)),
+            watch(client, name, |to, driver: CSIDriver, now| to.engine.set_driver(&driver, now), |to, name, now| to.engine.remove_driver(name, now)),
+            watch(client, volumes::capacity_key, |to, capacity: CSIStorageCapacity, now| to.engine.set_capacity(&capacity, now), |to, key, _| to.engine.volumes.remove_capacity(key)),
+            watch(client, namespaced_name, |to, budget: PodDisruptionBudget, _| to.engine.budgets.set(&budget), |to, key, _| to.engine.budgets.remove(key)),
+        ])
     }
 
-    /// The next change. Nodes come first: what is known of them decides about everything else.
-    pub async fn next(&mut self) -> Observed {
-        tokio::select! {
-            biased;
-            Some(change) = self.nodes.next() => Observed::Node(change),
-            Some(change) = self.pods.next() => Observed::Pod(change),
-            Some(change) = self.claims.next() => Observed::Claim(change),
-            Some(change) = self.volumes.next() => Observed::Volume(change),
-            Some(change) = self.classes.next() => Observed::Class(change),
-            Some(change) = self.namespaces.next() => Observed::Namespace(change),
-            Some(change) = self.services.next() => Observed::Service(change),
-            Some(change) = self.node_limits.next() => Observed::NodeLimits(change),
-            Some(change) = self.attachments.next() => Observed::Attachment(change),
-            Some(change) = self.drivers.next() => Observed::StorageDriver(change),
-            Some(change) = self.capacities.next() => Observed::Capacity(change),
-            Some(change) = self.budgets.next() => Observed::Budget(change),
-            else => std::future::pending().await,
-        }
+    /// The next change.
+    pub async fn next(&mut self) -> Observe {
+        poll_fn(|context| {
+            let mut polled = self.0.iter_mut().map(|informer| informer.poll_next_unpin(context));
+            let ready = polled.find_map(|polled| match polled {
+                Poll::Ready(change) => change,
+                Poll::Pending => None,
+            });
+            ready.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 }
 
-fn watch<K: Kind>(client: &Client, key: fn(&K) -> String) -> Changes<K> {
-    Box::pin(changes(client.clone(), InformerOptions::default(), key))
+fn watch<K: Kind>(
+    client: &Client,
+    key: fn(&K) -> String,
+    set: fn(&mut Driver, K, Timestamp),
+    remove: fn(&mut Driver, &str, Timestamp),
+) -> BoxStream<'static, Observe> {
+    let changes = changes(client.clone(), InformerOptions::default(), key);
+    let observe = move |change: Change<K>| -> Observe {
+        Box::new(move |driver| match (change, driver.clock.now()) {
+            (Change::Set(object), now) => set(driver, object, now),
+            (Change::Remove(key), now) => remove(driver, &key, now),
+            (Change::Synced, _) => driver.synced(),
+        })
+    };
+    changes.map(observe).boxed()
 }
 
 fn name<K: Kind>(object: &K) -> String {
@@ -104,73 +109,11 @@ fn namespaced_name<K: Kind>(object: &K) -> String {
     format!("{}/{}", object.metadata().namespace.as_deref().unwrap_or_default(), name(object))
 }
 
-impl Driver {
-    pub(super) fn observe(&mut self, observed: Observed) {
-        let now = self.clock.now();
-        let (engine, waiting) = (&mut self.engine, &mut self.waiting);
-        match observed {
-            Observed::Pod(Change::Set(pod)) => {
-                if api::pod::node_name(&pod).is_some() {
-                    waiting.remove(pod.metadata.uid.as_deref().unwrap_or_default());
-                }
-                engine.set_pod(&pod, now);
-            }
-            Observed::Pod(Change::Remove(uid)) => {
-                waiting.remove(&uid);
-                engine.remove_pod(&uid, now);
-            }
-            Observed::Node(Change::Set(node)) => engine.set_node(&node, now),
-            Observed::Node(Change::Remove(name)) => {
-                waiting.node_removed(&name);
-                engine.remove_node(&name, now);
-            }
-            Observed::Claim(Change::Set(claim)) => {
-                engine.set_claim(&claim, now);
-                waiting.claim_changed(&volumes::claim_key(&claim), &engine.volumes);
-            }
-            Observed::Claim(Change::Remove(key)) => {
-                engine.remove_claim(&key);
-                waiting.claim_changed(&key, &engine.volumes);
-            }
-            Observed::Volume(Change::Set(volume)) => engine.set_volume(&volume, now),
-            Observed::Volume(Change::Remove(name)) => engine.remove_volume(&name),
-            Observed::Class(Change::Set(class)) => engine.set_class(&class, now),
-            Observed::Class(Change::Remove(name)) => engine.remove_class(&name),
-            Observed::Namespace(Change::Set(namespace)) => {
-                let labels = namespace.metadata.labels.clone().unwrap_or_default();
-                engine.set_namespace(&name(&namespace), labels, now);
-            }
-            Observed::Namespace(Change::Remove(name)) => engine.snapshot.remove_namespace(&name),
-            Observed::Service(Change::Set(service)) => engine.snapshot.services.set(&service),
-            Observed::Service(Change::Remove(key)) => {
-                let (namespace, name) = key.split_once('/').unwrap_or_default();
-                engine.snapshot.services.remove(namespace, name);
-            }
-            Observed::NodeLimits(Change::Set(node)) => engine.set_node_limits(&node, now),
-            Observed::NodeLimits(Change::Remove(name)) => engine.remove_node_limits(&name),
-            Observed::Attachment(Change::Set(one)) => engine.snapshot.storage.set_attachment(&one),
-            Observed::Attachment(Change::Remove(name)) => engine.remove_attachment(&name, now),
-            Observed::StorageDriver(Change::Set(driver)) => engine.set_driver(&driver, now),
-            Observed::StorageDriver(Change::Remove(name)) => engine.remove_driver(&name, now),
-            Observed::Capacity(Change::Set(capacity)) => engine.set_capacity(&capacity, now),
-            Observed::Capacity(Change::Remove(key)) => engine.volumes.remove_capacity(&key),
-            Observed::Budget(Change::Set(budget)) => engine.budgets.set(&budget),
-            Observed::Budget(Change::Remove(key)) => engine.budgets.remove(&key),
-            Observed::Pod(Change::Synced)
-            | Observed::Node(Change::Synced)
-            | Observed::Claim(Change::Synced)
-            | Observed::Volume(Change::Synced)
-            | Observed::Class(Change::Synced)
-            | Observed::Namespace(Change::Synced)
-            | Observed::Service(Change::Synced)
-            | Observed::NodeLimits(Change::Synced)
-            | Observed::Attachment(Change::Synced)
-            | Observed::StorageDriver(Change::Synced)
-            | Observed::Capacity(Change::Synced)
-            | Observed::Budget(Change::Synced) => self.synced(),
-        }
-    }
+fn pod_uid(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
 
+impl Driver {
     fn synced(&mut self) {
         self.unsynced = self.unsynced.saturating_sub(1);
         if self.unsynced == 0 {

@@ -182,6 +182,12 @@ impl Engine {
         self.command(Command::Stop).await
     }
 
+    /// The newest durable revision.
+    pub(super) fn newest(&self) -> Result<u64, Status> {
+        self.check_running()?;
+        Ok(self.shared.revision())
+    }
+
     fn check_running(&self) -> Result<(), Status> {
         if self.stopped.is_cancelled() { Err(refusal::stopped()) } else { Ok(()) }
     }

@@ -67,8 +67,7 @@ fn walk(
 fn of_value(node: &Node, default: &Value, path: &str, pruned: bool, errors: &mut Errors) {
     if pruned {
         let mut copy = default.clone();
-        prune::prune(&mut copy, node, node.embedded);
-        if copy != *default {
+        if prune::prune(&mut copy, node, node.embedded, true).changed {
             errors.push(invalid(path, default, UNPRUNED));
         }
     }

@@ -1,16 +1,20 @@
 //! What can be said of an expression before it is evaluated: variables, functions and fields that do
 //! not exist, results of the wrong type, and what it costs at most.
 
-use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{
+    ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, StructExpr, operators,
+};
 
 use super::cost::{self, Place, Size};
 use super::eval::{self, DEPTH_MAX};
-use super::functions::{FUNCTIONS, NAMESPACED, NAMESPACES};
+use super::functions::{FUNCTIONS, JSON_PATCH_LIBRARY, NAMESPACED, NAMESPACES};
 use super::identifier;
 use super::library::FORMATS;
-use super::value::unescaped;
+use super::value::{JSON_PATCH, OBJECT, unescaped};
 use crate::cel::access;
+use crate::schema::Ty;
 use crate::structural::node::{Node, Type};
+use crate::structural::object_meta;
 use crate::structural::prune::META_FIELDS;
 
 /// What is known of a value's type.
@@ -24,6 +28,12 @@ pub enum Kind<'a> {
     Schema(&'a Node, bool),
     /// Metadata, of which rules see the name only.
     Metadata,
+    /// A part of an object that a mutating policy makes, by the name of its type.
+    Made(&'a str),
+    /// A value of a built-in type: a list, a map or a definition.
+    BuiltIn(Ty),
+    /// A custom object, with all of its metadata.
+    Custom(&'a Node),
 }
 
 impl<'a> Kind<'a> {
@@ -43,14 +53,45 @@ impl<'a> Kind<'a> {
         }
     }
 
+    /// A value of a built-in type.
+    pub fn of_built_in(ty: Ty) -> Self {
+        match ty {
+            Ty::String | Ty::Quantity => Self::Named("string"),
+            Ty::Bytes => Self::Named("bytes"),
+            Ty::Time | Ty::MicroTime => Self::Named("timestamp"),
+            Ty::Int32 | Ty::Int64 => Self::Named("int"),
+            Ty::Number => Self::Named("double"),
+            Ty::Boolean => Self::Named("bool"),
+            Ty::IntOrString | Ty::Any => Self::Any,
+            Ty::Ref(_) | Ty::Array(_) | Ty::Map(_) => Self::BuiltIn(ty),
+        }
+    }
+
     /// The type's name, if it can only be one.
     pub fn name(self) -> Option<&'static str> {
         match self {
+            Self::BuiltIn(Ty::Array(_)) => Some("list"),
+            Self::BuiltIn(_) | Self::Custom(_) => Some("map"),
             Self::Any => None,
             Self::Named("") => None,
             Self::Named(name) => Some(name),
             Self::Schema(node, _) if node.ty == Type::Array => Some("list"),
             Self::Schema(..) | Self::Metadata => Some("map"),
+            Self::Made(_) => Some(OBJECT),
+        }
+    }
+
+    /// The type as errors name it.
+    fn described(self, inner: Self) -> String {
+        let within = || inner.described(Self::Any);
+        match (self, self.name()) {
+            (Self::Made(name), _) => name.to_owned(),
+            (_, None) => "dyn".to_owned(),
+            (_, Some("list")) => format!("list({})", within()),
+            (_, Some("map")) => format!("map(string, {})", within()),
+            (_, Some("timestamp")) => "google.protobuf.Timestamp".to_owned(),
+            (_, Some("duration")) => "google.protobuf.Duration".to_owned(),
+            (_, Some(name)) => name.to_owned(),
         }
     }
 }
@@ -74,10 +115,14 @@ impl<'a> Known<'a> {
     fn new(kind: Kind<'a>, cost: u64) -> Self {
         let size = cost::of_kind(kind);
         let inner = match kind {
-            Kind::Schema(node, _) => node.additional_schema().or(node.items.as_deref()),
+            Kind::Schema(node, _) => {
+                let inner = node.additional_schema().or(node.items.as_deref());
+                inner.map(|inner| Kind::of(inner, false))
+            }
+            Kind::BuiltIn(ty) => ty.element().map(Kind::of_built_in),
             _ => None,
         };
-        let inner = inner.map_or(Kind::Any, |inner| Kind::of(inner, false));
+        let inner = inner.unwrap_or(Kind::Any);
         Self { kind, place: None, size, inner, element: None, cost }
     }
 
@@ -102,6 +147,16 @@ impl<'a> Known<'a> {
         self.size.unwrap_or(Size::UNKNOWN)
     }
 
+    /// Its type as errors name it.
+    pub fn described(&self) -> String {
+        self.kind.described(self.inner)
+    }
+
+    /// Whether it is a list of which is not known what is in it.
+    pub fn is_open(&self) -> bool {
+        self.kind.name() == Some("list") && self.inner.name().is_none()
+    }
+
     /// Whether its type can be the one of that name.
     pub fn may_be(&self, name: &str) -> bool {
         self.kind.name().is_none_or(|known| known == name)
@@ -115,6 +170,8 @@ pub struct Checker<'a, 'b> {
     /// Where the paths begin that upstream has lost: at the first variable.
     root: Place<'a>,
     depth: usize,
+    /// Whether there are types for patches, and their functions.
+    patches: bool,
 }
 
 /// A problem and the name that it is about.
@@ -123,12 +180,19 @@ pub struct Problem {
     pub about: String,
 }
 
-impl<'a, 'b> Checker<'a, 'b> {
+impl<'a, 'b: 'a> Checker<'a, 'b> {
     /// `root`: where the variables are from, for estimates of the cost.
     pub fn new(variables: Vec<(&'b str, Kind<'a>)>, root: Place<'a>) -> Self {
         let variables = variables.into_iter();
         let variables = variables.map(|(name, kind)| (name, Known::new(kind, 1).at(root)));
-        Self { variables: variables.collect(), errors: Vec::new(), root, depth: 0 }
+        let variables = variables.collect();
+        Self { variables, errors: Vec::new(), root, depth: 0, patches: false }
+    }
+
+    /// Knows the types of patches, too: of mutating policies.
+    #[must_use]
+    pub fn with_patches(self, patches: bool) -> Self {
+        Self { patches, ..self }
     }
 
     fn error(&mut self, about: &str, text: String) -> Known<'a> {
@@ -212,13 +276,47 @@ impl<'a, 'b> Checker<'a, 'b> {
                 Known { element: element.or(Some(Size::exactly(0))), inner, ..map }
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
-            Expr::Struct(message) => self.undeclared(&message.type_name),
+            Expr::Struct(message) => self.made(message),
             Expr::Unspecified => self.error("", "invalid expression".to_owned()),
         }
     }
 
+    /// `Object.spec{replicas: 1}`: any fields; `JSONPatch{...}`: its own.
+    fn made(&mut self, message: &'b StructExpr) -> Known<'a> {
+        let name = eval::type_name(message);
+        let is_object =
+            name.strip_prefix(OBJECT).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        if !self.patches || !(is_object || name == JSON_PATCH) {
+            return self.undeclared(name);
+        }
+        let mut cost = cost::STRUCT;
+        for entry in &message.entries {
+            let EntryExpr::StructField(entry) = &entry.expr else { continue };
+            let value = self.check(&entry.value);
+            cost = total(cost, &[value]);
+            if name == JSON_PATCH {
+                let wanted = self.field(Kind::Named(JSON_PATCH), &entry.field).name();
+                let kind = if entry.optional { value.inner } else { value.kind };
+                if let (Some(wanted), Some(kind)) = (wanted, kind.name())
+                    && wanted != kind
+                {
+                    let text = format!(
+                        "expected type of field '{}' is '{wanted}' but provided type is '{kind}'",
+                        entry.field
+                    );
+                    self.error(&entry.field, text);
+                }
+            }
+        }
+        Known::new(if is_object { Kind::Made(name) } else { Kind::Named(JSON_PATCH) }, cost)
+    }
+
     fn undeclared(&mut self, name: &str) -> Known<'a> {
         self.error(name, format!("undeclared reference to '{name}' (in container '')"))
+    }
+
+    fn undefined(&mut self, name: &str) -> Kind<'a> {
+        self.error(&format!(".{name}"), format!("undefined field '{name}'")).kind
     }
 
     /// Where what is read of a value is from. Upstream takes what has no path for a variable.
@@ -228,16 +326,34 @@ impl<'a, 'b> Checker<'a, 'b> {
 
     fn field(&mut self, operand: Kind<'a>, name: &str) -> Kind<'a> {
         match operand {
-            Kind::Any | Kind::Named("map" | "") => Kind::Any,
+            Kind::Any | Kind::Named("map" | "") | Kind::Made(_) => Kind::Any,
+            Kind::Named(JSON_PATCH) => match name {
+                "op" | "path" | "from" => Kind::Named("string"),
+                "value" => Kind::Any,
+                _ => self.undefined(name),
+            },
             Kind::Named(of) if access::member(of, name).is_some() => {
                 access::member(of, name).map_or(Kind::Any, Kind::Named)
             }
             Kind::Named(of) => {
                 self.error(name, format!("type '{of}' does not support field selection")).kind
             }
+            Kind::BuiltIn(Ty::Map(value)) => Kind::of_built_in(*value),
+            Kind::BuiltIn(ty) => {
+                let field = ty.definition().and_then(|row| row.field(&unescaped(name)));
+                match field {
+                    Some(field) => Kind::of_built_in(field.ty),
+                    None => self.undefined(name),
+                }
+            }
+            Kind::Custom(node) => match (unescaped(name).as_str(), object_meta()) {
+                ("apiVersion" | "kind", _) => Kind::Named("string"),
+                ("metadata", Some(row)) => Ty::of(row).map_or(Kind::Any, Kind::BuiltIn),
+                _ => self.field(Kind::Schema(node, false), name),
+            },
             Kind::Metadata => match name {
                 "name" | "generateName" => Kind::Named("string"),
-                _ => self.error(name, format!("undefined field '{name}'")).kind,
+                _ => self.undefined(name),
             },
             Kind::Schema(node, resource) => {
                 if let Some(schema) = node.additional_schema() {
@@ -253,7 +369,7 @@ impl<'a, 'b> Checker<'a, 'b> {
                 }
                 match node.property(&plain) {
                     Some(property) => Kind::of(property, false),
-                    None => self.error(name, format!("undefined field '{name}'")).kind,
+                    None => self.undefined(name),
                 }
             }
         }
@@ -406,9 +522,9 @@ impl<'a, 'b> Checker<'a, 'b> {
         let sources = args;
         let args: Vec<Known<'a>> = sources.iter().map(|arg| self.check(arg)).collect();
         let is_variable = |name: &str| self.variables.iter().any(|(known, _)| *known == name);
-        if let Some(qualifier) =
-            qualifier.filter(|name| NAMESPACES.contains(name) && !is_variable(name))
-        {
+        let is_library =
+            |name: &str| NAMESPACES.contains(&name) && (self.patches || name != JSON_PATCH_LIBRARY);
+        if let Some(qualifier) = qualifier.filter(|name| is_library(name) && !is_variable(name)) {
             let known = NAMESPACED.contains(&(qualifier, name))
                 || (qualifier == "format" && FORMATS.contains(&name));
             if !known {
@@ -417,6 +533,7 @@ impl<'a, 'b> Checker<'a, 'b> {
             let cost = total(cost::namespaced(qualifier, name, &args), &args);
             return match (qualifier, &args[..]) {
                 ("sets" | "ip", _) => Known::new(Kind::Named("bool"), cost),
+                (JSON_PATCH_LIBRARY, _) => Known::new(Kind::Named("string"), cost),
                 ("optional", [value]) => Known::optional(value.kind, cost),
                 ("format", []) => Known::new(Kind::Named("kubernetes.NamedFormat"), cost),
                 _ => Known::new(Kind::Any, cost),
@@ -532,7 +649,11 @@ fn total(cost: u64, operands: &[Known<'_>]) -> u64 {
 
 /// The type of what is of one type or of the other.
 fn common<'a>(one: Kind<'a>, other: Kind<'a>) -> Kind<'a> {
-    if one.name() == other.name() { one } else { Kind::Any }
+    match (one, other) {
+        (Kind::Made(one), Kind::Made(other)) if one != other => Kind::Any,
+        _ if one.name() == other.name() => one,
+        _ => Kind::Any,
+    }
 }
 
 /// The same for elements: those of an empty list are of any type.

@@ -29,6 +29,7 @@ const PATTERN: f64 = 0.25;
 /// Cost of a list, and of a map, that an expression makes.
 pub const LIST: u64 = 10;
 pub const MAP: u64 = 30;
+pub const STRUCT: u64 = 40;
 /// Characters of the longest pattern of a named format, and of its name.
 const FORMAT_PATTERN: f64 = 128.0;
 const FORMAT: u64 = 64;

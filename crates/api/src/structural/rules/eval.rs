@@ -5,11 +5,14 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
+use cel::common::ast::{
+    ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, StructExpr, operators,
+};
 use regex::Regex;
 
+use super::cost;
 use super::identifier;
-use super::value::{List, Object, Text, Val};
+use super::value::{JSON_PATCH, List, Object, Struct, Text, Val};
 use crate::structural::node::ListType;
 
 /// What one expression may cost.
@@ -157,8 +160,35 @@ impl<'a> Evaluation<'a> {
                 Ok(Val::Map(Object::Owned(Arc::new(entries))))
             }
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
-            Expr::Struct(_) | Expr::Unspecified => Err(Failure::NoOverload),
+            Expr::Struct(message) => self.made(message),
+            Expr::Unspecified => Err(Failure::NoOverload),
         }
+    }
+
+    /// `Object.spec{replicas: 1}`, `JSONPatch{op: "remove", path: "/spec"}`
+    fn made(&mut self, message: &'a StructExpr) -> Outcome<'a> {
+        self.charge(cost::STRUCT)?;
+        let name = type_name(message);
+        let mut fields = Vec::with_capacity(message.entries.len());
+        for entry in &message.entries {
+            let EntryExpr::StructField(entry) = &entry.expr else {
+                return Err(Failure::NoOverload);
+            };
+            let value = match self.eval(&entry.value)? {
+                Val::Optional(None) if entry.optional => continue,
+                Val::Optional(Some(value)) if entry.optional => (*value).clone(),
+                value => value,
+            };
+            if name == JSON_PATCH && entry.field != "value" && !matches!(value, Val::Text(_)) {
+                let kind = go_type(&value);
+                return fail(format!(
+                    "unexpected type {kind} for JSONPatchType '{}' field",
+                    entry.field
+                ));
+            }
+            fields.push((entry.field.as_str(), value));
+        }
+        Ok(Val::Struct(Arc::new(Struct { name, fields })))
     }
 
     fn variable(&mut self, name: &str) -> Outcome<'a> {
@@ -179,6 +209,12 @@ impl<'a> Evaluation<'a> {
                 (None, false) => fail(format!("no such key: {name}")),
             },
             Val::Composed => self.member(name, test),
+            Val::Struct(made) if made.name == JSON_PATCH => match (made.field(name), name) {
+                (found, _) if test => Ok(Val::Bool(found.is_some())),
+                (Some(found), _) => Ok(found.clone()),
+                (None, "value") => Err(Failure::NoOverload),
+                (None, _) => Ok(Val::text("")),
+            },
             Val::Access(access) if !test => {
                 access.member(name).map(Val::Access).ok_or(Failure::NoOverload)
             }
@@ -549,6 +585,30 @@ const TYPES: &[&str] =
 /// Whether a name is that of a type.
 pub fn is_type(name: &str) -> bool {
     TYPES.contains(&name)
+}
+
+/// The type that an expression makes, without the dot that may begin it.
+pub fn type_name(message: &StructExpr) -> &str {
+    message.type_name.strip_prefix('.').unwrap_or(&message.type_name)
+}
+
+/// The type of a value in Go, as errors of Kubernetes show it.
+pub fn go_type(value: &Val<'_>) -> &'static str {
+    match value {
+        Val::Bool(_) => "bool",
+        Val::Int(_) => "int64",
+        Val::Uint(_) => "uint64",
+        Val::Double(_) => "float64",
+        Val::Text(_) => "string",
+        Val::Bytes(_) => "[]uint8",
+        Val::Null => "structpb.NullValue",
+        Val::List(_) => "[]ref.Val",
+        Val::Map(_) => "map[ref.Val]ref.Val",
+        Val::Struct(_) => "map[string]interface {}",
+        Val::Timestamp(_) => "time.Time",
+        Val::Duration(_) => "time.Duration",
+        _ => "ref.Val",
+    }
 }
 
 fn literal(literal: &LiteralValue) -> Val<'_> {

@@ -16,7 +16,10 @@ use crate::cel::access;
 use crate::structural::go;
 
 /// What functions with a dot in their name begin with.
-pub const NAMESPACES: &[&str] = &["optional", "sets", "format", "ip", "strings", "lists", "math"];
+pub const NAMESPACES: &[&str] =
+    &["optional", "sets", "format", "ip", "strings", "lists", "math", JSON_PATCH_LIBRARY];
+/// What only mutating policies have.
+pub const JSON_PATCH_LIBRARY: &str = "jsonpatch";
 
 /// Functions with a dot.
 pub const NAMESPACED: &[(&str, &str)] = &[
@@ -32,6 +35,7 @@ pub const NAMESPACED: &[(&str, &str)] = &[
     ("lists", "range"),
     ("math", "greatest"),
     ("math", "least"),
+    (JSON_PATCH_LIBRARY, "escapeKey"),
 ];
 
 /// Functions and methods, with what they return if that is known.
@@ -168,6 +172,10 @@ impl<'a> Evaluation<'a> {
                     return fail(format!("IP Address {} parse error", go::quoted(text.as_str())));
                 }
             },
+            (JSON_PATCH_LIBRARY, _, [Val::Text(key)]) => {
+                self.charge(args[0].weight())?;
+                Val::text(key.as_str().replace('~', "~0").replace('/', "~1"))
+            }
             ("strings", "quote", [Val::Text(text)]) => Val::text(go::quoted(text.as_str())),
             ("lists", "range", [Val::Int(count)]) if (0..=RANGE_MAX).contains(count) => {
                 self.charge(count.unsigned_abs())?;

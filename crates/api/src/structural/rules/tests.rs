@@ -169,7 +169,7 @@ fn what_does_not_compile_is_refused() {
         definition::validate(&crd, None).iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     for (rule, part) in [
-        ("self.nope == 1", "undefined field 'nope'\n | self.nope == 1\n | .....^"),
+        ("self.nope == 1", "undefined field 'nope'\n | self.nope == 1\n | ....^"),
         ("self.list.all(x, x.nope)", "undefined field 'nope'"),
         ("self.metadata.labels.size() == 0", "undefined field 'labels'"),
         ("foo == 1", "undeclared reference to 'foo' (in container '')"),

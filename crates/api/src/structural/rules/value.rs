@@ -49,6 +49,26 @@ pub enum Val<'a> {
     Decision(Arc<Decision>),
     /// What a policy composes: its members are evaluated when they are first read.
     Composed,
+    /// What a mutating policy makes: a part of an object, or an operation of a patch.
+    Struct(Arc<Struct<'a>>),
+}
+
+/// The type of the operations of a patch.
+pub const JSON_PATCH: &str = "JSONPatch";
+/// The type of a whole object; those of its parts begin with it.
+pub const OBJECT: &str = "Object";
+
+/// A value with a named type: `Object.spec{replicas: 1}`.
+#[derive(Debug)]
+pub struct Struct<'a> {
+    pub name: &'a str,
+    pub fields: Vec<(&'a str, Val<'a>)>,
+}
+
+impl<'a> Struct<'a> {
+    pub fn field(&self, name: &str) -> Option<&Val<'a>> {
+        self.fields.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -314,6 +334,8 @@ impl<'a> Val<'a> {
             Self::Access(access) => access.kind,
             Self::Decision(_) => access::DECISION,
             Self::Composed => "kubernetes.variables",
+            Self::Struct(made) if made.name == JSON_PATCH => JSON_PATCH,
+            Self::Struct(_) => OBJECT,
         }
     }
 
@@ -326,6 +348,7 @@ impl<'a> Val<'a> {
             Self::Map(Object::Json(map, _)) => map.values().map(json_weight).sum(),
             Self::List(List::Owned(list)) => list.len(),
             Self::Map(Object::Owned(entries)) => entries.len(),
+            Self::Struct(made) => made.fields.len(),
             _ => 0,
         };
         1 + size as u64
@@ -369,6 +392,13 @@ impl<'a> Val<'a> {
                 (Some(one), Some(other)) => one.equals(other),
                 _ => false,
             },
+            (Self::Struct(one), Self::Struct(other)) => {
+                one.name == other.name
+                    && one.fields.len() == other.fields.len()
+                    && one.fields.iter().all(|(name, value)| {
+                        other.field(name).is_some_and(|other| value.equals(other))
+                    })
+            }
             _ => self.compare(other) == Some(Ordering::Equal),
         }
     }
@@ -436,7 +466,8 @@ fn lists_equal(one: &List<'_>, other: &List<'_>) -> bool {
     one.iter().zip(other.iter()).all(|(one, other)| one.equals(&other))
 }
 
-fn json_weight(value: &Value) -> usize {
+/// What it costs to read a value of an object as a whole.
+pub fn json_weight(value: &Value) -> usize {
     1 + match value {
         Value::String(text) => text.len() / 10,
         Value::Array(list) => list.iter().map(json_weight).sum(),

@@ -52,11 +52,26 @@ fn nodes_change_only_their_own_objects() {
             "",
         ),
     ] {
-        let checked = check_node("n1", &new, old.as_ref());
+        let checked = check_node("n1", "n1", Some(&new), old.as_ref());
         assert_eq!(checked.err().unwrap_or_default(), problem, "{new:?}");
     }
-    let other = check_node("n2", &plain(), None).unwrap_err();
+    let other = check_node("n2", "n1", Some(&plain()), None).unwrap_err();
     assert_eq!(other, "node \"n2\" is not allowed to modify node \"n1\"");
+    assert_eq!(check_node("n1", "n1", None, Some(&plain())), Ok(()), "its deletion");
+    let source = json!({"configMap": {"name": "a", "namespace": "b", "kubeletConfigKey": "c"}});
+    let configured: Node =
+        read(&json!({"metadata": {"name": "n1"}, "spec": {"configSource": source}}));
+    let bare: Node = read(&json!({"metadata": {"name": "n1"}}));
+    for (new, old, problem) in [
+        (&configured, None, "create pods with a non-nil configSource"),
+        (&configured, Some(&bare), "update configSource to a new non-nil configSource"),
+        (&configured, Some(&configured), ""),
+        (&bare, Some(&configured), ""),
+    ] {
+        let checked = check_node("n1", "n1", Some(new), old).err().unwrap_or_default();
+        let expected = format!("node \"n1\" is not allowed to {problem}");
+        assert_eq!(checked, if problem.is_empty() { "" } else { expected.as_str() });
+    }
 }
 
 #[test]
@@ -68,14 +83,13 @@ fn kubelets_update_only_the_status_of_pods() {
     };
     let old = pod("n1", json!({}), "Pending");
     let new = pod("n1", json!({}), "Running");
-    assert_eq!(check_status("n1", "status", &new, &old), Ok(()));
-    for (own, subresource, new, problem) in [
-        ("n2", "status", &new, "can only update pod status"),
-        ("n1", "", &new, "can only create and delete mirror pods"),
-        ("n1", "status", &pod("n1", json!({"a": "b"}), "Running"), "cannot update labels"),
+    assert_eq!(check_status("n1", &new, &old), Ok(()));
+    for (own, new, problem) in [
+        ("n2", &new, "can only update pod status for pods with spec.nodeName set to itself"),
+        ("n1", &pod("n1", json!({"a": "b"}), "Running"), "cannot update labels through pod status"),
     ] {
-        let error = check_status(own, subresource, new, &old).unwrap_err();
-        assert!(error.contains(problem), "{error}");
+        let error = check_status(own, new, &old).unwrap_err();
+        assert_eq!(error, format!("node {own:?} {problem}"));
     }
 }
 
@@ -86,14 +100,14 @@ fn kubelets_only_report_the_size_of_claims() {
     };
     let old = claim(json!({"phase": "Bound"}), json!({}));
     let grown = claim(json!({"phase": "Bound", "capacity": {"storage": "2Gi"}}), json!({}));
-    assert_eq!(check_claim("n", "status", &grown, Some(&old)), Ok(()));
-    assert!(check_claim("n", "", &grown, Some(&old)).is_err());
-    assert!(check_claim("n", "", &grown, None).is_err());
+    assert_eq!(check_claim("n", "status", Some(&grown), Some(&old)), Ok(()));
+    assert!(check_claim("n", "", Some(&grown), Some(&old)).is_err());
+    assert!(check_claim("n", "", Some(&grown), None).is_err());
     for other in [
         claim(json!({"phase": "Lost"}), json!({})),
         claim(json!({"phase": "Bound"}), json!({"a": "b"})),
     ] {
-        assert!(check_claim("n", "status", &other, Some(&old)).is_err());
+        assert!(check_claim("n", "status", Some(&other), Some(&old)).is_err());
     }
 }
 
@@ -106,7 +120,7 @@ fn kubelets_create_only_mirror_pods() {
         },
         "spec": {"nodeName": "n1", "containers": [{"name": "c"}]},
     });
-    assert_eq!(mirror::plan("n1", &read(&base)), Ok("u"));
+    assert_eq!(mirror::owner("n1", &read(&base)), Ok("u"));
     for (pointer, value, problem) in [
         ("/metadata/annotations", json!({}), "can only create mirror pods"),
         ("/spec/nodeName", json!("n2"), "spec.nodeName set to itself"),
@@ -121,7 +135,7 @@ fn kubelets_create_only_mirror_pods() {
         (
             "/spec",
             json!({"nodeName": "n1", "containers": [], "serviceAccountName": "s"}),
-            "serviceaccounts",
+            "a service account",
         ),
         (
             "/spec/containers/0",
@@ -147,7 +161,9 @@ fn kubelets_create_only_mirror_pods() {
         let mut pod = base.clone();
         *pod.pointer_mut(pointer).unwrap() = value;
         let pod: Pod = read(&pod);
-        let error = mirror::plan("n1", &pod).unwrap_err();
+        let checked = mirror::owner("n1", &pod);
+        let checked = checked.and_then(|_| mirror::refers_to_nothing("n1", &pod));
+        let error = checked.unwrap_err();
         assert!(error.contains(problem), "{pointer}: {error}");
     }
 }
@@ -171,9 +187,13 @@ fn a_mirror_pod_refers_to_nothing() {
         let Ok(pod) = Pod::decode(pod.to_string().as_bytes()) else {
             panic!("{way}: cannot be decoded: {pod}");
         };
-        let error = mirror::plan("n1", &pod).unwrap_err();
-        let text = "node \"n1\" can not create pods that reference ";
-        assert!(error.starts_with(text) && error.contains(place.resource), "{way}: {error}");
+        let error = mirror::refers_to_nothing("n1", &pod).unwrap_err();
+        let resource = match place.resource {
+            "serviceaccounts" => "a service account",
+            other => other,
+        };
+        let text = format!("node \"n1\" can not create pods that reference {resource}");
+        assert_eq!(error, text, "{way}");
     }
 }
 
@@ -196,7 +216,7 @@ fn nodes_report_on_the_volumes_that_they_keep() {
     };
     let released = |json: &mut Value| json["metadata"]["finalizers"] = json!(["other"]);
     let check = |new: &PersistentVolume, old: &PersistentVolume| {
-        check_volume("n1", "", new, Some(old)).is_ok()
+        check_volume("n1", "", Some(new), Some(old)).is_ok()
     };
     assert!(check(&volume(&made), &plain()));
     let gone = volume(&|json| {
@@ -219,7 +239,7 @@ fn nodes_report_on_the_volumes_that_they_keep() {
         json["metadata"]["finalizers"] = json!([]);
     });
     assert!(!check(&everything, &volume(&deleting)), "the other finalizer is not its own");
-    assert!(check_volume("n2", "", &volume(&made), Some(&plain())).is_err());
-    assert!(check_volume("n1", "status", &volume(&made), Some(&plain())).is_err());
-    assert!(check_volume("n1", "", &plain(), None).is_err());
+    assert!(check_volume("n2", "", Some(&volume(&made)), Some(&plain())).is_err());
+    assert!(check_volume("n1", "status", Some(&volume(&made)), Some(&plain())).is_err());
+    assert!(check_volume("n1", "", Some(&plain()), None).is_err());
 }

@@ -1,45 +1,22 @@
-//! `--admission-control-config-file`: upstream's `AdmissionConfiguration` with a
-//! `PodSecurityConfiguration` (`kubernetes.io/docs/tasks/configure-pod-container/enforce-standards-admission-controller`).
+//! What the plugin is told by `--admission-control-config-file`
+//! (`kubernetes.io/docs/tasks/configure-pod-container/enforce-standards-admission-controller`).
 
-use std::path::{Path, PathBuf};
-
-use runtime::configuration::{self, ConfigurationError};
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::policy::{Level, MODES, Policy, Version};
 use super::{Exemptions, PodSecurity};
+use crate::admission::configuration::decode;
+use crate::configuration::Unusable;
 
-const PLUGIN: &str = "PodSecurity";
-const FILE_VERSIONS: &[&str] = &["apiserver.config.k8s.io/v1", "apiserver.k8s.io/v1alpha1"];
-const PLUGIN_VERSIONS: &[&str] = &[
-    "pod-security.admission.config.k8s.io/v1",
-    "pod-security.admission.config.k8s.io/v1beta1",
-    "pod-security.admission.config.k8s.io/v1alpha1",
+const KINDS: &[(&str, &str)] = &[
+    ("pod-security.admission.config.k8s.io/v1", "PodSecurityConfiguration"),
+    ("pod-security.admission.config.k8s.io/v1beta1", "PodSecurityConfiguration"),
+    ("pod-security.admission.config.k8s.io/v1alpha1", "PodSecurityConfiguration"),
 ];
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct AdmissionConfiguration {
-    api_version: String,
-    kind: String,
-    #[serde(default)]
-    plugins: Vec<PluginConfiguration>,
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PluginConfiguration {
-    name: String,
-    path: Option<PathBuf>,
-    configuration: Option<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PodSecurityConfiguration {
-    api_version: String,
-    kind: String,
     #[serde(default)]
     defaults: std::collections::BTreeMap<String, String>,
     #[serde(default)]
@@ -49,51 +26,12 @@ struct PodSecurityConfiguration {
 /// What is wrong with a name.
 type Problems = fn(&str) -> Vec<String>;
 
-/// The plugin as the file configures it.
+/// Decodes what the plugin is told.
 ///
 /// # Errors
-/// When the file cannot be read, or has what is not supported.
-pub fn load(path: &Path) -> Result<PodSecurity, ConfigurationError> {
-    let invalid = |problem: String| ConfigurationError::Invalid { path: path.to_owned(), problem };
-    let file: AdmissionConfiguration = configuration::load(path, parse)?;
-    let versions = FILE_VERSIONS.contains(&file.api_version.as_str());
-    if !versions || file.kind != "AdmissionConfiguration" {
-        let problem = format!("{}, kind {} is not supported", file.api_version, file.kind);
-        return Err(invalid(problem));
-    }
-    let mut plugin = PodSecurity::default();
-    for own in file.plugins {
-        if own.name != PLUGIN {
-            return Err(invalid(format!("the plugin {:?} takes no configuration", own.name)));
-        }
-        plugin = match (own.configuration, own.path) {
-            (Some(configuration), None) => configured(configuration).map_err(invalid)?,
-            (None, Some(other)) => {
-                let other = path.parent().unwrap_or(Path::new("")).join(other);
-                configuration::load(&other, |text| parse(text).and_then(configured))?
-            }
-            (None, None) => PodSecurity::default(),
-            (Some(_), Some(_)) => {
-                let problem = format!("{PLUGIN}: configuration and path exclude each other");
-                return Err(invalid(problem));
-            }
-        };
-    }
-    Ok(plugin)
-}
-
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    let value: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    serde_json::from_value(value).map_err(|error| error.to_string())
-}
-
-fn configured(value: Value) -> Result<PodSecurity, String> {
-    let own: PodSecurityConfiguration =
-        serde_json::from_value(value).map_err(|error| error.to_string())?;
-    let versions = PLUGIN_VERSIONS.contains(&own.api_version.as_str());
-    if !versions || own.kind != "PodSecurityConfiguration" {
-        return Err(format!("{}, kind {} is not supported", own.api_version, own.kind));
-    }
+/// What is wrong with it.
+pub fn configured(text: &str) -> Result<PodSecurity, Unusable> {
+    let own: PodSecurityConfiguration = decode(text, KINDS)?;
     let mut defaults = Policy::default();
     for (key, text) in &own.defaults {
         let problem = |why: &str| format!("defaults.{key}: Invalid value: {text:?}: {why}");
@@ -101,7 +39,9 @@ fn configured(value: Value) -> Result<PodSecurity, String> {
             key.strip_prefix(mode.text()).is_some_and(|rest| matches!(rest, "" | "-version"))
         });
         let Some(mode) = mode else {
-            return Err(format!("defaults.{key} is not known"));
+            return Err(Unusable(format!(
+                "strict decoding error: unknown field \"defaults.{key}\""
+            )));
         };
         let part = defaults.of_mut(mode);
         if key == mode.text() {
@@ -120,10 +60,10 @@ fn configured(value: Value) -> Result<PodSecurity, String> {
         for (index, item) in list.iter().enumerate() {
             let path = format!("exemptions.{name}[{index}]");
             if let Some(problem) = problems(item).first() {
-                return Err(format!("{path}: Invalid value: {item:?}: {problem}"));
+                return Err(Unusable(format!("{path}: Invalid value: {item:?}: {problem}")));
             }
             if list[..index].contains(item) {
-                return Err(format!("{path}: Duplicate value: {item:?}"));
+                return Err(Unusable(format!("{path}: Duplicate value: {item:?}")));
             }
         }
     }
@@ -138,20 +78,16 @@ fn username(name: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn loaded(plugin: &str) -> Result<PodSecurity, String> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("admission.yaml");
-        let text = format!(
-            "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: PodSecurity\n  configuration:\n    apiVersion: pod-security.admission.config.k8s.io/v1\n    kind: PodSecurityConfiguration\n{plugin}"
-        );
-        std::fs::write(&path, text).unwrap();
-        load(&path).map_err(|error| error.to_string())
+    fn loaded(text: &str) -> Result<PodSecurity, String> {
+        let (version, kind) = KINDS[0];
+        let text = format!("apiVersion: {version}\nkind: {kind}\n{text}");
+        configured(&text).map_err(|error| error.to_string())
     }
 
     #[test]
     fn defaults_and_exemptions_are_read() {
         let plugin = loaded(
-            "    defaults: {enforce: baseline, enforce-version: v1.30, warn: restricted}\n    exemptions: {usernames: [root], runtimeClasses: [kata], namespaces: [kube-system]}\n",
+            "defaults: {enforce: baseline, enforce-version: v1.30, warn: restricted}\nexemptions: {usernames: [root], runtimeClasses: [kata], namespaces: [kube-system]}\n",
         )
         .unwrap();
         assert_eq!(plugin.defaults.enforce.to_string(), "baseline:v1.30");
@@ -164,19 +100,15 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_refused() {
         for (text, problem) in [
-            (
-                "    defaults: {enforce: strict}\n",
-                "must be one of privileged, baseline, restricted",
-            ),
-            ("    defaults: {enforce-version: v2}\n", "must be \"latest\" or \"v1.x\""),
-            ("    defaults: {enforces: baseline}\n", "defaults.enforces is not known"),
-            ("    exemptions: {namespaces: [A]}\n", "exemptions.namespaces[0]"),
-            ("    exemptions: {usernames: [a, a]}\n", "Duplicate value"),
-            ("    exemption: {}\n", "unknown field"),
+            ("defaults: {enforce: strict}\n", "must be one of privileged, baseline, restricted"),
+            ("defaults: {enforce-version: v2}\n", "must be \"latest\" or \"v1.x\""),
+            ("defaults: {enforces: baseline}\n", "unknown field \"defaults.enforces\""),
+            ("exemptions: {namespaces: [A]}\n", "exemptions.namespaces[0]"),
+            ("exemptions: {usernames: [a, a]}\n", "Duplicate value"),
+            ("exemption: {}\n", "unknown field"),
         ] {
             let error = loaded(text).err().unwrap();
             assert!(error.contains(problem), "{error}");
         }
-        assert!(load(Path::new("/nowhere")).is_err());
     }
 }

@@ -5,7 +5,8 @@ use api::object::Object;
 use api::status::FieldError;
 use api::{ApiError, Kind};
 use k8s_openapi::api::admissionregistration::v1::{
-    ParamKind, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ParamKind, ParamRef,
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 
 use super::params::row_of;
@@ -27,10 +28,9 @@ pub async fn check(
     if call.options.origin != Origin::Client || !call.target.subresource.is_empty() {
         return Ok(());
     }
-    let refused = if let Some(policy) = object.downcast_ref::<ValidatingAdmissionPolicy>() {
-        let kind = |policy: &ValidatingAdmissionPolicy| policy.spec.as_ref()?.param_kind.clone();
-        let before = old.and_then(|old| old.downcast_ref()).and_then(kind);
-        let Some(wanted) = kind(policy).filter(|wanted| before.as_ref() != Some(wanted)) else {
+    let refused = if let Some(kind) = param_kind_of(object) {
+        let before = old.and_then(param_kind_of).flatten();
+        let Some(wanted) = kind.filter(|wanted| before.as_ref() != Some(wanted)) else {
             return Ok(());
         };
         (!may_read(call, &wanted, ALL, ALL).await).then(|| {
@@ -43,8 +43,15 @@ pub async fn check(
             );
             ("spec.paramKind", why)
         })
-    } else if let Some(binding) = object.downcast_ref::<ValidatingAdmissionPolicyBinding>() {
-        refused_binding(call, binding, old.and_then(|old| old.downcast_ref())).await?
+    } else if let Some((policy, reference)) = reference_of(object) {
+        let Some(reference) = reference else {
+            return Ok(());
+        };
+        if old.and_then(reference_of) == Some((policy.clone(), Some(reference.clone()))) {
+            return Ok(());
+        }
+        let kind = kind_of_policy(call, object, &policy).await?;
+        refused_binding(call, kind, &reference).await
     } else {
         None
     };
@@ -57,24 +64,48 @@ pub async fn check(
     }
 }
 
+/// The kind of a policy's parameters, if the object is a policy.
+fn param_kind_of(object: &dyn Object) -> Option<Option<ParamKind>> {
+    let validating = object.downcast_ref::<ValidatingAdmissionPolicy>();
+    let validating =
+        validating.map(|policy| policy.spec.as_ref().and_then(|spec| spec.param_kind.clone()));
+    validating.or_else(|| {
+        let policy = object.downcast_ref::<MutatingAdmissionPolicy>()?;
+        Some(policy.spec.as_ref().and_then(|spec| spec.param_kind.clone()))
+    })
+}
+
+/// The policy and the parameters of a binding, if the object is one.
+fn reference_of(object: &dyn Object) -> Option<(String, Option<ParamRef>)> {
+    if let Some(binding) = object.downcast_ref::<ValidatingAdmissionPolicyBinding>() {
+        return Some((binding.spec.policy_name.clone(), binding.spec.param_ref.clone()));
+    }
+    let binding = object.downcast_ref::<MutatingAdmissionPolicyBinding>()?;
+    let spec = binding.spec.clone().unwrap_or_default();
+    Some((spec.policy_name.unwrap_or_default(), spec.param_ref))
+}
+
+/// What the parameters of a binding's policy are, as far as there is one.
+async fn kind_of_policy(
+    call: Call<'_>,
+    binding: &dyn Object,
+    policy: &str,
+) -> Result<Option<ParamKind>, ApiError> {
+    if binding.downcast_ref::<MutatingAdmissionPolicyBinding>().is_some() {
+        let found = call.core.find(MutatingAdmissionPolicy::ROW, policy).await?;
+        let policy = found.and_then(|found| MutatingAdmissionPolicy::decode(&found.json).ok());
+        return Ok(policy.and_then(|policy| policy.spec?.param_kind));
+    }
+    let found = call.core.find(ValidatingAdmissionPolicy::ROW, policy).await?;
+    let policy = found.and_then(|found| ValidatingAdmissionPolicy::decode(&found.json).ok());
+    Ok(policy.and_then(|policy| policy.spec?.param_kind))
+}
+
 async fn refused_binding(
     call: Call<'_>,
-    binding: &ValidatingAdmissionPolicyBinding,
-    old: Option<&ValidatingAdmissionPolicyBinding>,
-) -> Result<Option<(&'static str, String)>, ApiError> {
-    let facts = |binding: &ValidatingAdmissionPolicyBinding| {
-        let spec = binding.spec.clone();
-        (spec.policy_name, spec.param_ref)
-    };
-    let (policy, Some(reference)) = facts(binding) else {
-        return Ok(None);
-    };
-    if old.map(facts) == Some((policy.clone(), Some(reference.clone()))) {
-        return Ok(None);
-    }
-    let found = call.core.find(ValidatingAdmissionPolicy::ROW, &policy).await?;
-    let policy = found.and_then(|found| ValidatingAdmissionPolicy::decode(&found.json).ok());
-    let kind = policy.and_then(|policy| policy.spec?.param_kind);
+    kind: Option<ParamKind>,
+    reference: &ParamRef,
+) -> Option<(&'static str, String)> {
     // As upstream: what a policy that is not there yet will ask for is not known.
     let (name, namespace) = (
         reference.name.clone().unwrap_or_else(|| ALL.to_owned()),
@@ -87,13 +118,13 @@ async fn refused_binding(
             call.core.authorizers.allows(call.core, call.user, &everything).await
         }
     };
-    Ok((!allowed).then(|| {
+    (!allowed).then(|| {
         let why = format!(
             "user {} does not have \"get\" permission on the object referenced by paramRef",
             call.user.name
         );
         ("spec.paramRef", why)
-    }))
+    })
 }
 
 fn attributes(group: &str, resource: &str, namespace: &str, name: &str) -> Attributes {

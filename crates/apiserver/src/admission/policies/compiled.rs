@@ -2,32 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::cel::{Environment, Expression};
 use api::labels::{Selector, SelectorError};
 use api::{ApiError, Kind, KindRef};
+use arc_swap::ArcSwap;
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchResources, NamedRuleWithOperations, ParamKind, ParamRef, RuleWithOperations,
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding, Validation as Given,
+    MatchCondition, MatchResources, NamedRuleWithOperations, ParamKind, ParamRef,
+    RuleWithOperations, Variable,
 };
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::Policies;
+use super::mutating::Mutating;
+use super::validating::Validating;
 use crate::admission::webhooks::Asked;
 use crate::admission::webhooks::configuration::{Index, conditions, selector};
-use crate::admission::webhooks::select::{Head, equivalents_of, is_selected, matches};
-use crate::cache::{Filter, WatchSettings};
+use crate::admission::webhooks::select::{Head, Uses, equivalents_of, is_selected, matches};
+use crate::cache::{Filter, derive};
 use crate::core::Core;
-
-/// How long a broken watch waits before it is opened again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// An expression, or why it cannot be compiled.
 pub type Compiled = Result<Expression, String>;
 
 /// A policy with its bindings.
-pub struct Policy {
+pub struct Policy<R> {
     pub name: String,
     pub ignores_failures: bool,
     pub param_kind: Option<ParamKind>,
@@ -37,18 +37,11 @@ pub struct Policy {
     pub variables: Vec<(String, Expression)>,
     /// A member that cannot be compiled, and why.
     pub broken: Option<(String, String)>,
-    pub validations: Vec<Validation>,
-    pub annotations: Vec<(String, Compiled)>,
+    /// What it does.
+    pub rules: R,
+    /// What its expressions read.
+    pub uses: Uses,
     pub bindings: Vec<Binding>,
-}
-
-/// One rule of a policy.
-pub struct Validation {
-    pub source: String,
-    pub expression: Compiled,
-    pub message: Option<String>,
-    pub message_expression: Option<Compiled>,
-    pub reason: Option<String>,
 }
 
 /// Where and with what a policy is in force.
@@ -101,6 +94,11 @@ impl Match {
         }
     }
 
+    /// Whether it is about some labels only, so that those before a change count, too.
+    fn selects(&self) -> bool {
+        self.objects.as_ref().is_ok_and(|objects| !objects.is_everything())
+    }
+
     /// The resource of a request that is matched, in the version that the rules name.
     ///
     /// # Errors
@@ -146,13 +144,85 @@ impl Match {
     }
 }
 
-impl Policy {
-    fn new(policy: ValidatingAdmissionPolicy, bindings: Vec<Binding>) -> Self {
-        let spec = policy.spec.unwrap_or_default();
-        let mut environment = Environment::new(spec.param_kind.is_some());
-        let conditions = conditions(spec.match_conditions.as_deref(), &environment);
+/// What the kinds of policies have in common.
+#[derive(Default)]
+pub struct Parts {
+    pub name: Option<String>,
+    pub failure_policy: Option<String>,
+    pub param_kind: Option<ParamKind>,
+    pub constraints: Option<MatchResources>,
+    pub conditions: Option<Vec<MatchCondition>>,
+    pub variables: Option<Vec<Variable>>,
+}
+
+/// A binding as it is stored.
+#[derive(Clone)]
+pub struct Bound {
+    pub policy: String,
+    pub param_ref: Option<ParamRef>,
+    pub matched: Option<MatchResources>,
+    pub actions: Vec<String>,
+}
+
+/// What a kind of policies does.
+pub trait Rules: Send + Sync + Sized + 'static {
+    type Policy: Kind;
+    type Binding: Kind;
+
+    /// Compiles a policy, whose other parts `compile` gets and answers with what the rules are
+    /// compiled in.
+    fn compile(policy: Self::Policy, compile: &mut dyn FnMut(Parts) -> Environment) -> Self;
+
+    fn bound(binding: Self::Binding) -> Bound;
+
+    /// Their expressions.
+    fn expressions(&self) -> impl Iterator<Item = &Expression>;
+
+    /// Where the policies that are in force are kept.
+    fn set(policies: &Policies) -> &ArcSwap<Set<Self>>;
+}
+
+impl<R: Rules> Policy<R> {
+    pub fn new(policy: R::Policy, bindings: Vec<Binding>) -> Self {
+        let mut common = None;
+        let rules = R::compile(policy, &mut |parts| {
+            let (policy, environment) = Policy::common(parts);
+            common = Some(policy);
+            environment
+        });
+        let common = common.unwrap_or_else(|| Policy::common(Parts::default()).0);
+        let conditions = common.conditions.iter().flatten();
+        let variables = common.variables.iter().map(|(_, expression)| expression);
+        let uses = Uses::of(conditions.chain(variables).chain(rules.expressions()));
+        let Policy { name, ignores_failures, param_kind, constraints, .. } = common;
+        let Policy { conditions, variables, broken, .. } = common;
+        Self {
+            name,
+            ignores_failures,
+            param_kind,
+            constraints,
+            conditions,
+            variables,
+            broken,
+            rules,
+            uses,
+            bindings,
+        }
+    }
+
+    /// Whether it has to be known how an object was before.
+    fn reads_old(&self) -> bool {
+        let matches = self.bindings.iter().filter_map(|binding| binding.matches.as_ref());
+        self.uses.old || self.constraints.selects() || matches.into_iter().any(Match::selects)
+    }
+}
+
+impl Policy<()> {
+    fn common(parts: Parts) -> (Self, Environment) {
+        let mut environment = Environment::new(parts.param_kind.is_some());
+        let conditions = conditions(parts.conditions.as_deref(), &environment);
         let (mut variables, mut broken) = (Vec::new(), None);
-        for variable in spec.variables.into_iter().flatten() {
+        for variable in parts.variables.into_iter().flatten() {
             match environment.compile(&variable.expression, &[]) {
                 Ok(expression) => {
                     environment.compose(&variable.name, Some(&expression));
@@ -164,60 +234,47 @@ impl Policy {
                 }
             }
         }
-        let validation = |given: Given| Validation {
-            expression: environment.condition(&given.expression),
-            message: given.message,
-            message_expression: given
-                .message_expression
-                .filter(|source| !source.trim().is_empty())
-                .map(|source| environment.without_authorizer().compile(&source, &["string"])),
-            reason: given.reason,
-            source: given.expression,
-        };
-        let validations = spec.validations.into_iter().flatten().map(validation).collect();
-        let wanted = ["string", "null_type"];
-        let annotations = spec.audit_annotations.into_iter().flatten().map(|given| {
-            let compiled = environment.compile(given.value_expression.trim(), &wanted);
-            (given.key, compiled)
-        });
-        Self {
-            name: policy.metadata.name.unwrap_or_default(),
-            ignores_failures: spec.failure_policy.as_deref() == Some("Ignore"),
-            constraints: Match::new(spec.match_constraints.unwrap_or_default()),
+        let policy = Self {
+            name: parts.name.unwrap_or_default(),
+            ignores_failures: parts.failure_policy.as_deref() == Some("Ignore"),
+            constraints: Match::new(parts.constraints.unwrap_or_default()),
             conditions,
             variables,
             broken,
-            validations,
-            annotations: annotations.collect(),
-            param_kind: spec.param_kind,
-            bindings,
-        }
+            rules: (),
+            uses: Uses::default(),
+            param_kind: parts.param_kind,
+            bindings: Vec::new(),
+        };
+        (policy, environment)
     }
 }
 
 impl Binding {
-    fn new(name: &str, spec: &BindingSpec) -> Self {
+    fn new(name: &str, bound: Bound) -> Self {
         Self {
             name: name.to_owned(),
-            param_ref: spec.param_ref.clone(),
-            matches: spec.match_resources.clone().map(Match::new),
-            actions: spec.validation_actions.clone(),
+            param_ref: bound.param_ref,
+            matches: bound.matched.map(Match::new),
+            actions: bound.actions,
         }
     }
 }
 
-type BindingSpec =
-    k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBindingSpec;
-
-/// All policies that have a binding, by name.
-#[derive(Default)]
-pub struct Set {
-    all: Vec<Arc<Policy>>,
+/// All policies of a kind that have a binding, by name.
+pub struct Set<R> {
+    all: Vec<Arc<Policy<R>>>,
     index: Index,
 }
 
-impl Set {
-    fn new(all: Vec<Arc<Policy>>) -> Self {
+impl<R> Default for Set<R> {
+    fn default() -> Self {
+        Self { all: Vec::new(), index: Index::default() }
+    }
+}
+
+impl<R: Rules> Set<R> {
+    fn new(all: Vec<Arc<Policy<R>>>) -> Self {
         let resources = all.iter().map(|policy| {
             let rules = policy.constraints.rules.iter();
             rules.flat_map(|named| named.rule.resources.iter().flatten()).map(String::as_str)
@@ -226,85 +283,66 @@ impl Set {
     }
 
     /// The policies of which some rule names a resource.
-    pub fn about<'a>(&'a self, plural: &str) -> impl Iterator<Item = &'a Arc<Policy>> {
+    pub fn about<'a>(&'a self, plural: &str) -> impl Iterator<Item = &'a Arc<Policy<R>>> {
         self.index.about(plural).iter().map(|index| &self.all[*index])
     }
 
-    pub fn binding_names(&self) -> Vec<String> {
+    /// Whether one of them reads how an object was before.
+    pub fn reads_old(&self, plural: &str) -> bool {
+        self.about(plural).any(|policy| policy.reads_old())
+    }
+
+    pub fn binding_names(&self) -> impl Iterator<Item = &str> {
         let bindings = self.all.iter().flat_map(|policy| &policy.bindings);
-        bindings.map(|binding| binding.name.clone()).collect()
+        bindings.map(|binding| binding.name.as_str())
     }
 }
 
 /// What was seen last: the revisions of a policy and of all its bindings, and what they came to.
-type Seen = (Vec<(String, u64)>, Arc<Policy>);
+type Seen<R> = (Vec<(String, u64)>, Arc<Policy<R>>);
 
-/// Compiles what has changed, and publishes all of it.
-fn refresh(core: &Core, known: &mut BTreeMap<String, Seen>) {
-    let (policies, bindings) =
-        (ValidatingAdmissionPolicy::ROW, ValidatingAdmissionPolicyBinding::ROW);
-    let mut bound: BTreeMap<String, Vec<(String, u64, BindingSpec)>> = BTreeMap::new();
-    for version in core.cache.resource(bindings).list(&Filter::everything(bindings, "")) {
-        let Ok(binding) = ValidatingAdmissionPolicyBinding::decode(&version.json) else { continue };
-        let spec = binding.spec;
-        let same = bound.entry(spec.policy_name.clone()).or_default();
-        same.push((version.name.to_string(), version.revision, spec));
+/// The policies of a kind as they were seen last, by name.
+struct Known<R>(BTreeMap<String, Seen<R>>);
+
+impl<R: Rules> Known<R> {
+    /// Compiles what has changed, and publishes all of it.
+    fn refresh(&mut self, core: &Core) {
+        let (policies, bindings) = (R::Policy::ROW, R::Binding::ROW);
+        let mut bound: BTreeMap<String, Vec<(String, u64, Bound)>> = BTreeMap::new();
+        for version in core.cache.resource(bindings).list(&Filter::everything(bindings, "")) {
+            let Ok(binding) = R::Binding::decode(&version.json) else { continue };
+            let binding = R::bound(binding);
+            let same = bound.entry(binding.policy.clone()).or_default();
+            same.push((version.name.to_string(), version.revision, binding));
+        }
+        let mut before = std::mem::take(&mut self.0);
+        for version in core.cache.resource(policies).list(&Filter::everything(policies, "")) {
+            let name = version.name.to_string();
+            let Some(mut own) = bound.remove(&name) else { continue };
+            own.sort_by(|one, other| one.0.cmp(&other.0));
+            let mut revisions = vec![(name.clone(), version.revision)];
+            revisions.extend(own.iter().map(|(name, revision, _)| (name.clone(), *revision)));
+            let same = before.remove(&name).filter(|(seen, _)| *seen == revisions);
+            let seen = same.or_else(|| {
+                let policy = R::Policy::decode(&version.json).ok()?;
+                let own = own.into_iter().map(|(name, _, bound)| Binding::new(&name, bound));
+                Some((revisions, Arc::new(Policy::new(policy, own.collect()))))
+            });
+            self.0.extend(seen.map(|seen| (name, seen)));
+        }
+        let all = self.0.values().map(|(_, policy)| policy.clone()).collect();
+        R::set(&core.admission.webhooks.policies).store(Arc::new(Set::new(all)));
     }
-    let mut before = std::mem::take(known);
-    for version in core.cache.resource(policies).list(&Filter::everything(policies, "")) {
-        let name = version.name.to_string();
-        let Some(mut own) = bound.remove(&name) else { continue };
-        own.sort_by(|one, other| one.0.cmp(&other.0));
-        let mut revisions = vec![(name.clone(), version.revision)];
-        revisions.extend(own.iter().map(|(name, revision, _)| (name.clone(), *revision)));
-        let same = before.remove(&name).filter(|(seen, _)| *seen == revisions);
-        let seen = same.or_else(|| {
-            let policy = ValidatingAdmissionPolicy::decode(&version.json).ok()?;
-            let own = own.iter().map(|(name, _, spec)| Binding::new(name, spec)).collect();
-            Some((revisions, Arc::new(Policy::new(policy, own))))
-        });
-        known.extend(seen.map(|seen| (name, seen)));
-    }
-    let all = known.values().map(|(_, policy)| policy.clone()).collect();
-    core.admission.webhooks.policies.set(Set::new(all));
 }
 
 /// Publishes the policies that there are, and keeps following them until `shutdown`.
 pub fn keep(core: &Arc<Core>, shutdown: &CancellationToken) {
-    let mut known = BTreeMap::new();
-    refresh(core, &mut known);
-    let (core, shutdown) = (core.clone(), shutdown.clone());
-    tokio::spawn(async move {
-        while !shutdown.is_cancelled() {
-            let outcome = tokio::select! {
-                outcome = follow(&core, &mut known) => outcome,
-                () = shutdown.cancelled() => return,
-            };
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "the watch of admission policies ended");
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    });
+    keep_kind::<Mutating>(core, shutdown);
+    keep_kind::<Validating>(core, shutdown);
 }
 
-async fn follow(core: &Arc<Core>, known: &mut BTreeMap<String, Seen>) -> Result<(), ApiError> {
-    let watch = |row| {
-        let filter = Filter::everything(row, "");
-        core.cache.watch(filter, None, WatchSettings::default())
-    };
-    let mut policies = watch(ValidatingAdmissionPolicy::ROW)?;
-    let mut bindings = watch(ValidatingAdmissionPolicyBinding::ROW)?;
-    refresh(core, known);
-    loop {
-        let change = tokio::select! {
-            change = policies.next() => change,
-            change = bindings.next() => change,
-        };
-        match change {
-            None => return Ok(()),
-            Some(change) => change?,
-        };
-        refresh(core, known);
-    }
+fn keep_kind<R: Rules>(core: &Arc<Core>, shutdown: &CancellationToken) {
+    let rows = [R::Policy::ROW, R::Binding::ROW];
+    let mut known = Known::<R>(BTreeMap::new());
+    derive(core, &rows, shutdown, move |core| known.refresh(core));
 }

@@ -28,8 +28,8 @@ pub fn row_of(core: &Core, kind: &ParamKind) -> Option<KindRef> {
 ///
 /// # Errors
 /// Why there are none.
-pub async fn collect(
-    policy: &Policy,
+pub async fn collect<R>(
+    policy: &Policy<R>,
     binding: &Binding,
     asked: &Asked<'_>,
 ) -> Result<Vec<Option<Value>>, String> {

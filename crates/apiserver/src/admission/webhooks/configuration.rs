@@ -7,7 +7,7 @@ use std::time::Duration;
 use api::cel::{Environment, Expression};
 use api::labels::{Selector, SelectorError};
 use api::webhook::{WebhookClient, as_mutating};
-use api::{ApiError, Kind, KindRow};
+use api::{Kind, KindRow};
 use arc_swap::ArcSwap;
 use k8s_openapi::api::admissionregistration::v1::{
     MatchCondition, MutatingWebhook, MutatingWebhookConfiguration, RuleWithOperations,
@@ -16,15 +16,14 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use tokio_util::sync::CancellationToken;
 
+use super::select::Uses;
 use crate::admission::policies::Policies;
-use crate::cache::{Filter, Version, WatchSettings};
+use crate::cache::{Filter, Version, derive};
 use crate::core::Core;
 use crate::kinds::REVIEW_VERSIONS;
 
 /// How long a webhook may take that says nothing about it.
 const TIMEOUT_SECONDS: i32 = 10;
-/// How long a broken watch waits before it is opened again.
-const RETRY: Duration = Duration::from_millis(200);
 
 /// When webhooks are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +57,8 @@ pub struct Hook {
     pub objects: Result<Selector, SelectorError>,
     /// Match conditions, or why they cannot be compiled.
     pub conditions: Vec<Result<Expression, String>>,
+    /// What the conditions read.
+    pub uses: Uses,
     pub dry_runs: bool,
     pub timeout: Duration,
     /// The version of AdmissionReview that it is sent.
@@ -85,6 +86,7 @@ impl Hook {
             equivalent: !is(&hook.match_policy, "Exact"),
             namespaces: selector(hook.namespace_selector.as_ref()),
             objects: selector(hook.object_selector.as_ref()),
+            uses: Uses::of(conditions.iter().flatten()),
             conditions,
             dry_runs: matches!(hook.side_effects.as_str(), "None" | "NoneOnDryRun"),
             timeout: Duration::from_secs(u64::try_from(seconds).unwrap_or_default().max(1)),
@@ -265,30 +267,7 @@ impl Known {
 pub fn keep(core: &Arc<Core>, shutdown: &CancellationToken) {
     for phase in [Phase::Mutating, Phase::Validating] {
         let mut known = Known::new(phase);
-        known.refresh(core);
-        let (core, shutdown) = (core.clone(), shutdown.clone());
-        tokio::spawn(async move {
-            while !shutdown.is_cancelled() {
-                let outcome = tokio::select! {
-                    outcome = follow(&core, &mut known) => outcome,
-                    () = shutdown.cancelled() => return,
-                };
-                if let Err(error) = outcome {
-                    tracing::debug!(%error, "the watch of webhook configurations ended");
-                }
-                tokio::time::sleep(RETRY).await;
-            }
-        });
+        let row = known.row();
+        derive(core, &[row], shutdown, move |core| known.refresh(core));
     }
-}
-
-async fn follow(core: &Arc<Core>, known: &mut Known) -> Result<(), ApiError> {
-    let filter = Filter::everything(known.row(), "");
-    let mut changes = core.cache.watch(filter, None, WatchSettings::default())?;
-    known.refresh(core);
-    while let Some(change) = changes.next().await {
-        change?;
-        known.refresh(core);
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::cel::{self, Binding, MATCH_BUDGET, Session};
+use api::cel::{self, Binding, Expression, MATCH_BUDGET, Session};
 use api::labels::Selector;
 use api::{ApiError, Kind, KindRef, KindRow};
 use k8s_openapi::api::admissionregistration::v1::{
@@ -56,38 +56,11 @@ pub struct Head<'a> {
 }
 
 impl Snapshots {
-    /// The webhooks whose rules name a write.
-    pub(super) fn named(&self, phase: Phase, call: Call<'_>, operation: Operation) -> Vec<Named> {
-        let resource = call.options.requested.as_ref().unwrap_or(call.row());
-        let through = call.options.written_through;
-        let subresource =
-            if through.is_empty() { call.target.subresource.as_str() } else { through };
-        self.matching(phase, call, operation, resource, subresource)
-    }
-
     /// The webhooks whose rules name a request.
-    pub(super) fn named_for(&self, phase: Phase, asked: &Asked<'_>) -> Vec<Named> {
-        self.matching(phase, asked.call, asked.operation, &asked.resource, asked.subresource)
-    }
-
-    /// Whether a webhook is about a resource at all: whether it is worth it to describe a request.
-    pub fn any_about(&self, call: Call<'_>) -> bool {
-        let plural = &call.row().plural;
-        let about = |phase| self.of(phase).about(plural).next().is_some();
-        call.options.origin == Origin::Client
-            && (about(Phase::Mutating)
-                || about(Phase::Validating)
-                || self.policies.any_about(plural))
-    }
-
-    fn matching(
-        &self,
-        phase: Phase,
-        call: Call<'_>,
-        operation: Operation,
-        resource: &KindRef,
-        subresource: &str,
-    ) -> Vec<Named> {
+    pub(super) fn named(&self, phase: Phase, attributes: &super::Attributes<'_>) -> Vec<Named> {
+        let (call, operation) = (attributes.call, attributes.operation);
+        let subresource = attributes.subresource;
+        let resource = call.options.requested.as_ref().unwrap_or(call.row());
         if call.options.origin != Origin::Client || is_exempt(resource) {
             return Vec::new();
         }
@@ -194,7 +167,7 @@ pub async fn selects(
         return Ok(true);
     }
     let (new, old) = forms.of(asked, invocation.resource, new, old).await?;
-    let facts = Facts::new(asked, invocation.resource);
+    let facts = Facts::new(asked, invocation.resource, hook.uses);
     let variables = facts.variables(new, old, &Value::Null);
     let mut session = Session::new(&variables, &[], MATCH_BUDGET);
     match session.all(hook.conditions.iter()) {
@@ -234,35 +207,61 @@ async fn selects_namespace(
     Ok(selector.matches(found.labels.as_ref()))
 }
 
-/// What expressions know of a request besides its objects.
+/// Which variables expressions read. What nobody reads is not made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    pub old: bool,
+    pub namespace: bool,
+    pub request: bool,
+    pub authorizer: bool,
+}
+
+impl Uses {
+    pub fn of<'e>(expressions: impl Iterator<Item = &'e Expression>) -> Self {
+        expressions.fold(Self::default(), |uses, expression| Self {
+            old: uses.old || expression.reads("oldObject"),
+            namespace: uses.namespace || expression.reads("namespaceObject"),
+            request: uses.request || expression.reads("request"),
+            authorizer: uses.authorizer || expression.reads("authorizer"),
+        })
+    }
+}
+
+/// What expressions know of a request besides its objects, as far as they read it.
 pub struct Facts<'a> {
-    request: Value,
-    authorizer: Authorizer<'a>,
-    user: cel::User,
-    own: cel::Asked,
+    request: Option<Value>,
+    access: Option<(Authorizer<'a>, cel::User, cel::Asked)>,
 }
 
 impl<'a> Facts<'a> {
     /// `resource`: in the version that rules name.
-    pub fn new(asked: &Asked<'a>, resource: &KindRef) -> Self {
+    pub fn new(asked: &Asked<'a>, resource: &KindRef, uses: Uses) -> Self {
         let user = asked.call.user;
-        Self {
-            request: Value::Object(asked.request(resource)),
-            authorizer: Authorizer { core: asked.call.core, user },
-            user: cel::User {
-                name: user.name.clone(),
-                uid: user.uid.clone(),
-                groups: user.groups.clone(),
-            },
-            own: cel::Asked {
+        let access = || {
+            let own = cel::Asked {
                 group: asked.resource.group.to_string(),
                 resource: asked.resource.plural.to_string(),
                 subresource: asked.subresource.to_owned(),
                 namespace: asked.namespace.clone(),
                 name: asked.name.clone(),
                 ..cel::Asked::default()
-            },
+            };
+            let asker = cel::User {
+                name: user.name.clone(),
+                uid: user.uid.clone(),
+                groups: user.groups.clone(),
+            };
+            (Authorizer { core: asked.call.core, user }, asker, own)
+        };
+        Self {
+            request: uses.request.then(|| Value::Object(asked.request(resource))),
+            access: uses.authorizer.then(access),
         }
+    }
+
+    /// Whether what these expressions read has been made.
+    pub fn cover(&self, uses: Uses) -> bool {
+        (self.request.is_some() || !uses.request) && (self.access.is_some() || !uses.authorizer)
     }
 
     /// The variables of expressions.
@@ -272,13 +271,17 @@ impl<'a> Facts<'a> {
         old: &'b Value,
         namespace: &'b Value,
     ) -> Vec<(&'b str, Binding<'b>)> {
-        vec![
+        let mut variables = vec![
             ("object", Binding::Json(new)),
             ("oldObject", Binding::Json(old)),
             ("namespaceObject", Binding::Json(namespace)),
-            ("request", Binding::Json(&self.request)),
-            ("authorizer", Binding::Authorizer(&self.authorizer, &self.user, &self.own)),
-        ]
+        ];
+        variables.extend(self.request.iter().map(|request| ("request", Binding::Json(request))));
+        let access = self.access.iter();
+        variables.extend(access.map(|(authorizer, user, own)| {
+            ("authorizer", Binding::Authorizer(authorizer, user, own))
+        }));
+        variables
     }
 }
 
@@ -315,5 +318,37 @@ impl cel::Authorizer for Authorizer<'_> {
         let verdict =
             self.core.authorizers.decide_now(self.core, Question::new(&asker, &attributes));
         cel::Decision { allowed: verdict.is_allowed(), reason: verdict.reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::cel::Environment;
+
+    use super::*;
+
+    #[test]
+    fn only_what_expressions_read_is_made() {
+        let none = Uses::default();
+        let cases = [
+            ("object.metadata.name == 'request'", none),
+            ("object == oldObject", Uses { old: true, ..none }),
+            ("has(namespaceObject.metadata)", Uses { namespace: true, ..none }),
+            ("[1].all(x, request.name != '')", Uses { request: true, ..none }),
+            (
+                "true || authorizer.path('/').check('get').allowed()",
+                Uses { authorizer: true, ..none },
+            ),
+        ];
+        for (source, expected) in cases {
+            let expression = Environment::new(false).condition(source).unwrap();
+            let uses = Uses::of([&expression].into_iter());
+            assert_eq!(uses, expected, "{source}");
+            // Facts that nothing was made for do for what reads neither request nor authorizer.
+            let facts = Facts { request: None, access: None };
+            assert_eq!(facts.cover(uses), !uses.request && !uses.authorizer, "{source}");
+            let null = Value::Null;
+            assert_eq!(facts.variables(&null, &null, &null).len(), 3);
+        }
     }
 }

@@ -71,3 +71,25 @@ fn other_forms_are_no_tokens() {
     }
     assert!(key_set(b"[]", 1).is_err());
 }
+
+#[test]
+fn the_largest_curve_is_verified_too() {
+    use p521::ecdsa::signature::Signer as _;
+    let key = p521::ecdsa::SigningKey::random(&mut p521::elliptic_curve::rand_core::OsRng);
+    let point = p521::ecdsa::VerifyingKey::from(&key).to_encoded_point(false);
+    let set = json!({"keys": [{"kid": "a", "kty": "EC", "crv": "P-521",
+        "x": BASE64.encode(point.x().unwrap()), "y": BASE64.encode(point.y().unwrap())}]});
+    let keys = key_set(set.to_string().as_bytes(), 8).unwrap();
+    let message =
+        format!("{}.{}", BASE64.encode(r#"{"alg":"ES512","kid":"a"}"#), BASE64.encode("{}"));
+    let signature: p521::ecdsa::Signature = key.sign(message.as_bytes());
+    let mut bytes = signature.to_bytes().to_vec();
+    let signed = |bytes: &[u8]| {
+        let token = format!("{message}.{}", BASE64.encode(bytes));
+        Jwt::parse(&token).unwrap().is_signed_by(&keys)
+    };
+    assert!(signed(&bytes));
+    bytes[100] ^= 1;
+    assert!(!signed(&bytes));
+    assert!(!signed(&bytes[..131]) && !signed(&[]));
+}

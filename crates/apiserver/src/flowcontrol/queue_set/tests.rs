@@ -4,6 +4,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+impl Queued for () {}
+impl Queued for char {}
+impl Queued for usize {}
+
 const MILLI: Nanos = 1_000_000;
 const SECOND: Nanos = 1_000 * MILLI;
 
@@ -135,9 +139,9 @@ fn a_higher_limit_lets_more_in_and_other_queues_keep_requests() {
         |set: &mut QueueSet<()>, queue| set.start(0, queue, Estimate::seats(1), ()).unwrap();
     let ids: Vec<u64> = (0..6).map(|index| start(&mut set, index).0).collect();
     assert_eq!((set.executing(), set.waiting()), (1, 5));
-    set.configure(1, queuing(2, 5), 3);
+    set.configure(1, queuing(2, 5), 3, 3);
     assert_eq!((set.executing(), set.waiting()), (3, 3));
-    set.configure(2, Policy::Reject, 6);
+    set.configure(2, Policy::Reject, 6, 6);
     assert_eq!((set.executing(), set.waiting()), (6, 0));
     for id in ids {
         set.end(3, id);
@@ -204,7 +208,7 @@ proptest! {
                     let policy = if queues == 0 { Policy::Reject } else { queuing(queues, 3) };
                     limit = seats;
                     most = most.max(seats);
-                    set.configure(now, policy, seats);
+                    set.configure(now, policy, seats, seats);
                 }
                 Step::End(_) | Step::Release(_) => {}
             }
@@ -231,7 +235,7 @@ proptest! {
             prop_assert_eq!(active, set.active as usize);
             // A wide one runs alone, or beside those that only linger.
             prop_assert!(seats <= most + 12 + 12 * u32::try_from(ended.len()).unwrap());
-            if let (true, Some((_, id))) = (seats < limit, set.next_queue()) {
+            if let (true, Some(Next { id, .. })) = (seats < limit, set.next_queue()) {
                 let width = set.entry(id).unwrap().estimate.width();
                 prop_assert!(!set.fits(width), "{} waits", id);
             }

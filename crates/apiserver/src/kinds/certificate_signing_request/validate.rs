@@ -15,8 +15,6 @@ use crate::kinds::signer_name;
 
 /// The shortest validity that a request may ask for, in seconds.
 const EXPIRATION_MIN_SECONDS: i32 = 600;
-/// Bytes of a malformed request that its error shows.
-const SHOWN_BYTES_MAX: usize = 1_024;
 const STATUSES: &[&str] = &["False", "True", "Unknown"];
 
 /// What a write goes through: each may change something else.
@@ -32,7 +30,7 @@ pub fn spec(request: &CertificateSigningRequest) -> Errors {
     let (spec, path, mut errors) = (&request.spec, Path::new("spec"), Errors::new());
     if let Err(problem) = certificates::parse(&spec.request.0) {
         let error = FieldError::invalid(path.child("request"), "", problem.to_string());
-        errors.push(FieldError { value: shown(&spec.request.0), ..error });
+        errors.push(FieldError { value: check::shown(&spec.request.0), ..error });
     }
     usages(spec.usages.as_deref().unwrap_or_default(), &path.child("usages"), &mut errors);
     let signer = path.child("signerName");
@@ -61,16 +59,6 @@ fn usages(usages: &[String], path: &Path, errors: &mut Errors) {
     for (index, usage) in usages.iter().enumerate() {
         seen.insert(usage, &path.index(index), errors);
     }
-}
-
-/// Bytes as Go prints them.
-fn shown(bytes: &[u8]) -> String {
-    let start = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
-    let mut all: Vec<String> = start.iter().map(|byte| format!("{byte:#x}")).collect();
-    if start.len() < bytes.len() {
-        all.push("...".to_owned());
-    }
-    format!("[]byte{{{}}}", all.join(", "))
 }
 
 /// What approvers and signers say of it, and what a write may change of that.

@@ -5,18 +5,16 @@ use std::sync::LazyLock;
 
 use api::names;
 use api::quantity::Quantity;
-use api::status::FieldError;
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use regex::Regex;
 use serde_json::Value;
 
 use super::{TAINT, attribute_name, binding_conditions, node_selector, pool_name};
-use crate::kinds::check::{self, Errors};
-use crate::kinds::columns::{self, text};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
+use crate::kinds::columns::text;
 use crate::kinds::storage::driver_name;
-use crate::kinds::table::{self, Cell, Check, Fixed, Row, Rows};
+use crate::kinds::table::{self, Check, Fixed, Row, Rows, age, items, name};
 
 const DEVICES_MAX: usize = 128;
 /// When devices have taints, lists of values, or counters.
@@ -80,20 +78,13 @@ pub static RESOURCE_SLICES: Rows<ResourceSlice> = Rows {
         ("spec.driver", Fixed::Immutable),
         ("spec.nodeName", Fixed::Immutable),
     ],
-    generation: true,
+    generation: table::spec_changes,
     columns: &[
-        columns::NAME,
-        text("Node", "Where the devices are."),
-        text("Driver", "Driver of the devices."),
-        text("Pool", "Pool that the devices are part of."),
-        columns::AGE,
-    ],
-    cells: &[
-        Cell::Name,
-        Cell::Or("spec.nodeName", "<unset>"),
-        Cell::At("spec.driver"),
-        Cell::At("spec.pool.name"),
-        Cell::Age,
+        name(),
+        text("Node", "Where the devices are.").pointer("spec.nodeName"),
+        text("Driver", "Driver of the devices.").at("spec.driver"),
+        text("Pool", "Pool that the devices are part of.").at("spec.pool.name"),
+        age(),
     ],
     ..Rows::NEW
 };
@@ -128,67 +119,62 @@ fn canonical(text: &mut Text) {
 }
 
 /// The fields by which something says where it is, of those that are set; wrong values are errors.
-fn places(place: &Value, path: &Path, empty: &str, errors: &mut Errors) -> Vec<&'static str> {
+fn places(place: &Value, empty: &str, at: &At<'_>) -> Vec<&'static str> {
     let mut set = Vec::new();
     if let Some(name) = place["nodeName"].as_str() {
-        let path = path.child("nodeName");
+        let at = at.child("nodeName");
         if name.is_empty() {
-            errors.push(FieldError::invalid(path, name, empty));
+            at.invalid(name, empty);
         } else {
             set.push("`nodeName`");
-            check::dns_subdomain(name, &path, errors);
+            at.dns_subdomain(name);
         }
     }
     if !place["nodeSelector"].is_null() {
         set.push("`nodeSelector`");
-        node_selector(&place["nodeSelector"], &path.child("nodeSelector"), errors);
+        node_selector(&place["nodeSelector"], &at.child("nodeSelector"));
     }
     for (field, name) in
         [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")]
     {
         match place[field].as_bool() {
             Some(true) => set.push(name),
-            Some(false) => {
-                let problem = "must be either unset or set to true";
-                errors.push(FieldError::invalid(path.child(field), false, problem));
-            }
+            Some(false) => at.child(field).invalid(false, "must be either unset or set to true"),
             None => {}
         }
     }
     set
 }
 
-fn one_place(spec: &Value, path: &Path, errors: &mut Errors) {
+fn one_place(spec: &Value, at: &At<'_>) {
     let empty = "must be either unset or set to a non-empty string";
-    let set = places(spec, path, empty, errors);
+    let set = places(spec, empty, at);
     let terms = &spec["nodeSelector"]["nodeSelectorTerms"];
     if terms.as_array().is_some_and(|terms| terms.len() > 1) {
-        let path = path.child("nodeSelector").child("nodeSelectorTerms");
-        let problem = "must have exactly one node selector term";
-        errors.push(FieldError::invalid(path, terms, problem));
+        let at = at.child("nodeSelector.nodeSelectorTerms");
+        at.invalid(terms, "must have exactly one node selector term");
     }
     let one = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
-    exactly_one(&set, path, one, &format!("{one}, but multiple fields are set"), errors);
+    exactly_one(&set, one, &format!("{one}, but multiple fields are set"), at);
 }
 
-fn exactly_one(set: &[&str], path: &Path, none: &str, many: &str, errors: &mut Errors) {
+fn exactly_one(set: &[&str], none: &str, many: &str, at: &At<'_>) {
     match set {
-        [] => errors.push(FieldError::required(path, none)),
+        [] => at.required(none),
         [_] => {}
-        _ => errors.push(FieldError::invalid(path, format!("{{{}}}", set.join(", ")), many)),
+        _ => at.invalid(format!("{{{}}}", set.join(", ")), many),
     }
 }
 
-fn one_content(spec: &Value, path: &Path, errors: &mut Errors) {
+fn one_content(spec: &Value, at: &At<'_>) {
     if !spec["sharedCounters"].is_null() && !spec["devices"].is_null() {
-        let problem = "only one of `sharedCounters` or `devices` is allowed";
-        errors.push(FieldError::invalid(path, "", problem));
+        at.invalid("", "only one of `sharedCounters` or `devices` is allowed");
     }
 }
 
-fn devices(spec: &Value, path: &Path, errors: &mut Errors) {
-    let path = path.child("devices");
-    let all = spec["devices"].as_array().map(Vec::as_slice).unwrap_or_default();
+fn devices(spec: &Value, at: &At<'_>) {
+    let at = at.child("devices");
+    let all = items(&spec["devices"]);
     let advanced = |device: &Value| {
         let lists = |attribute: &Value| {
             ["bools", "ints", "strings", "versions"].iter().any(|list| !attribute[*list].is_null())
@@ -199,27 +185,26 @@ fn devices(spec: &Value, path: &Path, errors: &mut Errors) {
             || attributes.map(|(_, value)| value).any(lists)
     };
     let max = if all.iter().any(advanced) { ADVANCED_DEVICES_MAX } else { DEVICES_MAX };
-    table::apply(Check::Set(max, "name", DEVICE), &spec["devices"], &path, errors);
+    table::apply(Check::Set(max, "name", DEVICE), &spec["devices"], &at);
     if all.len() > max {
         return;
     }
     let per_device = spec["perDeviceNodeSelection"].as_bool() == Some(true);
     for (index, device) in all.iter().enumerate() {
-        let path = path.index(index);
-        place_of_device(device, per_device, &path, errors);
-        binding_conditions(device, &path, errors);
+        let at = at.index(index);
+        place_of_device(device, per_device, &at);
+        binding_conditions(device, &at);
     }
 }
 
-fn place_of_device(device: &Value, per_device: bool, path: &Path, errors: &mut Errors) {
+fn place_of_device(device: &Value, per_device: bool, at: &At<'_>) {
     if per_device {
-        let set = places(device, path, "must not be empty", errors);
+        let set = places(device, "must not be empty", at);
         let one = "exactly one of `nodeName`, `nodeSelector`, or `allNodes` is required when `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
-        exactly_one(&set, path, one, one, errors);
+        exactly_one(&set, one, one, at);
     } else if ["nodeName", "nodeSelector", "allNodes"].iter().any(|field| !device[*field].is_null())
     {
-        let problem = "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec";
-        errors.push(FieldError::invalid(path, Value::Null, problem));
+        at.invalid(Value::Null, "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec");
     }
 }
 
@@ -227,13 +212,13 @@ fn entries(map: &Value) -> impl Iterator<Item = (&String, &Value)> {
     map.as_object().into_iter().flatten()
 }
 
-fn not_too_much(device: &Value, path: &Path, errors: &mut Errors) {
+fn not_too_much(device: &Value, at: &At<'_>) {
     let count = entries(&device["attributes"]).count() + entries(&device["capacity"]).count();
     if count > ATTRIBUTES_MAX {
         let problem = format!(
             "the total number of attributes and capacities must not exceed {ATTRIBUTES_MAX}"
         );
-        errors.push(FieldError::invalid(path, count, problem));
+        at.invalid(count, problem);
     }
     let values = |attribute: &Value| {
         let lists = ["bools", "ints", "strings", "versions"];
@@ -243,27 +228,27 @@ fn not_too_much(device: &Value, path: &Path, errors: &mut Errors) {
     let count: usize = entries(&device["attributes"]).map(|(_, attribute)| values(attribute)).sum();
     if count > VALUES_MAX {
         let problem = format!("the total number of attribute values must not exceed {VALUES_MAX}");
-        errors.push(FieldError::invalid(path, count, problem));
+        at.invalid(count, problem);
     }
 }
 
-fn attributes(attributes: &Value, path: &Path, errors: &mut Errors) {
+fn attributes(attributes: &Value, at: &At<'_>) {
     for (name, attribute) in entries(attributes) {
-        attribute_name(name, path, errors);
-        let path = path.key(name);
+        attribute_name(name, at);
+        let at = at.key(name);
         let fields = entries(attribute).filter(|(_, value)| !value.is_null());
         let set: Vec<_> = fields.collect();
         for (field, value) in &set {
-            let path = path.child(field);
+            let at = at.child(field);
             match value {
-                Value::String(text) => attribute_text(field, text, &path, errors),
+                Value::String(text) => attribute_text(field, text, &at),
                 Value::Array(items) if items.is_empty() => {
-                    errors.push(FieldError::invalid(path, value, "must not be empty if specified"));
+                    at.invalid(value, "must not be empty if specified")
                 }
                 Value::Array(items) => {
                     for (index, text) in items.iter().enumerate() {
                         if let Some(text) = text.as_str() {
-                            attribute_text(field, text, &path.index(index), errors);
+                            attribute_text(field, text, &at.index(index));
                         }
                     }
                 }
@@ -272,117 +257,107 @@ fn attributes(attributes: &Value, path: &Path, errors: &mut Errors) {
         }
         if set.len() != 1 {
             let shown = if set.is_empty() { Value::from("") } else { attribute.clone() };
-            errors.push(FieldError::invalid(path, shown, "exactly one value must be specified"));
+            at.invalid(shown, "exactly one value must be specified");
         }
     }
 }
 
-fn attribute_text(field: &str, text: &str, path: &Path, errors: &mut Errors) {
+fn attribute_text(field: &str, text: &str, at: &At<'_>) {
     if field.starts_with("version") && !VERSION.is_match(text) {
-        let problem = "must be a string compatible with semver.org spec 2.0.0";
-        errors.push(FieldError::invalid(path, text, problem));
+        at.invalid(text, "must be a string compatible with semver.org spec 2.0.0");
     }
-    if text.len() > VALUE_MAX_BYTES {
-        errors.push(FieldError::too_long(path, VALUE_MAX_BYTES));
-    }
+    at.max_bytes(text.len(), VALUE_MAX_BYTES);
 }
 
-fn counters(counters: &Value, path: &Path, errors: &mut Errors) {
+fn counters(counters: &Value, at: &At<'_>) {
     let count = entries(counters).count();
     if count > COUNTERS_MAX {
-        errors.push(FieldError::too_many(path, count, COUNTERS_MAX));
+        at.too_many(count, COUNTERS_MAX);
         return;
     }
     for (name, _) in entries(counters) {
-        check::dns_label(name, path, errors);
+        at.dns_label(name);
     }
 }
 
-fn capacities(device: &Value, path: &Path, errors: &mut Errors) {
+fn capacities(device: &Value, at: &At<'_>) {
     let shared = device["allowMultipleAllocations"].as_bool() == Some(true);
-    let path = path.child("capacity");
+    let at = at.child("capacity");
     for (name, capacity) in entries(&device["capacity"]) {
-        attribute_name(name, &path, errors);
+        attribute_name(name, &at);
         let policy = &capacity["requestPolicy"];
-        let at = path.key(name).child("requestPolicy");
+        let own = at.key(name);
+        let own = own.child("requestPolicy");
         if policy.is_null() {
             continue;
         }
         if shared {
             let all = capacity["value"].as_str().and_then(|text| text.parse().ok());
-            request_policy(policy, all.unwrap_or_default(), &at, errors);
+            request_policy(policy, all.unwrap_or_default(), &own);
         } else {
-            errors.push(FieldError::forbidden(at, "allowMultipleAllocations must be true"));
+            own.forbidden("allowMultipleAllocations must be true");
         }
     }
 }
 
 /// What may be asked of a capacity: some amounts, or those of a range, in steps.
-fn request_policy(policy: &Value, all: Quantity, path: &Path, errors: &mut Errors) {
+fn request_policy(policy: &Value, all: Quantity, at: &At<'_>) {
     let amount = |value: &Value| value.as_str().and_then(|text| text.parse::<Quantity>().ok());
-    let values = policy["validValues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let values = items(&policy["validValues"]);
     let range = &policy["validRange"];
     let default = amount(&policy["default"]);
-    let mut refuse = |path: Path, value: String, problem: String| {
-        errors.push(FieldError::invalid(path, value, problem));
-    };
     match (values.is_empty(), range.is_null()) {
         (true, true) => {}
-        (false, false) => {
-            let problem = "exactly one policy can be specified, cannot specify \"validValues\" and \"validRange\" at the same time";
-            errors.push(FieldError::forbidden(path, problem));
-        }
+        (false, false) => at.forbidden("exactly one policy can be specified, cannot specify \"validValues\" and \"validRange\" at the same time"),
         (one, _) if default.is_none() => {
             let field = if one { "validRange" } else { "validValues" };
-            let problem = format!("required when {field} is defined");
-            errors.push(FieldError::required(path.child("default"), problem));
+            at.child("default").required(format!("required when {field} is defined"));
         }
         (false, true) => {
-            let path = path.child("validValues");
+            let at = at.child("validValues");
             let values: Vec<Quantity> = values.iter().filter_map(amount).collect();
             for (index, pair) in values.windows(2).enumerate() {
                 if pair[0] > pair[1] {
                     let problem = "values must be sorted in ascending order".to_owned();
-                    refuse(path.index(index + 1), pair[1].to_string(), problem);
+                    at.index(index + 1).invalid(pair[1].to_string(), problem);
                 }
             }
             for (index, value) in values.iter().enumerate().filter(|(_, value)| **value > all) {
                 let problem = format!("option is larger than capacity value: {all}");
-                refuse(path.index(index), value.to_string(), problem);
+                at.index(index).invalid(value.to_string(), problem);
             }
             if let Some(default) = default.filter(|default| !values.contains(default)) {
-                let problem = "default value is not valid according to the requestPolicy";
-                refuse(path, default.to_string(), problem.to_owned());
+                at.invalid(default.to_string(), "default value is not valid according to the requestPolicy".to_owned());
             }
         }
         (true, false) => {
-            let (path, default) = (path.child("validRange"), default.unwrap_or_default());
+            let (at, default) = (at.child("validRange"), default.unwrap_or_default());
             let (min, max) = (amount(&range["min"]).unwrap_or_default(), amount(&range["max"]));
             if min > all {
                 let problem = format!("min is larger than capacity value: {all}");
-                refuse(path.child("min"), min.to_string(), problem);
+                at.child("min").invalid(min.to_string(), problem);
             }
             if default < min {
                 let problem = format!("default is less than min: {min}");
-                refuse(path.child("min"), default.to_string(), problem);
+                at.child("min").invalid(default.to_string(), problem);
             }
             if let Some(max) = max {
-                let path = path.child("max");
+                let at = at.child("max");
                 if min > max {
-                    refuse(path.clone(), min.to_string(), format!("min is larger than max: {max}"));
+                    at.invalid(min.to_string(), format!("min is larger than max: {max}"));
                 }
                 if max > all {
                     let problem = format!("max is larger than capacity value: {all}");
-                    refuse(path.clone(), max.to_string(), problem);
+                    at.invalid(max.to_string(), problem);
                 }
                 if default > max {
-                    refuse(path, default.to_string(), format!("default is more than max: {max}"));
+                    at.invalid(default.to_string(), format!("default is more than max: {max}"));
                 }
             }
             let Some(step) = amount(&range["step"]) else { return };
-            let path = path.child("step");
+            let at = at.child("step");
             if step <= Quantity::default() {
-                refuse(path, step.to_string(), "must be greater than zero".to_owned());
+                at.invalid(step.to_string(), "must be greater than zero".to_owned());
                 return;
             }
             for value in [Some(default), max].into_iter().flatten() {
@@ -390,7 +365,7 @@ fn request_policy(policy: &Value, all: Quantity, path: &Path, errors: &mut Error
                 if (units(value) - units(min)) % units(step).max(1) != 0 {
                     let problem =
                         format!("value is not a multiple of a given step ({step}) from ({min})");
-                    refuse(path.clone(), value.to_string(), problem);
+                    at.invalid(value.to_string(), problem);
                 }
             }
         }

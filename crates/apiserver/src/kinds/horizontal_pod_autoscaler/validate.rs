@@ -2,265 +2,211 @@
 
 use api::names;
 use api::quantity::Quantity;
-use api::status::FieldError;
-use k8s_openapi::api::autoscaling::v2::{
-    CrossVersionObjectReference, HPAScalingRules, HorizontalPodAutoscaler, MetricIdentifier,
-    MetricSpec, MetricTarget,
-};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use serde_json::Value;
 
-use crate::kinds::check::{self, Errors};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
+use crate::kinds::table::{self, Check, Row, items, text_at};
 
-/// Longest stabilization window.
-const WINDOW_MAX_SECONDS: i32 = 3_600;
-/// Longest period of a policy.
-const PERIOD_MAX_SECONDS: i32 = 1_800;
-const SOURCES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
 const NOT_BOTH: &str = "may not set both a target raw value and a target utilization";
 const NEITHER: &str = "must set either a target raw value or a target utilization";
 
 /// Checks the specification; `least` is what `minReplicas` may be at least.
-pub fn spec(object: &HorizontalPodAutoscaler, least: i32) -> Errors {
-    let mut errors = Errors::new();
-    let spec = &object.spec;
-    let path = Path::new("spec");
+pub fn spec(object: &HorizontalPodAutoscaler, least: i32, at: &At<'_>) {
+    let (spec, at) = (&object.spec, at.child("spec"));
     if let Some(min) = spec.min_replicas.filter(|min| *min < least) {
-        let problem = format!("must be greater than or equal to {least}");
-        errors.push(FieldError::invalid(path.child("minReplicas"), min, problem));
+        at.child("minReplicas").invalid(min, format!("must be greater than or equal to {least}"));
     }
-    let mut max = |problem: &str| {
-        errors.push(FieldError::invalid(path.child("maxReplicas"), spec.max_replicas, problem));
-    };
+    let max = at.child("maxReplicas");
     if spec.max_replicas < 1 {
-        max("must be greater than 0");
+        max.invalid(spec.max_replicas, "must be greater than 0");
     }
     if spec.min_replicas.is_some_and(|min| spec.max_replicas < min) {
-        max("must be greater than or equal to `minReplicas`");
+        max.invalid(spec.max_replicas, "must be greater than or equal to `minReplicas`");
     }
-    let target = path.child("scaleTargetRef");
-    reference(&spec.scale_target_ref, &target, &mut errors);
-    let version = check::text(&spec.scale_target_ref.api_version);
-    if version.matches('/').count() > 1 {
-        let problem = format!("unexpected GroupVersion string: {version}");
-        errors.push(FieldError::invalid(target.child("apiVersion"), version, problem));
-    }
-    let metrics = spec.metrics.as_deref().unwrap_or_default();
-    for (index, spec) in metrics.iter().enumerate() {
-        metric(spec, &path.child("metrics").index(index), &mut errors);
-    }
-    let scales_to_zero = |metric: &MetricSpec| matches!(&*metric.type_, "Object" | "External");
-    if spec.min_replicas == Some(0) && !metrics.iter().any(scales_to_zero) {
+    table::run(SPEC, &table::value(spec), &at);
+}
+
+const SPEC: &[Row] = &[
+    ("scaleTargetRef", Check::Inside(REFERENCE)),
+    ("scaleTargetRef.apiVersion", Check::Text(group_version)),
+    ("metrics", Check::Each(&[("", Check::Relation(metric))])),
+    ("", Check::Relation(scaling_to_zero)),
+    ("behavior.scaleUp", Check::Inside(SCALING)),
+    ("behavior.scaleDown", Check::Inside(SCALING)),
+];
+
+const REFERENCE: &[Row] = &[
+    ("kind", Check::RequiredText(names::path_segment)),
+    ("name", Check::RequiredText(names::path_segment)),
+];
+
+const SCALING: &[Row] = &[
+    ("stabilizationWindowSeconds", Check::AtLeast(0, "must be greater than or equal to zero")),
+    ("stabilizationWindowSeconds", Check::AtMost(3_600, "must be less than or equal to 3600")),
+    ("selectPolicy", Check::SetOneOf(&["Disabled", "Max", "Min"])),
+    ("policies", Check::Required("must specify at least one Policy")),
+    (
+        "policies",
+        Check::Each(&[
+            ("type", Check::SetOneOf(&["Percent", "Pods"])),
+            ("value", Check::AtLeast(1, "must be greater than zero")),
+            ("periodSeconds", Check::AtLeast(1, "must be greater than zero")),
+            ("periodSeconds", Check::AtMost(1_800, "must be less than or equal to 1800")),
+        ]),
+    ),
+    ("tolerance", Check::Amount),
+];
+
+/// The types of metrics, the fields of their sources, and what is checked there.
+const SOURCES: [(&str, &str, &[Row]); 5] = [
+    (
+        "Object",
+        "object",
+        &[
+            ("describedObject", Check::Inside(REFERENCE)),
+            ("metric", Check::Inside(IDENTIFIER)),
+            ("target", Check::Inside(TARGET)),
+            ("target", Check::Relation(some_value)),
+        ],
+    ),
+    (
+        "External",
+        "external",
+        &[
+            ("metric", Check::Inside(IDENTIFIER)),
+            ("target", Check::Inside(TARGET)),
+            ("target", Check::Relation(one_value)),
+        ],
+    ),
+    (
+        "Pods",
+        "pods",
+        &[
+            ("metric", Check::Inside(IDENTIFIER)),
+            ("target", Check::Inside(TARGET)),
+            ("target.averageValue", Check::Present("must specify a positive target averageValue")),
+        ],
+    ),
+    (
+        "Resource",
+        "resource",
+        &[
+            ("name", Check::Required("must specify a resource name")),
+            ("target", Check::Inside(TARGET)),
+            ("target", Check::Relation(usage)),
+        ],
+    ),
+    (
+        "ContainerResource",
+        "containerResource",
+        &[
+            ("name", Check::Required("must specify a resource name")),
+            ("name", Check::TextIfAny(names::qualified_name)),
+            ("container", Check::Required("must specify a container")),
+            ("container", Check::TextIfAny(names::dns_label)),
+            ("target", Check::Inside(TARGET)),
+            ("target", Check::Relation(usage)),
+        ],
+    ),
+];
+
+const IDENTIFIER: &[Row] = &[
+    ("name", Check::Required("must specify a metric name")),
+    ("name", Check::TextIfAny(names::path_segment)),
+];
+
+const TARGET: &[Row] = &[
+    ("type", Check::Required("must specify a metric target type")),
+    ("type", Check::Text(target_type)),
+    ("value", Check::Relation(positive)),
+    ("averageValue", Check::Relation(positive)),
+    ("averageUtilization", Check::AtLeast(1, "must be greater than 0")),
+];
+
+fn group_version(version: &str) -> Vec<String> {
+    let problem = || format!("unexpected GroupVersion string: {version}");
+    (version.matches('/').count() > 1).then(problem).into_iter().collect()
+}
+
+fn target_type(name: &str) -> Vec<String> {
+    let problem = "must be either Utilization, Value, or AverageValue".to_owned();
+    let known = matches!(name, "Utilization" | "Value" | "AverageValue");
+    (!known).then_some(problem).into_iter().collect()
+}
+
+fn scaling_to_zero(spec: &Value, at: &At<'_>) {
+    let mut metrics = items(&spec["metrics"]).iter();
+    if spec["minReplicas"] == 0
+        && !metrics.any(|metric| matches!(text_at(metric, "type"), "Object" | "External"))
+    {
         let problem = "must specify at least one Object or External metric to support scaling to zero replicas";
-        errors.push(FieldError::forbidden(path.child("metrics"), problem));
-    }
-    if let Some(behavior) = &spec.behavior {
-        let path = path.child("behavior");
-        for (field, rules) in [("scaleUp", &behavior.scale_up), ("scaleDown", &behavior.scale_down)]
-        {
-            if let Some(rules) = rules {
-                scaling(rules, &path.child(field), &mut errors);
-            }
-        }
-    }
-    errors
-}
-
-fn reference(reference: &CrossVersionObjectReference, path: &Path, errors: &mut Errors) {
-    for (field, text) in [("kind", &reference.kind), ("name", &reference.name)] {
-        let path = path.child(field);
-        if text.is_empty() {
-            errors.push(FieldError::required(path, ""));
-        } else {
-            check::invalid(names::path_segment(text), text, &path, errors);
-        }
+        at.child("metrics").forbidden(problem);
     }
 }
 
-fn scaling(rules: &HPAScalingRules, path: &Path, errors: &mut Errors) {
-    if let Some(window) = rules.stabilization_window_seconds {
-        let path = path.child("stabilizationWindowSeconds");
-        if window < 0 {
-            errors.push(FieldError::invalid(
-                &path,
-                window,
-                "must be greater than or equal to zero",
-            ));
-        }
-        if window > WINDOW_MAX_SECONDS {
-            let problem = format!("must be less than or equal to {WINDOW_MAX_SECONDS}");
-            errors.push(FieldError::invalid(&path, window, problem));
-        }
+fn metric(metric: &Value, at: &At<'_>) {
+    const TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
+    let (name, of_type) = (text_at(metric, "type"), at.child("type"));
+    if name.is_empty() {
+        of_type.required("must specify a metric source type");
     }
-    let select = path.child("selectPolicy");
-    check::one_of_or_unset(&rules.select_policy, &["Disabled", "Max", "Min"], &select, errors);
-    let (path, tolerance) = (path.child("policies"), path.child("tolerance"));
-    let policies = rules.policies.as_deref().unwrap_or_default();
-    if policies.is_empty() {
-        errors.push(FieldError::required(&path, "must specify at least one Policy"));
+    if !TYPES.contains(&name) {
+        of_type.not_supported(name, TYPES);
     }
-    for (index, policy) in policies.iter().enumerate() {
-        let path = path.index(index);
-        if !matches!(&*policy.type_, "Pods" | "Percent") {
-            let kinds = &["Percent", "Pods"];
-            errors.push(FieldError::not_supported(path.child("type"), &policy.type_, kinds));
-        }
-        for (field, number) in [("value", policy.value), ("periodSeconds", policy.period_seconds)] {
-            if number <= 0 {
-                let problem = "must be greater than zero";
-                errors.push(FieldError::invalid(path.child(field), number, problem));
-            }
-        }
-        if policy.period_seconds > PERIOD_MAX_SECONDS {
-            let problem = format!("must be less than or equal to {PERIOD_MAX_SECONDS}");
-            let path = path.child("periodSeconds");
-            errors.push(FieldError::invalid(path, policy.period_seconds, problem));
-        }
+    let present: Vec<_> =
+        SOURCES.iter().filter(|(_, field, _)| !metric[*field].is_null()).collect();
+    // The only source of a metric, or the first one.
+    if let Some((_, field, rows)) = present.first() {
+        table::run(rows, &metric[*field], &at.child(field));
     }
-    if let Some(amount) = &rules.tolerance {
-        check::amount(amount, &tolerance, errors);
-    }
-}
-
-fn metric(spec: &MetricSpec, path: &Path, errors: &mut Errors) {
-    if spec.type_.is_empty() {
-        let problem = "must specify a metric source type";
-        errors.push(FieldError::required(path.child("type"), problem));
-    }
-    if !SOURCES.contains(&&*spec.type_) {
-        errors.push(FieldError::not_supported(path.child("type"), &spec.type_, SOURCES));
-    }
-    let sources: [(&str, &str, bool); 5] = [
-        ("Object", "object", spec.object.is_some()),
-        ("External", "external", spec.external.is_some()),
-        ("Pods", "pods", spec.pods.is_some()),
-        ("Resource", "resource", spec.resource.is_some()),
-        ("ContainerResource", "containerResource", spec.container_resource.is_some()),
-    ];
-    let present: Vec<_> = sources.iter().filter(|(_, _, there)| *there).collect();
-    if let Some((_, field, _)) = present.first() {
-        source(spec, field, &path.child(field), errors);
-    }
-    match sources.iter().find(|(kind, _, _)| spec.type_ == *kind) {
-        Some((_, field, false)) => {
-            let problem = "must populate information for the given metric source";
-            errors.push(FieldError::required(path.child(field), problem));
+    match SOURCES.iter().find(|(own, _, _)| *own == name) {
+        Some((_, field, _)) if metric[*field].is_null() => {
+            at.child(field).required("must populate information for the given metric source");
         }
         Some(_) => {}
-        None => errors.push(FieldError::not_supported(path.child("type"), &spec.type_, SOURCES)),
+        None => of_type.not_supported(name, TYPES),
     }
-    if present.len() != 1 {
-        for (_, field, _) in present.iter().filter(|(kind, _, _)| spec.type_ != *kind) {
-            let problem = "must populate the given metric source only";
-            errors.push(FieldError::forbidden(path.child(field), problem));
-        }
+    let others = present.iter().filter(|(own, _, _)| *own != name && present.len() != 1);
+    others.for_each(|(_, field, _)| {
+        at.child(field).forbidden("must populate the given metric source only");
+    });
+}
+
+fn positive(amount: &Value, at: &At<'_>) {
+    let Some(text) = amount.as_str() else { return };
+    match text.parse::<Quantity>() {
+        Ok(amount) if !amount.is_negative() && !amount.is_zero() => {}
+        Ok(_) => at.invalid(text, "must be positive"),
+        Err(error) => at.invalid(text, error.to_string()),
     }
 }
 
-/// The only source of a metric, or the first one.
-fn source(spec: &MetricSpec, field: &str, path: &Path, errors: &mut Errors) {
-    let of_target = path.child("target");
-    let missing = |field: &str, problem: &str, errors: &mut Errors| {
-        errors.push(FieldError::required(of_target.child(field), problem));
-    };
-    if let Some(object) = spec.object.as_ref().filter(|_| field == "object") {
-        reference(&object.described_object, &path.child("describedObject"), errors);
-        identifier(&object.metric, &path.child("metric"), errors);
-        target(&object.target, &path.child("target"), errors);
-        if object.target.value.is_none() && object.target.average_value.is_none() {
-            let problem = "must set either a target value or averageValue";
-            missing("averageValue", problem, errors);
-        }
-    } else if let Some(external) = spec.external.as_ref().filter(|_| field == "external") {
-        identifier(&external.metric, &path.child("metric"), errors);
-        target(&external.target, &path.child("target"), errors);
-        match (&external.target.value, &external.target.average_value) {
-            (None, None) => {
-                let problem = "must set either a target value for metric or a per-pod target";
-                missing("averageValue", problem, errors);
-            }
-            (Some(_), Some(_)) => {
-                let problem = "may not set both a target value for metric and a per-pod target";
-                errors.push(FieldError::forbidden(path.child("target").child("value"), problem));
-            }
-            _ => {}
-        }
-    } else if let Some(pods) = spec.pods.as_ref().filter(|_| field == "pods") {
-        identifier(&pods.metric, &path.child("metric"), errors);
-        target(&pods.target, &path.child("target"), errors);
-        if pods.target.average_value.is_none() {
-            missing("averageValue", "must specify a positive target averageValue", errors);
-        }
-    } else if let Some(resource) = spec.resource.as_ref().filter(|_| field == "resource") {
-        if resource.name.is_empty() {
-            errors.push(FieldError::required(path.child("name"), "must specify a resource name"));
-        }
-        usage(&resource.target, &path.child("target"), errors);
-    } else if let Some(resource) = &spec.container_resource {
-        if resource.name.is_empty() {
-            errors.push(FieldError::required(path.child("name"), "must specify a resource name"));
-        } else {
-            check::qualified_name(&resource.name, &path.child("name"), errors);
-        }
-        if resource.container.is_empty() {
-            let problem = "must specify a container";
-            errors.push(FieldError::required(path.child("container"), problem));
-        } else {
-            check::dns_label(&resource.container, &path.child("container"), errors);
-        }
-        usage(&resource.target, &path.child("target"), errors);
+fn some_value(target: &Value, at: &At<'_>) {
+    if target["value"].is_null() && target["averageValue"].is_null() {
+        at.child("averageValue").required("must set either a target value or averageValue");
     }
 }
 
-/// The target of a metric of resources.
-fn usage(of: &MetricTarget, path: &Path, errors: &mut Errors) {
-    target(of, path, errors);
-    match (of.average_utilization, &of.average_value) {
-        (None, None) => {
-            errors.push(FieldError::required(path.child("averageUtilization"), NEITHER));
+fn one_value(target: &Value, at: &At<'_>) {
+    match (target["value"].is_null(), target["averageValue"].is_null()) {
+        (true, true) => {
+            let problem = "must set either a target value for metric or a per-pod target";
+            at.child("averageValue").required(problem);
         }
-        (Some(_), Some(_)) => {
-            errors.push(FieldError::forbidden(path.child("averageValue"), NOT_BOTH));
+        (false, false) => {
+            let problem = "may not set both a target value for metric and a per-pod target";
+            at.child("value").forbidden(problem);
         }
         _ => {}
     }
 }
 
-fn target(target: &MetricTarget, path: &Path, errors: &mut Errors) {
-    if target.type_.is_empty() {
-        errors.push(FieldError::required(path.child("type"), "must specify a metric target type"));
-    }
-    if !matches!(&*target.type_, "Utilization" | "Value" | "AverageValue") {
-        let problem = "must be either Utilization, Value, or AverageValue";
-        errors.push(FieldError::invalid(path.child("type"), &target.type_, problem));
-    }
-    let mut positive = |field: &str, amount: &Option<Text>| {
-        let Some(text) = amount else { return };
-        match text.0.parse::<Quantity>() {
-            Ok(amount) if !amount.is_negative() && !amount.is_zero() => {}
-            Ok(_) => {
-                let problem = "must be positive";
-                errors.push(FieldError::invalid(path.child(field), &text.0, problem));
-            }
-            Err(error) => {
-                let problem = error.to_string();
-                errors.push(FieldError::invalid(path.child(field), &text.0, problem));
-            }
-        }
-    };
-    positive("value", &target.value);
-    positive("averageValue", &target.average_value);
-    if let Some(percent) = target.average_utilization.filter(|percent| *percent < 1) {
-        let path = path.child("averageUtilization");
-        errors.push(FieldError::invalid(path, percent, "must be greater than 0"));
-    }
-}
-
-fn identifier(metric: &MetricIdentifier, path: &Path, errors: &mut Errors) {
-    let path = path.child("name");
-    if metric.name.is_empty() {
-        errors.push(FieldError::required(path, "must specify a metric name"));
-    } else {
-        check::invalid(names::path_segment(&metric.name), &metric.name, &path, errors);
+/// The target of a metric of resources.
+fn usage(target: &Value, at: &At<'_>) {
+    match (target["averageUtilization"].is_null(), target["averageValue"].is_null()) {
+        (true, true) => at.child("averageUtilization").required(NEITHER),
+        (false, false) => at.child("averageValue").forbidden(NOT_BOTH),
+        _ => {}
     }
 }

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 
-use api::status::FieldError;
 use k8s_openapi::api::batch::v1::{
     JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
 };
 
-use crate::kinds::check::{self, Errors};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
+use crate::kinds::check;
 
 /// Most rules of either policy.
 const MAX_RULES: usize = 20;
@@ -26,10 +25,9 @@ const MANY_COMPLETIONS: i32 = 100_000;
 const LIMIT_OF_MANY: i32 = 10_000;
 
 /// Fields that only indexed Jobs have, and their limits.
-pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+pub fn validate_indexed(spec: &JobSpec, at: &At<'_>) {
     if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
-        let problem = "when maxFailedIndexes is specified";
-        errors.push(FieldError::required(path.child("backoffLimitPerIndex"), problem));
+        at.child("backoffLimitPerIndex").required("when maxFailedIndexes is specified");
     }
     let numbers = [
         ("backoffLimitPerIndex", spec.backoff_limit_per_index),
@@ -37,19 +35,16 @@ pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     ];
     if spec.completion_mode.as_deref() != Some("Indexed") {
         for (field, value) in numbers.iter().filter(|(_, value)| value.is_some()) {
-            let problem = "requires indexed completion mode";
-            errors.push(FieldError::invalid(path.child(field), value, problem));
+            at.child(field).invalid(value, "requires indexed completion mode");
         }
         return;
     }
     if spec.completions.is_none() {
-        let problem = "when completion mode is Indexed";
-        errors.push(FieldError::required(path.child("completions"), problem));
+        at.child("completions").required("when completion mode is Indexed");
     }
-    let mut at_most = |field: &str, value: Option<i32>, limit: i32, when: &str| {
+    let at_most = |field: &str, value: Option<i32>, limit: i32, when: &str| {
         if let Some(value) = value.filter(|value| *value > limit) {
-            let problem = format!("must be less than or equal to {limit}{when}");
-            errors.push(FieldError::invalid(path.child(field), value, problem));
+            at.child(field).invalid(value, format!("must be less than or equal to {limit}{when}"));
         }
     };
     let indexed = " when completion mode is Indexed";
@@ -59,18 +54,17 @@ pub fn validate_indexed(spec: &JobSpec, path: &Path, errors: &mut Errors) {
     if let (Some(completions), Some(failed)) = (spec.completions, failed)
         && failed > completions
     {
-        let problem = "must be less than or equal to completions";
-        errors.push(FieldError::invalid(path.child("maxFailedIndexes"), failed, problem));
+        at.child("maxFailedIndexes").invalid(failed, "must be less than or equal to completions");
     }
     if spec.completions.unwrap_or(0) > MANY_COMPLETIONS && spec.backoff_limit_per_index.is_some() {
-        many_completions(spec, path, errors);
+        many_completions(spec, at);
     }
 }
 
-fn many_completions(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+fn many_completions(spec: &JobSpec, at: &At<'_>) {
     if spec.max_failed_indexes.is_none() {
         let problem = format!("must be specified when completions is above {MANY_COMPLETIONS}");
-        errors.push(FieldError::required(path.child("maxFailedIndexes"), problem));
+        at.child("maxFailedIndexes").required(problem);
     }
     let limited =
         [("parallelism", spec.parallelism), ("maxFailedIndexes", spec.max_failed_indexes)];
@@ -79,18 +73,18 @@ fn many_completions(spec: &JobSpec, path: &Path, errors: &mut Errors) {
             let problem = format!(
                 "must be less than or equal to {LIMIT_OF_MANY} when completions are above {MANY_COMPLETIONS} and used with backoff limit per index"
             );
-            errors.push(FieldError::invalid(path.child(field), value, problem));
+            at.child(field).invalid(value, problem);
         }
     }
 }
 
 /// Validates `podFailurePolicy`.
-pub fn validate_failure(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+pub fn validate_failure(spec: &JobSpec, at: &At<'_>) {
     let Some(policy) = &spec.pod_failure_policy else {
         return;
     };
-    let rules = path.child("podFailurePolicy").child("rules");
-    at_most(policy.rules.len(), MAX_RULES, &rules, errors);
+    let rules = at.child("podFailurePolicy.rules");
+    at_most(policy.rules.len(), MAX_RULES, &rules);
     let pod = spec.template.spec.as_ref();
     let containers: BTreeSet<&str> = pod
         .into_iter()
@@ -99,7 +93,7 @@ pub fn validate_failure(spec: &JobSpec, path: &Path, errors: &mut Errors) {
         .collect();
     for (index, rule) in policy.rules.iter().enumerate() {
         let per_index = spec.backoff_limit_per_index.is_some();
-        failure_rule(rule, per_index, &containers, &rules.index(index), errors);
+        failure_rule(rule, per_index, &containers, &rules.index(index));
     }
 }
 
@@ -107,40 +101,33 @@ fn failure_rule(
     rule: &PodFailurePolicyRule,
     per_index: bool,
     containers: &BTreeSet<&str>,
-    path: &Path,
-    errors: &mut Errors,
+    at: &At<'_>,
 ) {
-    let action = path.child("action");
+    let action = at.child("action");
     let actions = &["Count", "FailIndex", "FailJob", "Ignore"];
     if rule.action == "FailIndex" && !per_index {
-        let problem = "requires the backoffLimitPerIndex to be set";
-        errors.push(FieldError::invalid(&action, &rule.action, problem));
+        action.invalid(&rule.action, "requires the backoffLimitPerIndex to be set");
     }
-    chosen(&rule.action, actions, &action, errors);
+    chosen(&rule.action, actions, &action);
     if let Some(codes) = &rule.on_exit_codes {
-        exit_codes(codes, containers, &path.child("onExitCodes"), errors);
+        exit_codes(codes, containers, &at.child("onExitCodes"));
     }
     let conditions = rule.on_pod_conditions.as_deref().unwrap_or_default();
-    let patterns = path.child("onPodConditions");
-    at_most(conditions.len(), MAX_CONDITIONS, &patterns, errors);
+    let patterns = at.child("onPodConditions");
+    at_most(conditions.len(), MAX_CONDITIONS, &patterns);
     for (index, pattern) in conditions.iter().enumerate() {
-        let path = patterns.index(index);
-        check::qualified_name(&pattern.type_, &path.child("type"), errors);
+        let at = patterns.index(index);
+        at.child("type").qualified_name(&pattern.type_);
         let status = check::text(&pattern.status);
-        let known = &["False", "True", "Unknown"];
-        chosen(status, known, &path.child("status"), errors);
+        chosen(status, &["False", "True", "Unknown"], &at.child("status"));
     }
     match (rule.on_exit_codes.is_some(), !conditions.is_empty()) {
-        (true, true) => check::invalid_whole(
-            "specifying both OnExitCodes and OnPodConditions is not supported",
-            path,
-            errors,
-        ),
-        (false, false) => check::invalid_whole(
-            "specifying one of OnExitCodes and OnPodConditions is required",
-            path,
-            errors,
-        ),
+        (true, true) => {
+            at.invalid_whole("specifying both OnExitCodes and OnPodConditions is not supported")
+        }
+        (false, false) => {
+            at.invalid_whole("specifying one of OnExitCodes and OnPodConditions is required")
+        }
         _ => {}
     }
 }
@@ -148,61 +135,59 @@ fn failure_rule(
 fn exit_codes(
     wanted: &PodFailurePolicyOnExitCodesRequirement,
     containers: &BTreeSet<&str>,
-    path: &Path,
-    errors: &mut Errors,
+    at: &At<'_>,
 ) {
     let operators = &["In", "NotIn"];
-    chosen(&wanted.operator, operators, &path.child("operator"), errors);
+    chosen(&wanted.operator, operators, &at.child("operator"));
     if let Some(name) = &wanted.container_name
         && !containers.contains(name.as_str())
     {
-        let problem = "must be one of the container or initContainer names in the pod template";
-        errors.push(FieldError::invalid(path.child("containerName"), name, problem));
+        at.child("containerName").invalid(
+            name,
+            "must be one of the container or initContainer names in the pod template",
+        );
     }
-    let values = path.child("values");
+    let values = at.child("values");
     if wanted.values.is_empty() {
-        let problem = "at least one value is required";
-        errors.push(FieldError::invalid(&values, &wanted.values, problem));
+        values.invalid(&wanted.values, "at least one value is required");
     }
-    at_most(wanted.values.len(), MAX_EXIT_CODES, &values, errors);
+    at_most(wanted.values.len(), MAX_EXIT_CODES, &values);
     let mut seen = BTreeSet::new();
     for (index, code) in wanted.values.iter().enumerate() {
-        let path = values.index(index);
+        let at = values.index(index);
         if wanted.operator == "In" && *code == 0 {
-            let problem = "must not be 0 for the In operator";
-            errors.push(FieldError::invalid(&path, code, problem));
+            at.invalid(code, "must not be 0 for the In operator");
         }
         if !seen.insert(code) {
-            errors.push(FieldError::duplicate(&path, code));
+            at.duplicate(code);
         }
     }
     if !wanted.values.is_sorted() {
-        errors.push(FieldError::invalid(&values, &wanted.values, "must be ordered"));
+        values.invalid(&wanted.values, "must be ordered");
     }
 }
 
 /// Validates `successPolicy`.
-pub fn validate_success(spec: &JobSpec, path: &Path, errors: &mut Errors) {
+pub fn validate_success(spec: &JobSpec, at: &At<'_>) {
     let Some(policy) = &spec.success_policy else {
         return;
     };
-    let path = path.child("successPolicy");
+    let at = at.child("successPolicy");
     if spec.completion_mode.as_deref() != Some("Indexed") {
         let problem = "requires indexed completion mode";
         let rules: Vec<_> = policy.rules.iter().map(printed).collect();
         let value = serde_json::json!({ "rules": rules });
-        errors.push(FieldError::invalid(&path, value, problem));
+        at.invalid(value, problem);
         return;
     }
-    let rules = path.child("rules");
+    let rules = at.child("rules");
     if policy.rules.is_empty() {
-        let problem = "at least one rules must be specified when the successPolicy is specified";
-        errors.push(FieldError::required(&rules, problem));
+        rules.required("at least one rules must be specified when the successPolicy is specified");
     }
-    at_most(policy.rules.len(), MAX_RULES, &rules, errors);
+    at_most(policy.rules.len(), MAX_RULES, &rules);
     let completions = spec.completions.unwrap_or(0);
     for (index, rule) in policy.rules.iter().enumerate() {
-        success_rule(rule, completions, &rules.index(index), errors);
+        success_rule(rule, completions, &rules.index(index));
     }
 }
 
@@ -213,31 +198,25 @@ fn printed(rule: &SuccessPolicyRule) -> serde_json::Value {
     })
 }
 
-fn success_rule(rule: &SuccessPolicyRule, completions: i32, path: &Path, errors: &mut Errors) {
+fn success_rule(rule: &SuccessPolicyRule, completions: i32, at: &At<'_>) {
     if rule.succeeded_count.is_none() && rule.succeeded_indexes.is_none() {
-        let problem = "at least one of succeededCount or succeededIndexes must be specified";
-        errors.push(FieldError::required(path, problem));
+        at.required("at least one of succeededCount or succeededIndexes must be specified");
     }
     let mut named = None;
     if let Some(indexes) = &rule.succeeded_indexes {
-        let path = path.child("succeededIndexes");
-        if indexes.len() > MAX_INDEXES_BYTES {
-            errors.push(FieldError::too_long(&path, MAX_INDEXES_BYTES));
-        }
+        let at = at.child("succeededIndexes");
+        at.max_bytes(indexes.len(), MAX_INDEXES_BYTES);
         named = Some(0);
         match count_indexes(indexes, completions) {
             Ok(count) => named = Some(count),
-            Err(why) => {
-                let problem = format!("error parsing succeededIndexes: {why}");
-                errors.push(FieldError::invalid(&path, indexes, problem));
-            }
+            Err(why) => at.invalid(indexes, format!("error parsing succeededIndexes: {why}")),
         }
     }
     let Some(count) = rule.succeeded_count else {
         return;
     };
-    let path = path.child("succeededCount");
-    check::not_negative(count, &path, errors);
+    let at = at.child("succeededCount");
+    at.not_negative(count);
     let limits = [
         (Some(completions), "specified completions"),
         (named, "indexes in the specified succeededIndexes field"),
@@ -245,7 +224,7 @@ fn success_rule(rule: &SuccessPolicyRule, completions: i32, path: &Path, errors:
     for (limit, what) in limits {
         if let Some(limit) = limit.filter(|limit| count > *limit) {
             let problem = format!("must be less than or equal to {limit} (the number of {what})");
-            errors.push(FieldError::invalid(&path, count, problem));
+            at.invalid(count, problem);
         }
     }
 }
@@ -295,19 +274,18 @@ fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
 }
 
 /// `value` must be set and one of `known`.
-fn chosen(value: &str, known: &[&str], path: &Path, errors: &mut Errors) {
+fn chosen(value: &str, known: &[&str], at: &At<'_>) {
     if value.is_empty() {
         let list: Vec<String> = known.iter().map(|value| format!("{value:?}")).collect();
-        let problem = format!("valid values: [{}]", list.join(" "));
-        errors.push(FieldError::required(path, problem));
+        at.required(format!("valid values: [{}]", list.join(" ")));
     } else if !known.contains(&value) {
-        errors.push(FieldError::not_supported(path, value, known));
+        at.not_supported(value, known);
     }
 }
 
-fn at_most(count: usize, limit: usize, path: &Path, errors: &mut Errors) {
+fn at_most(count: usize, limit: usize, at: &At<'_>) {
     if count > limit {
-        errors.push(FieldError::too_many(path, count, limit));
+        at.too_many(count, limit);
     }
 }
 

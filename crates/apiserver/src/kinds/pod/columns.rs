@@ -1,53 +1,44 @@
 //! The Table of pods, with kubectl's well-known STATUS.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{
+    ContainerState, ContainerStatus, Pod, PodReadinessGate, PodStatus,
+};
 use serde_json::Value;
 
-use super::super::columns::{AGE, NAME, age, name, or_none, text, wide};
-use super::super::{Column, human_duration};
+use crate::kinds::columns::{or_none, text, wide};
+use crate::kinds::human_duration;
+use crate::kinds::table::{Shown, age, name};
 
-pub static COLUMNS: &[Column] = &[
-    NAME,
-    text("Ready", "The aggregate readiness state of this pod for accepting traffic."),
-    text("Status", "The aggregate status of the containers in this pod."),
+pub const COLUMNS: &[Shown<Pod>] = &[
+    name(),
+    text("Ready", "The aggregate readiness state of this pod for accepting traffic.").of(|pod| {
+        let summary = Summary::of(pod);
+        format!("{}/{}", summary.ready, summary.total).into()
+    }),
+    text("Status", "The aggregate status of the containers in this pod.")
+        .of(|pod| Summary::of(pod).reason.into()),
     text(
         "Restarts",
         "The number of times the containers in this pod have been restarted and when the last container in this pod has restarted.",
-    ),
-    AGE,
-    wide("IP", "IP address of the pod."),
-    wide("Node", "Node that the pod is bound to."),
-    wide("Nominated Node", "Node that preemption made room on for this pod."),
-    wide("Readiness Gates", "How many of the pod's readiness gates are open."),
+    )
+    .now(|pod, now| Summary::of(pod).restarts_text(now).into()),
+    age(),
+    wide("IP", "IP address of the pod.")
+        .of(|pod| or_none(pod.status.as_ref().and_then(|status| status.pod_ip.as_deref()))),
+    wide("Node", "Node that the pod is bound to.").of(|pod| or_none(api::pod::node_name(pod))),
+    wide("Nominated Node", "Node that preemption made room on for this pod.").of(|pod| {
+        or_none(pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref()))
+    }),
+    wide("Readiness Gates", "How many of the pod's readiness gates are open.").of(readiness_gates),
 ];
 
-pub fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
-    let summary = Summary::of(pod);
-    let spec = pod.spec.as_ref();
-    let status = pod.status.as_ref();
-    vec![
-        name(&pod.metadata),
-        format!("{}/{}", summary.ready, summary.total).into(),
-        summary.reason.clone().into(),
-        summary.restarts_text(now).into(),
-        age(&pod.metadata, now),
-        or_none(status.and_then(|status| status.pod_ip.as_deref())),
-        or_none(api::pod::node_name(pod)),
-        or_none(status.and_then(|status| status.nominated_node_name.as_deref())),
-        or_none(
-            spec.and_then(|spec| readiness_gates(spec.readiness_gates.as_ref()?, pod)).as_deref(),
-        ),
-    ]
-}
-
-fn readiness_gates(
-    gates: &[k8s_openapi::api::core::v1::PodReadinessGate],
-    pod: &Pod,
-) -> Option<String> {
-    let open =
-        gates.iter().filter(|gate| api::pod::condition_is_true(pod, &gate.condition_type)).count();
-    (!gates.is_empty()).then(|| format!("{open}/{}", gates.len()))
+fn readiness_gates(pod: &Pod) -> Value {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.readiness_gates.as_deref());
+    let gates = gates.unwrap_or_default();
+    let is_open = |gate: &&PodReadinessGate| api::pod::condition_is_true(pod, &gate.condition_type);
+    let text = format!("{}/{}", gates.iter().filter(is_open).count(), gates.len());
+    or_none((!gates.is_empty()).then_some(&text))
 }
 
 /// The state of the containers in sum.

@@ -1,18 +1,17 @@
 //! What an update of a pod may change (`ValidatePodUpdate` and its siblings).
 
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, ResourceRequirements};
 
-use crate::kinds::check::{self, Errors, IMMUTABLE};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
+use crate::kinds::check::{self, IMMUTABLE};
 use crate::kinds::pod_spec::{defaults, only_added, only_deleted_gates};
 use crate::kinds::semantic;
 
 const MUTABLE: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// Validates an update of the pod itself.
-pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
-    let path = Path::new("spec");
+pub fn spec(new: &Pod, old: &Pod, at: &At<'_>) {
+    let at = at.child("spec");
     let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
         return;
     };
@@ -21,25 +20,22 @@ pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
         ("initContainers", spec.init_containers.as_ref(), was.init_containers.as_ref()),
     ] {
         if new.map_or(0, Vec::len) != old.map_or(0, Vec::len) {
-            let problem = "pod updates may not add or remove containers";
-            errors.push(FieldError::forbidden(path.child(field), problem));
+            at.child(field).forbidden("pod updates may not add or remove containers");
             return;
         }
     }
-    deadline(spec, was, &path.child("activeDeadlineSeconds"), errors);
+    deadline(spec, was, &at.child("activeDeadlineSeconds"));
     let (new_tolerations, old_tolerations) =
         (spec.tolerations.as_deref(), was.tolerations.as_deref());
     only_added(
         new_tolerations.unwrap_or_default(),
         old_tolerations.unwrap_or_default(),
-        &path.child("tolerations"),
-        errors,
+        &at.child("tolerations"),
     );
     only_deleted_gates(
         spec.scheduling_gates.as_deref().unwrap_or_default(),
         was.scheduling_gates.as_deref().unwrap_or_default(),
-        &path.child("schedulingGates"),
-        errors,
+        &at.child("schedulingGates"),
     );
     if spec == was {
         return;
@@ -58,23 +54,19 @@ pub fn spec(new: &Pod, old: &Pod, errors: &mut Errors) {
             "pod updates may not change fields other than {MUTABLE}\nchanged: {}",
             fields.join(", ")
         );
-        errors.push(FieldError::forbidden(path, problem));
+        at.forbidden(problem);
     }
 }
 
-fn deadline(spec: &PodSpec, was: &PodSpec, path: &Path, errors: &mut Errors) {
+fn deadline(spec: &PodSpec, was: &PodSpec, at: &At<'_>) {
     match (spec.active_deadline_seconds, was.active_deadline_seconds) {
         (Some(new), Some(old)) if old < new => {
-            errors.push(FieldError::invalid(
-                path,
-                new,
-                "must be less than or equal to previous value",
-            ));
+            at.invalid(new, "must be less than or equal to previous value")
         }
-        (None, Some(_)) => {
-            let problem = "must not update from a positive integer to nil value";
-            errors.push(FieldError::invalid(path, serde_json::Value::Null, problem));
-        }
+        (None, Some(_)) => at.invalid(
+            serde_json::Value::Null,
+            "must not update from a positive integer to nil value",
+        ),
         _ => {}
     }
 }
@@ -116,70 +108,64 @@ fn gated_changes_undone(spec: &mut PodSpec, was: &PodSpec) {
 }
 
 /// Validates an update of `status`, or of `resize` or `ephemeralcontainers`, which change the spec.
-pub fn status(new: &Pod, old: &Pod, errors: &mut Errors) {
+pub fn status(new: &Pod, old: &Pod, at: &At<'_>) {
     let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
         return;
     };
     if spec.ephemeral_containers != was.ephemeral_containers {
-        ephemeral(spec, was, errors);
+        ephemeral(spec, was, at);
     } else if spec != was {
-        resize(spec, was, errors);
+        resize(spec, was, at);
     } else {
-        states(new, old, spec, errors);
+        states(new, old, spec, at);
     }
 }
 
-fn ephemeral(spec: &PodSpec, was: &PodSpec, errors: &mut Errors) {
-    let path = Path::new("spec").child("ephemeralContainers");
+fn ephemeral(spec: &PodSpec, was: &PodSpec, at: &At<'_>) {
+    let at = at.child("spec.ephemeralContainers");
     for old in was.ephemeral_containers.iter().flatten() {
         let name = &old.name;
         match spec.ephemeral_containers.iter().flatten().find(|new| new.name == *name) {
             None => {
                 let problem =
                     format!("existing ephemeral containers {name:?} may not be removed\n");
-                errors.push(FieldError::forbidden(&path, problem));
+                at.forbidden(problem);
             }
             Some(new) if new != old => {
                 let problem =
                     format!("existing ephemeral containers {name:?} may not be changed\n");
-                errors.push(FieldError::forbidden(&path, problem));
+                at.forbidden(problem);
             }
             Some(_) => {}
         }
     }
 }
 
-fn resize(spec: &PodSpec, was: &PodSpec, errors: &mut Errors) {
-    let path = Path::new("spec");
+fn resize(spec: &PodSpec, was: &PodSpec, at: &At<'_>) {
+    let at = at.child("spec");
     let init = |spec: &PodSpec| spec.init_containers.clone().unwrap_or_default();
     if spec.containers.len() != was.containers.len() || init(spec).len() != init(was).len() {
-        errors.push(FieldError::forbidden(path, "pod updates may not add or remove containers"));
+        at.forbidden("pod updates may not add or remove containers");
         return;
     }
     let (now, before) = (api::pod::qos_class(spec), api::pod::qos_class(was));
     if now != before {
-        errors.push(FieldError::invalid(
-            &path,
-            now,
-            "Pod QOS Class may not change as a result of resizing",
-        ));
+        at.invalid(now, "Pod QOS Class may not change as a result of resizing");
     }
     for (new, old) in spec.containers.iter().zip(&was.containers) {
         if other_resources(new) != other_resources(old) || new.name != old.name {
-            errors.push(FieldError::forbidden(&path, "only cpu and memory resources are mutable"));
+            at.forbidden("only cpu and memory resources are mutable");
         }
     }
     for (new, old) in init(spec).iter().zip(&init(was)) {
         if api::pod::is_sidecar(new) && other_resources(new) != other_resources(old) {
-            let problem = "only cpu and memory resources for sidecar containers are mutable";
-            errors.push(FieldError::forbidden(&path, problem));
+            at.forbidden("only cpu and memory resources for sidecar containers are mutable");
         } else if !api::pod::is_sidecar(new) && new != old {
-            let problem = "resources for non-sidecar init containers are immutable";
-            errors.push(FieldError::forbidden(&path, problem));
+            at.forbidden("resources for non-sidecar init containers are immutable");
         }
     }
     for (index, (new, old)) in spec.containers.iter().zip(&was.containers).enumerate() {
-        removed(new, old, &path.child("containers").index(index).child("resources"), errors);
+        removed(new, old, &at.item("containers", index).child("resources"));
     }
 }
 
@@ -198,7 +184,7 @@ fn other_resources(container: &Container) -> ResourceRequirements {
 }
 
 /// A resize may change quantities but not remove them.
-fn removed(new: &Container, old: &Container, path: &Path, errors: &mut Errors) {
+fn removed(new: &Container, old: &Container, at: &At<'_>) {
     let (none, new) = (ResourceRequirements::default(), new.resources.as_ref());
     let new = new.unwrap_or(&none);
     let old = old.resources.as_ref().unwrap_or(&none);
@@ -208,24 +194,21 @@ fn removed(new: &Container, old: &Container, path: &Path, errors: &mut Errors) {
     ] {
         let gone = |name: &String| !new.as_ref().is_some_and(|new| new.contains_key(name));
         if old.iter().flatten().any(|(name, _)| gone(name)) {
-            errors.push(FieldError::forbidden(
-                path.child(field),
-                format!("{what} cannot be removed"),
-            ));
+            at.child(field).forbidden(format!("{what} cannot be removed"));
         }
     }
 }
 
-fn states(new: &Pod, old: &Pod, spec: &PodSpec, errors: &mut Errors) {
-    let path = Path::new("status");
+fn states(new: &Pod, old: &Pod, spec: &PodSpec, at: &At<'_>) {
+    let at = at.child("status");
     let (status, was) =
         (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
     if status.qos_class != was.qos_class {
-        errors.push(FieldError::invalid(path.child("qosClass"), &status.qos_class, IMMUTABLE));
+        at.child("qosClass").invalid(&status.qos_class, IMMUTABLE);
     }
     let nominated = check::text(&status.nominated_node_name);
     if status.nominated_node_name != was.nominated_node_name && !nominated.is_empty() {
-        check::dns_subdomain(nominated, &path.child("nominatedNodeName"), errors);
+        at.child("nominatedNodeName").dns_subdomain(nominated);
     }
     let policy = check::text(&spec.restart_policy);
     let sidecar = |name: &str| {
@@ -251,19 +234,17 @@ fn states(new: &Pod, old: &Pod, spec: &PodSpec, errors: &mut Errors) {
             let mut now = new.iter().flatten();
             let restarted = now.any(|new| new.name == container.name && ended(new).is_none());
             if stays && restarted && !sidecar(&container.name) {
-                let problem = "may not be transitioned to non-terminated state";
-                errors.push(FieldError::forbidden(
-                    path.child(field).index(index).child("state"),
-                    problem,
-                ));
+                at.item(field, index)
+                    .child("state")
+                    .forbidden("may not be transitioned to non-terminated state");
             }
         }
     }
     for (index, ip) in status.pod_ips.iter().flatten().enumerate() {
-        check::ip(&ip.ip, &path.child("podIPs").index(index), errors);
+        at.item("podIPs", index).ip(&ip.ip);
     }
     for (index, ip) in status.host_ips.iter().flatten().enumerate() {
-        check::ip(&ip.ip, &path.child("hostIPs").index(index), errors);
+        at.item("hostIPs", index).ip(&ip.ip);
     }
 }
 

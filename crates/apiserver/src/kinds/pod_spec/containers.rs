@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EphemeralContainer, PodSpec, Volume, VolumeDevice, VolumeMount,
 };
@@ -10,8 +9,8 @@ use k8s_openapi::api::core::v1::{
 use super::handlers::{self, ProbeKind};
 use super::resources::{self, Owner};
 use super::{env, security};
-use crate::kinds::check::{self, Errors, Unique};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
+use crate::kinds::check::{self, Unique};
 
 /// What containers are validated against.
 pub struct PodContext<'a> {
@@ -23,51 +22,41 @@ pub struct PodContext<'a> {
     pub pod: bool,
 }
 
-pub fn regular(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+pub fn regular(context: &PodContext<'_>, at: &At<'_>) {
     let containers = &context.spec.containers;
     if containers.is_empty() {
-        errors.push(FieldError::required(path, ""));
+        at.required("");
     }
     let mut names = Unique::default();
     for (index, container) in containers.iter().enumerate() {
-        let path = path.index(index);
-        shared(container, context, &path, errors);
-        names.insert(&container.name, &path.child("name"), errors);
-        running(container, context, &path, errors);
+        let at = at.index(index);
+        shared(container, context, &at);
+        names.add(&container.name, &at.child("name"));
+        running(container, context, &at);
         if let Some(policy) = &container.restart_policy {
-            check::one_of(
-                policy,
-                &["Always", "Never", "OnFailure"],
-                &path.child("restartPolicy"),
-                errors,
-            );
+            at.child("restartPolicy").one_of(policy, &["Always", "Never", "OnFailure"]);
         }
     }
-    host_ports(containers.iter(), path, errors);
+    host_ports(containers.iter(), at);
 }
 
-pub fn init(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+pub fn init(context: &PodContext<'_>, at: &At<'_>) {
     let mut names = Unique::default();
     for container in &context.spec.containers {
-        names.insert(&container.name, path, &mut Errors::new());
+        names.is_new(&container.name);
     }
     for (index, container) in context.spec.init_containers.iter().flatten().enumerate() {
-        let path = path.index(index);
-        shared(container, context, &path, errors);
+        let at = at.index(index);
+        shared(container, context, &at);
         if !container.name.is_empty() {
-            names.insert(&container.name, &path.child("name"), errors);
+            names.add(&container.name, &at.child("name"));
         }
         if let Some(policy) = &container.restart_policy {
-            check::one_of(
-                policy,
-                &["Always", "Never", "OnFailure"],
-                &path.child("restartPolicy"),
-                errors,
-            );
+            at.child("restartPolicy").one_of(policy, &["Always", "Never", "OnFailure"]);
         }
-        host_ports(std::iter::once(container), &path, errors);
+        host_ports(std::iter::once(container), &at);
         if api::pod::is_sidecar(container) {
-            running(container, context, &path, errors);
+            running(container, context, &at);
             continue;
         }
         let set = [
@@ -77,17 +66,17 @@ pub fn init(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
             ("startupProbe", container.startup_probe.is_some()),
         ];
         for (field, _) in set.into_iter().filter(|(_, set)| *set) {
-            let problem = "may not be set for init containers without restartPolicy=Always";
-            errors.push(FieldError::forbidden(path.child(field), problem));
+            at.child(field)
+                .forbidden("may not be set for init containers without restartPolicy=Always");
         }
     }
 }
 
 /// Lifecycle hooks and probes.
-fn running(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+fn running(container: &Container, context: &PodContext<'_>, at: &At<'_>) {
     if let Some(lifecycle) = &container.lifecycle {
         let grace = context.spec.termination_grace_period_seconds;
-        handlers::lifecycle(lifecycle, grace, &path.child("lifecycle"), errors);
+        handlers::lifecycle(lifecycle, grace, &at.child("lifecycle"));
     }
     let probes = [
         ("livenessProbe", &container.liveness_probe, ProbeKind::Liveness),
@@ -95,243 +84,191 @@ fn running(container: &Container, context: &PodContext<'_>, path: &Path, errors:
         ("startupProbe", &container.startup_probe, ProbeKind::Startup),
     ];
     for (field, probe, kind) in probes {
-        handlers::probe(probe.as_ref(), kind, &path.child(field), errors);
+        handlers::probe(probe.as_ref(), kind, &at.child(field));
     }
 }
 
 /// Checks that apply to every type of container.
-fn shared(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
-    let name_path = path.child("name");
+fn shared(container: &Container, context: &PodContext<'_>, at: &At<'_>) {
+    let name_path = at.child("name");
     if container.name.is_empty() {
-        errors.push(FieldError::required(&name_path, ""));
+        name_path.required("");
     } else {
-        check::dns_label(&container.name, &name_path, errors);
+        name_path.dns_label(&container.name);
     }
     let image = check::text(&container.image);
-    check::required(image, &path.child("image"), errors);
+    at.child("image").not_empty(image);
     if context.pod && image.trim() != image {
-        let problem = "must not have leading or trailing whitespace";
-        errors.push(FieldError::invalid(path.child("image"), image, problem));
+        at.child("image").invalid(image, "must not have leading or trailing whitespace");
     }
-    check::one_of(
+    at.child("terminationMessagePolicy").one_of(
         check::text(&container.termination_message_policy),
         &["FallbackToLogsOnError", "File"],
-        &path.child("terminationMessagePolicy"),
-        errors,
     );
-    ports(container.ports.as_deref().unwrap_or_default(), &path.child("ports"), errors);
-    env::validate(container.env.as_deref().unwrap_or_default(), &path.child("env"), errors);
-    env::validate_from(
-        container.env_from.as_deref().unwrap_or_default(),
-        &path.child("envFrom"),
-        errors,
-    );
-    mounts(container, context, &path.child("volumeMounts"), errors);
-    devices(container, context, &path.child("volumeDevices"), errors);
-    check::one_of(
-        check::text(&container.image_pull_policy),
-        &["Always", "IfNotPresent", "Never"],
-        &path.child("imagePullPolicy"),
-        errors,
-    );
-    resources::validate(
-        container.resources.as_ref(),
-        Owner::Container,
-        &path.child("resources"),
-        errors,
-    );
+    ports(container.ports.as_deref().unwrap_or_default(), &at.child("ports"));
+    env::validate(container.env.as_deref().unwrap_or_default(), &at.child("env"));
+    env::validate_from(container.env_from.as_deref().unwrap_or_default(), &at.child("envFrom"));
+    mounts(container, context, &at.child("volumeMounts"));
+    devices(container, context, &at.child("volumeDevices"));
+    at.child("imagePullPolicy")
+        .one_of(check::text(&container.image_pull_policy), &["Always", "IfNotPresent", "Never"]);
+    resources::validate(container.resources.as_ref(), Owner::Container, &at.child("resources"));
     resources::resize_policy(
         container.resize_policy.as_deref().unwrap_or_default(),
         check::text(&context.spec.restart_policy),
-        &path.child("resizePolicy"),
-        errors,
+        &at.child("resizePolicy"),
     );
     let security = container.security_context.as_ref();
-    security::container(security, context.host_users, &path.child("securityContext"), errors);
+    security::container(security, context.host_users, &at.child("securityContext"));
 }
 
-fn ports(ports: &[ContainerPort], path: &Path, errors: &mut Errors) {
+fn ports(ports: &[ContainerPort], at: &At<'_>) {
     let mut names = Unique::default();
     for (index, port) in ports.iter().enumerate() {
-        let path = path.index(index);
+        let at = at.index(index);
         if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
             let problems = check::port_name(name);
             if problems.is_empty() {
-                names.insert(name, &path.child("name"), errors);
+                names.add(name, &at.child("name"));
             }
-            check::invalid(problems, name, &path.child("name"), errors);
+            at.child("name").texts(problems, name);
         }
         if port.container_port == 0 {
-            errors.push(FieldError::required(path.child("containerPort"), ""));
+            at.child("containerPort").required("");
         } else {
-            check::port_number(port.container_port, &path.child("containerPort"), errors);
+            at.child("containerPort").port_number(port.container_port);
         }
         if let Some(number) = port.host_port.filter(|number| *number != 0) {
-            check::port_number(number, &path.child("hostPort"), errors);
+            at.child("hostPort").port_number(number);
         }
-        check::one_of(
-            check::text(&port.protocol),
-            check::PROTOCOLS,
-            &path.child("protocol"),
-            errors,
-        );
+        at.child("protocol").one_of(check::text(&port.protocol), check::PROTOCOLS);
     }
 }
 
-fn host_ports<'a>(
-    containers: impl Iterator<Item = &'a Container>,
-    path: &Path,
-    errors: &mut Errors,
-) {
+fn host_ports<'a>(containers: impl Iterator<Item = &'a Container>, at: &At<'_>) {
     let mut seen = Unique::default();
     for (index, container) in containers.enumerate() {
         for (port_index, port) in container.ports.iter().flatten().enumerate() {
             if let Some(number) = port.host_port.filter(|number| *number != 0) {
-                let text = format!(
-                    "{}/{}/{number}",
-                    check::text(&port.protocol),
-                    check::text(&port.host_ip)
-                );
-                let path = path.index(index).child("ports").index(port_index).child("hostPort");
-                seen.insert(&text, &path, errors);
+                let (protocol, ip) = (check::text(&port.protocol), check::text(&port.host_ip));
+                let at = at.part(index, "ports");
+                seen.add(&format!("{protocol}/{ip}/{number}"), &at.part(port_index, "hostPort"));
             }
         }
     }
 }
 
-fn mounts(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+fn mounts(container: &Container, context: &PodContext<'_>, at: &At<'_>) {
     let mut points: Vec<&str> = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let own = path.index(index);
-        check::required(&mount.name, &own.child("name"), errors);
+        let own = at.index(index);
+        own.child("name").not_empty(&mount.name);
         if !context.volumes.contains_key(mount.name.as_str()) {
-            errors.push(FieldError::not_found(own.child("name"), &mount.name));
+            own.child("name").not_found(&mount.name);
         }
-        check::required(&mount.mount_path, &own.child("mountPath"), errors);
+        own.child("mountPath").not_empty(&mount.mount_path);
         if points.contains(&mount.mount_path.as_str()) {
-            errors.push(FieldError::invalid(
-                own.child("mountPath"),
-                &mount.mount_path,
-                "must be unique",
-            ));
+            own.child("mountPath").invalid(&mount.mount_path, "must be unique");
         }
         points.push(&mount.mount_path);
         for device in container.volume_devices.iter().flatten() {
             if device.name == mount.name {
-                let problem = "must not already exist in volumeDevices";
-                errors.push(FieldError::invalid(own.child("name"), &mount.name, problem));
+                own.child("name").invalid(&mount.name, "must not already exist in volumeDevices");
             }
             if device.device_path == mount.mount_path {
-                let problem = "must not already exist as a path in volumeDevices";
-                errors.push(FieldError::invalid(
-                    own.child("mountPath"),
+                own.child("mountPath").invalid(
                     &mount.mount_path,
-                    problem,
-                ));
+                    "must not already exist as a path in volumeDevices",
+                );
             }
         }
-        sub_paths(mount, &own, path, errors);
-        propagation(mount, container, path, errors);
+        sub_paths(mount, &own, at);
+        propagation(mount, container, at);
     }
 }
 
-fn sub_paths(mount: &VolumeMount, own: &Path, list: &Path, errors: &mut Errors) {
+fn sub_paths(mount: &VolumeMount, own: &At<'_>, list: &At<'_>) {
     let (sub_path, expression) = (check::text(&mount.sub_path), check::text(&mount.sub_path_expr));
     // Upstream reports the list in these two, not the element.
     if !sub_path.is_empty() {
-        check::local_descending_path(sub_path, &list.child("subPath"), errors);
+        list.child("subPath").local_descending_path(sub_path);
     }
     if !expression.is_empty() {
         if !sub_path.is_empty() {
-            let problem = "subPathExpr and subPath are mutually exclusive";
-            errors.push(FieldError::invalid(own.child("subPathExpr"), expression, problem));
+            own.child("subPathExpr")
+                .invalid(expression, "subPathExpr and subPath are mutually exclusive");
         }
-        check::local_descending_path(expression, &list.child("subPathExpr"), errors);
+        list.child("subPathExpr").local_descending_path(expression);
     }
 }
 
-fn propagation(mount: &VolumeMount, container: &Container, path: &Path, errors: &mut Errors) {
+fn propagation(mount: &VolumeMount, container: &Container, at: &At<'_>) {
     const MODES: &[&str] = &["Bidirectional", "HostToContainer", "None"];
     let privileged =
         container.security_context.as_ref().is_some_and(|context| context.privileged == Some(true));
     if let Some(mode) = &mount.mount_propagation {
-        let path = path.child("mountPropagation");
+        let at = at.child("mountPropagation");
         if !MODES.contains(&mode.as_str()) {
-            errors.push(FieldError::not_supported(&path, mode, MODES));
+            at.not_supported(mode, MODES);
         }
         if mode == "Bidirectional" && !privileged {
-            let problem =
-                "Bidirectional mount propagation is available only to privileged containers";
-            errors.push(FieldError::forbidden(&path, problem));
+            at.forbidden(
+                "Bidirectional mount propagation is available only to privileged containers",
+            );
         }
     }
     let Some(mode) = &mount.recursive_read_only else {
         return;
     };
-    let path = path.child("recursiveReadOnly");
+    let at = at.child("recursiveReadOnly");
     match mode.as_str() {
         "Disabled" => {}
         "Enabled" | "IfPossible" => {
             if mount.read_only != Some(true) {
-                errors.push(FieldError::forbidden(
-                    &path,
-                    "may only be specified when readOnly is true",
-                ));
+                at.forbidden("may only be specified when readOnly is true");
             }
             if mount.mount_propagation.as_deref().is_some_and(|propagation| propagation != "None") {
-                let problem =
-                    "may only be specified when mountPropagation is None or not specified";
-                errors.push(FieldError::forbidden(&path, problem));
+                at.forbidden(
+                    "may only be specified when mountPropagation is None or not specified",
+                );
             }
         }
-        other => {
-            errors.push(FieldError::not_supported(
-                &path,
-                other,
-                &["Disabled", "Enabled", "IfPossible"],
-            ));
-        }
+        other => at.not_supported(other, &["Disabled", "Enabled", "IfPossible"]),
     }
 }
 
-fn devices(container: &Container, context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+fn devices(container: &Container, context: &PodContext<'_>, at: &At<'_>) {
     let (mut names, mut paths): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
     for (index, VolumeDevice { device_path, name }) in
         container.volume_devices.iter().flatten().enumerate()
     {
-        let own = path.index(index);
-        check::required(name, &own.child("name"), errors);
+        let own = at.index(index);
+        own.child("name").not_empty(name);
         if names.contains(&name.as_str()) {
-            errors.push(FieldError::invalid(own.child("name"), name, "must be unique"));
+            own.child("name").invalid(name, "must be unique");
         }
         match context.volumes.get(name.as_str()) {
-            None => errors.push(FieldError::not_found(own.child("name"), name)),
+            None => own.child("name").not_found(name),
             Some(volume)
                 if volume.persistent_volume_claim.is_none() && volume.ephemeral.is_none() =>
             {
-                let problem = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                errors.push(FieldError::invalid(own.child("name"), name, problem));
+                own.child("name").invalid(name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode");
             }
             Some(_) => {}
         }
-        check::required(device_path, &own.child("devicePath"), errors);
+        own.child("devicePath").not_empty(device_path);
         if paths.contains(&device_path.as_str()) {
-            errors.push(FieldError::invalid(
-                own.child("devicePath"),
-                device_path,
-                "must be unique",
-            ));
+            own.child("devicePath").invalid(device_path, "must be unique");
         }
         if device_path.split('/').any(|part| part == "..") {
-            let problem = "can not contain backsteps ('..')";
-            errors.push(FieldError::invalid(own.child("devicePath"), device_path, problem));
+            own.child("devicePath").invalid(device_path, "can not contain backsteps ('..')");
         }
         names.push(name);
         paths.push(device_path);
     }
 }
 
-pub fn ephemeral(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
+pub fn ephemeral(context: &PodContext<'_>, at: &At<'_>) {
     let spec = context.spec;
     let others: Vec<&str> = spec
         .containers
@@ -341,15 +278,15 @@ pub fn ephemeral(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
         .collect();
     let mut names = Unique::default();
     for name in &others {
-        names.insert(name, path, &mut Errors::new());
+        names.is_new(name);
     }
     for (index, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
-        let path = path.index(index);
-        shared(&as_container(container), context, &path, errors);
-        names.insert(&container.name, &path.child("name"), errors);
+        let at = at.index(index);
+        shared(&as_container(container), context, &at);
+        names.add(&container.name, &at.child("name"));
         let target = check::text(&container.target_container_name);
         if !target.is_empty() && !others.contains(&target) {
-            errors.push(FieldError::not_found(path.child("targetContainerName"), target));
+            at.child("targetContainerName").not_found(target);
         }
         let set = [
             ("ports", container.ports.as_ref().is_some_and(|ports| !ports.is_empty())),
@@ -372,15 +309,15 @@ pub fn ephemeral(context: &PodContext<'_>, path: &Path, errors: &mut Errors) {
         ];
         let problem = "cannot be set for an Ephemeral Container";
         for (field, _) in set.into_iter().filter(|(_, set)| *set) {
-            errors.push(FieldError::forbidden(path.child(field), problem));
+            at.child(field).forbidden(problem);
         }
         for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-            let path = path.child("volumeMounts").index(index);
+            let at = at.item("volumeMounts", index);
             if !check::text(&mount.sub_path).is_empty() {
-                errors.push(FieldError::forbidden(path.child("subPath"), problem));
+                at.child("subPath").forbidden(problem);
             }
             if !check::text(&mount.sub_path_expr).is_empty() {
-                errors.push(FieldError::forbidden(path.child("subPathExpr"), problem));
+                at.child("subPathExpr").forbidden(problem);
             }
         }
     }

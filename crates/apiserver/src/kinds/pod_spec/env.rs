@@ -1,13 +1,12 @@
 //! Environment variables and their sources.
 
 use api::names;
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::{
     EnvFromSource, EnvVar, ObjectFieldSelector, ResourceFieldSelector,
 };
 
-use crate::kinds::check::{self, Errors};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
+use crate::kinds::check;
 
 /// Fields that a variable can refer to, besides labels and annotations.
 const FIELDS: &[&str] = &[
@@ -31,34 +30,33 @@ const RESOURCES: &[&str] = &[
     "requests.memory",
 ];
 
-fn variable_name(name: &str, path: &Path, errors: &mut Errors) {
+fn variable_name(name: &str, at: &At<'_>) {
     if !name.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
-        let problem = "a valid environment variable name must consist only of printable ASCII characters other than '='";
-        errors.push(FieldError::invalid(path, name, problem));
+        at.invalid(name, "a valid environment variable name must consist only of printable ASCII characters other than '='");
     }
 }
 
-pub fn validate(variables: &[EnvVar], path: &Path, errors: &mut Errors) {
+pub fn validate(variables: &[EnvVar], at: &At<'_>) {
     for (index, variable) in variables.iter().enumerate() {
-        let path = path.index(index);
-        check::required(&variable.name, &path.child("name"), errors);
-        variable_name(&variable.name, &path.child("name"), errors);
-        value_from(variable, &path.child("valueFrom"), errors);
+        let at = at.index(index);
+        at.child("name").not_empty(&variable.name);
+        variable_name(&variable.name, &at.child("name"));
+        value_from(variable, &at.child("valueFrom"));
     }
 }
 
-fn value_from(variable: &EnvVar, path: &Path, errors: &mut Errors) {
+fn value_from(variable: &EnvVar, at: &At<'_>) {
     let Some(source) = &variable.value_from else {
         return;
     };
     let mut sources = 0;
     if let Some(field) = &source.field_ref {
         sources += 1;
-        field_ref(field, FIELDS, &path.child("fieldRef"), errors);
+        field_ref(field, FIELDS, &at.child("fieldRef"));
     }
     if let Some(resource) = &source.resource_field_ref {
         sources += 1;
-        resource_field_ref(resource, false, &path.child("resourceFieldRef"), errors);
+        resource_field_ref(resource, false, &at.child("resourceFieldRef"));
     }
     let keys = [
         ("configMapKeyRef", source.config_map_key_ref.as_ref().map(|key| (&key.name, &key.key))),
@@ -69,21 +67,21 @@ fn value_from(variable: &EnvVar, path: &Path, errors: &mut Errors) {
             continue;
         };
         sources += 1;
-        let path = path.child(field);
-        check::dns_subdomain(name, &path.child("name"), errors);
+        let at = at.child(field);
+        at.child("name").dns_subdomain(name);
         if key.is_empty() {
-            errors.push(FieldError::required(path.child("key"), ""));
+            at.child("key").required("");
         } else {
-            check::invalid(names::config_map_key(key), key, &path.child("key"), errors);
+            at.child("key").texts(names::config_map_key(key), key);
         }
     }
     if let Some(file) = &source.file_key_ref {
         sources += 1;
-        let path = path.child("fileKeyRef");
-        check::required(&file.volume_name, &path.child("volumeName"), errors);
-        check::required(&file.path, &path.child("path"), errors);
-        check::local_non_reserved_path(&file.path, &path.child("path"), errors);
-        check::required(&file.key, &path.child("key"), errors);
+        let at = at.child("fileKeyRef");
+        at.child("volumeName").not_empty(&file.volume_name);
+        at.child("path").not_empty(&file.path);
+        at.child("path").local_non_reserved_path(&file.path);
+        at.child("key").not_empty(&file.key);
     }
     let problem = if sources == 0 {
         "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
@@ -94,47 +92,39 @@ fn value_from(variable: &EnvVar, path: &Path, errors: &mut Errors) {
     } else {
         return;
     };
-    errors.push(FieldError::invalid(path, "", problem));
+    at.invalid("", problem);
 }
 
 /// `metadata.labels['app']`: the path and the key in the brackets.
 fn subscript(field_path: &str) -> Option<(&str, &str)> {
-    let (path, rest) = field_path.split_once("['")?;
-    Some((path, rest.strip_suffix("']")?))
+    let (at, rest) = field_path.split_once("['")?;
+    Some((at, rest.strip_suffix("']")?))
 }
 
 /// `fields` are the paths allowed besides single labels and annotations.
-pub fn field_ref(field: &ObjectFieldSelector, fields: &[&str], path: &Path, errors: &mut Errors) {
+pub fn field_ref(field: &ObjectFieldSelector, fields: &[&str], at: &At<'_>) {
     if check::text(&field.api_version).is_empty() {
-        errors.push(FieldError::required(path.child("apiVersion"), ""));
+        at.child("apiVersion").required("");
         return;
     }
     if field.field_path.is_empty() {
-        errors.push(FieldError::required(path.child("fieldPath"), ""));
+        at.child("fieldPath").required("");
         return;
     }
     match subscript(&field.field_path) {
-        Some(("metadata.annotations", key)) => {
-            check::qualified_name(&key.to_lowercase(), path, errors)
-        }
-        Some(("metadata.labels", key)) => check::qualified_name(key, path, errors),
-        Some((other, _)) => {
-            errors.push(FieldError::invalid(path, other, "does not support subscript"))
-        }
+        Some(("metadata.annotations", key)) => at.qualified_name(&key.to_lowercase()),
+        Some(("metadata.labels", key)) => at.qualified_name(key),
+        Some((other, _)) => at.invalid(other, "does not support subscript"),
         None if fields.contains(&field.field_path.as_str()) => {}
         None if known_label(&field.field_path) => {
-            errors.push(FieldError::not_supported(
-                path.child("fieldPath"),
-                &field.field_path,
-                fields,
-            ));
+            at.child("fieldPath").not_supported(&field.field_path, fields)
         }
         None => {
             let problem = format!(
                 "error converting fieldPath: field label not supported: {}",
                 field.field_path
             );
-            errors.push(FieldError::invalid(path.child("fieldPath"), &field.field_path, problem));
+            at.child("fieldPath").invalid(&field.field_path, problem);
         }
     }
 }
@@ -153,26 +143,21 @@ fn known_label(path: &str) -> bool {
 }
 
 /// In a volume the container must be named.
-pub fn resource_field_ref(
-    field: &ResourceFieldSelector,
-    volume: bool,
-    path: &Path,
-    errors: &mut Errors,
-) {
+pub fn resource_field_ref(field: &ResourceFieldSelector, volume: bool, at: &At<'_>) {
     let huge = ["requests.hugepages-", "limits.hugepages-"]
         .iter()
         .any(|prefix| field.resource.starts_with(prefix));
     if volume && check::text(&field.container_name).is_empty() {
-        errors.push(FieldError::required(path.child("containerName"), ""));
+        at.child("containerName").required("");
     } else if field.resource.is_empty() {
-        errors.push(FieldError::required(path.child("resource"), ""));
+        at.child("resource").required("");
     } else if !RESOURCES.contains(&field.resource.as_str()) && !huge {
-        errors.push(FieldError::not_supported(path.child("resource"), &field.resource, RESOURCES));
+        at.child("resource").not_supported(&field.resource, RESOURCES);
     }
-    divisor(field, huge, path, errors);
+    divisor(field, huge, at);
 }
 
-fn divisor(field: &ResourceFieldSelector, huge: bool, path: &Path, errors: &mut Errors) {
+fn divisor(field: &ResourceFieldSelector, huge: bool, at: &At<'_>) {
     const BYTES: &[&str] =
         &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
     let Some(divisor) =
@@ -193,14 +178,14 @@ fn divisor(field: &ResourceFieldSelector, huge: bool, path: &Path, errors: &mut 
         let list = if what == "cpu" { "1m and 1".to_owned() } else { allowed.join(", ") };
         let problem =
             format!("only divisor's values {list} are supported with the {what} resource");
-        errors.push(FieldError::invalid(path.child("divisor"), &field.resource, problem));
+        at.child("divisor").invalid(&field.resource, problem);
     }
 }
 
-pub fn validate_from(sources: &[EnvFromSource], path: &Path, errors: &mut Errors) {
+pub fn validate_from(sources: &[EnvFromSource], at: &At<'_>) {
     for (index, source) in sources.iter().enumerate() {
-        let own = path.index(index);
-        variable_name(check::text(&source.prefix), &own.child("prefix"), errors);
+        let own = at.index(index);
+        variable_name(check::text(&source.prefix), &own.child("prefix"));
         let references = [
             ("configMapRef", source.config_map_ref.as_ref().map(|reference| &reference.name)),
             ("secretRef", source.secret_ref.as_ref().map(|reference| &reference.name)),
@@ -209,25 +194,12 @@ pub fn validate_from(sources: &[EnvFromSource], path: &Path, errors: &mut Errors
         for (field, name) in references {
             let Some(name) = name else { continue };
             count += 1;
-            let path = own.child(field).child("name");
-            if name.is_empty() {
-                errors.push(FieldError::required(path, ""));
-            } else {
-                check::dns_subdomain(name, &path, errors);
-            }
+            own.child(field).child("name").required_text(names::dns_subdomain, name);
         }
         if count == 0 {
-            errors.push(FieldError::invalid(
-                path,
-                "",
-                "must specify one of: `configMapRef` or `secretRef`",
-            ));
+            at.invalid("", "must specify one of: `configMapRef` or `secretRef`");
         } else if count > 1 {
-            errors.push(FieldError::invalid(
-                path,
-                "",
-                "may not have more than one field specified at a time",
-            ));
+            at.invalid("", "may not have more than one field specified at a time");
         }
     }
 }

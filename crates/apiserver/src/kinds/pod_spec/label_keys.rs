@@ -3,12 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::{PodAffinityTerm, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
-use crate::kinds::check::{self, Errors};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
 
 type Labels = BTreeMap<String, String>;
 
@@ -66,20 +64,18 @@ pub fn validate(
     matching: Option<&[String]>,
     mismatching: Option<&[String]>,
     selector: Option<&LabelSelector>,
-    path: &Path,
-    errors: &mut Errors,
+    at: &At<'_>,
 ) {
     let matching = matching.unwrap_or_default();
     let mismatching = mismatching.unwrap_or_default();
     for (field, keys) in [("matchLabelKeys", matching), ("mismatchLabelKeys", mismatching)] {
-        let path = path.child(field);
+        let at = at.child(field);
         if !keys.is_empty() && selector.is_none() {
-            let problem = "must not be specified when labelSelector is not set";
-            errors.push(FieldError::forbidden(path, problem));
+            at.forbidden("must not be specified when labelSelector is not set");
             continue;
         }
         for (index, key) in keys.iter().enumerate() {
-            check::qualified_name(key, &path.index(index), errors);
+            at.index(index).qualified_name(key);
         }
     }
     let labels = selector.iter().flat_map(|own| own.match_labels.iter().flatten());
@@ -90,16 +86,15 @@ pub fn validate(
     for expression in expressions {
         let key = expression.key.as_str();
         if let Some(index) = indexes.get(key).filter(|_| seen.contains(key)) {
-            let problem = "exists in both matchLabelKeys and labelSelector";
-            errors.push(FieldError::invalid(path.index(*index), key, problem));
+            at.index(*index).invalid(key, "exists in both matchLabelKeys and labelSelector");
         }
         seen.insert(key);
     }
     let mismatching: BTreeSet<&String> = mismatching.iter().collect();
     for (index, key) in matching.iter().enumerate().filter(|(_, key)| mismatching.contains(key)) {
         let problem = "exists in both matchLabelKeys and mismatchLabelKeys";
-        let path = path.child("matchLabelKeys").index(index);
-        errors.push(FieldError::invalid(path, key, problem));
+        let at = at.item("matchLabelKeys", index);
+        at.invalid(key, problem);
     }
 }
 
@@ -121,8 +116,8 @@ mod tests {
         let mut pod = Pod::decode(object.to_string().as_bytes()).unwrap();
         let now = jiff::Timestamp::UNIX_EPOCH;
         let context = crate::kinds::Context { now, ..crate::kinds::tests::context() };
-        crate::kinds::pod::Rules.prepare_create(&mut pod, &context);
-        let errors = crate::kinds::pod::Rules.validate(&pod);
+        crate::kinds::pod::RULES.prepare_create(&mut pod, &context);
+        let errors = crate::kinds::pod::RULES.validate(&pod);
         if !errors.is_empty() {
             return Err(errors
                 .iter()

@@ -1,91 +1,91 @@
 //! Validation of a pod's spec as a whole (`ValidatePodSpec`).
 
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 
 use super::containers::{self, PodContext};
 use super::resources::{self, Owner};
 use super::{affinity, scheduling, security};
-use crate::kinds::check::{self, Errors, Unique};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
+use crate::kinds::check::{self, Unique};
 use crate::kinds::volumes;
 
 /// A template: labels, annotations and spec.
-pub fn template(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
-    template_metadata(template, path, errors);
+pub fn template(template: &PodTemplateSpec, at: &At<'_>) {
+    template_metadata(template, at);
     let none = PodSpec::default();
     let pod = template.spec.as_ref().unwrap_or(&none);
-    let path = path.child("spec");
-    spec(pod, false, &path, errors);
+    let at = at.child("spec");
+    spec(pod, false, &at);
     if pod.ephemeral_containers.iter().flatten().next().is_some() {
-        let problem = "ephemeral containers not allowed in pod template";
-        errors.push(FieldError::forbidden(path.child("ephemeralContainers"), problem));
+        at.child("ephemeralContainers")
+            .forbidden("ephemeral containers not allowed in pod template");
     }
 }
 
 /// A template's labels and annotations.
-pub fn template_metadata(template: &PodTemplateSpec, path: &Path, errors: &mut Errors) {
+pub fn template_metadata(template: &PodTemplateSpec, at: &At<'_>) {
     let Some(metadata) = &template.metadata else {
         return;
     };
-    check::labels(metadata.labels.as_ref(), &path.child("labels"), errors);
-    check::annotations(metadata.annotations.as_ref(), &path.child("annotations"), errors);
+    at.child("labels").labels(metadata.labels.as_ref());
+    at.child("annotations").annotations(metadata.annotations.as_ref());
 }
 
 /// `pod` is true for a Pod's own spec, false for a template's.
-pub fn spec(spec: &PodSpec, pod: bool, path: &Path, errors: &mut Errors) {
+pub fn spec(spec: &PodSpec, pod: bool, at: &At<'_>) {
     if spec.termination_grace_period_seconds.is_none() {
-        errors.push(FieldError::required(path.child("terminationGracePeriodSeconds"), ""));
+        at.child("terminationGracePeriodSeconds").required("");
     }
     let volume_list = spec.volumes.as_deref().unwrap_or_default();
-    volumes::validate::all(volume_list, &path.child("volumes"), errors);
+    volumes::validate::all(volume_list, &at.child("volumes"));
     let context = PodContext {
         spec,
         volumes: volume_list.iter().map(|volume| (volume.name.as_str(), volume)).collect(),
         host_users: spec.host_users != Some(false),
         pod,
     };
-    claims(spec, &path.child("resourceClaims"), errors);
-    containers::regular(&context, &path.child("containers"), errors);
-    containers::init(&context, &path.child("initContainers"), errors);
-    containers::ephemeral(&context, &path.child("ephemeralContainers"), errors);
-    pod_resources(spec, &path.child("resources"), errors);
-    host_network(spec, pod, path, errors);
-    policies(spec, path, errors);
-    check::labels(spec.node_selector.as_ref(), &path.child("nodeSelector"), errors);
+    claims(spec, &at.child("resourceClaims"));
+    containers::regular(&context, &at.child("containers"));
+    containers::init(&context, &at.child("initContainers"));
+    containers::ephemeral(&context, &at.child("ephemeralContainers"));
+    pod_resources(spec, &at.child("resources"));
+    host_network(spec, pod, at);
+    policies(spec, at);
+    at.child("nodeSelector").labels(spec.node_selector.as_ref());
     if let Some(context) = &spec.security_context {
-        security::pod(context, spec, &path.child("securityContext"), errors);
+        security::pod(context, spec, &at.child("securityContext"));
     }
-    affinity::validate(spec.affinity.as_ref(), &path.child("affinity"), errors);
+    affinity::validate(spec.affinity.as_ref(), &at.child("affinity"));
     let policy = check::text(&spec.dns_policy);
-    scheduling::dns(spec.dns_config.as_ref(), policy, &path.child("dnsConfig"), errors);
+    scheduling::dns(spec.dns_config.as_ref(), policy, &at.child("dnsConfig"));
     for (index, gate) in spec.readiness_gates.iter().flatten().enumerate() {
-        let path = path.child("readinessGates").index(index).child("conditionType");
-        check::qualified_name(&gate.condition_type, &path, errors);
+        at.item("readinessGates", index)
+            .child("conditionType")
+            .qualified_name(&gate.condition_type);
     }
     let gates = spec.scheduling_gates.as_deref().unwrap_or_default();
-    scheduling::gates(gates, &path.child("schedulingGates"), errors);
+    scheduling::gates(gates, &at.child("schedulingGates"));
     let spread = spec.topology_spread_constraints.as_deref().unwrap_or_default();
-    affinity::spread(spread, &path.child("topologySpreadConstraints"), errors);
-    host_users(spec, path, errors);
-    names(spec, path, errors);
+    affinity::spread(spread, &at.child("topologySpreadConstraints"));
+    host_users(spec, at);
+    names(spec, at);
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    scheduling::tolerations(tolerations, &path.child("tolerations"), errors);
+    scheduling::tolerations(tolerations, &at.child("tolerations"));
     let aliases = spec.host_aliases.as_deref().unwrap_or_default();
-    scheduling::host_aliases(aliases, &path.child("hostAliases"), errors);
+    scheduling::host_aliases(aliases, &at.child("hostAliases"));
     for (name, amount) in spec.overhead.iter().flatten() {
-        resources::quantity(name, amount, &path.child("overhead").key(name), errors);
+        resources::judge_quantity(name, amount, &at.entry("overhead", name));
     }
 }
 
-fn claims(spec: &PodSpec, path: &Path, errors: &mut Errors) {
+fn claims(spec: &PodSpec, at: &At<'_>) {
     let mut seen = Unique::default();
     for (index, claim) in spec.resource_claims.iter().flatten().enumerate() {
-        let path = path.index(index);
+        let at = at.index(index);
         if claim.name.is_empty() {
-            errors.push(FieldError::required(path.child("name"), ""));
-        } else if seen.insert(&claim.name, &path.child("name"), errors) {
-            check::dns_label(&claim.name, &path.child("name"), errors);
+            at.child("name").required("");
+        } else if seen.add(&claim.name, &at.child("name")) {
+            at.child("name").dns_label(&claim.name);
         }
         let problem = match (&claim.resource_claim_name, &claim.resource_claim_template_name) {
             (Some(_), Some(_)) => {
@@ -94,17 +94,16 @@ fn claims(spec: &PodSpec, path: &Path, errors: &mut Errors) {
             (None, None) => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
             _ => continue,
         };
-        errors.push(FieldError::invalid(&path, &claim.name, problem));
+        at.invalid(&claim.name, problem);
     }
 }
 
-fn pod_resources(spec: &PodSpec, path: &Path, errors: &mut Errors) {
+fn pod_resources(spec: &PodSpec, at: &At<'_>) {
     let Some(own) = &spec.resources else { return };
     if own.claims.is_some() {
-        let problem = "claims cannot be set for Resources at pod-level";
-        errors.push(FieldError::forbidden(path.child("claims"), problem));
+        at.child("claims").forbidden("claims cannot be set for Resources at pod-level");
     }
-    resources::validate(Some(own), Owner::Pod, path, errors);
+    resources::validate(Some(own), Owner::Pod, at);
     let mut alone = spec.clone();
     (alone.resources, alone.overhead) = (None, None);
     for (name, asked) in api::pod::resources(&alone, api::pod::Side::Requests) {
@@ -113,16 +112,12 @@ fn pod_resources(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         if asked > given && matches!(name.as_str(), "cpu" | "memory") {
             let problem =
                 format!("must be greater than or equal to aggregate container requests of {asked}");
-            errors.push(FieldError::invalid(
-                path.child("requests").key(&name),
-                given.to_string(),
-                problem,
-            ));
+            at.entry("requests", &name).invalid(given.to_string(), problem);
         }
     }
 }
 
-fn host_network(spec: &PodSpec, pod: bool, path: &Path, errors: &mut Errors) {
+fn host_network(spec: &PodSpec, pod: bool, at: &At<'_>) {
     if spec.host_network != Some(true) {
         return;
     }
@@ -130,42 +125,33 @@ fn host_network(spec: &PodSpec, pod: bool, path: &Path, errors: &mut Errors) {
         for (port_index, port) in container.ports.iter().flatten().enumerate() {
             let host_port = port.host_port.unwrap_or(0);
             if (pod || host_port != 0) && host_port != port.container_port {
-                let path = path.child("containers").index(index).child("ports").index(port_index);
-                let problem = "must match `containerPort` when `hostNetwork` is true";
-                errors.push(FieldError::invalid(path.child("hostPort"), host_port, problem));
+                let at = at.item("containers", index);
+                let at = at.item("ports", port_index);
+                at.child("hostPort")
+                    .invalid(host_port, "must match `containerPort` when `hostNetwork` is true");
             }
         }
     }
 }
 
-fn policies(spec: &PodSpec, path: &Path, errors: &mut Errors) {
-    check::one_of(
-        check::text(&spec.restart_policy),
-        &["Always", "OnFailure", "Never"],
-        &path.child("restartPolicy"),
-        errors,
-    );
-    check::one_of(
+fn policies(spec: &PodSpec, at: &At<'_>) {
+    at.child("restartPolicy")
+        .one_of(check::text(&spec.restart_policy), &["Always", "OnFailure", "Never"]);
+    at.child("dnsPolicy").one_of(
         check::text(&spec.dns_policy),
         &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
-        &path.child("dnsPolicy"),
-        errors,
     );
-    check::one_of_or_unset(
-        &spec.preemption_policy,
-        &["PreemptLowerPriority", "Never"],
-        &path.child("preemptionPolicy"),
-        errors,
-    );
+    at.child("preemptionPolicy")
+        .one_of_or_unset(&spec.preemption_policy, &["PreemptLowerPriority", "Never"]);
     if let Some(os) = &spec.os {
-        check::one_of(&os.name, &["linux", "windows"], &path.child("os").child("name"), errors);
+        at.child("os.name").one_of(&os.name, &["linux", "windows"]);
     }
     if let Some(seconds) = spec.active_deadline_seconds {
-        check::in_range(seconds, 1, i32::MAX.into(), &path.child("activeDeadlineSeconds"), errors);
+        at.child("activeDeadlineSeconds").in_range(seconds, 1, i32::MAX.into());
     }
 }
 
-fn host_users(spec: &PodSpec, path: &Path, errors: &mut Errors) {
+fn host_users(spec: &PodSpec, at: &At<'_>) {
     if spec.host_users != Some(false) {
         return;
     }
@@ -175,11 +161,11 @@ fn host_users(spec: &PodSpec, path: &Path, errors: &mut Errors) {
         ("HostIPC", spec.host_ipc),
     ];
     for (field, _) in shared.into_iter().filter(|(_, set)| *set == Some(true)) {
-        errors.push(FieldError::forbidden(path.child(field), "when `pod.Spec.HostUsers` is false"));
+        at.child(field).forbidden("when `pod.Spec.HostUsers` is false");
     }
 }
 
-fn names(spec: &PodSpec, path: &Path, errors: &mut Errors) {
+fn names(spec: &PodSpec, at: &At<'_>) {
     let subdomains = [
         ("serviceAccountName", &spec.service_account_name),
         ("nodeName", &spec.node_name),
@@ -188,12 +174,12 @@ fn names(spec: &PodSpec, path: &Path, errors: &mut Errors) {
     ];
     for (field, name) in subdomains {
         if !check::text(name).is_empty() {
-            check::dns_subdomain(check::text(name), &path.child(field), errors);
+            at.child(field).dns_subdomain(check::text(name));
         }
     }
     for (field, name) in [("hostname", &spec.hostname), ("subdomain", &spec.subdomain)] {
         if !check::text(name).is_empty() {
-            check::dns_label(check::text(name), &path.child(field), errors);
+            at.child(field).dns_label(check::text(name));
         }
     }
 }

@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::{
     NodeSelectorTerm, PodAffinityTerm, PodSpec, PodTemplateSpec, Volume, WeightedPodAffinityTerm,
 };
 
-use crate::kinds::path::Path;
+use super::affinity::{PREFERRED, REQUIRED};
+use crate::kinds::at::At;
 
 /// Deprecated labels of nodes, and their successors.
 const NODE_LABELS: &[(&str, &str, &str)] = &[
@@ -42,41 +43,40 @@ pub fn name(metadata: &ObjectMeta, used_in: &str) -> Option<String> {
 
 /// Warnings about a workload's template, which is at `spec.template`.
 pub fn template(template: &PodTemplateSpec) -> Vec<String> {
-    template_at(template, &Path::new("spec").child("template"))
+    template_at(template, "spec.template")
 }
 
 /// Warnings about a template at a path.
-pub fn template_at(template: &PodTemplateSpec, path: &Path) -> Vec<String> {
+pub fn template_at(template: &PodTemplateSpec, path: &str) -> Vec<String> {
     let none = ObjectMeta::default();
     let metadata = template.metadata.as_ref().unwrap_or(&none);
-    match &template.spec {
-        Some(spec) => {
-            Warnings::new(spec, metadata, path.child("spec"), path.child("metadata")).all(true)
+    At::warnings(|at| {
+        let at = at.child(path);
+        if let Some(spec) = &template.spec {
+            let annotations = at.child("metadata.annotations");
+            Warnings { spec, metadata, at: at.child("spec"), annotations }.all(true);
         }
-        None => Vec::new(),
-    }
+    })
 }
 
 /// Warnings about a pod.
 pub fn pod(spec: &PodSpec, metadata: &ObjectMeta) -> Vec<String> {
-    Warnings::new(spec, metadata, Path::new("spec"), Path::new("metadata")).all(false)
+    At::warnings(|at| {
+        let annotations = at.child("metadata.annotations");
+        Warnings { spec, metadata, at: at.child("spec"), annotations }.all(false);
+    })
 }
 
-/// The warnings found so far.
+/// A pod that may be warned about.
 struct Warnings<'a> {
     spec: &'a PodSpec,
     metadata: &'a ObjectMeta,
-    path: Path,
-    annotations: Path,
-    warnings: Vec<String>,
+    at: At<'a>,
+    annotations: At<'a>,
 }
 
-impl<'a> Warnings<'a> {
-    fn new(spec: &'a PodSpec, metadata: &'a ObjectMeta, path: Path, own: Path) -> Self {
-        Self { spec, metadata, path, annotations: own.child("annotations"), warnings: Vec::new() }
-    }
-
-    fn all(mut self, in_template: bool) -> Vec<String> {
+impl Warnings<'_> {
+    fn all(&self, in_template: bool) {
         self.node_labels();
         self.spreading();
         self.deprecated_annotations();
@@ -85,18 +85,11 @@ impl<'a> Warnings<'a> {
         self.overhead();
         self.containers(in_template);
         self.ports();
-        if self.spec.termination_grace_period_seconds < Some(0)
-            && self.spec.termination_grace_period_seconds.is_some()
-        {
+        if self.spec.termination_grace_period_seconds.is_some_and(|seconds| seconds < 0) {
             let problem = "must be >= 0; negative values are invalid and will be treated as 1";
-            self.warn(&self.path.child("terminationGracePeriodSeconds"), problem);
+            self.at.child("terminationGracePeriodSeconds").warn(problem);
         }
         self.affinity();
-        self.warnings
-    }
-
-    fn warn(&mut self, path: &Path, problem: impl std::fmt::Display) {
-        self.warnings.push(format!("{path}: {problem}"));
     }
 
     fn has_annotation(&self, key: &str) -> bool {
@@ -104,153 +97,145 @@ impl<'a> Warnings<'a> {
         annotations.is_some_and(|all| all.contains_key(key))
     }
 
-    fn node_labels(&mut self) {
+    fn node_labels(&self) {
         let spec = self.spec;
         for key in spec.node_selector.iter().flatten().map(|(key, _)| key) {
             if let Some(problem) = deprecated(key) {
-                self.warn(&self.path.child("nodeSelector").key(key), problem);
+                self.at.entry("nodeSelector", key).warn(problem);
             }
         }
         let affinity = spec.affinity.as_ref();
         let Some(nodes) = affinity.and_then(|affinity| affinity.node_affinity.as_ref()) else {
             return;
         };
-        let path = self.path.child("affinity").child("nodeAffinity");
+        let at = self.at.child("affinity.nodeAffinity");
         let required = nodes.required_during_scheduling_ignored_during_execution.as_ref();
-        let own =
-            path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
+        let own = at.child(REQUIRED);
+        let own = own.child("nodeSelectorTerms");
         for (index, term) in
             required.iter().flat_map(|selector| &selector.node_selector_terms).enumerate()
         {
             self.term(term, &own.index(index));
         }
         let preferred = nodes.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-        let own = path.child("preferredDuringSchedulingIgnoredDuringExecution");
+        let own = at.child(PREFERRED);
         for (index, term) in preferred.enumerate() {
-            self.term(&term.preference, &own.index(index).child("preference"));
+            self.term(&term.preference, &own.part(index, "preference"));
         }
     }
 
-    fn term(&mut self, term: &NodeSelectorTerm, path: &Path) {
+    fn term(&self, term: &NodeSelectorTerm, at: &At<'_>) {
         for (index, expression) in term.match_expressions.iter().flatten().enumerate() {
             if let Some(problem) = deprecated(&expression.key) {
-                let path = path.child("matchExpressions").index(index).child("key");
-                self.warn(&path, format!("{} is {problem}", expression.key));
+                let at = at.item("matchExpressions", index);
+                at.child("key").warn(format!("{} is {problem}", expression.key));
             }
         }
     }
 
-    fn spreading(&mut self) {
+    fn spreading(&self) {
         let spec = self.spec;
         let constraints = spec.topology_spread_constraints.iter().flatten();
         for (index, constraint) in constraints.enumerate() {
-            let path = self.path.child("topologySpreadConstraints").index(index);
+            let at = self.at.item("topologySpreadConstraints", index);
             let key = &constraint.topology_key;
             if let Some(problem) = deprecated(key) {
-                self.warn(&path.child("topologyKey"), format!("{key} is {problem}"));
+                at.child("topologyKey").warn(format!("{key} is {problem}"));
             }
             if constraint.label_selector.is_none() {
-                self.warn(&path.child("labelSelector"), NO_SELECTOR);
+                at.child("labelSelector").warn(NO_SELECTOR);
             }
         }
     }
 
-    fn deprecated_annotations(&mut self) {
+    fn deprecated_annotations(&self) {
         for (key, version, field) in ANNOTATIONS {
             if self.has_annotation(key) {
                 let problem =
                     format!("non-functional in {version}; use the \"{field}\" field instead");
-                self.warn(&self.annotations.key(key), problem);
+                self.annotations.key(key).warn(problem);
             }
         }
     }
 
-    fn volumes(&mut self) {
+    fn volumes(&self) {
         let spec = self.spec;
         for (index, volume) in spec.volumes.iter().flatten().enumerate() {
             for (field, there, problem) in deprecated_volumes(volume) {
                 if there {
-                    self.warn(&self.path.child("volumes").index(index).child(field), problem);
+                    self.at.item("volumes", index).child(field).warn(problem);
                 }
             }
         }
     }
 
-    fn repetitions(&mut self) {
+    fn repetitions(&self) {
         let spec = self.spec;
         let mut seen = BTreeSet::new();
         for (index, alias) in spec.host_aliases.iter().flatten().enumerate() {
             if !seen.insert(alias.ip.as_str()) {
-                let path = self.path.child("hostAliases").index(index).child("ip");
-                self.warn(&path, format!("duplicate ip {:?}", alias.ip));
+                let at = self.at.item("hostAliases", index);
+                at.child("ip").warn(format!("duplicate ip {:?}", alias.ip));
             }
         }
         let secrets = || spec.image_pull_secrets.iter().flatten().enumerate();
-        let path = |index| self.path.child("imagePullSecrets").index(index).child("name");
-        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
-        for (index, secret) in secrets() {
-            if !seen.insert(&secret.name) {
-                found.push((path(index), format!("duplicate name {:?}", secret.name)));
-            }
+        let at = self.at.child("imagePullSecrets");
+        let mut seen = BTreeSet::new();
+        for (index, secret) in secrets().filter(|(_, secret)| !seen.insert(&secret.name)) {
+            at.part(index, "name").warn(format!("duplicate name {:?}", secret.name));
         }
         for (index, _) in secrets().filter(|(_, secret)| secret.name.is_empty()) {
-            found.push((path(index), "invalid empty name \"\"".to_owned()));
-        }
-        for (path, problem) in found {
-            self.warn(&path, problem);
+            at.part(index, "name").warn("invalid empty name \"\"");
         }
     }
 
-    fn overhead(&mut self) {
+    fn overhead(&self) {
         let spec = self.spec;
-        self.fractions(spec.overhead.as_ref(), &self.path.child("overhead"));
+        self.fractions(spec.overhead.as_ref(), &self.at.child("overhead"));
         let context = spec.security_context.as_ref();
         let profile = context.and_then(|context| context.seccomp_profile.as_ref());
         if profile.is_none() && self.has_annotation(SECCOMP) {
             let problem = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
-            self.warn(&self.annotations.key(SECCOMP), problem);
+            self.annotations.key(SECCOMP).warn(problem);
         }
     }
 
-    fn affinity(&mut self) {
+    fn affinity(&self) {
         let spec = self.spec;
-        let Some(affinity) = &spec.affinity else {
-            return;
-        };
-        let path = self.path.child("affinity");
+        let Some(affinity) = &spec.affinity else { return };
+        let at = self.at.child("affinity");
         if let Some(near) = &affinity.pod_affinity {
             self.terms(
                 near.required_during_scheduling_ignored_during_execution.as_deref(),
                 near.preferred_during_scheduling_ignored_during_execution.as_deref(),
-                &path.child("podAffinity"),
+                &at.child("podAffinity"),
             );
         }
         if let Some(far) = &affinity.pod_anti_affinity {
             self.terms(
                 far.required_during_scheduling_ignored_during_execution.as_deref(),
                 far.preferred_during_scheduling_ignored_during_execution.as_deref(),
-                &path.child("podAntiAffinity"),
+                &at.child("podAntiAffinity"),
             );
         }
     }
 
     fn terms(
-        &mut self,
+        &self,
         required: Option<&[PodAffinityTerm]>,
         preferred: Option<&[WeightedPodAffinityTerm]>,
-        path: &Path,
+        at: &At<'_>,
     ) {
-        let own = path.child("requiredDuringSchedulingIgnoredDuringExecution");
+        let own = at.child(REQUIRED);
         for (index, term) in required.unwrap_or_default().iter().enumerate() {
             if term.label_selector.is_none() {
-                self.warn(&own.index(index).child("labelSelector"), NO_SELECTOR);
+                own.part(index, "labelSelector").warn(NO_SELECTOR);
             }
         }
-        let own = path.child("preferredDuringSchedulingIgnoredDuringExecution");
+        let own = at.child(PREFERRED);
         for (index, term) in preferred.unwrap_or_default().iter().enumerate() {
             if term.pod_affinity_term.label_selector.is_none() {
-                let path = own.index(index).child("podAffinityTerm");
-                self.warn(&path.child("labelSelector"), NO_SELECTOR);
+                own.part(index, "podAffinityTerm.labelSelector").warn(NO_SELECTOR);
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Objects of every kind with random content: whatever a client sends, no rule panics.
 
+use api::apply::OneVersion;
 use api::object::Object;
 use api::schema::{Ty, TypeRow};
+use futures::FutureExt;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -184,8 +186,10 @@ proptest! {
             let writer = api::apply::Writer {
                 manager: "m", api_version: "v1", subresource: "", now: context().now, force: seed.is_multiple_of(2),
             };
-            if let Ok(applied) = api::apply::apply(Some(&old), &[], &new, Some(schema), &writer) {
-                api::apply::track(&old, &applied.owners, &new, Some(schema), &writer);
+            let versions = OneVersion(Some(schema).into());
+            let applied = api::apply::apply(Some(&old), &[], &new, &versions, &writer);
+            if let Some(Ok(applied)) = applied.now_or_never() {
+                api::apply::track(&old, &applied.owners, &new, "v1", &versions, &writer).now_or_never();
             }
             if let (Some(old), Some(new)) = (decoded(row, &old), decoded(row, &new)) {
                 exercise(super::strategy(row), &*old, &*new);

@@ -1,15 +1,15 @@
-//! The expressions of a policy.
+//! The expressions of a validating policy.
 
-use api::cel::{Environment, RESERVED};
+use api::cel::Environment;
 use api::names;
 use api::status::FieldError;
 use k8s_openapi::api::admissionregistration::v1::{
-    AuditAnnotation, ValidatingAdmissionPolicySpec, Validation, Variable,
+    AuditAnnotation, ValidatingAdmissionPolicySpec, Validation,
 };
 
+use crate::kinds::admission_policy::expressions::environment;
 use crate::kinds::check::{self, Errors};
 use crate::kinds::path::Path;
-use crate::kinds::webhook_configuration::match_conditions;
 
 /// Audit annotations of one policy.
 const ANNOTATIONS_MAX: usize = 20;
@@ -24,18 +24,13 @@ pub fn validate(
     path: &Path,
     errors: &mut Errors,
 ) {
-    let mut environment = Environment::new(spec.param_kind.is_some());
+    let has_params = spec.param_kind.is_some();
     let is_same = old.is_some_and(|old| {
         old.match_conditions == spec.match_conditions && old.param_kind == spec.param_kind
     });
-    if !is_same {
-        let all = spec.match_conditions.as_deref().unwrap_or_default();
-        match_conditions(all, &environment, &path.child("matchConditions"), errors);
-    }
-    for (index, variable) in spec.variables.iter().flatten().enumerate() {
-        let path = path.child("variables").index(index);
-        compose(variable, &mut environment, &path, errors);
-    }
+    let conditions = spec.match_conditions.as_deref().filter(|_| !is_same);
+    let variables = spec.variables.as_deref().unwrap_or_default();
+    let environment = environment(has_params, conditions, variables, path, errors);
     let count = |length: Option<usize>| length.unwrap_or_default();
     let validations = count(spec.validations.as_ref().map(Vec::len));
     let annotations = count(spec.audit_annotations.as_ref().map(Vec::len));
@@ -60,36 +55,6 @@ pub fn validate(
         validate_annotation(name, annotation, &environment, &at, errors);
         keys.insert(&annotation.key, &at.child("key"), errors);
     }
-}
-
-fn is_identifier(name: &str) -> bool {
-    let starts = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-    let all = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    starts && all && !RESERVED.contains(&name)
-}
-
-fn compose(variable: &Variable, environment: &mut Environment, path: &Path, errors: &mut Errors) {
-    let name = path.child("name");
-    if variable.name.trim().is_empty() {
-        errors.push(FieldError::required(name, "name is not specified"));
-    } else if !is_identifier(&variable.name) {
-        let why = "name is not a valid CEL identifier";
-        errors.push(FieldError::invalid(name, &variable.name, why));
-    }
-    let at = path.child("expression");
-    let expression = if variable.expression.trim().is_empty() {
-        errors.push(FieldError::required(at, "expression is not specified"));
-        None
-    } else {
-        match environment.compile(&variable.expression, &[]) {
-            Ok(expression) => Some(expression),
-            Err(why) => {
-                errors.push(FieldError::invalid(at, &variable.expression, why));
-                None
-            }
-        }
-    };
-    environment.compose(&variable.name, expression.as_ref());
 }
 
 fn validate_rule(

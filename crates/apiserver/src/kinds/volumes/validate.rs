@@ -1,17 +1,16 @@
 //! Validation of a pod's volumes (`ValidateVolumes`).
 
+use api::certificates::pod;
 use api::names;
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::{
     ClusterTrustBundleProjection, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath,
-    NFSVolumeSource, ProjectedVolumeSource, Volume, VolumeProjection,
+    NFSVolumeSource, PodCertificateProjection, ProjectedVolumeSource, Volume, VolumeProjection,
 };
 
-use crate::kinds::check::{self, Errors, Unique};
-use crate::kinds::path::Path;
-use crate::kinds::persistent_volume_claim;
+use crate::kinds::at::At;
+use crate::kinds::check::{self, Unique};
 use crate::kinds::pod_spec::env;
-use crate::kinds::signer_name;
+use crate::kinds::{persistent_volume_claim, signer_name};
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Fields that a downward API file can hold, besides single labels and annotations.
@@ -35,17 +34,17 @@ const HOST_PATH_TYPES: &[&str] = &[
 const MIN_TOKEN_SECONDS: i64 = 600;
 const MAX_TOKEN_SECONDS: i64 = 1 << 32;
 
-pub fn all(volumes: &[Volume], path: &Path, errors: &mut Errors) {
+pub fn all(volumes: &[Volume], at: &At<'_>) {
     let mut names = Unique::default();
     for (index, volume) in volumes.iter().enumerate() {
-        let path = path.index(index);
+        let at = at.index(index);
         if volume.name.is_empty() {
-            errors.push(FieldError::required(path.child("name"), ""));
+            at.child("name").required("");
         } else {
-            check::dns_label(&volume.name, &path.child("name"), errors);
-            names.insert(&volume.name, &path.child("name"), errors);
+            at.child("name").dns_label(&volume.name);
+            names.add(&volume.name, &at.child("name"));
         }
-        source(volume, &path, errors);
+        source(volume, &at);
     }
 }
 
@@ -86,187 +85,163 @@ fn sources(volume: &Volume) -> Vec<&'static str> {
     set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
 }
 
-fn source(volume: &Volume, path: &Path, errors: &mut Errors) {
+fn source(volume: &Volume, at: &At<'_>) {
     let set = sources(volume);
     if set.is_empty() {
-        errors.push(FieldError::required(path, "must specify a volume type"));
+        at.required("must specify a volume type");
     }
     for name in set.iter().skip(1) {
-        errors.push(FieldError::forbidden(
-            path.child(name),
-            "may not specify more than 1 volume type",
-        ));
+        at.child(name).forbidden("may not specify more than 1 volume type");
     }
     let Some(first) = set.first() else { return };
-    let path = path.child(first);
+    let at = at.child(first);
     match *first {
         "emptyDir" => {
             let limit = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref());
             if limit.is_some_and(|limit| {
                 limit.0.parse::<api::quantity::Quantity>().is_ok_and(|limit| limit.is_negative())
             }) {
-                let problem = "SizeLimit field must be a valid resource quantity";
-                errors.push(FieldError::forbidden(path.child("sizeLimit"), problem));
+                at.child("sizeLimit")
+                    .forbidden("SizeLimit field must be a valid resource quantity");
             }
         }
-        "hostPath" => volume.host_path.iter().for_each(|source| host_path(source, &path, errors)),
-        "projected" => volume.projected.iter().for_each(|source| projected(source, &path, errors)),
-        "nfs" | "persistentVolumeClaim" | "csi" | "image" | "ephemeral" => {
-            storage(volume, &path, errors)
-        }
-        _ => files(volume, &path, errors),
+        "hostPath" => volume.host_path.iter().for_each(|source| host_path(source, &at)),
+        "projected" => volume.projected.iter().for_each(|source| projected(source, &at)),
+        "nfs" | "persistentVolumeClaim" | "csi" | "image" | "ephemeral" => storage(volume, &at),
+        _ => files(volume, &at),
     }
 }
 
-pub fn host_path(source: &HostPathVolumeSource, path: &Path, errors: &mut Errors) {
+pub fn host_path(source: &HostPathVolumeSource, at: &At<'_>) {
     if source.path.is_empty() {
-        errors.push(FieldError::required(path.child("path"), ""));
+        at.child("path").required("");
     } else {
-        check::no_backsteps(&source.path, &path.child("path"), errors);
+        at.child("path").no_backsteps(&source.path);
     }
-    check::one_of_or_unset(&source.type_, HOST_PATH_TYPES, &path.child("type"), errors);
+    at.child("type").one_of_or_unset(&source.type_, HOST_PATH_TYPES);
 }
 
 /// Stricter than upstream about the server: what is not a host cannot be mounted, and a program
 /// that mounts it may take it for something else.
-pub fn nfs(source: &NFSVolumeSource, path: &Path, errors: &mut Errors) {
-    let server = path.child("server");
+pub fn nfs(source: &NFSVolumeSource, at: &At<'_>) {
+    let server = at.child("server");
     if source.server.is_empty() {
-        errors.push(FieldError::required(server, ""));
+        server.required("");
     } else {
-        check::invalid(names::host(&source.server), &source.server, &server, errors);
+        server.texts(names::host(&source.server), &source.server);
     }
-    check::required(&source.path, &path.child("path"), errors);
+    at.child("path").not_empty(&source.path);
     if !source.path.starts_with('/') {
-        let problem = "must be an absolute path";
-        errors.push(FieldError::invalid(path.child("path"), &source.path, problem));
+        at.child("path").invalid(&source.path, "must be an absolute path");
     }
 }
 
-fn mode(mode: Option<i32>, path: &Path, errors: &mut Errors) {
+fn mode(mode: Option<i32>, at: &At<'_>) {
     if let Some(mode) = mode.filter(|mode| !(0..=0o777).contains(mode)) {
-        errors.push(FieldError::invalid(path, mode, MODE));
+        at.invalid(mode, MODE);
     }
 }
 
 /// Volumes whose files come from an object.
-fn files(volume: &Volume, path: &Path, errors: &mut Errors) {
+fn files(volume: &Volume, at: &At<'_>) {
     if let Some(source) = &volume.secret {
-        check::required(check::text(&source.secret_name), &path.child("secretName"), errors);
-        mode(source.default_mode, &path.child("defaultMode"), errors);
-        items(source.items.as_deref(), path, errors);
+        at.child("secretName").not_empty(check::text(&source.secret_name));
+        mode(source.default_mode, &at.child("defaultMode"));
+        items(source.items.as_deref(), at);
     } else if let Some(source) = &volume.config_map {
-        check::required(&source.name, &path.child("name"), errors);
-        mode(source.default_mode, &path.child("defaultMode"), errors);
-        items(source.items.as_deref(), path, errors);
+        at.child("name").not_empty(&source.name);
+        mode(source.default_mode, &at.child("defaultMode"));
+        items(source.items.as_deref(), at);
     } else if let Some(source) = &volume.downward_api {
-        mode(source.default_mode, &path.child("defaultMode"), errors);
+        mode(source.default_mode, &at.child("defaultMode"));
         for file in source.items.iter().flatten() {
-            downward_file(file, path, errors);
+            downward_file(file, at);
         }
     }
 }
 
-fn items(items: Option<&[KeyToPath]>, path: &Path, errors: &mut Errors) {
+fn items(items: Option<&[KeyToPath]>, at: &At<'_>) {
     for (index, item) in items.into_iter().flatten().enumerate() {
-        let path = path.child("items").index(index);
-        check::required(&item.key, &path.child("key"), errors);
-        check::required(&item.path, &path.child("path"), errors);
-        check::local_non_reserved_path(&item.path, &path.child("path"), errors);
-        mode(item.mode, &path.child("mode"), errors);
+        let at = at.item("items", index);
+        at.child("key").not_empty(&item.key);
+        at.child("path").not_empty(&item.path);
+        at.child("path").local_non_reserved_path(&item.path);
+        mode(item.mode, &at.child("mode"));
     }
 }
 
-fn downward_file(file: &DownwardAPIVolumeFile, path: &Path, errors: &mut Errors) {
-    check::required(&file.path, &path.child("path"), errors);
-    check::local_non_reserved_path(&file.path, &path.child("path"), errors);
+fn downward_file(file: &DownwardAPIVolumeFile, at: &At<'_>) {
+    at.child("path").not_empty(&file.path);
+    at.child("path").local_non_reserved_path(&file.path);
     match (&file.field_ref, &file.resource_field_ref) {
-        (Some(field), None) => env::field_ref(field, FIELDS, &path.child("fieldRef"), errors),
+        (Some(field), None) => env::field_ref(field, FIELDS, &at.child("fieldRef")),
         (None, Some(resource)) => {
-            env::resource_field_ref(resource, true, &path.child("resourceFieldRef"), errors);
+            env::resource_field_ref(resource, true, &at.child("resourceFieldRef"));
         }
-        (Some(_), Some(_)) => errors.push(FieldError::invalid(
-            path,
+        (Some(_), Some(_)) => at.invalid(
             "resource",
             "fieldRef and resourceFieldRef can not be specified simultaneously",
-        )),
-        (None, None) => {
-            errors.push(FieldError::required(
-                path,
-                "one of fieldRef and resourceFieldRef is required",
-            ));
-        }
+        ),
+        (None, None) => at.required("one of fieldRef and resourceFieldRef is required"),
     }
-    mode(file.mode, &path.child("mode"), errors);
+    mode(file.mode, &at.child("mode"));
 }
 
 /// Volumes backed by storage.
-fn storage(volume: &Volume, path: &Path, errors: &mut Errors) {
+fn storage(volume: &Volume, at: &At<'_>) {
     if let Some(source) = &volume.nfs {
-        nfs(source, path, errors);
+        nfs(source, at);
     } else if let Some(source) = &volume.persistent_volume_claim {
-        check::required(&source.claim_name, &path.child("claimName"), errors);
+        at.child("claimName").not_empty(&source.claim_name);
     } else if let Some(source) = &volume.csi {
-        check::required(&source.driver, &path.child("driver"), errors);
+        at.child("driver").not_empty(&source.driver);
     } else if let Some(source) = &volume.image {
-        check::required(check::text(&source.reference), &path.child("reference"), errors);
+        at.child("reference").not_empty(check::text(&source.reference));
         let policies = &["Always", "IfNotPresent", "Never"];
-        check::one_of(
-            check::text(&source.pull_policy),
-            policies,
-            &path.child("pullPolicy"),
-            errors,
-        );
+        at.child("pullPolicy").one_of(check::text(&source.pull_policy), policies);
     } else if let Some(source) = &volume.ephemeral {
-        let path = path.child("volumeClaimTemplate");
+        let at = at.child("volumeClaimTemplate");
         match &source.volume_claim_template {
-            None => errors.push(FieldError::required(path, "")),
+            None => at.required(""),
             Some(template) => {
-                persistent_volume_claim::validate_spec(&template.spec, &path.child("spec"), errors)
+                persistent_volume_claim::validate_spec(&template.spec, &at.child("spec"))
             }
         }
     }
 }
 
-fn projected(source: &ProjectedVolumeSource, path: &Path, errors: &mut Errors) {
-    mode(source.default_mode, &path.child("defaultMode"), errors);
+fn projected(source: &ProjectedVolumeSource, at: &At<'_>) {
+    mode(source.default_mode, &at.child("defaultMode"));
     let mut paths = Unique::default();
     for (index, source) in source.sources.iter().flatten().enumerate() {
-        projection(source, &mut paths, &path.child("sources").index(index), errors);
+        projection(source, &mut paths, &at.item("sources", index));
     }
 }
 
 /// Which bundles are selected: one by its name, or those of a signer.
-fn trust_bundle(source: &ClusterTrustBundleProjection, path: &Path, errors: &mut Errors) {
+fn trust_bundle(source: &ClusterTrustBundleProjection, at: &At<'_>) {
     match (&source.name, &source.signer_name) {
-        (Some(_), Some(_)) => {
-            let problem = "only one of name and signerName may be used";
-            check::invalid_whole(problem, path, errors);
-        }
+        (Some(_), Some(_)) => at.invalid_whole("only one of name and signerName may be used"),
         (Some(name), None) => {
-            let (path, selector) = (path.child("name"), path.child("labelSelector"));
+            let (at, selector) = (at.child("name"), at.child("labelSelector"));
             if name.is_empty() {
-                errors.push(FieldError::required(&path, "must be a valid object name"));
+                at.required("must be a valid object name");
             }
-            check::invalid(names::path_segment(name), name, &path, errors);
+            at.texts(names::path_segment(name), name);
             if source.label_selector.is_some() {
-                let problem = "labelSelector must be unset if name is specified";
-                check::invalid_whole(problem, &selector, errors);
+                selector.invalid_whole("labelSelector must be unset if name is specified");
             }
         }
         (None, Some(signer)) => {
-            signer_name::check(signer, &path.child("signerName"), errors);
+            at.child("signerName").found(|path, errors| signer_name::check(signer, path, errors));
             let selector = source.label_selector.as_ref();
-            check::label_selector(selector, &path.child("labelSelector"), errors);
+            at.child("labelSelector").label_selector(selector);
         }
-        (None, None) => {
-            let problem = "either name or signerName must be specified";
-            errors.push(FieldError::required(path, problem));
-        }
+        (None, None) => at.required("either name or signerName must be specified"),
     }
 }
 
-fn projection(source: &VolumeProjection, paths: &mut Unique, path: &Path, errors: &mut Errors) {
+fn projection(source: &VolumeProjection, paths: &mut Unique, at: &At<'_>) {
     let set = [
         ("secret", source.secret.is_some()),
         ("configMap", source.config_map.is_some()),
@@ -280,52 +255,82 @@ fn projection(source: &VolumeProjection, paths: &mut Unique, path: &Path, errors
         return;
     };
     for name in &set[1..] {
-        errors.push(FieldError::forbidden(
-            path.child(name),
-            "may not specify more than 1 volume type",
-        ));
+        at.child(name).forbidden("may not specify more than 1 volume type");
     }
-    let path = path.child(first);
-    let mut claim = |file: &str, path: &Path, errors: &mut Errors| {
-        if !file.is_empty() {
-            let mut twice = Errors::new();
-            if !paths.insert(file, path, &mut twice) {
-                errors.push(FieldError::invalid(path, file, "conflicting duplicate paths"));
-            }
+    let at = at.child(first);
+    let mut claim = |file: &str, at: &At<'_>| {
+        if !file.is_empty() && !paths.is_new(file) {
+            at.invalid(file, "conflicting duplicate paths");
         }
     };
     let named = source.secret.as_ref().map(|source| (&source.name, source.items.as_deref()));
     let named =
         named.or(source.config_map.as_ref().map(|source| (&source.name, source.items.as_deref())));
     if let Some((name, list)) = named {
-        check::required(name, &path.child("name"), errors);
-        items(list, &path, errors);
-        list.into_iter().flatten().for_each(|item| claim(&item.path, &path, errors));
+        at.child("name").not_empty(name);
+        items(list, &at);
+        list.into_iter().flatten().for_each(|item| claim(&item.path, &at));
     } else if let Some(source) = &source.downward_api {
         for file in source.items.iter().flatten() {
-            downward_file(file, &path, errors);
-            claim(&file.path, &path, errors);
+            downward_file(file, &at);
+            claim(&file.path, &at);
         }
     } else if let Some(token) = &source.service_account_token {
         let seconds = token.expiration_seconds.unwrap_or(MIN_TOKEN_SECONDS);
-        let own = path.child("expirationSeconds");
+        let own = at.child("expirationSeconds");
         if seconds < MIN_TOKEN_SECONDS {
-            errors.push(FieldError::invalid(
-                &own,
-                seconds,
-                "may not specify a duration less than 10 minutes",
-            ));
+            own.invalid(seconds, "may not specify a duration less than 10 minutes");
         }
         if seconds > MAX_TOKEN_SECONDS {
-            let problem = "may not specify a duration larger than 2^32 seconds";
-            errors.push(FieldError::invalid(&own, seconds, problem));
+            own.invalid(seconds, "may not specify a duration larger than 2^32 seconds");
         }
-        check::required(&token.path, &path.child("path"), errors);
-        check::local_non_reserved_path(&token.path, &path.child("path"), errors);
-        claim(&token.path, &path, errors);
+        at.child("path").not_empty(&token.path);
+        at.child("path").local_non_reserved_path(&token.path);
+        claim(&token.path, &at);
     } else if let Some(bundle) = &source.cluster_trust_bundle {
-        check::required(&bundle.path, &path.child("path"), errors);
-        check::local_non_reserved_path(&bundle.path, &path.child("path"), errors);
-        trust_bundle(bundle, &path, errors);
+        at.child("path").not_empty(&bundle.path);
+        at.child("path").local_non_reserved_path(&bundle.path);
+        trust_bundle(bundle, &at);
+    } else if let Some(certificate) = &source.pod_certificate {
+        for (field, file) in pod_certificate(certificate, &at) {
+            claim(file, &at.child(field));
+        }
     }
+}
+
+/// Which certificate is asked for, and which files it is written to; returns those, by field.
+fn pod_certificate<'a>(
+    source: &'a PodCertificateProjection,
+    at: &At<'_>,
+) -> Vec<(&'static str, &'a str)> {
+    let signer = &source.signer_name;
+    at.child("signerName").found(|path, errors| signer_name::check(signer, path, errors));
+    if !pod::KEY_TYPES.contains(&source.key_type.as_str()) {
+        at.child("keyType").not_supported(&source.key_type, &pod::KEY_TYPES);
+    }
+    let (least, most) = (pod::MIN_SECONDS, pod::max_seconds(signer));
+    if let Some(seconds) = source.max_expiration_seconds
+        && !(least..=most).contains(&seconds)
+    {
+        let problem = format!("if provided, must be in the range [{least}, {most}]");
+        at.child("maxExpirationSeconds").invalid(seconds, problem);
+    }
+    let annotations = source.user_annotations.as_ref();
+    at.child("userAnnotations").domain_prefixed_annotations(annotations);
+    let files = [
+        ("credentialBundlePath", &source.credential_bundle_path),
+        ("keyPath", &source.key_path),
+        ("certificateChainPath", &source.certificate_chain_path),
+    ];
+    let files = files.into_iter().map(|(field, file)| (field, check::text(file)));
+    let files: Vec<_> = files.filter(|(_, file)| !file.is_empty()).collect();
+    if files.is_empty() {
+        at.required(
+            "specify at least one of credentialBundlePath, keyPath, and certificateChainPath",
+        );
+    }
+    for (field, file) in &files {
+        at.child(field).local_non_reserved_path(file);
+    }
+    files
 }

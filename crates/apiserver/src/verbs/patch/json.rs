@@ -2,15 +2,17 @@
 //! paths would nest values deeper than they can be traversed.
 
 use api::ApiError;
-use json_patch::{Patch, PatchOperation, TestOperation};
+use json_patch::{Patch, PatchErrorKind, PatchOperation, TestOperation};
 use serde::Deserialize;
 use serde_json::Value;
 
 /// Maximum depth of a patched object; decoding allows no more either.
 const MAX_DEPTH: usize = 128;
-/// Maximum number of values in all copies and moves of one patch. Upstream limits the bytes of
-/// copies to 3 MiB.
+/// Maximum number of values in all copies and moves of one patch, long texts being several. Upstream
+/// limits the bytes of copies to 3 MiB.
 const MAX_CARRIED: usize = 1 << 20;
+/// As many bytes of a text count as a value.
+const TEXT_UNIT: usize = 32;
 
 /// What errors about operations begin with.
 pub const REJECTED: &str = "the server rejected our request due to an error in our request: ";
@@ -60,11 +62,26 @@ fn operation(json: &Value) -> Result<PatchOperation, ApiError> {
         .map_err(|error| rejected(&error.to_string()))
 }
 
+/// Why an operation failed, in the words of evanphx/json-patch.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Unapplied {
+    pub why: String,
+    /// A `test` found another value.
+    pub is_test: bool,
+}
+
+impl From<String> for Unapplied {
+    fn from(why: String) -> Self {
+        Self { why, is_test: false }
+    }
+}
+
 /// Applies the operations in order.
 ///
 /// # Errors
 /// Why an operation failed; the value is then unusable.
-pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), String> {
+pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), Unapplied> {
     let mut carried = 0;
     for operation in &patch.0 {
         let (depth, nodes) = match operation {
@@ -85,22 +102,63 @@ pub fn apply(value: &mut Value, patch: &Patch) -> Result<(), String> {
             PatchOperation::Remove(_) | PatchOperation::Test(_) => (0, 0),
         };
         if depth > MAX_DEPTH || nodes > MAX_CARRIED {
-            return Err("exceeded max depth".to_owned());
+            return Err("exceeded max depth".to_owned().into());
         }
         if carried > MAX_CARRIED {
             return Err(format!(
                 "Unable to complete the copy, the accumulated size increase of copy is {carried}, exceeding the limit {MAX_CARRIED}"
-            ));
+            )
+            .into());
         }
         if let PatchOperation::Test(test) = operation
             && is_absent(value, test)
         {
             continue;
         }
-        json_patch::patch_unsafe(value, std::slice::from_ref(operation))
-            .map_err(|error| error.to_string())?;
+        json_patch::patch_unsafe(value, std::slice::from_ref(operation)).map_err(|error| {
+            let why = missing(value, operation).unwrap_or_else(|| error.to_string());
+            Unapplied { why, is_test: matches!(error.kind, PatchErrorKind::TestFailed) }
+        })?;
     }
     Ok(())
+}
+
+/// What an operation does not find.
+fn missing(value: &Value, operation: &PatchOperation) -> Option<String> {
+    let (name, path) = match operation {
+        PatchOperation::Add(one) => ("add", &one.path),
+        PatchOperation::Replace(one) => ("replace", &one.path),
+        PatchOperation::Remove(one) => ("remove", &one.path),
+        _ => return None,
+    };
+    let parent = path.parent().and_then(|parent| parent.resolve(value).ok());
+    let container = parent.filter(|parent| parent.is_object() || parent.is_array());
+    let key = path.last().map(|key| key.decoded().into_owned()).unwrap_or_default();
+    let quoted = |path: &json_patch::jsonptr::Pointer| match name {
+        "replace" => path.to_string(),
+        _ => format!("\"{path}\""),
+    };
+    Some(match (container, name) {
+        (None, _) => format!(
+            "{name} operation does not apply: doc is missing path: {}: missing value",
+            quoted(path)
+        ),
+        (Some(_), "replace") => {
+            format!("replace operation does not apply: doc is missing key: {path}: missing value")
+        }
+        (Some(Value::Object(_)), "remove") => format!(
+            "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+        ),
+        (Some(_), _) => {
+            let index = match key.parse::<i64>() {
+                Ok(index) => {
+                    format!("Unable to access invalid index: {index}: invalid array index")
+                }
+                Err(_) => format!("strconv.Atoi: parsing {key:?}: invalid syntax"),
+            };
+            format!("error in {name} for path: '{path}': {index}")
+        }
+    })
 }
 
 /// Whether null is expected where an object has no such member, which upstream takes for the same:
@@ -137,7 +195,11 @@ fn measure(value: &Value) -> Size {
     };
     match value {
         Value::Array(items) => within(&mut items.iter().map(measure)),
-        Value::Object(members) => within(&mut members.values().map(measure)),
+        Value::Object(members) => within(&mut members.iter().map(|(name, value)| {
+            let size = measure(value);
+            Size { nodes: size.nodes + name.len() / TEXT_UNIT, ..size }
+        })),
+        Value::String(text) => Size { depth: 0, nodes: 1 + text.len() / TEXT_UNIT },
         _ => Size { depth: 0, nodes: 1 },
     }
 }
@@ -151,7 +213,48 @@ mod tests {
     fn patched(operations: Value) -> Result<Value, String> {
         let patch: Patch = serde_json::from_value(operations).unwrap();
         let mut value = json!({"data": {"k": "v"}});
-        apply(&mut value, &patch).map(|()| value)
+        apply(&mut value, &patch).map(|()| value).map_err(|unapplied| unapplied.why)
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let cases = [
+            (
+                "replace",
+                "/none",
+                "replace operation does not apply: doc is missing key: /none: missing value",
+            ),
+            (
+                "replace",
+                "/a/b",
+                "replace operation does not apply: doc is missing path: /a/b: missing value",
+            ),
+            (
+                "add",
+                "/a/b",
+                "add operation does not apply: doc is missing path: \"/a/b\": missing value",
+            ),
+            (
+                "remove",
+                "/a/b",
+                "remove operation does not apply: doc is missing path: \"/a/b\": missing value",
+            ),
+            (
+                "remove",
+                "/data/x",
+                "error in remove for path: '/data/x': Unable to remove nonexistent key: x: missing value",
+            ),
+            (
+                "add",
+                "/list/7",
+                "error in add for path: '/list/7': Unable to access invalid index: 7: invalid array index",
+            ),
+        ];
+        for (op, path, expected) in cases {
+            let list = json!({"op": "add", "path": "/list", "value": [1]});
+            let why = patched(json!([list, {"op": op, "path": path, "value": 1}])).unwrap_err();
+            assert_eq!(why, expected);
+        }
     }
 
     #[test]
@@ -186,6 +289,11 @@ mod tests {
 
     #[test]
     fn bombs_are_refused() {
+        let long = json!({"op": "add", "path": "/data", "value": "x".repeat(1 << 20)});
+        let copy = |number| json!({"op": "copy", "from": "/data", "path": format!("/{number}")});
+        let copies: Vec<Value> = std::iter::once(long).chain((0..100).map(copy)).collect();
+        let error = patched(copies.into()).unwrap_err();
+        assert!(error.starts_with("Unable to complete the copy"), "{error}");
         let copies: Vec<Value> = (0..10_000)
             .map(|number| json!({"op": "copy", "from": "/data", "path": format!("/data/{number}")}))
             .collect();

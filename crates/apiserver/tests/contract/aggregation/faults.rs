@@ -141,6 +141,23 @@ async fn a_server_that_comes_and_goes_is_asked_while_it_is_there() {
         until_condition(&set.rest, NAME, "True", "Passed").await;
         until(&set.rest, &thing, |thing| thing["kind"] == "Thing").await;
     }
+    // It was overwritten before it was lost: only what was available becomes unavailable.
+    set.extension.behave(|_| Reply::Status(500, "out of order"));
+    let service = format!("{SERVICES}/{NAME}");
+    let touched = json!({"spec": {"service": {"port": set.extension.port},
+        "insecureSkipTLSVerify": true, "caBundle": null}});
+    set.rest.patch(&service, "merge", &touched).await.expect(200);
+    until_condition(&set.rest, NAME, "False", "FailedDiscoveryCheck").await;
+    let text = set.rest.get("/metrics").await.text;
+    for part in [
+        "aggregator_unavailable_apiservice{name=\"v1.things.example.com\"} 1",
+        "aggregator_unavailable_apiservice{name=\"v1.apps\"} 0",
+        "aggregator_unavailable_apiservice_total{name=\"v1.things.example.com\",reason=\"FailedDiscoveryCheck\"} 1",
+        "aggregator_openapi_v2_regeneration_count{apiservice=\"*\",reason=\"startup\"} 1",
+        "aggregator_openapi_v2_regeneration_count{apiservice=\"v1.things.example.com\",reason=\"add\"} ",
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
     set.server.stop().await;
 }
 

@@ -5,7 +5,7 @@ use testkit::extension::Reply;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{PATH, Set, THINGS};
-use crate::server::Rest;
+use crate::server::{Rest, Server};
 
 /// Allows a user these verbs on things.
 async fn allow(rest: &Rest, user: &str, verbs: &[&str]) {
@@ -185,4 +185,79 @@ async fn the_other_front_end_reads_paths_of_other_servers() {
     let refused = get("stranger", &[], format!("{PATH}/things/a")).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
     set.server.stop().await;
+}
+
+/// A front-proxy certificate that is replaced is in force without a restart, also on connections that
+/// are kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_current_certificate_is_proved() {
+    let set = Set::start().await;
+    let thing = format!("{PATH}/things/a");
+    let ask = || async {
+        set.rest.get(&thing).await.expect(200);
+        let seen = set.extension.requests.lock();
+        seen.iter().rev().find(|seen| seen.path == thing).unwrap().peer.clone()
+    };
+    assert_eq!(ask().await.as_deref(), Some("front-proxy-client"));
+    let write = |name: &str, text: &str| {
+        let folder = set.server.folder.path();
+        std::fs::write(folder.join("new"), text).unwrap();
+        std::fs::rename(folder.join("new"), folder.join(name)).unwrap();
+    };
+    let (certificate, key) = set.server.proxy_identity("front-proxy-client-2");
+    // A certificate beside the key of another one is not used.
+    write("proxy.crt", &certificate);
+    assert_eq!(ask().await.as_deref(), Some("front-proxy-client"));
+    write("proxy.key", &key);
+    let renewed = async {
+        while ask().await.as_deref() != Some("front-proxy-client-2") {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(super::SOON, renewed).await.expect("the new files are in force");
+    set.server.stop().await;
+}
+
+/// The audit log has the code that the other server has answered with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_answers_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let [policy, log] = ["policy.yaml", "audit.log"].map(|name| folder.path().join(name));
+    let rules = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "rules": [{"level": "Metadata", "resources": [{"group": "things.example.com"}]}]});
+    std::fs::write(&policy, rules.to_string()).unwrap();
+    let flags = [
+        format!("--audit-policy-file={}", policy.display()),
+        format!("--audit-log-path={}", log.display()),
+    ];
+    let server = Server::start_with(&[&flags[0], &flags[1]]).await;
+    let behave = |seen: &testkit::extension::Seen| match seen.path.contains("missing") {
+        true => Reply::Status(404, "no such thing"),
+        false => THINGS.answer(seen),
+    };
+    let extension = super::extension(&server, behave).await;
+    let rest = server.admin();
+    rest.post("/api/v1/namespaces/default/services", &super::service()).await.expect(201);
+    rest.post(super::SERVICES, &super::registered(&extension)).await.expect(201);
+    super::until_condition(&rest, super::NAME, "True", "Passed").await;
+    for (name, code) in [("a", 200), ("missing", 404)] {
+        let answer = rest.get(&format!("{PATH}/namespaces/n/things/{name}")).await;
+        assert_eq!(answer.code, code);
+        let id = answer.headers["audit-id"].to_str().unwrap();
+        let of = |event: &Value| event["auditID"] == id && event["stage"] == "ResponseComplete";
+        let recorded = async {
+            loop {
+                let text = std::fs::read_to_string(&log).unwrap();
+                let events = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+                if let Some(event) = events.into_iter().find(of) {
+                    return event;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        let event = tokio::time::timeout(super::SOON, recorded).await.expect("it is recorded");
+        assert_eq!(event["responseStatus"]["code"], code, "{event}");
+        assert_eq!(event["objectRef"]["resource"], "things", "{event}");
+    }
+    server.stop().await;
 }

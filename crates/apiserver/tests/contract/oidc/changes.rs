@@ -108,3 +108,26 @@ async fn changes_of_the_file_are_used() {
     assert_eq!(anonymous.get("/livez").await.code, 401);
     server.stop().await;
 }
+
+#[tokio::test]
+async fn the_authority_of_the_flags_is_the_one_in_its_file() {
+    let key = Signer::new("k");
+    let (issuer, other) = (TestIssuer::start(&key).await, TestIssuer::start(&key).await);
+    let folder = tempfile::tempdir().unwrap();
+    let authority = folder.path().join("ca.pem");
+    std::fs::write(&authority, &other.ca_pem).unwrap();
+    let server = Server::start_with(&[
+        &format!("--oidc-issuer-url={}", issuer.url),
+        "--oidc-client-id=skiff",
+        &format!("--oidc-ca-file={}", authority.display()),
+        "--oidc-signing-algs=ES256",
+    ])
+    .await;
+    let token = key.token(&issuer.claims());
+    assert_eq!(ask(&server, &token).await.code, 401);
+    let new = folder.path().join("new");
+    std::fs::write(&new, &issuer.ca_pem).unwrap();
+    std::fs::rename(&new, &authority).unwrap();
+    accepted(&server, &token).await;
+    server.stop().await;
+}

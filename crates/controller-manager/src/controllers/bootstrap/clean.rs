@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::Secret;
 
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::error::{During, Unless};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 struct Cleaner {
@@ -22,17 +22,12 @@ struct Cleaner {
 
 /// Adds the controller; its keys are Secrets.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    wiring
-        .informers
-        .bootstrap_tokens
-        .subscribe(&trigger, |change| change.new.iter().map(|secret| Key::of(&**secret)).collect());
     let controller = Cleaner {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        tokens: wiring.informers.bootstrap_tokens.cache(),
+        tokens: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of_present::<Secret>().start();
 }
 
 impl Controller for Cleaner {
@@ -54,10 +49,8 @@ impl Controller for Cleaner {
             ..DeleteOptions::default()
         };
         let secrets = Api::<Secret>::namespaced(&self.client, NAMESPACE);
-        match secrets.delete_exactly(&token, &options).await {
-            Err(error) if error.is_not_found() => {}
-            outcome => outcome.during(|| format!("delete secret {key}"))?,
-        }
+        let deleted = secrets.delete_exactly(&token, &options).await.unless_gone();
+        deleted.during(|| format!("delete secret {key}"))?;
         Ok(Next::Change)
     }
 }

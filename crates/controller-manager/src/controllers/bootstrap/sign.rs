@@ -14,9 +14,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use ring::hmac;
 
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::queue::{Controller, Next};
 use crate::machinery::shared_informers::CLUSTER_INFO;
 use crate::wire::Wiring;
 
@@ -34,21 +34,18 @@ struct Signer {
 
 /// Adds the controller; its only key is the ConfigMap.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    let key = || Key::new(NAMESPACE, CLUSTER_INFO);
-    informers.bootstrap_tokens.subscribe(&trigger, move |_| vec![key()]);
-    informers.config_maps.subscribe(&trigger, move |change| {
-        let changed = Key::of(&**change.last());
-        (changed == key()).then_some(changed).into_iter().collect()
-    });
     let controller = Signer {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        tokens: informers.bootstrap_tokens.cache(),
-        config_maps: informers.config_maps.cache(),
+        tokens: wiring.cache(),
+        config_maps: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    let key = || Key::new(NAMESPACE, CLUSTER_INFO);
+    wiring
+        .controller(controller)
+        .of_some(move |change: &Change<ConfigMap>| change.key() == key())
+        .maps(move |_: &Change<Secret>| [key()])
+        .start();
 }
 
 /// The fields that the ConfigMap should have; `None` if it has them.
@@ -97,7 +94,7 @@ impl Controller for Signer {
         // A signature ends with its token.
         let ends = tokens.iter().filter_map(|token| expires_at(token)).filter(|at| *at > now).min();
         let left = ends.and_then(|at| Duration::try_from(at.duration_since(now)).ok());
-        Ok(left.map_or(Next::Change, Next::After))
+        Ok(left.into())
     }
 }
 

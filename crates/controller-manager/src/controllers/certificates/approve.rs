@@ -49,13 +49,12 @@ struct Approval {
 
 /// Adds the controller; its keys are requests.
 pub fn start(wiring: &mut Wiring) {
-    let requests = super::requests(wiring);
     let controller = Approval {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        requests: wiring.informers.certificate_signing_requests.cache(),
+        requests: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of_present::<CertificateSigningRequest>().start();
 }
 
 /// Whether nothing has been decided about a request.

@@ -16,7 +16,7 @@ use rustls_pki_types::pem::PemObject;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::der;
+use api::der;
 
 /// How long before it was issued a certificate begins, for clocks that are behind.
 const BACKDATE: SignedDuration = SignedDuration::from_mins(5);

@@ -30,13 +30,12 @@ struct Cleaner {
 
 /// Adds the controller; its keys are requests.
 pub fn start(wiring: &mut Wiring) {
-    let requests = super::requests(wiring);
     let controller = Cleaner {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        requests: wiring.informers.certificate_signing_requests.cache(),
+        requests: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of_present::<CertificateSigningRequest>().start();
 }
 
 /// When a request is to be removed.

@@ -40,16 +40,14 @@ struct Approval {
 
 /// Adds the controller; its keys are requests.
 pub fn start(wiring: &mut Wiring) {
-    let requests = super::requests(wiring);
-    let informers = &wiring.informers;
     let controller = Approval {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        requests: informers.certificate_signing_requests.cache(),
-        nodes: informers.nodes.cache(),
-        slices: informers.endpoint_slices.cache(),
+        requests: wiring.cache(),
+        nodes: wiring.cache(),
+        slices: wiring.cache(),
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of_present::<CertificateSigningRequest>().start();
 }
 
 /// What a request may be for.

@@ -40,14 +40,13 @@ struct Signing {
 
 /// Adds the controller; its keys are requests.
 pub fn start(wiring: &mut Wiring, settings: SigningSettings) {
-    let requests = super::requests(wiring);
     let controller = Signing {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
-        requests: wiring.informers.certificate_signing_requests.cache(),
+        requests: wiring.cache(),
         settings,
     };
-    wiring.run(controller, requests);
+    wiring.controller(controller).of_present::<CertificateSigningRequest>().start();
 }
 
 #[derive(Debug, PartialEq)]

@@ -1,10 +1,10 @@
-//! Fills the graph from one metadata-only watch for each stored kind.
+//! Fills the graph from one metadata-only watch for each kind with objects.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use api::{KindRef, KindRow};
-use client::informer::{Event, informer_with};
+use client::informer::informer_with;
+use client::mirror::Mirror;
 use client::{Client, InformerOptions};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -41,23 +41,26 @@ impl Feed {
         Self { graph: Arc::default(), collector, namespaces, quotas }
     }
 
-    /// The futures that keep the graph up to date: one for each built-in kind, and one for all
-    /// custom kinds.
+    /// The futures that keep the graph up to date: one for each built-in kind, one for all custom
+    /// kinds, and one for all kinds of other servers.
     pub fn start(&self, client: &Client, kinds: &Kinds) -> Vec<Synced> {
         let tracked = api::kind::KINDS.iter().copied().filter(|row| is_tracked(row));
-        let custom = self.clone().follow_custom(client.clone(), kinds.custom());
+        let follow = |kinds| {
+            let following = self.clone().follow_changing(client.clone(), kinds);
+            (Box::pin(following) as BoxFuture<_>, watch::channel(true).1)
+        };
         tracked
             .map(|row| {
                 let (synced, is_synced) = watch::channel(false);
                 let future = self.clone().follow(client.clone(), row.into(), synced);
                 (Box::pin(future) as BoxFuture<_>, is_synced)
             })
-            .chain([(Box::pin(custom) as BoxFuture<_>, watch::channel(true).1)])
+            .chain([follow(kinds.custom()), follow(kinds.remote())])
             .collect()
     }
 
-    /// Follows the objects of the custom kinds that there are, until they are defined no more.
-    async fn follow_custom(self, client: Client, mut kinds: watch::Receiver<Vec<KindRef>>) {
+    /// Follows the objects of kinds that come and go, while they are there.
+    async fn follow_changing(self, client: Client, mut kinds: watch::Receiver<Vec<KindRef>>) {
         let mut tasks = JoinSet::new();
         let mut followed: Vec<(KindRef, AbortHandle)> = Vec::new();
         loop {
@@ -111,31 +114,17 @@ impl Feed {
         let representation = Representation::PartialMetadata;
         let mut events =
             Box::pin(informer_with(client, row.clone(), options, representation, decode));
-        let mut present: HashSet<String> = HashSet::new();
+        let mut nodes = Mirror::<Arc<Node>, Arc<Key>>::default();
         while let Some(event) = events.next().await {
-            match event {
-                Event::Init => present.clear(),
-                Event::InitApply(node) => {
-                    present.insert(node.uid.clone());
-                    self.apply(node).await;
-                }
-                Event::InitDone => {
-                    let known = self.graph.lock().uids_of(&row);
-                    for gone in known.iter().filter(|uid| !present.contains(*uid)) {
-                        self.remove(gone).await;
-                    }
-                    present = HashSet::new();
-                    synced.send_replace(true);
-                }
-                Event::Apply(node) => self.apply(node).await,
-                Event::Delete(node) => self.remove(&node.uid).await,
+            for change in nodes.take(event.map(|node| (node.key.clone(), Arc::new(node)))) {
+                let (before, after) = (change.before(), nodes.get(change.key()));
+                let affected = self.graph.lock().change(before.map(|before| &**before), after);
+                self.trigger(affected).await;
+            }
+            if nodes.is_synced() {
+                synced.send_if_modified(|synced| !std::mem::replace(synced, true));
             }
         }
-    }
-
-    async fn apply(&self, node: Node) {
-        let affected = self.graph.lock().apply(node);
-        self.trigger(affected).await;
     }
 
     async fn remove(&self, uid: &str) {

@@ -2,6 +2,7 @@
 //! kinds; read by the garbage collector and the quota controller.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use api::kind::Text;
 use api::{KindRef, KindRow};
@@ -16,7 +17,7 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     pub row: KindRef,
-    pub key: Key,
+    pub key: Arc<Key>,
     pub uid: String,
     pub owners: Vec<Owner>,
     pub finalizers: Vec<String>,
@@ -64,7 +65,7 @@ impl Node {
         let metadata = partial.metadata;
         Ok(Self {
             row: row.clone(),
-            key: Key::new(metadata.namespace, metadata.name),
+            key: Arc::new(Key::new(metadata.namespace, metadata.name)),
             uid: metadata.uid,
             owners: metadata.owner_references,
             finalizers: metadata.finalizers,
@@ -94,9 +95,8 @@ impl Node {
 /// Objects by uid, dependents by owner, counts by namespace.
 #[derive(Debug, Default)]
 pub struct Graph {
-    nodes: HashMap<String, Node>,
+    nodes: HashMap<String, Arc<Node>>,
     dependents: HashMap<String, HashSet<String>>,
-    by_key: HashMap<(Text, Text, Key), String>,
     counts: HashMap<(String, Text, Text), usize>,
 }
 
@@ -113,13 +113,13 @@ pub struct Affected {
 
 impl Graph {
     pub fn get(&self, uid: &str) -> Option<&Node> {
-        self.nodes.get(uid)
+        self.nodes.get(uid).map(|node| &**node)
     }
 
     /// The objects that name `uid` as an owner.
     pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Node> {
         let uids = self.dependents.get(uid).into_iter().flatten();
-        uids.filter_map(|uid| self.nodes.get(uid))
+        uids.filter_map(|uid| self.get(uid))
     }
 
     /// How many objects of the kind the namespace holds.
@@ -128,20 +128,26 @@ impl Graph {
         self.counts.get(&key).copied().unwrap_or(0)
     }
 
-    /// Adds or updates an object.
-    pub fn apply(&mut self, node: Node) -> Affected {
-        let mut affected = Affected::default();
-        let key = (node.row.group.clone(), node.row.plural.clone(), node.key.clone());
-        if let Some(former) = self.by_key.get(&key).filter(|uid| **uid != node.uid) {
-            // Deleted and created again while the watch was interrupted.
-            affected = self.remove(&former.clone());
+    /// What became of the object at a key. With another uid it was deleted and created again while
+    /// the watch was interrupted.
+    pub fn change(&mut self, before: Option<&Node>, after: Option<&Arc<Node>>) -> Affected {
+        let uid = after.map(|node| &node.uid);
+        let former = before.filter(|node| Some(&node.uid) != uid);
+        let mut affected = former.map(|node| self.remove(&node.uid)).unwrap_or_default();
+        if let Some(node) = after {
+            affected.examine.extend(self.apply(node.clone()));
         }
+        affected
+    }
+
+    /// Adds or updates an object; returns the uids of the objects to examine.
+    fn apply(&mut self, node: Arc<Node>) -> Vec<String> {
+        let mut examine = Vec::new();
         let old = self.nodes.remove(&node.uid);
         if old.is_none() {
             *self.counts.entry(count_key(&node)).or_insert(0) += 1;
-            self.by_key.insert(key, node.uid.clone());
         }
-        self.relink(old.as_ref(), &node);
+        self.relink(old.as_deref(), &node);
         let changed_owners = old.as_ref().is_none_or(|old| old.owners != node.owners);
         let unknown_owner = node.owners.iter().any(|owner| {
             self.nodes
@@ -151,21 +157,21 @@ impl Graph {
         let ending =
             node.deleting && (node.has_finalizer(ORPHAN) || node.has_finalizer(FOREGROUND));
         if ending || (changed_owners && unknown_owner) {
-            affected.examine.push(node.uid.clone());
+            examine.push(node.uid.clone());
         }
         if node.waits_for_dependents() {
-            affected.examine.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
+            examine.extend(self.dependents.get(&node.uid).into_iter().flatten().cloned());
         }
         if changed_owners {
             let former = old.iter().flat_map(|old| &old.owners);
             let waiting = former.chain(&node.owners).filter(|owner| self.waits(&owner.uid));
-            affected.examine.extend(waiting.map(|owner| owner.uid.clone()));
+            examine.extend(waiting.map(|owner| owner.uid.clone()));
             if node.owners.iter().any(|owner| self.waits(&owner.uid)) {
-                affected.examine.push(node.uid.clone());
+                examine.push(node.uid.clone());
             }
         }
         self.nodes.insert(node.uid.clone(), node);
-        affected
+        examine
     }
 
     /// Removes an object; affects its dependents, and owners that wait for it.
@@ -180,10 +186,6 @@ impl Graph {
                     self.dependents.remove(&owner.uid);
                 }
             }
-        }
-        let key = (node.row.group.clone(), node.row.plural.clone(), node.key.clone());
-        if self.by_key.get(&key).is_some_and(|at| at == uid) {
-            self.by_key.remove(&key);
         }
         let mut affected = Affected::default();
         let count_key = count_key(&node);
@@ -201,7 +203,7 @@ impl Graph {
         affected
     }
 
-    /// Uids of a kind's objects, to find those that were deleted while a watch was interrupted.
+    /// Uids of a kind's objects.
     pub fn uids_of(&self, row: &KindRow) -> Vec<String> {
         let of_kind = self.nodes.values().filter(|node| node.row == row);
         of_kind.map(|node| node.uid.clone()).collect()
@@ -218,7 +220,7 @@ impl Graph {
     }
 
     fn waits(&self, uid: &str) -> bool {
-        self.nodes.get(uid).is_some_and(Node::waits_for_dependents)
+        self.get(uid).is_some_and(Node::waits_for_dependents)
     }
 
     fn relink(&mut self, old: Option<&Node>, new: &Node) {

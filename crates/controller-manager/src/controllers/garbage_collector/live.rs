@@ -22,7 +22,7 @@ pub struct Live {
 /// The kind that an owner reference names, in any version; `None` when it is not served.
 pub fn owner_row(kinds: &Kinds, owner: &Owner) -> Option<KindRef> {
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    kinds.stored().into_iter().find(|row| row.kind == owner.kind && row.group == group)
+    kinds.all().into_iter().find(|row| row.kind == owner.kind && row.group == group)
 }
 
 impl Live {
@@ -44,7 +44,7 @@ impl Live {
         };
         let answer = self.client.resources().get(request).await;
         let object = match answer.map_err(client::Error::from) {
-            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if is_absent(row, key, &error) => return Ok(None),
             outcome => outcome.during(|| format!("get {row} {key}"))?.into_inner(),
         };
         let node = Node::decode(row, &object.json)
@@ -117,6 +117,19 @@ impl Live {
             outcome => outcome.map(|_| ()).during(|| format!("patch {} {}", node.row, node.key)),
         }
     }
+}
+
+/// Whether an object is not there. Of another server, only that server knows: that nobody answers for
+/// its kind says nothing about its objects.
+fn is_absent(row: &KindRef, key: &Key, error: &client::Error) -> bool {
+    let names_it = || match error {
+        client::Error::Api(error) => {
+            let details = error.status().details.as_ref();
+            details.and_then(|details| details.name.as_deref()) == Some(key.name.as_str())
+        }
+        _ => false,
+    };
+    error.is_not_found() && (row.stored || names_it())
 }
 
 fn to_json(owner: &Owner) -> Value {

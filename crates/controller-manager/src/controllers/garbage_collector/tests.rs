@@ -19,7 +19,7 @@ fn owner(uid: &str) -> Owner {
 fn node(uid: &str, owners: &[&str]) -> Node {
     Node {
         row: ConfigMap::ROW.into(),
-        key: Key::new("ns", uid),
+        key: Arc::new(Key::new("ns", uid)),
         uid: uid.into(),
         owners: owners.iter().map(|uid| owner(uid)).collect(),
         finalizers: Vec::new(),
@@ -29,6 +29,11 @@ fn node(uid: &str, owners: &[&str]) -> Node {
 
 fn ending(uid: &str, owners: &[&str], finalizer: &str) -> Node {
     Node { finalizers: vec![finalizer.into()], deleting: true, ..node(uid, owners) }
+}
+
+fn apply(graph: &mut Graph, node: Node) -> Affected {
+    let before = graph.get(&node.uid).cloned();
+    graph.change(before.as_ref(), Some(&Arc::new(node)))
 }
 
 fn judged(owners: &[(&str, OwnerState)], dependents: Vec<Dependent>) -> Plan {
@@ -94,21 +99,21 @@ fn deletions_complete_when_dependents_are_gone() {
 #[test]
 fn a_change_affects_owners_and_dependents() {
     let mut graph = Graph::default();
-    assert_eq!(graph.apply(node("a", &[])), Affected::default());
-    assert_eq!(graph.apply(node("b", &["a"])), Affected::default());
-    assert_eq!(graph.apply(node("b", &["a"])), Affected::default());
+    assert_eq!(apply(&mut graph, node("a", &[])), Affected::default());
+    assert_eq!(apply(&mut graph, node("b", &["a"])), Affected::default());
+    assert_eq!(apply(&mut graph, node("b", &["a"])), Affected::default());
     assert_eq!(
-        graph.apply(node("c", &["missing"])).examine,
+        apply(&mut graph, node("c", &["missing"])).examine,
         ["c"],
         "its owner is not in the graph"
     );
     // Deleting an owner affects its dependents; deleting a dependent affects an owner that waits.
-    assert_eq!(graph.apply(ending("a", &[], FOREGROUND)).examine, ["a", "b"]);
+    assert_eq!(apply(&mut graph, ending("a", &[], FOREGROUND)).examine, ["a", "b"]);
     let affected = graph.remove("b");
     assert_eq!(affected.examine, ["a"]);
     assert_eq!(affected.emptied, None);
     assert_eq!(affected.shrunk, Some("ns".into()));
-    graph.apply(node("d", &["a"]));
+    apply(&mut graph, node("d", &["a"]));
     assert_eq!(graph.remove("a").examine, ["d"]);
     graph.remove("c");
     assert_eq!(graph.remove("d").emptied, Some("ns".into()));
@@ -118,17 +123,17 @@ fn a_change_affects_owners_and_dependents() {
 #[test]
 fn a_reference_with_the_uid_of_another_kind_is_examined() {
     let mut graph = Graph::default();
-    graph.apply(Node { row: Secret::ROW.into(), ..node("a", &[]) });
-    assert_eq!(graph.apply(node("b", &["a"])).examine, ["b"]);
+    apply(&mut graph, Node { row: Secret::ROW.into(), ..node("a", &[]) });
+    assert_eq!(apply(&mut graph, node("b", &["a"])).examine, ["b"]);
 }
 
 #[test]
 fn an_object_created_again_replaces_its_predecessor() {
     let mut graph = Graph::default();
-    graph.apply(node("a", &[]));
-    graph.apply(node("child", &["a"]));
-    let again = Node { uid: "a2".into(), ..node("a", &[]) };
-    assert_eq!(graph.apply(again).examine, ["child"]);
+    apply(&mut graph, node("a", &[]));
+    apply(&mut graph, node("child", &["a"]));
+    let again = Arc::new(Node { uid: "a2".into(), ..node("a", &[]) });
+    assert_eq!(graph.change(Some(&node("a", &[])), Some(&again)).examine, ["child"]);
     assert!(graph.get("a").is_none());
 }
 
@@ -152,7 +157,7 @@ proptest! {
             if add {
                 let owners: Vec<String> = of.iter().map(|of| format!("u{of}")).collect();
                 let refs: Vec<&str> = owners.iter().map(String::as_str).collect();
-                graph.apply(node(&uid, &refs));
+                apply(&mut graph, node(&uid, &refs));
                 alive.insert(uid, owners);
             } else {
                 graph.remove(&uid);

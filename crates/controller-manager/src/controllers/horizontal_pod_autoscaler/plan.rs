@@ -18,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::behavior::{Memory, normalize};
 use super::metrics::{Reading, Values};
 use super::replicas::{Proposal, Scaled, Target, Tolerance};
+use crate::machinery::cache::Key;
 
 /// Tolerance where the rules have none (`--horizontal-pod-autoscaler-tolerance`).
 const TOLERANCE: f64 = 0.1;
@@ -28,6 +29,8 @@ pub struct Observed<'a> {
     pub scale: Result<&'a Scale, &'a str>,
     /// Those that it selects.
     pub pods: Vec<Arc<Pod>>,
+    /// All autoscalers of these pods, if there are several.
+    pub rivals: Vec<Key>,
     /// One for each metric.
     pub readings: Vec<Reading>,
 }
@@ -176,6 +179,18 @@ fn by_metrics(
         );
         set(status, "ScalingActive", false, ("InvalidSelector", &message), now);
         events.push((true, "InvalidSelector", message.clone()));
+        return Err(message);
+    }
+    if !observed.rivals.is_empty() {
+        let rivals =
+            observed.rivals.iter().map(|key| format!("{{{} {}}}", key.name, key.namespace));
+        let rivals: Vec<String> = rivals.collect();
+        let message = format!(
+            "pods by selector {selector} are controlled by multiple HPAs: [{}]",
+            rivals.join(" ")
+        );
+        set(status, "ScalingActive", false, ("AmbiguousSelector", &message), now);
+        events.push((true, "AmbiguousSelector", message.clone()));
         return Err(message);
     }
     let spec = &observed.autoscaler.spec;

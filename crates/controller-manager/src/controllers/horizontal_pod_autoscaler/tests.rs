@@ -13,6 +13,7 @@ use super::behavior::Memory;
 use super::metrics::{Reading, Values};
 use super::plan::{Observed, Plan, plan};
 use super::replicas::{PodValue, PodValues, Proposal, Scaled, Target, Tolerance};
+use crate::machinery::cache::Key;
 use crate::machinery::testing::at;
 
 /// Far from the start of every pod.
@@ -68,7 +69,11 @@ fn run(
     let scale = scale(current);
     let readings = vec![Ok(Values::Pods(values(used)))];
     let pods = pods(usize::try_from(current).unwrap());
-    plan(&Observed { autoscaler, scale: Ok(&scale), pods, readings }, memory, now)
+    plan(
+        &Observed { autoscaler, scale: Ok(&scale), pods, rivals: Vec::new(), readings },
+        memory,
+        now,
+    )
 }
 
 fn condition(plan: &Plan, kind: &str) -> (String, String) {
@@ -229,8 +234,13 @@ fn what_is_missing_is_told_in_a_condition() {
     let unserved = "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered";
     let observe = |autoscaler, reading: Reading| {
         let scale = scale(2);
-        let observed =
-            Observed { autoscaler, scale: Ok(&scale), pods: pods(2), readings: vec![reading] };
+        let observed = Observed {
+            autoscaler,
+            scale: Ok(&scale),
+            pods: pods(2),
+            rivals: Vec::new(),
+            readings: vec![reading],
+        };
         plan(&observed, Memory::default(), at(NOW))
     };
     let outcome = observe(&custom, Err(unserved.to_owned()));
@@ -250,6 +260,7 @@ fn what_is_missing_is_told_in_a_condition() {
         autoscaler: &custom,
         scale: Err("deployments.apps \"web\" not found"),
         pods: Vec::new(),
+        rivals: Vec::new(),
         readings: Vec::new(),
     };
     let outcome = plan(&gone, Memory::default(), at(NOW));
@@ -261,7 +272,13 @@ fn what_is_missing_is_told_in_a_condition() {
     for (used, to) in [(100, Some(4)), (1, None)] {
         let scale = scale(2);
         let readings = vec![Err(unserved.to_owned()), Ok(Values::Pods(values(&[used; 2])))];
-        let observed = Observed { autoscaler: &both, scale: Ok(&scale), pods: pods(2), readings };
+        let observed = Observed {
+            autoscaler: &both,
+            scale: Ok(&scale),
+            pods: pods(2),
+            rivals: Vec::new(),
+            readings,
+        };
         let outcome = plan(&observed, Memory::default(), at(NOW));
         assert_eq!(outcome.rescale.map(|rescale| rescale.to), to, "{used}");
     }
@@ -298,4 +315,28 @@ proptest! {
         let outcome = run(&autoscaler, (replicas, &usual), Memory::default(), at(NOW));
         prop_assert_eq!(outcome.rescale, None);
     }
+}
+
+#[test]
+fn pods_have_one_autoscaler() {
+    let own = autoscaler(json!({}));
+    let scale = scale(2);
+    let observed = |rivals: Vec<Key>| {
+        let readings = vec![Ok(Values::Pods(values(&[100, 100])))];
+        let observed =
+            Observed { autoscaler: &own, scale: Ok(&scale), pods: pods(2), rivals, readings };
+        plan(&observed, Memory::default(), at(NOW))
+    };
+    assert!(observed(Vec::new()).rescale.is_some());
+    let outcome = observed(vec![Key::new("ns", "a"), Key::new("ns", "b")]);
+    assert_eq!(outcome.rescale, None);
+    assert_eq!(condition(&outcome, "ScalingActive"), is("False", "AmbiguousSelector"));
+    let text = "pods by selector app=web are controlled by multiple HPAs: [{a ns} {b ns}]";
+    assert_eq!(
+        outcome.events,
+        [
+            (true, "AmbiguousSelector", text.to_owned()),
+            (true, "FailedComputeMetricsReplicas", text.to_owned()),
+        ]
+    );
 }

@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use client::{Api, Client, PatchKind};
+use client::Client;
 use futures::future::try_join_all;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 
 use super::job_pod;
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
-use crate::machinery::owner::{controlled_by, controller_key, controller_of, none_if_empty, uid};
-use crate::machinery::queue::{Controller, Next, queue};
+use crate::machinery::cache::{Cache, Change, Key};
+use crate::machinery::error::{During, Unless};
+use crate::machinery::owner::{
+    controlled_by, controller_key, controller_of, finalizers_without, patch_finalizers, uid,
+};
+use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
 
 struct Orphans {
@@ -25,27 +26,18 @@ struct Orphans {
 
 /// Adds the controller; its keys are pods.
 pub fn start(wiring: &mut Wiring) {
-    let (trigger, requests) = queue();
-    let informers = &wiring.informers;
-    let jobs = informers.jobs.cache();
-    informers.pods.subscribe(&trigger, move |change| {
-        let orphan = change.new.iter().filter(|pod| is_orphan(pod, &jobs));
-        orphan.map(|pod| Key::of(&**pod)).collect()
-    });
-    let pods = informers.pods.cache();
-    informers.jobs.subscribe(&trigger, move |change| match (&change.old, &change.new) {
-        (Some(gone), None) => {
-            let pods = pods.indexed(&controlled_by(uid(&gone.metadata)));
-            pods.iter().map(|pod| Key::of(&**pod)).collect()
-        }
+    let controller =
+        Orphans { client: wiring.client.clone(), jobs: wiring.cache(), pods: wiring.cache() };
+    let (jobs, pods) = (wiring.cache::<Job>(), wiring.cache::<Pod>());
+    let left_behind = move |change: &Change<Job>| match (&change.old, &change.new) {
+        (Some(gone), None) => pods.keys_of(&controlled_by(uid(&gone.metadata))),
         _ => Vec::new(),
-    });
-    let controller = Orphans {
-        client: wiring.client.clone(),
-        jobs: informers.jobs.cache(),
-        pods: informers.pods.cache(),
     };
-    wiring.run(controller, requests);
+    wiring
+        .controller(controller)
+        .of_some(move |change| change.new.as_ref().is_some_and(|pod| is_orphan(pod, &jobs)))
+        .maps(left_behind)
+        .start();
 }
 
 impl Controller for Orphans {
@@ -75,18 +67,9 @@ fn is_orphan(pod: &Pod, jobs: &Cache<Job>) -> bool {
 pub async fn untrack(client: &Client, pods: &[Arc<Pod>]) -> Result<(), Error> {
     try_join_all(pods.iter().map(async |pod| {
         let key = Key::of(&**pod);
-        let finalizers = pod.metadata.finalizers.iter().flatten();
-        let rest: Vec<_> = finalizers.filter(|name| *name != job_pod::TRACKING).collect();
-        let patch = json!({"metadata": {
-            "uid": pod.metadata.uid,
-            "resourceVersion": pod.metadata.resource_version,
-            "finalizers": none_if_empty(rest),
-        }});
-        let api = Api::<Pod>::namespaced(client, &key.namespace);
-        match api.patch(&key.name, PatchKind::Merge, &patch).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            outcome => outcome.map(|_| ()).during(|| format!("untrack pod {key}")),
-        }
+        let rest = finalizers_without(&pod.metadata, job_pod::TRACKING);
+        let patched = patch_finalizers::<Pod>(client, &pod.metadata, rest).await;
+        patched.unless_gone().during(|| format!("untrack pod {key}"))
     }))
     .await?;
     Ok(())

@@ -1,6 +1,6 @@
 //! What becomes of a volume whose claim is gone: pure functions.
 
-use api::local_path::{FINALIZER, NODE_LABEL};
+use api::local_path::{FINALIZER, node_of};
 use k8s_openapi::api::core::v1::PersistentVolume;
 
 use super::is_ours;
@@ -14,11 +14,6 @@ pub enum ReclaimPlan {
     /// Remove the finalizer: the contents stay, because of the policy or because the node is gone,
     /// which is the warning.
     Forget(Option<String>),
-}
-
-/// The node that keeps the volume.
-pub fn node_of(volume: &PersistentVolume) -> Option<&String> {
-    volume.metadata.labels.as_ref().and_then(|labels| labels.get(NODE_LABEL))
 }
 
 pub fn plan_reclaim(volume: &PersistentVolume, node_exists: bool) -> ReclaimPlan {
@@ -36,7 +31,7 @@ pub fn plan_reclaim(volume: &PersistentVolume, node_exists: bool) -> ReclaimPlan
         (true, _) if !held || phase == Some("Bound") => ReclaimPlan::Nothing,
         (true, Some("Delete")) if node_exists => ReclaimPlan::Nothing,
         (true, Some("Delete")) => {
-            let node = node_of(volume).cloned().unwrap_or_default();
+            let node = node_of(volume).unwrap_or_default();
             ReclaimPlan::Forget(Some(format!(
                 "node {node:?} does not exist: what it kept of the volume is not removed"
             )))

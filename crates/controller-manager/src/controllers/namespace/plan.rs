@@ -165,7 +165,7 @@ mod tests {
     fn remaining_objects_are_reported() {
         let node = Node {
             row: Deployment::ROW.into(),
-            key: Key::new("ns", "web"),
+            key: Key::new("ns", "web").into(),
             uid: "u".into(),
             owners: vec![],
             finalizers: vec!["example.com/hold".into()],

@@ -29,7 +29,7 @@ async fn controller(seen: &Namespace, live: Option<&Namespace>) -> (Namespaces, 
     let (server, client) = FakeServer::start().await;
     live.iter().for_each(|live| server.put(*live));
     server.put(&map("of-x"));
-    let namespaces = Arc::new(Cache::new(|_| Vec::new()));
+    let namespaces = Arc::new(Cache::default());
     namespaces.apply(seen.clone());
     let (clock, kinds) = (clock::system(), Arc::default());
     (Namespaces { client, clock, kinds, namespaces }, server)

@@ -11,7 +11,7 @@ fn node(name: &str) -> Node {
 #[tokio::test]
 async fn a_node_without_a_range_is_told_why() {
     let (server, client) = FakeServer::start().await;
-    let nodes = Arc::new(Cache::new(|_| Vec::new()));
+    let nodes = Arc::new(Cache::default());
     for name in ["first", "second"] {
         server.put(&node(name));
         nodes.apply(node(name));

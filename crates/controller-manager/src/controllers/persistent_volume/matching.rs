@@ -10,16 +10,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::machinery::cache::Key;
+use crate::machinery::index::class_of_claim;
 use crate::machinery::node_match::affinity_allows;
 use crate::machinery::owner::{is_deleting, uid};
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-
-/// The storage class of a claim; empty: none.
-pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
-    let spec = claim.spec.as_ref();
-    spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
-}
 
 /// The class annotated as the default; of several, the newest.
 pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&str> {

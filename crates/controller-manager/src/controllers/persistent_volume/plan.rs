@@ -5,7 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::matching::{class_of_claim, find, is_free, is_reserved_for, mismatch};
+use super::class_of_claim;
+use super::matching::{find, is_free, is_reserved_for, mismatch};
 use crate::machinery::owner::uid;
 
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";

@@ -1,6 +1,5 @@
 //! What ReplicaSet and ReplicationController have in common.
 
-use api::Kind;
 use api::labels::{Selector, SelectorError};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
@@ -9,8 +8,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::machinery::informer::Informer;
-use crate::machinery::shared_informers::SharedInformers;
+use crate::machinery::shared_informers::Shared;
 
 /// The counts and the failure that both kinds report.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,13 +33,12 @@ pub struct ReplicaFailure {
 }
 
 /// A kind that keeps a number of identical pods.
-pub trait Replicated: Kind {
+pub trait Replicated: Shared {
     const CONTROLLER: &'static str;
     /// The component name of its events.
     const RECORDER: &'static str;
     const REPORTS_TERMINATING: bool;
 
-    fn informer(informers: &SharedInformers) -> &Informer<Self>;
     fn replicas(&self) -> i32;
     /// # Errors
     /// When the selector is malformed.
@@ -121,10 +118,6 @@ impl Replicated for ReplicaSet {
 
     status_of!(ReplicaSetStatus, ReplicaSetCondition, terminating_replicas);
 
-    fn informer(informers: &SharedInformers) -> &Informer<Self> {
-        &informers.replica_sets
-    }
-
     fn replicas(&self) -> i32 {
         self.spec.replicas.unwrap_or(1)
     }
@@ -148,10 +141,6 @@ impl Replicated for ReplicationController {
     const REPORTS_TERMINATING: bool = false;
 
     status_of!(ReplicationControllerStatus, ReplicationControllerCondition,);
-
-    fn informer(informers: &SharedInformers) -> &Informer<Self> {
-        &informers.replication_controllers
-    }
 
     fn replicas(&self) -> i32 {
         self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)

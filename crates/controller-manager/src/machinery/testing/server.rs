@@ -46,7 +46,7 @@ impl FakeServer {
         let serve = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(serve.serve_with_incoming(incoming));
         let dial = Dial { url, ca_pem: None, key_pair: None, server_name: None };
-        let config = Config { dial, token: None, namespace: "default".into() };
+        let config = Config { dial, token: None, token_file: None, namespace: "default".into() };
         (server, Client::new(&config).unwrap())
     }
 

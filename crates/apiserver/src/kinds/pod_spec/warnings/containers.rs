@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerPort, EnvVar, ResourceRequirements, Se
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use super::Warnings;
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
 
 const SECCOMP: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -15,16 +15,16 @@ const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 /// The parts of a container of any type that are examined.
 struct AnyContainer<'a> {
     name: &'a str,
-    path: Path,
+    at: At<'a>,
     env: &'a [EnvVar],
     ports: &'a [ContainerPort],
     resources: Option<&'a ResourceRequirements>,
     security: Option<&'a SecurityContext>,
 }
 
-impl<'a> Warnings<'a> {
+impl Warnings<'_> {
     /// Init, regular and ephemeral containers, in upstream's order.
-    fn all_containers(&self) -> Vec<AnyContainer<'a>> {
+    fn all_containers(&self) -> Vec<AnyContainer<'_>> {
         let mut all = Vec::new();
         let lists = [
             ("initContainers", self.spec.init_containers.as_deref()),
@@ -34,7 +34,7 @@ impl<'a> Warnings<'a> {
             for (index, container) in list.unwrap_or_default().iter().enumerate() {
                 all.push(AnyContainer {
                     name: &container.name,
-                    path: self.path.child(field).index(index),
+                    at: self.at.item(field, index),
                     env: container.env.as_deref().unwrap_or_default(),
                     ports: container.ports.as_deref().unwrap_or_default(),
                     resources: container.resources.as_ref(),
@@ -46,7 +46,7 @@ impl<'a> Warnings<'a> {
         for (index, container) in ephemeral {
             all.push(AnyContainer {
                 name: &container.name,
-                path: self.path.child("ephemeralContainers").index(index),
+                at: self.at.item("ephemeralContainers", index),
                 env: container.env.as_deref().unwrap_or_default(),
                 ports: container.ports.as_deref().unwrap_or_default(),
                 resources: container.resources.as_ref(),
@@ -56,7 +56,7 @@ impl<'a> Warnings<'a> {
         all
     }
 
-    pub(super) fn containers(&mut self, in_template: bool) {
+    pub(super) fn containers(&self, in_template: bool) {
         let pod = self.spec.security_context.as_ref();
         let pod_profile = pod.is_some_and(|pod| pod.app_armor_profile.is_some());
         for container in self.all_containers() {
@@ -66,28 +66,28 @@ impl<'a> Warnings<'a> {
                 && self.has_annotation(&seccomp)
             {
                 let problem = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
-                self.warn(&self.annotations.key(&seccomp), problem);
+                self.annotations.key(&seccomp).warn(problem);
             }
             let apparmor = format!("{APPARMOR}{}", container.name);
             let profile =
                 pod_profile || security.is_some_and(|own| own.app_armor_profile.is_some());
             if in_template && !profile && self.has_annotation(&apparmor) {
                 let problem = "deprecated since v1.30; use the \"appArmorProfile\" field instead";
-                self.warn(&self.annotations.key(&apparmor), problem);
+                self.annotations.key(&apparmor).warn(problem);
             }
-            let path = container.path.child("resources");
+            let at = container.at.child("resources");
             for (field, amounts) in [
                 ("limits", container.resources.and_then(|own| own.limits.as_ref())),
                 ("requests", container.resources.and_then(|own| own.requests.as_ref())),
             ] {
-                self.fractions(amounts, &path.child(field));
+                self.fractions(amounts, &at.child(field));
             }
-            self.env(container.env, &container.path.child("env"));
+            self.env(container.env, &container.at.child("env"));
         }
     }
 
     /// Memory and storage are counted in whole bytes.
-    pub(super) fn fractions(&mut self, amounts: Option<&BTreeMap<String, Text>>, path: &Path) {
+    pub(super) fn fractions(&self, amounts: Option<&BTreeMap<String, Text>>, at: &At<'_>) {
         for name in ["memory", "ephemeral-storage"] {
             let amount = amounts.and_then(|amounts| amounts.get(name)).map(Quantity::of);
             if let Some(amount) = amount.filter(|amount| !amount.is_whole()) {
@@ -95,13 +95,13 @@ impl<'a> Warnings<'a> {
                     "fractional byte value {:?} is invalid, must be an integer",
                     amount.to_string()
                 );
-                self.warn(&path.key(name), problem);
+                at.key(name).warn(problem);
             }
         }
     }
 
     /// A variable that is set twice, other than to extend its first value.
-    fn env(&mut self, env: &[EnvVar], path: &Path) {
+    fn env(&self, env: &[EnvVar], at: &At<'_>) {
         let mut seen = BTreeSet::new();
         for (index, variable) in env.iter().enumerate() {
             let name = &variable.name;
@@ -116,30 +116,30 @@ impl<'a> Warnings<'a> {
                 let problem = format!(
                     "hides previous definition of {name:?}, which may be dropped when using apply"
                 );
-                self.warn(&path.index(index), problem);
+                at.index(index).warn(problem);
             }
         }
     }
 
     /// Conflicting ports, over all containers.
-    pub(super) fn ports(&mut self) {
-        let mut all: BTreeMap<(i32, String), Vec<(Path, &ContainerPort)>> = BTreeMap::new();
-        for container in self.all_containers() {
+    pub(super) fn ports(&self) {
+        let containers = self.all_containers();
+        let mut all: BTreeMap<(i32, &str), Vec<(At<'_>, &ContainerPort)>> = BTreeMap::new();
+        for container in &containers {
             for (index, port) in container.ports.iter().enumerate() {
-                let path = container.path.child("ports").index(index);
-                let host_port = port.host_port.unwrap_or(0);
+                let at = container.at.item("ports", index);
                 let host_ip = port.host_ip.as_deref().unwrap_or_default();
-                if !host_ip.is_empty() && host_port == 0 {
-                    self.warn(&path, format!("hostIP set without hostPort: {}", printed(port)));
+                if !host_ip.is_empty() && port.host_port.unwrap_or(0) == 0 {
+                    at.warn(format!("hostIP set without hostPort: {}", printed(port)));
                 }
-                let protocol = port.protocol.clone().unwrap_or_default();
+                let protocol = port.protocol.as_deref().unwrap_or_default();
                 let others = all.entry((port.container_port, protocol)).or_default();
                 for (place, other) in others.iter() {
                     if let Some(problem) = clash(port, other) {
-                        self.warn(&path, format!("{problem} with {place}"));
+                        at.warn(format!("{problem} with {place}"));
                     }
                 }
-                others.push((path, port));
+                others.push((at, port));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is admitted: JSON for the webhooks, and what it stands for in the verbs.
+//! What is admitted: an object for the server's own plugins, JSON for webhooks and policies.
 
 use api::object::Object;
 use api::{ApiError, Kind};
@@ -12,13 +12,22 @@ use crate::request::FieldValidation;
 use crate::subresources::scale;
 use crate::verbs::apply;
 
-/// What webhooks may change.
-pub trait Subject: Send {
-    /// As webhooks see it; null: there is nothing to change.
+/// What plugins judge.
+pub trait View: Send + Sync {
+    /// As webhooks see it; null: there is no object.
     ///
     /// # Errors
     /// 500 when it has no such form.
     fn value(&self) -> Result<Value, ApiError>;
+
+    /// As the server's own plugins see it.
+    fn object(&self) -> Option<&dyn Object>;
+}
+
+/// What plugins may change.
+pub trait Subject: View {
+    /// For the server's own plugins.
+    fn object_mut(&mut self) -> Option<&mut dyn Object>;
 
     /// Takes what a webhook has made of it.
     ///
@@ -46,16 +55,23 @@ impl<'a> Written<'a> {
     pub fn new(call: Call<'a>, object: &'a mut Box<dyn Object>, revision: Option<u64>) -> Self {
         Self { call, object, revision }
     }
+}
 
-    /// The former state as webhooks see it; null if there is none.
-    ///
-    /// # Errors
-    /// 500 when it has no such form.
-    pub fn old(call: Call<'_>, old: Option<Before<'_>>) -> Result<Value, ApiError> {
-        match old {
-            Some(old) => shown(call, old.object, Some(old.revision)),
-            None => Ok(Value::Null),
-        }
+/// A complete object that is written, or its scale.
+pub struct Complete<'a> {
+    pub call: Call<'a>,
+    pub object: &'a dyn Object,
+    /// That it replaces.
+    pub revision: Option<u64>,
+}
+
+impl View for Complete<'_> {
+    fn value(&self) -> Result<Value, ApiError> {
+        shown(self.call, self.object, self.revision)
+    }
+
+    fn object(&self) -> Option<&dyn Object> {
+        Some(self.object)
     }
 }
 
@@ -86,9 +102,19 @@ pub fn shown(
     Ok(value)
 }
 
-impl Subject for Written<'_> {
+impl View for Written<'_> {
     fn value(&self) -> Result<Value, ApiError> {
         shown(self.call, &**self.object, self.revision)
+    }
+
+    fn object(&self) -> Option<&dyn Object> {
+        Some(&**self.object)
+    }
+}
+
+impl Subject for Written<'_> {
+    fn object_mut(&mut self) -> Option<&mut dyn Object> {
+        Some(&mut **self.object)
     }
 
     fn replace(&mut self, value: Value) -> Result<(), ApiError> {
@@ -122,9 +148,19 @@ fn decode<K: Kind>(json: &[u8]) -> Result<K, ApiError> {
 /// The object of a subresource, or a review, which is never stored.
 pub struct Typed<'a, K>(pub &'a mut K);
 
-impl<K: Kind> Subject for Typed<'_, K> {
+impl<K: Kind> View for Typed<'_, K> {
     fn value(&self) -> Result<Value, ApiError> {
         serde_json::from_slice(&Kind::encode(self.0)).map_err(ApiError::internal)
+    }
+
+    fn object(&self) -> Option<&dyn Object> {
+        Some(self.0)
+    }
+}
+
+impl<K: Kind> Subject for Typed<'_, K> {
+    fn object_mut(&mut self) -> Option<&mut dyn Object> {
+        Some(self.0)
     }
 
     fn replace(&mut self, value: Value) -> Result<(), ApiError> {
@@ -136,9 +172,19 @@ impl<K: Kind> Subject for Typed<'_, K> {
 /// The options of a connection, or nothing: of what is deleted.
 pub struct Fixed(pub Value);
 
-impl Subject for Fixed {
+impl View for Fixed {
     fn value(&self) -> Result<Value, ApiError> {
         Ok(self.0.clone())
+    }
+
+    fn object(&self) -> Option<&dyn Object> {
+        None
+    }
+}
+
+impl Subject for Fixed {
+    fn object_mut(&mut self) -> Option<&mut dyn Object> {
+        None
     }
 
     fn replace(&mut self, value: Value) -> Result<(), ApiError> {
