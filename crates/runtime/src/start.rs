@@ -35,6 +35,10 @@ fn raise_open_files() {
     }
 }
 
+/// Bytes of a worker's stack, of which those in use take memory. What clients send nests 128 deep at
+/// most; each level takes several frames, which are large in programs that are not optimized.
+const STACK: usize = 8 << 20;
+
 /// Runs `body` on a tokio runtime of at most `workers` threads, with a token that is cancelled on
 /// SIGTERM or SIGINT. An error is logged with its cause chain and becomes exit code 1.
 pub fn run<F>(
@@ -51,6 +55,7 @@ where
     let workers = workers.clamp(1, cores.max(1));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
+        .thread_stack_size(STACK)
         .on_thread_unpark(memory::resumed)
         .on_thread_park(memory::idle)
         .enable_all()
