@@ -495,10 +495,10 @@ fn owned(owners: &[ManagedFieldsEntry]) -> Vec<String> {
         // Without a schema every map is owned, too.
         let paths = fields_of(owner).paths();
         let paths: Vec<_> = paths.into_iter().filter(|path| *path != ".spec").collect();
-        let paths = paths.join(" ");
-        format!("{} {operation} {}: {paths}", owner.manager.as_deref().unwrap(), version_of(owner))
+        let (manager, paths) = (owner.manager.as_deref().unwrap(), paths.join(" "));
+        (!paths.is_empty()).then(|| format!("{manager} {operation} {}: {paths}", version_of(owner)))
     };
-    owners.iter().map(text).collect()
+    owners.iter().filter_map(text).collect()
 }
 
 /// One write: manager, version, operation (`force` is an apply), the spec, and the owners after it or

@@ -139,18 +139,6 @@ fn samples() -> Vec<(&'static str, Value, Value, Fields)> {
             vec![("spec.signerName", "example.com/s")],
         ),
         (
-            "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests",
-            named(json!({"signerName": "example.com/s", "podName": "p", "podUID": "1",
-                "serviceAccountName": "a", "serviceAccountUID": "2", "nodeName": "n", "nodeUID": "3",
-                "stubPKCS10Request": crate::every_form::STUB})),
-            Value::Null,
-            vec![
-                ("spec.signerName", "example.com/s"),
-                ("spec.podName", "p"),
-                ("spec.nodeName", "n"),
-            ],
-        ),
-        (
             "/apis/certificates.k8s.io/v1/clustertrustbundles",
             json!({"metadata": {"name": "example.com:t:x"},
                 "spec": {"signerName": "example.com/t", "trustBundle": authority()}}),
