@@ -79,14 +79,15 @@ fn state(migration: &StorageVersionMigration, condition: &str) -> (String, Strin
 async fn a_migration_that_is_killed_goes_on_and_rewrites_everything() -> anyhow::Result<()> {
     let plane = Plane::start().await?;
     create(&plane, &[definition("v1")]).await?;
+    let made = AtomicUsize::new(0);
     wait::eventually("the kind is served", async || {
-        let thing = |number: usize| {
-            json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": format!("t{number}")}})
-        };
-        let there = plane.client.get_path("/apis/example.com/v1/things", "application/json").await?;
-        let there: Value = serde_json::from_slice(&there)?;
-        let count = there["items"].as_array().map_or(0, Vec::len);
-        create(&plane, &(count..OBJECTS).map(thing).collect::<Vec<_>>()).await
+        while made.load(Ordering::SeqCst) < OBJECTS {
+            let name = format!("t{}", made.load(Ordering::SeqCst));
+            let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}});
+            create(&plane, &[thing]).await?;
+            made.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
     })
     .await?;
     ensure!(versions(&plane).await?.iter().all(|version| version == "example.com/v1"));
