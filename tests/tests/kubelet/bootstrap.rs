@@ -188,8 +188,12 @@ pub async fn a_kubelet_joins_with_a_token_even_if_it_is_killed_meanwhile(
     })
     .await?;
     let path = format!("/api/v1/nodes/{NODE}:10350/proxy/healthz");
-    let health = cluster.kubectl(&["get", "--raw", &path])?;
-    ensure!(health.trim() == "ok", "{health}");
+    wait::eventually("it serves with its certificate", async || {
+        let health = cluster.kubectl(&["get", "--raw", &path])?;
+        ensure!(health.trim() == "ok", "{health}");
+        Ok(())
+    })
+    .await?;
 
     // A third one has all it needs.
     newcomer.kill()?;

@@ -183,6 +183,7 @@ impl Builder<'_> {
         process.push("--tls-cert-file", &self.pki("apiserver.crt"));
         process.push("--tls-private-key-file", &self.pki("apiserver.key"));
         process.push("--client-ca-file", &self.pki("ca.crt"));
+        process.push("--enable-bootstrap-token-auth", "true");
         process.push("--service-account-signing-key-file", &self.pki("sa.key"));
         process.push("--service-account-key-file", &self.pki("sa.pub"));
         process.push("--service-account-issuer", "https://kubernetes.default.svc.cluster.local");

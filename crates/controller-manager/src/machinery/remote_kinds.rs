@@ -23,6 +23,8 @@ use crate::machinery::error::During;
 
 /// How often discovery is read while there are other servers (upstream's garbage collector).
 const REFRESH: Duration = Duration::from_secs(30);
+/// How long one server's discovery may take; the others are not known before.
+const READ: Duration = Duration::from_secs(5);
 /// What controllers do with objects of any kind.
 const VERBS: [&str; 4] = ["get", "list", "watch", "delete"];
 
@@ -134,7 +136,8 @@ async fn read(client: &Client, (group, version): &GroupVersion) -> Result<Vec<Ki
         "" => format!("/api/{version}"),
         group => format!("/apis/{group}/{version}"),
     };
-    let body = client.get_path(&path, "application/json").await;
+    let body = tokio::time::timeout(READ, client.get_path(&path, "application/json")).await;
+    let body = body.map_err(|_| Error::Invalid(format!("{path}: no answer in {READ:?}")))?;
     let body = body.during(|| format!("read {path}"))?;
     let list: Value = serde_json::from_slice(&body)
         .map_err(|error| Error::Invalid(format!("{path}: {error}")))?;
