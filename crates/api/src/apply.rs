@@ -593,8 +593,10 @@ pub async fn track<V: Versions>(
     versions: &V,
     writer: &Writer<'_>,
 ) -> Result<Vec<ManagedFieldsEntry>, V::Error> {
+    // Also what has entries only of versions that are gone is tracked.
+    let is_tracked = !owners.is_empty();
     let owners = versions::known(owners, versions);
-    if owners.is_empty() || old == new {
+    if !is_tracked || old == new {
         return Ok(owners);
     }
     let mut changes = Changes::new(versions, old, new, base);
