@@ -112,6 +112,13 @@ async fn what_a_server_does_wrong_is_said() {
 async fn a_server_that_comes_and_goes_is_asked_while_it_is_there() {
     let set = Set::start().await;
     let thing = format!("{PATH}/things/a");
+    let added = "aggregator_openapi_v2_regeneration_count{apiservice=\"v1.things.example.com\",reason=\"add\"} ";
+    let documented = async {
+        while !set.rest.get("/metrics").await.text.contains(added) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(super::SOON, documented).await.expect("its document is read");
     for _ in 0..3 {
         // The condition is overwritten, so that the server is asked at once.
         set.extension.behave(|_| Reply::Status(500, "out of order"));
@@ -154,7 +161,6 @@ async fn a_server_that_comes_and_goes_is_asked_while_it_is_there() {
         "aggregator_unavailable_apiservice{name=\"v1.apps\"} 0",
         "aggregator_unavailable_apiservice_total{name=\"v1.things.example.com\",reason=\"FailedDiscoveryCheck\"} 1",
         "aggregator_openapi_v2_regeneration_count{apiservice=\"*\",reason=\"startup\"} 1",
-        "aggregator_openapi_v2_regeneration_count{apiservice=\"v1.things.example.com\",reason=\"add\"} ",
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
