@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::ensure;
-use client::Api;
+use client::{Api, WriteOptions};
 use k8s_openapi::api::storagemigration::v1::StorageVersionMigration;
 use serde_json::{Value, json};
 use testkit::wait::{self, Selection};
@@ -84,7 +84,15 @@ async fn a_migration_that_is_killed_goes_on_and_rewrites_everything() -> anyhow:
         while made.load(Ordering::SeqCst) < OBJECTS {
             let name = format!("t{}", made.load(Ordering::SeqCst));
             let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": name}});
-            create(&plane, &[thing]).await?;
+            let target = rpc::api_v1::Target {
+                group: "example.com".to_owned(),
+                version: "v1".to_owned(),
+                resource: "things".to_owned(),
+                namespace: "default".to_owned(),
+                ..Default::default()
+            };
+            let json = serde_json::to_vec(&thing)?;
+            plane.client.create_object(target, json, WriteOptions::default()).await?;
             made.fetch_add(1, Ordering::SeqCst);
         }
         Ok(())
