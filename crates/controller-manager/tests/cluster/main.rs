@@ -5,7 +5,6 @@ mod balancers;
 mod certificates;
 mod extensions;
 mod finalizers;
-mod migrations;
 mod nodes;
 mod owners;
 mod plane;
