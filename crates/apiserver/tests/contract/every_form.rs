@@ -14,7 +14,7 @@ use crate::server::{Rest, Server};
 const FORMS: [&str; 5] = ["json", "yaml", "protobuf", "apply", "grpc"];
 
 /// A request that is signed by its key and says nothing else, in DER.
-const STUB: &str = "MIG5MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABFRBfqmvHlVVqb1EqeHqyHgo0mWaVwn6NxF9qErhDmWV/RCghQy/6fWSKDoquaHMBV+F9qEJkYGgJQ5lezBmwTygADAKBggqhkjOPQQDAgNHADBEAiAxc7DQjQHkF4eJ8TxRGZUTas1sx1Dh31uskvJVzEb+JAIgGaEM41T1M0AIBdXPJo58GktVa0fcnMcJz8u+NDZYMww=";
+const SIGNED_REQUEST: &str = "MIG5MGICAQAwADBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABFRBfqmvHlVVqb1EqeHqyHgo0mWaVwn6NxF9qErhDmWV/RCghQy/6fWSKDoquaHMBV+F9qEJkYGgJQ5lezBmwTygADAKBggqhkjOPQQDAgNHADBEAiAxc7DQjQHkF4eJ8TxRGZUTas1sx1Dh31uskvJVzEb+JAIgGaEM41T1M0AIBdXPJo58GktVa0fcnMcJz8u+NDZYMww=";
 
 /// A valid object of every kind that is stored, without what has to be unique in a cluster.
 fn samples() -> Vec<(&'static KindRow, Value)> {
@@ -164,7 +164,7 @@ fn samples() -> Vec<(&'static KindRow, Value)> {
             "podcertificaterequests",
             json!({"spec": {"signerName": "example.com/s", "podName": "p", "podUID": "1",
                 "serviceAccountName": "a", "serviceAccountUID": "2", "nodeName": "n", "nodeUID": "3",
-                "stubPKCS10Request": STUB}}),
+                "stubPKCS10Request": SIGNED_REQUEST}}),
         ),
         ("clustertrustbundles", json!({"spec": {"trustBundle": authority()}})),
         ("mutatingwebhookconfigurations", webhooks()),

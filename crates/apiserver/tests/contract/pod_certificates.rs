@@ -17,7 +17,7 @@ const GROUP: &str = "/apis/certificates.k8s.io/v1";
 const REQUESTS: &str = "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests";
 const SIGNER: &str = "example.com/pods";
 
-fn stub(key: &KeyPair) -> Vec<u8> {
+fn signed_request(key: &KeyPair) -> Vec<u8> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.serialize_request(key).unwrap().der().to_vec()
@@ -26,7 +26,7 @@ fn stub(key: &KeyPair) -> Vec<u8> {
 pub fn request(name: &str) -> Value {
     json!({"metadata": {"name": name}, "spec": {"signerName": SIGNER,
         "podName": "p", "podUID": "1", "serviceAccountName": "default", "serviceAccountUID": "2",
-        "nodeName": "n1", "nodeUID": "3", "stubPKCS10Request": BASE64.encode(stub(&KeyPair::generate().unwrap()))}})
+        "nodeName": "n1", "nodeUID": "3", "stubPKCS10Request": BASE64.encode(signed_request(&KeyPair::generate().unwrap()))}})
 }
 
 fn condition(type_: &str) -> Value {
@@ -141,7 +141,7 @@ async fn malformed_requests_are_refused() {
     };
     refused(&own, "must be in the range [3600, 86400]").await;
     // A request that its key has not signed.
-    let mut forged = stub(&KeyPair::generate().unwrap());
+    let mut forged = signed_request(&KeyPair::generate().unwrap());
     *forged.last_mut().unwrap() ^= 1;
     let set = |spec: &mut Value| spec["stubPKCS10Request"] = BASE64.encode(&forged).into();
     refused(&set, "spec.stubPKCS10Request: Invalid value").await;

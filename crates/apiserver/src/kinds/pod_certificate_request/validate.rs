@@ -49,11 +49,11 @@ fn judge_spec(spec: &PodCertificateRequestSpec, at: &At<'_>) {
         let problem = format!("must be in the range [{MIN_SECONDS}, {most}]");
         at.child("maxExpirationSeconds").invalid(seconds, problem);
     }
-    stub(&spec.stub_pkc_s10_request.0, &at.child("stubPKCS10Request"));
+    signed_request(&spec.stub_pkc_s10_request.0, &at.child("stubPKCS10Request"));
 }
 
 /// The request must be signed by its key, which must be of a kind that pods may have.
-fn stub(der: &[u8], at: &At<'_>) {
+fn signed_request(der: &[u8], at: &At<'_>) {
     if der.is_empty() {
         return at.required("");
     }
