@@ -138,6 +138,17 @@ impl Version {
         [&self.json[..self.splice.0], &self.json[self.splice.0 + self.splice.1..]].concat()
     }
 
+    /// Whether a write that changes nothing would store what is stored: in the storage version, and
+    /// with what reading it in that version adds or prunes.
+    pub fn is_stored_as_written(&self, row: &KindRow) -> bool {
+        if row.custom.is_none() {
+            return true;
+        }
+        let stored = self.stored.as_deref().unwrap_or(&self.json);
+        let is_read_so = self.stored.is_none() || row.reads_converted();
+        is_read_so && scan::string(stored, "apiVersion") == row.storage_api_version()
+    }
+
     /// A custom resource in the version of a row, if nothing but its name differs.
     pub fn served(self: &Arc<Self>, row: &KindRow) -> Arc<Self> {
         let is_served = row.custom.is_none() || row.converter().is_some() || {

@@ -24,7 +24,7 @@ use crate::kinds::{Context, strategy};
 use crate::meta;
 use crate::request::{Request, Verb};
 use crate::response::{ObjectAnswer, Response};
-use crate::{keys, scan, stored};
+use crate::{keys, stored};
 
 /// Replaces the object with the request's body.
 ///
@@ -162,9 +162,8 @@ async fn attempt(
     change: &mut dyn Change,
 ) -> Result<Attempt<ObjectAnswer>, WriteError> {
     let row = call.row();
-    // What is stored in another version than it would be now is written anew.
-    let is_stored_so = row.custom.is_none()
-        || scan::string(&current.json, "apiVersion") == row.storage_api_version();
+    // What is stored in another form than it would be now is written anew.
+    let is_stored_so = current.is_stored_as_written(row);
     let current = &call.core.converted(row, current).await?;
     let mut old = decode(row, current)?;
     let mut new = change.make(&*old, current).await?;

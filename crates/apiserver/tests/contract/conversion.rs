@@ -243,6 +243,47 @@ async fn the_storage_version_changes() {
     server.stop().await;
 }
 
+/// A write that changes nothing stores what would be stored otherwise now, once: in another
+/// version, or with another default. Through whichever version it comes.
+#[tokio::test]
+async fn what_is_stored_otherwise_is_written_anew_once() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    define(&rest, &definition()).await;
+    let other = "/apis/example.com/v1beta1/namespaces/default/widgets";
+    for name in ["a", "b"] {
+        rest.post(V1, &widget(name, json!({"size": 3}))).await.expect(201);
+    }
+    let touch = async |path: &str| -> String {
+        let same = rest.patch(path, "merge", &json!({})).await.expect(200);
+        same["metadata"]["resourceVersion"].as_str().unwrap().to_owned()
+    };
+    let definition = format!("{DEFINITIONS}/widgets.example.com");
+    let storage = json!([{"op": "replace", "path": "/spec/versions/0/storage", "value": false},
+        {"op": "replace", "path": "/spec/versions/1/storage", "value": true}]);
+    let place = |version: usize| {
+        json!({"op": "add", "value": {"type": "string", "default": "here"}, "path":
+            format!("/spec/versions/{version}/schema/openAPIV3Schema/properties/spec/properties/place")})
+    };
+    let default = json!([place(0), place(1)]);
+    for (change, paths) in [(storage, [V1, other]), (default, [other, other])] {
+        let before =
+            [touch(&format!("{}/a", paths[0])).await, touch(&format!("{}/b", paths[1])).await];
+        assert_eq!(before[0], touch(&format!("{}/a", paths[0])).await);
+        rest.patch(&definition, "json", &change).await.expect(200);
+        for (path, before) in
+            [format!("{}/a", paths[0]), format!("{}/b", paths[1])].iter().zip(before)
+        {
+            let written = touch(path).await;
+            assert_ne!(written, before, "{path} after {change}");
+            for path in [path.replace("v1beta1", "v1"), path.replace("/v1/", "/v1beta1/")] {
+                assert_eq!(touch(&path).await, written, "{path} after {change}");
+            }
+        }
+    }
+    server.stop().await;
+}
+
 type Wrong = fn(&Value) -> Reply;
 
 /// A converted object that `change` has made wrong.

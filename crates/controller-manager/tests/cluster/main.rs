@@ -5,6 +5,7 @@ mod balancers;
 mod certificates;
 mod extensions;
 mod finalizers;
+mod migrations;
 mod nodes;
 mod owners;
 mod plane;

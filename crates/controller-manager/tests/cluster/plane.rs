@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use anyhow::Context;
 use apiserver::server::Running;
 use clap::Parser;
 use client::{Api, Client};
@@ -108,6 +109,14 @@ impl Plane {
     /// A file of the authority or of the servers.
     pub fn file(&self, name: &str) -> std::path::PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What is stored under a key.
+    pub async fn stored(&self, key: &str) -> anyhow::Result<serde_json::Value> {
+        let running = self.apiserver.as_ref().context("it runs")?;
+        let store = running.embedded.as_ref().context("it is embedded")?.store().await?;
+        let found = store.get(key.as_bytes().to_vec().into()).await?.entry;
+        Ok(serde_json::from_slice(&found.context("it is stored")?.value)?)
     }
 
     /// The authority of all certificates, in PEM.
