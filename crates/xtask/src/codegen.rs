@@ -1,9 +1,9 @@
 //! `xtask codegen`: writes the schema table.
 //!
 //! Types, fields and required lists come from the JSON schemas inside `k8s-openapi`'s
-//! source; list types, map keys, patch strategies, merge keys and defaults from the field comments
-//! of `k8s-pb`'s source, pointers from `pointers.txt`. Both crates are found through `cargo metadata`, so that the crates' versions are
-//! the lock file's. The result is checked in: `crates/api/src/schema/generated.rs`. `--check`
+//! source; list types, map keys, patch strategies, merge keys, defaults and numbers from `k8s-pb`'s
+//! source, what it lacks from `newer.txt`, pointers from `pointers.txt`. Both crates are found
+//! through `cargo metadata`, so that the crates' versions are the lock file's. The result is checked in: `crates/api/src/schema/generated.rs`. `--check`
 //! compares instead of writing. The fields' descriptions are not checked in: the apiserver's build
 //! takes them from the same source.
 
@@ -27,8 +27,8 @@ const TABLE: &str = "crates/api/src/schema/generated.rs";
 pub fn run(root: &Path, check: bool) -> anyhow::Result<()> {
     let types = openapi::read(&source::package(root, "k8s-openapi")?)?;
     let markers = markers::read(&source::package(root, "k8s-pb")?.join("src"))?;
-    let pointers = pointers::read(root)?;
-    let table = rustfmt(root, &render::table(&types, &markers, &pointers)?)?;
+    let (pointers, newer) = (pointers::read(root)?, pointers::read_newer(root)?);
+    let table = rustfmt(root, &render::table(&types, &markers, &pointers, &newer)?)?;
     let path = root.join(TABLE);
     if !check {
         return std::fs::write(&path, table).with_context(|| format!("write {}", path.display()));

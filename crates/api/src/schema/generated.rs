@@ -699,7 +699,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("attestations", Ty::Map(&Ty::Array(&Ty::String))),
+            f("attestations", Ty::Map(&Ty::Array(&Ty::String))).proto(&[5]),
             f("audiences", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[1]),
             f("boundObjectRef", Ty::Ref(54)).proto(&[3]).pointer(),
             f("expirationSeconds", Ty::Int64).proto(&[4]).pointer(),
@@ -1087,7 +1087,7 @@ pub static TYPES: &[TypeRow] = &[
         fields: &[
             f("lastTransitionTime", Ty::Time).proto(&[3]),
             f("message", Ty::String).proto(&[5]),
-            f("observedGeneration", Ty::Int64).pointer(),
+            f("observedGeneration", Ty::Int64).proto(&[6]).pointer(),
             f("reason", Ty::String).proto(&[4]),
             f("status", Ty::String).required().proto(&[2]),
             f("type", Ty::String).required().proto(&[1]),
@@ -1300,10 +1300,13 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("disruptionMode", Ty::Ref(473)).pointer(),
-            f("resourceClaims", Ty::Array(&Ty::Ref(475))),
-            f("schedulingConstraints", Ty::Ref(476)).pointer(),
-            f("schedulingPolicy", Ty::Ref(477)).pointer(),
+            f("disruptionMode", Ty::Ref(473)).proto(&[3]).pointer(),
+            f("resourceClaims", Ty::Array(&Ty::Ref(475)))
+                .list(List::Map(&["name"]))
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[4]),
+            f("schedulingConstraints", Ty::Ref(476)).proto(&[2]).pointer(),
+            f("schedulingPolicy", Ty::Ref(477)).proto(&[1]).pointer(),
         ],
     },
     TypeRow {
@@ -1322,7 +1325,7 @@ pub static TYPES: &[TypeRow] = &[
             f("parallelism", Ty::Int32).proto(&[1]).pointer(),
             f("podFailurePolicy", Ty::Ref(118)).proto(&[11]).pointer(),
             f("podReplacementPolicy", Ty::String).proto(&[14]).pointer(),
-            f("scheduling", Ty::Ref(114)).pointer(),
+            f("scheduling", Ty::Ref(114)).proto(&[17]).pointer(),
             f("selector", Ty::Ref(528)).proto(&[4]).pointer(),
             f("successPolicy", Ty::Ref(122)).proto(&[16]).pointer(),
             f("suspend", Ty::Boolean).proto(&[10]).pointer(),
@@ -1510,7 +1513,7 @@ pub static TYPES: &[TypeRow] = &[
             f("serviceAccountName", Ty::String).required().proto(&[4]),
             f("serviceAccountUID", Ty::String).required().proto(&[5]),
             f("signerName", Ty::String).required().proto(&[1]),
-            f("stubPKCS10Request", Ty::Bytes).required(),
+            f("stubPKCS10Request", Ty::Bytes).required().proto(&[12]),
             f("unverifiedUserAnnotations", Ty::Map(&Ty::String)).proto(&[11]),
         ],
     },
@@ -1740,7 +1743,7 @@ pub static TYPES: &[TypeRow] = &[
             f("optional", Ty::Boolean).proto(&[5]).pointer(),
             f("path", Ty::String).required().proto(&[4]),
             f("signerName", Ty::String).proto(&[2]).pointer(),
-            f("user", Ty::Int64).pointer(),
+            f("user", Ty::Int64).proto(&[6]).pointer(),
         ],
     },
     TypeRow {
@@ -1828,7 +1831,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[3]).pointer(),
-            f("defaultUser", Ty::Int64).pointer(),
+            f("defaultUser", Ty::Int64).proto(&[5]).pointer(),
             f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic).proto(&[2]),
             f("name", Ty::String).required().default("\"\"").proto(&[1, 1]),
             f("optional", Ty::Boolean).proto(&[4]).pointer(),
@@ -2027,7 +2030,7 @@ pub static TYPES: &[TypeRow] = &[
             f("mode", Ty::Int32).proto(&[4]).pointer(),
             f("path", Ty::String).required().proto(&[1]),
             f("resourceFieldRef", Ty::Ref(297)).proto(&[3]).pointer(),
-            f("user", Ty::Int64).pointer(),
+            f("user", Ty::Int64).proto(&[5]).pointer(),
         ],
     },
     TypeRow {
@@ -2036,7 +2039,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[2]).pointer(),
-            f("defaultUser", Ty::Int64).pointer(),
+            f("defaultUser", Ty::Int64).proto(&[3]).pointer(),
             f("items", Ty::Array(&Ty::Ref(176))).list(List::Atomic).proto(&[1]),
         ],
     },
@@ -2046,7 +2049,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("medium", Ty::String).proto(&[1]),
-            f("mode", Ty::Int32).pointer(),
+            f("mode", Ty::Int32).proto(&[3]).pointer(),
             f("sizeLimit", Ty::Quantity).proto(&[2]).pointer(),
         ],
     },
@@ -2219,7 +2222,10 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.EvictionResponder",
         atomic: false,
         resource: None,
-        fields: &[f("name", Ty::String).required(), f("priority", Ty::Int32).required().pointer()],
+        fields: &[
+            f("name", Ty::String).required().proto(&[1]),
+            f("priority", Ty::Int32).required().proto(&[2]).pointer(),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.ExecAction",
@@ -2299,7 +2305,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("mode", Ty::String).pointer(),
+            f("mode", Ty::String).proto(&[3]).pointer(),
             f("port", Ty::Int32).required().proto(&[1]),
             f("service", Ty::String).default("\"\"").proto(&[2]).pointer(),
         ],
@@ -2344,7 +2350,7 @@ pub static TYPES: &[TypeRow] = &[
             f("httpHeaders", Ty::Array(&Ty::Ref(204))).list(List::Atomic).proto(&[5]),
             f("path", Ty::String).proto(&[1]),
             f("port", Ty::IntOrString).required().proto(&[2]),
-            f("protocol", Ty::String).pointer(),
+            f("protocol", Ty::String).proto(&[6]).pointer(),
             f("scheme", Ty::String).proto(&[4]),
         ],
     },
@@ -2427,7 +2433,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.ImageVolumeStatus",
         atomic: false,
         resource: None,
-        fields: &[f("imageRef", Ty::String).required()],
+        fields: &[f("imageRef", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.KeyToPath",
@@ -2437,7 +2443,7 @@ pub static TYPES: &[TypeRow] = &[
             f("key", Ty::String).required().proto(&[1]),
             f("mode", Ty::Int32).proto(&[3]).pointer(),
             f("path", Ty::String).required().proto(&[2]),
-            f("user", Ty::Int64).pointer(),
+            f("user", Ty::Int64).proto(&[4]).pointer(),
         ],
     },
     TypeRow {
@@ -2631,8 +2637,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("quantity", Ty::Quantity).required().pointer(),
+            f("name", Ty::String).required().proto(&[1]),
+            f("quantity", Ty::Quantity).required().proto(&[2]).pointer(),
         ],
     },
     TypeRow {
@@ -2640,9 +2646,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("perContainer", Ty::Quantity).pointer(),
-            f("perPod", Ty::Quantity).pointer(),
+            f("name", Ty::String).required().proto(&[1]),
+            f("perContainer", Ty::Quantity).proto(&[3]).pointer(),
+            f("perPod", Ty::Quantity).proto(&[2]).pointer(),
         ],
     },
     TypeRow {
@@ -2650,10 +2656,16 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("containers", Ty::Array(&Ty::String)),
-            f("mapping", Ty::Array(&Ty::Ref(232))),
-            f("overhead", Ty::Array(&Ty::Ref(233))),
-            f("resourceClaimName", Ty::String).required(),
+            f("containers", Ty::Array(&Ty::String)).list(List::Set).proto(&[2]),
+            f("mapping", Ty::Array(&Ty::Ref(232)))
+                .list(List::Map(&["name"]))
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[4]),
+            f("overhead", Ty::Array(&Ty::Ref(233)))
+                .list(List::Map(&["name"]))
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[5]),
+            f("resourceClaimName", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -2702,7 +2714,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.NodePodPreemptionPolicy",
         atomic: false,
         resource: None,
-        fields: &[f("disableResizePreemption", Ty::Array(&Ty::String))],
+        fields: &[f("disableResizePreemption", Ty::Array(&Ty::String)).list(List::Set).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.NodeRuntimeHandler",
@@ -2762,7 +2774,7 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Set)
                 .patch(Patch::Merge, None)
                 .proto(&[7]),
-            f("podPreemptionPolicy", Ty::Ref(240)).pointer(),
+            f("podPreemptionPolicy", Ty::Ref(240)).proto(&[8]).pointer(),
             f("providerID", Ty::String).proto(&[3]),
             f("taints", Ty::Array(&Ty::Ref(329))).list(List::Atomic).proto(&[5]),
             f("unschedulable", Ty::Boolean).proto(&[4]),
@@ -2910,7 +2922,7 @@ pub static TYPES: &[TypeRow] = &[
                 .patch(Patch::Merge, Some("type"))
                 .proto(&[4]),
             f("currentVolumeAttributesClassName", Ty::String).proto(&[8]).pointer(),
-            f("healthStatus", Ty::Ref(339)).pointer(),
+            f("healthStatus", Ty::Ref(339)).proto(&[10]).pointer(),
             f("modifyVolumeStatus", Ty::Ref(223)).proto(&[9]).pointer(),
             f("phase", Ty::String).proto(&[1]),
         ],
@@ -3053,7 +3065,7 @@ pub static TYPES: &[TypeRow] = &[
             f("keyType", Ty::String).required().proto(&[2]),
             f("maxExpirationSeconds", Ty::Int32).proto(&[3]).pointer(),
             f("signerName", Ty::String).required().proto(&[1]),
-            f("user", Ty::Int64).pointer(),
+            f("user", Ty::Int64).proto(&[8]).pointer(),
             f("userAnnotations", Ty::Map(&Ty::String)).proto(&[7]),
         ],
     },
@@ -3146,7 +3158,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.PodSchedulingGroup",
         atomic: false,
         resource: None,
-        fields: &[f("podGroupName", Ty::String).pointer()],
+        fields: &[f("podGroupName", Ty::String).proto(&[1]).pointer()],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.PodSecurityContext",
@@ -3188,7 +3200,10 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Map(&["name"]))
                 .patch(Patch::Merge, Some("name"))
                 .proto(&[34]),
-            f("evictionResponders", Ty::Array(&Ty::Ref(191))),
+            f("evictionResponders", Ty::Array(&Ty::Ref(191)))
+                .list(List::Map(&["name"]))
+                .patch(Patch::Merge, Some("name"))
+                .proto(&[44]),
             f("hostAliases", Ty::Array(&Ty::Ref(205)))
                 .list(List::Map(&["ip"]))
                 .patch(Patch::Merge, Some("ip"))
@@ -3227,7 +3242,7 @@ pub static TYPES: &[TypeRow] = &[
                 .list(List::Map(&["name"]))
                 .patch(Patch::Merge, Some("name"))
                 .proto(&[38]),
-            f("schedulingGroup", Ty::Ref(277)).pointer(),
+            f("schedulingGroup", Ty::Ref(277)).proto(&[43]).pointer(),
             f("securityContext", Ty::Ref(278)).proto(&[14]).pointer(),
             f("serviceAccount", Ty::String).proto(&[9]),
             f("serviceAccountName", Ty::String).proto(&[8]),
@@ -3268,7 +3283,10 @@ pub static TYPES: &[TypeRow] = &[
                 .proto(&[16]),
             f("initContainerStatuses", Ty::Array(&Ty::Ref(172))).list(List::Atomic).proto(&[10]),
             f("message", Ty::String).proto(&[3]),
-            f("nodeAllocatableResourceClaimStatuses", Ty::Array(&Ty::Ref(234))),
+            f("nodeAllocatableResourceClaimStatuses", Ty::Array(&Ty::Ref(234)))
+                .list(List::Map(&["resourceClaimName"]))
+                .patch(Patch::Merge, Some("resourceClaimName"))
+                .proto(&[21]),
             f("nominatedNodeName", Ty::String).proto(&[11]),
             f("observedGeneration", Ty::Int64).proto(&[17]),
             f("phase", Ty::String).proto(&[1]),
@@ -3286,7 +3304,7 @@ pub static TYPES: &[TypeRow] = &[
                 .proto(&[15]),
             f("resources", Ty::Ref(302)).proto(&[20]).pointer(),
             f("startTime", Ty::Time).proto(&[7]).pointer(),
-            f("volumeHealth", Ty::Array(&Ty::Ref(283))),
+            f("volumeHealth", Ty::Array(&Ty::Ref(283))).list(List::Map(&["name"])).proto(&[22]),
         ],
     },
     TypeRow {
@@ -3311,9 +3329,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("healthConditions", Ty::Array(&Ty::Ref(338))),
-            f("lastTransitionTime", Ty::Time),
-            f("name", Ty::String).required(),
+            f("healthConditions", Ty::Array(&Ty::Ref(338)))
+                .list(List::Map(&["status", "reason"]))
+                .patch(Patch::Merge, Some("status"))
+                .proto(&[2]),
+            f("lastTransitionTime", Ty::Time).proto(&[3]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3368,7 +3389,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[2]).pointer(),
-            f("defaultUser", Ty::Int64).pointer(),
+            f("defaultUser", Ty::Int64).proto(&[3]).pointer(),
             f("sources", Ty::Array(&Ty::Ref(343))).list(List::Atomic).proto(&[1]),
         ],
     },
@@ -3491,7 +3512,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("health", Ty::String).proto(&[2]),
-            f("message", Ty::String).pointer(),
+            f("message", Ty::String).proto(&[6]).pointer(),
             f("resourceID", Ty::String).required().proto(&[1]),
         ],
     },
@@ -3670,7 +3691,7 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("defaultMode", Ty::Int32).proto(&[3]).pointer(),
-            f("defaultUser", Ty::Int64).pointer(),
+            f("defaultUser", Ty::Int64).proto(&[5]).pointer(),
             f("items", Ty::Array(&Ty::Ref(212))).list(List::Atomic).proto(&[2]),
             f("optional", Ty::Boolean).proto(&[4]).pointer(),
             f("secretName", Ty::String).proto(&[1]),
@@ -3731,7 +3752,7 @@ pub static TYPES: &[TypeRow] = &[
             f("audience", Ty::String).proto(&[1]),
             f("expirationSeconds", Ty::Int64).proto(&[2]).pointer(),
             f("path", Ty::String).required().proto(&[3]),
-            f("user", Ty::Int64).pointer(),
+            f("user", Ty::Int64).proto(&[4]).pointer(),
         ],
     },
     TypeRow {
@@ -3971,9 +3992,9 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("message", Ty::String),
-            f("reason", Ty::String).required(),
-            f("status", Ty::String).required(),
+            f("message", Ty::String).proto(&[3]),
+            f("reason", Ty::String).required().proto(&[2]),
+            f("status", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -3981,8 +4002,11 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("healthConditions", Ty::Array(&Ty::Ref(338))),
-            f("lastTransitionTime", Ty::Time),
+            f("healthConditions", Ty::Array(&Ty::Ref(338)))
+                .list(List::Map(&["status", "reason"]))
+                .patch(Patch::Merge, Some("status"))
+                .proto(&[1]),
+            f("lastTransitionTime", Ty::Time).proto(&[2]),
         ],
     },
     TypeRow {
@@ -3990,7 +4014,7 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("bindMountOptions", Ty::Array(&Ty::String)),
+            f("bindMountOptions", Ty::Array(&Ty::String)).list(List::Set).proto(&[8]),
             f("mountPath", Ty::String).required().proto(&[3]),
             f("mountPropagation", Ty::String).proto(&[5]).pointer(),
             f("name", Ty::String).required().proto(&[1]),
@@ -4009,7 +4033,7 @@ pub static TYPES: &[TypeRow] = &[
             f("name", Ty::String).required().proto(&[1]),
             f("readOnly", Ty::Boolean).proto(&[3]),
             f("recursiveReadOnly", Ty::String).proto(&[4]).pointer(),
-            f("volumeStatus", Ty::Ref(345)).pointer(),
+            f("volumeStatus", Ty::Ref(345)).proto(&[5]).pointer(),
         ],
     },
     TypeRow {
@@ -4044,7 +4068,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.core.v1.VolumeStatus",
         atomic: false,
         resource: None,
-        fields: &[f("image", Ty::Ref(211)).pointer()],
+        fields: &[f("image", Ty::Ref(211)).proto(&[1]).pointer()],
     },
     TypeRow {
         name: "io.k8s.api.core.v1.VsphereVirtualDiskVolumeSource",
@@ -4902,7 +4926,7 @@ pub static TYPES: &[TypeRow] = &[
             f("capacity", Ty::Map(&Ty::Ref(435))).proto(&[3]),
             f("consumesCounters", Ty::Array(&Ty::Ref(442))).list(List::Atomic).proto(&[4]),
             f("name", Ty::String).required().proto(&[1]),
-            f("nodeAllocatableResources", Ty::Map(&Ty::Ref(458))),
+            f("nodeAllocatableResources", Ty::Map(&Ty::Ref(458))).proto(&[14]),
             f("nodeName", Ty::String).proto(&[5]).pointer(),
             f("nodeSelector", Ty::Ref(243)).proto(&[6]).pointer(),
             f("taints", Ty::Array(&Ty::Ref(448))).list(List::Atomic).proto(&[8]),
@@ -4933,13 +4957,13 @@ pub static TYPES: &[TypeRow] = &[
         resource: None,
         fields: &[
             f("bool", Ty::Boolean).proto(&[3]).pointer(),
-            f("bools", Ty::Array(&Ty::Boolean)),
+            f("bools", Ty::Array(&Ty::Boolean)).list(List::Atomic).proto(&[7]),
             f("int", Ty::Int64).proto(&[2]).pointer(),
-            f("ints", Ty::Array(&Ty::Int64)),
+            f("ints", Ty::Array(&Ty::Int64)).list(List::Atomic).proto(&[6]),
             f("string", Ty::String).proto(&[4]).pointer(),
-            f("strings", Ty::Array(&Ty::String)),
+            f("strings", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[8]),
             f("version", Ty::String).proto(&[5]).pointer(),
-            f("versions", Ty::Array(&Ty::String)),
+            f("versions", Ty::Array(&Ty::String)).list(List::Atomic).proto(&[9]),
         ],
     },
     TypeRow {
@@ -5050,7 +5074,7 @@ pub static TYPES: &[TypeRow] = &[
             f("pool", Ty::String).required().proto(&[3]),
             f("request", Ty::String).required().proto(&[1]),
             f("shareID", Ty::String).proto(&[9]).pointer(),
-            f("skipNodeOperations", Ty::Array(&Ty::String)),
+            f("skipNodeOperations", Ty::Array(&Ty::String)).list(List::Set).proto(&[11]),
             f("tolerations", Ty::Array(&Ty::Ref(453))).list(List::Atomic).proto(&[6]),
         ],
     },
@@ -5168,22 +5192,28 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("capacityKey", Ty::String).pointer(),
-            f("capacityMultiplier", Ty::Quantity).pointer(),
-            f("deviceMultiplier", Ty::Quantity).pointer(),
+            f("capacityKey", Ty::String).proto(&[1]).pointer(),
+            f("capacityMultiplier", Ty::Quantity).proto(&[2]).pointer(),
+            f("deviceMultiplier", Ty::Quantity).proto(&[3]).pointer(),
         ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.NodeAllocatableOverhead",
         atomic: false,
         resource: None,
-        fields: &[f("perContainer", Ty::Quantity).pointer(), f("perPod", Ty::Quantity).pointer()],
+        fields: &[
+            f("perContainer", Ty::Quantity).proto(&[2]).pointer(),
+            f("perPod", Ty::Quantity).proto(&[1]).pointer(),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.NodeAllocatableResource",
         atomic: false,
         resource: None,
-        fields: &[f("mapping", Ty::Ref(456)).pointer(), f("overhead", Ty::Ref(457)).pointer()],
+        fields: &[
+            f("mapping", Ty::Ref(456)).proto(&[3]).pointer(),
+            f("overhead", Ty::Ref(457)).proto(&[4]).pointer(),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.resource.v1.OpaqueDeviceConfiguration",
@@ -5286,11 +5316,11 @@ pub static TYPES: &[TypeRow] = &[
             f("driver", Ty::String).required().proto(&[1]),
             f("nodeName", Ty::String).proto(&[3]).pointer(),
             f("nodeSelector", Ty::Ref(243)).proto(&[4]).pointer(),
-            f("partitionTypeAttribute", Ty::String).pointer(),
+            f("partitionTypeAttribute", Ty::String).proto(&[9]).pointer(),
             f("perDeviceNodeSelection", Ty::Boolean).proto(&[7]).pointer(),
             f("pool", Ty::Ref(466)).required().proto(&[2]),
             f("sharedCounters", Ty::Array(&Ty::Ref(430))).list(List::Atomic).proto(&[8]),
-            f("skipNodeOperations", Ty::Array(&Ty::String)),
+            f("skipNodeOperations", Ty::Array(&Ty::String)).list(List::Set).proto(&[10]),
         ],
     },
     TypeRow {
@@ -5311,7 +5341,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.scheduling.v1alpha3.TopologyConstraint",
         atomic: false,
         resource: None,
-        fields: &[f("key", Ty::String).required()],
+        fields: &[f("key", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupAllDisruptionMode",
@@ -5329,35 +5359,41 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupDisruptionMode",
         atomic: false,
         resource: None,
-        fields: &[f("all", Ty::Ref(471)).pointer(), f("single", Ty::Ref(478)).pointer()],
+        fields: &[
+            f("all", Ty::Ref(471)).proto(&[2]).pointer(),
+            f("single", Ty::Ref(478)).proto(&[1]).pointer(),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupGangSchedulingPolicy",
         atomic: false,
         resource: None,
-        fields: &[f("minCount", Ty::Int32).pointer()],
+        fields: &[f("minCount", Ty::Int32).proto(&[1]).pointer()],
     },
     TypeRow {
         name: "io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupResourceClaim",
         atomic: false,
         resource: None,
         fields: &[
-            f("name", Ty::String).required(),
-            f("resourceClaimName", Ty::String).pointer(),
-            f("resourceClaimTemplateName", Ty::String).pointer(),
+            f("name", Ty::String).required().proto(&[1]),
+            f("resourceClaimName", Ty::String).proto(&[2]).pointer(),
+            f("resourceClaimTemplateName", Ty::String).proto(&[3]).pointer(),
         ],
     },
     TypeRow {
         name: "io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupSchedulingConstraints",
         atomic: false,
         resource: None,
-        fields: &[f("topology", Ty::Array(&Ty::Ref(470)))],
+        fields: &[f("topology", Ty::Array(&Ty::Ref(470))).list(List::Atomic).proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupSchedulingPolicy",
         atomic: false,
         resource: None,
-        fields: &[f("basic", Ty::Ref(472)).pointer(), f("gang", Ty::Ref(474)).pointer()],
+        fields: &[
+            f("basic", Ty::Ref(472)).proto(&[1]).pointer(),
+            f("gang", Ty::Ref(474)).proto(&[2]).pointer(),
+        ],
     },
     TypeRow {
         name: "io.k8s.api.scheduling.v1alpha3.WorkloadPodGroupSingleDisruptionMode",
@@ -5385,7 +5421,7 @@ pub static TYPES: &[TypeRow] = &[
             f("fsGroupPolicy", Ty::String).proto(&[5]).pointer(),
             f("nodeAllocatableUpdatePeriodSeconds", Ty::Int64).proto(&[9]).pointer(),
             f("podInfoOnMount", Ty::Boolean).proto(&[2]).pointer(),
-            f("preventPodSchedulingIfMissing", Ty::Boolean).pointer(),
+            f("preventPodSchedulingIfMissing", Ty::Boolean).proto(&[11]).pointer(),
             f("requiresRepublish", Ty::Boolean).proto(&[7]).pointer(),
             f("seLinuxMount", Ty::Boolean).proto(&[8]).pointer(),
             f("serviceAccountTokenInSecrets", Ty::Boolean).proto(&[10]).pointer(),
@@ -5403,7 +5439,7 @@ pub static TYPES: &[TypeRow] = &[
             f("kind", Ty::String),
             f("metadata", Ty::Ref(532)).required().proto(&[1]),
             f("spec", Ty::Ref(483)).required().proto(&[2]),
-            f("status", Ty::Ref(484)),
+            f("status", Ty::Ref(484)).proto(&[3]),
         ],
     },
     TypeRow {
@@ -5431,7 +5467,10 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.api.storage.v1.CSINodeStatus",
         atomic: false,
         resource: None,
-        fields: &[f("storageHealth", Ty::Array(&Ty::Ref(487)))],
+        fields: &[f("storageHealth", Ty::Array(&Ty::Ref(487)))
+            .list(List::Map(&["name"]))
+            .patch(Patch::Merge, Some("name"))
+            .proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.api.storage.v1.CSIStorageCapacity",
@@ -5469,8 +5508,8 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("healthConditions", Ty::Array(&Ty::Ref(488))),
-            f("name", Ty::String).required(),
+            f("healthConditions", Ty::Array(&Ty::Ref(488))).list(List::Atomic).proto(&[2]),
+            f("name", Ty::String).required().proto(&[1]),
         ],
     },
     TypeRow {
@@ -5478,12 +5517,12 @@ pub static TYPES: &[TypeRow] = &[
         atomic: false,
         resource: None,
         fields: &[
-            f("accessMode", Ty::String).pointer(),
-            f("lastTransitionTime", Ty::Time),
-            f("message", Ty::String),
-            f("reason", Ty::String).required(),
-            f("status", Ty::String).required(),
-            f("volumeMode", Ty::String).pointer(),
+            f("accessMode", Ty::String).proto(&[4]).pointer(),
+            f("lastTransitionTime", Ty::Time).proto(&[6]),
+            f("message", Ty::String).proto(&[3]),
+            f("reason", Ty::String).required().proto(&[2]),
+            f("status", Ty::String).required().proto(&[1]),
+            f("volumeMode", Ty::String).proto(&[5]).pointer(),
         ],
     },
     TypeRow {
@@ -5985,7 +6024,7 @@ pub static TYPES: &[TypeRow] = &[
             f("remainingItemCount", Ty::Int64).proto(&[4]).pointer(),
             f("resourceVersion", Ty::String).proto(&[2]),
             f("selfLink", Ty::String).proto(&[1]),
-            f("shardInfo", Ty::Ref(536)).pointer(),
+            f("shardInfo", Ty::Ref(536)).proto(&[5]).pointer(),
         ],
     },
     TypeRow {
@@ -6065,7 +6104,7 @@ pub static TYPES: &[TypeRow] = &[
         name: "io.k8s.apimachinery.pkg.apis.meta.v1.ShardInfo",
         atomic: false,
         resource: None,
-        fields: &[f("selector", Ty::String).required()],
+        fields: &[f("selector", Ty::String).required().proto(&[1])],
     },
     TypeRow {
         name: "io.k8s.apimachinery.pkg.apis.meta.v1.Status",

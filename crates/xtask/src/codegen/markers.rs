@@ -24,7 +24,22 @@ pub struct Markers {
 }
 
 impl Markers {
-    fn add(&mut self, comment: &str) {
+    /// The markers as they are written in a comment.
+    pub fn written(&self) -> impl Iterator<Item = String> {
+        let named = [
+            ("listType", &self.list_type),
+            ("patchStrategy", &self.patch_strategy),
+            ("patchMergeKey", &self.merge_key),
+            ("default", &self.default),
+        ];
+        let named = named.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        let keys = self.map_keys.iter().map(|key| ("listMapKey", &**key));
+        let atomic = self.atomic.then_some(("structType", "atomic"));
+        named.chain(keys).chain(atomic).map(|(name, value)| format!("{name}={value}"))
+    }
+
+    /// Adds what a line of a comment says.
+    pub fn add(&mut self, comment: &str) {
         let Some(marker) = comment.trim().strip_prefix('+') else {
             return;
         };

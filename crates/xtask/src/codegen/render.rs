@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::markers::{All, Markers, TypeMarkers, key, normalize};
 use super::openapi::{Type, Types};
-use super::pointers::Pointers;
+use super::pointers::{Newer, Pointers};
 
 /// Types that are JSON values of their own shape rather than objects with fields.
 fn scalar(name: &str) -> Option<&'static str> {
@@ -77,7 +77,12 @@ fn references<'a>(schema: &'a Value, paths: &mut Vec<&'a str>) {
     }
 }
 
-pub fn table(types: &Types, markers: &All, pointers: &Pointers) -> anyhow::Result<String> {
+pub fn table(
+    types: &Types,
+    markers: &All,
+    pointers: &Pointers,
+    newer: &Newer,
+) -> anyhow::Result<String> {
     let reachable = reachable(types)?;
     let index: BTreeMap<&str, usize> =
         reachable.iter().enumerate().map(|(index, ty)| (ty.name.as_str(), index)).collect();
@@ -87,9 +92,8 @@ pub fn table(types: &Types, markers: &All, pointers: &Pointers) -> anyhow::Resul
     );
     let none = TypeMarkers::default();
     for ty in &reachable {
-        let module = ty.name.trim_start_matches("io.k8s.").replace('-', "_");
-        let (module, short) = module.rsplit_once('.').unwrap_or(("", &module));
-        let known = find(markers, module, short).unwrap_or(&none);
+        let (module, short) = place(ty);
+        let known = find(markers, &module, &short).unwrap_or(&none);
         let atomic = known.own.atomic;
         let go = pointers
             .get(&ty.name)
@@ -109,16 +113,20 @@ pub fn table(types: &Types, markers: &All, pointers: &Pointers) -> anyhow::Resul
             .flatten()
             .filter_map(Value::as_str)
             .collect();
-        let properties: BTreeSet<String> = ty.schema["properties"]
-            .as_object()
-            .into_iter()
-            .flat_map(|map| map.keys().map(|name| normalize(name)))
-            .collect();
+        let properties = properties(ty);
         for (name, schema) in ty.schema["properties"].as_object().into_iter().flatten() {
-            let found = known.field(name, markers, module, &properties);
+            let newer = newer.get(&(ty.name.clone(), name.clone()));
+            let found = match newer {
+                Some((_, markers)) => Some(markers),
+                None => known.field(name, markers, &module, &properties),
+            };
             let line = field(name, schema, required.contains(&name.as_str()), found, types, &index)
                 .with_context(|| format!("{}.{name}", ty.name))?;
-            let tags = match known.tags(name, markers, module, &properties).as_slice() {
+            let tags = match newer {
+                Some((tags, _)) => tags.clone(),
+                None => known.tags(name, markers, &module, &properties),
+            };
+            let tags = match tags.as_slice() {
                 [] => String::new(),
                 tags => format!(".proto(&{tags:?})"),
             };
@@ -131,8 +139,21 @@ pub fn table(types: &Types, markers: &All, pointers: &Pointers) -> anyhow::Resul
     Ok(out)
 }
 
+/// Where `k8s-pb` has a type: `api.core.v1`, and its name.
+pub fn place(ty: &Type) -> (String, String) {
+    let module = ty.name.trim_start_matches("io.k8s.").replace('-', "_");
+    let (module, short) = module.rsplit_once('.').unwrap_or(("", &module));
+    (module.to_owned(), short.to_owned())
+}
+
+/// The names of a type's fields, normalized.
+pub fn properties(ty: &Type) -> BTreeSet<String> {
+    let properties = ty.schema["properties"].as_object().into_iter();
+    properties.flat_map(|map| map.keys().map(|name| normalize(name))).collect()
+}
+
 /// The markers of a type. A version that is newer than `k8s-pb` has those of the version before it.
-fn find<'a>(markers: &'a All, module: &str, name: &str) -> Option<&'a TypeMarkers> {
+pub fn find<'a>(markers: &'a All, module: &str, name: &str) -> Option<&'a TypeMarkers> {
     let (group, version) = module.rsplit_once('.').unwrap_or(("", module));
     let before = (version == "v1").then_some(["v1beta2", "v1beta1", "v1alpha3", "v1alpha1"]);
     let versions = [version].into_iter().chain(before.into_iter().flatten());
