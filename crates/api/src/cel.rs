@@ -10,14 +10,14 @@ mod patches;
 pub mod type_checking;
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, LiteralValue, MapExpr, StructExpr, operators};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::structural::Structural;
-use crate::structural::node::SchemaError;
-use crate::structural::rules::check::{Checker, Kind};
+use crate::structural::node::Node;
+use crate::structural::rules::check::{Checker, Kind, Members};
 use crate::structural::rules::cost::Place;
 use crate::structural::rules::eval::{Evaluation, Failure};
 use crate::structural::rules::value::{OBJECT, Val};
@@ -94,10 +94,10 @@ pub enum Output {
 /// What expressions are compiled in: their variables.
 pub struct Environment {
     variables: Vec<(&'static str, Variable)>,
-    /// The members of `variables`, as a schema: those that a policy composes.
-    composed: Map<String, Value>,
+    /// The members of `variables`: those that a policy composes.
+    composed: Arc<Members>,
     /// How many variables each of them is made of, one of the other.
-    levels: HashMap<String, usize>,
+    levels: Arc<HashMap<String, usize>>,
     /// Whether there are types for patches.
     patches: bool,
 }
@@ -140,9 +140,9 @@ impl Environment {
     /// Adds a member of `variables`, of the type of an expression.
     pub fn compose(&mut self, name: &str, expression: Option<&Expression>) {
         let schema = expression.map_or_else(|| schema(None, None), Expression::schema);
-        self.composed.insert(name.to_owned(), schema);
+        Arc::make_mut(&mut self.composed).insert(name.to_owned(), schema);
         let level = expression.map_or(0, |expression| self.level(&expression.program));
-        self.levels.insert(name.to_owned(), level);
+        Arc::make_mut(&mut self.levels).insert(name.to_owned(), level);
     }
 
     /// How many variables an expression is made of, one of the other.
@@ -162,12 +162,11 @@ impl Environment {
     pub fn compile(&self, source: &str, wanted: &[&str]) -> Result<Expression, String> {
         let failed = |why: String| format!("compilation failed: {why}");
         let program = rules::parse(source).map_err(failed)?;
-        let composed = composed(&self.composed).map_err(|error| error.to_string())?;
         let variables = self.variables.iter();
         let mut kinds: Vec<_> =
             variables.map(|(name, variable)| (*name, kind(*variable))).collect();
         if !self.composed.is_empty() {
-            kinds.push((VARIABLES_NAME, Kind::Schema(&composed.root, false)));
+            kinds.push((VARIABLES_NAME, Kind::Members(&self.composed)));
         }
         let mut checker = Checker::new(kinds, Place::Nowhere).with_patches(self.patches);
         let found = checker.check(&program);
@@ -231,24 +230,23 @@ pub struct Expression {
     inner: Option<&'static str>,
 }
 
-/// The members of `variables`.
-fn composed(members: &Map<String, Value>) -> Result<Structural, SchemaError> {
-    Structural::new(&json!({"type": "object", "properties": members}))
-}
-
-/// The schema of a composed variable of a type.
-fn schema(kind: Option<&str>, inner: Option<&str>) -> Value {
-    match kind {
-        Some("bool") => json!({"type": "boolean"}),
-        Some("string") => json!({"type": "string"}),
-        Some("int") => json!({"type": "integer"}),
-        Some("double") => json!({"type": "number"}),
-        Some("bytes") => json!({"type": "string", "format": "byte"}),
-        Some("timestamp") => json!({"type": "string", "format": "date-time"}),
-        Some("duration") => json!({"type": "string", "format": "duration"}),
-        Some("list") => json!({"type": "array", "items": schema(inner, None)}),
-        _ => json!({"x-kubernetes-preserve-unknown-fields": true}),
+/// The type of a composed variable.
+fn schema(kind: Option<&str>, inner: Option<&str>) -> Arc<Node> {
+    fn shape(kind: Option<&str>, inner: Option<&str>) -> Value {
+        match kind {
+            Some("bool") => json!({"type": "boolean"}),
+            Some("string") => json!({"type": "string"}),
+            Some("int") => json!({"type": "integer"}),
+            Some("double") => json!({"type": "number"}),
+            Some("bytes") => json!({"type": "string", "format": "byte"}),
+            Some("timestamp") => json!({"type": "string", "format": "date-time"}),
+            Some("duration") => json!({"type": "string", "format": "duration"}),
+            Some("list") => json!({"type": "array", "items": shape(inner, None)}),
+            _ => json!({"x-kubernetes-preserve-unknown-fields": true}),
+        }
     }
+    let structural = Structural::new(&shape(kind, inner));
+    structural.map(|structural| structural.root).unwrap_or_default().into()
 }
 
 /// What a checker has found, as CEL prints it.
@@ -260,7 +258,7 @@ fn problems(source: &str, checker: &Checker<'_, '_>) -> Option<String> {
 }
 
 impl Expression {
-    fn schema(&self) -> Value {
+    fn schema(&self) -> Arc<Node> {
         schema(self.kind, self.inner)
     }
 

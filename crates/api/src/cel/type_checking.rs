@@ -2,15 +2,17 @@
 //! (`k8s.io/apiserver/pkg/admission/plugin/policy/validating`, `typechecking.go`). What is found is
 //! a warning in the policy's status: objects are untyped when a policy is in force.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::admissionregistration::v1::{
     ExpressionWarning, ValidatingAdmissionPolicySpec,
 };
-use serde_json::Map;
 
-use super::{VARIABLES, VARIABLES_NAME, composed, kind, problems, schema};
+use super::{VARIABLES, VARIABLES_NAME, kind, problems, schema};
 use crate::schema::{Ty, TypeRow};
 use crate::structural::Structural;
-use crate::structural::rules::check::{Checker, Kind};
+use crate::structural::node::Node;
+use crate::structural::rules::check::{Checker, Kind, Members};
 use crate::structural::rules::cost::Place;
 use crate::structural::rules::parse;
 
@@ -43,7 +45,7 @@ pub struct Subject<'a> {
 /// What one kind's expressions are checked in.
 struct Context<'a> {
     variables: Vec<(&'static str, Kind<'a>)>,
-    composed: Structural,
+    composed: Members,
 }
 
 impl<'a> Context<'a> {
@@ -51,7 +53,7 @@ impl<'a> Context<'a> {
         subject: Type<'a>,
         params: Option<Type<'a>>,
         spec: &ValidatingAdmissionPolicySpec,
-    ) -> Option<Self> {
+    ) -> Self {
         let mut variables: Vec<(&'static str, Kind<'a>)> = VARIABLES
             .into_iter()
             .map(|(name, variable)| match name {
@@ -60,23 +62,22 @@ impl<'a> Context<'a> {
             })
             .collect();
         variables.extend(params.map(|params| ("params", params.kind())));
-        let mut members = Map::new();
-        let mut context = Self { variables, composed: composed(&members).ok()? };
+        let mut context = Self { variables, composed: Members::new() };
         for variable in spec.variables.iter().flatten() {
             // What is wrong with a variable, the policy has been refused for.
-            members.insert(variable.name.clone(), context.schema_of(&variable.expression));
-            context.composed = composed(&members).ok()?;
+            let schema = context.schema_of(&variable.expression);
+            context.composed.insert(variable.name.clone(), schema);
         }
-        Some(context)
+        context
     }
 
     fn checker<'b>(&'b self) -> Checker<'b, 'b> {
         let mut variables: Vec<(&str, Kind<'b>)> = self.variables.clone();
-        variables.push((VARIABLES_NAME, Kind::Schema(&self.composed.root, false)));
+        variables.push((VARIABLES_NAME, Kind::Members(&self.composed)));
         Checker::new(variables, Place::Nowhere)
     }
 
-    fn schema_of(&self, source: &str) -> serde_json::Value {
+    fn schema_of(&self, source: &str) -> Arc<Node> {
         let Ok(program) = parse(source) else {
             return schema(None, None);
         };
@@ -103,9 +104,7 @@ pub fn warnings(
     subjects: &[Subject<'_>],
     params: Option<Type<'_>>,
 ) -> Vec<ExpressionWarning> {
-    let contexts = subjects
-        .iter()
-        .filter_map(|subject| Some((subject, Context::new(subject.ty, params, spec)?)));
+    let contexts = subjects.iter().map(|subject| (subject, Context::new(subject.ty, params, spec)));
     let contexts: Vec<_> = contexts.collect();
     let mut warnings = Vec::new();
     for (index, validation) in spec.validations.iter().flatten().enumerate() {

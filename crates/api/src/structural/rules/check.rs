@@ -1,6 +1,9 @@
 //! What can be said of an expression before it is evaluated: variables, functions and fields that do
 //! not exist, results of the wrong type, and what it costs at most.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use cel::common::ast::{
     ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, StructExpr, operators,
 };
@@ -34,7 +37,12 @@ pub enum Kind<'a> {
     BuiltIn(Ty),
     /// A custom object, with all of its metadata.
     Custom(&'a Node),
+    /// What a policy composes.
+    Members(&'a Members),
 }
+
+/// The types of a policy's variables, by their names.
+pub type Members = BTreeMap<String, Arc<Node>>;
 
 impl<'a> Kind<'a> {
     pub fn of(node: &'a Node, resource: bool) -> Self {
@@ -71,7 +79,7 @@ impl<'a> Kind<'a> {
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::BuiltIn(Ty::Array(_)) => Some("list"),
-            Self::BuiltIn(_) | Self::Custom(_) => Some("map"),
+            Self::BuiltIn(_) | Self::Custom(_) | Self::Members(_) => Some("map"),
             Self::Any => None,
             Self::Named("") => None,
             Self::Named(name) => Some(name),
@@ -355,6 +363,10 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
                 "name" | "generateName" => Kind::Named("string"),
                 _ => self.undefined(name),
             },
+            Kind::Members(members) => match members.get(name) {
+                Some(node) => Kind::of(node, false),
+                None => self.undefined(name),
+            },
             Kind::Schema(node, resource) => {
                 if let Some(schema) = node.additional_schema() {
                     return Kind::of(schema, false);
@@ -466,6 +478,27 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
                     return Known::new(Kind::Named("bool"), cost.saturating_add(end));
                 }
             }
+            (
+                "transformList" | "transformMap" | "transformMapEntry",
+                _,
+                [key, value, rest @ ..],
+            ) if matches!(rest.len(), 1 | 2) => {
+                if let (Some(target), Some(key), Some(value)) =
+                    (target, identifier(key), identifier(value))
+                {
+                    return self.transform(name, target, (key, value), rest);
+                }
+            }
+            ("sortBy", _, [variable, key]) => {
+                if let (Some(target), Some(variable)) = (target, identifier(variable)) {
+                    let range = self.check(target);
+                    let key = self.with(vec![(variable, self.value(&range))], key);
+                    // The keys are collected as by `map`, and compared.
+                    let each = key.cost.saturating_add(cost::LIST + 3);
+                    let cost = self.looped(&range, each).saturating_add(cost::LIST + 1);
+                    return range.of_cost(cost);
+                }
+            }
             (operators::OPT_SELECT, _, [operand, field]) => {
                 let operand = self.check(operand);
                 let of = if operand.kind.name().is_none() { operand.inner } else { operand.kind };
@@ -494,6 +527,29 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
             _ => {}
         }
         self.function(name, qualifier, target, args)
+    }
+
+    /// `list.transformList(index, value, filter, ...)`, `map.transformMap(key, value, ...)`
+    fn transform(
+        &mut self,
+        name: &str,
+        target: &'b IdedExpr,
+        (key, value): (&'b str, &'b str),
+        rest: &'b [IdedExpr],
+    ) -> Known<'a> {
+        let range = self.check(target);
+        let variables = vec![(key, self.key(&range)), (value, self.value(&range))];
+        let parts: Vec<Known<'a>> =
+            rest.iter().map(|part| self.with(variables.clone(), part)).collect();
+        let body = parts.last().copied().unwrap_or_else(|| Known::new(Kind::Any, 0));
+        let (kind, inner, start, each) = match name {
+            "transformList" => ("list", body.kind, cost::LIST, cost::LIST + 2),
+            "transformMap" => ("map", body.kind, cost::MAP, 3),
+            _ => ("map", body.inner, cost::MAP, 2),
+        };
+        let cost = self.looped(&range, total(each, &parts)).saturating_add(start + 1);
+        let made = Known::new(Kind::Named(kind), cost).of_size(Some(range.size()));
+        Known { inner, element: Some(body.size()), ..made }
     }
 
     /// An element of a list or a value of a map.
@@ -534,6 +590,9 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
             return match (qualifier, &args[..]) {
                 ("sets" | "ip", _) => Known::new(Kind::Named("bool"), cost),
                 (JSON_PATCH_LIBRARY, _) => Known::new(Kind::Named("string"), cost),
+                ("optional", [list]) if name == "unwrap" => {
+                    Known::new(Kind::Named("list"), cost).of_size(Some(list.size()))
+                }
                 ("optional", [value]) => Known::optional(value.kind, cost),
                 ("format", []) => Known::new(Kind::Named("kubernetes.NamedFormat"), cost),
                 _ => Known::new(Kind::Any, cost),
@@ -555,6 +614,7 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
                 let inner = joined(one.inner, other.inner);
                 Known { element, inner, ..known }
             }
+            ("first" | "last", _, Some(target)) => Known::optional(target.inner, cost),
             ("split" | "findAll", ..) => Known { inner: Kind::Named("string"), ..known },
             // What is in an optional.
             ("orValue" | "value", _, Some(target)) => Known::new(target.inner, cost),

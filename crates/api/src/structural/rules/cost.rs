@@ -251,9 +251,15 @@ pub fn call(
 ) -> (u64, Option<Size>) {
     match (name, target, args) {
         ("check", Some(_), _) => (CHECK, None),
-        ("isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf", Some(target), _) => {
+        (
+            "isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes",
+            Some(target),
+            _,
+        ) => {
             let Some(element) = element_size(target) else {
-                return (target.size().read(), None);
+                let size = target.size();
+                // What is included may be in a list.
+                return (if name == "includes" { size.max } else { size.read() }, None);
             };
             let each = match target.inner.name() {
                 Some("string" | "bytes") => element.read().saturating_add(1),
@@ -376,6 +382,7 @@ fn operator(name: &str, args: &[Known<'_>]) -> (u64, Option<Size>) {
 pub fn namespaced(namespace: &str, name: &str, args: &[Known<'_>]) -> u64 {
     match (namespace, name, args) {
         ("ip", _, [text]) => scaled(text.size().max, 2.0 * READ),
+        ("jsonpatch", _, [text]) => text.size().read(),
         ("sets", _, [one, other]) => {
             let pairs = one.size().max.saturating_mul(other.size().max);
             let passes = if name == "equivalent" { 2 } else { 1 };

@@ -1,6 +1,8 @@
 //! Evaluation of CEL expressions. Every step costs, reading a value costs by its size, and an
 //! expression that costs too much fails; nothing in it can panic or run for ever.
 
+mod macros;
+
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -383,58 +385,13 @@ impl<'a> Evaluation<'a> {
             ("all" | "exists" | "existsOne" | "exists_one", _, [key, value, body]) => {
                 self.two_variables(name, target, key, value, body)
             }
+            (
+                "transformList" | "transformMap" | "transformMapEntry",
+                _,
+                [key, value, rest @ ..],
+            ) if matches!(rest.len(), 1 | 2) => self.transform(name, target, (key, value), rest),
+            ("sortBy", _, [variable, key]) => self.sort_by(target, variable, key),
             _ => self.function(name, qualifier, target, args),
-        }
-    }
-
-    /// Evaluates `body` with further variables.
-    fn with(&mut self, variables: Vec<(&'a str, Val<'a>)>, body: &'a IdedExpr) -> Outcome<'a> {
-        let base = self.variables.len();
-        self.variables.extend(variables);
-        let outcome = self.eval(body);
-        self.variables.truncate(base);
-        outcome
-    }
-
-    /// `list.all(index, value, ...)`, `map.exists(key, value, ...)`
-    fn two_variables(
-        &mut self,
-        name: &str,
-        target: Option<&'a IdedExpr>,
-        key: &'a IdedExpr,
-        value: &'a IdedExpr,
-        body: &'a IdedExpr,
-    ) -> Outcome<'a> {
-        let (Some(target), Some(key), Some(value)) = (target, identifier(key), identifier(value))
-        else {
-            return Err(Failure::NoOverload);
-        };
-        let entries: Vec<(Val<'a>, Val<'a>)> = match self.eval(target)? {
-            Val::List(list) => (0..).map(Val::Int).zip(list.iter()).collect(),
-            Val::Map(map) => map
-                .keys()
-                .into_iter()
-                .filter_map(|key| Some((key.clone(), map.entry(&key)?)))
-                .collect(),
-            _ => return Err(Failure::NoOverload),
-        };
-        self.charge(entries.len() as u64 / 10)?;
-        let (mut failure, mut count) = (None, 0);
-        for (one, other) in entries {
-            match self.with(vec![(key, one), (value, other)], body) {
-                Ok(Val::Bool(false)) if name == "all" => return Ok(Val::Bool(false)),
-                Ok(Val::Bool(true)) if name == "exists" => return Ok(Val::Bool(true)),
-                Ok(Val::Bool(flag)) => count += u32::from(flag),
-                Ok(_) => failure = Some(Failure::NoOverload),
-                Err(Failure::Limit) => return Err(Failure::Limit),
-                Err(why) => failure = failure.or(Some(why)),
-            }
-        }
-        match (failure, name) {
-            (Some(failure), _) => Err(failure),
-            (None, "all") => Ok(Val::Bool(true)),
-            (None, "exists") => Ok(Val::Bool(false)),
-            (None, _) => Ok(Val::Bool(count == 1)),
         }
     }
 

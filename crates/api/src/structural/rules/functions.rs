@@ -26,6 +26,7 @@ pub const NAMESPACED: &[(&str, &str)] = &[
     ("optional", "of"),
     ("optional", "none"),
     ("optional", "ofNonZeroValue"),
+    ("optional", "unwrap"),
     ("sets", "contains"),
     ("sets", "equivalent"),
     ("sets", "intersects"),
@@ -85,6 +86,10 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
     ("flatten", "list"),
     ("distinct", "list"),
     ("sort", "list"),
+    ("first", ""),
+    ("last", ""),
+    ("includes", "bool"),
+    ("unwrapOpt", "list"),
     ("find", "string"),
     ("findAll", "list"),
     ("url", "kubernetes.URL"),
@@ -150,6 +155,10 @@ impl<'a> Evaluation<'a> {
                 } else {
                     Val::some(value.clone())
                 }
+            }
+            ("optional", "unwrap", [Val::List(list)]) => {
+                self.charge(list.len() as u64)?;
+                return lists::unwrapped(list);
             }
             ("sets", _, [Val::List(one), Val::List(other)]) => {
                 self.charge((one.len() * other.len()) as u64)?;
@@ -227,6 +236,10 @@ impl<'a> Evaluation<'a> {
             ("size", [Val::Bytes(bytes)]) => Val::Int(bytes.len() as i64),
             ("size", [Val::List(list)]) => Val::Int(list.len() as i64),
             ("size", [Val::Map(map)]) => Val::Int(map.len() as i64),
+            // Of what is no list.
+            ("includes", [one, other]) if !matches!(one, Val::List(_)) => {
+                Val::Bool(one.equals(other))
+            }
             ("contains", [Val::Text(text), Val::Text(part)]) => {
                 Val::Bool(text.as_str().contains(part.as_str()))
             }

@@ -68,6 +68,15 @@ fn expressions_are_true() {
         "self.missing == 1 || true",
         "b'abc' == bytes('abc') && {'a': 1}.a == 1 && !(2 in [1, 3]) && 'abc'.reverse() == 'cba'",
         "lists.range(3) == [0, 1, 2] && [3, 1, 2].sort() == [1, 2, 3] && [1, 1].distinct() == [1] && [[1], [2]].flatten() == [1, 2]",
+        "[1, [2, [3, [4]]]].flatten(2) == [1, 2, 3, [4]] && [[1]].flatten(0) == [[1]]",
+        "[1, 2].transformList(i, v, i + v) == [1, 3] && [1, 2].transformList(i, v, v > 1, v) == [2]",
+        "self.map.transformList(k, v, k + v) == ['k.1v'] && {'a': 1, 'b': 2}.transformMap(k, v, v < 2, v + 1) == {'a': 2}",
+        "{'a': 1, 'b': 2}.transformMapEntry(k, v, {string(v): k}) == {'1': 'a', '2': 'b'}",
+        "['x', 'y'].transformMap(i, v, v) == {0: 'x', 1: 'y'}",
+        "self.list.sortBy(x, -x.v).map(x, x.name) == ['b', 'a'] && ['bb', 'a'].sortBy(s, size(s)) == ['a', 'bb']",
+        "[1, 2].first().value() == 1 && [1, 2].last().value() == 2 && !self.list.filter(x, x.v > 9).first().hasValue()",
+        "[1, 2].includes(2) && ![1, 2].includes(4) && self.s.includes('héllo') && !self.s.includes('h')",
+        "optional.unwrap([optional.of(1), optional.none()]) == [1] && [optional.of(2)].unwrapOpt() == [2]",
     ] {
         assert_eq!(errors(json!({"rule": rule}), &object(), None), Vec::<String>::new(), "{rule}");
     }

@@ -166,3 +166,24 @@ fn results_have_types() {
         assert_eq!(cost(schema.clone(), rule), expected, "{rule}");
     }
 }
+
+/// The figures of upstream's `TestTwoVariableComprehensionCost`.
+#[test]
+fn macros_of_two_variables_cost_as_upstream() {
+    for (rule, expected) in [
+        ("{'a': 1, 'b': 2}.all(k, v, v > 0)", 41),
+        ("{'a': 1, 'b': 2}.exists(k, v, v > 0)", 43),
+        ("{'a': 1, 'b': 2}.existsOne(k, v, v > 0)", 40),
+        ("{'a': 1, 'b': 2}.transformMap(k, v, v + 1)", 71),
+        ("{'a': 1, 'b': 2}.transformMap(k, v, v < 5, v + 1)", 75),
+        ("{'a': 1, 'b': 2}.transformMapEntry(k, v, {k: v + 1})", 131),
+        ("{'a': 1, 'b': 2}.transformMapEntry(k, v, v < 5, {k: v + 1})", 135),
+        ("[1, 2].all(i, v, v > 0)", 21),
+        ("[1, 2].exists(i, v, v > 0)", 23),
+        ("[1, 2].existsOne(i, v, v > 0)", 20),
+        ("[1, 2].transformList(i, v, v + 1)", 49),
+        ("[1, 2].transformList(i, v, v < 5, v + 1)", 53),
+    ] {
+        assert_eq!(cost(of_type("string", None), rule), expected, "{rule}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Functions of lists.
 
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use crate::structural::rules::eval::{Evaluation, Failure, Outcome, fail};
 use crate::structural::rules::value::{List, Val};
@@ -21,6 +22,13 @@ impl<'a> Evaluation<'a> {
                     .all(|(one, other)| one.compare(&other).is_some_and(Ordering::is_le));
                 Val::Bool(ordered)
             }
+            ("includes", [value]) => Val::Bool(list.iter().any(|element| element.equals(value))),
+            ("first", []) => Val::Optional(list.get(0).map(Arc::new)),
+            ("last", []) => {
+                let last = list.len().checked_sub(1).and_then(|at| list.get(at));
+                Val::Optional(last.map(Arc::new))
+            }
+            ("unwrapOpt", []) => return Some(unwrapped(list)),
             ("sum", []) => return Some(self.sum(list)),
             ("min" | "max", []) => return Some(self.extreme(list, name == "min")),
             ("indexOf", [value]) => Val::Int(
@@ -73,13 +81,11 @@ impl<'a> Evaluation<'a> {
                     }
                 }
             }
-            ("flatten", []) => {
-                let flat = list.iter().flat_map(|element| match element {
-                    Val::List(inner) => inner.iter().collect(),
-                    other => vec![other],
-                });
-                Val::list(flat.collect())
-            }
+            ("flatten", []) => return Some(self.flattened(list, 1)),
+            ("flatten", [Val::Int(depth)]) => match u64::try_from(*depth) {
+                Ok(depth) => return Some(self.flattened(list, depth)),
+                Err(_) => return Some(fail("level must be non-negative")),
+            },
             ("distinct", []) => {
                 if let Err(why) = self.charge((list.len() * list.len() / 2) as u64) {
                     return Some(Err(why));
@@ -102,6 +108,21 @@ impl<'a> Evaluation<'a> {
             }
             _ => return None,
         }))
+    }
+
+    /// The elements with those of the lists among them, `depth` levels down.
+    fn flattened(&mut self, list: &List<'a>, depth: u64) -> Outcome<'a> {
+        let (mut elements, mut depth): (Vec<Val<'a>>, u64) = (list.iter().collect(), depth);
+        while depth > 0 && elements.iter().any(|element| matches!(element, Val::List(_))) {
+            let flat = elements.into_iter().flat_map(|element| match element {
+                Val::List(inner) => inner.iter().collect(),
+                other => vec![other],
+            });
+            elements = flat.collect();
+            self.charge(elements.len() as u64)?;
+            depth -= 1;
+        }
+        Ok(Val::list(elements))
     }
 
     fn sum(&mut self, list: &List<'a>) -> Outcome<'a> {
@@ -144,4 +165,16 @@ impl<'a> Evaluation<'a> {
         }
         Ok(best)
     }
+}
+
+/// What is in the optionals of a list that are not empty.
+pub(super) fn unwrapped<'a>(list: &List<'a>) -> Outcome<'a> {
+    let mut values = Vec::with_capacity(list.len());
+    for element in list.iter() {
+        match element {
+            Val::Optional(value) => values.extend(value.map(|value| (*value).clone())),
+            _ => return Err(Failure::NoOverload),
+        }
+    }
+    Ok(Val::list(values))
 }
