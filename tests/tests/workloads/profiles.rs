@@ -1,5 +1,5 @@
 //! Two profiles of the scheduler, from the file of `skiff up --scheduler-config`, and the labels of
-//! nodes from `--node-labels`.
+//! nodes from `--node-labels`; a kubelet's flag from `--extra-config`.
 
 use anyhow::{Context, ensure};
 use client::{Api, PatchKind};
@@ -18,6 +18,7 @@ pub fn flags() -> Vec<String> {
     vec![
         format!("--scheduler-config={file}"),
         format!("--node-labels={LABELLED}:example.com/disk=ssd,example.com/rack=2"),
+        "--extra-config=kubelet.max-pods=111".to_owned(),
     ]
 }
 
@@ -45,6 +46,7 @@ pub async fn each_profile_places_its_pods(fixture: &Fixture) -> anyhow::Result<(
     ensure!(labels.get("example.com/rack").is_some_and(|rack| rack == "2"), "{labels:?}");
     let allocatable = node.status.and_then(|status| status.allocatable).context("no status")?;
     let cpu = allocatable.get("cpu").context("the node has no CPU")?;
+    ensure!(allocatable.get("pods").is_some_and(|pods| pods.0 == "111"), "{allocatable:?}");
     // More than what earlier scenarios leave on any node; pods without requests count, too.
     let share = api::quantity::Quantity::of(cpu).millis() * 4 / 5;
 

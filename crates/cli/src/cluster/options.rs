@@ -70,6 +70,55 @@ fn labels_of_node(text: &str) -> Result<(String, NodeLabels), String> {
     Ok((node.to_owned(), labels?))
 }
 
+/// The components that take flags of `--extra-config`.
+const CONFIGURABLE: [&str; 6] =
+    ["apiserver", "scheduler", "controller-manager", "kubelet", "proxy", "dns"];
+
+/// A flag of a component beside those that `skiff up` gives it, in the place of one of that name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraFlag {
+    pub component: String,
+    /// Without dashes.
+    pub flag: String,
+    /// `None` for a flag that has none.
+    pub value: Option<String>,
+}
+
+impl ExtraFlag {
+    /// Parses `COMPONENT.FLAG=VALUE` or `COMPONENT.FLAG`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let (component, rest) = text.split_once('.').ok_or("expected COMPONENT.FLAG=VALUE")?;
+        if !CONFIGURABLE.contains(&component) {
+            return Err(format!(
+                "there is no component {component:?}, but {}",
+                CONFIGURABLE.join(", ")
+            ));
+        }
+        let (flag, value) = match rest.split_once('=') {
+            Some((flag, value)) => (flag, Some(value.to_owned())),
+            None => (rest, None),
+        };
+        let is_flag = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if flag.is_empty() || flag.starts_with('-') || !flag.chars().all(is_flag) {
+            return Err(format!("{flag:?} is not the name of a flag without its dashes"));
+        }
+        Ok(Self { component: component.to_owned(), flag: flag.to_owned(), value })
+    }
+
+    /// Whether it takes the place of an argument.
+    pub fn replaces(&self, argument: &str) -> bool {
+        let rest = argument.strip_prefix("--").and_then(|rest| rest.strip_prefix(&*self.flag));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    }
+
+    pub fn argument(&self) -> String {
+        match &self.value {
+            Some(value) => format!("--{}={value}", self.flag),
+            None => format!("--{}", self.flag),
+        }
+    }
+}
+
 /// Which cluster a command is about.
 #[derive(Args, Clone, Debug)]
 pub struct Selection {
@@ -146,6 +195,10 @@ pub struct UpArgs {
     /// Labels of a node; repeatable
     #[arg(long, value_name = "NODE:KEY=VALUE,...", value_parser = labels_of_node)]
     pub node_labels: Vec<(String, NodeLabels)>,
+    /// A flag for a component (apiserver, scheduler, controller-manager, kubelet, proxy, dns), which
+    /// replaces the cluster's own of that name; repeatable. Paths have to be absolute
+    #[arg(long, value_name = "COMPONENT.FLAG=VALUE", value_parser = ExtraFlag::parse)]
+    pub extra_config: Vec<ExtraFlag>,
     /// Log level of every process
     #[arg(long, default_value = "info")]
     pub log_level: String,
@@ -175,6 +228,7 @@ impl UpArgs {
             insecure_registries: self.insecure_registries,
             scheduler_config: self.scheduler_config,
             node_labels: BTreeMap::new(),
+            extra_config: self.extra_config,
             log_level: self.log_level,
         };
         for (node, labels) in self.node_labels {
@@ -207,6 +261,9 @@ pub struct Options {
     /// By node.
     #[serde(default)]
     pub node_labels: BTreeMap<String, NodeLabels>,
+    /// In the order in which they were given.
+    #[serde(default)]
+    pub extra_config: Vec<ExtraFlag>,
     pub log_level: String,
 }
 
@@ -340,6 +397,18 @@ impl Options {
         nodes.collect::<Vec<_>>().join(" ")
     }
 
+    /// The flags that a component gets besides its own.
+    pub fn extra_flags(&self, component: &str) -> impl Iterator<Item = &ExtraFlag> {
+        self.extra_config.iter().filter(move |extra| extra.component == component)
+    }
+
+    /// All of these, as in the flag.
+    fn extra_config(&self) -> String {
+        let all = self.extra_config.iter();
+        let all = all.map(|extra| format!("{}.{}", extra.component, &extra.argument()[2..]));
+        all.collect::<Vec<_>>().join(" ")
+    }
+
     /// Base URL of the apiserver.
     pub fn server(&self) -> String {
         format!("https://{}:{API_PORT}", self.gateway())
@@ -363,6 +432,7 @@ impl Options {
                 ("--insecure-registry", options.insecure_registries.join(",")),
                 ("--scheduler-config", options.scheduler_config.clone().unwrap_or_default()),
                 ("--node-labels", options.node_labels()),
+                ("--extra-config", options.extra_config()),
                 ("--log-level", options.log_level.clone()),
             ]
         };
@@ -422,6 +492,7 @@ pub fn example(nodes: u8) -> Options {
         insecure_registries: vec![],
         scheduler_config: None,
         node_labels: BTreeMap::new(),
+        extra_config: vec![],
         log_level: "info".into(),
     }
 }
@@ -496,6 +567,37 @@ mod tests {
             ("node-1:disk=a b", "\"disk=a b\": a valid label"),
         ] {
             let found = labels_of_node(text).unwrap_err();
+            assert!(found.contains(problem), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn flags_of_components() {
+        for (text, argument) in [
+            ("apiserver.audit-policy-file=/etc/a=b.yaml", "--audit-policy-file=/etc/a=b.yaml"),
+            ("kubelet.fail-swap-on=", "--fail-swap-on="),
+            ("controller-manager.profiling", "--profiling"),
+        ] {
+            let extra = ExtraFlag::parse(text).unwrap();
+            assert_eq!(extra.argument(), argument);
+            let options = Options { extra_config: vec![extra], ..options() };
+            let differences = super::example(3).differences(&options);
+            let expected = format!("--extra-config: \"\" now, {text:?} asked for");
+            assert_eq!(differences, [expected]);
+        }
+        let extra = ExtraFlag::parse("kubelet.port=1").unwrap();
+        for (argument, replaced) in [("--port=10250", true), ("--port", true), ("--ports=1", false)]
+        {
+            assert_eq!(extra.replaces(argument), replaced, "{argument}");
+        }
+        for (text, problem) in [
+            ("audit-policy-file=/a", "COMPONENT.FLAG=VALUE"),
+            ("etcd.name=a", "there is no component \"etcd\", but apiserver, "),
+            ("apiserver.=a", "\"\" is not the name of a flag"),
+            ("apiserver.--v=1", "\"--v\" is not the name of a flag"),
+            ("apiserver.a b=1", "\"a b\" is not the name of a flag"),
+        ] {
+            let found = ExtraFlag::parse(text).unwrap_err();
             assert!(found.contains(problem), "{text}: {found}");
         }
     }

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::layout::Layout;
-use crate::cluster::options::{API_PORT, BalancerAddresses, Node, Options, Store, join_labels};
+use crate::cluster::options::{
+    API_PORT, BalancerAddresses, ExtraFlag, Node, Options, Store, join_labels,
+};
 use crate::cluster::pki::FRONT_PROXY;
 
 /// Where a kubelet reports its health, in its node's namespace.
@@ -65,6 +67,9 @@ pub fn processes(layout: &Layout, options: &Options, programs: &Programs) -> Vec
         all.push(builder.kubelet(&node));
         all.push(builder.proxy(&node));
         all.push(builder.dns(&node));
+    }
+    for process in &mut all {
+        process.configure(options);
     }
     all
 }
@@ -327,6 +332,20 @@ impl Builder<'_> {
 }
 
 impl Process {
+    /// The name without the node.
+    pub fn component(&self) -> &str {
+        let node = self.node.as_ref().and_then(|node| self.name.strip_suffix(&**node));
+        node.map_or(&self.name, |rest| rest.trim_end_matches('-'))
+    }
+
+    /// Adds the flags that the user gave.
+    fn configure(&mut self, options: &Options) {
+        let component = self.component().to_owned();
+        let extra: Vec<&ExtraFlag> = options.extra_flags(&component).collect();
+        self.arguments.retain(|argument| !extra.iter().any(|extra| extra.replaces(argument)));
+        self.arguments.extend(extra.into_iter().map(ExtraFlag::argument));
+    }
+
     fn push(&mut self, flag: &str, value: &str) {
         self.arguments.push(format!("{flag}={value}"));
     }
@@ -420,6 +439,29 @@ mod tests {
         assert_eq!(with_pool(BalancerAddresses::Pool), ["controller-manager", "proxy-node-1"]);
         assert_eq!(with_pool(BalancerAddresses::Nodes), ["controller-manager", "proxy-node-1"]);
         assert!(with_pool(BalancerAddresses::None).is_empty());
+    }
+
+    #[test]
+    fn flags_of_users_replace_those_of_the_cluster() {
+        let flag = |component: &str, flag: &str, value: &str| ExtraFlag {
+            component: component.to_owned(),
+            flag: flag.to_owned(),
+            value: Some(value.to_owned()),
+        };
+        let extra_config = vec![
+            flag("kubelet", "max-pods", "7"),
+            flag("kubelet", "insecure-registry", "a:1"),
+            flag("kubelet", "insecure-registry", "b:2"),
+        ];
+        let options = Options { extra_config, ..options(Store::Embedded, 2) };
+        let layout = Layout::new("skiff", "/data".into());
+        for process in processes(&layout, &options, &programs()) {
+            let (all, is_kubelet) = (&process.arguments, process.component() == "kubelet");
+            let count = |flag: &str| all.iter().filter(|one| one.starts_with(flag)).count();
+            assert_eq!(count("--max-pods=7"), usize::from(is_kubelet), "{}", process.name);
+            assert_eq!(count("--max-pods"), usize::from(is_kubelet), "{}", process.name);
+            assert_eq!(count("--insecure-registry="), 2 * usize::from(is_kubelet));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 
 use crate::cluster::kubeconfig::{self, Access};
 use crate::cluster::layout::Layout;
-use crate::cluster::options::{Options, Store, UpArgs};
+use crate::cluster::options::{ExtraFlag, Options, Store, UpArgs};
 use crate::cluster::processes::{Process, Programs, processes};
 use crate::cluster::progress::Progress;
 use crate::cluster::supervisor::control::{self, Phase, Request, Status};
@@ -100,6 +100,7 @@ async fn start(
         let lines: Vec<String> = problems.iter().map(|p| format!("\n  - {p}")).collect();
         anyhow::anyhow!("this machine is not ready for a cluster:{}", lines.concat())
     })?;
+    check_flags(options, &programs)?;
     progress.done("this machine has what a cluster needs");
 
     progress.doing("creating certificates");
@@ -116,6 +117,27 @@ async fn start(
     let connection = connect(layout).await?;
     progress.done(&format!("supervisor started, {} processes", list.len()));
     Ok(connection)
+}
+
+/// Lets the components judge the flags that the user gave them: with `--help` they parse them and do
+/// nothing else.
+fn check_flags(options: &Options, programs: &Programs) -> anyhow::Result<()> {
+    let given = options.extra_config.iter();
+    let components: BTreeSet<&str> = given.map(|extra| &*extra.component).collect();
+    for component in components {
+        let program = programs.own.join(format!("skiff-{component}"));
+        let judged = Command::new(&program)
+            .args(options.extra_flags(component).map(ExtraFlag::argument))
+            .arg("--help")
+            .output()
+            .with_context(|| format!("run {}", program.display()))?;
+        if !judged.status.success() {
+            let text = String::from_utf8_lossy(&judged.stderr);
+            let why = text.lines().next().unwrap_or_default();
+            bail!("--extra-config: {component}: {}", why.trim_start_matches("error: "));
+        }
+    }
+    Ok(())
 }
 
 /// Whom certificates are issued to.
