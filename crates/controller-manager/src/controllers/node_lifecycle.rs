@@ -28,11 +28,12 @@ use serde_json::json;
 use crate::Error;
 use crate::config::NodeMonitor;
 use crate::machinery::cache::{Cache, Change, Key};
-use crate::machinery::error::{During, Unless};
+use crate::machinery::error::During;
 use crate::machinery::owner::is_deleting;
 use crate::machinery::pod_state;
 use crate::machinery::queue::{Controller, Next};
 use crate::machinery::shared_informers::on_node;
+use crate::machinery::status::{self, PodMark};
 use crate::wire::Wiring;
 use heartbeats::{Heartbeat, Heartbeats};
 pub use plan::is_ready;
@@ -163,7 +164,7 @@ impl NodeLifecycle {
         let key = Key::of(seen);
         let nodes = Api::<Node>::all(&self.client);
         let live = nodes.get_opt(&key.name).await;
-        let Some(mut live) = live.during(|| format!("get node {key}"))? else {
+        let Some(live) = live.during(|| format!("get node {key}"))? else {
             return Ok(false);
         };
         let leases = Api::<Lease>::namespaced(&self.client, LEASES);
@@ -175,8 +176,7 @@ impl NodeLifecycle {
             return Ok(false);
         }
         let was_ready = is_ready(&live);
-        plan::set_unknown(&mut live, now);
-        nodes.replace_status(&live).await.during(|| format!("mark node {key} unknown"))?;
+        let live = status::update(&self.client, &live, |live| plan::set_unknown(live, now)).await?;
         tracing::warn!(node = %key, "the node stopped reporting");
         if was_ready {
             events::status_change(&self.recorder, &live, "NodeNotReady");
@@ -214,21 +214,13 @@ impl NodeLifecycle {
         let ready =
             pods.iter().filter(|pod| pod_state::is_ready(pod) && !is_deleting(&pod.metadata));
         let outcomes = join_all(ready.map(async |pod| {
-            let key = Key::of(&**pod);
-            let patch = json!({
-                "metadata": {"uid": pod.metadata.uid},
-                "status": {"conditions": [{
-                    "type": "Ready",
-                    "status": "False",
-                    "reason": "NodeNotReady",
-                    "message": "Node is not ready",
-                    "lastTransitionTime": now.to_string(),
-                }]},
-            });
-            let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
-            let patched = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await;
-            let marked = patched.unless_gone().during(|| format!("mark pod {key} not ready"))?;
-            if marked.is_some() {
+            let mark = PodMark {
+                condition: ("Ready", "False"),
+                reason: "NodeNotReady",
+                message: "Node is not ready",
+                phase: None,
+            };
+            if status::mark(&self.client, pod, mark, now).await? {
                 self.recorder.warning(&**pod, "NodeNotReady", "Node is not ready");
             }
             Ok(())

@@ -6,12 +6,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::{Api, Client, DeleteOptions, PatchKind};
+use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::time::Instant;
 
 use crate::Error;
@@ -21,6 +20,7 @@ use crate::machinery::error::{During, Unless};
 use crate::machinery::index::{By, on_node};
 use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next};
+use crate::machinery::status::{self, PodMark};
 use crate::wire::Wiring;
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
@@ -159,18 +159,13 @@ impl PodGc {
         let key = Key::of(&**pod);
         let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
         if let Some(message) = &removal.disrupted {
-            let patch = json!({
-                "metadata": {"uid": pod.metadata.uid},
-                "status": {"phase": "Failed", "conditions": [{
-                    "type": "DisruptionTarget",
-                    "status": "True",
-                    "reason": "DeletionByPodGC",
-                    "message": message,
-                    "lastTransitionTime": self.clock.now().to_string(),
-                }]},
-            });
-            let marked = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await;
-            if marked.unless_gone().during(|| format!("mark pod {key} as lost"))?.is_none() {
+            let mark = PodMark {
+                condition: ("DisruptionTarget", "True"),
+                reason: "DeletionByPodGC",
+                message,
+                phase: Some("Failed"),
+            };
+            if !status::mark(&self.client, pod, mark, self.clock.now()).await? {
                 return Ok(());
             }
         }

@@ -11,11 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::events::EventRecorder;
-use client::{Api, Client, DeleteOptions, PatchKind};
+use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
 use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
 use parking_lot::Mutex;
-use serde_json::json;
 use taints::{NoExecute, Taints};
 use tokio::time::Instant;
 
@@ -26,6 +25,7 @@ use crate::machinery::node_match::tolerates;
 use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next};
 use crate::machinery::shared_informers::on_node;
+use crate::machinery::status::{self, PodMark};
 use crate::wire::Wiring;
 
 struct TaintEviction {
@@ -137,18 +137,13 @@ impl Controller for TaintEviction {
 impl TaintEviction {
     async fn evict(&self, key: &Key, pod: &Pod) -> Result<(), Error> {
         let pods = Api::<Pod>::namespaced(&self.client, &key.namespace);
-        let patch = json!({
-            "metadata": {"uid": pod.metadata.uid},
-            "status": {"conditions": [{
-                "type": "DisruptionTarget",
-                "status": "True",
-                "reason": "DeletionByTaintManager",
-                "message": "Taint manager: deleting due to NoExecute taint",
-                "lastTransitionTime": self.clock.now().to_string(),
-            }]},
-        });
-        let marked = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await;
-        if marked.unless_gone().during(|| format!("mark pod {key} for eviction"))?.is_none() {
+        let mark = PodMark {
+            condition: ("DisruptionTarget", "True"),
+            reason: "DeletionByTaintManager",
+            message: "Taint manager: deleting due to NoExecute taint",
+            phase: None,
+        };
+        if !status::mark(&self.client, pod, mark, self.clock.now()).await? {
             return Ok(());
         }
         let message = format!("Marking for deletion Pod {key}");

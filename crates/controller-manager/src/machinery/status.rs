@@ -1,11 +1,14 @@
 //! Writing an object's status.
 
 use api::Kind;
-use client::{Api, Client};
+use client::{Api, Client, PatchKind};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
 
 use crate::Error;
 use crate::machinery::cache::Key;
-use crate::machinery::error::During;
+use crate::machinery::error::{During, Unless};
 
 /// Writes the status that `change` makes of the object's, if it differs; the object's revision is
 /// the precondition. Returns the object as it is then.
@@ -35,6 +38,45 @@ pub async fn update<K: Kind>(
 /// When the server refuses.
 pub async fn write<K: Kind>(client: &Client, object: &K, changed: &K) -> Result<(), Error> {
     update(client, object, |object| object.clone_from(changed)).await.map(drop)
+}
+
+/// What a controller says of a pod that is in a kubelet's hands.
+pub struct PodMark<'a> {
+    /// Type and status of the condition.
+    pub condition: (&'static str, &'static str),
+    pub reason: &'static str,
+    pub message: &'a str,
+    /// The phase that the pod is put in, if any.
+    pub phase: Option<&'static str>,
+}
+
+/// Sets one condition of a pod, whatever its kubelet writes meanwhile. Returns whether the pod is
+/// still there.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn mark(
+    client: &Client,
+    pod: &Pod,
+    mark: PodMark<'_>,
+    now: Timestamp,
+) -> Result<bool, Error> {
+    let mut status = json!({"conditions": [{
+        "type": mark.condition.0,
+        "status": mark.condition.1,
+        "reason": mark.reason,
+        "message": mark.message,
+        "lastTransitionTime": now.to_string(),
+    }]});
+    if let Some(phase) = mark.phase {
+        status["phase"] = phase.into();
+    }
+    let key = Key::of(pod);
+    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": status});
+    let pods = Api::<Pod>::namespaced(client, &key.namespace);
+    let marked = pods.patch_status(&key.name, PatchKind::Strategic, &patch).await.unless_gone();
+    let marked = marked.during(|| format!("mark pod {key} as {}", mark.reason))?;
+    Ok(marked.is_some())
 }
 
 /// Kubernetes leaves status counts of zero out.

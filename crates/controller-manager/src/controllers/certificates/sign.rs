@@ -7,7 +7,7 @@ use api::certificates::{
     self, CLIENT_AUTH, CLIENT_SIGNER, DIGITAL_SIGNATURE, FAILED, KEY_ENCIPHERMENT, Request,
     has_condition, is_approved, issued, kubelet,
 };
-use client::{Api, Client};
+use client::Client;
 use clock::SharedClock;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -16,8 +16,8 @@ use super::authority::AuthorityFiles;
 use super::{add_condition, usages};
 use crate::Error;
 use crate::machinery::cache::{Cache, Key};
-use crate::machinery::error::During;
 use crate::machinery::queue::{Controller, Next};
+use crate::machinery::status;
 use crate::wire::Wiring;
 
 /// The shortest life of a certificate: twice what it is backdated by.
@@ -130,10 +130,7 @@ impl Controller for Signing {
             }
         }
         // With the revision as precondition: of two signers, one is too late.
-        Api::<CertificateSigningRequest>::all(&self.client)
-            .replace_status(&changed)
-            .await
-            .during(|| format!("write the status of certificatesigningrequest {key}"))?;
+        status::write(&self.client, &*request, &changed).await?;
         Ok(Next::Change)
     }
 }

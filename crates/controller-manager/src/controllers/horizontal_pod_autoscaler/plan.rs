@@ -182,9 +182,7 @@ fn by_metrics(
         return Err(message);
     }
     if !observed.rivals.is_empty() {
-        let rivals =
-            observed.rivals.iter().map(|key| format!("{{{} {}}}", key.name, key.namespace));
-        let rivals: Vec<String> = rivals.collect();
+        let rivals: Vec<String> = observed.rivals.iter().map(ToString::to_string).collect();
         let message = format!(
             "pods by selector {selector} are controlled by multiple HPAs: [{}]",
             rivals.join(" ")

@@ -331,7 +331,7 @@ fn pods_have_one_autoscaler() {
     let outcome = observed(vec![Key::new("ns", "a"), Key::new("ns", "b")]);
     assert_eq!(outcome.rescale, None);
     assert_eq!(condition(&outcome, "ScalingActive"), is("False", "AmbiguousSelector"));
-    let text = "pods by selector app=web are controlled by multiple HPAs: [{a ns} {b ns}]";
+    let text = "pods by selector app=web are controlled by multiple HPAs: [ns/a ns/b]";
     assert_eq!(
         outcome.events,
         [
