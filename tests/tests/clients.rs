@@ -15,7 +15,9 @@ mod kubectl;
 mod operators;
 
 use admission::a_webhook_in_a_pod_changes_and_denies;
-use aggregation::a_server_in_a_pod_answers_a_group;
+use aggregation::{
+    a_server_in_a_pod_answers_a_group, owners_and_dependents_of_other_servers_are_collected,
+};
 use anyhow::{Context, ensure};
 use conversion::a_webhook_in_a_pod_converts_versions;
 use helm::helm_installs_and_upgrades;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
             a_webhook_in_a_pod_converts_versions,
             a_webhook_in_a_pod_changes_and_denies,
             a_server_in_a_pod_answers_a_group,
+            owners_and_dependents_of_other_servers_are_collected,
         ],
     )
 }
