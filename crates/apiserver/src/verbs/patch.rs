@@ -117,7 +117,7 @@ impl Patch {
             }
             Some(PatchType::Merge) => Ok(Self::Merge(document()?)),
             // Its rules are those of Go types, which custom resources have not.
-            Some(PatchType::Strategic) if call.row().custom.is_some() => {
+            Some(PatchType::Strategic) | None if call.row().custom.is_some() => {
                 Err(ApiError::unsupported_media_type(
                     "the body of the request was in an unknown format - accepted media types include: \
                      application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
