@@ -112,7 +112,7 @@ impl Patch {
                         operations.len()
                     )));
                 }
-                let patch = json::parse(operations)?;
+                let patch = json::parse(operations).map_err(json::Unreadable::refusal)?;
                 Ok(Self::Json(patch))
             }
             Some(PatchType::Merge) => Ok(Self::Merge(document()?)),
@@ -139,7 +139,7 @@ impl Patch {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {
             Self::Json(patch) => {
-                json::apply(&mut value, patch).map_err(|error| json::rejected(&error.why))?;
+                json::apply(&mut value, patch).map_err(|_| json::rejected())?;
             }
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => {
