@@ -9,16 +9,21 @@ mod aggregation;
 mod conversion;
 #[path = "clients/helm.rs"]
 mod helm;
+#[path = "clients/injection.rs"]
+mod injection;
 #[path = "clients/kubectl.rs"]
 mod kubectl;
 #[path = "clients/operators.rs"]
 mod operators;
 
 use admission::a_webhook_in_a_pod_changes_and_denies;
-use aggregation::a_server_in_a_pod_answers_a_group;
+use aggregation::{
+    a_server_in_a_pod_answers_a_group, owners_and_dependents_of_other_servers_are_collected,
+};
 use anyhow::{Context, ensure};
 use conversion::a_webhook_in_a_pod_converts_versions;
-use helm::helm_installs_and_upgrades;
+use helm::{helm_3_installs_and_upgrades, helm_4_installs_and_upgrades};
+use injection::an_injected_authority_is_followed;
 use kubectl::{
     errors_are_reported_as_in_kubernetes, field_ownership_is_tracked, fields_are_explained,
     kubectl_create_sends_protobuf, manifests_of_every_kind_are_accepted, warnings_are_shown,
@@ -47,13 +52,16 @@ fn main() -> ExitCode {
             errors_are_reported_as_in_kubernetes,
             warnings_are_shown,
             fields_are_explained,
-            helm_installs_and_upgrades,
+            helm_3_installs_and_upgrades,
+            helm_4_installs_and_upgrades,
             a_kube_rs_controller_reconciles_a_derived_kind,
             the_python_dynamic_client_works_with_custom_kinds,
             a_controller_on_the_javascript_client_reconciles,
             a_webhook_in_a_pod_converts_versions,
             a_webhook_in_a_pod_changes_and_denies,
+            an_injected_authority_is_followed,
             a_server_in_a_pod_answers_a_group,
+            owners_and_dependents_of_other_servers_are_collected,
         ],
     )
 }

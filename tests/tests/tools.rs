@@ -14,6 +14,8 @@ mod proxies;
 mod sessions;
 #[path = "tools/usage.rs"]
 mod usage;
+#[path = "tools/versions.rs"]
+mod versions;
 
 use anyhow::{Context, ensure};
 use custom::{kubectl_handles_custom_kinds, skiff_handles_custom_kinds};
@@ -37,6 +39,7 @@ use testkit::suite::Fixture;
 use testkit::{Options, scenarios, suite};
 use tests::{pods, web};
 use usage::kubectl_shows_usage;
+use versions::{every_kubectl_handles_objects, every_kubectl_handles_pods};
 
 fn main() -> ExitCode {
     suite::run(
@@ -70,6 +73,8 @@ fn main() -> ExitCode {
             both_tools_show_the_same,
             both_tools_describe_the_same,
             both_tools_change_the_same,
+            every_kubectl_handles_objects,
+            every_kubectl_handles_pods,
         ],
     )
 }

@@ -244,6 +244,12 @@ impl ApiError {
         Self::new(404, "NotFound", "the server could not find the requested resource")
     }
 
+    /// A path that does not have the method.
+    pub fn unknown_method() -> Self {
+        let text = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", text)
+    }
+
     pub fn method_not_allowed(row: &KindRow, verb: &str) -> Self {
         let text = format!(
             "{verb} is not supported on resources of kind \"{}\"",

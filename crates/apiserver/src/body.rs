@@ -199,6 +199,27 @@ pub fn decode_as<K: Kind>(json: &[u8]) -> Result<K, String> {
         .map_err(|error| mismatch(K::ROW, json).unwrap_or_else(|| error.source.to_string()))
 }
 
+/// Decodes a body as an object of a subresource. It may also be of the API version `older`, which has
+/// the same fields.
+///
+/// # Errors
+/// 400 for an unreadable body, and for another kind.
+pub fn decode_subresource<K: Kind>(json: &[u8], older: Option<&str>) -> Result<K, ApiError> {
+    let row = K::ROW;
+    let mut json = Cow::Borrowed(json);
+    if older == Some(&*scan::string(&json, "apiVersion"))
+        && let Ok(mut members) = serde_json::from_slice::<serde_json::Map<_, _>>(&json)
+    {
+        members.insert("apiVersion".to_owned(), row.api_version().into());
+        json = serde_json::to_vec(&members).map_err(ApiError::internal)?.into();
+    }
+    check_type(row, &json)?;
+    decode_as(&json).map_err(|why| {
+        let wrong = || wrong_kind(&row.kind, &row.api_version(), &row.kind, &why);
+        unreadable(&row.kind, &json).unwrap_or_else(wrong)
+    })
+}
+
 /// Decodes; on failure, reports why. `before` are problems that were already found.
 fn read(
     row: &KindRef,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use api::ApiError;
 use bytes::{Bytes, BytesMut};
+use http::header::EXPECT;
+use http::request::Parts;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -20,15 +22,14 @@ use crate::rest::Body;
 
 /// How long a request's body may take to arrive, however steadily it does.
 pub const BODY_TIME: Duration = Duration::from_secs(60);
-/// How much of a body that nobody wants is received and dropped, and for how long: a client that
-/// is still sending when the connection closes may never see its answer.
+/// How much of a body that nobody wants is received and dropped, and for how long.
 const DISCARD_BYTES: usize = 8 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// A body, and the encoding that its sender claims.
 pub struct Unread {
     pub body: Body,
-    /// The error if it is not empty and its encoding is unknown.
+    /// The error if its encoding is unknown.
     pub format: Result<BodyFormat, ApiError>,
 }
 
@@ -80,7 +81,7 @@ where
                 return Err(error);
             }
         }
-        if !request.body.is_empty() {
+        if !request.body.is_empty() || !may_be_empty(&request.subject) {
             request.body_format = unread.format?;
         }
     }
@@ -93,6 +94,12 @@ fn takes_body(subject: &Subject) -> bool {
         Subject::Resource { verb, .. } => !verb.is_read() && !matches!(verb, Verb::Connect { .. }),
         Subject::Path { .. } | Subject::Delegated(_) => false,
     }
+}
+
+/// Deletions have options in their bodies, which may be left out.
+fn may_be_empty(subject: &Subject) -> bool {
+    let Subject::Resource { verb, .. } = subject else { return true };
+    matches!(verb, Verb::Delete | Verb::DeleteCollection)
 }
 
 async fn read(body: &mut Body, due: Instant) -> Result<Bytes, ApiError> {
@@ -123,8 +130,14 @@ async fn whole(body: &mut Body) -> Result<Bytes, ApiError> {
     Ok([first, rest.freeze()].concat().into())
 }
 
-/// Receives and drops what is left of a body, within limits.
-pub async fn discard(mut body: Body) {
+/// Receives and drops what is left of a body that nobody reads, within limits. Otherwise HTTP/1.1
+/// could only close the connection, and HTTP/2 reset the stream; a client that is still sending then
+/// may take that for the answer.
+pub async fn discard(parts: &Parts, mut body: Body) {
+    // Who expects to be told to go on is not sending.
+    if parts.headers.contains_key(EXPECT) || http_body::Body::is_end_stream(&body) {
+        return;
+    }
     let mut left = DISCARD_BYTES;
     let receiving = async {
         while let Some(Ok(frame)) = body.frame().await {

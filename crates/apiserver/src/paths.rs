@@ -53,6 +53,19 @@ pub fn is_profiling(path: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Whether there is such a path.
+fn is_known(core: &Core, path: &str) -> bool {
+    let below = ["/healthz/", "/livez/", "/readyz/", "/openapi/v3/", dump::PREFIX];
+    path.is_empty()
+        || PATHS.contains(&path)
+        || below.iter().any(|prefix| path.starts_with(prefix))
+        || (core.profiling && is_profiling(path))
+        || {
+            let (kinds, snapshot) = (core.cache.registry.kinds(), core.aggregator.snapshot());
+            discovery::group_or_version(&kinds, &snapshot, path).is_some()
+        }
+}
+
 /// Answers a path.
 ///
 /// # Errors
@@ -67,11 +80,10 @@ pub async fn answer(
     if let Subject::Path { method, .. } = &request.subject
         && !matches!(*method, "get" | "head")
     {
-        return Err(ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(match is_known(core, trimmed) {
+            true => ApiError::unknown_method(),
+            false => ApiError::no_such_resource(),
+        });
     }
     let json = |value: serde_json::Value| {
         Ok(Response::Json { code: 200, json: Bytes::from(value.to_string()), warnings: Vec::new() })

@@ -104,16 +104,17 @@ impl Rest {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let query = parts.uri.query().unwrap_or_default();
+        let body: Body = body.map_err(Into::into).boxed_unsync();
         let accept = match Accept::parse(&parts.headers, query) {
             Ok(accept) => accept,
             // It is for whoever answers to read.
             Err(_) if self.is_delegated(parts) => Accept::default(),
-            Err(error) => return render::error(&error, &Accept::default()),
+            Err(error) => {
+                discard(parts, body).await;
+                return render::error(&error, &Accept::default());
+            }
         };
-        let unread = Slot::new(Unread {
-            body: body.map_err(Into::into).boxed_unsync(),
-            format: negotiate::body_format(parts, false),
-        });
+        let unread = Slot::new(Unread { body, format: negotiate::body_format(parts, false) });
         let (seat, notes) = (Seat::default(), Notes::default());
         let mut kept = Kept {
             unread: unread.clone(),
@@ -134,9 +135,8 @@ impl Rest {
             add_flow(&mut response, flow.as_deref());
             return response.map(|body| hold(body, seat));
         }
-        // HTTP/2 resets a stream whose body is unwanted; HTTP/1.1 can only close the connection.
-        if let Some(body) = left.filter(|body| still_sent(parts, body)) {
-            discard(body).await;
+        if let Some(body) = left {
+            discard(parts, body).await;
         }
         let mut response = match answer {
             Ok(Answer { response, verb, deprecated }) => {
@@ -197,10 +197,10 @@ impl Rest {
             Subject::Delegated(_) => BodyFormat::default(),
             _ => negotiate::body_format(parts, true)?,
         };
-        if let Subject::Resource { target, .. } = &routed.subject
+        if let Subject::Resource { verb, target } = &routed.subject
             && target.row.custom.is_some()
         {
-            negotiate::without_protobuf(parts, accept)?;
+            negotiate::without_protobuf(parts, accept, *verb)?;
         }
         let verb = match &routed.subject {
             Subject::Resource { verb, .. } => Some(*verb),
@@ -243,12 +243,6 @@ struct Answer {
     verb: Option<Verb>,
     /// A warning about the kind, as a header.
     deprecated: Option<HeaderValue>,
-}
-
-/// Whether the client is likely to be sending a body that will not be read.
-pub fn still_sent(parts: &http::request::Parts, body: &Body) -> bool {
-    let waits = parts.headers.contains_key(http::header::EXPECT);
-    parts.version < http::Version::HTTP_2 && !waits && !http_body::Body::is_end_stream(body)
 }
 
 /// Kubernetes' warning with every answer about a deprecated kind.

@@ -153,7 +153,7 @@ pub fn serve(
         tls,
         rest: Rest::new(&pipelines, core.clone()),
         grpc: grpc::routes(&pipelines, core.clone()),
-        gate: Gate::new(pipelines),
+        gate: Gate::new(pipelines, core.clone()),
         core: core.clone(),
     };
     let address = listener.local_addr()?;

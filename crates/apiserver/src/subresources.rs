@@ -20,6 +20,10 @@ use crate::response::Response;
 
 pub use review::answer_review;
 
+/// API versions that clients before 1.22 send, with the same fields. Of their group versions, only
+/// these kinds are still accepted.
+const OLDER: [(&str, &str); 1] = [("Eviction", "policy/v1beta1")];
+
 /// Carries out a request to a subresource.
 ///
 /// # Errors
@@ -43,12 +47,8 @@ fn decode<K: Kind>(request: &Request) -> Result<K, ApiError> {
     if json.is_empty() {
         return Err(ApiError::bad_request("unable to decode an empty request body"));
     }
-    crate::body::decode_as(&json).map_err(|why| {
-        let (kind, version) = (K::KIND, K::VERSION);
-        ApiError::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {why}"
-        ))
-    })
+    let older = OLDER.iter().find(|(kind, _)| *kind == K::KIND).map(|(_, version)| *version);
+    crate::body::decode_subresource(&json, older)
 }
 
 /// Decodes the body as an object of a subresource, or of a kind that is never stored, and admits

@@ -63,6 +63,8 @@ mod lists;
 mod load;
 #[path = "contract/managed_fields.rs"]
 mod managed_fields;
+#[path = "contract/methods.rs"]
+mod methods;
 #[path = "contract/oidc.rs"]
 mod oidc;
 #[path = "contract/pod_certificates.rs"]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use http::HeaderMap;
 use http::header::{CONNECTION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, UPGRADE};
@@ -24,7 +25,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
-use tokio::sync::broadcast;
 use tokio_rustls::TlsAcceptor;
 
 /// A request, as it has arrived.
@@ -66,8 +66,8 @@ pub enum Reply {
     Hang,
     /// These lines, and then nothing, ever.
     Lines(Vec<Value>),
-    /// These lines, and then those that are sent.
-    Stream(Vec<Value>, broadcast::Receiver<Value>),
+    /// Lines as they come.
+    Stream(BoxStream<'static, Value>),
     /// Another protocol, whose bytes are sent back.
     Echo(&'static str),
 }
@@ -196,13 +196,8 @@ impl Extension {
                     .header(CONTENT_TYPE, "application/json")
                     .body(StreamBody::new(frames).boxed_unsync())?
             }
-            Reply::Stream(lines, more) => {
-                let more = stream::unfold(more, |mut more| async {
-                    let line = more.recv().await.ok()?;
-                    Some((line, more))
-                });
-                let frames = stream::iter(lines).chain(more);
-                let frames = frames.map(|line| Ok(Frame::data(Bytes::from(format!("{line}\n")))));
+            Reply::Stream(lines) => {
+                let frames = lines.map(|line| Ok(Frame::data(Bytes::from(format!("{line}\n")))));
                 response
                     .header(CONTENT_TYPE, "application/json")
                     .body(StreamBody::new(frames).boxed_unsync())?

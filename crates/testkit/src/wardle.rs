@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::broadcast;
@@ -63,17 +64,19 @@ struct Named<'a> {
     name: &'a str,
 }
 
+/// Resource, namespace and name.
+type Key = (String, String, String);
+
 #[derive(Debug)]
 struct State {
-    /// By resource, namespace and name.
-    objects: BTreeMap<(String, String, String), Value>,
+    objects: BTreeMap<Key, Value>,
     revision: u64,
 }
 
 /// The server's state and what it asks others.
 pub struct Wardle {
     state: Mutex<State>,
-    changes: broadcast::Sender<Value>,
+    changes: broadcast::Sender<(Key, Value)>,
     trust: Option<Trust>,
     reviews: Option<Reviews>,
 }
@@ -164,7 +167,7 @@ impl Wardle {
         let body: Value = serde_json::from_slice(&seen.body).unwrap_or_default();
         match verb {
             "list" => Reply::Json(200, state.list(named, query)),
-            "watch" => Reply::Stream(state.since(named, query), self.changes.subscribe()),
+            "watch" => self.watch(&state, named, query),
             "create" => self.create(&mut state, named, body),
             "deletecollection" => {
                 let list = state.list(named, query);
@@ -201,6 +204,20 @@ impl Wardle {
         }
     }
 
+    fn watch(&self, state: &State, named: &Named<'_>, query: &str) -> Reply {
+        let before = stream::iter(state.since(named, query));
+        let changes = stream::unfold(self.changes.subscribe(), |mut changes| async {
+            let change = changes.recv().await.ok()?;
+            Some((change, changes))
+        });
+        let (resource, namespace) = (named.resource.to_owned(), named.namespace.to_owned());
+        let changes = changes.filter_map(move |(key, event)| {
+            let wanted = is_in(&key, &resource, &namespace).then_some(event);
+            std::future::ready(wanted)
+        });
+        Reply::Stream(before.chain(changes).boxed())
+    }
+
     fn create(&self, state: &mut State, named: &Named<'_>, mut object: Value) -> Reply {
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let key = key(named, &name);
@@ -232,17 +249,12 @@ impl Wardle {
         metadata["creationTimestamp"] = "2024-01-01T00:00:00Z".into();
         object["kind"] = kind(named.resource).into();
         object["apiVersion"] = format!("{GROUP}/{VERSION}").into();
-        let stored = state.store(key, object);
-        self.tell("ADDED", &stored);
+        let stored = state.store(key.clone(), object);
+        self.tell("ADDED", key, &stored);
         Reply::Json(201, stored)
     }
 
-    fn replace(
-        &self,
-        state: &mut State,
-        key: (String, String, String),
-        mut object: Value,
-    ) -> Reply {
+    fn replace(&self, state: &mut State, key: Key, mut object: Value) -> Reply {
         let current = &state.objects[&key]["metadata"];
         let given = &object["metadata"]["resourceVersion"];
         if given.is_string() && *given != current["resourceVersion"] {
@@ -253,27 +265,27 @@ impl Wardle {
             );
         }
         object["metadata"]["uid"] = current["uid"].clone();
-        let stored = state.store(key, object);
-        self.tell("MODIFIED", &stored);
+        let stored = state.store(key.clone(), object);
+        self.tell("MODIFIED", key, &stored);
         Reply::Json(200, stored)
     }
 
-    fn delete(&self, state: &mut State, key: &(String, String, String)) {
+    fn delete(&self, state: &mut State, key: &Key) {
         if let Some(mut object) = state.objects.remove(key) {
             state.revision += 1;
             object["metadata"]["resourceVersion"] = state.revision.to_string().into();
-            self.tell("DELETED", &object);
+            self.tell("DELETED", key.clone(), &object);
         }
     }
 
-    fn tell(&self, kind: &str, object: &Value) {
+    fn tell(&self, kind: &str, key: Key, object: &Value) {
         // Nobody may be watching.
-        self.changes.send(json!({"type": kind, "object": object})).ok();
+        self.changes.send((key, json!({"type": kind, "object": object}))).ok();
     }
 }
 
 impl State {
-    fn store(&mut self, key: (String, String, String), mut object: Value) -> Value {
+    fn store(&mut self, key: Key, mut object: Value) -> Value {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = self.revision.to_string().into();
         self.objects.insert(key, object.clone());
@@ -282,13 +294,11 @@ impl State {
 
     fn list(&self, named: &Named<'_>, query: &str) -> Value {
         let wanted = parameter(query, "labelSelector").replace("%3D", "=");
-        let items = self.objects.iter().filter(|((resource, namespace, _), object)| {
+        let items = self.objects.iter().filter(|(key, object)| {
             let labelled = wanted
                 .split_once('=')
                 .is_none_or(|(key, value)| object["metadata"]["labels"][key] == value);
-            resource == named.resource
-                && (named.namespace.is_empty() || namespace == named.namespace)
-                && labelled
+            is_in(key, named.resource, named.namespace) && labelled
         });
         // Servers in Go leave out the type of items.
         let untyped = items.map(|(_, object)| {
@@ -310,14 +320,20 @@ impl State {
         let version = |object: &Value| {
             object["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok())
         };
-        let own = self.objects.iter().filter(|((resource, ..), _)| resource == named.resource);
+        let wanted = |key: &Key| is_in(key, named.resource, named.namespace);
+        let own = self.objects.iter().filter(|(key, _)| wanted(key));
         let newer = own.filter(|(_, object)| version(object).unwrap_or(0) > since);
         newer.map(|(_, object)| json!({"type": "ADDED", "object": object})).collect()
     }
 }
 
-fn key(named: &Named<'_>, name: &str) -> (String, String, String) {
+fn key(named: &Named<'_>, name: &str) -> Key {
     (named.resource.to_owned(), named.namespace.to_owned(), name.to_owned())
+}
+
+/// Whether an object is in a collection: of all namespaces if that is empty.
+fn is_in((of, place, _): &Key, resource: &str, namespace: &str) -> bool {
+    of == resource && (namespace.is_empty() || place == namespace)
 }
 
 fn kind(resource: &str) -> &'static str {

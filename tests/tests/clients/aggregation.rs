@@ -1,10 +1,13 @@
 //! An extension server behind a Service, in a pod, as kubectl sees it.
 
+use std::sync::Arc;
+
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use testkit::extension::{Extension, Reply, Seen, Things};
 use testkit::suite::Fixture;
 use testkit::wait;
+use testkit::wardle::{self, Wardle};
 use tests::pods;
 use tokio::runtime::Handle;
 
@@ -58,6 +61,103 @@ async fn register(
     .await?;
     kubectl(fixture, &["wait", "--for=condition=Available", "--timeout=60s", "apiservice", name])?;
     Ok(extension)
+}
+
+/// Owners and dependents of a kind that another server has are collected and counted; while that
+/// server is away, nothing is deleted because of it, and everything else goes on.
+pub async fn owners_and_dependents_of_other_servers_are_collected(
+    fixture: &Fixture,
+) -> anyhow::Result<()> {
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let wardle = Arc::new(Wardle::default());
+    let answers = wardle.clone();
+    let registered =
+        register(fixture, threads.handle(), wardle::SERVICE, move |seen| answers.answer(seen));
+    let outcome = match registered.await {
+        Ok(extension) => collect(fixture, &extension, wardle).await,
+        Err(error) => Err(error),
+    };
+    kubectl(fixture, &["delete", "--ignore-not-found", "apiservice", wardle::SERVICE])?;
+    threads.shutdown_background();
+    outcome
+}
+
+async fn collect(
+    fixture: &Fixture,
+    extension: &Extension,
+    wardle: Arc<Wardle>,
+) -> anyhow::Result<()> {
+    let create = |name: &str, flunder: bool, owner: Option<&Value>| -> anyhow::Result<Value> {
+        let mut object = json!({"metadata": {"name": name}});
+        let version = format!("{}/{}", wardle::GROUP, wardle::VERSION);
+        let (version, kind) = if flunder { (&*version, "Flunder") } else { ("v1", "ConfigMap") };
+        (object["apiVersion"], object["kind"]) = (version.into(), kind.into());
+        if let Some(owner) = owner {
+            object["metadata"]["ownerReferences"] = json!([{"apiVersion": owner["apiVersion"],
+                "kind": owner["kind"], "name": owner["metadata"]["name"],
+                "uid": owner["metadata"]["uid"]}]);
+        }
+        let path = write_manifest(fixture, name, &object.to_string())?;
+        let created = ["create", "--validate=false", "-o", "json", "-f", &path];
+        Ok(serde_json::from_str(&kubectl(fixture, &created)?)?)
+    };
+    let is_there = |resource: &str, name: &str| -> anyhow::Result<bool> {
+        let found = kubectl(fixture, &["get", resource, name, "--ignore-not-found", "-o", "name"])?;
+        Ok(!found.trim().is_empty())
+    };
+    let gone = async |resource: &str, name: &str| {
+        wait::eventually(&format!("{resource} {name} is collected"), async || {
+            ensure!(!is_there(resource, name)?, "it is still there");
+            Ok(())
+        })
+        .await
+    };
+    let flunders = "flunders.wardle.example.com";
+    wait::eventually("its resources are discovered", async || {
+        let all = kubectl(fixture, &["api-resources", "--api-group=wardle.example.com"])?;
+        ensure!(all.contains("flunders"), "{all}");
+        Ok(())
+    })
+    .await?;
+
+    let owner = create("owner", false, None)?;
+    create("dependent", true, Some(&owner))?;
+    kubectl(fixture, &["delete", "configmap", "owner"])?;
+    gone(flunders, "dependent").await?;
+    let parent = create("parent", true, None)?;
+    create("child", false, Some(&parent))?;
+    kubectl(fixture, &["delete", flunders, "parent"])?;
+    gone("configmap", "child").await?;
+
+    let kept = create("kept", true, None)?;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q"},
+        "spec": {"hard": {"count/flunders.wardle.example.com": "5"}}});
+    let path = write_manifest(fixture, "quota", &quota.to_string())?;
+    kubectl(fixture, &["create", "-f", &path])?;
+    wait::eventually("flunders are counted", async || {
+        let quota = kubectl(fixture, &["get", "quota", "q", "-o", "json"])?;
+        let quota: Value = serde_json::from_str(&quota)?;
+        let used = &quota["status"]["used"]["count/flunders.wardle.example.com"];
+        ensure!(used == "1", "{used} are used");
+        Ok(())
+    })
+    .await?;
+
+    // While the server is away nobody knows whether this one's owner is there.
+    extension.behave(|_| Reply::Status(500, "out of order"));
+    let mut unknown = kept.clone();
+    unknown["metadata"]["uid"] = "another".into();
+    create("waits", false, Some(&unknown))?;
+    let owner = create("owner", false, None)?;
+    create("dependent", false, Some(&owner))?;
+    kubectl(fixture, &["delete", "configmap", "owner"])?;
+    gone("configmap", "dependent").await?;
+    ensure!(is_there("configmap", "waits")?, "it was deleted while its owner was not known");
+    extension.behave(move |seen| wardle.answer(seen));
+    gone("configmap", "waits").await?;
+    ensure!(is_there(flunders, "kept")?, "what has no owner is nobody's garbage");
+    Ok(())
 }
 
 async fn exercise(fixture: &Fixture) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Helm, with the chart that `helm create` generates: a Deployment, a Service, a ServiceAccount,
-//! and a pod that tests them.
+//! and a pod that tests them. Added to it are hooks, and a custom kind with an object of it. Helm 3
+//! sends patches, Helm 4 applies on the server.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,8 +8,65 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use testkit::suite::Fixture;
+use testkit::tools;
 
 const IMAGE: &str = "image.repository=skiff.test/testserver,service.port=8080";
+
+/// Files that are added to the chart.
+const ADDED: [(&str, &str); 3] = [
+    (
+        "crds/ship.yaml",
+        r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ships.NAMESPACE.example.com}
+spec:
+  group: NAMESPACE.example.com
+  names: {plural: ships, singular: ship, kind: Ship}
+  scope: Namespaced
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec: {type: object, properties: {crew: {type: integer, default: 4}}}
+"#,
+    ),
+    (
+        "templates/ship.yaml",
+        r#"
+apiVersion: NAMESPACE.example.com/v1
+kind: Ship
+metadata: {name: one}
+spec: { {{- with .Values.crew }}crew: {{ . }}{{ end -}} }
+"#,
+    ),
+    (
+        "templates/hooks.yaml",
+        r#"
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: before-{{ .Release.Revision }}
+  annotations: {helm.sh/hook: "pre-install,pre-upgrade,pre-rollback", helm.sh/hook-delete-policy: hook-succeeded}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: main, image: skiff.test/busybox:1, command: ["true"]}]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: after
+  annotations: {helm.sh/hook: "post-install", helm.sh/hook-weight: "5"}
+data: {revision: "{{ .Release.Revision }}"}
+"#,
+    ),
+];
 
 struct Helm<'a> {
     fixture: &'a Fixture,
@@ -59,11 +117,23 @@ impl Helm<'_> {
     }
 }
 
-pub async fn helm_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()> {
+pub async fn helm_3_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()> {
+    installs_and_upgrades(fixture, "helm")
+}
+
+pub async fn helm_4_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()> {
+    let python = std::env::var_os("SKIFF_TEST_PYTHON").unwrap_or_default();
+    if !PathBuf::from(python).with_file_name("helm-4").exists() {
+        return tools::missing("helm", "there is no Helm 4 for this machine");
+    }
+    installs_and_upgrades(fixture, "helm-4")
+}
+
+fn installs_and_upgrades(fixture: &Fixture, program: &str) -> anyhow::Result<()> {
     let python = std::env::var_os("SKIFF_TEST_PYTHON");
     let python = PathBuf::from(python.context("SKIFF_TEST_PYTHON is not set")?);
     let folder = tempfile::tempdir()?;
-    let helm = Helm { fixture, program: python.with_file_name("helm"), folder: folder.path() };
+    let helm = Helm { fixture, program: python.with_file_name(program), folder: folder.path() };
     helm.run(&["create", "demo"])?;
     // No registry is reachable.
     let test = folder.path().join("demo/templates/tests/test-connection.yaml");
@@ -71,6 +141,11 @@ pub async fn helm_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()>
     let image = template.replace("image: busybox", "image: skiff.test/busybox:1");
     ensure!(image != template, "{template}");
     std::fs::write(&test, image)?;
+    for (name, text) in ADDED {
+        let path = folder.path().join("demo").join(name);
+        std::fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
+        std::fs::write(path, text.replace("NAMESPACE", &fixture.namespace))?;
+    }
 
     let wait = ["--wait", "--timeout", "60s", "--set"];
     let with = |more: &str| format!("{IMAGE},{more}");
@@ -81,21 +156,34 @@ pub async fn helm_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()>
     change("install", "image.tag=v1")?;
     ensure!(helm.deployed()? == ("skiff.test/testserver:v1".into(), 1));
     ensure!(helm.run(&["test", "web"])?.contains("Succeeded"));
-    change("upgrade", "image.tag=v2,replicaCount=2")?;
+    ensure!(helm.run(&["list", "-q"])?.trim() == "web");
+    let manifest = helm.run(&["get", "manifest", "web"])?;
+    ensure!(manifest.contains("kind: Ship"), "{manifest}");
+    let get = |what: &str, path: &str| {
+        let namespace = &fixture.namespace;
+        let path = format!("jsonpath={path}");
+        fixture.cluster.kubectl(&["get", what, "-o", &path, "-n", namespace, "--ignore-not-found"])
+    };
+    let ships = format!("ships.{}.example.com", fixture.namespace);
+    let ship = format!("{ships}/one");
+    ensure!(get(&ship, "{.spec.crew}")? == "4");
+    // Each hook has run before what follows it; the one that is to be deleted has been.
+    ensure!(get("configmap/after", "{.data.revision}")? == "1");
+    ensure!(get("jobs", "{.items}")?.is_empty());
+    change("upgrade", "image.tag=v2,replicaCount=2,crew=7")?;
+    ensure!(get(&ship, "{.spec.crew}")? == "7");
     ensure!(helm.deployed()? == ("skiff.test/testserver:v2".into(), 2));
 
     // An invalid upgrade is rejected, and leaves the objects as they were.
     let wrong = with("image.tag=v2,replicaCount=two");
-    let refused = helm.attempt(&["upgrade", "web", "./demo", "--set", &wrong])?;
-    let stderr = refused.err().context("replicaCount=two was accepted")?;
-    ensure!(
-        stderr
-            .contains("cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas"),
-        "{stderr}"
-    );
+    let attempt = helm.attempt(&["upgrade", "web", "./demo", "--set", &wrong])?;
+    let stderr = attempt.err().context("replicaCount=two was accepted")?;
+    let refused = "cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas";
+    ensure!(stderr.contains(refused), "{stderr}");
     ensure!(helm.deployed()? == ("skiff.test/testserver:v2".into(), 2));
 
     helm.run(&["rollback", "web", "1", "--wait"])?;
+    ensure!(get(&ship, "{.spec.crew}")? == "4");
     ensure!(helm.deployed()? == ("skiff.test/testserver:v1".into(), 1));
     let history: Value = serde_json::from_str(&helm.run(&["history", "web", "-o", "json"])?)?;
     let statuses: Vec<&str> = history
@@ -117,5 +205,8 @@ pub async fn helm_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()>
         &fixture.namespace,
     ])?;
     ensure!(left.is_empty(), "{left}");
+    // Helm leaves definitions, which are the whole cluster's.
+    ensure!(get(&ship, "{.spec.crew}")?.is_empty());
+    fixture.cluster.kubectl(&["delete", "crd", &ships])?;
     Ok(())
 }

@@ -453,7 +453,7 @@ fn compare(
 }
 
 /// The words of a command; single quotes group words.
-fn words(line: &str) -> Vec<String> {
+pub fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;
     for character in line.chars() {
@@ -467,10 +467,10 @@ fn words(line: &str) -> Vec<String> {
 }
 
 /// Patterns of what may differ, and their replacements.
-struct Mask(Vec<(Regex, &'static str)>);
+pub struct Mask(Vec<(Regex, &'static str)>);
 
 impl Mask {
-    fn new(namespaces: &[&str]) -> anyhow::Result<Self> {
+    pub fn new(namespaces: &[&str]) -> anyhow::Result<Self> {
         let mut namespaces: Vec<String> =
             namespaces.iter().map(|name| regex::escape(name)).collect();
         namespaces.sort_by_key(|name| std::cmp::Reverse(name.len()));
@@ -505,7 +505,7 @@ impl Mask {
         Ok(Self(compiled.collect::<anyhow::Result<_>>()?))
     }
 
-    fn apply(&self, text: &str) -> String {
+    pub fn apply(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, (pattern, replacement)| {
             pattern.replace_all(&text, *replacement).into_owned()
         })

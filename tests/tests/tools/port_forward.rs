@@ -17,14 +17,14 @@ use super::Tool;
 const CONNECTIONS: usize = 8;
 
 /// A tool that forwards ports; dropping it kills the tool.
-struct Forward {
+pub struct Forward {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Forward {
     /// Starts it and waits until it listens.
-    fn start(mut command: Command) -> anyhow::Result<Self> {
+    pub fn start(mut command: Command) -> anyhow::Result<Self> {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let output = child.stdout.take().context("its output is piped")?;

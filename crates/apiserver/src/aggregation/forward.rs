@@ -29,7 +29,7 @@ use crate::connect::{PeerAddress, answered, forwarded, switch, unreachable};
 use crate::core::Core;
 use crate::deadline;
 use crate::incoming::discard;
-use crate::rest::{Accept, Body, BodyError, full, render_error, still_sent};
+use crate::rest::{Accept, Body, BodyError, full, render_error};
 use crate::user::User;
 
 /// Maximum size of an answer that is read as a whole, for clients of the other front end.
@@ -81,9 +81,7 @@ impl Forward {
         let backend = match refused {
             Ok(backend) => backend,
             Err(refused) => {
-                if still_sent(parts, &body) {
-                    discard(body).await;
-                }
+                discard(parts, body).await;
                 return refused;
             }
         };

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use rpc::api_v1 as pb;
 
 use crate::cache::Version;
+use crate::core::Core;
 use crate::options::{self, version_match};
 use crate::registry::Registry;
 use crate::request::{Options, PatchType, Target, Verb};
@@ -37,6 +38,32 @@ pub fn target(registry: &Registry, message: Option<pb::Target>) -> Result<Target
         subresource: message.subresource,
         subpath: String::new(),
     })
+}
+
+/// The same, of kinds that this server may not have heard of yet.
+///
+/// # Errors
+/// As [`target`], and what the store says.
+pub async fn target_of_any_kind(
+    core: &Core,
+    message: Option<pb::Target>,
+) -> Result<Target, ApiError> {
+    let registry = &core.cache.registry;
+    match target(registry, message.clone()) {
+        Err(error) if error.code() == 404 => {
+            core.learn_kinds().await?;
+            target(registry, message)
+        }
+        target => target,
+    }
+}
+
+/// The target of a creation: of objects, clients that know the name send it, but the body decides.
+pub fn of_creation(mut target: pb::Target) -> pb::Target {
+    if target.subresource.is_empty() {
+        target.name.clear();
+    }
+    target
 }
 
 /// Parses both selectors.

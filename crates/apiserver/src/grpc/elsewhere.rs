@@ -14,7 +14,9 @@ use serde_json::Value;
 
 use super::service::ReplyStream;
 use crate::aggregation::{Asked, Forward};
+use crate::core::Core;
 use crate::inflight::Seat;
+use crate::request::Subject;
 use crate::rest::PIECE_BYTES;
 
 /// Objects that a server is asked for at once.
@@ -32,6 +34,14 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where the objects of a target are, if another server has them.
+    pub fn of(core: &Core, target: &pb::Target) -> Option<Self> {
+        let pb::Target { group, version, resource, .. } = target;
+        let remote = core.aggregator.snapshot().remote(group, version).is_some();
+        let own = core.cache.registry.by_resource(group, version, resource).is_some();
+        (remote && !own).then(|| Self::new(target))
+    }
+
     pub fn new(target: &pb::Target) -> Self {
         let pb::Target { group, version, resource, namespace, name, subresource } = target;
         let mut path = match group.as_str() {
@@ -65,12 +75,18 @@ impl Place {
             .with("force", if options.force { "true" } else { "" })
     }
 
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     pub fn parameters(&self) -> Vec<(String, String)> {
         self.query.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    }
+
+    /// A request to it, as the pipeline sees it.
+    ///
+    /// # Errors
+    /// 404 when no other server has it any longer.
+    pub fn subject(&self, core: &Core, method: &Method) -> Result<Subject, ApiError> {
+        let (parameters, headers) = (self.parameters(), http::HeaderMap::new());
+        let delegated = core.aggregator.delegated(method, &self.path, &parameters, &headers);
+        delegated.map(Subject::Delegated).ok_or_else(ApiError::no_such_resource)
     }
 
     /// Path and query.

@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,14 +23,15 @@ use tokio::time::Sleep;
 use tonic::Status;
 use tower::ServiceExt;
 
+use super::elsewhere::Place as Elsewhere;
 use super::{MAX_REQUEST_BYTES, convert};
 use crate::authn;
 use crate::connect::PeerAddress;
+use crate::core::Core;
 use crate::incoming::BODY_TIME;
 use crate::inflight::Seat;
 use crate::pipeline::Pipelines;
-use crate::registry::Registry;
-use crate::request::{Request, Subject, Target, Verb};
+use crate::request::{Request, Subject, Verb};
 use crate::rest::{BodyError, certificate};
 use crate::user::ClientCertificate;
 
@@ -50,12 +52,13 @@ const PREFIX_BYTES: usize = 5;
 #[derive(Clone)]
 pub struct Gate {
     pipelines: Pipelines,
+    core: Arc<Core>,
     anonymous: Shares,
 }
 
 impl Gate {
-    pub fn new(pipelines: Pipelines) -> Self {
-        Self { pipelines, anonymous: Shares::new(ANONYMOUS_CALLS, ANONYMOUS_SHARE) }
+    pub fn new(pipelines: Pipelines, core: Arc<Core>) -> Self {
+        Self { pipelines, core, anonymous: Shares::new(ANONYMOUS_CALLS, ANONYMOUS_SHARE) }
     }
 
     /// The call with what has been received of its message, and limits for the rest.
@@ -98,8 +101,7 @@ impl Gate {
             if let (Some(length), Method::Write(verb)) = (length(&begun), method)
                 && length > HEAD_BYTES
             {
-                let target = target(&self.pipelines.registry, &begun, verb)?;
-                let subject = Subject::Resource { verb, target };
+                let subject = self.subject(verb, target(&begun)?).await?;
                 let client = parts.extensions.get().cloned().unwrap_or_default();
                 let request = Request { seat, client, ..Request::new(subject, credentials) };
                 self.pipelines.admit.clone().oneshot(request).await?;
@@ -118,6 +120,30 @@ impl Gate {
             _place: place,
         };
         Ok(http::Request::from_parts(parts, messages))
+    }
+}
+
+impl Gate {
+    /// What a write is about, as far as its target says.
+    async fn subject(&self, verb: Verb, target: pb::Target) -> Result<Subject, ApiError> {
+        let target = if verb == Verb::Create { convert::of_creation(target) } else { target };
+        match Elsewhere::of(&self.core, &target) {
+            Some(place) => place.subject(&self.core, &method_of(verb)),
+            None => {
+                let target = convert::target_of_any_kind(&self.core, Some(target)).await?;
+                Ok(Subject::Resource { verb, target })
+            }
+        }
+    }
+}
+
+/// A write's method of HTTP.
+fn method_of(verb: Verb) -> http::Method {
+    match verb {
+        Verb::Create => http::Method::POST,
+        Verb::Update => http::Method::PUT,
+        Verb::Patch => http::Method::PATCH,
+        _ => http::Method::DELETE,
     }
 }
 
@@ -196,7 +222,7 @@ fn length(begun: &[u8]) -> Option<usize> {
 }
 
 /// The target at the beginning of a write's message.
-fn target(registry: &Registry, begun: &[u8], verb: Verb) -> Result<Target, ApiError> {
+fn target(begun: &[u8]) -> Result<pb::Target, ApiError> {
     /// Of field 1, with a length.
     const TAG: u8 = 0x0a;
     let missing = || {
@@ -211,13 +237,8 @@ fn target(registry: &Registry, begun: &[u8], verb: Verb) -> Result<Target, ApiEr
     let length = prost::encoding::decode_varint(&mut message).map_err(|_| missing())?;
     let length = usize::try_from(length).map_err(|_| missing())?;
     let target = message.get(..length).ok_or_else(missing)?;
-    let target = pb::Target::decode(target)
-        .map_err(|error| ApiError::bad_request(format!("the target cannot be decoded: {error}")))?;
-    let mut target = convert::target(registry, Some(target))?;
-    if verb == Verb::Create && target.subresource.is_empty() {
-        target.name.clear();
-    }
-    Ok(target)
+    pb::Target::decode(target)
+        .map_err(|error| ApiError::bad_request(format!("the target cannot be decoded: {error}")))
 }
 
 /// How large the messages of a call may be.
@@ -361,10 +382,7 @@ mod tests {
         let encoded = message.encode_to_vec();
         let length = u32::try_from(encoded.len()).unwrap();
         let begun = prefixed(length, &encoded[..HEAD_BYTES]);
-        let registry = Registry::default();
-        let target = |begun: &[u8]| target(&registry, begun, Verb::Create);
-        let found = target(&begun).unwrap();
-        assert_eq!((&*found.row.plural, found.key().as_str()), ("configmaps", "default/"));
+        assert_eq!(Some(target(&begun).unwrap()), message.target);
         let other = prefixed(length, &[0x12; HEAD_BYTES]);
         assert_eq!(target(&other).unwrap_err().code(), 413);
         // A target that does not end within the beginning.

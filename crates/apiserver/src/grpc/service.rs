@@ -26,7 +26,6 @@ use crate::connect::Connection;
 use crate::core::Core;
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
-use crate::registry::Registry;
 use crate::request::{ClientInfo, Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
 use crate::rest::{Accept, PIECE_BYTES, Pieces, Representation, bookmark, certificate};
@@ -39,33 +38,21 @@ pub(super) type ReplyStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + 
 /// The service.
 pub struct Resources {
     pipeline: Pipeline,
-    registry: Arc<Registry>,
     core: Arc<Core>,
 }
 
 impl Resources {
     pub fn new(pipelines: &Pipelines, core: Arc<Core>) -> Self {
-        let registry = pipelines.registry.clone();
-        Self { pipeline: pipelines.whole.clone(), registry, core }
+        Self { pipeline: pipelines.whole.clone(), core }
     }
 
     async fn target(&self, message: Option<pb::Target>) -> Result<Target, Status> {
-        match convert::target(&self.registry, message.clone()) {
-            Err(error) if error.code() == 404 => {
-                self.core.learn_kinds().await.map_err(refuse)?;
-                convert::target(&self.registry, message).map_err(refuse)
-            }
-            target => target.map_err(refuse),
-        }
+        convert::target_of_any_kind(&self.core, message).await.map_err(refuse)
     }
 
     /// Where the objects of a target are, if another server has them.
     fn elsewhere(&self, target: Option<&pb::Target>) -> Option<Place> {
-        let target = target?;
-        let pb::Target { group, version, resource, .. } = target;
-        let remote = self.core.aggregator.snapshot().remote(group, version).is_some();
-        let own = self.registry.by_resource(group, version, resource).is_some();
-        (remote && !own).then(|| Place::new(target))
+        Place::of(&self.core, target?)
     }
 
     /// The way to the server that has them, once the request is admitted.
@@ -75,11 +62,8 @@ impl Resources {
         method: &http::Method,
         place: &Place,
     ) -> Result<Forward, Status> {
-        let (parameters, headers) = (place.parameters(), http::HeaderMap::new());
-        let delegated = self.core.aggregator.delegated(method, place.path(), &parameters, &headers);
-        let delegated = delegated.ok_or_else(|| refuse(ApiError::no_such_resource()))?;
-        let subject = Subject::Delegated(delegated);
-        let options = Options { parameters, ..Options::default() };
+        let subject = place.subject(&self.core, method).map_err(refuse)?;
+        let options = Options { parameters: place.parameters(), ..Options::default() };
         let response = self.ask(caller, subject, options, Bytes::new()).await?;
         if let Response::Connect(connection) = response
             && let Connection::Delegated(forward) = *connection
@@ -338,22 +322,14 @@ impl pb::resources_server::Resources for Resources {
     async fn create(&self, call: Call<pb::CreateRequest>) -> Reply<pb::Object> {
         let caller = caller(&call)?;
         let message = call.into_inner();
-        if let Some(place) = self.elsewhere(message.target.as_ref()) {
-            let mut target = message.target.unwrap_or_default();
-            if target.subresource.is_empty() {
-                target.name.clear();
-            }
-            let place = if target.name.is_empty() { Place::new(&target) } else { place };
+        let target = message.target.map(convert::of_creation);
+        if let Some(place) = self.elsewhere(target.as_ref()) {
             let place = place.with_options(&message.options.unwrap_or_default());
             let written = Written::json(http::Method::POST, place, message.json);
             return self.write_elsewhere(caller, written).await;
         }
         let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
-        let mut target = self.target(message.target).await?;
-        if target.subresource.is_empty() {
-            // Clients that know the object's name send it; the body decides.
-            target.name.clear();
-        }
+        let target = self.target(target).await?;
         self.write(caller, Verb::Create, target, options, message.json).await
     }
 

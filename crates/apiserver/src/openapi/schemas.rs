@@ -22,6 +22,8 @@ pub enum Dialect {
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+/// Schemas of custom resources, which hold values of any type.
+const SCHEMA: &str = "apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
 const API_VERSION: &str = "Version of this representation of an object.";
 const KIND: &str = "What the object is.";
 const METADATA: &str = "Metadata of the object.";
@@ -186,7 +188,7 @@ impl<'a> Schemas<'a> {
     }
 
     fn property(&mut self, owner: &str, field: &Field) -> Value {
-        let mut schema = self.ty(field.ty);
+        let mut schema = self.ty(field.ty, untyped(owner, field.name));
         // In OpenAPI 3.0, a reference must stand alone.
         if schema.get("$ref").is_some() && self.dialect == Dialect::V3 {
             schema = json!({ "allOf": [schema] });
@@ -225,7 +227,8 @@ impl<'a> Schemas<'a> {
         schema
     }
 
-    fn ty(&mut self, ty: Ty) -> Value {
+    /// `any` is the definition of a value of any type in it; otherwise, such a value is an object.
+    fn ty(&mut self, ty: Ty, any: Option<(&str, &str)>) -> Value {
         match ty {
             Ty::String => json!({"type": "string"}),
             Ty::Bytes => json!({"type": "string", "format": "byte"}),
@@ -241,13 +244,22 @@ impl<'a> Schemas<'a> {
             Ty::IntOrString => {
                 self.scalar(INT_OR_STRING, "A number, or a text such as 25% or the name of a port.")
             }
-            Ty::Any => json!({"type": "object"}),
+            Ty::Any => match any {
+                Some((name, text)) => {
+                    let name = format!("io.k8s.{}{name}", SCHEMA.trim_end_matches(short(SCHEMA)));
+                    self.done.insert(name.clone(), json!({ "description": text }));
+                    self.link(&name)
+                }
+                None => json!({"type": "object"}),
+            },
             Ty::Ref(_) => match ty.definition() {
                 Some(row) => self.reference(row),
                 None => json!({"type": "object"}),
             },
-            Ty::Array(element) => json!({"type": "array", "items": self.ty(*element)}),
-            Ty::Map(value) => json!({"type": "object", "additionalProperties": self.ty(*value)}),
+            Ty::Array(element) => json!({"type": "array", "items": self.ty(*element, any)}),
+            Ty::Map(value) => {
+                json!({"type": "object", "additionalProperties": self.ty(*value, any)})
+            }
         }
     }
 
@@ -273,6 +285,18 @@ fn is_required(row: &TypeRow, field: &Field) -> bool {
     let audiences =
         row.name == "io.k8s.api.authentication.v1.TokenRequestSpec" && field.name == "audiences";
     (field.required && !given) || audiences
+}
+
+/// The definition of a field's value that has no type, and what it says.
+fn untyped(owner: &str, field: &str) -> Option<(&'static str, &'static str)> {
+    (owner == SCHEMA).then_some(match field {
+        "additionalItems" | "additionalProperties" => {
+            ("JSONSchemaPropsOrBool", "A schema, or whether anything is allowed.")
+        }
+        "dependencies" => ("JSONSchemaPropsOrStringArray", "A schema, or names of properties."),
+        "items" => ("JSONSchemaPropsOrArray", "A schema, or one for each element."),
+        _ => ("JSON", "Any JSON value: null, a boolean, a number, a string, a list or an object."),
+    })
 }
 
 static DESCRIPTIONS: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(descriptions::read);

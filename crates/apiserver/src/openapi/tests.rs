@@ -64,6 +64,31 @@ fn v2_has_all_definitions() {
     assert!(swagger["definitions"]["io.k8s.api.batch.v1.CronJob"].is_object());
 }
 
+/// Clients before 1.27 check defaults and examples against these themselves.
+#[test]
+fn values_of_any_type_have_none() {
+    let swagger = parsed(&swagger(own()));
+    let group = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1";
+    let schema = &swagger["definitions"][format!("{group}.JSONSchemaProps")]["properties"];
+    for (pointer, name) in [
+        ("/default", "JSON"),
+        ("/example", "JSON"),
+        ("/enum/items", "JSON"),
+        ("/items", "JSONSchemaPropsOrArray"),
+        ("/additionalItems", "JSONSchemaPropsOrBool"),
+        ("/additionalProperties", "JSONSchemaPropsOrBool"),
+        ("/dependencies/additionalProperties", "JSONSchemaPropsOrStringArray"),
+    ] {
+        let link = format!("#/definitions/{group}.{name}");
+        assert_eq!(schema.pointer(pointer).unwrap()["$ref"], link, "{pointer}");
+        let definition = &swagger["definitions"][format!("{group}.{name}")];
+        assert!(definition["description"].is_string() && definition["type"].is_null(), "{name}");
+    }
+    let raw =
+        &swagger["definitions"]["io.k8s.api.apps.v1.ControllerRevision"]["properties"]["data"];
+    assert_eq!(raw["type"], "object");
+}
+
 #[test]
 fn clients_have_to_set_what_upstream_requires() {
     let swagger = parsed(&swagger(own()));

@@ -322,12 +322,13 @@ fn storage_version_hash(row: &KindRow) -> Option<String> {
     row.has_objects().then(|| base64::engine::general_purpose::STANDARD.encode(hash))
 }
 
-fn verbs(row: &KindRow) -> &'static [&'static str] {
+/// The verbs of a kind.
+pub fn verbs(row: &KindRow) -> &'static [&'static str] {
     if row.computed {
         return &["get", "list"];
     }
     if !row.has_objects() {
-        return &["create"];
+        return ONLY_CREATE;
     }
     // Namespaces are only deleted one by one.
     if row == Namespace::ROW {
@@ -335,6 +336,9 @@ fn verbs(row: &KindRow) -> &'static [&'static str] {
     }
     VERBS
 }
+
+/// The verbs of a kind without objects.
+pub const ONLY_CREATE: &[&str] = &["create"];
 
 /// A subresource as documents show it.
 pub struct Subresource {

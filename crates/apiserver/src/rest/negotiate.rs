@@ -6,7 +6,7 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, USER_AGENT};
 
 use super::table::{IncludeObject, TableOptions};
 use super::{media_type, parse_query};
-use crate::request::BodyFormat;
+use crate::request::{BodyFormat, Verb};
 
 /// The representation of an object in an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -176,15 +176,20 @@ fn is_pretty(headers: &HeaderMap, asked: &str) -> bool {
 /// Custom resources have no protobuf form: clients get and send JSON or YAML.
 ///
 /// # Errors
-/// 406 for a client that takes nothing else, 415 for a body in it.
-pub fn without_protobuf(parts: &http::request::Parts, accept: &Accept) -> Result<(), ApiError> {
+/// 406 for a client that takes nothing else, 415 for an object in it.
+pub fn without_protobuf(
+    parts: &http::request::Parts,
+    accept: &Accept,
+    verb: Verb,
+) -> Result<(), ApiError> {
     let others = ["json", "yaml", "*/*", "application/*"];
     if accept.protobuf && !others.iter().any(|other| accept.raw.contains(other)) {
         return Err(ApiError::not_acceptable(
             "only the following media types are accepted: application/json, application/yaml",
         ));
     }
-    if media_type(&parts.headers) == api::protobuf::MEDIA_TYPE {
+    let takes_object = !verb.is_read() && verb != Verb::Patch;
+    if takes_object && media_type(&parts.headers) == api::protobuf::MEDIA_TYPE {
         return Err(ApiError::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml",
@@ -207,8 +212,8 @@ pub fn body_format(parts: &http::request::Parts, empty: bool) -> Result<BodyForm
         });
     }
     match kind.as_str() {
-        "" | "application/json" | "text/json" => Ok(BodyFormat::Json),
-        "application/yaml" | "text/yaml" | "application/x-yaml" => Ok(BodyFormat::Yaml),
+        "" | "application/json" => Ok(BodyFormat::Json),
+        "application/yaml" => Ok(BodyFormat::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),
         _ => Err(ApiError::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \

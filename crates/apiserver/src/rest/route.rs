@@ -8,6 +8,7 @@ use super::{Accept, media_type};
 use crate::aggregation::Aggregator;
 use crate::connect::Stream;
 use crate::options;
+use crate::paths::discovery;
 use crate::registry::Kinds;
 use crate::request::{Options, PatchType, Subject, Target, Verb};
 
@@ -151,6 +152,8 @@ fn resource(
     if row.namespaced() && namespace.is_empty() && !name.is_empty()
         || rest.iter().take(3).any(|part| part.is_empty())
         || (rest.len() > 3 && subresource != "proxy")
+        // What is only created has no name.
+        || (!name.is_empty() && discovery::verbs(&row) == discovery::ONLY_CREATE)
         || (!subresource.is_empty() && !row.has_subresource(subresource))
     {
         return Err(ApiError::no_such_resource());
@@ -163,7 +166,26 @@ fn resource(
         subpath: subpath(parts.uri.path(), &segments.rest, rest.len()).to_owned(),
     };
     let verb = verb(method, &target, options, watching)?;
+    if !matches!(verb, Verb::Connect { .. }) {
+        check_serves(verb, &target)?;
+    }
     Ok(Some(Subject::Resource { verb, target }))
+}
+
+/// Whether a kind, or a subresource of it, has the verb.
+fn check_serves(verb: Verb, target: &Target) -> Result<(), ApiError> {
+    let Target { row, subresource, .. } = target;
+    let verbs = match subresource.as_str() {
+        "" => discovery::verbs(row),
+        subresource => discovery::subresource(row, subresource).verbs,
+    };
+    match verbs.contains(&verb.as_str()) {
+        true => Ok(()),
+        false if row.custom.is_some() && !row.computed => {
+            Err(ApiError::method_not_allowed(row, verb.as_str()))
+        }
+        false => Err(ApiError::unknown_method()),
+    }
 }
 
 /// What follows the subresource in a path, not decoded: empty, or starting with a slash. `whole`
@@ -184,7 +206,7 @@ fn verb(
 ) -> Result<Verb, ApiError> {
     if target.subresource == "proxy" || Stream::of(target).is_some() {
         let authorized_as = match *method {
-            Method::HEAD if target.subresource != "proxy" => return Err(not_allowed()),
+            Method::HEAD if target.subresource != "proxy" => return Err(ApiError::unknown_method()),
             Method::GET | Method::HEAD => "get",
             Method::POST => "create",
             Method::PUT => "update",
@@ -201,7 +223,7 @@ fn verb(
     let reads = matches!(*method, Method::GET | Method::HEAD);
     let onto = *method == Method::POST && named && target.subresource.is_empty();
     if (everywhere && !reads) || onto {
-        return Err(not_allowed());
+        return Err(ApiError::unknown_method());
     }
     Ok(match (method, named) {
         (&Method::GET | &Method::HEAD, _)
@@ -216,16 +238,8 @@ fn verb(
         (&Method::PATCH, true) => Verb::Patch,
         (&Method::DELETE, true) => Verb::Delete,
         (&Method::DELETE, false) => Verb::DeleteCollection,
-        _ => return Err(not_allowed()),
+        _ => return Err(ApiError::unknown_method()),
     })
-}
-
-fn not_allowed() -> ApiError {
-    ApiError::new(
-        405,
-        "MethodNotAllowed",
-        "the server does not allow this method on the requested resource",
-    )
 }
 
 /// Decodes `%41`; `+` is only decoded in a query.

@@ -24,11 +24,7 @@ const CONCURRENCY: usize = 16;
 /// 404.
 pub async fn delete_collection(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     if call.row() == Namespace::ROW {
-        return Err(ApiError::new(
-            405,
-            "MethodNotAllowed",
-            "the server does not allow this method on the requested resource",
-        ));
+        return Err(ApiError::unknown_method());
     }
     let options = delete::options(call.verb, request)?;
     let mut call_options = call.options.clone();

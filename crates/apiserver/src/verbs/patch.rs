@@ -112,12 +112,12 @@ impl Patch {
                         operations.len()
                     )));
                 }
-                let patch = json::parse(operations)?;
+                let patch = json::parse(operations).map_err(json::Unreadable::refusal)?;
                 Ok(Self::Json(patch))
             }
             Some(PatchType::Merge) => Ok(Self::Merge(document()?)),
             // Its rules are those of Go types, which custom resources have not.
-            Some(PatchType::Strategic) if call.row().custom.is_some() => {
+            Some(PatchType::Strategic) | None if call.row().custom.is_some() => {
                 Err(ApiError::unsupported_media_type(
                     "the body of the request was in an unknown format - accepted media types include: \
                      application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
@@ -139,7 +139,7 @@ impl Patch {
         let mut value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
         match self {
             Self::Json(patch) => {
-                json::apply(&mut value, patch).map_err(|error| json::rejected(&error.why))?;
+                json::apply(&mut value, patch).map_err(|_| json::rejected())?;
             }
             Self::Merge(patch) => json_patch::merge(&mut value, patch),
             Self::Strategic(patch) => {

@@ -143,7 +143,26 @@ async fn evictions_respect_budgets() {
     let refused = rest.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(429);
     assert_eq!(refused["details"]["causes"][0]["reason"], "DisruptionBudget");
     rest.patch(&format!("{budgets}/b/status"), "merge", &status(1)).await.expect(200);
-    rest.post(&format!("{PODS}/p/eviction"), &eviction).await.expect(201);
+    // An old client's version; of others, only the kind is known.
+    let mut old = eviction.clone();
+    old["kind"] = "Eviction".into();
+    for (version, code, message) in [
+        (
+            "policy/v2",
+            400,
+            "Eviction in version \"v2\" cannot be handled as a Eviction: no kind \"Eviction\" is registered for version \"policy/v2\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        (
+            "v1",
+            400,
+            "Eviction in version \"v1\" cannot be handled as a Eviction: no kind \"Eviction\" is registered for version \"v1\" in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        ("policy/v1beta1", 201, ""),
+    ] {
+        old["apiVersion"] = version.into();
+        let answer = rest.post(&format!("{PODS}/p/eviction"), &old).await.expect(code);
+        assert_eq!(answer["message"].as_str().unwrap_or_default(), message);
+    }
     let after = rest.get(&format!("{budgets}/b")).await.expect(200);
     assert_eq!(after["status"]["disruptionsAllowed"], 0);
     assert!(after["status"]["disruptedPods"]["p"].is_string());

@@ -447,22 +447,22 @@ async fn patches_are_refused_in_upstreams_words() {
         (
             "json",
             json!([{"op": "fly", "path": "/spec"}]),
-            "the server rejected our request due to an error in our request: Unexpected kind: fly",
+            "the server rejected our request due to an error in our request",
         ),
         (
             "json",
             json!([{"path": "/spec"}]),
-            "the server rejected our request due to an error in our request: Unexpected kind: unknown",
+            "the server rejected our request due to an error in our request",
         ),
         (
             "json",
             json!([{"op": "remove"}]),
-            "the server rejected our request due to an error in our request: remove operation failed to decode path: missing value",
+            "the server rejected our request due to an error in our request",
         ),
         (
             "json",
             json!([{"op": "move", "path": "/spec"}]),
-            "the server rejected our request due to an error in our request: move operation failed to decode from: missing value",
+            "the server rejected our request due to an error in our request",
         ),
     ] {
         let refused = rest.patch(&path, kind, &patch).await;

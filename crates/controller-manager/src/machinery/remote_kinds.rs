@@ -11,111 +11,83 @@ use std::time::Duration;
 use api::custom::definition::version_order;
 use api::kind::{Scope, Texts};
 use api::{KindRef, KindRow};
-use client::{Client, Event, InformerOptions};
+use backon::{BackoffBuilder, ExponentialBuilder};
+use client::mirror::{self, Changed, Mirror, Name};
+use client::{Client, InformerOptions};
 use futures::StreamExt;
-use futures::future::join_all;
-use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::{APIService, APIServiceSpec};
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::Error;
 use crate::machinery::error::During;
 
-/// How often discovery is read while there are other servers (upstream's garbage collector).
+/// How often the discovery of another server is read (upstream's garbage collector).
 const REFRESH: Duration = Duration::from_secs(30);
-/// How long one server's discovery may take; the others are not known before.
+/// How long reading it may take.
 const READ: Duration = Duration::from_secs(5);
+/// How soon it is read again when that fails.
+const RETRY: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(500))
+    .with_max_delay(REFRESH)
+    .without_max_times();
+/// Discovery documents that wait to be taken note of.
+const FOUND: usize = 16;
 /// What controllers do with objects of any kind.
 const VERBS: [&str; 4] = ["get", "list", "watch", "delete"];
 
 /// A group and a version.
 type GroupVersion = (String, String);
 
-/// The group versions that other servers answer, by the name of their APIService.
-#[derive(Debug, Default)]
-struct Services {
-    named: BTreeMap<String, GroupVersion>,
-    initial: Option<BTreeMap<String, GroupVersion>>,
+/// What an APIService says about another server. Whatever changes, its kinds may be others.
+#[derive(Clone, Debug, PartialEq)]
+struct Remote {
+    spec: APIServiceSpec,
+    available: bool,
 }
 
-impl Services {
-    /// Whether the event is about another server.
-    fn note(&mut self, event: Event<APIService>) -> bool {
-        match event {
-            Event::Init => {
-                self.initial = Some(BTreeMap::new());
-                false
-            }
-            Event::InitApply(service) => {
-                if let (Some(all), Some((name, Some(at)))) = (&mut self.initial, named(&service)) {
-                    all.insert(name, at);
-                }
-                false
-            }
-            Event::InitDone => {
-                let before =
-                    std::mem::replace(&mut self.named, self.initial.take().unwrap_or_default());
-                !before.is_empty() || !self.named.is_empty()
-            }
-            Event::Apply(service) => match named(&service) {
-                Some((name, Some(at))) => {
-                    self.named.insert(name, at);
-                    true
-                }
-                Some((name, None)) => self.named.remove(&name).is_some(),
-                None => false,
-            },
-            Event::Delete(service) => {
-                let name = service.metadata.name.unwrap_or_default();
-                self.named.remove(&name).is_some()
-            }
-        }
-    }
-}
-
-/// The name of an APIService, and the group version that another server answers for it.
-fn named(service: &APIService) -> Option<(String, Option<GroupVersion>)> {
-    let name = service.metadata.name.clone()?;
-    let spec = service.spec.as_ref().filter(|spec| spec.service.is_some());
-    let at = spec.and_then(|spec| Some((spec.group.clone()?, spec.version.clone()?)));
-    Some((name, at))
+/// `None`: no other server answers the group version.
+fn remote(service: &APIService) -> Option<Remote> {
+    let spec = service.spec.clone().filter(|spec| spec.service.is_some())?;
+    let status = service.status.as_ref();
+    let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+    let available = conditions.any(|one| one.type_ == "Available" && one.status == "True");
+    Some(Remote { spec, available })
 }
 
 /// Keeps the kinds up to date.
 pub async fn follow(client: Client, kinds: Arc<watch::Sender<Vec<KindRef>>>) {
-    let services = client::informer::<APIService>(client.clone(), InformerOptions::default());
-    let mut events = std::pin::pin!(services);
-    let mut services = Services::default();
-    let mut known: BTreeMap<String, Vec<KindRef>> = BTreeMap::new();
+    let mut events = mirror::events(&client, InformerOptions::default(), remote);
+    let mut servers = Mirror::<Remote>::default();
+    let mut readers: BTreeMap<Name, AbortOnDropHandle<()>> = BTreeMap::new();
+    let mut known: BTreeMap<Name, Vec<KindRef>> = BTreeMap::new();
+    let (found, mut all_found) = mpsc::channel(FOUND);
     loop {
-        let due = async {
-            match services.named.is_empty() {
-                true => std::future::pending().await,
-                false => tokio::time::sleep(REFRESH).await,
-            }
-        };
-        let event = tokio::select! {
-            event = events.next() => match event {
-                Some(event) => Some(event),
-                None => return,
-            },
-            () = due => None,
-        };
-        if let Some(event) = event
-            && !services.note(event)
-        {
-            continue;
-        }
-        known.retain(|name, _| services.named.contains_key(name));
-        let reading = services.named.iter().map(async |(name, at)| (name, read(&client, at).await));
-        for (name, read) in join_all(reading).await {
-            match read {
-                Ok(rows) => {
-                    let kinds = known.entry(name.clone()).or_default();
-                    *kinds = kept(kinds, rows);
+        tokio::select! {
+            event = events.next() => {
+                let Some(event) = event else { return };
+                for name in servers.take(event).into_iter().map(Changed::into_key) {
+                    let Some(Remote { spec, .. }) = servers.get(&name) else {
+                        readers.remove(&name);
+                        known.remove(&name);
+                        continue;
+                    };
+                    let at = (spec.group.clone(), spec.version.clone());
+                    let at = (at.0.unwrap_or_default(), at.1.unwrap_or_default());
+                    let client = client.clone();
+                    let reading = keep_reading(
+                        name.clone(),
+                        found.clone(),
+                        async move || read(&client, &at).await,
+                    );
+                    readers.insert(name, AbortOnDropHandle::new(tokio::spawn(reading)));
                 }
-                Err(error) => {
-                    tracing::debug!(name, %error, "cannot read the discovery of another server");
+            }
+            Some((name, rows)) = all_found.recv() => {
+                if servers.get(&name).is_some() {
+                    let kinds = known.entry(name).or_default();
+                    *kinds = kept(kinds, rows);
                 }
             }
         }
@@ -128,6 +100,32 @@ pub async fn follow(client: Client, kinds: Arc<watch::Sender<Vec<KindRef>>>) {
             }
             !same
         });
+    }
+}
+
+/// Sends what one server's discovery says, again and again. No other server, and no change of
+/// another APIService, has a part in when.
+async fn keep_reading(
+    name: Name,
+    found: mpsc::Sender<(Name, Vec<KindRow>)>,
+    read: impl AsyncFn() -> Result<Vec<KindRow>, Error>,
+) {
+    let mut delays = RETRY.build();
+    loop {
+        let delay = match read().await {
+            Ok(rows) => {
+                if found.send((name.clone(), rows)).await.is_err() {
+                    return;
+                }
+                delays = RETRY.build();
+                REFRESH
+            }
+            Err(error) => {
+                tracing::debug!(%name, %error, "cannot read the discovery of another server");
+                delays.next().unwrap_or(REFRESH)
+            }
+        };
+        tokio::time::sleep(delay).await;
     }
 }
 
@@ -250,24 +248,44 @@ mod tests {
     }
 
     #[test]
-    fn services_are_followed() {
-        let service = |name: &str, remote: bool| {
-            let mut service = json!({"metadata": {"name": name},
-                "spec": {"group": "g.io", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}});
-            if remote {
-                service["spec"]["service"] = json!({"namespace": "n", "name": "s"});
-            }
-            serde_json::from_value::<APIService>(service).unwrap()
+    fn services_of_other_servers_are_followed() {
+        let of = |service: Value, status: &str| {
+            let service = json!({"metadata": {"name": "v1.g.io"},
+                "spec": {"group": "g.io", "version": "v1", "groupPriorityMinimum": 1,
+                    "versionPriority": 1, "service": service},
+                "status": {"conditions": [{"type": "Available", "status": status}]}});
+            remote(&serde_json::from_value::<APIService>(service).unwrap())
         };
-        let mut services = Services::default();
-        services.note(Event::Init);
-        services.note(Event::InitApply(service("v1.apps", false)));
-        services.note(Event::InitApply(service("v1.g.io", true)));
-        assert!(services.note(Event::InitDone));
-        assert_eq!(services.named.keys().collect::<Vec<_>>(), ["v1.g.io"]);
-        assert!(!services.note(Event::Apply(service("v1.apps", false))));
-        assert!(services.note(Event::Apply(service("v1.g.io", true))), "it may be back");
-        assert!(services.note(Event::Apply(service("v1.g.io", false))));
-        assert!(services.named.is_empty());
+        assert_eq!(of(Value::Null, "True"), None, "this cluster's own");
+        let service = |name: &str| json!({"namespace": "n", "name": name});
+        let one = of(service("a"), "True");
+        assert!(one.is_some());
+        assert_eq!(one, of(service("a"), "True"));
+        assert_ne!(one, of(service("a"), "False"), "it may be back");
+        assert_ne!(one, of(service("b"), "True"), "it may be another");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn discovery_that_fails_is_read_again_soon() {
+        let (found, mut all_found) = mpsc::channel(FOUND);
+        let attempts = std::sync::atomic::AtomicUsize::new(0);
+        let fails = |attempt: usize| [0, 1, 2, 4].contains(&attempt);
+        let read = async || {
+            let attempt = attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if fails(attempt) { Err(Error::Invalid("away".into())) } else { Ok(rows("v1")) }
+        };
+        let reading = keep_reading("v1.g.io".into(), found, read);
+        let watching = async {
+            let started = tokio::time::Instant::now();
+            let mut at = Vec::new();
+            while at.len() < 2 {
+                all_found.recv().await.unwrap();
+                at.push(started.elapsed());
+            }
+            at
+        };
+        let at = tokio::select! { () = reading => panic!("it ends"), at = watching => at };
+        assert!(at[0] < REFRESH / 4, "{at:?}");
+        assert!(at[1] - at[0] > REFRESH && at[1] - at[0] < REFRESH + REFRESH / 8, "{at:?}");
     }
 }

@@ -18,7 +18,7 @@ use super::{create, deployment, selection};
 const CUSTOM: &str = "/apis/custom.metrics.k8s.io/v1beta2";
 const EXTERNAL: &str = "/apis/external.metrics.k8s.io/v1beta1";
 
-fn registered(extension: &Extension, group: &str, version: &str) -> Value {
+pub fn registered(extension: &Extension, group: &str, version: &str) -> Value {
     json!({"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService",
         "metadata": {"name": format!("{version}.{group}")}, "spec": {
             "group": group, "version": version, "groupPriorityMinimum": 100,
@@ -26,7 +26,7 @@ fn registered(extension: &Extension, group: &str, version: &str) -> Value {
             "service": {"namespace": "default", "name": "adapter", "port": extension.port}}})
 }
 
-fn leads_here() -> Value {
+pub fn leads_here() -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "adapter"},
         "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}})
 }
@@ -61,7 +61,7 @@ fn adapter(seen: &Seen) -> Reply {
     }
 }
 
-async fn until_available(plane: &Plane, name: &str, reason: &str) -> anyhow::Result<()> {
+pub async fn until_available(plane: &Plane, name: &str, reason: &str) -> anyhow::Result<()> {
     let what = format!("{name} is {reason}");
     wait::until::<APIService>(&plane.client, wait::Selection::default(), &what, |all| {
         let status = all.get(name).and_then(|one| one.status.as_ref());

@@ -3,6 +3,7 @@
 mod alone;
 mod balancers;
 mod certificates;
+mod elsewhere;
 mod extensions;
 mod finalizers;
 mod migrations;

@@ -440,10 +440,7 @@ impl Fault {
 /// An object after a patch; `None`: one of its tests has failed, so that it is not applied.
 fn patched(object: &Value, operations: &[Value]) -> Result<Option<Value>, Fault> {
     let failed = |why: &str| Fault::Failed(format!("JSON Patch: {why}"));
-    let patch = json::parse(operations).map_err(|error| {
-        let text = error.to_string();
-        failed(text.strip_prefix(json::REJECTED).unwrap_or(&text))
-    })?;
+    let patch = json::parse(operations).map_err(|error| failed(&error.to_string()))?;
     let mut patched = object.clone();
     match json::apply(&mut patched, &patch) {
         Ok(()) => Ok(Some(patched)),

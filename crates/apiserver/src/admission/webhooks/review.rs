@@ -200,11 +200,7 @@ pub fn operations(patch: &[u8]) -> Result<Vec<Value>, ApiError> {
 /// # Errors
 /// 500 when the patch cannot be applied.
 pub fn patched(object: &Value, operations: &[Value]) -> Result<Value, ApiError> {
-    let patch = json::parse(operations).map_err(|error| {
-        let text = error.to_string();
-        let why = text.strip_prefix(json::REJECTED).unwrap_or(&text);
-        ApiError::internal(why)
-    })?;
+    let patch = json::parse(operations).map_err(ApiError::internal)?;
     let mut patched = object.clone();
     json::apply(&mut patched, &patch).map_err(ApiError::internal)?;
     Ok(patched)

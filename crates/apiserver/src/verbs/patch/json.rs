@@ -14,24 +14,43 @@ const MAX_CARRIED: usize = 1 << 20;
 /// As many bytes of a text count as a value.
 const TEXT_UNIT: usize = 32;
 
-/// What errors about operations begin with.
-pub const REJECTED: &str = "the server rejected our request due to an error in our request: ";
+/// Why a patch cannot be read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// It holds what is not an operation.
+    #[error("{0}")]
+    Malformed(String),
+    /// An operation is unknown, or lacks its paths.
+    #[error("{0}")]
+    Impossible(String),
+}
 
-/// An operation that cannot be carried out.
-pub fn rejected(why: &str) -> ApiError {
-    ApiError::new(422, "Invalid", format!("{REJECTED}{why}"))
+impl Unreadable {
+    /// The error of a request with the patch.
+    pub fn refusal(self) -> ApiError {
+        match self {
+            Self::Malformed(why) => ApiError::bad_request(why),
+            Self::Impossible(_) => rejected(),
+        }
+    }
+}
+
+/// The error of a request whose operations cannot be carried out. Like upstream's, it does not say
+/// why.
+pub fn rejected() -> ApiError {
+    ApiError::new(422, "Invalid", "the server rejected our request due to an error in our request")
 }
 
 /// Reads the operations of a patch.
 ///
 /// # Errors
-/// 400 for what is not an operation, 422 for one that cannot be carried out: an unknown one, or one
-/// without its paths.
-pub fn parse(operations: &[Value]) -> Result<Patch, ApiError> {
+/// What is not an operation, or one that cannot be carried out: an unknown one, or one without its
+/// paths.
+pub fn parse(operations: &[Value]) -> Result<Patch, Unreadable> {
     operations.iter().map(operation).collect::<Result<_, _>>().map(Patch)
 }
 
-fn operation(json: &Value) -> Result<PatchOperation, ApiError> {
+fn operation(json: &Value) -> Result<PatchOperation, Unreadable> {
     let Some(members) = json.as_object() else {
         let kind = match json {
             Value::Bool(_) => "bool",
@@ -39,7 +58,7 @@ fn operation(json: &Value) -> Result<PatchOperation, ApiError> {
             Value::String(_) => "string",
             _ => "array",
         };
-        return Err(ApiError::bad_request(format!(
+        return Err(Unreadable::Malformed(format!(
             "json: cannot unmarshal {kind} into Go value of type jsonpatch.Operation"
         )));
     };
@@ -47,19 +66,19 @@ fn operation(json: &Value) -> Result<PatchOperation, ApiError> {
     let needed: &[&str] = match name {
         "add" | "replace" | "remove" | "test" => &["path"],
         "copy" | "move" => &["from", "path"],
-        other => return Err(rejected(&format!("Unexpected kind: {other}"))),
+        other => return Err(Unreadable::Impossible(format!("Unexpected kind: {other}"))),
     };
     if let Some(member) =
         needed.iter().find(|member| !members.get(**member).is_some_and(Value::is_string))
     {
         let why = format!("{name} operation failed to decode {member}: missing value");
-        return Err(rejected(&why));
+        return Err(Unreadable::Impossible(why));
     }
     // What Go takes for null.
     let mut members = members.clone();
     members.entry("value").or_insert(Value::Null);
     PatchOperation::deserialize(Value::Object(members))
-        .map_err(|error| rejected(&error.to_string()))
+        .map_err(|error| Unreadable::Impossible(error.to_string()))
 }
 
 /// Why an operation failed, in the words of evanphx/json-patch.
@@ -254,6 +273,22 @@ mod tests {
             let list = json!({"op": "add", "path": "/list", "value": [1]});
             let why = patched(json!([list, {"op": op, "path": path, "value": 1}])).unwrap_err();
             assert_eq!(why, expected);
+        }
+    }
+
+    #[test]
+    fn impossible_operations_are_named() {
+        for (operation, why) in [
+            (json!({"op": "fly", "path": "/spec"}), "Unexpected kind: fly"),
+            (json!({"path": "/spec"}), "Unexpected kind: unknown"),
+            (json!({"op": "remove"}), "remove operation failed to decode path: missing value"),
+            (
+                json!({"op": "move", "path": "/spec"}),
+                "move operation failed to decode from: missing value",
+            ),
+        ] {
+            let unreadable = parse(std::slice::from_ref(&operation)).unwrap_err();
+            assert_eq!(unreadable, Unreadable::Impossible(why.to_owned()), "{operation}");
         }
     }
 

@@ -198,6 +198,59 @@ async fn the_sample_server_decides_who_may() {
     set.stop().await;
 }
 
+/// Messages that are admitted before they are received as a whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_objects_of_other_servers_are_written_over_grpc() {
+    let set = Set::start().await;
+    set.register().await;
+    let mut grpc = set.server.grpc();
+    let target = |resource: &str, name: &str| {
+        Some(pb::Target {
+            group: GROUP.into(),
+            version: VERSION.into(),
+            resource: resource.into(),
+            namespace: NAMESPACE.into(),
+            name: name.into(),
+            subresource: String::new(),
+        })
+    };
+    let long = "x".repeat(100 << 10);
+    let json = |name: &str| {
+        let mut large = flunder(name);
+        large["metadata"]["annotations"] = json!({"long": long});
+        large.to_string()
+    };
+    let options = None;
+    // Clients that know the name send it.
+    for name in ["", "a"] {
+        let (target, json) = (target("flunders", name), json(&format!("a{name}")).into());
+        grpc.create(pb::CreateRequest { target, json, options: None }).await.unwrap();
+    }
+    let (place, json_of) = (target("flunders", "a"), json("a").into());
+    let updated = pb::UpdateRequest { target: place.clone(), json: json_of, options: None };
+    grpc.update(updated.clone()).await.unwrap();
+    let patch: bytes::Bytes = json("a").into();
+    let kind = pb::PatchType::MergePatch.into();
+    let patched = pb::PatchRequest { target: place.clone(), r#type: kind, patch, options };
+    grpc.patch(patched).await.unwrap();
+    let options_json: bytes::Bytes = json!({"ignored": long}).to_string().into();
+    // Whoever may not is refused, and so is what nobody has.
+    let refused = set.server.grpc_as("bob", &[]).update(updated).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied, "{refused}");
+    let nothing = pb::UpdateRequest {
+        target: target("nothings", "a"),
+        json: json("a").into(),
+        options: None,
+    };
+    let refused = grpc.update(nothing).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::NotFound, "{refused}");
+    let deletion = pb::DeleteRequest { target: place.clone(), options_json, dry_run: false };
+    grpc.delete(deletion).await.unwrap();
+    let get = pb::GetRequest { target: place, ..Default::default() };
+    assert_eq!(grpc.get(get).await.unwrap_err().code(), tonic::Code::NotFound);
+    set.stop().await;
+}
+
 /// The other front end serves its objects as its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn objects_of_other_servers_are_served_over_grpc() {

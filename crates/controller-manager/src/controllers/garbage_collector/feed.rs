@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rpc::api_v1::Representation;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::graph::{Affected, Graph, Node};
 use crate::machinery::cache::Key;
@@ -61,8 +61,7 @@ impl Feed {
 
     /// Follows the objects of kinds that come and go, while they are there.
     async fn follow_changing(self, client: Client, mut kinds: watch::Receiver<Vec<KindRef>>) {
-        let mut tasks = JoinSet::new();
-        let mut followed: Vec<(KindRef, AbortHandle)> = Vec::new();
+        let mut followed: Vec<(KindRef, AbortOnDropHandle<()>)> = Vec::new();
         loop {
             let wanted = kinds.borrow_and_update().clone();
             let (kept, gone): (Vec<_>, Vec<_>) = followed
@@ -71,19 +70,20 @@ impl Feed {
             followed = kept;
             for (kind, task) in gone {
                 task.abort();
+                // It may be applying a change.
+                task.await.ok();
                 let uids = self.graph.lock().uids_of(&kind);
                 for uid in uids {
-                    self.remove(&uid).await;
+                    let affected = self.graph.lock().remove(&kind, &uid);
+                    self.trigger(affected).await;
                 }
             }
             for kind in wanted {
                 if !followed.iter().any(|(known, _)| known.is_same(&kind)) {
                     let task = self.clone().follow_new(client.clone(), kind.clone());
-                    followed.push((kind, tasks.spawn(task)));
+                    followed.push((kind, AbortOnDropHandle::new(tokio::spawn(task))));
                 }
             }
-            // Tasks that were aborted are taken out, so that they do not add up.
-            while tasks.try_join_next().is_some() {}
             if kinds.changed().await.is_err() {
                 return;
             }
@@ -116,7 +116,10 @@ impl Feed {
             Box::pin(informer_with(client, row.clone(), options, representation, decode));
         let mut nodes = Mirror::<Arc<Node>, Arc<Key>>::default();
         while let Some(event) = events.next().await {
-            for change in nodes.take(event.map(|node| (node.key.clone(), Arc::new(node)))) {
+            // What has no uid neither owns nor depends.
+            let identified =
+                |node: Node| (node.key.clone(), (!node.uid.is_empty()).then(|| Arc::new(node)));
+            for change in nodes.take(event.map(identified)) {
                 let (before, after) = (change.before(), nodes.get(change.key()));
                 let affected = self.graph.lock().change(before.map(|before| &**before), after);
                 self.trigger(affected).await;
@@ -125,11 +128,6 @@ impl Feed {
                 synced.send_if_modified(|synced| !std::mem::replace(synced, true));
             }
         }
-    }
-
-    async fn remove(&self, uid: &str) {
-        let affected = self.graph.lock().remove(uid);
-        self.trigger(affected).await;
     }
 
     async fn trigger(&self, affected: Affected) {

@@ -1,6 +1,7 @@
 //! The metadata of all objects and their owner references, from metadata-only watches of all stored
 //! kinds; read by the garbage collector and the quota controller.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use crate::machinery::cache::Key;
 
 pub const ORPHAN: &str = "orphan";
 pub const FOREGROUND: &str = "foregroundDeletion";
+/// The kind of every object in its metadata-only form.
+const METADATA: &str = "PartialObjectMetadata";
 
 /// What the graph keeps of an object.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +43,9 @@ pub struct Owner {
 
 /// The part of an object's JSON that a [`Node`] is decoded from.
 #[derive(Debug, Deserialize)]
-struct Partial {
+struct Partial<'a> {
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
     metadata: PartialMetadata,
 }
 
@@ -59,10 +64,13 @@ impl Node {
     /// From an object's JSON, whole or partial.
     ///
     /// # Errors
-    /// When the bytes are not an object.
+    /// When the bytes are not an object of the kind: what watches of other servers deliver is up to
+    /// them.
     pub fn decode(row: &KindRef, json: &[u8]) -> Result<Self, serde_json::Error> {
-        let partial: Partial = serde_json::from_slice(json)?;
-        let metadata = partial.metadata;
+        let Partial { kind, metadata } = serde_json::from_slice(json)?;
+        if !["", METADATA, &row.kind].contains(&&*kind) {
+            return Err(serde::de::Error::custom(format!("it is a {kind}")));
+        }
         Ok(Self {
             row: row.clone(),
             key: Arc::new(Key::new(metadata.namespace, metadata.name)),
@@ -93,9 +101,14 @@ impl Node {
 }
 
 /// Objects by uid, dependents by owner, counts by namespace.
+///
+/// Servers may have one object under several kinds. The one that was seen first stands for it as
+/// long as it is there.
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: HashMap<String, Arc<Node>>,
+    /// The same objects under further kinds, by uid.
+    others: HashMap<String, Vec<Arc<Node>>>,
     dependents: HashMap<String, HashSet<String>>,
     counts: HashMap<(String, Text, Text), usize>,
 }
@@ -133,7 +146,7 @@ impl Graph {
     pub fn change(&mut self, before: Option<&Node>, after: Option<&Arc<Node>>) -> Affected {
         let uid = after.map(|node| &node.uid);
         let former = before.filter(|node| Some(&node.uid) != uid);
-        let mut affected = former.map(|node| self.remove(&node.uid)).unwrap_or_default();
+        let mut affected = former.map(|node| self.remove(&node.row, &node.uid)).unwrap_or_default();
         if let Some(node) = after {
             affected.examine.extend(self.apply(node.clone()));
         }
@@ -143,6 +156,10 @@ impl Graph {
     /// Adds or updates an object; returns the uids of the objects to examine.
     fn apply(&mut self, node: Arc<Node>) -> Vec<String> {
         let mut examine = Vec::new();
+        if self.nodes.get(&node.uid).is_some_and(|known| known.row != node.row) {
+            self.apply_other(node);
+            return examine;
+        }
         let old = self.nodes.remove(&node.uid);
         if old.is_none() {
             *self.counts.entry(count_key(&node)).or_insert(0) += 1;
@@ -174,38 +191,73 @@ impl Graph {
         examine
     }
 
-    /// Removes an object; affects its dependents, and owners that wait for it.
-    pub fn remove(&mut self, uid: &str) -> Affected {
+    /// Adds or updates an object that is there under another kind.
+    fn apply_other(&mut self, node: Arc<Node>) {
+        let others = self.others.entry(node.uid.clone()).or_default();
+        match others.iter_mut().find(|known| known.row == node.row) {
+            Some(known) => *known = node,
+            None => {
+                *self.counts.entry(count_key(&node)).or_insert(0) += 1;
+                others.push(node);
+            }
+        }
+    }
+
+    /// The object under another kind than that which stands for it: `row`, or any.
+    fn take_other(&mut self, uid: &str, row: Option<&KindRow>) -> Option<Arc<Node>> {
+        let others = self.others.get_mut(uid)?;
+        let position = others.iter().position(|node| row.is_none_or(|row| node.row == *row))?;
+        let node = others.remove(position);
+        if others.is_empty() {
+            self.others.remove(uid);
+        }
+        Some(node)
+    }
+
+    /// Removes an object of a kind; affects its dependents, and owners that wait for it.
+    pub fn remove(&mut self, row: &KindRow, uid: &str) -> Affected {
+        if let Some(other) = self.take_other(uid, Some(row)) {
+            return self.discount(&other);
+        }
+        if self.nodes.get(uid).is_none_or(|known| known.row != *row) {
+            return Affected::default();
+        }
+        let next = self.take_other(uid, None);
         let Some(node) = self.nodes.remove(uid) else {
             return Affected::default();
         };
-        for owner in &node.owners {
-            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
-                dependents.remove(uid);
-                if dependents.is_empty() {
-                    self.dependents.remove(&owner.uid);
-                }
-            }
+        let mut affected = self.discount(&node);
+        if let Some(next) = next {
+            self.relink(Some(&node), &next);
+            self.nodes.insert(uid.to_owned(), next);
+            return affected;
         }
-        let mut affected = Affected::default();
-        let count_key = count_key(&node);
-        if let Some(count) = self.counts.get_mut(&count_key) {
-            *count -= 1;
-            affected.shrunk = namespace_of(&node);
-            if *count == 0 {
-                self.counts.remove(&count_key);
-                affected.emptied = namespace_of(&node);
-            }
-        }
+        self.unlink(&node);
         affected.examine = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         let waiting = node.owners.iter().filter(|owner| self.waits(&owner.uid));
         affected.examine.extend(waiting.map(|owner| owner.uid.clone()));
         affected
     }
 
+    /// Its namespace has one object less of the kind.
+    fn discount(&mut self, node: &Node) -> Affected {
+        let mut affected = Affected::default();
+        let count_key = count_key(node);
+        if let Some(count) = self.counts.get_mut(&count_key) {
+            *count -= 1;
+            affected.shrunk = namespace_of(node);
+            if *count == 0 {
+                self.counts.remove(&count_key);
+                affected.emptied = namespace_of(node);
+            }
+        }
+        affected
+    }
+
     /// Uids of a kind's objects.
     pub fn uids_of(&self, row: &KindRow) -> Vec<String> {
-        let of_kind = self.nodes.values().filter(|node| node.row == row);
+        let all = self.nodes.values().chain(self.others.values().flatten());
+        let of_kind = all.filter(|node| node.row == row);
         of_kind.map(|node| node.uid.clone()).collect()
     }
 
@@ -223,14 +275,20 @@ impl Graph {
         self.get(uid).is_some_and(Node::waits_for_dependents)
     }
 
-    fn relink(&mut self, old: Option<&Node>, new: &Node) {
-        for owner in old.into_iter().flat_map(|old| &old.owners) {
+    fn unlink(&mut self, old: &Node) {
+        for owner in &old.owners {
             if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
-                dependents.remove(&new.uid);
+                dependents.remove(&old.uid);
                 if dependents.is_empty() {
                     self.dependents.remove(&owner.uid);
                 }
             }
+        }
+    }
+
+    fn relink(&mut self, old: Option<&Node>, new: &Node) {
+        if let Some(old) = old {
+            self.unlink(old);
         }
         for owner in &new.owners {
             let dependents = self.dependents.entry(owner.uid.clone()).or_default();

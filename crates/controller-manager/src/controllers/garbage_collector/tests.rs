@@ -109,14 +109,14 @@ fn a_change_affects_owners_and_dependents() {
     );
     // Deleting an owner affects its dependents; deleting a dependent affects an owner that waits.
     assert_eq!(apply(&mut graph, ending("a", &[], FOREGROUND)).examine, ["a", "b"]);
-    let affected = graph.remove("b");
+    let affected = graph.remove(ConfigMap::ROW, "b");
     assert_eq!(affected.examine, ["a"]);
     assert_eq!(affected.emptied, None);
     assert_eq!(affected.shrunk, Some("ns".into()));
     apply(&mut graph, node("d", &["a"]));
-    assert_eq!(graph.remove("a").examine, ["d"]);
-    graph.remove("c");
-    assert_eq!(graph.remove("d").emptied, Some("ns".into()));
+    assert_eq!(graph.remove(ConfigMap::ROW, "a").examine, ["d"]);
+    graph.remove(ConfigMap::ROW, "c");
+    assert_eq!(graph.remove(ConfigMap::ROW, "d").emptied, Some("ns".into()));
     assert!(graph.count("ns", ConfigMap::ROW) == 0);
 }
 
@@ -144,6 +144,37 @@ fn metadata_decodes() {
     let node = Node::decode(&ConfigMap::ROW.into(), json).unwrap();
     assert!(node.deleting && node.has_finalizer("f"));
     assert_eq!(node.owners[0].uid, "p");
+    for (kind, decodes) in [(r#""ConfigMap""#, true), ("\"\"", true), (r#""Secret""#, false)] {
+        let json = format!(r#"{{"kind":{kind},"metadata":{{"name":"n","uid":"u"}}}}"#);
+        let decoded = Node::decode(&ConfigMap::ROW.into(), json.as_bytes());
+        assert_eq!(decoded.is_ok(), decodes, "{kind}");
+    }
+}
+
+#[test]
+fn an_object_of_two_kinds_is_that_which_was_seen_first() {
+    let mut graph = Graph::default();
+    let see = |graph: &mut Graph, node: Node| graph.change(None, Some(&Arc::new(node)));
+    let twin = Node { row: Secret::ROW.into(), ..node("a", &["owner"]) };
+    see(&mut graph, node("owner", &[]));
+    see(&mut graph, node("a", &["owner"]));
+    assert_eq!(see(&mut graph, twin.clone()), Affected::default());
+    let count = |graph: &Graph, row| graph.count("ns", row);
+    assert_eq!(graph.get("a").unwrap().row, *ConfigMap::ROW);
+    assert_eq!((count(&graph, ConfigMap::ROW), count(&graph, Secret::ROW)), (2, 1));
+    // The other kind goes and comes back.
+    assert_eq!(graph.remove(Secret::ROW, "a").emptied, Some("ns".into()));
+    assert_eq!(graph.get("a").unwrap().row, *ConfigMap::ROW);
+    see(&mut graph, twin);
+    // With the first, the other takes its place.
+    assert_eq!(graph.remove(ConfigMap::ROW, "a").examine, [""; 0]);
+    assert_eq!(graph.get("a").unwrap().row, *Secret::ROW);
+    assert_eq!((count(&graph, ConfigMap::ROW), count(&graph, Secret::ROW)), (1, 1));
+    assert_eq!(graph.remove(ConfigMap::ROW, "owner").examine, ["a"]);
+    assert_eq!(graph.uids_of(Secret::ROW), ["a"]);
+    graph.remove(Secret::ROW, "a");
+    assert!(graph.get("a").is_none());
+    assert_eq!((count(&graph, ConfigMap::ROW), count(&graph, Secret::ROW)), (0, 0));
 }
 
 proptest! {
@@ -160,7 +191,7 @@ proptest! {
                 apply(&mut graph, node(&uid, &refs));
                 alive.insert(uid, owners);
             } else {
-                graph.remove(&uid);
+                graph.remove(ConfigMap::ROW, &uid);
                 alive.remove(&uid);
             }
         }
