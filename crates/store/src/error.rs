@@ -27,7 +27,8 @@ pub enum Error {
     /// The key and value exceed the server's limit (1.5 MiB by default).
     #[error("the value is too large for the store")]
     TooLarge,
-    /// The server is out of space and rejects writes until space is freed and the alarm is cleared.
+    /// The server is out of space and rejects writes until space is freed and the alarm is cleared. The
+    /// write by which etcd notices it has been applied nevertheless (`quotaApplierV3`).
     #[error("the store has no space left")]
     NoSpace,
     /// No server is reachable or able to serve (no leader, timeout). A write that fails with this
@@ -68,7 +69,10 @@ impl Error {
     /// Whether a write that failed with this error may have been applied: the server did not say
     /// that it has not.
     pub fn is_ambiguous(&self) -> bool {
-        matches!(self, Error::Unavailable(_) | Error::Refused(_) | Error::Malformed { .. })
+        matches!(
+            self,
+            Error::Unavailable(_) | Error::Refused(_) | Error::Malformed { .. } | Error::NoSpace
+        )
     }
 
     /// `requested` is the revision in the failed request, for the errors that report it.

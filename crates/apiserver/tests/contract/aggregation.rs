@@ -28,6 +28,7 @@ const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const THINGS: Things = Things { group: "things.example.com", version: "v1", aggregated: true };
 const NAME: &str = "v1.things.example.com";
 const PATH: &str = "/apis/things.example.com/v1";
+const UNAVAILABLE: &str = "service unavailable\n";
 /// How soon a change is known.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -93,7 +94,17 @@ fn condition(service: &Value) -> [&str; 3] {
 async fn until_condition(rest: &Rest, name: &str, status: &str, reason: &str) -> Value {
     let path = format!("{SERVICES}/{name}");
     let so = |service: &Value| condition(service)[..2] == [status, reason];
-    until(rest, &path, so).await
+    let service = until(rest, &path, so).await;
+    // What leads requests to servers follows the conditions.
+    let (version, group) = name.split_once('.').unwrap();
+    let documents = format!("/apis/{group}/{version}");
+    let follows = async {
+        while (rest.get(&documents).await.text == UNAVAILABLE) == (status == "True") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, follows).await.expect("requests are led as the condition says");
+    service
 }
 
 /// What is there, once it is so.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{SERVICES, condition, until, until_condition};
+use super::{SERVICES, UNAVAILABLE, condition, until, until_condition};
 use crate::custom::{DEFINITIONS, define, definition};
 use crate::server::{Rest, Server};
 
@@ -100,7 +100,7 @@ async fn a_built_in_group_can_be_replaced_until_the_next_start() {
     assert_eq!(named["spec"]["service"]["port"], 443);
     until_condition(&rest, "v1.scheduling.k8s.io", "False", "ServiceNotFound").await;
     let refused = rest.get(classes).await;
-    assert_eq!((refused.code, refused.text.as_str()), (503, "service unavailable\n"));
+    assert_eq!((refused.code, refused.text.as_str()), (503, UNAVAILABLE));
     let other = format!("{SERVICES}/v1.batch");
     rest.delete(&other).await.expect(200);
     rest.get("/apis/batch/v1/jobs").await.expect(200);
