@@ -276,7 +276,7 @@ mod tests {
         };
         let reading = keep_reading("v1.g.io".into(), found, read);
         let watching = async {
-            let started = tokio::time::Instant::now();
+            let started = clock::instant();
             let mut at = Vec::new();
             while at.len() < 2 {
                 all_found.recv().await.unwrap();
