@@ -86,18 +86,7 @@ impl<'a> Evaluation<'a> {
                 Ok(depth) => return Some(self.flattened(list, depth)),
                 Err(_) => return Some(fail("level must be non-negative")),
             },
-            ("distinct", []) => {
-                if let Err(why) = self.charge((list.len() * list.len() / 2) as u64) {
-                    return Some(Err(why));
-                }
-                let mut kept: Vec<Val<'a>> = Vec::new();
-                for element in list.iter() {
-                    if !kept.iter().any(|known| known.equals(&element)) {
-                        kept.push(element);
-                    }
-                }
-                Val::list(kept)
-            }
+            ("distinct", []) => return Some(self.distinct(list)),
             ("sort", []) => {
                 let mut elements: Vec<_> = list.iter().collect();
                 if elements.windows(2).any(|pair| pair[0].compare(&pair[1]).is_none()) {
@@ -108,6 +97,17 @@ impl<'a> Evaluation<'a> {
             }
             _ => return None,
         }))
+    }
+
+    fn distinct(&mut self, list: &List<'a>) -> Outcome<'a> {
+        self.charge((list.len() * list.len() / 2) as u64)?;
+        let mut kept: Vec<Val<'a>> = Vec::new();
+        for element in list.iter() {
+            if !kept.iter().any(|known| known.equals(&element)) {
+                kept.push(element);
+            }
+        }
+        Ok(Val::list(kept))
     }
 
     /// The elements with those of the lists among them, `depth` levels down.
