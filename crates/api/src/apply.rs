@@ -19,6 +19,7 @@ mod merge;
 mod overlay;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod versions;
 
 use jiff::Timestamp;
@@ -480,6 +481,14 @@ fn update_last_applied(object: &mut Value, config: &Value) {
 /// `.spec.containers[name="a"].env: duplicate entries for key [name="X"]`.
 pub fn duplicate<'a>(config: &Value, schema: impl Into<Schema<'a>>) -> Option<String> {
     merge::duplicate(config, schema.into().root(), "")
+}
+
+/// The values of a configuration that are not of their schema's type:
+/// `.spec.replicas: expected numeric (int or float), got string`.
+pub fn mistyped<'a>(config: &Value, schema: impl Into<Schema<'a>>) -> Vec<String> {
+    let mut found = Vec::new();
+    typed::find(config, schema.into().root(), "", &mut found);
+    found
 }
 
 /// The managed fields of a new object, all of which the writer owns but the `status`, if that has a
