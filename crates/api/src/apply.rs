@@ -19,6 +19,7 @@ mod merge;
 mod overlay;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod versions;
 
 use jiff::Timestamp;
@@ -34,6 +35,7 @@ pub use versions::{OneVersion, Versions};
 use crate::schema::{Field, List, Ty, TypeRow, zero};
 use crate::structural::Structural;
 use crate::structural::node::{ListType, Node};
+use crate::structural::path::Path;
 
 /// Kubectl's record of what it applied last on the client's side.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -479,7 +481,15 @@ fn update_last_applied(object: &mut Value, config: &Value) {
 /// Where a configuration has several elements with the same keys, which cannot be applied:
 /// `.spec.containers[name="a"].env: duplicate entries for key [name="X"]`.
 pub fn duplicate<'a>(config: &Value, schema: impl Into<Schema<'a>>) -> Option<String> {
-    merge::duplicate(config, schema.into().root(), "")
+    merge::duplicate(config, schema.into().root(), &Path::ROOT)
+}
+
+/// The values of a configuration that are not of their schema's type, as many as fit into an error:
+/// `.spec.replicas: expected numeric (int or float), got string`.
+pub fn mistyped<'a>(config: &Value, schema: impl Into<Schema<'a>>) -> Vec<String> {
+    let mut found = typed::Problems::default();
+    typed::find(config, schema.into().root(), &Path::ROOT, &mut found);
+    found.lines
 }
 
 /// The managed fields of a new object, all of which the writer owns but the `status`, if that has a

@@ -22,7 +22,7 @@ mod metadata;
 pub(crate) mod node;
 mod numbers;
 pub mod openapi;
-mod path;
+pub(crate) mod path;
 mod pattern;
 mod prune;
 pub(crate) mod rules;

@@ -118,7 +118,8 @@ impl Helm<'_> {
 }
 
 pub async fn helm_3_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()> {
-    installs_and_upgrades(fixture, "helm")
+    let refused = "cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas";
+    installs_and_upgrades(fixture, "helm", refused)
 }
 
 pub async fn helm_4_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<()> {
@@ -126,10 +127,12 @@ pub async fn helm_4_installs_and_upgrades(fixture: &Fixture) -> anyhow::Result<(
     if !PathBuf::from(python).with_file_name("helm-4").exists() {
         return tools::missing("helm", "there is no Helm 4 for this machine");
     }
-    installs_and_upgrades(fixture, "helm-4")
+    let refused = ".spec.replicas: expected numeric (int or float), got string";
+    installs_and_upgrades(fixture, "helm-4", refused)
 }
 
-fn installs_and_upgrades(fixture: &Fixture, program: &str) -> anyhow::Result<()> {
+/// `refused`: what is wrong with replicas that are no number.
+fn installs_and_upgrades(fixture: &Fixture, program: &str, refused: &str) -> anyhow::Result<()> {
     let python = std::env::var_os("SKIFF_TEST_PYTHON");
     let python = PathBuf::from(python.context("SKIFF_TEST_PYTHON is not set")?);
     let folder = tempfile::tempdir()?;
@@ -178,7 +181,6 @@ fn installs_and_upgrades(fixture: &Fixture, program: &str) -> anyhow::Result<()>
     let wrong = with("image.tag=v2,replicaCount=two");
     let attempt = helm.attempt(&["upgrade", "web", "./demo", "--set", &wrong])?;
     let stderr = attempt.err().context("replicaCount=two was accepted")?;
-    let refused = "cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas";
     ensure!(stderr.contains(refused), "{stderr}");
     ensure!(helm.deployed()? == ("skiff.test/testserver:v2".into(), 2));
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{Set, step};
 use super::{FieldSchema, Merge};
+use crate::structural::path::Path;
 
 /// The edge that identifies a list element; `None` for lists that are owned as a whole.
 fn edge(element: &Value, schema: FieldSchema<'_>) -> Option<String> {
@@ -58,17 +59,18 @@ fn elements<'a>(
 }
 
 /// Where a list has several elements with the same keys: what an apply may not send.
-pub(super) fn duplicate(value: &Value, schema: FieldSchema<'_>, path: &str) -> Option<String> {
+pub(super) fn duplicate(value: &Value, schema: FieldSchema<'_>, path: &Path<'_>) -> Option<String> {
     match value {
-        Value::Object(map) if !schema.atomic => map.iter().find_map(|(name, value)| {
-            duplicate(value, schema.child(name), &format!("{path}.{name}"))
+        Value::Object(map) if !schema.atomic => map
+            .iter()
+            .find_map(|(name, value)| duplicate(value, schema.child(name), &path.field(name))),
+        Value::Array(list) => elements(list, schema)?.into_iter().find_map(|(edge, same)| {
+            let step = step(&edge);
+            match same.as_slice() {
+                [only] => duplicate(only, schema.element(), &path.element(&step)),
+                _ => Some(format!(".{path}: duplicate entries for key {step}")),
+            }
         }),
-        Value::Array(list) => {
-            elements(list, schema)?.into_iter().find_map(|(edge, same)| match same.as_slice() {
-                [only] => duplicate(only, schema.element(), &format!("{path}{}", step(&edge))),
-                _ => Some(format!("{path}: duplicate entries for key {}", step(&edge))),
-            })
-        }
         _ => None,
     }
 }

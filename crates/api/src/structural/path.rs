@@ -17,6 +17,8 @@ enum Step<'a> {
     /// A key of a map, in brackets: `labels[app]`.
     Key(&'a str),
     Index(usize),
+    /// An element of a list with keys, as it is: `[name="main"]`.
+    Element(&'a str),
 }
 
 impl<'a> Path<'a> {
@@ -32,6 +34,10 @@ impl<'a> Path<'a> {
 
     pub fn index(&'a self, index: usize) -> Self {
         Self { parent: Some(self), step: Step::Index(index) }
+    }
+
+    pub fn element(&'a self, step: &'a str) -> Self {
+        Self { parent: Some(self), step: Step::Element(step) }
     }
 
     pub fn is_root(&self) -> bool {
@@ -67,6 +73,7 @@ impl fmt::Display for Path<'_> {
             }
             Step::Key(name) => write!(f, "[{name}]"),
             Step::Index(index) => write!(f, "[{index}]"),
+            Step::Element(step) => f.write_str(step),
         }
     }
 }

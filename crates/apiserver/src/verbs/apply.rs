@@ -171,15 +171,21 @@ impl Change for Merge<'_> {
 /// Whatever the field validation, nobody can own a field that the kind does not have.
 fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiError> {
     let row = call.row();
-    let decoded = body::decode(row, json, FieldValidation::Warn)?;
-    let mut problems: Vec<String> = decoded
-        .warnings
-        .iter()
-        .filter_map(|warning| warning.strip_prefix("unknown field \"")?.strip_suffix('"'))
-        .map(|field| format!(".{field}: field not declared in schema"))
-        .collect();
-    let schema = row.merge_schema();
-    problems.extend(api::apply::duplicate(config, schema));
+    let is = |member: &str, own: &str| config[member].as_str().is_none_or(|text| text == own);
+    let mut problems = Vec::new();
+    // Of another kind, types say nothing.
+    if is("kind", &row.kind) && is("apiVersion", &row.api_version()) {
+        problems = api::apply::mistyped(config, row.merge_schema());
+    }
+    if problems.is_empty() {
+        let decoded = body::decode(row, json, FieldValidation::Warn)?;
+        let unknown = decoded.warnings.iter().filter_map(|warning| {
+            let field = warning.strip_prefix("unknown field \"")?.strip_suffix('"')?;
+            Some(format!(".{field}: field not declared in schema"))
+        });
+        problems.extend(unknown);
+        problems.extend(api::apply::duplicate(config, row.merge_schema()));
+    }
     if problems.is_empty() {
         return Ok(());
     }

@@ -99,5 +99,7 @@ pub fn cases() -> Vec<Case> {
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch").causes(&[("fieldManager", "FieldValueRequired")]),
         Case::new(("apply", "apps/v1/deployments", "web"), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"nope": 1}}).to_string(), BAD,
             "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.nope: field not declared in schema").query("fieldManager=me"),
+        Case::new(("apply", "apps/v1/deployments", "web"), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": "two", "paused": 1}}).to_string(), BAD,
+            "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): errors:\n  .spec.paused: expected boolean, got &{1}\n  .spec.replicas: expected numeric (int or float), got string").query("fieldManager=me"),
     ]
 }
