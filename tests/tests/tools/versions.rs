@@ -176,8 +176,8 @@ const PODS: &str = r#"
 =: cp boat.yaml shell:/tmp/boat.yaml
 =: exec shell -- cat /tmp/boat.yaml => kind: Boat
 : cp shell:/tmp/boat.yaml back.yaml
-: run once --image=skiff.test/busybox:1 --restart=Never --attach --rm --quiet -- echo 'from a pod' => from a pod
-27 : debug shell --image=skiff.test/busybox:1 --attach --quiet -- echo debugged => debugged
+: run once --image=skiff.test/busybox:1 --restart=Never --attach --rm --quiet -- sh -c 'for i in 1 2 3 4 5; do echo from a pod; sleep 1; done' => from a pod
+27 : debug shell --image=skiff.test/busybox:1 --attach --quiet -- sh -c 'for i in 1 2 3 4 5; do echo debugged; sleep 1; done' => debugged
 =: create job j --image=skiff.test/busybox:1 -- true
 =: wait --for=condition=complete job/j --timeout=90s
 =: set image deploy/web main=skiff.test/testserver:v2

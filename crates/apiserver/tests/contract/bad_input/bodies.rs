@@ -7,6 +7,7 @@ use super::ask::Case;
 const MAPS: &str = "v1/configmaps";
 const BAD: (u16, &str) = (400, "BadRequest");
 const INVALID: (u16, &str) = (422, "Invalid");
+const UNTYPED: (u16, &str) = (500, "");
 
 fn unrecognized(why: &str, shown: &str) -> String {
     format!(
@@ -97,9 +98,9 @@ pub fn cases() -> Vec<Case> {
         Case::new(("strategic", MAPS, "plain"), json!({"$patch": "fly"}).to_string(), BAD, "unknown patch type: fly in map: map[$patch:fly]"),
         Case::new(("apply", MAPS, "plain"), "apiVersion: v1", (422, "Invalid"),
             "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch").causes(&[("fieldManager", "FieldValueRequired")]),
-        Case::new(("apply", "apps/v1/deployments", "web"), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"nope": 1}}).to_string(), BAD,
+        Case::new(("apply", "apps/v1/deployments", "web"), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"nope": 1}}).to_string(), UNTYPED,
             "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): .spec.nope: field not declared in schema").query("fieldManager=me"),
-        Case::new(("apply", "apps/v1/deployments", "web"), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": "two", "paused": 1}}).to_string(), BAD,
+        Case::new(("apply", "apps/v1/deployments", "web"), json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {"replicas": "two", "paused": 1}}).to_string(), UNTYPED,
             "failed to create typed patch object (default/web; apps/v1, Kind=Deployment): errors:\n  .spec.paused: expected boolean, got &{1}\n  .spec.replicas: expected numeric (int or float), got string").query("fieldManager=me"),
     ]
 }
