@@ -56,6 +56,8 @@ where
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_stack_size(STACK)
+        // A worker may find work before it has ever had nothing to do.
+        .on_thread_start(memory::resumed)
         .on_thread_unpark(memory::resumed)
         .on_thread_park(memory::idle)
         .enable_all()

@@ -502,7 +502,11 @@ async fn annotations_of_admission_are_kept() {
     let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/audit": "restricted",
         "pod-security.kubernetes.io/enforce": "baseline"}}});
     assert!(log.of(&id)["ResponseComplete"]["annotations"].is_object());
-    admin.patch("/api/v1/namespaces/default", "merge", &labels).await.expect(200);
+    let labelled = admin.patch("/api/v1/namespaces/default", "merge", &labels).await.expect(200);
+    // Admission reads the cache, which follows.
+    let version = labelled["metadata"]["resourceVersion"].as_str().unwrap();
+    let known = format!("/api/v1/namespaces/default?resourceVersion={version}");
+    admin.get(&known).await.expect(200);
     let pod =
         json!({"metadata": {"name": "q"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let answer = admin.post("/api/v1/namespaces/default/pods", &pod).await;
