@@ -6,7 +6,7 @@ use api::pem;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::PodCertificateRequest;
 
-/// After this long, and up to [`JITTER`] more, a request that is not there has been deleted.
+/// After this long, and up to [`JITTER_SECONDS`] more, a request that is not there has been deleted.
 const DELETED_AFTER: SignedDuration = SignedDuration::from_mins(10);
 /// How long after the time to renew it a certificate is overdue.
 const OVERDUE_AFTER: SignedDuration = SignedDuration::from_mins(10);
