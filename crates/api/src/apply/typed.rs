@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::merge::step_of;
 use super::{FieldSchema, Merge};
 use crate::schema::Ty;
-use crate::schema::mismatch::printed;
+use crate::schema::mismatch::{printed, type_of};
 use crate::structural::node::{Node, Type};
 use crate::structural::path::Path;
 
@@ -113,19 +113,6 @@ pub(super) fn find(value: &Value, schema: FieldSchema<'_>, path: &Path<'_>, foun
             }
         }
         _ => {}
-    }
-}
-
-/// Go's name for the type of a decoded value.
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

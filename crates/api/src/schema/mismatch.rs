@@ -67,6 +67,19 @@ pub(crate) fn go_kind(value: &Value) -> &'static str {
     }
 }
 
+/// Go's name for the type of a decoded value.
+pub fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// A value as Go prints it: `map[metadata:map[labels:invalid]]`.
 pub fn printed(value: &Value) -> String {
     let joined = |parts: Vec<String>| parts.join(" ");

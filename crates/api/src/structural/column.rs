@@ -112,16 +112,7 @@ pub fn validate_scale(object: &Value, paths: &ScalePaths<'_>) -> Vec<FieldError>
 }
 
 fn accessor_error(path: &str, value: &Value, expected: &str) -> String {
-    let found = match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    };
-    let shown = mismatch::printed(value);
+    let (found, shown) = (mismatch::type_of(value), mismatch::printed(value));
     format!("{path} accessor error: {shown} is of the type {found}, expected {expected}")
 }
 
