@@ -1,10 +1,9 @@
-//! What differs between kinds: one strategy per kind, in one file per kind under `kinds/`. Most are
-//! tables ([`table::Rows`]).
+//! What differs between kinds: one table ([`table::Rows`]) per kind, in one file per kind under
+//! `kinds/`.
 //!
-//! The verbs are written once (`verbs/`) and call the strategy of the object's kind through
-//! [`AnyStrategy`]. Every built-in kind that has objects has a line in [`STRATEGIES`]. The order on a
-//! write is Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`,
-//! store.
+//! The verbs are written once (`verbs/`) and read the table of the object's kind through [`Strategy`].
+//! Every built-in kind that has objects has a line in [`STRATEGIES`]. The order on a write is
+//! Kubernetes': decode, [`default`](Strategy::default), admission, `prepare_*`, `validate*`, store.
 //!
 //! It must not know requests, the store or any I/O: a strategy sees objects and a [`Context`].
 
@@ -39,7 +38,6 @@ mod mutating_admission_policy;
 mod namespace;
 mod network_policy;
 mod node;
-pub mod path;
 mod persistent_volume;
 mod persistent_volume_claim;
 mod pod;
@@ -54,7 +52,6 @@ mod replica_set;
 mod replication_controller;
 mod resource_metrics;
 mod resource_quota;
-mod rules;
 mod runtime_class;
 mod secret;
 mod semantic;
@@ -85,6 +82,7 @@ use api::{Kind, KindRow};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ComponentStatus;
 
+use self::table::Rows;
 use crate::user::User;
 
 pub(crate) use api::duration::human as human_duration;
@@ -122,234 +120,47 @@ pub struct Column {
     pub description: &'static str,
 }
 
-/// The differences of one kind. Every method has a default for kinds without that rule.
-pub trait Strategy: Send + Sync + 'static {
-    type Object: Object;
-
+/// The differences of one kind, of objects whose type is erased. Panics are impossible as long as
+/// callers find the strategy by the object's own row.
+pub trait Strategy: Send + Sync {
     /// Fills defaults, as Kubernetes' `SetDefaults_*` do. Idempotent.
-    fn default(&self, _object: &mut Self::Object) {}
-
-    /// Before a create: drops what clients may not set (status).
-    fn prepare_create(&self, _object: &mut Self::Object, _context: &Context<'_>) {}
-
-    /// Before an update of the object itself: resets what such an update may not change (status).
-    fn prepare_update(&self, _new: &mut Self::Object, _old: &Self::Object, _context: &Context<'_>) {
-    }
-
-    /// Before an update of `status` (or of the subresource in `context`): resets everything else.
-    fn prepare_status_update(
-        &self,
-        _new: &mut Self::Object,
-        _old: &Self::Object,
-        _context: &Context<'_>,
-    ) {
-    }
-
-    fn validate(&self, _object: &Self::Object) -> Vec<FieldError> {
-        Vec::new()
-    }
-
-    /// Called in addition to [`validate`](Self::validate) on creates: fields that only a
-    /// subresource sets.
-    fn validate_create(&self, _object: &Self::Object) -> Vec<FieldError> {
-        Vec::new()
-    }
-
-    /// Called in addition to [`validate`](Self::validate) on updates: immutable fields.
-    fn validate_update(&self, _new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
-        Vec::new()
-    }
-
-    fn validate_status_update(&self, _new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
-        Vec::new()
-    }
-
-    /// As [`validate_status_update`](Self::validate_status_update), for kinds whose subresources
-    /// have different rules.
-    fn validate_subresource_update(
-        &self,
-        new: &Self::Object,
-        old: &Self::Object,
-        _context: &Context<'_>,
-    ) -> Vec<FieldError> {
-        self.validate_status_update(new, old)
-    }
-
-    /// Warnings about what is valid but unlikely to be intended. `old`: on updates.
-    fn warnings(&self, _new: &Self::Object, _old: Option<&Self::Object>) -> Vec<String> {
-        Vec::new()
-    }
-
-    /// Whether this change increments `metadata.generation`. `None`: the kind has no generation.
-    fn generation_changes(&self, _new: &Self::Object, _old: &Self::Object) -> Option<bool> {
-        None
-    }
-
-    /// What is wrong with a name of this kind.
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        api::names::dns_subdomain(name)
-    }
-
-    /// The grace period of a delete that specifies none; `None`: deleted at once.
-    fn default_grace_seconds(&self, _object: &Self::Object) -> Option<i64> {
-        None
-    }
-
-    /// Upstream's `DefaultGarbageCollectionPolicy`.
-    fn dependents(&self) -> Dependents {
-        Dependents::Deleted
-    }
-
-    /// Whether a PUT on a missing object creates it.
-    fn allow_create_on_update(&self) -> bool {
-        false
-    }
-
-    /// Whether a PUT without resourceVersion is accepted.
-    fn allow_unconditional_update(&self) -> bool {
-        true
-    }
-
-    /// The columns of the kind's Table; the first is the name. Default: Name and Age.
-    fn columns(&self) -> &'static [Column] {
-        &[
-            Column {
-                name: "Name",
-                kind: "string",
-                format: "name",
-                priority: 0,
-                description: "Name must be unique within a namespace.",
-            },
-            Column {
-                name: "Age",
-                kind: "string",
-                format: "",
-                priority: 0,
-                description: "Age of the object.",
-            },
-        ]
-    }
-
-    /// As [`columns`](Self::columns), for a kind whose columns are not by themselves.
-    fn shown(&self) -> Vec<Column> {
-        self.columns().to_vec()
-    }
-
-    /// One cell per column: strings, integers or booleans as JSON.
-    fn cells(&self, object: &Self::Object, now: Timestamp) -> Vec<serde_json::Value> {
-        let metadata = object.metadata();
-        vec![metadata.name.clone().unwrap_or_default().into(), age(metadata, now).into()]
-    }
-}
-
-/// [`Strategy`] with the object's type erased. Panics are impossible as long as callers find the
-/// strategy by the object's own row.
-pub trait AnyStrategy: Send + Sync {
     fn default(&self, object: &mut dyn Object);
+    /// Before a create: drops what clients may not set (status).
     fn prepare_create(&self, object: &mut dyn Object, context: &Context<'_>);
+    /// Before an update of the object itself: resets what such an update may not change (status).
     fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
+    /// Before an update of the subresource in `context`: resets everything else.
     fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>);
     fn validate(&self, object: &dyn Object) -> Vec<FieldError>;
+    /// In addition to [`validate`](Self::validate) on creates: fields that only a subresource sets.
     fn validate_create(&self, object: &dyn Object) -> Vec<FieldError>;
+    /// In addition to [`validate`](Self::validate) on updates: immutable fields.
     fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError>;
+    /// On updates of the subresource in `context`.
     fn validate_subresource_update(
         &self,
         new: &dyn Object,
         old: &dyn Object,
         context: &Context<'_>,
     ) -> Vec<FieldError>;
+    /// Warnings about what is valid but unlikely to be intended. `old`: on updates.
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
+    /// Whether this change increments `metadata.generation`. `None`: the kind has no generation.
     fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
+    /// What is wrong with a name of this kind.
     fn validate_name(&self, name: &str) -> Vec<String>;
+    /// The grace period of a delete that specifies none; `None`: deleted at once.
     fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64>;
+    /// Upstream's `DefaultGarbageCollectionPolicy`.
     fn dependents(&self) -> Dependents;
+    /// Whether a PUT on a missing object creates it.
     fn allow_create_on_update(&self) -> bool;
+    /// Whether a PUT without resourceVersion is accepted.
     fn allow_unconditional_update(&self) -> bool;
+    /// The columns of the kind's Table; the first is the name.
     fn columns(&self) -> Vec<Column>;
+    /// One cell per column: strings, integers or booleans as JSON.
     fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value>;
-}
-
-fn typed<T: Object>(object: &dyn Object) -> &T {
-    object.as_any().downcast_ref().expect("a strategy is found by the row of its object")
-}
-
-fn typed_mut<T: Object>(object: &mut dyn Object) -> &mut T {
-    object.as_any_mut().downcast_mut().expect("a strategy is found by the row of its object")
-}
-
-impl<S: Strategy> AnyStrategy for S {
-    fn default(&self, object: &mut dyn Object) {
-        Strategy::default(self, typed_mut(object));
-    }
-
-    fn prepare_create(&self, object: &mut dyn Object, context: &Context<'_>) {
-        Strategy::prepare_create(self, typed_mut(object), context);
-    }
-
-    fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>) {
-        Strategy::prepare_update(self, typed_mut(new), typed(old), context);
-    }
-
-    fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>) {
-        Strategy::prepare_status_update(self, typed_mut(new), typed(old), context);
-    }
-
-    fn validate(&self, object: &dyn Object) -> Vec<FieldError> {
-        Strategy::validate(self, typed(object))
-    }
-
-    fn validate_create(&self, object: &dyn Object) -> Vec<FieldError> {
-        Strategy::validate_create(self, typed(object))
-    }
-
-    fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {
-        Strategy::validate_update(self, typed(new), typed(old))
-    }
-
-    fn validate_subresource_update(
-        &self,
-        new: &dyn Object,
-        old: &dyn Object,
-        context: &Context<'_>,
-    ) -> Vec<FieldError> {
-        Strategy::validate_subresource_update(self, typed(new), typed(old), context)
-    }
-
-    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
-        Strategy::warnings(self, typed(new), old.map(typed))
-    }
-
-    fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {
-        Strategy::generation_changes(self, typed(new), typed(old))
-    }
-
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        Strategy::validate_name(self, name)
-    }
-
-    fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64> {
-        Strategy::default_grace_seconds(self, typed(object))
-    }
-
-    fn dependents(&self) -> Dependents {
-        Strategy::dependents(self)
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        Strategy::allow_create_on_update(self)
-    }
-
-    fn allow_unconditional_update(&self) -> bool {
-        Strategy::allow_unconditional_update(self)
-    }
-
-    fn columns(&self) -> Vec<Column> {
-        Strategy::shown(self)
-    }
-
-    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<serde_json::Value> {
-        Strategy::cells(self, typed(object), now)
-    }
 }
 
 /// Whether a field of both is the same, where zero values are the same as none.
@@ -366,15 +177,15 @@ pub fn age(metadata: &api::ObjectMeta, now: Timestamp) -> String {
 }
 
 /// The strategy of every built-in kind that has objects; one line per kind.
-static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
+static STRATEGIES: &[(&KindRow, &dyn Strategy)] = &[
     of(&api_service::RULES),
-    of(&certificate_signing_request::Rules),
-    of(&cluster_trust_bundle::Rules),
-    of(&pod_certificate_request::Rules),
+    of(&certificate_signing_request::RULES),
+    of(&cluster_trust_bundle::RULES),
+    of(&pod_certificate_request::RULES),
     of(&config_map::RULES),
     of(&controller_revision::RULES),
     of(&event::RULES),
-    of(&event::NewerRules),
+    of(&event::NEWER_RULES),
     of(&lease::RULES),
     of(&runtime_class::RULES),
     of(&service_account::RULES),
@@ -407,7 +218,7 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&rbac::CLUSTER_ROLE_BINDINGS),
     of(&replica_set::RULES),
     of(&replication_controller::RULES),
-    of(&resource_quota::Rules),
+    of(&resource_quota::RULES),
     of(&secret::RULES),
     of(&service::RULES),
     of(&stateful_set::RULES),
@@ -427,22 +238,20 @@ static STRATEGIES: &[(&KindRow, &dyn AnyStrategy)] = &[
     of(&storage_version_migration::STORAGE_VERSION_MIGRATIONS),
     of(&webhook_configuration::MUTATING),
     of(&webhook_configuration::VALIDATING),
-    of(&mutating_admission_policy::Policies),
-    of(&mutating_admission_policy::Bindings),
-    of(&validating_admission_policy::Policies),
-    of(&validating_admission_policy::Bindings),
+    of(&mutating_admission_policy::POLICIES),
+    of(&mutating_admission_policy::BINDINGS),
+    of(&validating_admission_policy::POLICIES),
+    of(&validating_admission_policy::BINDINGS),
 ];
 
-const fn of<S: Strategy<Object: Kind>>(
-    strategy: &'static S,
-) -> (&'static KindRow, &'static dyn AnyStrategy) {
-    (S::Object::ROW, strategy)
+const fn of<K: Kind>(rows: &'static Rows<K>) -> (&'static KindRow, &'static dyn Strategy) {
+    (K::ROW, rows)
 }
 
 /// A kind's group, version and name.
 type Key<'a> = (&'a str, &'a str, &'a str);
 
-static BY_KIND: LazyLock<HashMap<Key<'_>, &dyn AnyStrategy>> =
+static BY_KIND: LazyLock<HashMap<Key<'_>, &dyn Strategy>> =
     LazyLock::new(|| STRATEGIES.iter().map(|(row, strategy)| (key(row), *strategy)).collect());
 
 fn key(row: &KindRow) -> Key<'_> {
@@ -450,15 +259,15 @@ fn key(row: &KindRow) -> Key<'_> {
 }
 
 /// The strategy of a kind that has objects.
-pub fn strategy(row: &KindRow) -> &'static dyn AnyStrategy {
+pub fn strategy(row: &KindRow) -> &'static dyn Strategy {
     if *row == *ComponentStatus::ROW {
-        return &component_status::Rules;
+        return &component_status::RULES;
     }
     if row.computed {
-        return &resource_metrics::Rules;
+        return &resource_metrics::RULES;
     }
     if row.custom.is_some() {
-        return &custom::Rules;
+        return &custom::RULES;
     }
     BY_KIND.get(&key(row)).copied().expect("every kind that has objects has a strategy")
 }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use rand::RngExt;
 
-use crate::kinds::AnyStrategy;
+use crate::kinds::Strategy;
 use crate::request::Target;
 
 /// Maximum total size of an object's annotations, in bytes.
@@ -133,11 +133,7 @@ pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
 }
 
 /// What is wrong with the metadata of an object that is about to be written.
-pub fn validate(
-    row: &KindRow,
-    strategy: &dyn AnyStrategy,
-    metadata: &ObjectMeta,
-) -> Vec<FieldError> {
+pub fn validate(row: &KindRow, strategy: &dyn Strategy, metadata: &ObjectMeta) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if let Some(base) = metadata.generate_name.as_deref().filter(|base| !base.is_empty()) {
         // The base is valid if a name that extends it is.

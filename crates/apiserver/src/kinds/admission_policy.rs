@@ -3,47 +3,51 @@
 
 pub mod expressions;
 
-use api::names;
-use api::status::FieldError;
+use api::{Kind, names};
 use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, NamedRuleWithOperations, ParamKind, ParamRef, RuleWithOperations,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 
-use super::check::{self, Errors};
-use super::path::Path;
+use super::at::At;
+use super::columns::text;
+use super::table::{Rows, age, name, text_at};
 use super::webhook_configuration::rules;
-use super::{Column, columns, fill};
+use super::{check, fill};
 
-pub static BINDING_COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("PolicyName", "The policy that is bound."),
-    columns::text("ParamRef", "The parameters that it is bound with."),
-    columns::AGE,
-];
+impl<K: Kind> Rows<K> {
+    /// Columns of bindings.
+    pub const POLICY_BINDINGS: Self = Self {
+        unconditional: false,
+        columns: &[
+            name(),
+            text("PolicyName", "The policy that is bound.").at("spec.policyName"),
+            text("ParamRef", "The parameters that it is bound with.").json(param_ref_cell),
+            age(),
+        ],
+        ..Self::NEW
+    };
+}
 
 /// The kind of a policy's parameters as a table shows it.
-pub fn param_kind_cell(kind: Option<&ParamKind>) -> Value {
-    let shown = |kind: &ParamKind| {
-        format!("{}/{}", check::text(&kind.api_version), check::text(&kind.kind))
-    };
-    kind.map_or("<unset>".to_owned(), shown).into()
+pub fn param_kind_cell(policy: &Value) -> Value {
+    let kind = &policy["spec"]["paramKind"];
+    if kind.is_null() {
+        return "<unset>".into();
+    }
+    format!("{}/{}", text_at(kind, "apiVersion"), text_at(kind, "kind")).into()
 }
 
 /// The parameters of a binding as a table shows them.
-pub fn param_ref_cell(reference: Option<&ParamRef>) -> Value {
-    let shown = |reference: &ParamRef| {
-        let name = match check::text(&reference.name) {
-            "" => "*",
-            name => name,
-        };
-        match check::text(&reference.namespace) {
-            "" => format!("*/{name}"),
-            namespace => format!("{namespace}/{name}"),
-        }
-    };
-    reference.map_or("<unset>".to_owned(), shown).into()
+fn param_ref_cell(binding: &Value) -> Value {
+    let reference = &binding["spec"]["paramRef"];
+    if reference.is_null() {
+        return "<unset>".into();
+    }
+    let or_any = |field| Some(text_at(reference, field)).filter(|text| !text.is_empty());
+    let of = |field| or_any(field).unwrap_or("*");
+    format!("{}/{}", of("namespace"), of("name")).into()
 }
 
 /// Checks `failurePolicy`, `paramKind` and `matchConstraints` of a policy.
@@ -51,22 +55,19 @@ pub fn definition(
     failure_policy: &Option<String>,
     kind: Option<&ParamKind>,
     constraints: Option<&MatchResources>,
-    path: &Path,
-    errors: &mut Errors,
+    at: &At<'_>,
 ) {
-    let failure = check::text(failure_policy);
-    let at = path.child("failurePolicy");
-    check::one_of(failure, &["Fail", "Ignore"], &at, errors);
+    at.child("failurePolicy").one_of(check::text(failure_policy), &["Fail", "Ignore"]);
     if let Some(kind) = kind {
-        param_kind(kind, &path.child("paramKind"), errors);
+        param_kind(kind, &at.child("paramKind"));
     }
-    let at = path.child("matchConstraints");
+    let at = at.child("matchConstraints");
     match constraints {
-        None => errors.push(FieldError::required(at, "")),
+        None => at.required(""),
         Some(matched) => {
-            match_resources(matched, &at, errors);
+            match_resources(matched, &at);
             if matched.resource_rules.as_ref().is_none_or(Vec::is_empty) {
-                errors.push(FieldError::required(at.child("resourceRules"), ""));
+                at.child("resourceRules").required("");
             }
         }
     }
@@ -77,21 +78,15 @@ pub fn binding(
     policy_name: &str,
     reference: Option<&ParamRef>,
     matched: Option<&MatchResources>,
-    path: &Path,
-    errors: &mut Errors,
+    at: &At<'_>,
 ) {
-    let at = path.child("policyName");
-    if policy_name.is_empty() {
-        errors.push(FieldError::required(at, ""));
-    } else {
-        check::dns_subdomain(policy_name, &at, errors);
-    }
+    at.child("policyName").required_text(names::dns_subdomain, policy_name);
     if let Some(reference) = reference {
-        param_ref(reference, &path.child("paramRef"), errors);
+        param_ref(reference, &at.child("paramRef"));
     }
     if let Some(matched) = matched {
         // The path is upstream's.
-        match_resources(matched, &path.child("matchResouces"), errors);
+        match_resources(matched, &at.child("matchResouces"));
     }
 }
 
@@ -105,31 +100,27 @@ pub fn default_match(matched: &mut MatchResources) {
     }
 }
 
-fn match_resources(matched: &MatchResources, path: &Path, errors: &mut Errors) {
+fn match_resources(matched: &MatchResources, at: &At<'_>) {
     let policy = check::text(&matched.match_policy);
-    check::one_of(policy, &["Equivalent", "Exact"], &path.child("matchPolicy"), errors);
-    for (selector, name) in [
-        (&matched.namespace_selector, "namespaceSelector"),
-        (&matched.object_selector, "objectSelector"),
-    ] {
-        check::label_selector(selector.as_ref(), &path.child(name), errors);
-    }
+    at.child("matchPolicy").one_of(policy, &["Equivalent", "Exact"]);
+    at.child("namespaceSelector").label_selector(matched.namespace_selector.as_ref());
+    at.child("objectSelector").label_selector(matched.object_selector.as_ref());
     for (list, name) in [
         (&matched.resource_rules, "resourceRules"),
         (&matched.exclude_resource_rules, "excludeResourceRules"),
     ] {
         for (index, rule) in list.iter().flatten().enumerate() {
-            named_rule(rule, &path.child(name).index(index), errors);
+            named_rule(rule, &at.item(name, index));
         }
     }
 }
 
-fn named_rule(rule: &NamedRuleWithOperations, path: &Path, errors: &mut Errors) {
-    let mut names = check::Unique::default();
+fn named_rule(rule: &NamedRuleWithOperations, at: &At<'_>) {
+    let mut seen = check::Unique::default();
     for (index, name) in rule.resource_names.iter().flatten().enumerate() {
-        let path = path.child("resourceNames").index(index);
-        check::invalid(names::path_segment(name), name, &path, errors);
-        names.insert(name, &path, errors);
+        let at = at.item("resourceNames", index);
+        at.texts(names::path_segment(name), name);
+        seen.add(name, &at);
     }
     let rule = rule.clone();
     let rule = RuleWithOperations {
@@ -139,64 +130,61 @@ fn named_rule(rule: &NamedRuleWithOperations, path: &Path, errors: &mut Errors) 
         resources: rule.resources,
         scope: rule.scope,
     };
-    rules::validate(&rule, path, errors);
+    rules::validate(&rule, at);
 }
 
-fn param_kind(kind: &ParamKind, path: &Path, errors: &mut Errors) {
-    let at = path.child("apiVersion");
+fn param_kind(kind: &ParamKind, at: &At<'_>) {
+    let version_at = at.child("apiVersion");
     match check::text(&kind.api_version) {
-        "" => errors.push(FieldError::required(&at, "")),
+        "" => version_at.required(""),
         text if text.matches('/').count() > 1 => {
-            let why = format!("unexpected GroupVersion string: {text}");
-            errors.push(FieldError::invalid(&at, text, why));
+            version_at.invalid(text, format!("unexpected GroupVersion string: {text}"));
         }
         text => {
             let (group, version) = text.split_once('/').unwrap_or(("", text));
-            let joined = |problems: Vec<String>, value: &str, errors: &mut Errors| {
+            let joined = |problems: Vec<String>, value: &str| {
                 if !problems.is_empty() {
-                    errors.push(FieldError::invalid(&at, value, problems.join(",")));
+                    version_at.invalid(value, problems.join(","));
                 }
             };
             if !group.is_empty() {
-                joined(names::dns_subdomain(group), group, errors);
+                joined(names::dns_subdomain(group), group);
             }
             if version.is_empty() {
-                errors.push(FieldError::invalid(&at, text, "version must be specified"));
+                version_at.invalid(text, "version must be specified");
             } else {
-                joined(names::dns_1035_label(version), version, errors);
+                joined(names::dns_1035_label(version), version);
             }
         }
     }
-    let at = path.child("kind");
-    let name = check::text(&kind.kind);
+    let (at, name) = (at.child("kind"), check::text(&kind.kind));
     if name.is_empty() {
-        return errors.push(FieldError::required(at, ""));
+        return at.required("");
     }
     let problems = names::dns_1035_label(&name.to_lowercase());
     if !problems.is_empty() {
         let why = problems.join(",");
-        let why = format!("may have mixed case, but should otherwise match: {why}");
-        errors.push(FieldError::invalid(at, name, why));
+        at.invalid(name, format!("may have mixed case, but should otherwise match: {why}"));
     }
 }
 
-fn param_ref(reference: &ParamRef, path: &Path, errors: &mut Errors) {
-    let name = check::text(&reference.name);
+fn param_ref(reference: &ParamRef, at: &At<'_>) {
+    let (name, selector) = (check::text(&reference.name), reference.selector.as_ref());
+    let both = !name.is_empty() && selector.is_some();
     let exclusive = "name and selector are mutually exclusive";
     if !name.is_empty() {
-        check::invalid(names::path_segment(name), name, &path.child("name"), errors);
-        if reference.selector.is_some() {
-            errors.push(FieldError::forbidden(path.child("name"), exclusive));
-        }
+        at.child("name").texts(names::path_segment(name), name);
     }
-    check::label_selector(reference.selector.as_ref(), &path.child("selector"), errors);
-    if !name.is_empty() && reference.selector.is_some() {
-        errors.push(FieldError::forbidden(path.child("selector"), exclusive));
+    if both {
+        at.child("name").forbidden(exclusive);
     }
-    if name.is_empty() && reference.selector.is_none() {
-        errors.push(FieldError::required(path, "one of name or selector must be specified"));
+    at.child("selector").label_selector(selector);
+    if both {
+        at.child("selector").forbidden(exclusive);
+    }
+    if name.is_empty() && selector.is_none() {
+        at.required("one of name or selector must be specified");
     }
     let action = check::text(&reference.parameter_not_found_action);
-    let at = path.child("parameterNotFoundAction");
-    check::one_of(action, &["Allow", "Deny"], &at, errors);
+    at.child("parameterNotFoundAction").one_of(action, &["Allow", "Deny"]);
 }

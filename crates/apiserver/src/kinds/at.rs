@@ -9,8 +9,6 @@ use std::fmt;
 use api::status::FieldError;
 use serde::Serialize;
 
-use super::path::Path;
-
 /// A field, by its way from the object, and the errors found so far in all of the object.
 #[derive(Clone, Copy)]
 pub struct At<'a> {
@@ -56,17 +54,11 @@ impl<'a> At<'a> {
         self.error(FieldError::forbidden(self.to_string(), problem.to_string()));
     }
 
-    /// Adds to `errors` what `judge` finds wrong with the field at `path`.
-    pub fn below(path: &Path, errors: &mut Vec<FieldError>, judge: impl FnOnce(&At<'_>)) {
-        let name = path.to_string();
-        errors.extend(Self::object(|at| judge(&at.child(&name))));
-    }
-
     /// Adds what a function finds that is given a path and a list.
-    pub fn found(&self, judge: impl FnOnce(&Path, &mut Vec<FieldError>)) {
+    pub fn found(&self, judge: impl FnOnce(&str, &mut Vec<FieldError>)) {
         let mut errors = Vec::new();
-        judge(&Path::new(&self.to_string()), &mut errors);
-        self.errors.borrow_mut().append(&mut errors);
+        judge(&self.to_string(), &mut errors);
+        self.errors(errors);
     }
 
     fn step<'b>(&'b self, step: Step<'b>) -> At<'b> {

@@ -4,112 +4,72 @@
 mod validate;
 
 use api::certificates::{APPROVED, DENIED, FAILED, has_condition, issued};
-use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::Value;
 
 use self::validate::Door;
-use super::{Column, Context, Strategy, columns, human_duration};
+use super::columns::{self, text};
+use super::table::{Parts, Rows, age, name};
+use super::{Context, human_duration};
 
-/// The strategy of CertificateSigningRequests.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::AGE,
-    columns::text("SignerName", "The signer that is to issue the certificate."),
-    columns::text("Requestor", "The user that created the request."),
-    columns::text("RequestedDuration", "How long the certificate is to be valid."),
-    columns::text("Condition", "Whether it is approved, denied, failed or issued."),
-];
-
-impl Strategy for Rules {
-    type Object = CertificateSigningRequest;
-
-    fn prepare_create(&self, request: &mut CertificateSigningRequest, context: &Context<'_>) {
-        let (user, spec) = (context.user, &mut request.spec);
-        spec.username = Some(user.name.clone());
-        spec.uid = Some(user.uid.clone()).filter(|uid| !uid.is_empty());
-        spec.groups = Some(user.groups.clone());
-        spec.extra = Some(user.extra.clone()).filter(|extra| !extra.is_empty());
-        request.status = Some(CertificateSigningRequestStatus::default());
-    }
-
-    fn prepare_update(
-        &self,
-        new: &mut CertificateSigningRequest,
-        old: &CertificateSigningRequest,
-        _: &Context<'_>,
-    ) {
-        new.spec.clone_from(&old.spec);
-        new.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(
-        &self,
-        new: &mut CertificateSigningRequest,
-        old: &CertificateSigningRequest,
-        context: &Context<'_>,
-    ) {
-        new.spec.clone_from(&old.spec);
-        if context.subresource == "approval" {
-            let conditions = new.status.take().and_then(|status| status.conditions);
-            let status = old.status.clone().unwrap_or_default();
-            new.status = Some(CertificateSigningRequestStatus { conditions, ..status });
-        } else {
-            // Whether it is approved is not the signer's to say.
-            keep_instances(new, old, APPROVED);
-            keep_instances(new, old, DENIED);
-        }
-        complete_times(new, old, context.now);
-    }
-
-    fn validate(&self, request: &CertificateSigningRequest) -> Vec<FieldError> {
-        validate::spec(request)
-    }
-
-    fn validate_update(
-        &self,
-        new: &CertificateSigningRequest,
-        old: &CertificateSigningRequest,
-    ) -> Vec<FieldError> {
-        validate::status(new, old, Door::Object)
-    }
-
-    fn validate_subresource_update(
-        &self,
-        new: &CertificateSigningRequest,
-        old: &CertificateSigningRequest,
-        context: &Context<'_>,
-    ) -> Vec<FieldError> {
+pub static RULES: Rows<CertificateSigningRequest> = Rows {
+    name: api::names::path_segment,
+    parts: Parts {
+        create: |request, context| {
+            let (user, spec) = (context.user, &mut request.spec);
+            spec.username = Some(user.name.clone());
+            spec.uid = Some(user.uid.clone()).filter(|uid| !uid.is_empty());
+            spec.groups = Some(user.groups.clone());
+            spec.extra = Some(user.extra.clone()).filter(|extra| !extra.is_empty());
+            request.status = Some(CertificateSigningRequestStatus::default());
+        },
+        update: |new, old, _| {
+            new.spec.clone_from(&old.spec);
+            new.status.clone_from(&old.status);
+        },
+        status: prepare_status,
+    },
+    judge: |request, at| validate::spec(&request.spec, &at.child("spec")),
+    update: |new, old, at| validate::status(new, old, Door::Object, &at.child("status")),
+    status_update: |new, old, context, at| {
         let door = if context.subresource == "approval" { Door::Approval } else { Door::Status };
-        validate::status(new, old, door)
-    }
+        validate::status(new, old, door, &at.child("status"));
+    },
+    columns: &[
+        name(),
+        age(),
+        text("SignerName", "The signer that is to issue the certificate.")
+            .or("spec.signerName", columns::NONE),
+        text("Requestor", "The user that created the request.").at("spec.username"),
+        text("RequestedDuration", "How long the certificate is to be valid.").of(|request| {
+            let seconds = request.spec.expiration_seconds;
+            seconds.map_or(columns::NONE.to_owned(), |it| human_duration(it.into())).into()
+        }),
+        text("Condition", "Whether it is approved, denied, failed or issued.")
+            .of(|request| condition(request).into()),
+    ],
+    ..Rows::NEW
+};
 
-    fn validate_name(&self, name: &str) -> Vec<String> {
-        api::names::path_segment(name)
+fn prepare_status(
+    new: &mut CertificateSigningRequest,
+    old: &CertificateSigningRequest,
+    context: &Context<'_>,
+) {
+    new.spec.clone_from(&old.spec);
+    if context.subresource == "approval" {
+        let conditions = new.status.take().and_then(|status| status.conditions);
+        let status = old.status.clone().unwrap_or_default();
+        new.status = Some(CertificateSigningRequestStatus { conditions, ..status });
+    } else {
+        // Whether it is approved is not the signer's to say.
+        keep_instances(new, old, APPROVED);
+        keep_instances(new, old, DENIED);
     }
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, request: &CertificateSigningRequest, now: Timestamp) -> Vec<Value> {
-        let spec = &request.spec;
-        let seconds = spec.expiration_seconds;
-        vec![
-            columns::name(&request.metadata),
-            columns::age(&request.metadata, now),
-            columns::or_none(Some(&spec.signer_name)),
-            spec.username.clone().unwrap_or_default().into(),
-            seconds.map_or_else(|| columns::NONE.to_owned(), |it| human_duration(it.into())).into(),
-            condition(request).into(),
-        ]
-    }
+    complete_times(new, old, context.now);
 }
 
 /// `Approved,Issued`

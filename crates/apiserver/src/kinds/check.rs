@@ -6,16 +6,11 @@ use std::net::IpAddr;
 
 use api::names;
 use api::quantity::Quantity;
-use api::status::FieldError;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::at::At;
-use super::path::Path;
-
-/// The errors found so far.
-pub type Errors = Vec<FieldError>;
 
 /// Message for a change of any immutable field.
 pub const IMMUTABLE: &str = "field is immutable";
@@ -339,46 +334,4 @@ impl Unique {
     pub fn is_new(&mut self, value: &str) -> bool {
         self.0.insert(value.to_owned())
     }
-
-    /// As [`add`](Self::add), for what lists its errors itself.
-    pub fn insert(&mut self, value: &str, path: &Path, errors: &mut Errors) -> bool {
-        let mut new = false;
-        At::below(path, errors, |at| new = self.add(value, at));
-        new
-    }
-}
-
-// As the checks of [`At`], for what lists its errors itself.
-
-pub fn invalid(problems: Vec<String>, value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.texts(problems, value));
-}
-
-pub fn required(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.not_empty(value));
-}
-
-pub fn dns_subdomain(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.dns_subdomain(value));
-}
-
-pub fn qualified_name(value: &str, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.qualified_name(value));
-}
-
-pub fn one_of(value: &str, supported: &[&str], path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.one_of(value, supported));
-}
-
-pub fn one_of_or_unset(
-    value: &Option<String>,
-    supported: &[&str],
-    path: &Path,
-    errors: &mut Errors,
-) {
-    At::below(path, errors, |at| at.one_of_or_unset(value, supported));
-}
-
-pub fn label_selector(selector: Option<&LabelSelector>, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| at.label_selector(selector));
 }

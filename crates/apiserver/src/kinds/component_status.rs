@@ -1,44 +1,32 @@
 //! ComponentStatuses, which are computed: only their columns are here.
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ComponentStatus;
 use serde_json::Value;
 
-use super::{Column, Strategy, columns};
+use super::columns::text;
+use super::table::{Rows, items, name, text_at};
 
-/// The strategy of ComponentStatuses.
-pub struct Rules;
+pub static RULES: Rows<ComponentStatus> = Rows {
+    columns: &[
+        name(),
+        text("Status", "Status of the component conditions").json(|component| {
+            let status = healthy(component).map(|condition| text_at(condition, "status"));
+            match status {
+                None => "Unknown".into(),
+                Some("True") => "Healthy".into(),
+                Some(_) => "Unhealthy".into(),
+            }
+        }),
+        text("Message", "Message of the component conditions").json(|it| said(it, "message")),
+        text("Error", "Error of the component conditions").json(|it| said(it, "error")),
+    ],
+    ..Rows::NEW
+};
 
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Status", "Status of the component conditions"),
-    columns::text("Message", "Message of the component conditions"),
-    columns::text("Error", "Error of the component conditions"),
-];
+fn healthy(component: &Value) -> Option<&Value> {
+    items(&component["conditions"]).iter().find(|condition| condition["type"] == "Healthy")
+}
 
-impl Strategy for Rules {
-    type Object = ComponentStatus;
-
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, component: &ComponentStatus, _: Timestamp) -> Vec<Value> {
-        let mut conditions = component.conditions.iter().flatten();
-        let healthy = conditions.find(|condition| condition.type_ == "Healthy");
-        let status = match healthy.map(|condition| condition.status.as_str()) {
-            None => "Unknown",
-            Some("True") => "Healthy",
-            Some(_) => "Unhealthy",
-        };
-        let text = |field: Option<&Option<String>>| -> Value {
-            field.cloned().flatten().unwrap_or_default().into()
-        };
-        vec![
-            columns::name(&component.metadata),
-            status.into(),
-            text(healthy.map(|condition| &condition.message)),
-            text(healthy.map(|condition| &condition.error)),
-        ]
-    }
+fn said(component: &Value, field: &str) -> Value {
+    healthy(component).map_or("", |condition| text_at(condition, field)).into()
 }

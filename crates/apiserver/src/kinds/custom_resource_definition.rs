@@ -41,7 +41,7 @@ pub static RULES: Rows<CustomResourceDefinition> = Rows {
     },
     create: |definition, at| at.errors(rules::validate(&value(definition), None)),
     update: |new, old, at| at.errors(rules::validate(&value(new), Some(&value(old)))),
-    status_update: |new, _, at| at.errors(rules::validate_status(&value(new))),
+    status_update: |new, _, _, at| at.errors(rules::validate_status(&value(new))),
     generation: |new, old| Some(new.spec != old.spec),
     unconditional: false,
     columns: &[name(), created_at()],

@@ -64,7 +64,7 @@ pub static RULES: Rows<DaemonSet> = Rows {
     update: |new, old, at| {
         workload::immutable_selector(&new.spec.selector, &old.spec.selector, at);
     },
-    status_update: |new, old, at| {
+    status_update: |new, old, _, at| {
         let counts = [
             "currentNumberScheduled",
             "numberMisscheduled",

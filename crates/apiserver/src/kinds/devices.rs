@@ -69,7 +69,7 @@ pub static RESOURCE_CLAIMS: Rows<ResourceClaim> = Rows {
         ),
         ("", Check::Relation(devices_of_allocation)),
     ],
-    status_update: |new, old, at| {
+    status_update: |new, old, _, at| {
         let at = at.child("status");
         let (now, was) = (new.status.clone().unwrap_or_default(), old.status.as_ref());
         let reserved = now.reserved_for.unwrap_or_default();

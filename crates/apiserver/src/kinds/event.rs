@@ -2,6 +2,7 @@
 
 pub mod conversion;
 
+use api::object::Object;
 use api::schema::zero::is_zero_time;
 use api::status::FieldError;
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::columns::{self, NAME, text, wide};
-use super::table::{self, Rows};
+use super::table::{Rows, Table, parsed};
 use super::{Column, Dependents, Strategy, check};
 
 /// Longest reporting instance, action and reason of an Event with an `eventTime`.
@@ -20,22 +21,16 @@ const MAX_TEXT: usize = 128;
 const MAX_NOTE: usize = 1024;
 
 /// Events of `events.k8s.io` are printed like those of the core group, and stored as them.
-pub struct NewerRules;
-
-impl Strategy for NewerRules {
-    type Object = NewerEvent;
-
-    fn shown(&self) -> Vec<Column> {
-        RULES.shown()
-    }
-
-    fn cells(&self, event: &NewerEvent, now: Timestamp) -> Vec<Value> {
-        match table::parsed::<Event>(&conversion::to_core(table::value(event))) {
+pub static NEWER_RULES: Rows<NewerEvent> = Rows {
+    table: Some(Table {
+        columns: || RULES.columns(),
+        cells: |event, now| match parsed::<Event>(&conversion::to_core(event.json())) {
             Some(core) => RULES.cells(&core, now),
-            None => vec![Value::Null; self.shown().len()],
-        }
-    }
-}
+            None => vec![Value::Null; RULES.columns.len()],
+        },
+    }),
+    ..Rows::NEW
+};
 
 pub static RULES: Rows<Event> = Rows {
     default: |event| {

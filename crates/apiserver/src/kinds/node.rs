@@ -46,7 +46,7 @@ pub static RULES: Rows<Node> = Rows {
                 .forbidden("node updates may not change providerID except from \"\" to valid");
         }
     },
-    status_update: |new, _, at| judge(new, at),
+    status_update: |new, _, _, at| judge(new, at),
     columns: &[
         name(),
         text("Status", "The status of the node.").json(status_text),
@@ -79,7 +79,7 @@ fn judge(node: &Node, at: &At<'_>) {
         [("status.capacity", &status.capacity), ("status.allocatable", &status.allocatable)];
     for (field, list) in lists {
         for (name, amount) in list.iter().flatten() {
-            pod_spec::resources::judge_quantity(name, amount, &at.child(field).child(name));
+            pod_spec::resources::quantity(name, amount, &at.child(field).child(name));
         }
     }
 }

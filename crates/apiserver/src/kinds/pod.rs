@@ -67,7 +67,7 @@ pub static RULES: Rows<Pod> = Rows {
         }
     },
     update: update::spec,
-    status_update: update::status,
+    status_update: |new, old, _, at| update::status(new, old, at),
     generation: |new, old| Some(new.spec != old.spec),
     // On creates only: users seldom update pods themselves.
     warnings: |pod, old| {

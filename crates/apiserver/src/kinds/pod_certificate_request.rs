@@ -5,76 +5,35 @@ mod chain;
 mod validate;
 
 use api::certificates::pod::{DEFAULT_SECONDS, TERMINAL};
-use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{PodCertificateRequest, PodCertificateRequestStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Context, Strategy};
+use super::table::{Fixed, Parts, Rows};
 
-/// The strategy of PodCertificateRequests.
-pub struct Rules;
-
-impl Strategy for Rules {
-    type Object = PodCertificateRequest;
-
-    fn default(&self, request: &mut PodCertificateRequest) {
+pub static RULES: Rows<PodCertificateRequest> = Rows {
+    default: |request| {
         request.spec.max_expiration_seconds.get_or_insert(DEFAULT_SECONDS);
-    }
-
-    fn prepare_create(&self, request: &mut PodCertificateRequest, _: &Context<'_>) {
-        request.status = Some(PodCertificateRequestStatus::default());
-    }
-
-    fn prepare_update(
-        &self,
-        new: &mut PodCertificateRequest,
-        old: &PodCertificateRequest,
-        _: &Context<'_>,
-    ) {
-        new.status.clone_from(&old.status);
-    }
-
-    fn prepare_status_update(
-        &self,
-        new: &mut PodCertificateRequest,
-        old: &PodCertificateRequest,
-        context: &Context<'_>,
-    ) {
-        new.spec.clone_from(&old.spec);
-        new.metadata.labels.clone_from(&old.metadata.labels);
-        new.metadata.annotations.clone_from(&old.metadata.annotations);
-        new.metadata.finalizers.clone_from(&old.metadata.finalizers);
-        new.metadata.owner_references.clone_from(&old.metadata.owner_references);
-        TERMINAL.iter().for_each(|type_| keep_instances(new, old, type_));
-        complete_times(new, old, context.now);
-    }
-
-    fn validate_create(&self, request: &PodCertificateRequest) -> Vec<FieldError> {
-        validate::spec(request)
-    }
-
-    fn validate_update(
-        &self,
-        new: &PodCertificateRequest,
-        old: &PodCertificateRequest,
-    ) -> Vec<FieldError> {
-        validate::fixed_spec(new, old)
-    }
-
-    fn validate_subresource_update(
-        &self,
-        new: &PodCertificateRequest,
-        old: &PodCertificateRequest,
-        context: &Context<'_>,
-    ) -> Vec<FieldError> {
-        validate::status(new, old, context.now)
-    }
-
-    fn allow_unconditional_update(&self) -> bool {
-        false
-    }
-}
+    },
+    parts: Parts {
+        create: |request, _| request.status = Some(PodCertificateRequestStatus::default()),
+        update: |new, old, _| new.status.clone_from(&old.status),
+        status: |new, old, context| {
+            new.spec.clone_from(&old.spec);
+            new.metadata.labels.clone_from(&old.metadata.labels);
+            new.metadata.annotations.clone_from(&old.metadata.annotations);
+            new.metadata.finalizers.clone_from(&old.metadata.finalizers);
+            new.metadata.owner_references.clone_from(&old.metadata.owner_references);
+            TERMINAL.iter().for_each(|type_| keep_instances(new, old, type_));
+            complete_times(new, old, context.now);
+        },
+    },
+    create: |request, at| validate::spec(&request.spec, &at.child("spec")),
+    fixed: &[("spec", Fixed::Whole("spec"))],
+    status_update: |new, old, context, at| validate::status(new, old, context.now, at),
+    unconditional: false,
+    ..Rows::NEW
+};
 
 fn conditions(request: &PodCertificateRequest) -> &[Condition] {
     let status = request.status.as_ref();

@@ -33,7 +33,7 @@ pub static RULES: Rows<ReplicaSet> = Rows {
     update: |new, old, at| {
         workload::immutable_selector(&new.spec.selector, &old.spec.selector, at);
     },
-    status_update: |new, old, at| {
+    status_update: |new, old, _, at| {
         let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
         status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
     },

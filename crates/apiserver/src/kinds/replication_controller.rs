@@ -50,7 +50,7 @@ pub static RULES: Rows<ReplicationController> = Rows {
             }
         }
     },
-    status_update: |new, old, at| {
+    status_update: |new, old, _, at| {
         let counts = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
         status::replicas(&new.status, &old.status, &counts, "readyReplicas", at);
     },

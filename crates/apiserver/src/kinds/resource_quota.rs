@@ -2,109 +2,85 @@
 
 mod scopes;
 
-use super::check;
-use super::columns;
-use super::path::Path;
-use super::pod_spec;
-use api::status::FieldError;
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::Value;
 
-use super::rules::status_apart;
-use super::{Column, Strategy, fill};
+use super::at::At;
+use super::columns::text;
+use super::table::{Check, Rows, age, name, parsed, status_apart};
+use super::{check, fill, pod_spec};
 
-/// The strategy of ResourceQuotas.
-pub struct Rules;
-
-static COLUMNS: &[Column] = &[
-    columns::NAME,
-    columns::text("Request", "Used and allowed requests."),
-    columns::text("Limit", "Used and allowed limits."),
-    columns::AGE,
-];
-
-impl Strategy for Rules {
-    type Object = ResourceQuota;
-
-    status_apart!();
-
-    fn default(&self, quota: &mut ResourceQuota) {
+pub static RULES: Rows<ResourceQuota> = Rows {
+    default: |quota| {
         fill::amounts(&mut quota.spec.get_or_insert_default().hard);
         if let Some(status) = &mut quota.status {
             fill::amounts(&mut status.hard);
             fill::amounts(&mut status.used);
         }
-    }
-
-    fn validate(&self, quota: &ResourceQuota) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let path = Path::new("spec").child("hard");
-        let hard = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
-        for (name, amount) in hard {
-            let path = path.key(name);
-            check::qualified_name(name.strip_prefix("count/").unwrap_or(name), &path, &mut errors);
-            if !name.contains('/') && !is_quota_resource(name) {
-                let problem = "must be a standard resource type or fully qualified";
-                errors.push(FieldError::invalid(&path, name, problem));
-            }
-            pod_spec::resources::quantity(name, amount, &path, &mut errors);
-        }
+    },
+    parts: status_apart!(),
+    checks: &[("spec.hard", Check::Relation(limits))],
+    judge: |quota, at| {
         if let Some(spec) = &quota.spec {
-            scopes::validate(spec, &mut errors);
+            scopes::validate(spec, &at.child("spec"));
         }
-        errors
-    }
-
-    fn validate_update(&self, new: &ResourceQuota, old: &ResourceQuota) -> Vec<FieldError> {
+    },
+    update: |new, old, at| {
         let scopes = |quota: &ResourceQuota| -> BTreeSet<String> {
             let scopes = quota.spec.as_ref().and_then(|spec| spec.scopes.clone());
             scopes.into_iter().flatten().collect()
         };
-        if scopes(new) == scopes(old) {
-            return Vec::new();
+        if scopes(new) != scopes(old) {
+            let scopes = new.spec.as_ref().and_then(|spec| spec.scopes.as_ref());
+            at.child("spec.scopes").invalid(scopes, check::IMMUTABLE);
         }
-        let scopes = new.spec.as_ref().and_then(|spec| spec.scopes.as_ref());
-        let problem = check::IMMUTABLE;
-        vec![FieldError::invalid("spec.scopes", scopes, problem)]
-    }
+    },
+    status: &[("status.hard", Check::Relation(amounts)), ("status.used", Check::Relation(amounts))],
+    columns: &[
+        name(),
+        text("Request", "Used and allowed requests.").json(|quota| usage(quota, false)),
+        text("Limit", "Used and allowed limits.").json(|quota| usage(quota, true)),
+        age(),
+    ],
+    ..Rows::NEW
+};
 
-    fn validate_status_update(&self, new: &ResourceQuota, _: &ResourceQuota) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let status = new.status.clone().unwrap_or_default();
-        for (field, amounts) in [("hard", &status.hard), ("used", &status.used)] {
-            let path = Path::new("status").child(field);
-            for (name, amount) in amounts.iter().flatten() {
-                let path = path.key(name);
-                pod_spec::resources::quantity(name, amount, &path, &mut errors);
-            }
+fn limits(hard: &Value, at: &At<'_>) {
+    for (name, amount) in hard.as_object().into_iter().flatten() {
+        let at = at.key(name);
+        at.qualified_name(name.strip_prefix("count/").unwrap_or(name));
+        if !name.contains('/') && !is_quota_resource(name) {
+            at.invalid(name, "must be a standard resource type or fully qualified");
         }
-        errors
+        quantity(name, amount, &at);
     }
+}
 
-    fn columns(&self) -> &'static [Column] {
-        COLUMNS
+fn amounts(amounts: &Value, at: &At<'_>) {
+    for (name, amount) in amounts.as_object().into_iter().flatten() {
+        quantity(name, amount, &at.key(name));
     }
+}
 
-    fn cells(&self, quota: &ResourceQuota, now: Timestamp) -> Vec<Value> {
-        let status = quota.status.clone().unwrap_or_default();
-        let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
-        let used = status.used.unwrap_or_default();
-        let (mut requests, mut limits) = (Vec::new(), Vec::new());
-        for (name, most) in status.hard.unwrap_or(hard) {
-            let used = used.get(&name).map_or("0", |used| used.0.as_str());
-            let text = format!("{name}: {used}/{}", most.0);
-            if name.starts_with("limits.") { limits.push(text) } else { requests.push(text) }
-        }
-        vec![
-            columns::name(&quota.metadata),
-            requests.join(", ").into(),
-            limits.join(", ").into(),
-            columns::age(&quota.metadata, now),
-        ]
-    }
+fn quantity(name: &str, amount: &Value, at: &At<'_>) {
+    let amount = parsed::<Quantity>(amount).unwrap_or_default();
+    pod_spec::resources::quantity(name, &amount, at);
+}
+
+/// `requests.cpu: 1/2, pods: 3/10`
+fn usage(quota: &Value, of_limits: bool) -> Value {
+    let in_status = &quota["status"]["hard"];
+    let hard = if in_status.is_null() { &quota["spec"]["hard"] } else { in_status };
+    let all = hard.as_object().into_iter().flatten();
+    let shown = all.filter(|(name, _)| name.starts_with("limits.") == of_limits);
+    let text = shown.map(|(name, most)| {
+        let used = quota["status"]["used"][name].as_str().unwrap_or("0");
+        format!("{name}: {used}/{}", most.as_str().unwrap_or_default())
+    });
+    text.collect::<Vec<_>>().join(", ").into()
 }
 
 /// Resources without a domain that a quota can limit.

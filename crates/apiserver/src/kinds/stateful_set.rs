@@ -62,7 +62,7 @@ pub static RULES: Rows<StatefulSet> = Rows {
             at.child("spec").forbidden("updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
         }
     },
-    status_update: |new, old, at| {
+    status_update: |new, old, _, at| {
         let counts = [
             "replicas",
             "readyReplicas",

@@ -21,7 +21,7 @@ pub static STORAGE_VERSION_MIGRATIONS: Rows<StorageVersionMigration> = Rows {
         ("status.resourceVersion", Check::TextIfAny(revision)),
         ("status.conditions", Check::Relation(status::conditions)),
     ],
-    status_update: |new, old, at| {
+    status_update: |new, old, _, at| {
         let at = at.child("status");
         let revision = |one: &StorageVersionMigration| {
             one.status.as_ref().and_then(|status| status.resource_version.clone())

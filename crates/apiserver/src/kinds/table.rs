@@ -9,6 +9,7 @@ use std::cell::OnceCell;
 use std::ops::ControlFlow;
 
 use api::Kind;
+use api::object::Object;
 use api::status::FieldError;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -22,7 +23,7 @@ use super::{Column, Context, Dependents, Strategy, columns, semantic};
 use crate::scan;
 
 /// Everything that a kind's strategy says, as data.
-pub struct Rows<K: Kind> {
+pub struct Rows<K: 'static> {
     pub default: fn(&mut K),
     /// What is wrong with a name.
     pub name: fn(&str) -> Vec<String>,
@@ -40,8 +41,8 @@ pub struct Rows<K: Kind> {
     pub update: fn(&K, &K, &At<'_>),
     /// Checks of an update of the status.
     pub status: &'static [Row],
-    /// What an update of the status may not do otherwise.
-    pub status_update: fn(&K, &K, &At<'_>),
+    /// What an update of the status, or of another subresource, may not do otherwise.
+    pub status_update: fn(&K, &K, &Context<'_>, &At<'_>),
     /// Whether a change counts as one of the spec. `None`: the kind has no generation.
     pub generation: fn(&K, &K) -> Option<bool>,
     /// About a new object, or an update of an old one.
@@ -53,6 +54,14 @@ pub struct Rows<K: Kind> {
     pub dependents: Dependents,
     pub grace_seconds: fn(&K) -> Option<i64>,
     pub columns: &'static [Shown<K>],
+    /// Columns that are not rows, instead of those above.
+    pub table: Option<Table<K>>,
+}
+
+/// Columns that depend on more than the kind, and the cells of an object.
+pub struct Table<K> {
+    pub columns: fn() -> Vec<Column>,
+    pub cells: fn(&K, Timestamp) -> Vec<Value>,
 }
 
 /// What a write leaves alone.
@@ -227,7 +236,7 @@ impl Column {
     }
 }
 
-impl<K: Kind> Rows<K> {
+impl<K: Object> Rows<K> {
     pub const NEW: Self = Self {
         default: |_| {},
         name: api::names::dns_subdomain,
@@ -238,7 +247,7 @@ impl<K: Kind> Rows<K> {
         fixed: &[],
         update: |_, _, _| {},
         status: &[],
-        status_update: |_, _, _| {},
+        status_update: |_, _, _, _| {},
         generation: |_, _| None,
         warnings: |_, _| Vec::new(),
         unconditional: true,
@@ -246,73 +255,85 @@ impl<K: Kind> Rows<K> {
         dependents: Dependents::Deleted,
         grace_seconds: |_| None,
         columns: &[name(), age()],
+        table: None,
     };
 }
 
-impl<K: Kind> Strategy for Rows<K> {
-    type Object = K;
+fn typed<K: Object>(object: &dyn Object) -> &K {
+    object.as_any().downcast_ref().expect("a strategy is found by the row of its object")
+}
 
-    fn default(&self, object: &mut K) {
-        (self.default)(object);
+fn typed_mut<K: Object>(object: &mut dyn Object) -> &mut K {
+    object.as_any_mut().downcast_mut().expect("a strategy is found by the row of its object")
+}
+
+impl<K: Object> Strategy for Rows<K> {
+    fn default(&self, object: &mut dyn Object) {
+        (self.default)(typed_mut(object));
     }
 
-    fn prepare_create(&self, object: &mut K, context: &Context<'_>) {
-        (self.parts.create)(object, context);
+    fn prepare_create(&self, object: &mut dyn Object, context: &Context<'_>) {
+        (self.parts.create)(typed_mut(object), context);
     }
 
-    fn prepare_update(&self, new: &mut K, old: &K, context: &Context<'_>) {
-        (self.parts.update)(new, old, context);
+    fn prepare_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>) {
+        (self.parts.update)(typed_mut(new), typed(old), context);
     }
 
-    fn prepare_status_update(&self, new: &mut K, old: &K, context: &Context<'_>) {
-        (self.parts.status)(new, old, context);
+    fn prepare_status_update(&self, new: &mut dyn Object, old: &dyn Object, context: &Context<'_>) {
+        (self.parts.status)(typed_mut(new), typed(old), context);
     }
 
-    fn validate(&self, object: &K) -> Vec<FieldError> {
+    fn validate(&self, object: &dyn Object) -> Vec<FieldError> {
         At::object(|at| {
             if !self.checks.is_empty() {
-                run(self.checks, &value(object), at);
+                run(self.checks, &object.json(), at);
             }
-            (self.judge)(object, at);
+            (self.judge)(typed(object), at);
         })
     }
 
-    fn validate_create(&self, object: &K) -> Vec<FieldError> {
-        At::object(|at| (self.create)(object, at))
+    fn validate_create(&self, object: &dyn Object) -> Vec<FieldError> {
+        At::object(|at| (self.create)(typed(object), at))
     }
 
-    fn validate_update(&self, new: &K, old: &K) -> Vec<FieldError> {
+    fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> Vec<FieldError> {
         At::object(|at| {
             if !self.fixed.is_empty() {
-                unchanged(self.fixed, &value(new), &value(old), at);
+                unchanged(self.fixed, &new.json(), &old.json(), at);
             }
-            (self.update)(new, old, at);
+            (self.update)(typed(new), typed(old), at);
         })
     }
 
-    fn validate_status_update(&self, new: &K, old: &K) -> Vec<FieldError> {
+    fn validate_subresource_update(
+        &self,
+        new: &dyn Object,
+        old: &dyn Object,
+        context: &Context<'_>,
+    ) -> Vec<FieldError> {
         At::object(|at| {
             if !self.status.is_empty() {
-                run(self.status, &value(new), at);
+                run(self.status, &new.json(), at);
             }
-            (self.status_update)(new, old, at);
+            (self.status_update)(typed(new), typed(old), context, at);
         })
     }
 
-    fn generation_changes(&self, new: &K, old: &K) -> Option<bool> {
-        (self.generation)(new, old)
+    fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool> {
+        (self.generation)(typed(new), typed(old))
     }
 
-    fn warnings(&self, new: &K, old: Option<&K>) -> Vec<String> {
-        (self.warnings)(new, old)
+    fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
+        (self.warnings)(typed(new), old.map(typed))
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {
         (self.name)(name)
     }
 
-    fn default_grace_seconds(&self, object: &K) -> Option<i64> {
-        (self.grace_seconds)(object)
+    fn default_grace_seconds(&self, object: &dyn Object) -> Option<i64> {
+        (self.grace_seconds)(typed(object))
     }
 
     fn dependents(&self) -> Dependents {
@@ -327,14 +348,19 @@ impl<K: Kind> Strategy for Rows<K> {
         self.unconditional
     }
 
-    fn shown(&self) -> Vec<Column> {
-        self.columns.iter().map(|shown| shown.column).collect()
+    fn columns(&self) -> Vec<Column> {
+        match &self.table {
+            Some(table) => (table.columns)(),
+            None => self.columns.iter().map(|shown| shown.column).collect(),
+        }
     }
 
-    fn cells(&self, object: &K, now: Timestamp) -> Vec<Value> {
-        let (text, tree, metadata) =
-            (OnceCell::new(), OnceCell::new(), k8s_openapi::Metadata::metadata(object));
-        let json = || tree.get_or_init(|| value(object));
+    fn cells(&self, object: &dyn Object, now: Timestamp) -> Vec<Value> {
+        if let Some(table) = &self.table {
+            return (table.cells)(typed(object), now);
+        }
+        let (text, tree, metadata) = (OnceCell::new(), OnceCell::new(), object.metadata());
+        let json = || tree.get_or_init(|| object.json());
         // One field is found in the text sooner than a tree is made of it.
         let at = |path: &str| -> Value {
             let found = scan::at_path(text.get_or_init(|| object.encode()), path);
@@ -351,8 +377,8 @@ impl<K: Kind> Strategy for Rows<K> {
             Cell::Number(path) => at(path).as_i64().unwrap_or_default().into(),
             Cell::Flag(path, missing) => at(path).as_bool().unwrap_or(*missing).into(),
             Cell::Json(make) => make(json()),
-            Cell::Object(make) => make(object),
-            Cell::Now(make) => make(object, now),
+            Cell::Object(make) => make(typed(object)),
+            Cell::Now(make) => make(typed(object), now),
         };
         self.columns.iter().map(|shown| cell(&shown.cell)).collect()
     }

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use api::object::Object;
 use serde_json::Value;
 
-use super::{AnyStrategy, Context, strategy};
+use super::{Context, Strategy, strategy};
 use crate::user::User;
 
 pub(crate) fn context() -> Context<'static> {
@@ -19,7 +19,7 @@ pub(crate) fn context() -> Context<'static> {
 }
 
 /// The object that the JSON encodes, with its kind's strategy.
-pub(crate) fn object(json: &Value) -> (Box<dyn Object>, &'static dyn AnyStrategy) {
+pub(crate) fn object(json: &Value) -> (Box<dyn Object>, &'static dyn Strategy) {
     let text = |key: &str| json[key].as_str().unwrap_or_default();
     let row = api::kind::by_kind(text("apiVersion"), text("kind")).unwrap();
     let object = api::kind::decode(&row.into(), json.to_string().as_bytes()).unwrap();

@@ -14,10 +14,9 @@ use k8s_openapi::api::admissionregistration::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::at::At;
-use super::check::{self, Errors};
+use super::check;
 use super::columns::integer;
 use super::fill;
-use super::path::Path;
 use super::table::{self, Rows, age, items, name};
 
 /// Seconds that a webhook may take: shortest, longest, and if nothing is said.
@@ -139,7 +138,7 @@ fn validate(webhooks: &[MutatingWebhook], old: Option<&[MutatingWebhook]>, at: &
 fn validate_hook(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
     full_name(&hook.name, &at.child("name"));
     for (index, rule) in hook.rules.iter().flatten().enumerate() {
-        at.item("rules", index).found(|path, errors| rules::validate(rule, path, errors));
+        rules::validate(rule, &at.item("rules", index));
     }
     for (value, supported, name) in [
         (&hook.failure_policy, ["Fail", "Ignore"], "failurePolicy"),
@@ -164,9 +163,7 @@ fn validate_hook(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
     for (selector, name) in
         [(&hook.namespace_selector, "namespaceSelector"), (&hook.object_selector, "objectSelector")]
     {
-        at.child(name).found(|path, errors| {
-            label_selector(selector.as_ref(), options, path, errors);
-        });
+        label_selector(selector.as_ref(), options, &at.child(name));
     }
     let supported = ["IfNeeded", "Never"];
     let reinvocation = at.child("reinvocationPolicy");
@@ -174,20 +171,17 @@ fn validate_hook(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
     let client = &at.child("clientConfig");
     match (&hook.client_config.url, &hook.client_config.service) {
         (Some(url), None) => {
-            client.child("url").found(|path, errors| webhook_url(url, &path.to_string(), errors));
+            client.child("url").found(|path, errors| webhook_url(url, path, errors));
         }
         (None, Some(service)) => {
-            client.child("service").found(|path, errors| {
-                webhook_service(&table::value(service), &path.to_string(), errors);
-            });
+            let service = table::value(service);
+            client.child("service").found(|path, errors| webhook_service(&service, path, errors));
         }
         _ => client.required("exactly one of url or service is required"),
     }
     if options.conditions {
         let all = hook.match_conditions.as_deref().unwrap_or_default();
-        at.child("matchConditions").found(|path, errors| {
-            match_conditions(all, &Environment::new(false), path, errors);
-        });
+        match_conditions(all, &Environment::new(false), &at.child("matchConditions"));
     }
 }
 
@@ -204,21 +198,15 @@ fn full_name(name: &str, at: &At<'_>) {
     }
 }
 
-fn label_selector(
-    selector: Option<&LabelSelector>,
-    options: &Options,
-    path: &Path,
-    errors: &mut Errors,
-) {
-    let mut found = Errors::new();
-    check::label_selector(selector, path, &mut found);
+fn label_selector(selector: Option<&LabelSelector>, options: &Options, at: &At<'_>) {
+    let mut found = At::object(|whole| whole.child(&at.to_string()).label_selector(selector));
     if !options.valid_label_values {
         let is_value = |error: &FieldError| {
             error.field.contains(".values[") || error.field.ends_with(".matchLabels")
         };
         found.retain(|error| !is_value(error));
     }
-    errors.append(&mut found);
+    at.errors(found);
 }
 
 fn review_versions(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
@@ -240,33 +228,25 @@ fn review_versions(hook: &MutatingWebhook, options: &Options, at: &At<'_>) {
     }
 }
 
-/// What is wrong with match conditions.
-pub fn match_conditions(
-    all: &[MatchCondition],
-    environment: &Environment,
-    path: &Path,
-    errors: &mut Errors,
-) {
-    if all.len() > CONDITIONS_MAX {
-        errors.push(FieldError::too_many(path, all.len(), CONDITIONS_MAX));
-    }
-    let mut names = check::Unique::default();
+/// Checks match conditions.
+pub fn match_conditions(all: &[MatchCondition], environment: &Environment, at: &At<'_>) {
+    at.max_items(all.len(), CONDITIONS_MAX);
+    let mut seen = check::Unique::default();
     for (index, condition) in all.iter().enumerate() {
-        let path = path.index(index);
-        let (expression, name) = (path.child("expression"), path.child("name"));
+        let at = at.index(index);
+        let expression = at.child("expression");
         match condition.expression.trim() {
-            "" => errors.push(FieldError::required(expression, "")),
+            "" => expression.required(""),
             source => {
                 if let Err(why) = environment.condition(source) {
-                    errors.push(FieldError::invalid(expression, source, why));
+                    expression.invalid(source, why);
                 }
             }
         }
-        if condition.name.is_empty() {
-            errors.push(FieldError::required(name, ""));
-        } else {
-            check::qualified_name(&condition.name, &name, errors);
-            names.insert(&condition.name, &name, errors);
+        let name = at.child("name");
+        name.required_text(names::qualified_name, &condition.name);
+        if !condition.name.is_empty() {
+            seen.add(&condition.name, &name);
         }
     }
 }

@@ -1,11 +1,9 @@
 //! The expressions that every policy has: its conditions and variables.
 
 use api::cel::{Environment, RESERVED};
-use api::status::FieldError;
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, Variable};
 
-use crate::kinds::check::Errors;
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
 use crate::kinds::webhook_configuration::match_conditions;
 
 /// Checks the conditions (`None`: they are those of the policy before) and the variables of a policy;
@@ -13,16 +11,14 @@ use crate::kinds::webhook_configuration::match_conditions;
 pub fn environment(
     has_params: bool,
     conditions: Option<&[MatchCondition]>,
-    variables: &[Variable],
-    path: &Path,
-    errors: &mut Errors,
+    variables: Option<&Vec<Variable>>,
+    at: &At<'_>,
 ) -> Environment {
     let mut environment = Environment::new(has_params);
     let all = conditions.unwrap_or_default();
-    match_conditions(all, &environment, &path.child("matchConditions"), errors);
-    for (index, variable) in variables.iter().enumerate() {
-        let path = path.child("variables").index(index);
-        compose(variable, &mut environment, &path, errors);
+    match_conditions(all, &environment, &at.child("matchConditions"));
+    for (index, variable) in variables.into_iter().flatten().enumerate() {
+        compose(variable, &mut environment, &at.item("variables", index));
     }
     environment
 }
@@ -33,26 +29,20 @@ fn is_identifier(name: &str) -> bool {
     starts && all && !RESERVED.contains(&name)
 }
 
-fn compose(variable: &Variable, environment: &mut Environment, path: &Path, errors: &mut Errors) {
-    let name = path.child("name");
+fn compose(variable: &Variable, environment: &mut Environment, at: &At<'_>) {
+    let name = at.child("name");
     if variable.name.trim().is_empty() {
-        errors.push(FieldError::required(name, "name is not specified"));
+        name.required("name is not specified");
     } else if !is_identifier(&variable.name) {
-        let why = "name is not a valid CEL identifier";
-        errors.push(FieldError::invalid(name, &variable.name, why));
+        name.invalid(&variable.name, "name is not a valid CEL identifier");
     }
-    let at = path.child("expression");
+    let at = at.child("expression");
     let expression = if variable.expression.trim().is_empty() {
-        errors.push(FieldError::required(at, "expression is not specified"));
+        at.required("expression is not specified");
         None
     } else {
-        match environment.compile(&variable.expression, &[]) {
-            Ok(expression) => Some(expression),
-            Err(why) => {
-                errors.push(FieldError::invalid(at, &variable.expression, why));
-                None
-            }
-        }
+        let compiled = environment.compile(&variable.expression, &[]);
+        compiled.map_err(|why| at.invalid(&variable.expression, why)).ok()
     };
     environment.compose(&variable.name, expression.as_ref());
 }

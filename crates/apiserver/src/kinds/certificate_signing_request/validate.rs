@@ -4,14 +4,13 @@ use api::certificates::{self, APPROVED, CERTIFICATE_LABEL, DENIED, FAILED, LEGAC
 use api::pem;
 use api::status::FieldError;
 use k8s_openapi::api::certificates::v1::{
-    CertificateSigningRequest, CertificateSigningRequestCondition,
+    CertificateSigningRequest, CertificateSigningRequestCondition, CertificateSigningRequestSpec,
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::conditions;
-use crate::kinds::check::{self, Errors, Unique};
-use crate::kinds::path::Path;
-use crate::kinds::signer_name;
+use crate::kinds::at::At;
+use crate::kinds::check::{self, Unique};
 
 /// The shortest validity that a request may ask for, in seconds.
 const EXPIRATION_MIN_SECONDS: i32 = 600;
@@ -26,38 +25,39 @@ pub enum Door {
 }
 
 /// What is asked for.
-pub fn spec(request: &CertificateSigningRequest) -> Errors {
-    let (spec, path, mut errors) = (&request.spec, Path::new("spec"), Errors::new());
+pub fn spec(spec: &CertificateSigningRequestSpec, at: &At<'_>) {
     if let Err(problem) = certificates::parse(&spec.request.0) {
-        let error = FieldError::invalid(path.child("request"), "", problem.to_string());
-        errors.push(FieldError { value: check::shown(&spec.request.0), ..error });
+        let path = at.child("request").to_string();
+        let error = FieldError::invalid(path, "", problem.to_string());
+        at.error(FieldError { value: check::shown(&spec.request.0), ..error });
     }
-    usages(spec.usages.as_deref().unwrap_or_default(), &path.child("usages"), &mut errors);
-    let signer = path.child("signerName");
+    usages(spec.usages.as_deref().unwrap_or_default(), &at.child("usages"));
+    let signer = at.child("signerName");
     if spec.signer_name == LEGACY_SIGNER {
         let problem = "the legacy signerName is not allowed via this API version";
-        errors.push(FieldError::invalid(signer, &spec.signer_name, problem));
+        signer.invalid(&spec.signer_name, problem);
     } else {
-        signer_name::check(&spec.signer_name, &signer, &mut errors);
+        signer.signer_name(&spec.signer_name);
     }
     if let Some(seconds) = spec.expiration_seconds.filter(|it| *it < EXPIRATION_MIN_SECONDS) {
         let problem = "may not specify a duration less than 600 seconds (10 minutes)";
-        errors.push(FieldError::invalid(path.child("expirationSeconds"), seconds, problem));
+        at.child("expirationSeconds").invalid(seconds, problem);
     }
-    errors
 }
 
-fn usages(usages: &[String], path: &Path, errors: &mut Errors) {
+fn usages(usages: &[String], at: &At<'_>) {
     if usages.is_empty() {
-        errors.push(FieldError::required(path, ""));
+        at.required("");
     }
     let known: Vec<&str> = USAGES.iter().map(|(name, _)| *name).collect();
     for (index, usage) in usages.iter().enumerate() {
-        check::one_of_or_unset(&Some(usage.clone()), &known, &path.index(index), errors);
+        if !known.contains(&usage.as_str()) {
+            at.index(index).not_supported(usage, &known);
+        }
     }
     let mut seen = Unique::default();
     for (index, usage) in usages.iter().enumerate() {
-        seen.insert(usage, &path.index(index), errors);
+        seen.add(usage, &at.index(index));
     }
 }
 
@@ -66,14 +66,15 @@ pub fn status(
     new: &CertificateSigningRequest,
     old: &CertificateSigningRequest,
     door: Door,
-) -> Errors {
-    let (path, mut errors) = (Path::new("status").child("conditions"), Errors::new());
-    for_themselves(conditions(new), &path, &mut errors);
+    at: &At<'_>,
+) {
+    let all = at.child("conditions");
+    for_themselves(conditions(new), &all);
     let issued = |request| certificates::issued(request).unwrap_or_default();
-    let certificate = Path::new("status").child("certificate");
+    let certificate = at.child("certificate");
     let changed = issued(new) != issued(old);
     if changed && let Some(problem) = problem_of_chain(issued(new)) {
-        errors.push(FieldError::invalid(&certificate, "<certificate data>", problem));
+        certificate.invalid("<certificate data>", problem);
     }
     let of = |request, type_: &str| -> Vec<CertificateSigningRequestCondition> {
         let all = conditions(request).iter();
@@ -81,8 +82,7 @@ pub fn status(
     };
     for type_ in [APPROVED, DENIED, FAILED] {
         if of(new, type_).len() < of(old, type_).len() {
-            let problem = format!("updates may not remove a condition of type {type_:?}");
-            errors.push(FieldError::forbidden(&path, problem));
+            all.forbidden(format!("updates may not remove a condition of type {type_:?}"));
         }
     }
     for type_ in [APPROVED, DENIED].into_iter().filter(|_| door != Door::Approval) {
@@ -93,39 +93,30 @@ pub fn status(
             std::cmp::Ordering::Equal if now == before => continue,
             std::cmp::Ordering::Equal => "modify",
         };
-        let problem = format!("updates may not {what} a condition of type {type_:?}");
-        errors.push(FieldError::forbidden(&path, problem));
+        all.forbidden(format!("updates may not {what} a condition of type {type_:?}"));
     }
     if changed && door != Door::Status {
-        let problem = "updates may not set certificate content";
-        errors.push(FieldError::forbidden(certificate, problem));
+        certificate.forbidden("updates may not set certificate content");
     } else if changed && !issued(old).is_empty() {
-        let problem = "updates may not modify existing certificate content";
-        errors.push(FieldError::forbidden(certificate, problem));
+        certificate.forbidden("updates may not modify existing certificate content");
     }
-    errors
 }
 
-fn for_themselves(
-    conditions: &[CertificateSigningRequestCondition],
-    path: &Path,
-    errors: &mut Errors,
-) {
+fn for_themselves(conditions: &[CertificateSigningRequestCondition], at: &At<'_>) {
     let mut seen = Unique::default();
     for (index, condition) in conditions.iter().enumerate() {
-        let at = path.index(index);
+        let own = at.index(index);
         let type_ = condition.type_.as_str();
-        check::required(type_, &at.child("type"), errors);
+        own.child("type").not_empty(type_);
         let only_true = [APPROVED, DENIED, FAILED].contains(&type_);
         let supported = if only_true { &["True"] } else { STATUSES };
-        check::one_of(&condition.status, supported, &at.child("status"), errors);
+        own.child("status").one_of(&condition.status, supported);
         let earlier = &conditions[..index];
         let has = |other: &str| earlier.iter().any(|condition| condition.type_ == other);
         if type_ == APPROVED && has(DENIED) || type_ == DENIED && has(APPROVED) {
-            let problem = "Approved and Denied conditions are mutually exclusive";
-            errors.push(FieldError::invalid(path, type_, problem));
+            at.invalid(type_, "Approved and Denied conditions are mutually exclusive");
         }
-        seen.insert(type_, &at.child("type"), errors);
+        seen.add(type_, &own.child("type"));
     }
 }
 

@@ -15,7 +15,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
 
-use crate::kinds::check::Errors;
+type Errors = Vec<FieldError>;
 
 const CHAIN_BYTES_MAX: usize = 100 << 10;
 const CHAIN: &str = "status.certificateChain";

@@ -10,20 +10,15 @@ use k8s_openapi::api::certificates::v1::{
 
 use super::{chain, conditions};
 use crate::kinds::at::At;
-use crate::kinds::check::{self, Errors};
-use crate::kinds::{semantic, signer_name, status as statuses};
+use crate::kinds::{check, semantic, status as statuses};
 
 const UID_BYTES_MAX: usize = 128;
 const REQUEST_BYTES_MAX: usize = 10 << 10;
 
 /// What is asked for.
-pub fn spec(request: &PodCertificateRequest) -> Errors {
-    At::object(|at| judge_spec(&request.spec, &at.child("spec")))
-}
-
-fn judge_spec(spec: &PodCertificateRequestSpec, at: &At<'_>) {
+pub fn spec(spec: &PodCertificateRequestSpec, at: &At<'_>) {
     let signer = &spec.signer_name;
-    at.child("signerName").found(|path, errors| signer_name::check(signer, path, errors));
+    at.child("signerName").signer_name(signer);
     let annotations = spec.unverified_user_annotations.as_ref();
     at.child("unverifiedUserAnnotations").domain_prefixed_annotations(annotations);
     for (field, name, uid_field, uid) in [
@@ -86,25 +81,19 @@ fn signed_request(der: &[u8], at: &At<'_>) {
     }
 }
 
-/// Nothing of what is asked for changes.
-pub fn fixed_spec(new: &PodCertificateRequest, old: &PodCertificateRequest) -> Errors {
-    At::object(|at| {
-        if semantic::field(new, "spec") != semantic::field(old, "spec") {
-            at.child("spec").invalid_whole(check::IMMUTABLE);
-        }
-    })
-}
-
 /// A signer issues, denies or fails once, and says nothing else.
-pub fn status(new: &PodCertificateRequest, old: &PodCertificateRequest, now: Timestamp) -> Errors {
-    let errors = At::object(|at| {
-        let at = at.child("status");
-        known_conditions(new, &at.child("conditions"));
-        let status = semantic::field(new, "status");
-        statuses::conditions(status.get("conditions").unwrap_or_default(), &at.child("conditions"));
-    });
-    if !errors.is_empty() {
-        return errors;
+pub fn status(
+    new: &PodCertificateRequest,
+    old: &PodCertificateRequest,
+    now: Timestamp,
+    object: &At<'_>,
+) {
+    let (at, before) = (object.child("status"), object.count());
+    known_conditions(new, &at.child("conditions"));
+    let status = semantic::field(new, "status");
+    statuses::conditions(status.get("conditions").unwrap_or_default(), &at.child("conditions"));
+    if object.count() > before {
+        return;
     }
     let same = |one: &PodCertificateRequest, other: &PodCertificateRequest| {
         semantic::field(one, "status") == semantic::field(other, "status")
@@ -120,17 +109,15 @@ pub fn status(new: &PodCertificateRequest, old: &PodCertificateRequest, now: Tim
         let only = PodCertificateRequest { status: Some(only), ..new.clone() };
         (!same(new, &only)).then_some("non-condition status fields must be empty when denying or failing the PodCertificateRequest")
     } else if pod::condition(new, ISSUED).is_some() {
-        return chain::issued(new, old, now).err().unwrap_or_default();
+        return at.errors(chain::issued(new, old, now).err().unwrap_or_default());
     } else {
         (!same(new, old)).then_some(
             "status is immutable unless transitioning to \"Issued\", \"Denied\", or \"Failed\"",
         )
     };
-    At::object(|at| {
-        if let Some(problem) = problem {
-            at.child("status").invalid_whole(problem);
-        }
-    })
+    if let Some(problem) = problem {
+        at.invalid_whole(problem);
+    }
 }
 
 /// One of the known conditions at most, and it holds.

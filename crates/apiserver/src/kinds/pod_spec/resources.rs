@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerResizePolicy, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 use crate::kinds::at::At;
-use crate::kinds::check::{Errors, Unique};
-use crate::kinds::path::Path;
+use crate::kinds::check::Unique;
 
 /// Whose resources they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,22 +57,15 @@ fn amounts(list: Option<&BTreeMap<String, Text>>, owner: Owner, at: &At<'_>) -> 
             }
             Owner::Pod => {}
         }
-        if let Some(amount) = judge_quantity(name, text, &at) {
+        if let Some(amount) = quantity(name, text, &at) {
             read.insert(name.clone(), (amount, text.0.clone()));
         }
     }
     read
 }
 
-/// As [`judge_quantity`], for what lists its errors itself.
-pub fn quantity(name: &str, text: &Text, path: &Path, errors: &mut Errors) {
-    At::below(path, errors, |at| {
-        judge_quantity(name, text, at);
-    });
-}
-
 /// A quantity of a resource: not negative, and an integer where the resource has no fractions.
-pub fn judge_quantity(name: &str, text: &Text, at: &At<'_>) -> Option<Quantity> {
+pub fn quantity(name: &str, text: &Text, at: &At<'_>) -> Option<Quantity> {
     let amount = at.amount(text)?;
     if is_integer(name) && !amount.is_whole() {
         at.invalid(&text.0, "must be an integer");

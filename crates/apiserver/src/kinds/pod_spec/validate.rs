@@ -74,7 +74,7 @@ pub fn spec(spec: &PodSpec, pod: bool, at: &At<'_>) {
     let aliases = spec.host_aliases.as_deref().unwrap_or_default();
     scheduling::host_aliases(aliases, &at.child("hostAliases"));
     for (name, amount) in spec.overhead.iter().flatten() {
-        resources::judge_quantity(name, amount, &at.entry("overhead", name));
+        resources::quantity(name, amount, &at.entry("overhead", name));
     }
 }
 

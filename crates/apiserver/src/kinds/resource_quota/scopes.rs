@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use api::status::FieldError;
 use k8s_openapi::api::core::v1::{ResourceQuotaSpec, ScopedResourceSelectorRequirement};
 
 use super::is_quota_resource;
-use crate::kinds::check::Errors;
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
 
 const COMPUTE: &[&str] =
     &["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
@@ -33,8 +31,7 @@ fn narrows(scope: &str, resource: &str) -> bool {
 }
 
 /// Validates the scopes of a quota.
-pub fn validate(spec: &ResourceQuotaSpec, errors: &mut Errors) {
-    let path = Path::new("spec");
+pub fn validate(spec: &ResourceQuotaSpec, at: &At<'_>) {
     let limited: BTreeSet<&str> = spec
         .hard
         .iter()
@@ -44,68 +41,59 @@ pub fn validate(spec: &ResourceQuotaSpec, errors: &mut Errors) {
         .collect();
     let misfits = |scope: &str| limited.iter().filter(|name| !narrows(scope, name)).count();
     let scopes = spec.scopes.as_deref().unwrap_or_default();
-    let own = path.child("scopes");
+    let own = at.child("scopes");
     for scope in scopes {
         if !is_known(scope) {
-            errors.push(FieldError::invalid(&own, scopes, "unsupported scope"));
+            own.invalid(scopes, "unsupported scope");
         }
         for _ in 0..misfits(scope) {
-            let problem = "unsupported scope applied to resource";
-            errors.push(FieldError::invalid(&own, scopes, problem));
+            own.invalid(scopes, "unsupported scope applied to resource");
         }
     }
     for pair in CONFLICTING {
         if pair.iter().all(|scope| scopes.iter().any(|own| own == scope)) {
-            errors.push(FieldError::invalid(&own, scopes, "conflicting scopes"));
+            own.invalid(scopes, "conflicting scopes");
         }
     }
     let selector = spec.scope_selector.as_ref();
     let expressions = selector.and_then(|selector| selector.match_expressions.as_deref());
-    let own = path.child("scopeSelector").child("matchExpressions");
     let expressions = expressions.unwrap_or_default();
+    let own = at.child("scopeSelector.matchExpressions");
     for expression in expressions {
         let scope = expression.scope_name.as_str();
         if !is_known(scope) {
-            let problem = "unsupported scope";
-            errors.push(FieldError::invalid(own.child("scopeName"), scope, problem));
+            own.child("scopeName").invalid(scope, "unsupported scope");
         }
         for _ in 0..misfits(scope) {
-            let problem = "unsupported scope applied to resource";
-            errors.push(FieldError::invalid(&own, &spec.scope_selector, problem));
+            own.invalid(&spec.scope_selector, "unsupported scope applied to resource");
         }
-        operator(expression, &own, errors);
+        operator(expression, &own);
     }
     for pair in CONFLICTING {
         let has = |scope: &&str| expressions.iter().any(|own| own.scope_name == *scope);
         if pair.iter().all(has) {
-            let problem = "conflicting scopes";
-            errors.push(FieldError::invalid(&own, &spec.scope_selector, problem));
+            own.invalid(&spec.scope_selector, "conflicting scopes");
         }
     }
 }
 
-fn operator(expression: &ScopedResourceSelectorRequirement, path: &Path, errors: &mut Errors) {
+fn operator(expression: &ScopedResourceSelectorRequirement, at: &At<'_>) {
     let operator = expression.operator.as_str();
     if PLAIN.contains(&expression.scope_name.as_str()) && operator != "Exists" {
         let problem = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
-        errors.push(FieldError::invalid(path.child("operator"), operator, problem));
+        at.child("operator").invalid(operator, problem);
     }
     let values = expression.values.as_deref().unwrap_or_default();
     match operator {
-        "In" | "NotIn" if values.is_empty() => errors.push(FieldError::required(
-            path.child("values"),
+        "In" | "NotIn" if values.is_empty() => at.child("values").required(
             "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
-        )),
-        "Exists" | "DoesNotExist" if !values.is_empty() => errors.push(FieldError::invalid(
-            path.child("values"),
+        ),
+        "Exists" | "DoesNotExist" if !values.is_empty() => at.child("values").invalid(
             values,
             "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
-        )),
+        ),
         "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-        other => {
-            let problem = "not a valid selector operator";
-            errors.push(FieldError::invalid(path.child("operator"), other, problem));
-        }
+        other => at.child("operator").invalid(other, "not a valid selector operator"),
     }
 }
 
@@ -115,13 +103,15 @@ mod tests {
     use k8s_openapi::api::core::v1::ResourceQuota;
     use serde_json::{Value, json};
 
+    use crate::kinds::at::At;
+
     #[test]
     fn scopes_go_together_and_with_limits() {
         let errors = |spec: Value| -> Vec<String> {
             let json = json!({"spec": spec}).to_string();
             let quota = ResourceQuota::decode(json.as_bytes()).unwrap();
-            let mut errors = Vec::new();
-            super::validate(&quota.spec.unwrap(), &mut errors);
+            let spec = quota.spec.unwrap();
+            let errors = At::object(|at| super::validate(&spec, &at.child("spec")));
             errors.iter().map(ToString::to_string).collect()
         };
         let expression = |scope: &str, operator: &str, values: Value| json!({"matchExpressions": [{"scopeName": scope, "operator": operator, "values": values}]});

@@ -7,7 +7,7 @@ use futures::FutureExt;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{AnyStrategy, context};
+use super::{Strategy, context};
 use crate::kinds::Context;
 
 /// Texts that rules look for, and texts that break careless rules.
@@ -140,7 +140,7 @@ fn decoded(row: &'static api::KindRow, json: &Value) -> Option<Box<dyn Object>> 
 }
 
 /// Everything that a write and a read call on a strategy.
-fn exercise(strategy: &dyn AnyStrategy, old: &dyn Object, new: &dyn Object) {
+fn exercise(strategy: &dyn Strategy, old: &dyn Object, new: &dyn Object) {
     let now = context().now;
     let mut first = old.clone_object();
     strategy.default(&mut *first);

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{
 
 use crate::kinds::at::At;
 use crate::kinds::check::{self, Unique};
+use crate::kinds::persistent_volume_claim;
 use crate::kinds::pod_spec::env;
-use crate::kinds::{persistent_volume_claim, signer_name};
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 /// Fields that a downward API file can hold, besides single labels and annotations.
@@ -233,7 +233,7 @@ fn trust_bundle(source: &ClusterTrustBundleProjection, at: &At<'_>) {
             }
         }
         (None, Some(signer)) => {
-            at.child("signerName").found(|path, errors| signer_name::check(signer, path, errors));
+            at.child("signerName").signer_name(signer);
             let selector = source.label_selector.as_ref();
             at.child("labelSelector").label_selector(selector);
         }
@@ -304,7 +304,7 @@ fn pod_certificate<'a>(
     at: &At<'_>,
 ) -> Vec<(&'static str, &'a str)> {
     let signer = &source.signer_name;
-    at.child("signerName").found(|path, errors| signer_name::check(signer, path, errors));
+    at.child("signerName").signer_name(signer);
     if !pod::KEY_TYPES.contains(&source.key_type.as_str()) {
         at.child("keyType").not_supported(&source.key_type, &pod::KEY_TYPES);
     }

@@ -2,67 +2,61 @@
 
 use std::collections::BTreeSet;
 
-use api::status::FieldError;
 use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
 
-use crate::kinds::check::{self, Errors};
-use crate::kinds::path::Path;
+use crate::kinds::at::At;
 
 const ALL: &str = "*";
 const OPERATIONS: &[&str] = &[ALL, "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const SCOPES: &[&str] = &[ALL, "Cluster", "Namespaced"];
 
-pub fn validate(rule: &RuleWithOperations, path: &Path, errors: &mut Errors) {
+pub fn validate(rule: &RuleWithOperations, at: &At<'_>) {
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let operations = list(&rule.operations);
-    let at = path.child("operations");
-    alone(&operations, "operations", &at, errors);
+    alone(&operations, "operations", &at.child("operations"));
     for (index, operation) in operations.iter().enumerate() {
         if !OPERATIONS.contains(&operation.as_str()) {
-            errors.push(FieldError::not_supported(at.index(index), operation, OPERATIONS));
+            at.item("operations", index).not_supported(operation, OPERATIONS);
         }
     }
-    alone(&list(&rule.api_groups), "API groups", &path.child("apiGroups"), errors);
+    alone(&list(&rule.api_groups), "API groups", &at.child("apiGroups"));
     let versions = list(&rule.api_versions);
-    let at = path.child("apiVersions");
-    alone(&versions, "API versions", &at, errors);
+    alone(&versions, "API versions", &at.child("apiVersions"));
     for (index, version) in versions.iter().enumerate() {
-        check::required(version, &at.index(index), errors);
+        at.item("apiVersions", index).not_empty(version);
     }
-    resources(&list(&rule.resources), &path.child("resources"), errors);
-    check::one_of_or_unset(&rule.scope, SCOPES, &path.child("scope"), errors);
+    resources(&list(&rule.resources), &at.child("resources"));
+    at.child("scope").one_of_or_unset(&rule.scope, SCOPES);
 }
 
 /// A list must not be empty, and its wildcard stands alone.
-fn alone(list: &[String], others: &str, path: &Path, errors: &mut Errors) {
+fn alone(list: &[String], others: &str, at: &At<'_>) {
     if list.is_empty() {
-        errors.push(FieldError::required(path, ""));
+        at.required("");
     }
     if list.len() > 1 && list.iter().any(|item| item == ALL) {
-        let detail = format!("if '*' is present, must not specify other {others}");
-        errors.push(FieldError::invalid(path, list, detail));
+        at.invalid(list, format!("if '*' is present, must not specify other {others}"));
     }
 }
 
 /// `pods`, `pods/log`, `pods/*`, `*/scale`, `*`, `*/*`: none may be part of another.
-fn resources(all: &[String], path: &Path, errors: &mut Errors) {
+fn resources(all: &[String], at: &At<'_>) {
     if all.is_empty() {
-        errors.push(FieldError::required(path, ""));
+        at.required("");
     }
     let (mut whole, mut everywhere) = (BTreeSet::new(), BTreeSet::new());
     let mut last_plain = "";
     for (index, text) in all.iter().enumerate() {
-        let path = path.index(index);
+        let at = at.index(index);
         let Some((resource, subresource)) = text.split_once('/') else {
-            check::required(text, &path, errors);
+            at.not_empty(text);
             if !text.is_empty() {
                 last_plain = text;
             }
             continue;
         };
-        let mut refuse = |pattern: String| {
-            let detail = format!("if '{pattern}' is present, must not specify {text}");
-            errors.push(FieldError::invalid(&path, text, detail));
+        let refuse = |pattern: String| {
+            at.invalid(text, format!("if '{pattern}' is present, must not specify {text}"));
         };
         if whole.contains(resource) {
             refuse(format!("{resource}/*"));
@@ -79,12 +73,11 @@ fn resources(all: &[String], path: &Path, errors: &mut Errors) {
     }
     let has = |wanted: &str| all.iter().any(|text| text == wanted);
     if all.len() > 1 && has("*/*") {
-        let detail = "if '*/*' is present, must not specify other resources";
-        errors.push(FieldError::invalid(path, all, detail));
+        at.invalid(all, "if '*/*' is present, must not specify other resources");
     }
     // As upstream, only the last resource without a subresource counts.
     if has(ALL) && !matches!(last_plain, "" | ALL) {
         let detail = "if '*' is present, must not specify other resources without subresources";
-        errors.push(FieldError::invalid(path, all, detail));
+        at.invalid(all, detail);
     }
 }
