@@ -38,6 +38,7 @@ pub mod metrics;
 pub mod names;
 pub mod object;
 pub mod options;
+pub mod owners;
 pub mod pem;
 pub mod pod;
 pub mod protobuf;

@@ -359,6 +359,20 @@ fn check_type(row: &KindRow, json: &[u8]) -> Result<(), ApiError> {
     if let Some(error) = unreadable(kind, json) {
         return Err(error);
     }
+    if row.custom.is_some() {
+        if found_version != api_version {
+            return Err(ApiError::bad_request(format!(
+                "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
+            )));
+        }
+        let error = FieldError::invalid("kind", &found_kind, format!("must be {kind}"));
+        let name = scan::at_path(json, "metadata.name");
+        let name: String = name.and_then(|it| serde_json::from_slice(it).ok()).unwrap_or_default();
+        let qualified = format!("{found_kind}.{}", row.group);
+        let mut error = ApiError::invalid_kind(&qualified, &name, &[error]).about(row, &name);
+        error.status_mut().details.get_or_insert_default().kind = Some(found_kind);
+        return Err(error);
+    }
     let why = if api::kind::by_kind(&found_version, &found_kind).is_some() {
         let version = found_version.rsplit('/').next().unwrap_or_default();
         let group = api_version

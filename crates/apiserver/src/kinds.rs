@@ -147,6 +147,9 @@ pub trait Strategy: Send + Sync {
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String>;
     /// Whether this change increments `metadata.generation`. `None`: the kind has no generation.
     fn generation_changes(&self, new: &dyn Object, old: &dyn Object) -> Option<bool>;
+    /// Whether finalizers need no domain (`k8s.io/apimachinery/pkg/api/validation`, rather than
+    /// `pkg/apis/core/validation`).
+    fn any_finalizer(&self) -> bool;
     /// What is wrong with a name of this kind.
     fn validate_name(&self, name: &str) -> Vec<String>;
     /// The grace period of a delete that specifies none; `None`: deleted at once.

@@ -1,13 +1,13 @@
 //! Rules of `ObjectMeta` for all kinds (`k8s.io/apiserver/pkg/registry/rest` and
 //! `k8s.io/apimachinery/pkg/api/validation`).
 
-use api::names;
 use api::status::FieldError;
-use api::{ApiError, KindRow, ObjectMeta};
+use api::{ApiError, KindRow, ObjectMeta, names, owners};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use rand::RngExt;
 
+use crate::core::Call;
 use crate::kinds::Strategy;
 use crate::request::Target;
 
@@ -118,18 +118,32 @@ pub fn carry_over(new: &mut ObjectMeta, old: &ObjectMeta) {
     if new.uid.as_deref().unwrap_or_default().is_empty() {
         new.uid.clone_from(&old.uid);
     }
-    if new.creation_timestamp.is_none() {
+    if old.creation_timestamp.is_some() {
         new.creation_timestamp.clone_from(&old.creation_timestamp);
     }
     if new.generate_name.is_none() {
         new.generate_name.clone_from(&old.generate_name);
     }
-    if new.deletion_timestamp.is_none() {
+    if old.deletion_timestamp.is_some() {
         new.deletion_timestamp.clone_from(&old.deletion_timestamp);
     }
     if new.deletion_grace_period_seconds.is_none() {
         new.deletion_grace_period_seconds = old.deletion_grace_period_seconds;
     }
+}
+
+/// Keeps one of references to owners that are equal in all; warns the client. `admitted`: after the
+/// mutating plugins.
+pub fn deduplicate_owners(call: Call<'_>, metadata: &mut ObjectMeta, admitted: bool) {
+    let duplicates = metadata.owner_references.as_mut().map(owners::deduplicate);
+    let Some(duplicates) = duplicates.filter(|duplicates| !duplicates.is_empty()) else {
+        return;
+    };
+    let when = if admitted { " after mutating admission happens" } else { "" };
+    call.options.notes.add(format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        duplicates.join(", ")
+    ));
 }
 
 /// What is wrong with the metadata of an object that is about to be written.
@@ -162,12 +176,14 @@ pub fn validate(row: &KindRow, strategy: &dyn Strategy, metadata: &ObjectMeta) -
         }
     }
     validate_maps(metadata, &mut errors);
-    validate_owners(metadata, &mut errors);
+    if let Some(owners) = &metadata.owner_references {
+        owners::validate(owners, "metadata.ownerReferences", &mut errors);
+    }
     for (index, finalizer) in metadata.finalizers.iter().flatten().enumerate() {
         for problem in names::qualified_name(finalizer) {
             errors.push(FieldError::invalid("metadata.finalizers", finalizer, problem));
         }
-        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
+        if !strategy.any_finalizer() && needs_domain(finalizer) {
             errors.push(FieldError::invalid(
                 format!("metadata.finalizers[{index}]"),
                 finalizer,
@@ -187,6 +203,11 @@ pub fn validate(row: &KindRow, strategy: &dyn Strategy, metadata: &ObjectMeta) -
         ));
     }
     errors
+}
+
+/// Whether a finalizer may collide with that of somebody else.
+pub fn needs_domain(finalizer: &str) -> bool {
+    !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer)
 }
 
 /// Labels and annotations.
@@ -209,60 +230,6 @@ pub fn validate_maps(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
     if size > MAX_ANNOTATIONS_BYTES {
         errors.push(FieldError::too_long("metadata.annotations", MAX_ANNOTATIONS_BYTES));
     }
-}
-
-/// Upstream reports the list, not the element.
-fn validate_owners(metadata: &ObjectMeta, errors: &mut Vec<FieldError>) {
-    let path = "metadata.ownerReferences";
-    let mut controller: Option<String> = None;
-    for owner in metadata.owner_references.iter().flatten() {
-        let required = [
-            ("apiVersion", &owner.api_version, "version must not be empty"),
-            ("kind", &owner.kind, "must not be empty"),
-            ("name", &owner.name, "must not be empty"),
-            ("uid", &owner.uid, "must not be empty"),
-        ];
-        for (field, value, problem) in required {
-            if value.is_empty() {
-                errors.push(FieldError::invalid(format!("{path}.{field}"), value, problem));
-            }
-        }
-        if owner.kind == "Event" && owner.api_version == "v1" {
-            let problem = "/v1, Kind=Event is disallowed from being an owner";
-            errors.push(FieldError::invalid(path, printed(owner), problem));
-        }
-        if owner.controller == Some(true) {
-            let own = format!("{}/{}", owner.kind, owner.name);
-            match &controller {
-                Some(first) => {
-                    let all = metadata.owner_references.iter().flatten();
-                    errors.push(FieldError::invalid(
-                        path,
-                        all.map(printed).collect::<Vec<_>>(),
-                        format!(
-                            "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {own}"
-                        ),
-                    ));
-                }
-                None => controller = Some(own),
-            }
-        }
-    }
-}
-
-/// An owner as an error shows it.
-fn printed(owner: &OwnerReference) -> serde_json::Value {
-    let mut shown = serde_json::json!({
-        "apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid,
-    });
-    let flags =
-        [("controller", owner.controller), ("blockOwnerDeletion", owner.block_owner_deletion)];
-    for (name, flag) in flags {
-        if let Some(flag) = flag {
-            shown[name] = flag.into();
-        }
-    }
-    shown
 }
 
 /// Changes of the metadata that an update may not make.

@@ -3,13 +3,14 @@
 
 use std::sync::LazyLock;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Map, Value};
 
 use super::node::Node;
 use super::path::Path;
-use crate::names;
 use crate::schema::{self, TypeRow, mismatch};
 use crate::status::FieldError;
+use crate::{names, owners};
 
 /// The definition of `ObjectMeta`.
 pub fn definition() -> Option<&'static TypeRow> {
@@ -129,23 +130,7 @@ fn metadata(value: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
         let field = path.field("annotations").to_string();
         errors.push(FieldError::too_long(field, names::ANNOTATIONS_MAX_BYTES));
     }
-    owners(value, path, errors);
-}
-
-fn owners(metadata: &Value, path: &Path<'_>, errors: &mut Vec<FieldError>) {
-    let list = path.field("ownerReferences");
-    let owners = metadata.get("ownerReferences").and_then(Value::as_array);
-    for (index, owner) in owners.into_iter().flatten().enumerate() {
-        let path = list.index(index);
-        for (name, detail) in [
-            ("apiVersion", "version must not be empty"),
-            ("kind", "must not be empty"),
-            ("name", "must not be empty"),
-            ("uid", "must not be empty"),
-        ] {
-            if owner.get(name).and_then(Value::as_str).unwrap_or_default().is_empty() {
-                errors.push(FieldError::invalid(path.field(name).to_string(), "", detail));
-            }
-        }
-    }
+    let owners = value.get("ownerReferences").cloned().unwrap_or_default();
+    let owners: Vec<OwnerReference> = serde_json::from_value(owners).unwrap_or_default();
+    owners::validate(&owners, &path.field("ownerReferences").to_string(), errors);
 }

@@ -19,6 +19,7 @@ use super::{check, fill};
 impl<K: Kind> Rows<K> {
     /// Columns of bindings.
     pub const POLICY_BINDINGS: Self = Self {
+        any_finalizer: true,
         unconditional: false,
         columns: &[
             name(),

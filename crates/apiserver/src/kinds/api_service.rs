@@ -16,6 +16,7 @@ const GROUP_PRIORITY_MAX: i32 = 20_000;
 const VERSION_PRIORITY_MAX: i32 = 1_000;
 
 pub static RULES: Rows<APIService> = Rows {
+    any_finalizer: true,
     default: |service| {
         let spec = service.spec.as_mut();
         if let Some(service) = spec.and_then(|spec| spec.service.as_mut()) {

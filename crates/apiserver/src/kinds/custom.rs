@@ -1,15 +1,21 @@
 //! Custom resources: everything that differs is in their definition.
 
+use std::collections::BTreeSet;
+
 use api::custom::{Custom, CustomObject};
 use api::object::Object;
+use api::structural::{ScalePaths, validate_scale};
 use api::{KindRow, ObjectMeta};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::at::At;
 use super::table::{Parts, Rows, Table};
 use super::{Column, columns};
+use crate::meta;
 
 pub static RULES: Rows<CustomObject> = Rows {
+    any_finalizer: true,
     default: |object| {
         let row = object.row();
         let mut body = Value::Object(std::mem::take(&mut object.body));
@@ -39,15 +45,19 @@ pub static RULES: Rows<CustomObject> = Rows {
         },
     },
     create: |object, at| {
-        at.errors(parts(&object.row()).schema.validate(&object.to_judged(), None));
+        let (row, judged) = (object.row(), object.to_judged());
+        at.errors(parts(&row).schema.validate(&judged, None));
+        scale(&row, &judged, true, at);
     },
     update: |new, old, at| {
-        let old = old.to_judged();
-        at.errors(parts(&new.row()).schema.validate(&new.to_judged(), Some(&old)));
+        let (row, judged, old) = (new.row(), new.to_judged(), old.to_judged());
+        at.errors(parts(&row).schema.validate(&judged, Some(&old)));
+        scale(&row, &judged, true, at);
     },
     status_update: |new, old, _, at| {
-        let old = old.to_judged();
-        at.errors(parts(&new.row()).schema.validate_status(&new.to_judged(), &old));
+        let (row, judged, old) = (new.row(), new.to_judged(), old.to_judged());
+        at.errors(parts(&row).schema.validate_status(&judged, &old));
+        scale(&row, &judged, false, at);
     },
     // Without a status of its own, every change outside the metadata counts.
     generation: |new, old| {
@@ -56,6 +66,12 @@ pub static RULES: Rows<CustomObject> = Rows {
         let counts = |name: &&String| !has_status || *name != "status";
         let names = new.keys().chain(old.keys()).filter(counts);
         Some(names.into_iter().any(|name| new.get(name) != old.get(name)))
+    },
+    warnings: |new, old| {
+        let before = old.and_then(|old| old.metadata.finalizers.as_deref()).unwrap_or_default();
+        let added = new.metadata.finalizers.iter().flatten().filter(|name| !before.contains(name));
+        let added: BTreeSet<&String> = added.collect();
+        added.into_iter().filter_map(|name| warning(name)).collect()
     },
     unconditional: false,
     table: Some(Table {
@@ -66,8 +82,32 @@ pub static RULES: Rows<CustomObject> = Rows {
     ..Rows::NEW
 };
 
+/// About a finalizer that somebody else may use as well (`validateKubeFinalizerName`).
+fn warning(finalizer: &str) -> Option<String> {
+    let path = if finalizer.contains('.') { " including a path (/)" } else { "" };
+    meta::needs_domain(finalizer).then(|| {
+        format!(
+            "metadata.finalizers: {finalizer:?}: prefer a domain-qualified finalizer name{path} to avoid accidental conflicts with other finalizer writers"
+        )
+    })
+}
+
 fn parts(row: &KindRow) -> &Custom {
     row.custom.as_ref().expect("a custom kind has a definition")
+}
+
+/// Judges the replicas and the selector that `scale` shows.
+fn scale(row: &KindRow, object: &Value, with_spec: bool, at: &At<'_>) {
+    if let Some(paths) = &parts(row).scale {
+        at.errors(validate_scale(
+            object,
+            &ScalePaths {
+                spec_replicas: with_spec.then_some(&*paths.spec_replicas),
+                status_replicas: &paths.status_replicas,
+                label_selector: paths.label_selector.as_deref(),
+            },
+        ));
+    }
 }
 
 fn cells(object: &CustomObject, now: Timestamp) -> Vec<Value> {

@@ -21,6 +21,7 @@ fn note_storage_version(definition: &mut CustomResourceDefinition) {
 }
 
 pub static RULES: Rows<CustomResourceDefinition> = Rows {
+    any_finalizer: true,
     default: |definition| {
         let mut json = value(definition);
         rules::default(&mut json);

@@ -6,6 +6,7 @@ use super::columns::text;
 use super::table::{Rows, age, name};
 
 pub static RULES: Rows<Lease> = Rows {
+    any_finalizer: true,
     judge: |lease, at| {
         let Some(spec) = &lease.spec else { return };
         if let Some(seconds) = spec.lease_duration_seconds.filter(|seconds| *seconds <= 0) {

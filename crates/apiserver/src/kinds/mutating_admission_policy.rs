@@ -18,6 +18,7 @@ const OPERATIONS: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
 const REINVOCATION: [&str; 2] = ["IfNeeded", "Never"];
 
 pub static POLICIES: Rows<MutatingAdmissionPolicy> = Rows {
+    any_finalizer: true,
     default: |policy| {
         if let Some(spec) = &mut policy.spec {
             fill::missing(&mut spec.failure_policy, "Fail");

@@ -25,6 +25,8 @@ use crate::scan;
 /// Everything that a kind's strategy says, as data.
 pub struct Rows<K: 'static> {
     pub default: fn(&mut K),
+    /// Whether finalizers need no domain.
+    pub any_finalizer: bool,
     /// What is wrong with a name.
     pub name: fn(&str) -> Vec<String>,
     /// What clients cannot write where.
@@ -239,6 +241,7 @@ impl Column {
 impl<K: Object> Rows<K> {
     pub const NEW: Self = Self {
         default: |_| {},
+        any_finalizer: false,
         name: api::names::dns_subdomain,
         parts: Parts { create: |_, _| {}, update: |_, _, _| {}, status: |_, _, _| {} },
         checks: &[],
@@ -326,6 +329,10 @@ impl<K: Object> Strategy for Rows<K> {
 
     fn warnings(&self, new: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
         (self.warnings)(typed(new), old.map(typed))
+    }
+
+    fn any_finalizer(&self) -> bool {
+        self.any_finalizer
     }
 
     fn validate_name(&self, name: &str) -> Vec<String> {

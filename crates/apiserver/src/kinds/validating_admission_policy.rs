@@ -18,6 +18,7 @@ use super::{check, fill};
 const ACTIONS: [&str; 3] = ["Audit", "Deny", "Warn"];
 
 pub static POLICIES: Rows<ValidatingAdmissionPolicy> = Rows {
+    any_finalizer: true,
     default: |policy| {
         if let Some(spec) = &mut policy.spec {
             fill::missing(&mut spec.failure_policy, "Fail");

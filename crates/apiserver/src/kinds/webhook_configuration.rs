@@ -267,6 +267,7 @@ fn validating(object: &ValidatingWebhookConfiguration) -> Vec<MutatingWebhook> {
 
 impl<K: Kind> Rows<K> {
     const WEBHOOKS: Self = Self {
+        any_finalizer: true,
         unconditional: false,
         columns: &[
             name(),

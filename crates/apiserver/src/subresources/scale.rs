@@ -20,6 +20,9 @@ use crate::verbs::apply;
 use crate::verbs::patch::Patch;
 use crate::verbs::update::update_with;
 
+/// What upstream takes for the replicas of a custom resource that has none.
+const UNSET: i32 = i32::MIN;
+
 /// The target's scale.
 ///
 /// # Errors
@@ -133,9 +136,15 @@ async fn write(
     let (target, options) = itself(call);
     let call = Call { target: &target, options: &options, ..call };
     let answer = update_with(call, |object, version: &Version| {
-        let scale = change(&scale_of(object)?)?;
+        let scale = change(&to_change(object)?)?;
         check_name(call, &scale)?;
         let replicas = scale.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or_default();
+        if replicas == UNSET {
+            let path = replicas_path(call.row());
+            return Err(ApiError::bad_request(format!(
+                "the spec replicas field {path:?} cannot be empty"
+            )));
+        }
         check_replicas(call, replicas)?;
         let mut new = object.clone_object();
         set_replicas(&mut *new, replicas)?;
@@ -203,12 +212,19 @@ fn replicas_mut(object: &mut dyn Object) -> Result<&mut Option<i32>, ApiError> {
 /// # Errors
 /// 500 when it has none.
 pub fn scale_of(object: &dyn Object) -> Result<Scale, ApiError> {
+    let scale = to_change(object)?;
+    if scale.spec.as_ref().is_some_and(|spec| spec.replicas == Some(UNSET)) {
+        let path = replicas_path(&object.row()).to_owned();
+        return Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
+    Ok(scale)
+}
+
+/// As [`scale_of`], where the wanted number may be [`UNSET`].
+fn to_change(object: &dyn Object) -> Result<Scale, ApiError> {
     if let Some(custom) = object.as_any().downcast_ref::<CustomObject>() {
         let scale = custom.scale().ok_or_else(no_scale)?;
-        let wanted = scale.wanted.ok_or_else(|| {
-            let path = replicas_path(&object.row()).to_owned();
-            ApiError::internal(format!("the spec replicas field {path:?} does not exist"))
-        })?;
+        let wanted = scale.wanted.unwrap_or(UNSET);
         return Ok(with_metadata(object, Some(wanted), scale.present, scale.selector));
     }
     let text = |selector| {

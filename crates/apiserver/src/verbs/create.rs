@@ -46,7 +46,8 @@ pub async fn create_object(
 ) -> Result<ObjectAnswer, ApiError> {
     if call.row().custom.as_ref().is_some_and(|custom| custom.terminating) {
         let message = "create not allowed while custom resource definition is terminating";
-        return Err(ApiError::new(405, "MethodNotAllowed", message).about(call.row(), ""));
+        let name = object.metadata().name.as_deref().unwrap_or_default();
+        return Err(ApiError::forbidden(call.row(), name, message));
     }
     if call.row().namespaced() && call.target.namespace.is_empty() {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
@@ -76,8 +77,10 @@ async fn create_once(
     let strategy = strategy(call.row());
     meta::clear_new(object.metadata_mut())?;
     strategy.default(&mut *object);
+    meta::deduplicate_owners(call, object.metadata_mut(), false);
     super::apply::record(call, &mut *object).await?;
     call.core.admission.mutate(call, &mut object, None).await?;
+    meta::deduplicate_owners(call, object.metadata_mut(), true);
     meta::fill_new(object.metadata_mut(), call.now());
     let context = Context { now: call.now(), user: call.user, subresource: "" };
     strategy.prepare_create(&mut *object, &context);

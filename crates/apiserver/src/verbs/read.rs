@@ -116,6 +116,10 @@ async fn find(call: Call<'_>) -> Result<ListAnswer, ApiError> {
         (Some(VersionMatch::Exact), Some(revision)) => {
             return at_revision(call, &filter, revision, None).await;
         }
+        // As upstream has it for clients older than `resourceVersionMatch`.
+        (None, Some(revision @ 1..)) if options.limit > 0 => {
+            return at_revision(call, &filter, revision, None).await;
+        }
         (_, None) => cache.fresh().await?,
         (_, Some(0)) => cache.revision(),
         (_, Some(revision)) => cache.reach(revision).await?,
@@ -192,7 +196,9 @@ async fn from_cache(call: Call<'_>, filter: &Filter) -> Result<ListAnswer, ApiEr
         continue_token: String::new(),
         remaining: None,
     };
-    let limit = usize::try_from(call.options.limit).unwrap_or(usize::MAX);
+    // As upstream, whatever is there is shown whole (`computeListLimit`).
+    let any = call.options.resource_version == "0";
+    let limit = if any { 0 } else { usize::try_from(call.options.limit).unwrap_or(usize::MAX) };
     if limit > 0 && items.len() > limit {
         let remaining = items.len() - limit;
         items.truncate(limit);

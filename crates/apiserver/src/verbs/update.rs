@@ -4,9 +4,9 @@
 use std::future::ready;
 use std::sync::Arc;
 
-use api::ApiError;
 use api::object::Object;
 use api::status::FieldError;
+use api::{ApiError, ObjectMeta};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use store::{Outcome, Revision};
@@ -42,20 +42,9 @@ pub async fn update(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     }
     meta::place(object.metadata_mut(), call.target)?;
     let strategy = strategy(call.row());
-    let unconditional =
-        object.metadata().resource_version.as_deref().unwrap_or_default().is_empty();
-    let outcome = update_with(call, |_, _| {
-        if unconditional && !strategy.allow_unconditional_update() {
-            let error = FieldError::invalid(
-                "metadata.resourceVersion",
-                0,
-                "must be specified for an update",
-            );
-            return Err(ApiError::invalid(call.row(), &call.target.name, &[error]));
-        }
-        Ok(object.clone_object())
-    })
-    .await;
+    meta::deduplicate_owners(call, object.metadata_mut(), false);
+    let unconditional = is_unconditional(object.metadata());
+    let outcome = update_with(call, |_, _| Ok(object.clone_object())).await;
     let mut answer = match outcome {
         Err(error)
             if error.is_not_found()
@@ -173,7 +162,6 @@ async fn attempt(
     let before = Before { object: &*old, revision: current.revision };
     if mode == Mode::Ruled {
         prepare(call, &mut new, before).await?;
-        super::apply::track(call, &mut *new, &*old).await?;
     }
     let is_last = finished(&*new);
     let allocation = match mode {
@@ -295,6 +283,11 @@ async fn store(
     })
 }
 
+/// Whether a client says nothing of what it changes.
+fn is_unconditional(metadata: &ObjectMeta) -> bool {
+    matches!(metadata.resource_version.as_deref().unwrap_or_default(), "" | "0")
+}
+
 /// Checks the preconditions in the new object's metadata.
 fn expected(call: Call<'_>, new: &dyn Object, current: &Version) -> Result<(), ApiError> {
     let (row, name, metadata) = (call.row(), &call.target.name, new.metadata());
@@ -313,7 +306,15 @@ fn expected(call: Call<'_>, new: &dyn Object, current: &Version) -> Result<(), A
         ));
     }
     match metadata.resource_version.as_deref().unwrap_or_default() {
-        "" | "0" => Ok(()),
+        _ if is_unconditional(metadata) => {
+            let needed = call.verb == Verb::Update || call.verb == Verb::Patch;
+            if !needed || strategy(row).allow_unconditional_update() {
+                return Ok(());
+            }
+            let problem = "must be specified for an update";
+            let error = FieldError::invalid("metadata.resourceVersion", 0, problem);
+            Err(ApiError::invalid(row, name, &[error]))
+        }
         version if version.parse() == Ok(current.revision) => Ok(()),
         version if version.parse::<u64>().is_err() => {
             let error = FieldError::invalid(
@@ -339,8 +340,10 @@ async fn prepare(
     let context = Context { now: call.now(), user: call.user, subresource };
     meta::carry_over(new.metadata_mut(), old.metadata());
     strategy.default(&mut **new);
+    track(call, &mut **new, old, &context).await?;
     call.core.admission.mutate(call, new, Some(before)).await?;
     let new = &mut **new;
+    meta::deduplicate_owners(call, new.metadata_mut(), true);
     meta::carry_over(new.metadata_mut(), old.metadata());
     let mut errors;
     if subresource.is_empty() {
@@ -366,6 +369,25 @@ async fn prepare(
     if !errors.is_empty() {
         return Err(body::invalid(call.row(), &call.target.name, &errors));
     }
+    Ok(())
+}
+
+/// Tracks who owns the fields that the client changes, before plugins and webhooks change others:
+/// those stay with nobody. What this write cannot change is not looked at.
+async fn track(
+    call: Call<'_>,
+    new: &mut dyn Object,
+    old: &dyn Object,
+    context: &Context<'_>,
+) -> Result<(), ApiError> {
+    let (strategy, mut written) = (strategy(call.row()), new.clone_object());
+    if context.subresource.is_empty() {
+        strategy.prepare_update(&mut *written, old, context);
+    } else {
+        strategy.prepare_status_update(&mut *written, old, context);
+    }
+    super::apply::track(call, &mut *written, old).await?;
+    new.metadata_mut().managed_fields = written.metadata_mut().managed_fields.take();
     Ok(())
 }
 
