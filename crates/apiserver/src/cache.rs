@@ -21,9 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::custom::definition;
-use api::{ApiError, Kind, KindRef, KindRow};
+use api::{ApiError, KindRef, KindRow};
 use arc_swap::ArcSwap;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use store::Store;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +34,7 @@ pub use resource::ResourceCache;
 pub use version::Version;
 pub use watcher::{WatchEvent, WatchSettings, Watcher};
 
+use self::feed::Loaded;
 use self::window::{Kept, Window};
 use crate::error::store_error;
 use crate::keys;
@@ -192,10 +192,9 @@ impl Cache {
     }
 
     /// Serves what a definition defines from now on. `None`: it is deleted. Called in the store's
-    /// order, so that the cache of a custom resource is there before its first object.
-    fn define(&self, name: &str, new: Option<&Version>, revision: u64) {
-        let definition = new.and_then(|new| CustomResourceDefinition::decode(&new.json).ok());
-        let rows = definition.as_ref().map(definition::rows).unwrap_or_default();
+    /// order, so that the cache of a custom resource is there before its first object. `present`:
+    /// what the store has of a resource that there is no cache of.
+    fn define(&self, name: &str, rows: definition::Rows, revision: u64, present: Loaded) {
         let mut resources = (*self.resources.load_full()).clone();
         match rows.stored {
             Some(stored) => {
@@ -212,7 +211,11 @@ impl Cache {
                         resources.add(Arc::new(after));
                         before.close(revision);
                     }
-                    None => resources.add(Arc::new(ResourceCache::new(KindRef::Custom(stored)))),
+                    None => {
+                        let new = ResourceCache::new(KindRef::Custom(stored));
+                        new.reset(present.entries, present.unreadable, revision);
+                        resources.add(Arc::new(new));
+                    }
                 }
             }
             None => {

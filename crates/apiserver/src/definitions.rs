@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::custom::definition::{ESTABLISHED, holds};
 use api::object::Object;
 use api::{ApiError, Kind, KindRef};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -25,11 +26,13 @@ use crate::core::{Call, Core};
 use crate::request::{Options, Target, Verb};
 use crate::verbs::delete::delete_object;
 use crate::verbs::update::{swap_with, update_with};
-use plan::{Action, plan};
+use plan::{Action, Deletion, plan};
 
 /// How long a failed change waits for the next attempt, and objects for theirs whose deletion
 /// somebody else has to finish.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long objects may take to go before their definition says so.
+const OVERDUE: jiff::SignedDuration = jiff::SignedDuration::from_mins(1);
 
 /// Keeps all definitions in the state that they ask for, until `shutdown`: acts on every change of
 /// one, and at intervals while something is left to do.
@@ -142,36 +145,31 @@ async fn finalize(
     core: &Arc<Core>,
     definition: &CustomResourceDefinition,
 ) -> Result<bool, ApiError> {
-    let defined = core.cache.resources();
-    let found = defined.iter().find(|resource| {
-        let custom = resource.row.custom.as_ref();
-        custom.is_some_and(|custom| custom.definition == name(definition))
-    });
-    let (user, options) = (system_user(), Options::default());
-    if let Some(resource) = found {
-        core.cache.fresh().await?;
-        let row = &resource.row;
-        for object in resource.list(&Filter::everything(row, "")) {
-            let target = target(row.clone(), &object.namespace, &object.name, "");
-            let call =
-                Call { core, user: &user, verb: Verb::Delete, target: &target, options: &options };
-            let delete = DeleteOptions::default();
-            match delete_object(call, &delete).await {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
-                Err(error) => return Err(error),
-            }
+    let deletion = match delete_objects(core, definition).await {
+        Ok(true) if holds(definition, ESTABLISHED) => Deletion::Completed,
+        Ok(true) => Deletion::NeverEstablished,
+        Ok(false) if is_overdue(definition, core.clock.now()) => Deletion::Unconfirmed,
+        Ok(false) => Deletion::InProgress,
+        Err(error) => Deletion::Failed(format!("could not issue all deletes: {error}")),
+    };
+    let done = matches!(deletion, Deletion::Completed | Deletion::NeverEstablished);
+    let mut status = definition.status.clone().unwrap_or_default();
+    plan::set_terminating(&mut status, &deletion, core.clock.now());
+    if !done {
+        if definition.status.as_ref() != Some(&status) {
+            write(core, definition, status).await?;
         }
-        core.cache.fresh().await?;
-        if !resource.is_empty() {
-            return Ok(false);
-        }
+        return Ok(false);
     }
     let target = target(CustomResourceDefinition::ROW.into(), "", name(definition), "");
+    let (user, options) = (system_user(), Options::default());
     let call = Call { core, user: &user, verb: Verb::Update, target: &target, options: &options };
     let revision = definition.metadata.resource_version.clone();
     swap_with(call, |object, _| {
         let mut new = object.clone_object();
+        if let Some(definition) = new.downcast_mut::<CustomResourceDefinition>() {
+            definition.status = Some(status.clone());
+        }
         let metadata = new.metadata_mut();
         metadata.resource_version.clone_from(&revision);
         if let Some(finalizers) = &mut metadata.finalizers {
@@ -181,6 +179,39 @@ async fn finalize(
     })
     .await?;
     Ok(true)
+}
+
+/// Whether somebody should look after what is left.
+fn is_overdue(definition: &CustomResourceDefinition, now: jiff::Timestamp) -> bool {
+    let since = definition.metadata.deletion_timestamp.as_ref();
+    since.is_some_and(|since| now.duration_since(since.0) > OVERDUE)
+}
+
+/// Deletes the objects of a definition; whether none is left.
+async fn delete_objects(
+    core: &Arc<Core>,
+    definition: &CustomResourceDefinition,
+) -> Result<bool, ApiError> {
+    let defined = core.cache.resources();
+    let found = defined.iter().find(|resource| {
+        let custom = resource.row.custom.as_ref();
+        custom.is_some_and(|custom| custom.definition == name(definition))
+    });
+    let Some(resource) = found else { return Ok(true) };
+    core.cache.fresh().await?;
+    let (row, user, options) = (&resource.row, system_user(), Options::default());
+    for object in resource.list(&Filter::everything(row, "")) {
+        let target = target(row.clone(), &object.namespace, &object.name, "");
+        let call =
+            Call { core, user: &user, verb: Verb::Delete, target: &target, options: &options };
+        match delete_object(call, &DeleteOptions::default()).await {
+            Ok(_) => {}
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    core.cache.fresh().await?;
+    Ok(resource.is_empty())
 }
 
 /// What a deletion writes into a definition that it cannot remove at once.

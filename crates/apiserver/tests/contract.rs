@@ -33,6 +33,8 @@ mod conversion;
 mod creation;
 #[path = "contract/custom.rs"]
 mod custom;
+#[path = "contract/custom_lifecycle.rs"]
+mod custom_lifecycle;
 #[path = "contract/definitions.rs"]
 mod definitions;
 #[path = "contract/deletion.rs"]

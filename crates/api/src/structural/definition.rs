@@ -19,7 +19,8 @@ use serde_json::{Map, Value, json};
 use super::go;
 use crate::names;
 use crate::status::FieldError;
-pub use conversion::{webhook_service, webhook_url};
+pub use approval::{ANNOTATION as APPROVAL_ANNOTATION, Approval};
+pub use conversion::{has_invalid_ca_bundle, webhook_service, webhook_url};
 use schema::Schema;
 
 /// The errors found so far.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::Kind;
+use api::custom::definition;
 use bytes::Bytes;
 use futures::StreamExt;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -88,7 +89,7 @@ async fn follow(
                 let Some(batch) = batch else { return Ok(()) };
                 let batch = batch?;
                 for event in batch.events {
-                    apply(cache, event);
+                    apply(cache, store, event).await?;
                 }
                 *reached = Some(batch.revision);
                 cache.advance(batch.revision.get());
@@ -146,7 +147,18 @@ async fn reload(
     resource: &ResourceCache,
     revision: Revision,
 ) -> store::Result<()> {
-    let prefix = keys::prefix(&resource.row, "");
+    let loaded = list(store, &resource.row, revision).await?;
+    let is_definitions = resource.row == *CustomResourceDefinition::ROW;
+    for (key, version) in loaded.entries.iter().filter(|_| is_definitions) {
+        define(cache, store, key, Some(version), revision).await?;
+    }
+    resource.reset(loaded.entries, loaded.unreadable, revision.get());
+    Ok(())
+}
+
+/// Everything that the store has of a resource.
+async fn list(store: &Store, row: &api::KindRow, revision: Revision) -> store::Result<Loaded> {
+    let prefix = keys::prefix(row, "");
     let whole = prefix.len();
     let mut options = ListOptions { prefix, limit: PAGE, revision, at_once: true, from: None };
     let mut loaded = Loaded::default();
@@ -155,25 +167,43 @@ async fn reload(
         options.from = page.next_from();
         for entry in page.entries {
             let key = String::from_utf8_lossy(&entry.key[whole..]).into_owned();
-            loaded.add(&resource.row, key, &entry);
+            loaded.add(row, key, &entry);
         }
         if options.from.is_none() {
-            break;
+            return Ok(loaded);
         }
     }
-    let is_definitions = resource.row == *CustomResourceDefinition::ROW;
-    for (key, version) in loaded.entries.iter().filter(|_| is_definitions) {
-        cache.define(key, Some(version), version.revision);
-    }
-    resource.reset(loaded.entries, loaded.unreadable, revision.get());
+}
+
+/// Serves what a definition defines, with the objects that are left of an earlier one: of somebody
+/// who took away its finalizer, or made an object while it went.
+async fn define(
+    cache: &Cache,
+    store: &Store,
+    name: &str,
+    new: Option<&Version>,
+    revision: Revision,
+) -> store::Result<()> {
+    let rows = rows(new);
+    let unknown = rows.stored.as_ref().filter(|row| cache.resources().get(row).is_none());
+    let present = match unknown {
+        Some(row) => list(store, row, revision).await?,
+        None => Loaded::default(),
+    };
+    cache.define(name, rows, revision.get(), present);
     Ok(())
+}
+
+fn rows(definition: Option<&Version>) -> definition::Rows {
+    let decoded = definition.and_then(|new| CustomResourceDefinition::decode(&new.json).ok());
+    decoded.as_ref().map(definition::rows).unwrap_or_default()
 }
 
 /// What has been read of a resource.
 #[derive(Default)]
-struct Loaded {
-    entries: BTreeMap<String, Arc<Version>>,
-    unreadable: BTreeMap<String, Arc<str>>,
+pub(super) struct Loaded {
+    pub(super) entries: BTreeMap<String, Arc<Version>>,
+    pub(super) unreadable: BTreeMap<String, Arc<str>>,
 }
 
 impl Loaded {
@@ -240,35 +270,39 @@ async fn load_definitions(cache: &Cache, store: &Store) -> store::Result<Revisio
             known.retain(|name| *name != key);
             // What is defined by a definition that cannot be read is not known.
             let version = parse(row, &key, &entry).ok();
-            cache.define(&key, version.as_deref(), revision);
+            cache.define(&key, rows(version.as_deref()), revision, Loaded::default());
         }
         if options.from.is_none() {
             break;
         }
     }
     for gone in known {
-        cache.define(&gone, None, options.revision.get());
+        cache.define(&gone, rows(None), options.revision.get(), Loaded::default());
     }
     Ok(options.revision)
 }
 
-fn apply(cache: &Cache, event: store::Event) {
-    let resources = cache.resources.load();
+async fn apply(cache: &Cache, store: &Store, event: store::Event) -> store::Result<()> {
+    let resources = cache.resources();
     let Some((resource, key)) = resources.locate(&event.entry.key) else {
-        return;
+        return Ok(());
     };
     let revision = event.entry.mod_revision.get();
     let version = match event.kind {
         EventKind::Deleted => None,
         EventKind::Created | EventKind::Updated => match parse(&resource.row, &key, &event.entry) {
             Ok(version) => Some(version),
-            Err(reason) => return resource.hide(&key, revision, reason),
+            Err(reason) => {
+                resource.hide(&key, revision, reason);
+                return Ok(());
+            }
         },
     };
     if resource.row == *CustomResourceDefinition::ROW {
-        cache.define(&key, version.as_deref(), revision);
+        define(cache, store, &key, version.as_deref(), event.entry.mod_revision).await?;
     }
     cache.apply(resource, &key, revision, version);
+    Ok(())
 }
 
 /// An object's version, or why its value is none. Such a value hides the object, so that nobody takes

@@ -4,17 +4,18 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 
 use api::custom::definition::{ESTABLISHED, NAMES_ACCEPTED, TERMINATING, holds};
+use api::structural::definition::{APPROVAL_ANNOTATION, Approval, has_invalid_ca_bundle};
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionCondition, CustomResourceDefinitionNames,
     CustomResourceDefinitionStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::Value;
 
 /// Keeps a definition until its objects are gone.
 pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 const APPROVED: &str = "KubernetesAPIApprovalPolicyConformant";
-const APPROVAL: &str = "api-approved.kubernetes.io";
 
 /// What has to be done for a definition.
 #[derive(Debug, PartialEq)]
@@ -55,7 +56,10 @@ pub fn plan<D: Borrow<CustomResourceDefinition>>(
             Some((reason, message)) => ("False", reason, message),
         };
         set(&mut status, NAMES_ACCEPTED, named, reason, &message, now);
-        if !established && named == "True" {
+        if !established && named == "True" && has_invalid_ca_bundle(&value(definition)) {
+            let message = "The conversion webhook CABundle is invalid";
+            set(&mut status, ESTABLISHED, "False", "InvalidCABundle", message, now);
+        } else if !established && named == "True" {
             let message = "the initial names have been accepted";
             set(&mut status, ESTABLISHED, "True", "InitialNamesAccepted", message, now);
         } else if !established {
@@ -159,25 +163,17 @@ fn approve(
     status: &mut CustomResourceDefinitionStatus,
     now: Timestamp,
 ) {
-    let group = &definition.spec.group;
-    let protected = ["k8s.io", "kubernetes.io"]
-        .iter()
-        .any(|domain| group == domain || group.ends_with(&format!(".{domain}")));
-    if !protected {
+    if !Approval::is_needed(&definition.spec.group) {
         return;
     }
     let annotations = definition.metadata.annotations.as_ref();
-    let value = annotations.and_then(|all| all.get(APPROVAL)).map_or("", String::as_str);
-    let (holds, reason, message) = if value.is_empty() {
-        let message = format!(
-            "protected groups must have approval annotation {APPROVAL:?}, see https://github.com/kubernetes/enhancements/pull/1111"
-        );
-        ("False", "MissingAnnotation", message)
-    } else if value.starts_with("unapproved") {
-        let message = format!("not approved: {value:?}");
-        ("False", "UnapprovedAnnotation", message)
-    } else {
-        ("True", "ApprovedAnnotation", format!("approved in {value}"))
+    let value = annotations.and_then(|all| all.get(APPROVAL_ANNOTATION)).map_or("", String::as_str);
+    let (approval, message) = Approval::of(value);
+    let (holds, reason) = match approval {
+        Approval::Missing => ("False", "MissingAnnotation"),
+        Approval::Bypassed => ("False", "UnapprovedAnnotation"),
+        Approval::Approved => ("True", "ApprovedAnnotation"),
+        Approval::Invalid => ("False", "InvalidAnnotation"),
     };
     set(status, APPROVED, holds, reason, &message, now);
 }
@@ -221,10 +217,54 @@ pub fn mark_terminating(definition: &mut CustomResourceDefinition, now: Timestam
     if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
         finalizers.push(FINALIZER.to_owned());
     }
-    let message =
-        "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
     let status = definition.status.get_or_insert_default();
-    set(status, TERMINATING, "True", "InstanceDeletionPending", message, now);
+    set_terminating(status, &Deletion::Pending, now);
+}
+
+/// How far the deletion of a definition's objects has come.
+pub enum Deletion {
+    Pending,
+    /// Some are left.
+    InProgress,
+    /// Some are left after a long time.
+    Unconfirmed,
+    Failed(String),
+    Completed,
+    /// There have never been any.
+    NeverEstablished,
+}
+
+/// Says how far the deletion has come.
+pub fn set_terminating(
+    status: &mut CustomResourceDefinitionStatus,
+    deletion: &Deletion,
+    now: Timestamp,
+) {
+    let (holds, reason, message) = match deletion {
+        Deletion::Pending => (
+            "True",
+            "InstanceDeletionPending",
+            "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        ),
+        Deletion::InProgress => {
+            ("True", "InstanceDeletionInProgress", "CustomResource deletion is in progress")
+        }
+        Deletion::Unconfirmed => (
+            "True",
+            "InstanceDeletionCheck",
+            "could not confirm zero CustomResources remaining: context deadline exceeded",
+        ),
+        Deletion::Failed(why) => ("True", "InstanceDeletionFailed", why.as_str()),
+        Deletion::Completed => ("False", "InstanceDeletionCompleted", "removed all instances"),
+        Deletion::NeverEstablished => {
+            ("False", "NeverEstablished", "resource was never established")
+        }
+    };
+    set(status, TERMINATING, holds, reason, message, now);
+}
+
+fn value(definition: &CustomResourceDefinition) -> Value {
+    serde_json::to_value(definition).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -260,7 +260,7 @@ async fn a_definition_takes_its_objects_with_it() {
     assert_eq!(gone.next().await.unwrap()["type"], "ADDED");
     let deleted = rest.delete(&name).await.expect(200);
     assert_eq!(condition(&deleted, "Terminating"), "True");
-    rest.post(WIDGETS, &widget("late", json!({"size": 1}))).await.expect(405);
+    rest.post(WIDGETS, &widget("late", json!({"size": 1}))).await.expect(403);
     let mut objects = rest.watch(&format!("{WIDGETS}?watch=1&resourceVersion=0")).await;
     // The one without a finalizer goes at once, the other one when it is let go.
     loop {

@@ -6,25 +6,50 @@ use super::{Errors, text};
 use crate::status::FieldError;
 use crate::structural::format;
 
-const ANNOTATION: &str = "api-approved.kubernetes.io";
+/// Where a group of the Kubernetes community says who has approved it.
+pub const ANNOTATION: &str = "api-approved.kubernetes.io";
 
-#[derive(PartialEq, Eq)]
-enum Approval {
+/// Whether the API of a definition has been reviewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approval {
     Missing,
     Bypassed,
     Approved,
     Invalid,
 }
 
-fn of(definition: &Value) -> (Approval, &str) {
-    let annotation = text(definition["metadata"]["annotations"].get(ANNOTATION));
-    let approval = match annotation {
-        "" => Approval::Missing,
-        reason if reason.starts_with("unapproved") => Approval::Bypassed,
-        url if format::is_request_uri(url) && has_host(url) => Approval::Approved,
-        _ => Approval::Invalid,
-    };
-    (approval, annotation)
+impl Approval {
+    /// What the annotation of a definition says, and in words.
+    pub fn of(annotation: &str) -> (Self, String) {
+        let see = "see https://github.com/kubernetes/enhancements/pull/1111";
+        let needed = format!("protected groups must have approval annotation {ANNOTATION:?}");
+        match annotation {
+            "" => (Self::Missing, format!("{needed}, {see}")),
+            reason if reason.starts_with("unapproved") => {
+                (Self::Bypassed, format!("not approved: {reason:?}"))
+            }
+            url if format::is_request_uri(url) && has_host(url) => {
+                (Self::Approved, format!("approved in {url}"))
+            }
+            _ => (
+                Self::Invalid,
+                format!(
+                    "{needed} with either a URL or a reason starting with \"unapproved\", {see}"
+                ),
+            ),
+        }
+    }
+
+    /// Whether a group needs one.
+    pub fn is_needed(group: &str) -> bool {
+        ["k8s.io", "kubernetes.io"].iter().any(|domain| {
+            group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    }
+}
+
+fn annotation(definition: &Value) -> &str {
+    text(definition["metadata"]["annotations"].get(ANNOTATION))
 }
 
 fn has_host(url: &str) -> bool {
@@ -35,31 +60,17 @@ fn has_host(url: &str) -> bool {
 
 /// An approval that an update does not change is not judged.
 pub fn validate(new: &Value, old: Option<&Value>, errors: &mut Errors) {
-    let group = text(new["spec"].get("group"));
-    let is_within = |domain: &str| {
-        group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
-    if !is_within("k8s.io") && !is_within("kubernetes.io") {
+    if !Approval::is_needed(text(new["spec"].get("group"))) {
         return;
     }
-    let (approval, annotation) = of(new);
-    if old.is_some_and(|old| of(old).0 == approval) {
+    let (approval, detail) = Approval::of(annotation(new));
+    if old.is_some_and(|old| Approval::of(annotation(old)).0 == approval) {
         return;
     }
     let field = format!("metadata.annotations[{ANNOTATION}]");
-    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
     match approval {
         Approval::Approved | Approval::Bypassed => {}
-        Approval::Missing => {
-            let detail =
-                format!("protected groups must have approval annotation {ANNOTATION:?}, {see}");
-            errors.push(FieldError::required(field, detail));
-        }
-        Approval::Invalid => {
-            let detail = format!(
-                "protected groups must have approval annotation {ANNOTATION:?} with either a URL or a reason starting with \"unapproved\", {see}"
-            );
-            errors.push(FieldError::invalid(field, annotation, detail));
-        }
+        Approval::Missing => errors.push(FieldError::required(field, detail)),
+        Approval::Invalid => errors.push(FieldError::invalid(field, annotation(new), detail)),
     }
 }

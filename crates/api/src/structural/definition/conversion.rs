@@ -29,6 +29,7 @@ pub fn had_recognized_version(definition: &Value) -> bool {
     versions.is_empty() || versions.iter().any(is_recognized)
 }
 
+/// Whether there is a bundle of authorities that cannot be read.
 pub fn has_invalid_ca_bundle(definition: &Value) -> bool {
     let bundle = text(definition.pointer("/spec/conversion/webhook/clientConfig/caBundle"));
     !bundle.is_empty() && ca_bundle_problem(bundle).is_some()

@@ -100,7 +100,7 @@ fn protected_groups_say_whether_they_are_approved() {
         let all = settled(vec![definition("widgets", |json| {
             json["spec"]["group"] = "x.k8s.io".into();
             if let Some(text) = annotation {
-                json["metadata"]["annotations"] = json!({APPROVAL: text});
+                json["metadata"]["annotations"] = json!({APPROVAL_ANNOTATION: text});
             }
         })]);
         assert_eq!(reason(&all[0], APPROVED), expected);

@@ -48,7 +48,7 @@ fn metadata() -> Vec<Case> {
         Case::new(new, of(json!({"name": "x", "annotations": {"a": big}})), INVALID, "ConfigMap \"x\" is invalid: metadata.annotations: Too long: may not be more than 262144 bytes")
             .causes(&[("metadata.annotations", "FieldValueTooLong")]),
         Case::new(new, of(json!({"name": "x", "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "", "uid": "u"}]})), INVALID,
-            "ConfigMap \"x\" is invalid: metadata.ownerReferences.name: Invalid value: \"\": must not be empty"),
+            "ConfigMap \"x\" is invalid: metadata.ownerReferences[0].name: Required value: must not be empty"),
         Case::new(new, of(json!({"name": "x", "finalizers": ["a b"]})), INVALID, "ConfigMap \"x\" is invalid: [metadata.finalizers: Invalid value: \"a b\": …"),
         Case::new(new, of(json!({"name": "x", "resourceVersion": "5"})), (400, "BadRequest"), "resourceVersion should not be set on objects to be created"),
         Case::new(new, of(json!({"name": "plain"})), (409, "AlreadyExists"), "configmaps \"plain\" already exists"),
