@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 /// How long one scenario may take.
-pub const SCENARIO_TIMEOUT: Duration = Duration::from_secs(240);
+pub const SCENARIO_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a cancelled test may take to reach the next point where it waits.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often to look for the programs of a cancelled test.

@@ -99,8 +99,12 @@ impl Helm<'_> {
         done.map_err(|stderr| anyhow::anyhow!("helm {}: {stderr}", arguments.join(" ")))
     }
 
-    /// Image and number of ready pods of its Deployment.
+    /// Image and number of ready pods of its Deployment, once the pods before have gone: Helm does not
+    /// wait for that.
     fn deployed(&self) -> anyhow::Result<(String, u64)> {
+        let namespace = &self.fixture.namespace;
+        let rollout = ["rollout", "status", "deployment/web-demo", "--timeout=60s"];
+        self.fixture.cluster.kubectl(&[&rollout[..], &["-n", namespace]].concat())?;
         let text = self.fixture.cluster.kubectl(&[
             "get",
             "deployment",
@@ -108,7 +112,7 @@ impl Helm<'_> {
             "-o",
             "json",
             "-n",
-            &self.fixture.namespace,
+            namespace,
         ])?;
         let value: Value = serde_json::from_str(&text)?;
         let image = value["spec"]["template"]["spec"]["containers"][0]["image"].as_str();

@@ -13,6 +13,7 @@ mod schema;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
 use serde_json::{Map, Value, json};
 
@@ -22,6 +23,7 @@ use crate::status::FieldError;
 pub use approval::{ANNOTATION as APPROVAL_ANNOTATION, Approval};
 pub use conversion::{has_invalid_ca_bundle, webhook_service, webhook_url};
 use schema::Schema;
+pub use warnings::warnings;
 
 /// The errors found so far.
 type Errors = Vec<FieldError>;

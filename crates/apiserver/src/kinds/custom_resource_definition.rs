@@ -44,6 +44,7 @@ pub static RULES: Rows<CustomResourceDefinition> = Rows {
     update: |new, old, at| at.errors(rules::validate(&value(new), Some(&value(old)))),
     status_update: |new, _, _, at| at.errors(rules::validate_status(&value(new))),
     generation: |new, old| Some(new.spec != old.spec),
+    warnings: |new, old| rules::warnings(&value(new), old.map(value).as_ref()),
     unconditional: false,
     columns: &[name(), created_at()],
     ..Rows::NEW

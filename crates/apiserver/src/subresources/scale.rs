@@ -149,8 +149,10 @@ async fn write(
         let mut new = object.clone_object();
         set_replicas(&mut *new, replicas)?;
         let metadata = new.metadata_mut();
-        metadata.resource_version =
-            scale.metadata.resource_version.filter(|version| !version.is_empty());
+        // None is no precondition, also for kinds whose own updates need one.
+        if let Some(version) = scale.metadata.resource_version.filter(|it| !it.is_empty()) {
+            metadata.resource_version = Some(version);
+        }
         if let Some(uid) = scale.metadata.uid.filter(|uid| !uid.is_empty()) {
             metadata.uid = Some(uid);
         }

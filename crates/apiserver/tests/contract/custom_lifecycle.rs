@@ -137,6 +137,33 @@ async fn a_definition_with_an_unreadable_authority_is_not_established() {
     server.stop().await;
 }
 
+/// What is ignored in a schema is warned about once.
+#[tokio::test]
+async fn schemas_that_promise_too_much_are_warned_about() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let mut own = definition();
+    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+    let fields = own.pointer_mut(spec).unwrap();
+    fields["odd"] = json!({"type": "string", "format": "odd"});
+    fields["time"] = json!({"type": "string", "format": "date-time"});
+    fields["wide"] = json!({"type": "string", "format": "int32"});
+    fields["set"] = json!({"type": "array", "x-kubernetes-list-type": "set",
+        "items": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "integer"}}});
+    let made = rest.post(DEFINITIONS, &own).await;
+    let expected = [
+        "299 - \"unrecognized format \\\"int32\\\"\"",
+        "299 - \"unrecognized format \\\"odd\\\"\"",
+        "299 - \"x-kubernetes-list-type: set for items of type \\\"array\\\" is not supported by server-side apply or CEL validation rules\"",
+    ];
+    assert_eq!(warnings(&made), expected);
+    made.expect(201);
+    let more = json!([{"op": "add", "path": format!("{spec}/new"), "value": {"type": "string", "format": "newer"}}]);
+    let patched = rest.patch(DEFINITION, "json", &more).await;
+    assert_eq!(warnings(&patched), ["299 - \"unrecognized format \\\"newer\\\"\""]);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn times_of_the_server_are_kept_whatever_a_client_sends() {
     let server = Server::start().await;
@@ -219,6 +246,9 @@ async fn numbers_that_scale_shows_are_judged() {
     let set = rest.patch(&scale, "merge", &json!({"spec": {"replicas": 3}})).await.expect(200);
     assert_eq!(set["spec"]["replicas"], 3);
     assert_eq!(rest.get(&path).await.expect(200)["spec"]["replicas"], 3);
+    let whole = json!({"apiVersion": "autoscaling/v1", "kind": "Scale",
+        "metadata": {"name": "a", "namespace": "default"}, "spec": {"replicas": 4}});
+    rest.send("PUT", &scale, &whole).await.expect(200);
     server.stop().await;
 }
 

@@ -95,6 +95,7 @@ fn protected_groups_say_whether_they_are_approved() {
     for (annotation, expected) in [
         (None, "False MissingAnnotation"),
         (Some("unapproved, experimental"), "False UnapprovedAnnotation"),
+        (Some("nonsense"), "False InvalidAnnotation"),
         (Some("https://github.com/kubernetes/kubernetes/pull/1"), "True ApprovedAnnotation"),
     ] {
         let all = settled(vec![definition("widgets", |json| {
