@@ -367,22 +367,39 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Self::eval`].
     pub fn texts(&mut self, expression: &'a Expression) -> Result<Option<Vec<String>>, EvalError> {
-        let text = |value: &Val<'_>| match value {
-            Val::Text(text) => Some(text.as_str().to_owned()),
-            _ => None,
-        };
-        Ok(match self.value(expression)? {
-            Val::Null => Some(Vec::new()),
-            Val::List(list) => list.iter().map(|item| text(&item)).collect(),
-            one => text(&one).map(|one| vec![one]),
+        let made = self.value(expression)?;
+        self.counted(expression, |evaluation| {
+            let mut text = |value: &Val<'_>| match value {
+                Val::Text(text) => {
+                    evaluation.write(text.as_str().len())?;
+                    Ok(Some(text.as_str().to_owned()))
+                }
+                _ => Ok(None),
+            };
+            Ok(match made {
+                Val::Null => Some(Vec::new()),
+                Val::List(list) => {
+                    list.iter().map(|item| text(&item)).collect::<Result<_, Failure>>()?
+                }
+                one => text(&one)?.map(|one| vec![one]),
+            })
         })
     }
 
-    fn value(&mut self, expression: &'a Expression) -> Result<Val<'a>, EvalError> {
+    /// Does something that costs; the cost is taken from the budget.
+    fn counted<T>(
+        &mut self,
+        expression: &Expression,
+        run: impl FnOnce(&mut Evaluation<'a>) -> Result<T, Failure>,
+    ) -> Result<T, EvalError> {
         self.evaluation.restart(self.budget);
-        let outcome = self.evaluation.eval(&expression.program);
-        self.budget = self.budget.saturating_sub(self.evaluation.cost);
+        let outcome = run(&mut self.evaluation);
+        self.budget = self.budget.saturating_sub(self.evaluation.spent());
         outcome.map_err(|failure| self.failure(expression, failure))
+    }
+
+    fn value(&mut self, expression: &'a Expression) -> Result<Val<'a>, EvalError> {
+        self.counted(expression, |evaluation| evaluation.eval(&expression.program))
     }
 
     fn failure(&self, expression: &Expression, failure: Failure) -> EvalError {

@@ -99,6 +99,12 @@ impl<'a> Access<'a> {
         Some(Self { asked: Arc::new(self.own.clone()), kind, ..self.clone() })
     }
 
+    /// Bytes of what is asked.
+    pub(crate) fn length(&self) -> usize {
+        let Asked { path, group, resource, subresource, namespace, name } = &*self.asked;
+        [path, group, resource, subresource, namespace, name].map(String::len).iter().sum()
+    }
+
     fn with(&self, kind: &'static str, change: impl FnOnce(&mut Asked)) -> Val<'a> {
         let mut asked = (*self.asked).clone();
         change(&mut asked);
@@ -141,6 +147,9 @@ impl<'a> Evaluation<'a> {
             }
             _ => return None,
         };
+        if let Err(limit) = self.write(of.length() + text.len()) {
+            return Some(Err(limit));
+        }
         let text = text.to_owned();
         Some(Ok(match (name, of.kind) {
             ("path", AUTHORIZER) if text.is_empty() => {

@@ -42,7 +42,7 @@ impl<'a> Session<'a> {
                 )));
             }
         };
-        check_names(&made)?;
+        self.check_names(expression, &made)?;
         self.written(expression, &Val::Struct(made), |_| {
             "invalid return type: *dynamic.ObjectVal".to_owned()
         })
@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
             operation.insert("path".to_owned(), "".into());
             for (name, value) in &made.fields {
                 if let Val::Struct(object) = value {
-                    check_names(object)?;
+                    self.check_names(expression, object)?;
                 }
                 let json = self.written(expression, value, |why| {
                     format!(
@@ -87,6 +87,23 @@ impl<'a> Session<'a> {
         Ok(operations)
     }
 
+    /// The types of an object and of what is in it have to be those of the fields' paths.
+    fn check_names(
+        &mut self,
+        expression: &Expression,
+        object: &Struct<'a>,
+    ) -> Result<(), EvalError> {
+        let problems = self.counted(expression, |evaluation| {
+            let mut problems = Vec::new();
+            name_problems(evaluation, object, object.name, 0, &mut problems)?;
+            Ok(problems)
+        })?;
+        match problems.as_slice() {
+            [] => Ok(()),
+            all => Err(EvalError::Unusable(format!("type mismatch: {}", all.join("\n")))),
+        }
+    }
+
     fn written(
         &mut self,
         expression: &Expression,
@@ -95,7 +112,7 @@ impl<'a> Session<'a> {
     ) -> Result<Value, EvalError> {
         self.evaluation.restart(self.budget);
         let written = json(&mut self.evaluation, value, 0);
-        self.budget = self.budget.saturating_sub(self.evaluation.cost);
+        self.budget = self.budget.saturating_sub(self.evaluation.spent());
         written.map_err(|unwritable| match unwritable {
             Unwritable::Why(why) => EvalError::Unusable(explained(why)),
             Unwritable::Failure(failure) => self.failure(expression, failure),
@@ -103,18 +120,15 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The types of an object and of what is in it have to be those of the fields' paths.
-fn check_names(object: &Struct<'_>) -> Result<(), EvalError> {
-    let mut problems = Vec::new();
-    name_problems(object, object.name, 0, &mut problems);
-    match problems.as_slice() {
-        [] => Ok(()),
-        all => Err(EvalError::Unusable(format!("type mismatch: {}", all.join("\n")))),
-    }
-}
-
-fn name_problems(object: &Struct<'_>, path: &str, depth: usize, problems: &mut Vec<String>) {
+fn name_problems(
+    evaluation: &mut Evaluation<'_>,
+    object: &Struct<'_>,
+    path: &str,
+    depth: usize,
+    problems: &mut Vec<String>,
+) -> Result<(), Failure> {
     if object.name != path {
+        evaluation.write(path.len() + object.name.len())?;
         problems.push(format!(
             "unexpected type name {}, expected {}, which matches field name path from root Object type",
             go::quoted(object.name),
@@ -122,24 +136,38 @@ fn name_problems(object: &Struct<'_>, path: &str, depth: usize, problems: &mut V
         ));
     }
     for (name, value) in &object.fields {
-        name_problems_in(value, &format!("{path}.{name}"), depth + 1, problems);
+        evaluation.write(path.len() + name.len())?;
+        name_problems_in(evaluation, value, &format!("{path}.{name}"), depth + 1, problems)?;
     }
+    Ok(())
 }
 
-fn name_problems_in(value: &Val<'_>, path: &str, depth: usize, problems: &mut Vec<String>) {
+fn name_problems_in(
+    evaluation: &mut Evaluation<'_>,
+    value: &Val<'_>,
+    path: &str,
+    depth: usize,
+    problems: &mut Vec<String>,
+) -> Result<(), Failure> {
+    evaluation.work(1)?;
     if depth > DEPTH_MAX {
-        return;
+        return Ok(());
     }
     match value {
-        Val::Struct(object) => name_problems(object, path, depth, problems),
+        Val::Struct(object) => name_problems(evaluation, object, path, depth, problems)?,
         Val::List(List::Owned(list)) => {
-            list.iter().for_each(|item| name_problems_in(item, path, depth + 1, problems));
+            for item in list.iter() {
+                name_problems_in(evaluation, item, path, depth + 1, problems)?;
+            }
         }
         Val::Map(Object::Owned(entries)) => {
-            entries.iter().for_each(|(_, item)| name_problems_in(item, path, depth + 1, problems));
+            for (_, item) in entries.iter() {
+                name_problems_in(evaluation, item, path, depth + 1, problems)?;
+            }
         }
         _ => {}
     }
+    Ok(())
 }
 
 /// A value as JSON.

@@ -7,6 +7,7 @@
 //! [`BUDGET`].
 
 pub(crate) mod check;
+mod compare;
 pub(crate) mod cost;
 pub(crate) mod eval;
 mod functions;
@@ -482,7 +483,7 @@ impl Judge<'_> {
             variables.extend(old.map(|old| ("oldSelf", old)));
             let mut evaluation = Evaluation::new(variables.clone(), budget);
             let outcome = evaluation.eval(program);
-            self.budget = budget.checked_sub(evaluation.cost).filter(|budget| *budget > 0);
+            self.budget = budget.checked_sub(evaluation.spent()).filter(|budget| *budget > 0);
             if self.budget.is_none() {
                 let detail = "validation failed due to running out of cost budget, no further validation rules will be run";
                 return self.type_error(node, path, detail.to_owned());
@@ -536,7 +537,7 @@ impl Judge<'_> {
             let budget = self.budget.unwrap_or_default();
             let mut evaluation = Evaluation::new(variables, budget);
             let outcome = evaluation.eval(program);
-            self.budget = budget.checked_sub(evaluation.cost).filter(|budget| *budget > 0);
+            self.budget = budget.checked_sub(evaluation.spent()).filter(|budget| *budget > 0);
             if let Ok(Val::Text(text)) = outcome {
                 let text = text.as_str().trim();
                 if !text.is_empty() && text.len() <= MESSAGE_MAX && !text.contains('\n') {

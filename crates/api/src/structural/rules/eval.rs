@@ -1,9 +1,12 @@
 //! Evaluation of CEL expressions. Every step costs, reading a value costs by its size, and an
 //! expression that costs too much fails; nothing in it can panic or run for ever.
+//!
+//! Costs are upstream's, which are no bound of time or memory: they count a list that contains another
+//! one many times by its length. So [`Evaluation::work`] counts beside them what is really visited,
+//! read and written, and an expression costs what that is worth if it is more.
 
 mod macros;
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -14,11 +17,17 @@ use regex::Regex;
 
 use super::cost;
 use super::identifier;
-use super::value::{JSON_PATCH, List, Object, Struct, Text, Val};
+use super::value::{Entries, JSON_PATCH, List, Object, Struct, Text, Val};
 use crate::structural::node::ListType;
 
 /// What one expression may cost.
 pub const COST_MAX: u64 = 1_000_000;
+/// How much work one unit of cost pays for.
+const WORK_PER_COST: u64 = 10;
+/// What it is to make an element of a list or an entry of a map; to visit one is 1.
+pub const ELEMENT_WORK: u64 = 10;
+/// Bytes that are read for one unit of work; one byte is written for it.
+const READ_PER_WORK: usize = 10;
 /// Deepest nesting of an expression.
 pub const DEPTH_MAX: usize = 100;
 /// Compiled patterns that one expression keeps.
@@ -47,7 +56,7 @@ pub fn fail<T>(text: impl Into<String>) -> Result<T, Failure> {
 /// One evaluation.
 pub struct Evaluation<'a> {
     variables: Vec<(&'a str, Val<'a>)>,
-    patterns: HashMap<String, Regex>,
+    patterns: HashMap<String, Arc<Regex>>,
     /// The members of [`Val::Composed`], and what has been read of them.
     composed: HashMap<&'a str, &'a IdedExpr>,
     read: HashMap<&'a str, Outcome<'a>>,
@@ -55,7 +64,8 @@ pub struct Evaluation<'a> {
     base: usize,
     depth: usize,
     limit: u64,
-    pub cost: u64,
+    cost: u64,
+    worked: u64,
 }
 
 impl<'a> Evaluation<'a> {
@@ -64,7 +74,7 @@ impl<'a> Evaluation<'a> {
         let limit = limit.min(COST_MAX);
         let base = variables.len();
         let (patterns, composed, read) = Default::default();
-        Self { variables, patterns, composed, read, base, depth: 0, limit, cost: 0 }
+        Self { variables, patterns, composed, read, base, depth: 0, limit, cost: 0, worked: 0 }
     }
 
     /// Sets what `variables` consists of.
@@ -74,7 +84,8 @@ impl<'a> Evaluation<'a> {
 
     /// Begins another expression with the same variables.
     pub fn restart(&mut self, limit: u64) {
-        (self.limit, self.cost, self.depth) = (limit.min(COST_MAX), 0, 0);
+        (self.limit, self.depth) = (limit.min(COST_MAX), 0);
+        (self.cost, self.worked) = (0, 0);
         self.variables.truncate(self.base);
     }
 
@@ -112,6 +123,37 @@ impl<'a> Evaluation<'a> {
         if self.cost > self.limit { Err(Failure::Limit) } else { Ok(()) }
     }
 
+    /// Counts what is done beyond that which costs.
+    pub fn work(&mut self, work: u64) -> Result<(), Failure> {
+        self.worked = self.worked.saturating_add(work);
+        if self.worked / WORK_PER_COST > self.limit { Err(Failure::Limit) } else { Ok(()) }
+    }
+
+    /// Counts bytes that are read.
+    pub fn read(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.work((bytes / READ_PER_WORK) as u64)
+    }
+
+    /// Counts bytes that are written, before they are.
+    pub fn write(&mut self, bytes: usize) -> Result<(), Failure> {
+        self.work(bytes as u64)
+    }
+
+    /// Counts a key that something is looked up by.
+    pub fn read_key(&mut self, key: &Val<'a>) -> Result<(), Failure> {
+        self.read(key.length())
+    }
+
+    /// Counts what is decoded when the elements of a list are read.
+    pub fn read_list(&mut self, list: &List<'a>) -> Result<(), Failure> {
+        self.work(list.decoded())
+    }
+
+    /// What it has cost so far.
+    pub fn spent(&self) -> u64 {
+        self.cost.max(self.worked / WORK_PER_COST)
+    }
+
     pub fn eval(&mut self, expr: &'a IdedExpr) -> Outcome<'a> {
         self.charge(1)?;
         if self.depth >= DEPTH_MAX {
@@ -120,6 +162,12 @@ impl<'a> Evaluation<'a> {
         self.depth += 1;
         let outcome = self.step(expr);
         self.depth -= 1;
+        // Whatever is not in a variable has been made or decoded.
+        if let Ok(Val::Bytes(bytes)) = &outcome
+            && !matches!(expr.expr, Expr::Ident(_))
+        {
+            self.write(bytes.len())?;
+        }
         outcome
     }
 
@@ -146,17 +194,19 @@ impl<'a> Evaluation<'a> {
                 Ok(Val::list(elements))
             }
             Expr::Map(map) => {
-                let mut entries = Vec::with_capacity(map.entries.len());
+                let mut entries = Entries::default();
                 for entry in &map.entries {
                     let EntryExpr::MapEntry(entry) = &entry.expr else {
                         return Err(Failure::NoOverload);
                     };
                     let (key, value) = (self.eval(&entry.key)?, self.eval(&entry.value)?);
+                    self.read_key(&key)?;
                     match value {
-                        Val::Optional(value) if entry.optional => {
-                            entries.extend(value.map(|value| (key, (*value).clone())));
+                        Val::Optional(None) if entry.optional => {}
+                        Val::Optional(Some(value)) if entry.optional => {
+                            entries.insert(key, (*value).clone())?;
                         }
-                        value => entries.push((key, value)),
+                        value => entries.insert(key, value)?,
                     }
                 }
                 Ok(Val::Map(Object::Owned(Arc::new(entries))))
@@ -204,6 +254,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn select(&mut self, operand: Val<'a>, name: &str, test: bool) -> Outcome<'a> {
+        self.read(name.len())?;
         match operand {
             Val::Map(map) => match (map.field(name), test) {
                 (found, true) => Ok(Val::Bool(found.is_some())),
@@ -218,15 +269,13 @@ impl<'a> Evaluation<'a> {
                 (None, _) => Ok(Val::text("")),
             },
             Val::Access(access) if !test => {
-                access.member(name).map(Val::Access).ok_or(Failure::NoOverload)
+                let member = access.member(name).ok_or(Failure::NoOverload)?;
+                self.write(member.length())?;
+                Ok(Val::Access(member))
             }
             Val::Optional(None) if test => Ok(Val::Bool(false)),
-            Val::Optional(None) => Ok(Val::Optional(None)),
-            Val::Optional(Some(inner)) => match (&*inner, test) {
-                (Val::Map(map), true) => Ok(Val::Bool(map.field(name).is_some())),
-                (Val::Map(map), false) => Ok(Val::Optional(map.field(name).map(Arc::new))),
-                _ => Err(Failure::NoOverload),
-            },
+            Val::Optional(Some(inner)) if test => self.select((*inner).clone(), name, test),
+            inner @ Val::Optional(_) => self.optional(inner, |map| map.field(name), |_| None),
             _ => Err(Failure::NoOverload),
         }
     }
@@ -244,6 +293,9 @@ impl<'a> Evaluation<'a> {
             (_, keys) => keys.as_ref().map_or(0, Vec::len),
         };
         self.charge(length as u64 / 10)?;
+        if let Val::List(list) = &range {
+            self.read_list(list)?;
+        }
         let base = self.variables.len();
         self.variables.push((&loop_.accu_var, init));
         let outcome = self.iterate(loop_, &range, keys.as_deref(), length, base);
@@ -324,6 +376,7 @@ impl<'a> Evaluation<'a> {
             }
             (operators::OPT_INDEX, [operand, index]) => {
                 let (operand, index) = (self.eval(operand)?, self.eval(index)?);
+                self.read_key(&index)?;
                 let element = |list: &List<'a>| match &index {
                     Val::Int(index) => list.get(usize::try_from(*index).ok()?),
                     _ => None,
@@ -346,11 +399,15 @@ impl<'a> Evaluation<'a> {
             Val::Optional(Some(inner)) => (*inner).clone(),
             other => other,
         };
-        Ok(Val::Optional(match &inner {
-            Val::Map(map) => entry(map).map(Arc::new),
-            Val::List(list) => element(list).map(Arc::new),
+        let found = match &inner {
+            Val::Map(map) => entry(map),
+            Val::List(list) => element(list),
             _ => return Err(Failure::NoOverload),
-        }))
+        };
+        if let Some(Val::Bytes(bytes)) = &found {
+            self.write(bytes.len())?;
+        }
+        Ok(Val::Optional(found.map(Arc::new)))
     }
 
     /// Macros that the parser does not expand.
@@ -434,64 +491,80 @@ impl<'a> Evaluation<'a> {
         }
         match namespace {
             Some(namespace) => self.namespaced(namespace, name, &values),
-            None => match self.operator(name, &values) {
-                Some(outcome) => outcome,
+            None => match self.operator(name, &values)? {
+                Some(value) => Ok(value),
                 None => self.library(name, target.is_some(), values),
             },
         }
     }
 
-    pub fn regex(&mut self, pattern: &str) -> Result<Regex, Failure> {
+    pub fn regex(&mut self, pattern: &str) -> Result<Arc<Regex>, Failure> {
         if let Some(known) = self.patterns.get(pattern) {
             return Ok(known.clone());
         }
         self.charge(PATTERN_COST)?;
+        self.write(pattern.len())?;
         let regex = crate::structural::pattern::compile(pattern).map_err(Failure::Other)?;
+        let regex = Arc::new(regex);
         if self.patterns.len() < PATTERNS_MAX {
             self.patterns.insert(pattern.to_owned(), regex.clone());
         }
         Ok(regex)
     }
 
-    /// Operators on values.
-    fn operator(&mut self, name: &str, values: &[Val<'a>]) -> Option<Outcome<'a>> {
-        let compared = |matches: fn(Ordering) -> bool| match values {
-            [left, right] => {
-                left.compare(right).map(matches).map(Val::Bool).ok_or(Failure::NoOverload)
-            }
-            _ => Err(Failure::NoOverload),
-        };
-        Some(match (name, values) {
+    /// Operators on values; `None` if there is none of that name.
+    fn operator(&mut self, name: &str, values: &[Val<'a>]) -> Result<Option<Val<'a>>, Failure> {
+        Ok(Some(match (name, values) {
             (operators::EQUALS | operators::NOT_EQUALS, [left, right]) => {
-                if let Err(why) = self.charge(left.cost_of_comparison(right)) {
-                    return Some(Err(why));
-                }
-                Ok(Val::Bool(left.equals(right) == (name == operators::EQUALS)))
+                self.charge(left.cost_of_comparison(right))?;
+                Val::Bool(self.equal(left, right)? == (name == operators::EQUALS))
             }
-            (operators::LESS, _) => compared(Ordering::is_lt),
-            (operators::LESS_EQUALS, _) => compared(Ordering::is_le),
-            (operators::GREATER, _) => compared(Ordering::is_gt),
-            (operators::GREATER_EQUALS, _) => compared(Ordering::is_ge),
-            (operators::LOGICAL_NOT, [Val::Bool(flag)]) => Ok(Val::Bool(!flag)),
-            (operators::NEGATE, [value]) => negate(value),
+            (operators::LESS, [left, right]) => Val::Bool(self.ordered(left, right)?.is_lt()),
+            (operators::LESS_EQUALS, [left, right]) => Val::Bool(self.ordered(left, right)?.is_le()),
+            (operators::GREATER, [left, right]) => Val::Bool(self.ordered(left, right)?.is_gt()),
+            (operators::GREATER_EQUALS, [left, right]) => {
+                Val::Bool(self.ordered(left, right)?.is_ge())
+            }
+            (operators::LOGICAL_NOT, [Val::Bool(flag)]) => Val::Bool(!flag),
+            (operators::NEGATE, [value]) => negate(value)?,
             (
                 operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO,
                 [left, right],
-            ) => arithmetic(name, left, right),
-            (operators::INDEX, [operand, index]) => self::index(operand, index),
-            (operators::IN, [element, Val::List(list)]) => {
-                let cost = list.len() as u64 * element.weight();
-                self.charge(cost)
-                    .map(|()| Val::Bool(list.iter().any(|other| other.equals(element))))
+            ) => arithmetic(name, left, right)?,
+            (operators::INDEX, [operand, index]) => {
+                self.read_key(index)?;
+                self::index(operand, index)?
             }
-            (operators::IN, [key, Val::Map(map)]) => Ok(Val::Bool(map.entry(key).is_some())),
-            (operators::LOGICAL_NOT | operators::IN, _) => Err(Failure::NoOverload),
-            _ => return None,
-        })
+            (operators::IN, [element, Val::List(list)]) => {
+                if list.len() > 0 {
+                    self.charge((list.len() as u64).saturating_mul(element.weight()))?;
+                }
+                self.read_list(list)?;
+                Val::Bool(self.has(list, element)?)
+            }
+            (operators::IN, [key, Val::Map(map)]) => {
+                self.read_key(key)?;
+                Val::Bool(map.entry(key).is_some())
+            }
+            (
+                operators::LESS
+                | operators::LESS_EQUALS
+                | operators::GREATER
+                | operators::GREATER_EQUALS
+                | operators::LOGICAL_NOT
+                | operators::IN,
+                _,
+            ) => return Err(Failure::NoOverload),
+            _ => return Ok(None),
+        }))
     }
 
     fn add(&mut self, left: Val<'a>, right: Val<'a>) -> Outcome<'a> {
         let overflow = || Failure::Other("integer overflow".to_owned());
+        if let (Val::List(left), Val::List(right)) = (&left, &right) {
+            self.read_list(left)?;
+            self.read_list(right)?;
+        }
         match (left, right) {
             (Val::Int(left), Val::Int(right)) => {
                 left.checked_add(right).map(Val::Int).ok_or_else(overflow)
@@ -518,7 +591,7 @@ impl<'a> Evaluation<'a> {
                 if node.list != ListType::Atomic =>
             {
                 self.charge((left.len() + right.len()) as u64)?;
-                Ok(Val::list(left.merged(&right, &node.list)))
+                self.merged(&left, &right, &node.list).map(Val::list)
             }
             (Val::List(List::Owned(mut left)), Val::List(right)) => {
                 let copied = if Arc::get_mut(&mut left).is_some() { 0 } else { left.len() };

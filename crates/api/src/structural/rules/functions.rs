@@ -158,17 +158,15 @@ impl<'a> Evaluation<'a> {
             }
             ("optional", "unwrap", [Val::List(list)]) => {
                 self.charge(list.len() as u64)?;
+                self.read_list(list)?;
                 return lists::unwrapped(list);
             }
             ("sets", _, [Val::List(one), Val::List(other)]) => {
-                self.charge((one.len() * other.len()) as u64)?;
-                let within = |one: &List<'a>, other: &List<'a>| {
-                    one.iter().all(|element| other.iter().any(|same| same.equals(&element)))
-                };
+                self.charge((one.len() as u64).saturating_mul(other.len() as u64))?;
                 Val::Bool(match name {
-                    "contains" => within(other, one),
-                    "equivalent" => within(one, other) && within(other, one),
-                    _ => one.iter().any(|element| other.iter().any(|same| same.equals(&element))),
+                    "contains" => self.within(other, one)?,
+                    "equivalent" => self.within(one, other)? && self.within(other, one)?,
+                    _ => self.intersects(one, other)?,
                 })
             }
             ("format", "named", [Val::Text(text)]) => {
@@ -178,6 +176,7 @@ impl<'a> Evaluation<'a> {
             ("ip", "isCanonical", [Val::Text(text)]) => match library::ip(text.as_str()) {
                 Some(ip) => Val::Bool(ip.to_string() == text.as_str()),
                 None => {
+                    self.write(text.as_str().len())?;
                     return fail(format!("IP Address {} parse error", go::quoted(text.as_str())));
                 }
             },
@@ -185,7 +184,12 @@ impl<'a> Evaluation<'a> {
                 self.charge(args[0].weight())?;
                 Val::text(key.as_str().replace('~', "~0").replace('/', "~1"))
             }
-            ("strings", "quote", [Val::Text(text)]) => Val::text(go::quoted(text.as_str())),
+            ("strings", "quote", [Val::Text(text)]) => {
+                self.write(text.as_str().len())?;
+                let quoted = go::quoted(text.as_str());
+                self.write(quoted.len())?;
+                Val::text(quoted)
+            }
             ("lists", "range", [Val::Int(count)]) if (0..=RANGE_MAX).contains(count) => {
                 self.charge(count.unsigned_abs())?;
                 Val::list((0..*count).map(Val::Int).collect())
@@ -199,12 +203,35 @@ impl<'a> Evaluation<'a> {
         })
     }
 
+    /// Whether all elements of one list are in the other.
+    fn within(&mut self, one: &List<'a>, other: &List<'a>) -> Result<bool, Failure> {
+        for element in one.iter() {
+            self.read_list(other)?;
+            if !self.has(other, &element)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn intersects(&mut self, one: &List<'a>, other: &List<'a>) -> Result<bool, Failure> {
+        for element in one.iter() {
+            self.read_list(other)?;
+            if self.has(other, &element)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Functions by name; of a method the first value is the target.
     pub fn library(&mut self, name: &str, method: bool, values: Vec<Val<'a>>) -> Outcome<'a> {
         for value in &values {
             // Only what is read as a whole costs by its size.
             if matches!(value, Val::Text(_) | Val::Bytes(_)) {
                 self.charge(value.weight())?;
+            } else {
+                self.read(value.length())?;
             }
         }
         let families: [Family<'a>; 8] = [
@@ -238,7 +265,7 @@ impl<'a> Evaluation<'a> {
             ("size", [Val::Map(map)]) => Val::Int(map.len() as i64),
             // Of what is no list.
             ("includes", [one, other]) if !matches!(one, Val::List(_)) => {
-                Val::Bool(one.equals(other))
+                return Some(self.equal(one, other).map(Val::Bool));
             }
             ("contains", [Val::Text(text), Val::Text(part)]) => {
                 Val::Bool(text.as_str().contains(part.as_str()))
@@ -250,10 +277,8 @@ impl<'a> Evaluation<'a> {
                 Val::Bool(text.as_str().ends_with(part.as_str()))
             }
             ("matches", [Val::Text(text), Val::Text(pattern)]) => {
-                return Some(
-                    self.regex(pattern.as_str())
-                        .map(|regex| Val::Bool(regex.is_match(text.as_str()))),
-                );
+                let regex = self.matcher(text.as_str(), pattern.as_str());
+                return Some(regex.map(|regex| Val::Bool(regex.is_match(text.as_str()))));
             }
             ("type", [value]) => Val::Type(value.type_name()),
             ("dyn", [value]) => value.clone(),
@@ -395,7 +420,7 @@ fn is_zero(value: &Val<'_>) -> bool {
 }
 
 /// The text of a scalar.
-fn printed(value: &Val<'_>) -> Option<String> {
+pub(super) fn printed(value: &Val<'_>) -> Option<String> {
     Some(match value {
         Val::Bool(flag) => flag.to_string(),
         Val::Int(number) => number.to_string(),

@@ -16,7 +16,8 @@ pub struct Semver {
     pub major: u64,
     pub minor: u64,
     pub patch: u64,
-    pre: Vec<String>,
+    /// Identifiers with dots between them.
+    pre: Box<str>,
 }
 
 impl Semver {
@@ -32,7 +33,8 @@ impl Semver {
             let plain = normalize || text.len() == 1 || !text.starts_with('0');
             (digits && plain).then(|| text.parse().ok()).flatten()
         };
-        let mut parts: Vec<u64> = core.split('.').map(number).collect::<Option<_>>()?;
+        let parts = core.split('.').take(4).map(number);
+        let mut parts: Vec<u64> = parts.collect::<Option<_>>()?;
         if normalize {
             parts.resize(parts.len().max(3), 0);
         }
@@ -47,8 +49,13 @@ impl Semver {
         };
         let valid = pre.is_none_or(|pre| pre.split('.').all(strict))
             && build.is_none_or(|build| build.split('.').all(identifier));
-        let pre = pre.map(|pre| pre.split('.').map(str::to_owned).collect()).unwrap_or_default();
-        valid.then_some(Self { major, minor, patch, pre })
+        let pre = pre.unwrap_or_default();
+        valid.then(|| Self { major, minor, patch, pre: pre.into() })
+    }
+
+    /// Bytes of what is compared of it.
+    pub fn length(&self) -> usize {
+        self.pre.len()
     }
 }
 
@@ -61,11 +68,13 @@ impl Ord for Semver {
                 (true, false) => Ordering::Greater,
                 (false, true) => Ordering::Less,
                 (false, false) => {
-                    let pairs = self.pre.iter().zip(&other.pre);
-                    let differs = pairs
+                    let (ours, theirs) = (self.pre.split('.'), other.pre.split('.'));
+                    let differs = ours
+                        .clone()
+                        .zip(theirs.clone())
                         .map(|(one, other)| identifiers(one, other))
                         .find(|order| order.is_ne());
-                    differs.unwrap_or_else(|| self.pre.len().cmp(&other.pre.len()))
+                    differs.unwrap_or_else(|| ours.count().cmp(&theirs.count()))
                 }
             }
         })

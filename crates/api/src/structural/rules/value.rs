@@ -3,7 +3,8 @@
 
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use jiff::Timestamp;
 use k8s_openapi::jiff;
 use serde_json::{Map as Json, Value};
 
+use super::cost;
+use super::eval::Failure;
 use super::library::Semver;
 use crate::cel::access::{self, Access, Decision};
 use crate::quantity::Quantity;
 use crate::structural::format::Format;
-use crate::structural::go;
 use crate::structural::node::{ListType, Node, Type};
 
 /// A value.
@@ -53,6 +55,8 @@ pub enum Val<'a> {
     Struct(Arc<Struct<'a>>),
 }
 
+/// Bytes of a text that may be a time: values are parsed whenever they are read.
+const TIME_MAX: usize = 1 << 10;
 /// The type of the operations of a patch.
 pub const JSON_PATCH: &str = "JSONPatch";
 /// The type of a whole object; those of its parts begin with it.
@@ -75,6 +79,20 @@ impl<'a> Struct<'a> {
 pub enum Text<'a> {
     Borrowed(&'a str),
     Shared(Arc<str>),
+}
+
+impl PartialEq for Text<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Text<'_> {}
+
+impl Hash for Text<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
 }
 
 impl Text<'_> {
@@ -114,51 +132,100 @@ impl<'a> List<'a> {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// The list with another one added, as its type merges: what a set has already is not added, and
-    /// of elements with the same keys the other list's stays.
-    pub fn merged(&self, other: &Self, list_type: &ListType) -> Vec<Val<'a>> {
-        let key = |element: &Val<'a>| match (list_type, element) {
-            (ListType::Map(keys), Val::Map(map)) => {
-                let part = |key: &String| map.field(key).map(|value| value.canonical());
-                keys.iter().map(|key| part(key).unwrap_or_default()).collect::<Vec<_>>().join(",")
-            }
-            (_, element) => element.canonical(),
-        };
-        let mut merged: Vec<Val<'a>> = self.iter().collect();
-        let mut positions: HashMap<String, usize> =
-            merged.iter().enumerate().map(|(at, element)| (key(element), at)).collect();
-        for element in other.iter() {
-            match positions.entry(key(&element)) {
-                Entry::Occupied(known) => merged[*known.get()] = element,
-                Entry::Vacant(free) => {
-                    free.insert(merged.len());
-                    merged.push(element);
-                }
-            }
-        }
-        merged
+    /// Whether the order of its elements is of no account.
+    pub fn is_unordered(&self) -> bool {
+        matches!(self, Self::Json(_, Some(node)) if node.list != ListType::Atomic)
     }
 
-    /// The elements of a list whose order is of no account.
-    fn unordered(&self) -> Option<&'a [Value]> {
-        match self {
-            Self::Json(list, Some(node)) if node.list != ListType::Atomic => Some(list),
-            _ => None,
-        }
+    /// Bytes that are decoded when all elements are read.
+    pub fn decoded(&self) -> u64 {
+        let Self::Json(list, Some(node)) = self else {
+            return 0;
+        };
+        let is_encoded = node.items.as_deref().is_some_and(|items| cost::format(items) == "byte");
+        let texts = list.iter().filter(|_| is_encoded).filter_map(Value::as_str);
+        texts.map(|text| text.len() as u64).sum()
     }
 }
 
 #[derive(Clone, Debug)]
 pub enum Object<'a> {
     Json(&'a Json<String, Value>, Option<&'a Node>),
-    Owned(Arc<Vec<(Val<'a>, Val<'a>)>>),
+    Owned(Arc<Entries<'a>>),
+}
+
+/// The entries of a map that an expression makes, in the order in which they were added.
+#[derive(Debug, Default)]
+pub struct Entries<'a> {
+    list: Vec<(Val<'a>, Val<'a>)>,
+    positions: HashMap<Key<'a>, usize>,
+}
+
+/// A key by which an entry is found; numbers are equal whatever their type.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Bool(bool),
+    Whole(i128),
+    /// The bits of a number that is not whole.
+    Fraction(u64),
+    Text(Text<'a>),
+}
+
+impl<'a> Key<'a> {
+    /// `None`: such values are no keys.
+    #[expect(clippy::cast_possible_truncation, reason = "only of what is whole and small enough")]
+    fn of(value: &Val<'a>) -> Option<Self> {
+        Some(match value {
+            Val::Bool(flag) => Self::Bool(*flag),
+            Val::Int(number) => Self::Whole((*number).into()),
+            Val::Uint(number) => Self::Whole((*number).into()),
+            Val::Double(number) if number.fract() == 0.0 && number.abs() < 1e30 => {
+                Self::Whole(*number as i128)
+            }
+            Val::Double(number) => Self::Fraction(number.to_bits()),
+            Val::Text(text) => Self::Text(text.clone()),
+            _ => return None,
+        })
+    }
+}
+
+impl<'a> Entries<'a> {
+    /// The value of a key.
+    pub fn get(&self, key: &Val<'a>) -> Option<&Val<'a>> {
+        self.at(&Key::of(key)?)
+    }
+
+    fn at(&self, key: &Key<'_>) -> Option<&Val<'a>> {
+        // A map of keys that live long is one of keys that live less long.
+        let positions: &HashMap<Key<'_>, usize> = &self.positions;
+        positions.get(key).and_then(|at| self.list.get(*at)).map(|(_, value)| value)
+    }
+
+    /// Adds an entry, in the place of one with the same key.
+    ///
+    /// # Errors
+    /// When such values are no keys.
+    pub fn insert(&mut self, key: Val<'a>, value: Val<'a>) -> Result<(), Failure> {
+        match self.positions.entry(Key::of(&key).ok_or(Failure::NoOverload)?) {
+            Entry::Occupied(known) => self.list[*known.get()].1 = value,
+            Entry::Vacant(free) => {
+                free.insert(self.list.len());
+                self.list.push((key, value));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &(Val<'a>, Val<'a>)> {
+        self.list.iter()
+    }
 }
 
 impl<'a> Object<'a> {
     pub fn len(&self) -> usize {
         match self {
             Self::Json(map, _) => map.len(),
-            Self::Owned(entries) => entries.len(),
+            Self::Owned(entries) => entries.list.len(),
         }
     }
 
@@ -173,7 +240,7 @@ impl<'a> Object<'a> {
                 let schema = node.and_then(|node| node.member(&name));
                 map.get(&name).map(|value| Val::of(value, schema))
             }
-            Self::Owned(_) => self.entry(&Val::Text(Text::Shared(name.into()))),
+            Self::Owned(entries) => entries.at(&Key::Text(Text::Borrowed(name))).cloned(),
         }
     }
 
@@ -184,10 +251,7 @@ impl<'a> Object<'a> {
                 map.get(name.as_str()).map(|value| Val::of(value, schema))
             }
             (Self::Json(..), _) => None,
-            (Self::Owned(entries), key) => {
-                let found = entries.iter().find(|(known, _)| known.equals(key));
-                found.map(|(_, value)| value.clone())
-            }
+            (Self::Owned(entries), key) => entries.get(key).cloned(),
         }
     }
 
@@ -198,6 +262,21 @@ impl<'a> Object<'a> {
             }
             Self::Owned(entries) => entries.iter().map(|(key, _)| key.clone()).collect(),
         }
+    }
+
+    /// All keys with their values.
+    pub fn entries(&self) -> impl Iterator<Item = (Val<'a>, Val<'a>)> + '_ {
+        let (json, owned) = match self {
+            Self::Json(map, node) => (Some((*map, *node)), None),
+            Self::Owned(entries) => (None, Some(entries.iter().cloned())),
+        };
+        let read = json.into_iter().flat_map(|(map, node)| {
+            map.iter().map(move |(name, value)| {
+                let schema = node.and_then(|node| node.member(name));
+                (Val::Text(Text::Borrowed(name.as_str())), Val::of(value, schema))
+            })
+        });
+        read.chain(owned.into_iter().flatten())
     }
 }
 
@@ -283,6 +362,7 @@ impl<'a> Val<'a> {
             return plain;
         };
         let typed = match format {
+            Format::DateTime | Format::Date | Format::Duration if text.len() > TIME_MAX => None,
             Format::DateTime => super::library::timestamp(text).map(Self::Timestamp),
             Format::Date => {
                 super::library::timestamp(&format!("{text}T00:00:00Z")).map(Self::Timestamp)
@@ -347,11 +427,23 @@ impl<'a> Val<'a> {
             Self::List(List::Json(list, _)) => list.iter().map(json_weight).sum(),
             Self::Map(Object::Json(map, _)) => map.values().map(json_weight).sum(),
             Self::List(List::Owned(list)) => list.len(),
-            Self::Map(Object::Owned(entries)) => entries.len(),
+            Self::Map(Object::Owned(entries)) => entries.list.len(),
             Self::Struct(made) => made.fields.len(),
             _ => 0,
         };
         1 + size as u64
+    }
+
+    /// Bytes of what is read when it is compared or printed, besides what is in it.
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Url(text) => text.as_str().len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Semver(version) => version.length(),
+            Self::Access(access) => access.length(),
+            Self::Decision(decision) => decision.reason.len(),
+            _ => 0,
+        }
     }
 
     /// What it costs to compare two values: as much as the first one has, unless their sizes differ.
@@ -362,44 +454,6 @@ impl<'a> Val<'a> {
             (Self::List(_), Self::List(_)) | (Self::Map(_), Self::Map(_)) => self.weight(),
             (Self::Text(_), Self::Text(_)) | (Self::Bytes(_), Self::Bytes(_)) => self.weight(),
             _ => 1,
-        }
-    }
-
-    pub fn equals(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Bool(one), Self::Bool(other)) => one == other,
-            (Self::Text(one), Self::Text(other)) | (Self::Url(one), Self::Url(other)) => {
-                one.as_str() == other.as_str()
-            }
-            (Self::Bytes(one), Self::Bytes(other)) => one == other,
-            (Self::Type(one), Self::Type(other)) | (Self::Format(one), Self::Format(other)) => {
-                one == other
-            }
-            (Self::Ip(one), Self::Ip(other)) => one == other,
-            (Self::Cidr(one, bits), Self::Cidr(other, more)) => one == other && bits == more,
-            (Self::List(one), Self::List(other)) => lists_equal(one, other),
-            (Self::Map(one), Self::Map(other)) => {
-                one.len() == other.len()
-                    && one.keys().iter().all(|key| {
-                        one.entry(key)
-                            .zip(other.entry(key))
-                            .is_some_and(|(one, other)| one.equals(&other))
-                    })
-            }
-            (Self::Optional(one), Self::Optional(other)) => match (one, other) {
-                (None, None) => true,
-                (Some(one), Some(other)) => one.equals(other),
-                _ => false,
-            },
-            (Self::Struct(one), Self::Struct(other)) => {
-                one.name == other.name
-                    && one.fields.len() == other.fields.len()
-                    && one.fields.iter().all(|(name, value)| {
-                        other.field(name).is_some_and(|other| value.equals(other))
-                    })
-            }
-            _ => self.compare(other) == Some(Ordering::Equal),
         }
     }
 
@@ -421,29 +475,6 @@ impl<'a> Val<'a> {
         }
     }
 
-    /// A text that equal values share.
-    fn canonical(&self) -> String {
-        match self {
-            Self::Text(text) => go::quoted(text.as_str()),
-            Self::List(list) => {
-                let parts: Vec<String> = list.iter().map(|element| element.canonical()).collect();
-                format!("[{}]", parts.join(","))
-            }
-            Self::Map(map) => {
-                let value = |key: &Self| map.entry(key).map(|value| value.canonical());
-                let part =
-                    |key: &Self| format!("{}:{}", key.canonical(), value(key).unwrap_or_default());
-                let mut parts: Vec<String> = map.keys().iter().map(part).collect();
-                parts.sort_unstable();
-                format!("{{{}}}", parts.join(","))
-            }
-            other => match other.as_double() {
-                Some(number) => go::float(number),
-                None => format!("{other:?}"),
-            },
-        }
-    }
-
     /// A number as a double.
     pub fn as_double(&self) -> Option<f64> {
         match self {
@@ -453,17 +484,6 @@ impl<'a> Val<'a> {
             _ => None,
         }
     }
-}
-
-fn lists_equal(one: &List<'_>, other: &List<'_>) -> bool {
-    if one.len() != other.len() {
-        return false;
-    }
-    if let (Some(one), Some(other)) = (one.unordered(), other.unordered()) {
-        let texts: HashSet<String> = one.iter().map(Value::to_string).collect();
-        return other.iter().all(|element| texts.contains(&element.to_string()));
-    }
-    one.iter().zip(other.iter()).all(|(one, other)| one.equals(&other))
 }
 
 /// What it costs to read a value of an object as a whole.

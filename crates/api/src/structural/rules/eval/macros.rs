@@ -6,7 +6,7 @@ use cel::common::ast::IdedExpr;
 
 use super::{Evaluation, Failure, Outcome, fail, identifier};
 use crate::structural::go;
-use crate::structural::rules::value::{List, Object, Val};
+use crate::structural::rules::value::{Entries, List, Object, Val};
 
 impl<'a> Evaluation<'a> {
     /// Evaluates `body` with further variables.
@@ -57,16 +57,29 @@ impl<'a> Evaluation<'a> {
 
     /// The elements of a list with their indexes, or the entries of a map.
     fn entries(&mut self, target: &'a IdedExpr) -> Result<Vec<(Val<'a>, Val<'a>)>, Failure> {
-        let entries: Vec<(Val<'a>, Val<'a>)> = match self.eval(target)? {
-            Val::List(list) => (0..).map(Val::Int).zip(list.iter()).collect(),
-            Val::Map(map) => map
-                .keys()
-                .into_iter()
-                .filter_map(|key| Some((key.clone(), map.entry(&key)?)))
-                .collect(),
+        let target = self.eval(target)?;
+        let length = match &target {
+            Val::List(list) => list.len(),
+            Val::Map(map) => map.len(),
             _ => return Err(Failure::NoOverload),
         };
-        self.charge(entries.len() as u64 / 10)?;
+        self.charge(length as u64 / 10)?;
+        let mut entries = Vec::with_capacity(length);
+        match &target {
+            Val::List(list) => {
+                self.read_list(list)?;
+                entries.extend((0..).map(Val::Int).zip(list.iter()));
+            }
+            Val::Map(map) => {
+                for (key, value) in map.entries() {
+                    if let Val::Bytes(bytes) = &value {
+                        self.write(bytes.len())?;
+                    }
+                    entries.push((key, value));
+                }
+            }
+            _ => {}
+        }
         Ok(entries)
     }
 
@@ -84,7 +97,7 @@ impl<'a> Evaluation<'a> {
         else {
             return Err(Failure::NoOverload);
         };
-        let (mut list, mut map): (Vec<Val<'a>>, Vec<(Val<'a>, Val<'a>)>) = Default::default();
+        let (mut list, mut map) = (Vec::new(), Entries::default());
         for (one, other) in self.entries(target)? {
             let variables = vec![(key, one.clone()), (value, other)];
             if let [filter] = filter {
@@ -97,11 +110,12 @@ impl<'a> Evaluation<'a> {
             let made = self.with(variables, body)?;
             match (name, made) {
                 ("transformList", made) => list.push(made),
-                ("transformMap", made) => map.push((one, made)),
+                ("transformMap", made) => map.insert(one, made)?,
                 (_, Val::Map(entries)) => {
-                    for key in entries.keys() {
-                        self.charge(map.len() as u64 / 10 + 1)?;
-                        if map.iter().any(|(known, _)| known.equals(&key)) {
+                    for (key, value) in entries.entries() {
+                        self.charge(1)?;
+                        self.read_key(&key)?;
+                        if map.get(&key).is_some() {
                             let shown = match &key {
                                 Val::Text(text) => text.as_str().to_owned(),
                                 Val::Int(number) => number.to_string(),
@@ -111,8 +125,7 @@ impl<'a> Evaluation<'a> {
                             };
                             return fail(format!("insert failed: key {shown} already exists"));
                         }
-                        let value = entries.entry(&key).ok_or(Failure::NoOverload)?;
-                        map.push((key, value));
+                        map.insert(key, value)?;
                     }
                 }
                 _ => return Err(Failure::NoOverload),
@@ -137,17 +150,12 @@ impl<'a> Evaluation<'a> {
         let Val::List(list) = self.eval(target)? else {
             return Err(Failure::NoOverload);
         };
+        self.read_list(&list)?;
         let mut keyed = Vec::with_capacity(list.len());
         for element in List::iter(&list) {
             keyed.push((self.with(vec![(variable, element.clone())], key)?, element));
         }
         self.charge(keyed.len() as u64)?;
-        if keyed.windows(2).any(|pair| pair[0].0.compare(&pair[1].0).is_none()) {
-            return Err(Failure::NoOverload);
-        }
-        keyed.sort_by(|(one, _), (other, _)| {
-            one.compare(other).unwrap_or(std::cmp::Ordering::Equal)
-        });
-        Ok(Val::list(keyed.into_iter().map(|(_, element)| element).collect()))
+        self.sorted(keyed).map(Val::list)
     }
 }

@@ -1,14 +1,14 @@
 //! Kubernetes' libraries: quantities, addresses, URLs, versions, formats.
 
-use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::quantity::Quantity;
 use crate::structural::go;
-use crate::structural::rules::eval::{Evaluation, Outcome, fail};
+use crate::structural::rules::eval::{ELEMENT_WORK, Evaluation, Failure, Outcome, fail};
 use crate::structural::rules::library::{self, Semver, Url};
-use crate::structural::rules::value::{Object, Text, Val};
+use crate::structural::rules::value::{Entries, Object, Text, Val};
 
 impl<'a> Evaluation<'a> {
     pub(super) fn kubernetes(&mut self, name: &str, values: &[Val<'a>]) -> Option<Outcome<'a>> {
@@ -29,13 +29,17 @@ impl<'a> Evaluation<'a> {
             ("asApproximateFloat", [Val::Quantity(amount)]) => Val::Double(approximately(*amount)),
             ("add", [Val::Quantity(one), other]) => Val::Quantity(*one + amount(other)?),
             ("sub", [Val::Quantity(one), other]) => Val::Quantity(*one - amount(other)?),
-            ("compareTo", [one, other]) => Val::Int(match one.compare(other)? {
-                Ordering::Less => -1,
-                Ordering::Equal => 0,
-                Ordering::Greater => 1,
-            }),
-            ("isGreaterThan", [one, other]) => Val::Bool(one.compare(other)?.is_gt()),
-            ("isLessThan", [one, other]) => Val::Bool(one.compare(other)?.is_lt()),
+            ("compareTo" | "isGreaterThan" | "isLessThan", [one, other]) => {
+                let order = match self.compared(one, other).transpose()? {
+                    Ok(order) => order,
+                    Err(why) => return Some(Err(why)),
+                };
+                match name {
+                    "isGreaterThan" => Val::Bool(order.is_gt()),
+                    "isLessThan" => Val::Bool(order.is_lt()),
+                    _ => Val::Int(order as i64),
+                }
+            }
             ("major", [Val::Semver(version)]) => Val::Int(version.major as i64),
             ("minor", [Val::Semver(version)]) => Val::Int(version.minor as i64),
             ("patch", [Val::Semver(version)]) => Val::Int(version.patch as i64),
@@ -46,7 +50,7 @@ impl<'a> Evaluation<'a> {
                     false => Val::some(Val::list(problems.into_iter().map(Val::text).collect())),
                 }
             }
-            (name, [Val::Url(text)]) => return url_part(name, text.as_str()),
+            (name, [Val::Url(text)]) => return self.url_part(name, text.as_str()).transpose(),
             (name, [Val::Ip(ip)]) => return of_ip(name, *ip),
             (name, [Val::Cidr(address, bits), rest @ ..]) => {
                 return of_cidr(name, (*address, *bits), rest);
@@ -100,29 +104,42 @@ fn approximately(amount: Quantity) -> f64 {
     if amount.is_whole() { amount.units() as f64 } else { amount.millis() as f64 / 1000.0 }
 }
 
-fn url_part<'a>(name: &str, text: &str) -> Option<Outcome<'a>> {
-    let url = Url::parse(text).unwrap_or_default();
-    Some(Ok(match name {
-        "getScheme" => Val::text(url.scheme),
-        "getHost" => Val::text(url.host),
-        "getHostname" => Val::text(url.host_name()),
-        "getPort" => Val::text(url.port()),
-        "getEscapedPath" => Val::text(url.path),
-        "getQuery" => {
-            let mut entries: Vec<(Val<'a>, Vec<Val<'a>>)> = Vec::new();
-            for pair in url.query.split('&').filter(|pair| !pair.is_empty()) {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                let (key, value) = (Val::text(decoded(key)), Val::text(decoded(value)));
-                match entries.iter_mut().find(|(known, _)| known.equals(&key)) {
-                    Some((_, values)) => values.push(value),
-                    None => entries.push((key, vec![value])),
+impl<'a> Evaluation<'a> {
+    /// A part of a URL; `None` if there is none of that name.
+    fn url_part(&mut self, name: &str, text: &str) -> Result<Option<Val<'a>>, Failure> {
+        // It is parsed again for each of them, and parts are copied.
+        self.write(text.len())?;
+        let url = Url::parse(text).unwrap_or_default();
+        Ok(Some(match name {
+            "getScheme" => Val::text(url.scheme),
+            "getHost" => Val::text(url.host),
+            "getHostname" => Val::text(url.host_name()),
+            "getPort" => Val::text(url.port()),
+            "getEscapedPath" => Val::text(url.path),
+            "getQuery" => {
+                let mut keys: Vec<(String, Vec<Val<'a>>)> = Vec::new();
+                let mut positions: HashMap<String, usize> = HashMap::new();
+                for pair in url.query.split('&').filter(|pair| !pair.is_empty()) {
+                    self.work(3 * ELEMENT_WORK)?;
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    let (key, value) = (decoded(key), Val::text(decoded(value)));
+                    match positions.get(&key) {
+                        Some(at) => keys[*at].1.push(value),
+                        None => {
+                            positions.insert(key.clone(), keys.len());
+                            keys.push((key, vec![value]));
+                        }
+                    }
                 }
+                let mut entries = Entries::default();
+                for (key, values) in keys {
+                    entries.insert(Val::text(key), Val::list(values))?;
+                }
+                Val::Map(Object::Owned(Arc::new(entries)))
             }
-            let entries = entries.into_iter().map(|(key, values)| (key, Val::list(values)));
-            Val::Map(Object::Owned(Arc::new(entries.collect())))
-        }
-        _ => return None,
-    }))
+            _ => return Ok(None),
+        }))
+    }
 }
 
 /// A part of a query without its escapes.

@@ -11,62 +11,33 @@ impl<'a> Evaluation<'a> {
         let (Val::List(list), args) = values.split_first()? else {
             return None;
         };
-        if let Err(why) = self.charge(list.len() as u64) {
-            return Some(Err(why));
-        }
-        Some(Ok(match (name, args) {
-            ("isSorted", []) => {
-                let ordered = list
-                    .iter()
-                    .zip(list.iter().skip(1))
-                    .all(|(one, other)| one.compare(&other).is_some_and(Ordering::is_le));
-                Val::Bool(ordered)
-            }
-            ("includes", [value]) => Val::Bool(list.iter().any(|element| element.equals(value))),
+        self.list(name, list, args).transpose()
+    }
+
+    /// A function of a list; `None` if there is none of that name for such values.
+    fn list(
+        &mut self,
+        name: &str,
+        list: &List<'a>,
+        args: &[Val<'a>],
+    ) -> Result<Option<Val<'a>>, Failure> {
+        self.charge(list.len() as u64)?;
+        self.read_list(list)?;
+        let index = |at: Option<usize>| Val::Int(at.map_or(-1, |at| at as i64));
+        let reversed = || (0..list.len()).rev().filter_map(|at| Some((at, list.get(at)?)));
+        Ok(Some(match (name, args) {
+            ("isSorted", []) => Val::Bool(self.is_sorted(list)?),
+            ("includes", [value]) => Val::Bool(self.has(list, value)?),
             ("first", []) => Val::Optional(list.get(0).map(Arc::new)),
-            ("last", []) => {
-                let last = list.len().checked_sub(1).and_then(|at| list.get(at));
-                Val::Optional(last.map(Arc::new))
-            }
-            ("unwrapOpt", []) => return Some(unwrapped(list)),
-            ("sum", []) => return Some(self.sum(list)),
-            ("min" | "max", []) => return Some(self.extreme(list, name == "min")),
-            ("indexOf", [value]) => Val::Int(
-                list.iter().position(|element| element.equals(value)).map_or(-1, |at| at as i64),
-            ),
-            ("lastIndexOf", [value]) => {
-                let elements: Vec<_> = list.iter().collect();
-                Val::Int(
-                    elements
-                        .iter()
-                        .rposition(|element| element.equals(value))
-                        .map_or(-1, |at| at as i64),
-                )
-            }
-            ("join", rest) => {
-                let separator = match rest {
-                    [] => "",
-                    [Val::Text(separator)] => separator.as_str(),
-                    _ => return None,
-                };
-                let texts: Option<Vec<String>> = list
-                    .iter()
-                    .map(|element| match element {
-                        Val::Text(text) => Some(text.as_str().to_owned()),
-                        _ => None,
-                    })
-                    .collect();
-                let joined = texts?.join(separator);
-                if let Err(why) = self.charge(joined.len() as u64 / 10) {
-                    return Some(Err(why));
-                }
-                Val::text(joined)
-            }
-            ("reverse", []) => {
-                let mut elements: Vec<_> = list.iter().collect();
-                elements.reverse();
-                Val::list(elements)
-            }
+            ("last", []) => Val::Optional(reversed().next().map(|(_, last)| Arc::new(last))),
+            ("unwrapOpt", []) => unwrapped(list)?,
+            ("sum", []) => self.sum(list)?,
+            ("min" | "max", []) => self.extreme(list, name == "min")?,
+            ("indexOf", [value]) => index(self.position(list.iter().enumerate(), value)?),
+            ("lastIndexOf", [value]) => index(self.position(reversed(), value)?),
+            ("join", []) => self.joined(list, "")?,
+            ("join", [Val::Text(separator)]) => self.joined(list, separator.as_str())?,
+            ("reverse", []) => Val::list(reversed().map(|(_, element)| element).collect()),
             ("slice", [Val::Int(from), Val::Int(until)]) => {
                 let range = usize::try_from(*from).ok().zip(usize::try_from(*until).ok());
                 match range.filter(|(from, until)| from <= until && *until <= list.len()) {
@@ -74,36 +45,61 @@ impl<'a> Evaluation<'a> {
                         Val::list(list.iter().skip(from).take(until - from).collect())
                     }
                     None => {
-                        return Some(fail(format!(
+                        return fail(format!(
                             "cannot slice({from}, {until}), list has length {}",
                             list.len()
-                        )));
+                        ));
                     }
                 }
             }
-            ("flatten", []) => return Some(self.flattened(list, 1)),
+            ("flatten", []) => self.flattened(list, 1)?,
             ("flatten", [Val::Int(depth)]) => match u64::try_from(*depth) {
-                Ok(depth) => return Some(self.flattened(list, depth)),
-                Err(_) => return Some(fail("level must be non-negative")),
+                Ok(depth) => self.flattened(list, depth)?,
+                Err(_) => return fail("level must be non-negative"),
             },
-            ("distinct", []) => return Some(self.distinct(list)),
+            ("distinct", []) => self.distinct(list)?,
             ("sort", []) => {
-                let mut elements: Vec<_> = list.iter().collect();
-                if elements.windows(2).any(|pair| pair[0].compare(&pair[1]).is_none()) {
-                    return Some(Err(Failure::NoOverload));
-                }
-                elements.sort_by(|one, other| one.compare(other).unwrap_or(Ordering::Equal));
-                Val::list(elements)
+                let keyed = list.iter().map(|element| (element.clone(), element)).collect();
+                Val::list(self.sorted(keyed)?)
             }
-            _ => return None,
+            _ => return Ok(None),
         }))
     }
 
+    fn is_sorted(&mut self, list: &List<'a>) -> Result<bool, Failure> {
+        for (one, other) in list.iter().zip(list.iter().skip(1)) {
+            if !self.compared(&one, &other)?.is_some_and(Ordering::is_le) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn joined(&mut self, list: &List<'a>, separator: &str) -> Outcome<'a> {
+        let mut length = 0_usize;
+        for element in list.iter() {
+            let Val::Text(text) = element else {
+                return Err(Failure::NoOverload);
+            };
+            length = length.saturating_add(text.as_str().len() + separator.len());
+        }
+        length = length.saturating_sub(separator.len());
+        self.charge(length as u64 / 10)?;
+        let mut joined = String::with_capacity(length);
+        for (index, element) in list.iter().enumerate() {
+            joined.push_str(if index == 0 { "" } else { separator });
+            if let Val::Text(text) = &element {
+                joined.push_str(text.as_str());
+            }
+        }
+        Ok(Val::text(joined))
+    }
+
     fn distinct(&mut self, list: &List<'a>) -> Outcome<'a> {
-        self.charge((list.len() * list.len() / 2) as u64)?;
+        self.charge((list.len() as u64).saturating_mul(list.len() as u64) / 2)?;
         let mut kept: Vec<Val<'a>> = Vec::new();
         for element in list.iter() {
-            if !kept.iter().any(|known| known.equals(&element)) {
+            if self.position(kept.iter().cloned().enumerate(), &element)?.is_none() {
                 kept.push(element);
             }
         }
@@ -114,12 +110,21 @@ impl<'a> Evaluation<'a> {
     fn flattened(&mut self, list: &List<'a>, depth: u64) -> Outcome<'a> {
         let (mut elements, mut depth): (Vec<Val<'a>>, u64) = (list.iter().collect(), depth);
         while depth > 0 && elements.iter().any(|element| matches!(element, Val::List(_))) {
-            let flat = elements.into_iter().flat_map(|element| match element {
-                Val::List(inner) => inner.iter().collect(),
-                other => vec![other],
-            });
-            elements = flat.collect();
-            self.charge(elements.len() as u64)?;
+            let mut flat = Vec::new();
+            for element in elements {
+                match element {
+                    Val::List(inner) => {
+                        self.charge(inner.len() as u64)?;
+                        self.read_list(&inner)?;
+                        flat.extend(inner.iter());
+                    }
+                    other => {
+                        self.charge(1)?;
+                        flat.push(other);
+                    }
+                }
+            }
+            elements = flat;
             depth -= 1;
         }
         Ok(Val::list(elements))
@@ -159,7 +164,7 @@ impl<'a> Evaluation<'a> {
             return fail(format!("{name} called on empty list"));
         };
         for element in elements {
-            if element.compare(&best).ok_or(Failure::NoOverload)? == wanted {
+            if self.ordered(&element, &best)? == wanted {
                 best = element;
             }
         }

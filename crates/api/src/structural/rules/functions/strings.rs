@@ -1,8 +1,15 @@
 //! Functions of strings.
 
+use std::sync::Arc;
+
+use regex::Regex;
+
 use super::printed;
-use crate::structural::rules::eval::{Evaluation, Failure, Outcome, fail};
+use crate::structural::rules::eval::{ELEMENT_WORK, Evaluation, Failure, Outcome, fail};
 use crate::structural::rules::value::{List, Val};
+
+/// Characters of a pattern that are matched in one unit of work for each byte of the text.
+const PATTERN_PER_UNIT: usize = 4;
 
 impl<'a> Evaluation<'a> {
     pub(super) fn strings(&mut self, name: &str, values: &[Val<'a>]) -> Option<Outcome<'a>> {
@@ -67,20 +74,17 @@ impl<'a> Evaluation<'a> {
         let out_of_range = |index: &i64| Some(fail(format!("index out of range: {index}")));
         Some(Ok(match (name, args) {
             ("split", [Val::Text(separator), rest @ ..]) => {
-                let parts = split(text, separator.as_str());
-                let parts: Vec<String> = match rest {
-                    [] => parts,
-                    [Val::Int(0)] => Vec::new(),
-                    [Val::Int(count)] if *count > 0 && separator.as_str().is_empty() => {
-                        parts.into_iter().take(*count as usize).collect()
-                    }
-                    [Val::Int(count)] if *count > 0 => text
-                        .splitn(*count as usize, separator.as_str())
-                        .map(str::to_owned)
-                        .collect(),
-                    _ => parts,
+                let separator = separator.as_str();
+                let count = match rest {
+                    [Val::Int(count)] => usize::try_from(*count).unwrap_or(usize::MAX),
+                    _ => usize::MAX,
                 };
-                Val::list(parts.into_iter().map(Val::text).collect())
+                return Some(if separator.is_empty() {
+                    let ends = text.char_indices().map(|(at, c)| &text[at..at + c.len_utf8()]);
+                    self.texts(ends.take(count))
+                } else {
+                    self.texts(text.splitn(count, separator))
+                });
             }
             ("substring", [Val::Int(from), rest @ ..]) => {
                 let until = match rest {
@@ -96,31 +100,119 @@ impl<'a> Evaluation<'a> {
                     _ => return out_of_range(&until),
                 }
             }
-            ("format", [Val::List(args)]) => return Some(formatted(text, args).map(Val::text)),
+            ("format", [Val::List(args)]) => return Some(self.formatted(text, args).map(Val::text)),
             ("find", [Val::Text(pattern)]) => {
-                return Some(
-                    self.regex(pattern.as_str()).map(|regex| {
-                        Val::text(regex.find(text).map_or("", |found| found.as_str()))
-                    }),
-                );
+                let found = self.matcher(text, pattern.as_str()).map(|regex| regex.find(text));
+                let found = found.map(|found| found.map_or("", |found| found.as_str()));
+                return Some(found.map(Val::text));
             }
             ("findAll", [Val::Text(pattern), rest @ ..]) => {
                 let count = match rest {
                     [Val::Int(count)] => usize::try_from(*count).unwrap_or(usize::MAX),
                     _ => usize::MAX,
                 };
-                return Some(self.regex(pattern.as_str()).map(|regex| {
-                    Val::list(
-                        regex
-                            .find_iter(text)
-                            .take(count)
-                            .map(|found| Val::text(found.as_str()))
-                            .collect(),
-                    )
-                }));
+                let regex = match self.matcher(text, pattern.as_str()) {
+                    Ok(regex) => regex,
+                    Err(why) => return Some(Err(why)),
+                };
+                let found = regex.find_iter(text).take(count).map(|found| found.as_str());
+                return Some(self.texts(found));
             }
             _ => return None,
         }))
+    }
+}
+
+impl<'a> Evaluation<'a> {
+    /// A pattern to look for in a text: it costs as much as both are long.
+    pub(super) fn matcher(
+        &mut self,
+        text: &str,
+        pattern: &str,
+    ) -> Result<Arc<Regex>, Failure> {
+        let regex = self.regex(pattern)?;
+        let each = pattern.len().div_ceil(PATTERN_PER_UNIT) as u64;
+        self.work((text.len() as u64 + 1).saturating_mul(each))?;
+        Ok(regex)
+    }
+
+    /// A list of texts.
+    fn texts<'t>(&mut self, texts: impl Iterator<Item = &'t str>) -> Outcome<'a> {
+        let mut list = Vec::new();
+        for text in texts {
+            self.work(ELEMENT_WORK)?;
+            self.write(text.len())?;
+            list.push(Val::text(text));
+        }
+        Ok(Val::list(list))
+    }
+
+    /// `'%s has %d'.format([...])`
+    fn formatted(&mut self, template: &str, args: &List<'a>) -> Result<String, Failure> {
+        self.read_list(args)?;
+        self.write(template.len())?;
+        let mut out = String::new();
+        let mut args = args.iter();
+        let mut rest = template;
+        while let Some(at) = rest.find('%') {
+            out.push_str(&rest[..at]);
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix('%') {
+                out.push('%');
+                rest = after;
+                continue;
+            }
+            let digits = rest
+                .strip_prefix('.')
+                .map(|rest| rest.find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |end| end));
+            let precision = digits
+                .and_then(|digits| rest[1..=digits].parse::<usize>().ok())
+                .unwrap_or(6)
+                .min(64);
+            rest = &rest[digits.map_or(0, |digits| digits + 1)..];
+            let Some(verb) = rest.chars().next() else {
+                return fail("unexpected end of string");
+            };
+            rest = &rest[verb.len_utf8()..];
+            let Some(value) = args.next() else {
+                return fail("index 0 out of range");
+            };
+            self.write_formatted(verb, precision, &value, &mut out)?;
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn write_formatted(
+        &mut self,
+        verb: char,
+        precision: usize,
+        value: &Val<'a>,
+        out: &mut String,
+    ) -> Result<(), Failure> {
+        match (verb, value) {
+            ('s', value) => self.write_shown(value, out).map_err(|failure| match failure {
+                Failure::NoOverload => unformattable(verb),
+                other => other,
+            }),
+            ('x' | 'X', Val::Text(text)) => {
+                self.write(2 * text.as_str().len())?;
+                for byte in text.as_str().bytes() {
+                    for digit in [byte >> 4, byte & 15] {
+                        let digit = char::from_digit(digit.into(), 16).unwrap_or_default();
+                        out.push(if verb == 'X' { digit.to_ascii_uppercase() } else { digit });
+                    }
+                }
+                Ok(())
+            }
+            (verb, value) => {
+                let text = one_formatted(verb, precision, value);
+                let text = text.ok_or_else(|| unformattable(verb))?;
+                self.write(text.len())?;
+                out.push_str(&text);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -129,66 +221,14 @@ fn index_of(text: &str, index: i64) -> Option<usize> {
     usize::try_from(index).ok().filter(|index| *index <= text.chars().count())
 }
 
-/// A value as `%s` of `format` prints it.
-fn shown(value: &Val<'_>) -> Option<String> {
-    Some(match value {
-        Val::List(list) => {
-            let parts: Option<Vec<String>> = list.iter().map(|element| shown(&element)).collect();
-            format!("[{}]", parts?.join(", "))
-        }
-        Val::Map(map) => {
-            let part = |key: &Val<'_>| {
-                Some((shown(key)?, map.keys().iter().position(|other| other.equals(key))?))
-            };
-            let mut keys: Vec<(String, usize)> =
-                map.keys().iter().map(part).collect::<Option<_>>()?;
-            keys.sort();
-            let all = map.keys();
-            let parts: Option<Vec<String>> = keys
-                .into_iter()
-                .map(|(name, at)| Some(format!("{name}: {}", shown(&map.entry(all.get(at)?)?)?)))
-                .collect();
-            format!("{{{}}}", parts?.join(", "))
-        }
-        other => printed(other)?,
-    })
+/// What cannot be formatted.
+fn unformattable(verb: char) -> Failure {
+    Failure::Other(format!("error during formatting: unrecognized formatting clause \"{verb}\""))
 }
 
-/// `'%s has %d'.format([...])`
-fn formatted(template: &str, args: &List<'_>) -> Result<String, Failure> {
-    let mut out = String::new();
-    let mut args = args.iter();
-    let mut rest = template;
-    while let Some(at) = rest.find('%') {
-        out.push_str(&rest[..at]);
-        rest = &rest[at + 1..];
-        if let Some(after) = rest.strip_prefix('%') {
-            out.push('%');
-            rest = after;
-            continue;
-        }
-        let digits = rest
-            .strip_prefix('.')
-            .map(|rest| rest.find(|c: char| !c.is_ascii_digit()).map_or(rest.len(), |end| end));
-        let precision =
-            digits.and_then(|digits| rest[1..=digits].parse::<usize>().ok()).unwrap_or(6).min(64);
-        rest = &rest[digits.map_or(0, |digits| digits + 1)..];
-        let Some(verb) = rest.chars().next() else {
-            return fail("unexpected end of string");
-        };
-        rest = &rest[verb.len_utf8()..];
-        let Some(value) = args.next() else {
-            return fail("index 0 out of range");
-        };
-        out.push_str(&one_formatted(verb, precision, &value)?);
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-fn one_formatted(verb: char, precision: usize, value: &Val<'_>) -> Result<String, Failure> {
-    let text = match (verb, value) {
-        ('s', value) => shown(value),
+/// A number or flag as a verb of `format` prints it.
+fn one_formatted(verb: char, precision: usize, value: &Val<'_>) -> Option<String> {
+    match (verb, value) {
         ('d', Val::Int(_) | Val::Uint(_)) => printed(value),
         ('f', value) => value.as_double().map(|number| format!("{number:.precision$}")),
         ('e', value) => value.as_double().map(|number| {
@@ -204,20 +244,8 @@ fn one_formatted(verb: char, precision: usize, value: &Val<'_>) -> Result<String
         ('o', Val::Int(number)) => Some(format!("{number:o}")),
         ('x', Val::Int(number)) => Some(format!("{number:x}")),
         ('X', Val::Int(number)) => Some(format!("{number:X}")),
-        ('x', Val::Text(text)) => {
-            Some(text.as_str().bytes().map(|byte| format!("{byte:02x}")).collect())
-        }
-        ('X', Val::Text(text)) => {
-            Some(text.as_str().bytes().map(|byte| format!("{byte:02X}")).collect())
-        }
         _ => None,
-    };
-    let failed = || {
-        Failure::Other(format!(
-            "error during formatting: unrecognized formatting clause \"{verb}\""
-        ))
-    };
-    text.ok_or_else(failed)
+    }
 }
 
 /// A position in bytes as one in code points; -1 for none.
@@ -227,11 +255,4 @@ fn position<'a>(text: &str, at: Option<usize>) -> Val<'a> {
 
 fn byte_at(text: &str, index: usize) -> usize {
     text.char_indices().nth(index).map_or(text.len(), |(at, _)| at)
-}
-
-fn split(text: &str, separator: &str) -> Vec<String> {
-    match separator.is_empty() {
-        true => text.chars().map(String::from).collect(),
-        false => text.split(separator).map(str::to_owned).collect(),
-    }
 }
