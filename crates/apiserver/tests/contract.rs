@@ -43,6 +43,8 @@ mod deletion;
 mod encryption;
 #[path = "contract/events.rs"]
 mod events;
+#[path = "contract/escalation.rs"]
+mod escalation;
 #[path = "contract/every_form.rs"]
 mod every_form;
 #[path = "contract/flow_control.rs"]

@@ -14,7 +14,8 @@ use super::rbac::rule_allows;
 use crate::core::Call;
 
 /// Checks a write of a role or binding: the writer must hold every right in it, or have the verb
-/// `escalate` on the role or `bind` on the role referred to.
+/// `escalate` on the role or `bind` on the role referred to. That includes writes that leave the
+/// rights as they are, as labels decide which roles an aggregated one gathers.
 ///
 /// # Errors
 /// 403 that lists the rights in excess.
@@ -23,51 +24,55 @@ pub async fn check(
     object: &dyn Object,
     old: Option<&dyn Object>,
 ) -> Result<(), ApiError> {
-    if call.user.in_group(crate::user::MASTERS) {
+    if call.user.in_group(crate::user::MASTERS)
+        || old.is_some_and(|old| differ_for_the_collector_only(object, old))
+    {
         return Ok(());
     }
     let name = object.metadata().name.as_deref().unwrap_or_default();
+    let namespace = object.metadata().namespace.as_deref().unwrap_or_default();
     if let Some(role) = object.downcast_ref::<ClusterRole>() {
-        let old = old.and_then(|old| old.downcast_ref::<ClusterRole>());
-        let same = old.is_some_and(|old| {
-            old.rules == role.rules && old.aggregation_rule == role.aggregation_rule
-        });
-        role_write(call, name, "", role.rules.as_deref(), same).await?;
-        let aggregates = [Some(role), old];
-        let mut aggregates = aggregates.into_iter().flatten();
-        if !same && aggregates.any(|role| role.aggregation_rule.is_some()) {
-            return may_aggregate(call, name).await;
+        if may_escalate(call, "").await {
+            return Ok(());
         }
-        return Ok(());
+        covered(call, name, "", role.rules.as_deref().unwrap_or_default())?;
+        let old = old.and_then(|old| old.downcast_ref::<ClusterRole>());
+        let mut both = [Some(role), old].into_iter().flatten();
+        return if both.any(|role| role.aggregation_rule.is_some()) {
+            may_aggregate(call, name)
+        } else {
+            Ok(())
+        };
     }
     if let Some(role) = object.downcast_ref::<Role>() {
-        let namespace = role.metadata.namespace.as_deref().unwrap_or_default();
-        let old = old.and_then(|old| old.downcast_ref::<Role>());
-        return role_write(
-            call,
-            name,
-            namespace,
-            role.rules.as_deref(),
-            old.map(|old| &old.rules) == Some(&role.rules),
-        )
-        .await;
-    }
-    if let Some(binding) = object.downcast_ref::<ClusterRoleBinding>() {
-        let old = old.and_then(|old| old.downcast_ref::<ClusterRoleBinding>());
-        if old.is_some_and(|old| old.subjects == binding.subjects) {
+        if may_escalate(call, namespace).await {
             return Ok(());
         }
-        return binding_write(call, name, "", &binding.role_ref).await;
+        return covered(call, name, namespace, role.rules.as_deref().unwrap_or_default());
     }
-    if let Some(binding) = object.downcast_ref::<RoleBinding>() {
-        let namespace = binding.metadata.namespace.as_deref().unwrap_or_default();
-        let old = old.and_then(|old| old.downcast_ref::<RoleBinding>());
-        if old.is_some_and(|old| old.subjects == binding.subjects) {
-            return Ok(());
-        }
-        return binding_write(call, name, namespace, &binding.role_ref).await;
+    let binding = object.downcast_ref::<ClusterRoleBinding>().map(|binding| &binding.role_ref);
+    let reference =
+        binding.or_else(|| object.downcast_ref::<RoleBinding>().map(|binding| &binding.role_ref));
+    match reference {
+        Some(reference) => binding_write(call, name, namespace, reference).await,
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether only what the garbage collector changes differs (`IsOnlyMutatingGCFields`).
+fn differ_for_the_collector_only(object: &dyn Object, old: &dyn Object) -> bool {
+    let (mut copy, was) = (object.clone_object(), old.metadata());
+    let metadata = copy.metadata_mut();
+    metadata.owner_references.clone_from(&was.owner_references);
+    metadata.finalizers.clone_from(&was.finalizers);
+    metadata.managed_fields.clone_from(&was.managed_fields);
+    metadata.resource_version.clone_from(&was.resource_version);
+    copy.equals(old)
+}
+
+/// Whether the user has `escalate` on the role of the request, which has no name on creations.
+async fn may_escalate(call: Call<'_>, namespace: &str) -> bool {
+    permitted(call, "escalate", &call.row().plural, namespace, &call.target.name).await
 }
 
 async fn permitted(
@@ -89,7 +94,7 @@ async fn permitted(
 }
 
 /// An aggregated role can gain any right later on.
-async fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
+fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
     let all = || Some(vec!["*".to_owned()]);
     let everything = [
         PolicyRule {
@@ -104,26 +109,8 @@ async fn may_aggregate(call: Call<'_>, name: &str) -> Result<(), ApiError> {
             ..PolicyRule::default()
         },
     ];
-    if permitted(call, "escalate", "clusterroles", "", name).await
-        || covered(call, name, "", &everything).is_ok()
-    {
-        return Ok(());
-    }
     let problem = "must have cluster-admin privileges to use the aggregationRule";
-    Err(ApiError::forbidden(call.row(), name, problem))
-}
-
-async fn role_write(
-    call: Call<'_>,
-    name: &str,
-    namespace: &str,
-    rules: Option<&[PolicyRule]>,
-    unchanged: bool,
-) -> Result<(), ApiError> {
-    if unchanged || permitted(call, "escalate", &call.row().plural, namespace, name).await {
-        return Ok(());
-    }
-    covered(call, name, namespace, rules.unwrap_or_default())
+    covered(call, name, "", &everything).map_err(|_| ApiError::forbidden(call.row(), name, problem))
 }
 
 async fn binding_write(
