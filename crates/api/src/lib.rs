@@ -47,6 +47,7 @@ pub mod quota;
 pub mod references;
 pub mod schema;
 pub mod status;
+pub mod storage_class;
 pub mod strategic;
 pub mod structural;
 pub mod webhook;

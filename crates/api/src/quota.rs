@@ -18,6 +18,7 @@ use crate::kind::{Kind, KindRow};
 use crate::object::Object;
 use crate::pod::{Side, is_terminal, resources};
 use crate::quantity::Quantity;
+use crate::storage_class;
 
 pub use scope::{in_scope, is_in, scopes_of};
 
@@ -145,7 +146,8 @@ fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
     if let Some(storage) = storage {
         add(&mut usage, "requests.storage", storage);
     }
-    if let Some(class) = spec.storage_class_name.as_deref().filter(|class| !class.is_empty()) {
+    let class = storage_class::of_claim(claim);
+    if !class.is_empty() {
         let name = |resource: &str| format!("{class}{CLASS_SUFFIX}{resource}");
         add(&mut usage, name("persistentvolumeclaims"), count(1));
         if let Some(storage) = storage {

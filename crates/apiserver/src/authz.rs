@@ -12,7 +12,7 @@ mod rbac;
 mod webhook;
 
 pub use attributes::{Attributes, impersonation_attributes, of_request};
-pub use chain::{Authorizers, Decision, Question, Verdict};
+pub use chain::{Authorizers, Decision, Question, Verdict, selected};
 pub use escalation::{check as check_escalation, not_covered};
 pub use metrics::AuthorizationMetrics;
 pub use rbac::Rbac;

@@ -22,7 +22,7 @@ use tower::ServiceExt;
 pub use list::{PIECE_BYTES, Pieces};
 pub use negotiate::{Accept, Representation};
 pub use render::{Rendering, error as render_error, full};
-pub use route::{method_name, parse_query, percent_decode};
+pub use route::{method_name, parse_query, percent_decode, percent_encode};
 pub use table::{IncludeObject, partial, scale_table, table};
 pub use watch::bookmark;
 

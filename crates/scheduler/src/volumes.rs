@@ -5,8 +5,8 @@ pub mod waiting;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use api::labels::{Requirement, Selector};
-use api::local_path;
 use api::quantity::Quantity;
+use api::{local_path, storage_class};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, TopologySelectorTerm};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 use roaring::RoaringBitmap;
@@ -175,7 +175,7 @@ impl Volumes {
         let value = Claim {
             is_named: named.is_some(),
             volume: named.filter(|_| bound),
-            class: spec.storage_class_name.unwrap_or_default(),
+            class: storage_class::of_claim(claim).to_owned(),
             deleting: claim.metadata.deletion_timestamp.is_some(),
             selected_node: annotations.and_then(|all| all.get(SELECTED_NODE)).cloned(),
             uid: claim.metadata.uid.clone().unwrap_or_default(),
@@ -204,7 +204,7 @@ impl Volumes {
         let capacity = spec.capacity.unwrap_or_default();
         let value = Volume {
             terms: terms.iter().map(node_term).collect(),
-            class: spec.storage_class_name.unwrap_or_default(),
+            class: storage_class::of_volume(volume).to_owned(),
             modes: spec.access_modes.unwrap_or_default(),
             block: spec.volume_mode.as_deref() == Some("Block"),
             size: capacity.get("storage").map(Quantity::of).unwrap_or_default(),

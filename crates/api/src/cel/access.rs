@@ -39,7 +39,7 @@ pub(crate) fn member(of: &str, name: &str) -> Option<&'static str> {
 }
 
 /// Who is asked about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct User {
     pub name: String,
     pub uid: String,
@@ -47,7 +47,7 @@ pub struct User {
 }
 
 /// What is asked about: a resource, or a path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Asked {
     /// Not empty: a path, and no resource.
     pub path: String,
@@ -56,6 +56,9 @@ pub struct Asked {
     pub subresource: String,
     pub namespace: String,
     pub name: String,
+    /// What of a collection, as in a request; an authorizer ignores what cannot be parsed.
+    pub field_selector: String,
+    pub label_selector: String,
 }
 
 /// An answer.
@@ -63,6 +66,8 @@ pub struct Asked {
 pub struct Decision {
     pub allowed: bool,
     pub reason: String,
+    /// Why there is no better answer; empty: nothing went wrong.
+    pub error: String,
 }
 
 /// Answers whether somebody may do something.
@@ -140,8 +145,8 @@ impl<'a> Evaluation<'a> {
                 return Some(Ok(match name {
                     "allowed" => Val::Bool(decision.allowed),
                     "reason" => Val::text(decision.reason.as_str()),
-                    "errored" => Val::Bool(false),
-                    "error" => Val::text(""),
+                    "errored" => Val::Bool(!decision.error.is_empty()),
+                    "error" => Val::text(decision.error.as_str()),
                     _ => return None,
                 }));
             }
@@ -168,8 +173,12 @@ impl<'a> Evaluation<'a> {
                 of.with(RESOURCE_CHECK, |asked| asked.namespace = text)
             }
             ("name", RESOURCE_CHECK) => of.with(RESOURCE_CHECK, |asked| asked.name = text),
-            // Nobody is allowed more or less by a selector here.
-            ("fieldSelector" | "labelSelector", RESOURCE_CHECK) => Val::Access(of.clone()),
+            ("fieldSelector", RESOURCE_CHECK) => {
+                of.with(RESOURCE_CHECK, |asked| asked.field_selector = text)
+            }
+            ("labelSelector", RESOURCE_CHECK) => {
+                of.with(RESOURCE_CHECK, |asked| asked.label_selector = text)
+            }
             ("check", PATH_CHECK | RESOURCE_CHECK) => {
                 if let Err(limit) = self.charge(CHECK_COST) {
                     return Some(Err(limit));

@@ -8,7 +8,10 @@ struct Ann;
 impl Authorizer for Ann {
     fn decide(&self, user: &User, verb: &str, asked: &Asked) -> Decision {
         let allowed = user.name == "ann" && verb == "get" && asked.name != "secret";
-        Decision { allowed, reason: format!("{}/{}{}", asked.group, asked.resource, asked.path) }
+        let error = if verb == "fail" { "no answer".to_owned() } else { String::new() };
+        let Asked { group, resource, path, field_selector, label_selector, .. } = asked;
+        let reason = format!("{group}/{resource}{path}{field_selector}{label_selector}");
+        Decision { allowed, reason, error }
     }
 }
 
@@ -53,6 +56,11 @@ fn conditions_are_judged() {
         "authorizer.path('/healthz').check('get').reason() == '//healthz'",
         "!authorizer.serviceAccount('ns', 'a').requestResource.check('get').allowed()",
         "authorizer.group('a').resource('b').fieldSelector('x=y').check('get').error() == ''",
+        "authorizer.group('a').resource('b').fieldSelector('x=y').check('get').reason() == 'a/bx=y'",
+        "authorizer.group('a').resource('b').labelSelector('!l').check('get').reason() == 'a/b!l'",
+        "!authorizer.requestResource.check('get').errored()",
+        "authorizer.requestResource.check('fail').errored()",
+        "authorizer.requestResource.check('fail').error() == 'no answer'",
     ] {
         assert_eq!(holds(source), Ok(true), "{source}");
     }

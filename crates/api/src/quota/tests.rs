@@ -72,7 +72,7 @@ fn objects_use_what_kubernetes_says_they_use() {
         let all = text(&usage(&service));
         assert_eq!(all, format!("count/services=1,services=1,{expected}"));
     }
-    let claim = PersistentVolumeClaim {
+    let mut claim = PersistentVolumeClaim {
         spec: Some(PersistentVolumeClaimSpec {
             storage_class_name: Some("fast".into()),
             resources: Some(VolumeResourceRequirements {
@@ -88,6 +88,11 @@ fn objects_use_what_kubernetes_says_they_use() {
         "count/persistentvolumeclaims=1,fast.storageclass.storage.k8s.io/persistentvolumeclaims=1,\
          fast.storageclass.storage.k8s.io/requests.storage=2,persistentvolumeclaims=1,requests.storage=2"
     );
+    let beta = (crate::storage_class::BETA_CLASS.to_owned(), "slow".to_owned());
+    claim.metadata.annotations = Some([beta].into());
+    let used = usage(&claim);
+    assert!(used.contains_key("slow.storageclass.storage.k8s.io/requests.storage"));
+    assert!(!used.contains_key("fast.storageclass.storage.k8s.io/requests.storage"));
 }
 
 #[test]

@@ -3,15 +3,12 @@
 
 use api::object::Object;
 use api::quantity::Quantity;
-use api::{ApiError, Kind};
+use api::{ApiError, Kind, storage_class};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::attributes::{Attributes, typed};
 use crate::core::Call;
-
-/// Annotation that named the class before there was a field for it.
-const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// Checks an update of a claim that asks for more.
 ///
@@ -34,7 +31,7 @@ pub async fn check(
     if phase != Some("Bound") {
         return refuse("Only bound persistent volume claims can be expanded");
     }
-    let (class, was) = (class_of(new), class_of(old));
+    let (class, was) = (storage_class::of_claim(new), storage_class::of_claim(old));
     if !class.is_empty() && class == was && allows_expansion(call, class).await? {
         return Ok(());
     }
@@ -54,11 +51,4 @@ async fn allows_expansion(call: Call<'_>, class: &str) -> Result<bool, ApiError>
 fn size(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     let requests = claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?;
     requests.get("storage").map(Quantity::of)
-}
-
-fn class_of(claim: &PersistentVolumeClaim) -> &str {
-    let annotations = claim.metadata.annotations.as_ref();
-    let named = annotations.and_then(|all| all.get(OLD_CLASS));
-    let field = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
-    named.or(field).map(String::as_str).unwrap_or_default()
 }

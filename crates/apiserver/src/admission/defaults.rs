@@ -2,6 +2,7 @@
 //! StorageObjectInUseProtection, TaintNodesByCondition.
 
 use api::object::Object;
+use api::storage_class::BETA_CLASS;
 use api::{ApiError, Kind, KindRow};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Taint, Toleration};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -16,8 +17,6 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
-/// Annotation that named the class before there was a field for it.
-const OLD_STORAGE_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const OLD_INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 
 /// Adds the two default tolerations unless the pod already tolerates these taints.
@@ -64,7 +63,7 @@ pub fn storage_class(attributes: &Attributes<'_>, object: &mut dyn Object) -> Re
         return Ok(());
     };
     let annotations = claim.metadata.annotations.as_ref();
-    let of_old = annotations.is_some_and(|all| all.contains_key(OLD_STORAGE_CLASS));
+    let of_old = annotations.is_some_and(|all| all.contains_key(BETA_CLASS));
     if spec.storage_class_name.is_none() && !of_old {
         let default = default_of(attributes.call, StorageClass::ROW, DEFAULT_STORAGE_CLASS);
         spec.storage_class_name = default;

@@ -27,16 +27,6 @@ use mutating::Mutating;
 pub use params::row_of;
 use validating::Validating;
 
-/// Kinds that are never stored and that a cluster cannot do without: no policy is about them.
-const EXCLUDED: [(&str, &str); 6] = [
-    ("authentication.k8s.io", "selfsubjectreviews"),
-    ("authentication.k8s.io", "tokenreviews"),
-    ("authorization.k8s.io", "localsubjectaccessreviews"),
-    ("authorization.k8s.io", "selfsubjectaccessreviews"),
-    ("authorization.k8s.io", "selfsubjectrulesreviews"),
-    ("authorization.k8s.io", "subjectaccessreviews"),
-];
-
 /// The policies that are in force, with their bindings.
 #[derive(Default)]
 pub struct Policies {
@@ -72,10 +62,6 @@ impl Policies {
         let names = mutating.binding_names().chain(validating.binding_names());
         names.map(str::to_owned).collect()
     }
-}
-
-fn is_excluded(asked: &Asked<'_>) -> bool {
-    EXCLUDED.contains(&(&*asked.resource.group, &*asked.resource.plural))
 }
 
 /// What the policies about one request share, made when the first one needs it.

@@ -9,6 +9,7 @@
 //! ([`super::policies`]) come before the webhooks of their phase.
 
 mod asked;
+mod authorizer;
 mod call;
 pub mod configuration;
 pub(super) mod forms;
@@ -189,7 +190,7 @@ impl Snapshots {
     fn has_policies(&self, call: Call<'_>, any: impl Fn(&Policies, &str) -> bool) -> bool {
         let resource = requested(call);
         call.options.origin == Origin::Client
-            && !select::is_exempt(resource)
+            && !select::has_no_policies(resource)
             && any(&self.policies, &resource.plural)
     }
 

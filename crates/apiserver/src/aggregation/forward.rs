@@ -1,5 +1,5 @@
 //! One request, forwarded to the server behind an APIService (upstream's `handler_proxy.go`). Bodies
-//! are streamed in both directions; an `Upgrade` is passed through.
+//! are streamed in both directions, and how large one may be is for that server to say; an `Upgrade` is passed through.
 //!
 //! A backend that hangs holds up this request alone, until it is due: one that does not last is due
 //! as a whole, its answer included.
@@ -11,9 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use api::ApiError;
 use bytes::Bytes;
-use http::header::{
-    CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS,
-};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::request::Parts;
 use http::{Response, StatusCode, Uri, Version};
 use http_body::{Frame, SizeHint};
@@ -24,7 +22,6 @@ use tokio::time::{Instant, Sleep};
 use super::backend::{Answer, Asked, Backend, Document, Trust};
 use super::identity;
 use super::route::Delegated;
-use crate::body::MAX_BODY_BYTES;
 use crate::connect::{PeerAddress, answered, forwarded, switch, unreachable};
 use crate::core::Core;
 use crate::deadline;
@@ -73,19 +70,18 @@ impl Forward {
 
     /// Forwards the request, and returns the backend's answer.
     pub async fn serve(self, parts: &Parts, body: Body, client: OnUpgrade) -> Response<Body> {
-        let refused = match (self.backend(), too_large(parts)) {
-            (Err(error), _) => Err(failed(&error)),
-            (_, Some(error)) => Err(render_error(&error, &Accept::default())),
-            (Ok(backend), None) => Ok(backend),
-        };
-        let backend = match refused {
-            Ok(backend) => backend,
-            Err(refused) => {
+        let known = self.backend().and_then(|backend| {
+            let path = self.delegated.encoded_path()?;
+            Ok((backend, target(&path, parts.uri.query())?))
+        });
+        let (backend, uri) = match known {
+            Ok(known) => known,
+            Err(error) => {
                 discard(parts, body).await;
-                return refused;
+                return failed(&error);
             }
         };
-        let exchange = self.exchange(backend, parts, body, client);
+        let exchange = self.exchange(backend, uri, parts, body, client);
         let outcome = match self.due {
             None => exchange.await,
             Some(due) => tokio::time::timeout_at(due, exchange)
@@ -98,16 +94,16 @@ impl Forward {
     async fn exchange(
         &self,
         backend: &Arc<Backend>,
+        uri: Uri,
         parts: &Parts,
         body: Body,
         client: OnUpgrade,
     ) -> Result<Response<Body>, ApiError> {
         let upgrades = self.delegated.upgrades;
-        let body = if upgrades { body } else { Limited::new(body, MAX_BODY_BYTES).boxed_unsync() };
         let mut request = http::Request::new(body);
         *request.method_mut() = parts.method.clone();
         *request.version_mut() = Version::HTTP_11;
-        *request.uri_mut() = target(&parts.uri)?;
+        *request.uri_mut() = uri;
         let peer = parts.extensions.get::<PeerAddress>().map(|peer| peer.0.ip());
         let headers = request.headers_mut();
         *headers = forwarded(parts, parts.uri.path(), peer, upgrades);
@@ -139,6 +135,7 @@ impl Forward {
     /// That of the answer, if it is one.
     pub async fn open(self, asked: Asked<'_>) -> Result<Answer, ApiError> {
         let backend = self.backend()?;
+        self.delegated.encoded_path()?;
         let due = clock::instant() + deadline::LIMIT;
         let opening = backend.open(&self.core, &self.user, asked);
         let opened = tokio::time::timeout_at(due, opening).await;
@@ -160,6 +157,7 @@ impl Forward {
     /// That of the answer, if it is one.
     pub async fn fetch(self, asked: Asked<'_>) -> Result<Document, ApiError> {
         let backend = self.backend()?;
+        self.delegated.encoded_path()?;
         let reading = backend.ask(&self.core, &self.user, asked, WHOLE_BYTES);
         let due = self.due.unwrap_or_else(|| clock::instant() + deadline::LIMIT);
         let read = tokio::time::timeout_at(due, reading).await;
@@ -200,20 +198,11 @@ fn plain(code: StatusCode, text: &str) -> Response<Body> {
     response
 }
 
-/// The error about a body that says it is too large.
-fn too_large(parts: &Parts) -> Option<ApiError> {
-    let length = parts.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse::<u64>().ok()?;
-    let limit = u64::try_from(MAX_BODY_BYTES).unwrap_or(u64::MAX);
-    (length > limit).then(|| {
-        ApiError::too_large(format!("Request entity too large: limit is {MAX_BODY_BYTES}"))
-    })
-}
-
 /// Path and query alone.
-fn target(uri: &Uri) -> Result<Uri, ApiError> {
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = uri.path_and_query().cloned();
-    Uri::from_parts(parts).map_err(|error| ApiError::bad_request(error.to_string()))
+fn target(path: &str, query: Option<&str>) -> Result<Uri, ApiError> {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Uri::try_from(format!("{path}{query}"))
+        .map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
 /// A body that ends with an error when the request is due.

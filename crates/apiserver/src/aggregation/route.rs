@@ -3,15 +3,17 @@
 
 use std::sync::Arc;
 
-use api::fields;
+use api::{ApiError, fields};
 use http::{HeaderMap, Method};
 
 use super::snapshot::Registered;
 use crate::connect::wants_upgrade;
-use crate::rest::percent_decode;
+use crate::rest::{percent_decode, percent_encode};
 
 /// Subresources whose requests last as long as the client wants.
 const LASTING: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+/// What is not encoded in a path, besides what is never reserved (Go's `EscapedPath`).
+const PLAIN: &[u8] = b"$&+,/:;=@";
 /// What follows a namespace's name without being a resource of it.
 const OF_NAMESPACES: [&str; 2] = ["finalize", "status"];
 
@@ -19,6 +21,7 @@ const OF_NAMESPACES: [&str; 2] = ["finalize", "status"];
 #[derive(Clone, Debug)]
 pub struct Delegated {
     pub service: Arc<Registered>,
+    /// Decoded: what is authorized, and what the other server is asked for.
     pub path: String,
     /// Lower case.
     pub method: &'static str,
@@ -34,13 +37,26 @@ impl Delegated {
         (path, parameters): (&str, &[(String, String)]),
         headers: &HeaderMap,
     ) -> Self {
+        let path = percent_decode(path);
         Self {
             service,
-            path: path.to_owned(),
             method: crate::rest::method_name(method),
-            resource: resource(method, path, parameters),
+            resource: resource(method, &path, parameters),
+            path,
             upgrades: wants_upgrade(headers),
         }
+    }
+
+    /// The path in a URL. It means what has been authorized to every server, whatever the client's
+    /// encoding of it might have meant.
+    ///
+    /// # Errors
+    /// 400 when it has segments that servers may read as steps to another path.
+    pub fn encoded_path(&self) -> Result<String, ApiError> {
+        if self.path.split('/').any(|part| matches!(part, "." | "..")) {
+            return Err(ApiError::bad_request("the path must not have dot segments"));
+        }
+        Ok(percent_encode(&self.path, PLAIN))
     }
 
     /// The version that its path names.
@@ -73,10 +89,9 @@ pub struct Resource {
     pub name: String,
 }
 
-/// The resource that a path names.
+/// The resource that a decoded path names.
 fn resource(method: &Method, path: &str, parameters: &[(String, String)]) -> Option<Resource> {
-    let parts: Vec<String> = path.trim_matches('/').split('/').map(percent_decode).collect();
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (group, mut rest) = match parts[..] {
         ["api", _, ref rest @ ..] => ("", rest),
         ["apis", group, _, ref rest @ ..] => (group, rest),
@@ -149,7 +164,7 @@ mod tests {
     fn parsed(method: &str, path: &str) -> Option<[String; 6]> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let found = resource(&method, path, &crate::rest::parse_query(query))?;
+        let found = resource(&method, &percent_decode(path), &crate::rest::parse_query(query))?;
         let Resource { verb, group, namespace, resource, subresource, name } = found;
         Some([verb.to_owned(), group, namespace, resource, subresource, name])
     }
@@ -178,7 +193,13 @@ mod tests {
                 "/apis/custom.metrics.k8s.io/v1beta2/namespaces/n/pods/*/qps",
                 Some(["get", "custom.metrics.k8s.io", "n", "pods", "qps", "*"]),
             ),
-            ("PATCH", "/apis/g/v1/things/a%2Fb", Some(["patch", "g", "", "things", "", "a/b"])),
+            ("PATCH", "/apis/g/v1/things/a%2Fb", Some(["patch", "g", "", "things", "b", "a"])),
+            ("GET", "/apis/g/v1/things/%61%25", Some(["get", "g", "", "things", "", "a%"])),
+            (
+                "PUT",
+                "/apis%2Fg/v1/namespaces%2fn/things/a%2Fstatus",
+                Some(["update", "g", "n", "things", "status", "a"]),
+            ),
             ("DELETE", "/apis/g/v1/things/a", Some(["delete", "g", "", "things", "", "a"])),
             ("DELETE", "/apis/g/v1/things", Some(["deletecollection", "g", "", "things", "", ""])),
             ("OPTIONS", "/apis/g/v1/things", Some(["", "g", "", "things", "", ""])),

@@ -12,6 +12,7 @@ use super::documents::ResourceDocument;
 use super::{condition, priorities};
 use crate::openapi::Other;
 use crate::registry::Kinds;
+use crate::rest::percent_decode;
 
 /// One APIService.
 #[derive(Debug)]
@@ -97,6 +98,7 @@ impl Snapshot {
         if self.remote.is_empty() {
             return None;
         }
+        let path = percent_decode(path);
         let mut parts = path.trim_start_matches('/').split('/');
         match (parts.next()?, parts.next(), parts.next()) {
             ("api", _, _) => self.remote("", "v1"),

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{ApiError, labels};
+use api::{ApiError, fields, labels};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -172,25 +172,25 @@ impl Authorizers {
         opinions.none()
     }
 
-    /// Decides at once, for those who cannot wait: a webhook that has not answered the same question
-    /// before allows nothing, nor does anything after it.
-    pub fn decide_now(&self, core: &Core, question: Question<'_>) -> Verdict {
+    /// Decides at once. `None`: a webhook has to be asked that has not answered the same question
+    /// before.
+    pub fn decide_now(&self, core: &Core, question: Question<'_>) -> Option<Verdict> {
         let chain = self.chain.load();
         let mut opinions = Opinions::default();
         if question.user.in_group(MASTERS) {
-            return Verdict::new(Decision::Allow, "");
+            return Some(Verdict::new(Decision::Allow, ""));
         }
         for Link { name, authorizer } in chain.iter() {
             let verdict = match authorizer {
-                Authorizer::Webhook(webhook) => webhook.known(question),
+                Authorizer::Webhook(webhook) => webhook.known(question)?,
                 own => own.decide_here(core, question),
             };
             if let Some(verdict) = opinions.add(verdict) {
                 self.metrics.decided(authorizer.kind(), name, verdict.is_allowed());
-                return verdict;
+                return Some(verdict);
             }
         }
-        opinions.none()
+        Some(opinions.none())
     }
 
     /// # Errors
@@ -274,11 +274,16 @@ pub fn selectors(request: &Request) -> Option<Value> {
     else {
         return None;
     };
-    let fields = request.options.fields.0.iter().map(|one| {
+    selected(&request.options.fields, &request.options.labels)
+}
+
+/// Selectors, as a SubjectAccessReview says them; `None`: everything.
+pub fn selected(fields: &fields::Selector, labels: &labels::Selector) -> Option<Value> {
+    let fields = fields.0.iter().map(|one| {
         let operator = if one.equal { "In" } else { "NotIn" };
         json!({"key": one.field, "operator": operator, "values": [one.value]})
     });
-    let labels = request.options.labels.requirements().iter().filter_map(|one| {
+    let labels = labels.requirements().iter().filter_map(|one| {
         use labels::Requirement::{Exists, In, NotExists, NotIn};
         Some(match one {
             Exists(key) => json!({"key": key, "operator": "Exists"}),

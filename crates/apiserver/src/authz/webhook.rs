@@ -78,15 +78,13 @@ impl AuthorizationWebhook {
         }
     }
 
-    /// What the webhook has said about this already. An unknown answer denies: it might be a denial.
-    pub fn known(&self, question: Question<'_>) -> Verdict {
+    /// What the webhook has said about this already; `None`: it has to be asked.
+    pub fn known(&self, question: Question<'_>) -> Option<Verdict> {
         let spec = spec(question);
         match self.is_asked(&spec) {
-            Ok(true) => self.remembered(&digest(&spec.to_string())).unwrap_or_else(|| {
-                Verdict::new(Decision::Deny, "the webhook has not been asked about it")
-            }),
-            Ok(false) => Verdict::new(Decision::NoOpinion, ""),
-            Err(error) => self.failed(error),
+            Ok(true) => self.remembered(&digest(&spec.to_string())),
+            Ok(false) => Some(Verdict::new(Decision::NoOpinion, "")),
+            Err(error) => Some(self.failed(error)),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::aggregation::{Asked, Forward};
 use crate::core::Core;
 use crate::inflight::Seat;
 use crate::request::Subject;
-use crate::rest::PIECE_BYTES;
+use crate::rest::{PIECE_BYTES, percent_encode};
 
 /// Objects that a server is asked for at once.
 const PAGE: u64 = 500;
@@ -52,7 +52,7 @@ impl Place {
         for part in [namespaces, namespace, resource, name, subresource] {
             if !part.is_empty() {
                 path.push('/');
-                path.push_str(&encoded(part));
+                path.push_str(&percent_encode(part, b""));
             }
         }
         Self { path, query: Vec::new() }
@@ -96,25 +96,10 @@ impl Place {
             url.push(if index == 0 { '?' } else { '&' });
             url.push_str(name);
             url.push('=');
-            url.push_str(&encoded(value));
+            url.push_str(&percent_encode(value, b""));
         }
         url
     }
-}
-
-/// As in a URL.
-fn encoded(text: &str) -> String {
-    use std::fmt::Write;
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => write!(encoded, "%{byte:02X}").expect("a string takes everything"),
-        }
-    }
-    encoded
 }
 
 /// What a server is asked for, so that it answers in a representation.

@@ -70,6 +70,11 @@ pub static RULES: Rows<PersistentVolume> = Rows {
         if was.node_affinity.is_some() && spec.node_affinity != was.node_affinity {
             at.child("spec.nodeAffinity").invalid("", check::IMMUTABLE);
         }
+        if was.volume_attributes_class_name.is_some() && spec.volume_attributes_class_name.is_none()
+        {
+            at.child("spec.volumeAttributesClassName")
+                .forbidden("update from non-nil value to nil is forbidden");
+        }
     },
     columns: &[
         name(),

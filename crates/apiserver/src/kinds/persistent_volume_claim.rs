@@ -3,18 +3,19 @@
 use api::defaults::volume::claim_spec;
 use api::names;
 use api::quantity::Quantity;
+use api::storage_class::BETA_CLASS;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeClaimStatus,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::at::At;
 use super::columns::{self, text, wide};
 use super::table::{
     self, Check, Parts, Row, Rows, age, is_empty, items, name, status_apart, text_at,
 };
-use super::{fill, semantic};
+use super::{check, fill, semantic};
 
 /// Defaults of a claim, also inside a StatefulSet.
 pub fn default(claim: &mut PersistentVolumeClaim) {
@@ -51,6 +52,7 @@ pub static RULES: Rows<PersistentVolumeClaim> = Rows {
     // to what the claim has, or below.
     update: |new, old, at| {
         let (Some(spec), Some(was)) = (&new.spec, &old.spec) else { return };
+        let may_name_class = may_name_class(new, old, at);
         let size = |spec: &PersistentVolumeClaimSpec| {
             let requests = spec.resources.as_ref()?.requests.as_ref()?;
             requests.get("storage").map(Quantity::of)
@@ -59,13 +61,20 @@ pub static RULES: Rows<PersistentVolumeClaim> = Rows {
         let mut kept = new.clone();
         if let Some(spec) = &mut kept.spec {
             if bound {
-                spec.resources.clone_from(&was.resources);
+                // And only what is requested, not the limits.
+                let requests = spec.resources.as_mut().and_then(|own| own.requests.as_mut());
+                let had = was.resources.as_ref().and_then(|had| had.requests.as_ref());
+                if let Some(requests) = requests {
+                    requests.remove("storage");
+                    let had = had.and_then(|had| had.get_key_value("storage"));
+                    requests.extend(had.map(|(name, size)| (name.clone(), size.clone())));
+                }
                 spec.volume_attributes_class_name.clone_from(&was.volume_attributes_class_name);
             }
             if was.volume_name.is_none() {
                 spec.volume_name = None;
             }
-            if was.storage_class_name.is_none() {
+            if may_name_class {
                 spec.storage_class_name = None;
             }
         }
@@ -77,6 +86,19 @@ pub static RULES: Rows<PersistentVolumeClaim> = Rows {
         if size(spec) < size(was) && size(spec) <= Some(has.unwrap_or_default()) {
             at.child("spec.resources.requests.storage")
                 .forbidden("field can not be less than status.capacity");
+        }
+        // What has been applied to the volume cannot be taken back.
+        let applied = old
+            .status
+            .as_ref()
+            .and_then(|status| status.current_volume_attributes_class_name.as_ref());
+        let class = &spec.volume_attributes_class_name;
+        if applied.is_some()
+            && *class != was.volume_attributes_class_name
+            && class.as_deref().unwrap_or_default().is_empty()
+        {
+            let what = if class.is_none() { "nil" } else { "empty string" };
+            at.child("spec.volumeAttributesClassName").forbidden(format!("update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil"));
         }
     },
     status: &[(
@@ -129,6 +151,8 @@ const SPEC: &[Row] = &[
     ("volumeAttributesClassName", Check::TextIfAny(names::dns_subdomain)),
     ("dataSource", Check::Inside(SOURCE)),
     ("dataSourceRef", Check::Inside(SOURCE)),
+    ("dataSourceRef.namespace", Check::TextIfAny(names::dns_label)),
+    ("", Check::Relation(sources)),
     ("volumeMode", Check::SetOneOf(&["Block", "Filesystem"])),
 ];
 
@@ -191,6 +215,39 @@ fn claims_of_core(source: &Value, at: &At<'_>) {
     let kind = text_at(source, "kind");
     if text_at(source, "apiGroup").is_empty() && kind != "PersistentVolumeClaim" {
         at.invalid(kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+    }
+}
+
+/// The class may be named later, as long as the claim stays in the one of its annotation, which may
+/// go then, and cannot change otherwise. Returns whether the field may be set.
+fn may_name_class(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim, at: &At<'_>) -> bool {
+    let annotation = |claim: &PersistentVolumeClaim| -> Option<String> {
+        claim.metadata.annotations.as_ref()?.get(BETA_CLASS).cloned()
+    };
+    let field = |claim: &PersistentVolumeClaim| claim.spec.as_ref()?.storage_class_name.clone();
+    let (now, was, named) = (annotation(new), annotation(old), field(new));
+    let is_first = field(old).is_none() && named.is_some();
+    let agrees = was.is_none() || was == named;
+    let moves = is_first && was.is_some() && agrees && (now.is_none() || now == was);
+    if !moves && now.as_deref().unwrap_or_default() != was.as_deref().unwrap_or_default() {
+        let at = at.child("metadata.annotations");
+        at.child(BETA_CLASS).invalid(now.unwrap_or_default(), check::IMMUTABLE);
+    }
+    is_first && agrees
+}
+
+/// The two names of a source say the same; one of another namespace has only the newer name.
+fn sources(spec: &Value, at: &At<'_>) {
+    let (old, new) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    if old.is_null() || new.is_null() {
+        return;
+    }
+    // Upstream's value here is a path, whose JSON has nothing in it.
+    let differ = ["apiGroup", "kind", "name"].iter().any(|name| old[name] != new[name]);
+    if !text_at(new, "namespace").is_empty() {
+        at.invalid(json!({}), "may not be specified when dataSourceRef.namespace is specified");
+    } else if differ {
+        at.invalid(json!({}), "must match dataSourceRef");
     }
 }
 

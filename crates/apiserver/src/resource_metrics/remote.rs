@@ -12,6 +12,7 @@ use crate::aggregation::{Asked, Delegated, Forward, Registered};
 use crate::core::Call;
 use crate::request::Verb;
 use crate::response::{ListAnswer, ObjectAnswer, Response};
+use crate::rest::percent_encode;
 
 /// Reads one object, or a list.
 ///
@@ -35,7 +36,7 @@ pub async fn answer(call: Call<'_>, service: &Arc<Registered>) -> Result<Respons
         write!(path, "/{}", target.name).map_err(ApiError::internal)?;
     }
     if !call.options.labels.is_everything() {
-        let selector = escaped(&call.options.labels.to_string());
+        let selector = percent_encode(&call.options.labels.to_string(), b"");
         write!(path, "?labelSelector={selector}").map_err(ApiError::internal)?;
     }
     let delegated = Delegated::new(service.clone(), &Method::GET, (&path, &[]), &HeaderMap::new());
@@ -61,13 +62,4 @@ pub async fn answer(call: Call<'_>, service: &Arc<Registered>) -> Result<Respons
         continue_token: String::new(),
         remaining: None,
     }))
-}
-
-fn escaped(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let one = |byte: u8| match plain(byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    };
-    text.bytes().map(one).collect()
 }

@@ -270,6 +270,20 @@ pub fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// Encodes all but what is never reserved, and what `plain` says.
+pub fn percent_encode(text: &str, plain: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || plain.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            write!(encoded, "%{byte:02X}").expect("a string takes everything");
+        }
+    }
+    encoded
+}
+
 /// The parameters of a query, decoded, in order.
 pub fn parse_query(query: &str) -> Vec<(String, String)> {
     query

@@ -462,6 +462,15 @@ async fn annotations_of_admission_are_kept() {
     admin.post(&format!("{api}/validatingadmissionpolicies"), &policy).await.expect(201);
     let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
     admin.post(&format!("{api}/validatingadmissionpolicybindings"), &binding).await.expect(201);
+    // Another one, with more rules than can be recorded.
+    let (mut more, mut also) = (policy.clone(), binding.clone());
+    more["metadata"]["name"] = "q".into();
+    let rules = (0..60).map(|_| json!({"expression": "false", "message": "more"}));
+    more["spec"]["validations"] = rules.collect();
+    admin.post(&format!("{api}/validatingadmissionpolicies"), &more).await.expect(201);
+    also["metadata"]["name"] = "c".into();
+    also["spec"]["policyName"] = "q".into();
+    admin.post(&format!("{api}/validatingadmissionpolicybindings"), &also).await.expect(201);
     let mut annotations = Value::Null;
     for number in 0..100 {
         let map = json!({"metadata": {"name": format!("m{number}")}});
@@ -469,8 +478,9 @@ async fn annotations_of_admission_are_kept() {
         let id = answer.headers["audit-id"].to_str().unwrap().to_owned();
         answer.expect(201);
         annotations = log.of(&id)["ResponseComplete"]["annotations"].clone();
-        // Until both are in force.
-        if annotations["h.example.com/seen"].is_string() && annotations["p/name"].is_string() {
+        // Until all are in force.
+        let names = ["h.example.com/seen", "p/name", "q/name"];
+        if names.iter().all(|name| annotations[name].is_string()) {
             assert_eq!(annotations["p/name"], format!("m{number}"));
             break;
         }
@@ -490,10 +500,13 @@ async fn annotations_of_admission_are_kept() {
     );
     let failures = &annotations["validation.policy.admission.k8s.io/validation_failure"];
     let failures: Value = serde_json::from_str(failures.as_str().unwrap()).unwrap();
-    assert_eq!(
-        failures,
-        json!([{"message": "never", "policy": "p", "binding": "b", "expressionIndex": 0, "validationActions": ["Audit"]}])
-    );
+    let failure = |message: &str, policy: &str, binding: &str, index: usize| {
+        json!({"message": message, "policy": policy, "binding": binding, "expressionIndex": index,
+            "validationActions": ["Audit"]})
+    };
+    let expected = (0..49).map(|index| failure("more", "q", "c", index));
+    let expected: Vec<_> = std::iter::once(failure("never", "p", "b", 0)).chain(expected).collect();
+    assert_eq!(failures, json!(expected));
     let pod =
         json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let answer = admin.post("/api/v1/namespaces/default/pods", &pod).await;

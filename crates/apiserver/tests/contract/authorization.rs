@@ -147,6 +147,44 @@ async fn the_first_authorizer_with_an_opinion_decides() {
     server.stop().await;
 }
 
+/// What expressions ask is put to the webhook, one thing after the other, and its answers count.
+#[tokio::test]
+async fn expressions_ask_the_webhook() {
+    let setup = Setup::new().await;
+    let section = setup.section("failurePolicy: NoOpinion");
+    let server = Server::start_with(&[&setup.configure(&[NODE, &section, RBAC])]).await;
+    let (admin, ann) = (server.admin(), server.rest_as("ann", &["team"]));
+    let api = "/apis/admissionregistration.k8s.io/v1";
+    let first = "authorizer.group('').resource('pods').labelSelector('a=b').fieldSelector('spec.nodeName=n').check('list')";
+    let second = "authorizer.group('').resource('secrets').name('s').check('delete')";
+    let third = "authorizer.serviceAccount('default', 'robot').path('/healthz').check('get')";
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [{
+        "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
+        "matchConditions": [{"name": "may", "expression": format!("{first}.allowed()")}],
+        "validations": [{"expression": "object.metadata.name != 'no'"},
+            {"expression": format!("{first}.allowed() && !{second}.allowed() && {second}.reason() == 'secrets stay'")},
+            {"expression": format!("{second}.allowed() || !({third}.allowed() || {third}.errored())")}]}});
+    admin.post(&format!("{api}/validatingadmissionpolicies"), &policy).await.expect(201);
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    admin.post(&format!("{api}/validatingadmissionpolicybindings"), &binding).await.expect(201);
+    let map = |name: &str| json!({"metadata": {"name": name}});
+    until("the policy", async || {
+        admin.delete(&format!("{MAPS}/no")).await;
+        ann.post(MAPS, &map("no")).await.code == 422
+    })
+    .await;
+    ann.post(MAPS, &map("yes")).await.expect(201);
+    let requests = setup.webhook.requests.lock();
+    let asked = |test: &dyn Fn(&Value) -> bool| requests.iter().any(|one| test(&one["spec"]));
+    assert!(asked(&|spec| spec["resourceAttributes"]["labelSelector"]["requirements"]
+        == json!([{"key": "a", "operator": "In", "values": ["b"]}])
+        && spec["resourceAttributes"]["fieldSelector"]["requirements"]
+            == json!([{"key": "spec.nodeName", "operator": "In", "values": ["n"]}])));
+    assert!(asked(&|spec| spec["user"] == "system:serviceaccount:default:robot"));
+    drop(requests);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn conditions_choose_what_the_webhook_is_asked() {
     let setup = Setup::new().await;

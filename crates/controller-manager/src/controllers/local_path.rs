@@ -15,6 +15,7 @@ mod tests;
 use std::sync::Arc;
 
 use api::local_path::{PROVISIONED_BY, PROVISIONER, grows_on_node, node_of, source};
+use api::storage_class;
 use client::events::EventRecorder;
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
@@ -27,7 +28,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use self::provision::{Observed, ProvisionPlan, plan_provision};
 use self::reclaim::{ReclaimPlan, plan_reclaim};
 use self::resize::{ResizeStep, plan_resize};
-use super::persistent_volume::{claim_key, class_of_claim, release};
+use super::persistent_volume::{claim_key, release};
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::{During, Unless};
@@ -112,7 +113,7 @@ impl Controller for Provisioner {
         let Some(claim) = self.claims.get(key).filter(|claim| !is_deleting(&claim.metadata)) else {
             return Ok(Next::Change);
         };
-        let class = self.classes.get(&Key::cluster(class_of_claim(&claim)));
+        let class = self.classes.get(&Key::cluster(storage_class::of_claim(&claim)));
         let nodes = self.nodes.list();
         let plan =
             plan_provision(&Observed { claim: &claim, class: class.as_deref(), nodes: &nodes });
@@ -131,7 +132,7 @@ impl Controller for Provisioner {
 
 impl Provisioner {
     fn failed(&self, claim: &PersistentVolumeClaim, why: &str) {
-        let class = class_of_claim(claim);
+        let class = storage_class::of_claim(claim);
         let message = format!("failed to provision volume with StorageClass {class:?}: {why}");
         self.recorder.warning(claim, "ProvisioningFailed", message);
     }

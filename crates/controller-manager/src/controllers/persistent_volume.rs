@@ -11,6 +11,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use api::storage_class;
 use client::events::EventRecorder;
 use client::{Api, Client};
 use clock::SharedClock;
@@ -24,7 +25,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use crate::Error;
 use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
-pub use crate::machinery::index::class_of_claim;
 use crate::machinery::index::{By, claims_of};
 use crate::machinery::owner::is_deleting;
 use crate::machinery::queue::{Controller, Next};
@@ -122,7 +122,7 @@ impl Controller for Claims {
         let Some(claim) = self.claims.get(key).filter(|claim| !is_deleting(&claim.metadata)) else {
             return Ok(Next::Change);
         };
-        let class = self.classes.get(&Key::cluster(class_of_claim(&claim)));
+        let class = self.classes.get(&Key::cluster(storage_class::of_claim(&claim)));
         let classes = self.classes.list();
         let annotations = claim.metadata.annotations.as_ref();
         let node = annotations

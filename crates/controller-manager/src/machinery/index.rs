@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::Kind;
+use api::{Kind, storage_class};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::resource::v1::ResourceClaim;
@@ -73,7 +73,7 @@ pub(super) fn of_slice(slice: &Arc<EndpointSlice>, index: &mut Vec<By>) {
 
 pub(super) fn of_claim(claim: &Arc<PersistentVolumeClaim>, index: &mut Vec<By>) {
     let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone());
-    index.extend([By::Class(class_of_claim(claim).to_owned()), By::Volume(volume)]);
+    index.extend([By::Class(storage_class::of_claim(claim).to_owned()), By::Volume(volume)]);
 }
 
 pub(super) fn of_volume(volume: &Arc<PersistentVolume>, index: &mut Vec<By>) {
@@ -84,12 +84,6 @@ pub(super) fn of_device_claim(claim: &Arc<ResourceClaim>, index: &mut Vec<By>) {
     by_owner(claim, index);
     let users = claim.status.iter().flat_map(|status| status.reserved_for.iter().flatten());
     index.extend(users.map(|user| By::User(user.uid.clone())));
-}
-
-/// The storage class of a claim; empty: none.
-pub fn class_of_claim(claim: &PersistentVolumeClaim) -> &str {
-    let spec = claim.spec.as_ref();
-    spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
 }
 
 /// The claims of a pod's volumes, including ephemeral ones.

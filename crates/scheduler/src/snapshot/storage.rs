@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use api::storage_class;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass, VolumeAttachment};
 
@@ -90,7 +91,7 @@ impl Storage {
         let modes = spec.and_then(|spec| spec.access_modes.as_ref()).into_iter().flatten();
         let read = Claim {
             volume: spec.and_then(|spec| spec.volume_name.clone()).filter(|name| !name.is_empty()),
-            class: spec.and_then(|spec| spec.storage_class_name.clone()).unwrap_or_default(),
+            class: storage_class::of_claim(claim).to_owned(),
             exclusive: modes.into_iter().any(|mode| mode == "ReadWriteOncePod"),
         };
         let key = claim_key(claim);

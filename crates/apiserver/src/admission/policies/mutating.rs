@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use super::compiled::{Binding, Bound, Compiled, Parts, Policy, Rules, Set};
 use super::evaluate::{self, Made};
-use super::{Policies, Shared, is_excluded, params};
+use super::{Policies, Shared, params};
 use crate::admission::subject::Subject;
 use crate::admission::webhooks::{Asked, Rounds};
 use crate::body;
@@ -208,9 +208,6 @@ impl Policies {
         old: &Value,
         rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
-        if is_excluded(asked) {
-            return Ok(());
-        }
         let (set, mut shared, mut failures) =
             (self.mutating.load_full(), Shared::default(), Failures::default());
         let mut new = subject.value()?;
@@ -308,7 +305,11 @@ impl<'a> Run<'a, '_> {
                 }
             };
             let objects = [shown, before, &*namespace];
-            evaluate::holds(policy, &evaluate::variables(policy, &facts, objects, param.as_ref()))
+            let holds = || {
+                let variables = evaluate::variables(policy, &facts, objects, param.as_ref());
+                evaluate::holds(policy, &variables)
+            };
+            facts.settle(holds).await
         };
         match held {
             Ok(true) => {}
@@ -332,10 +333,12 @@ impl<'a> Run<'a, '_> {
             let outcome = {
                 let (shown, before) = shared.forms.of(asked, resource, new, self.old).await?;
                 let objects = [shown, before, &*namespace];
-                let variables = evaluate::variables(policy, &facts, objects, param.as_ref());
-                evaluate::mutation(policy, mutation, &variables)
-                    .map_err(Fault::Failed)
-                    .and_then(|made| self.changed(shown, made))
+                let made = || {
+                    let variables = evaluate::variables(policy, &facts, objects, param.as_ref());
+                    evaluate::mutation(policy, mutation, &variables)
+                };
+                let made = facts.settle(made).await.map_err(Fault::Failed);
+                made.and_then(|made| self.changed(shown, made))
             };
             let metrics = &asked.call.core.metrics.policies;
             let fault = outcome.as_ref().err().map(Fault::kind).unwrap_or("no_error");

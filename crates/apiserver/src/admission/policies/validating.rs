@@ -12,11 +12,13 @@ use serde_json::{Value, json};
 
 use super::compiled::{Binding, Bound, Compiled, Parts, Policy, Rules, Set};
 use super::evaluate::{self, Evaluated, Violation};
-use super::{Policies, Shared, is_excluded, params};
+use super::{Policies, Shared, params};
 use crate::admission::webhooks::Asked;
 
 /// Where violations are recorded whose action is Audit.
 const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
+/// How many of them are recorded of one request.
+const FAILURES_MAX: usize = 50;
 
 /// The rules of a policy, and what it says for the audit log.
 pub struct Validating {
@@ -105,33 +107,63 @@ impl Policies {
     /// # Errors
     /// What a policy denies it with.
     pub async fn judge(&self, asked: &Asked<'_>, new: &Value, old: &Value) -> Result<(), ApiError> {
-        if is_excluded(asked) {
-            return Ok(());
-        }
-        let (set, mut shared, mut denied) = (self.validating.load_full(), Shared::default(), None);
+        let (set, mut shared, mut verdict) =
+            (self.validating.load_full(), Shared::default(), Verdict::default());
         for policy in set.about(&asked.resource.plural) {
-            let first = judge_by(policy, asked, new, old, &mut shared).await?;
-            denied = denied.or(first);
+            judge_by(policy, asked, (new, old), &mut shared, &mut verdict).await?;
         }
-        match denied {
+        verdict.record(asked);
+        match verdict.denied {
             None => Ok(()),
             Some(denial) => Err(refusal(asked, denial)),
         }
     }
 }
 
-/// The first denial of a policy.
+/// What all policies together say about a request.
+#[derive(Default)]
+struct Verdict {
+    /// The first denial.
+    denied: Option<Denial>,
+    /// Violations for the audit log.
+    failures: Vec<Value>,
+}
+
+impl Verdict {
+    fn deny(&mut self, denial: Option<Denial>) {
+        self.denied = self.denied.take().or(denial);
+    }
+
+    /// Writes the violations to the audit log: all in one annotation, which has one value only.
+    fn record(&mut self, asked: &Asked<'_>) {
+        let mut failures = std::mem::take(&mut self.failures);
+        if failures.is_empty() {
+            return;
+        }
+        if failures.len() > FAILURES_MAX {
+            let count = failures.len();
+            tracing::warn!(count, "not all violations of admission policies are recorded");
+            failures.truncate(FAILURES_MAX);
+        }
+        asked.call.options.trail.annotate(FAILURES, Value::Array(failures).to_string());
+    }
+}
+
+/// Judges a request by one policy.
 async fn judge_by<'a>(
     policy: &Policy<Validating>,
     asked: &Asked<'a>,
-    new: &Value,
-    old: &Value,
+    (new, old): (&Value, &Value),
     shared: &mut Shared<'a>,
-) -> Result<Option<Denial>, ApiError> {
+    verdict: &mut Verdict,
+) -> Result<(), ApiError> {
     let resource = match policy.constraints.matched(asked, new, old).await {
         Ok(Some(resource)) => resource,
-        Ok(None) => return Ok(None),
-        Err(error) => return Ok(misconfigured(policy, None, error.message())),
+        Ok(None) => return Ok(()),
+        Err(error) => {
+            verdict.deny(misconfigured(policy, None, error.message()));
+            return Ok(());
+        }
     };
     let facts = shared.facts(asked, &resource, policy.uses);
     let namespace = shared.namespace(asked, policy.uses).await?;
@@ -139,17 +171,18 @@ async fn judge_by<'a>(
         Ok(shown) => shown,
         Err(error) => {
             let why = format!("failed to convert object version: {error}");
-            return Ok(misconfigured(policy, None, &why));
+            verdict.deny(misconfigured(policy, None, &why));
+            return Ok(());
         }
     };
-    let (mut denied, mut recorded) = (None, Annotations::new());
+    let mut recorded = Annotations::new();
     for binding in &policy.bindings {
         if let Some(matches) = &binding.matches {
             match matches.matched(asked, new, old).await {
                 Ok(Some(_)) => {}
                 Ok(None) => continue,
                 Err(error) => {
-                    denied = denied.or(misconfigured(policy, Some(binding), error.message()));
+                    verdict.deny(misconfigured(policy, Some(binding), error.message()));
                     continue;
                 }
             }
@@ -157,41 +190,42 @@ async fn judge_by<'a>(
         let params = match params::collect(policy, binding, asked).await {
             Ok(params) => params,
             Err(why) => {
-                denied = denied.or(misconfigured(policy, Some(binding), &why));
+                verdict.deny(misconfigured(policy, Some(binding), &why));
                 continue;
             }
         };
         for param in params {
             let objects = [shown, before, &namespace];
-            let mut evaluated = evaluate::evaluate(policy, &facts, objects, param.as_ref());
+            let evaluate = || evaluate::evaluate(policy, &facts, objects, param.as_ref());
+            let mut evaluated = facts.settle(evaluate).await;
             for (key, value) in std::mem::take(&mut evaluated.annotations) {
                 let values = recorded.entry(key).or_default();
                 if !values.contains(&value) {
                     values.push(value);
                 }
             }
-            let first = act(policy, binding, asked, evaluated);
-            denied = denied.or(first);
+            act(policy, binding, asked, evaluated, verdict);
         }
     }
     for (key, values) in recorded {
         let key = format!("{}/{key}", policy.name);
         asked.call.options.trail.annotate(&key, values.join(", "));
     }
-    Ok(denied)
+    Ok(())
 }
 
 /// Values by key, of all bindings of a policy.
 type Annotations = std::collections::BTreeMap<String, Vec<String>>;
 
-/// Does what a binding says about violations; returns the first that denies the request.
+/// Does what a binding says about violations.
 fn act(
     policy: &Policy<Validating>,
     binding: &Binding,
     asked: &Asked<'_>,
     evaluated: Evaluated,
-) -> Option<Denial> {
-    let (options, mut denied, mut failures) = (asked.call.options, None, Vec::new());
+    verdict: &mut Verdict,
+) {
+    let options = asked.call.options;
     let metrics = &asked.call.core.metrics.policies;
     for violation in evaluated.violations {
         let Violation { message, reason, error, index } = violation;
@@ -199,16 +233,14 @@ fn act(
             metrics.decided(&policy.name, &binding.name, action, error);
             match action.as_str() {
                 "Deny" => {
-                    denied = denied.or_else(|| {
-                        let message = denial(policy, Some(binding), &message);
-                        Some(Denial { message, reason: reason.clone() })
-                    });
+                    let message = denial(policy, Some(binding), &message);
+                    verdict.deny(Some(Denial { message, reason: reason.clone() }));
                 }
                 "Warn" => options.notes.add(format!(
                     "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
                     policy.name, binding.name
                 )),
-                _ if options.trail.is_kept() => failures.push(json!({"message": message,
+                _ if options.trail.is_kept() => verdict.failures.push(json!({"message": message,
                     "policy": policy.name, "binding": binding.name, "expressionIndex": index,
                     "validationActions": binding.actions})),
                 _ => tracing::info!(
@@ -220,14 +252,12 @@ fn act(
             }
         }
     }
-    if !failures.is_empty() {
-        options.trail.annotate(FAILURES, Value::Array(failures).to_string());
-    }
     // An annotation that cannot be made denies whatever the actions are.
-    denied.or_else(|| {
-        let why = evaluated.annotation_error?;
-        Some(Denial { message: denial(policy, Some(binding), &why), reason: None })
-    })
+    verdict.deny(
+        evaluated
+            .annotation_error
+            .map(|why| Denial { message: denial(policy, Some(binding), &why), reason: None }),
+    );
 }
 
 /// A denial because a policy or a binding cannot be carried out, if that is its failure policy.

@@ -5,34 +5,48 @@ use std::collections::BTreeMap;
 use api::cel::{self, Binding, Expression, MATCH_BUDGET, Session};
 use api::labels::Selector;
 use api::{ApiError, Kind, KindRef, KindRow};
-use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, RuleWithOperations,
-};
+use k8s_openapi::api::admissionregistration::v1::RuleWithOperations;
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::Value;
 use std::sync::Arc;
 
 use super::Snapshots;
 use super::asked::{Asked, Operation};
+use super::authorizer::Authorizer;
 use super::configuration::{Hook, Phase};
 use super::forms::Forms;
-use crate::authz::{Attributes, Question};
-use crate::core::{Call, Core};
+use crate::core::Call;
 use crate::kinds;
 use crate::request::Origin;
-use crate::user::User;
 
+const REGISTRATION: &str = "admissionregistration.k8s.io";
 /// Resources about which no webhook is asked, so that whoever may repair a configuration can.
-const EXEMPT: [&str; 6] = [
-    "validatingwebhookconfigurations",
-    "mutatingwebhookconfigurations",
-    "validatingadmissionpolicies",
-    "validatingadmissionpolicybindings",
-    "mutatingadmissionpolicies",
-    "mutatingadmissionpolicybindings",
+const OF_WEBHOOKS: [(&str, &str); 2] = [
+    (REGISTRATION, "mutatingwebhookconfigurations"),
+    (REGISTRATION, "validatingwebhookconfigurations"),
+];
+/// Likewise, and no policy is about them either.
+const OF_POLICIES: [(&str, &str); 4] = [
+    (REGISTRATION, "mutatingadmissionpolicies"),
+    (REGISTRATION, "mutatingadmissionpolicybindings"),
+    (REGISTRATION, "validatingadmissionpolicies"),
+    (REGISTRATION, "validatingadmissionpolicybindings"),
+];
+/// Resources that are never stored and that a cluster cannot do without: neither webhooks nor
+/// policies are about them.
+const VIRTUAL: [(&str, &str); 6] = [
+    ("authentication.k8s.io", "selfsubjectreviews"),
+    ("authentication.k8s.io", "tokenreviews"),
+    ("authorization.k8s.io", "localsubjectaccessreviews"),
+    ("authorization.k8s.io", "selfsubjectaccessreviews"),
+    ("authorization.k8s.io", "selfsubjectrulesreviews"),
+    ("authorization.k8s.io", "subjectaccessreviews"),
 ];
 
 const ALL: &str = "*";
+/// How often expressions are evaluated that ask one thing after the other. What they may cost lets
+/// them ask fewer times.
+const ROUNDS_MAX: usize = 64;
 
 /// A webhook whose rules name the request's resource.
 pub struct Named {
@@ -87,7 +101,13 @@ impl Snapshots {
 
 /// Whether no webhook is asked about a resource.
 pub fn is_exempt(resource: &KindRow) -> bool {
-    resource.group == MutatingWebhookConfiguration::ROW.group && EXEMPT.contains(&&*resource.plural)
+    OF_WEBHOOKS.contains(&(&*resource.group, &*resource.plural)) || has_no_policies(resource)
+}
+
+/// Whether no policy is about a resource.
+pub fn has_no_policies(resource: &KindRow) -> bool {
+    let resource = (&*resource.group, &*resource.plural);
+    OF_POLICIES.contains(&resource) || VIRTUAL.contains(&resource)
 }
 
 /// The other versions in which the same objects can be written.
@@ -168,9 +188,11 @@ pub async fn selects(
     }
     let (new, old) = forms.of(asked, invocation.resource, new, old).await?;
     let facts = Facts::new(asked, invocation.resource, hook.uses);
-    let variables = facts.variables(new, old, &Value::Null);
-    let mut session = Session::new(&variables, &[], MATCH_BUDGET);
-    match session.all(hook.conditions.iter()) {
+    let holds = || {
+        let variables = facts.variables(new, old, &Value::Null);
+        Session::new(&variables, &[], MATCH_BUDGET).all(hook.conditions.iter())
+    };
+    match facts.settle(holds).await {
         Ok(holds) => Ok(holds),
         Err(_) if hook.ignores_failures => Ok(false),
         Err(why) => Err(ApiError::forbidden(&asked.resource, &asked.name, why)),
@@ -251,7 +273,7 @@ impl<'a> Facts<'a> {
                 uid: user.uid.clone(),
                 groups: user.groups.clone(),
             };
-            (Authorizer { core: asked.call.core, user }, asker, own)
+            (Authorizer::new(asked.call.core, user), asker, own)
         };
         Self {
             request: uses.request.then(|| Value::Object(asked.request(resource))),
@@ -262,6 +284,18 @@ impl<'a> Facts<'a> {
     /// Whether what these expressions read has been made.
     pub fn cover(&self, uses: Uses) -> bool {
         (self.request.is_some() || !uses.request) && (self.access.is_some() || !uses.authorizer)
+    }
+
+    /// Evaluates expressions, and again as long as they have asked what has to be waited for.
+    pub async fn settle<T>(&self, evaluate: impl Fn() -> T) -> T {
+        for _ in 0..ROUNDS_MAX {
+            let result = evaluate();
+            match &self.access {
+                Some((authorizer, ..)) if authorizer.answer().await => {}
+                _ => return result,
+            }
+        }
+        evaluate()
     }
 
     /// The variables of expressions.
@@ -282,42 +316,6 @@ impl<'a> Facts<'a> {
             ("authorizer", Binding::Authorizer(authorizer, user, own))
         }));
         variables
-    }
-}
-
-/// Asks the server's own authorizer.
-struct Authorizer<'a> {
-    core: &'a Core,
-    user: &'a User,
-}
-
-impl cel::Authorizer for Authorizer<'_> {
-    fn decide(&self, user: &cel::User, verb: &str, asked: &cel::Asked) -> cel::Decision {
-        let attributes = if asked.path.is_empty() {
-            Attributes::Resource {
-                verb: verb.to_owned(),
-                group: asked.group.clone(),
-                resource: asked.resource.clone(),
-                subresource: asked.subresource.clone(),
-                namespace: asked.namespace.clone(),
-                name: asked.name.clone(),
-            }
-        } else {
-            Attributes::Path { verb: verb.to_owned(), path: asked.path.clone() }
-        };
-        let asker = User {
-            name: user.name.clone(),
-            uid: user.uid.clone(),
-            groups: user.groups.clone(),
-            extra: if user.name == self.user.name {
-                self.user.extra.clone()
-            } else {
-                BTreeMap::new()
-            },
-        };
-        let verdict =
-            self.core.authorizers.decide_now(self.core, Question::new(&asker, &attributes));
-        cel::Decision { allowed: verdict.is_allowed(), reason: verdict.reason }
     }
 }
 

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use api::{Kind, KindRow};
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, RuleWithOperations,
+    MutatingAdmissionPolicyBinding, MutatingWebhookConfiguration, RuleWithOperations,
+    ValidatingAdmissionPolicy, ValidatingWebhookConfiguration,
 };
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authentication::v1::{SelfSubjectReview, TokenReview};
+use k8s_openapi::api::authorization::v1::{
+    LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde_json::{Value, json};
 
 use super::asked::Operation;
 use super::configuration::{Hook, Hooks, Phase};
 use super::review;
-use super::select::{Head, is_exempt, matches};
+use super::select::{Head, has_no_policies, is_exempt, matches};
 
 fn rule(operations: &str, groups: &str, versions: &str, resources: &str, scope: &str) -> Value {
     let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
@@ -88,10 +93,26 @@ fn webhooks_are_found_by_resource_in_their_order() {
     assert_eq!(Hooks::default().about("pods").count(), 0);
 }
 
+/// Nobody can be locked out of what decides who he is and what he may do, or of repairing a
+/// configuration.
 #[test]
-fn configurations_are_exempt() {
-    assert!(is_exempt(MutatingWebhookConfiguration::ROW));
-    assert!(!is_exempt(Pod::ROW));
+fn some_resources_are_exempt() {
+    let table: [(&KindRow, bool, bool); 11] = [
+        (MutatingWebhookConfiguration::ROW, true, false),
+        (ValidatingWebhookConfiguration::ROW, true, false),
+        (ValidatingAdmissionPolicy::ROW, true, true),
+        (MutatingAdmissionPolicyBinding::ROW, true, true),
+        (TokenReview::ROW, true, true),
+        (SelfSubjectReview::ROW, true, true),
+        (SubjectAccessReview::ROW, true, true),
+        (LocalSubjectAccessReview::ROW, true, true),
+        (SelfSubjectAccessReview::ROW, true, true),
+        (SelfSubjectRulesReview::ROW, true, true),
+        (Pod::ROW, false, false),
+    ];
+    for (row, no_webhooks, no_policies) in table {
+        assert_eq!((is_exempt(row), has_no_policies(row)), (no_webhooks, no_policies), "{row:?}");
+    }
 }
 
 /// What a webhook answers, and what is made of it.

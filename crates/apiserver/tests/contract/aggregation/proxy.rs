@@ -117,6 +117,34 @@ async fn nobody_says_who_somebody_else_is() {
     set.server.stop().await;
 }
 
+/// What a path means is decided once: no encoding of it is authorized as one object and read by the
+/// other server as another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_authorized_is_what_is_forwarded() {
+    let set = Set::start().await;
+    allow(&set.rest, "jane", &["get", "update"]).await;
+    let jane = set.server.rest_as("jane", &["dev"]);
+    let things = format!("{PATH}/namespaces/n/things");
+    set.extension.take("");
+    let table = [
+        (format!("{things}/%61?b=%2Fc"), 200, Some(format!("{things}/a?b=%2Fc"))),
+        (format!("{things}/a%2Fscale"), 200, Some(format!("{things}/a/scale"))),
+        (format!("{things}/a%20b:c*"), 200, Some(format!("{things}/a%20b:c%2A"))),
+        (format!("{things}/a%2Fstatus"), 403, None),
+        (format!("{things}/a%252Fstatus"), 200, Some(format!("{things}/a%252Fstatus"))),
+        (format!("{things}/x%2F..%2F..%2F..%2Fm%2Fthings%2Fa"), 403, None),
+        (format!("{things}/%2e%2e/scale"), 400, None),
+        (format!("{things}/../scale"), 400, None),
+    ];
+    for (path, code, arrived) in table {
+        let answer = jane.ask("PUT", &path, &[], b"{}".to_vec()).await;
+        assert_eq!(answer.code, code, "{path} {}", answer.text);
+        let seen = set.extension.take("/things").pop().map(|seen| seen.path);
+        assert_eq!(seen, arrived, "{path}");
+    }
+    set.server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watches_and_other_protocols_pass_through() {
     let set = Set::start().await;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use api::labels::Selector;
 use api::quantity::Quantity;
+use api::storage_class;
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, PersistentVolume, PersistentVolumeClaim, PodSpec,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::machinery::cache::Key;
-use crate::machinery::index::class_of_claim;
 use crate::machinery::node_match::affinity_allows;
 use crate::machinery::owner::{is_deleting, uid};
 
@@ -28,11 +28,6 @@ pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&str> {
         (created, std::cmp::Reverse(class.metadata.name.clone()))
     });
     newest.and_then(|class| class.metadata.name.as_deref())
-}
-
-fn class_of_volume(volume: &PersistentVolume) -> &str {
-    let spec = volume.spec.as_ref();
-    spec.and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default()
 }
 
 pub fn capacity(volume: &PersistentVolume) -> Quantity {
@@ -73,7 +68,7 @@ pub fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Opt
     let modes = has.access_modes.unwrap_or_default();
     if capacity(volume) < wanted {
         Some("requested PV is too small")
-    } else if class_of_volume(volume) != class_of_claim(claim) {
+    } else if storage_class::of_volume(volume) != storage_class::of_claim(claim) {
         Some("storageClassName does not match")
     } else if mode(has.volume_mode) != mode(wants.volume_mode) {
         Some("incompatible volumeMode")

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use api::storage_class;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::class_of_claim;
 use super::matching::{find, is_free, is_reserved_for, mismatch};
 use crate::machinery::owner::uid;
 
@@ -15,8 +15,6 @@ pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// Annotation of a claim: who is asked to make its volume.
 pub const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
-/// Annotation that named the class before there was a field for it.
-const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 #[derive(Debug)]
@@ -92,7 +90,8 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
     if let Some(volume) = find(observed.volumes, claim, observed.node) {
         return ClaimPlan::Bind(volume);
     }
-    let unclassed = spec.is_some_and(|spec| spec.storage_class_name.is_none()) && !has(OLD_CLASS);
+    let unclassed = spec.is_some_and(|spec| spec.storage_class_name.is_none())
+        && !has(storage_class::BETA_CLASS);
     if let Some(class) = observed.default_class.filter(|_| unclassed) {
         return ClaimPlan::AssignClass(class.to_owned());
     }
@@ -100,13 +99,13 @@ pub fn plan_claim(observed: &ObservedClaim<'_>) -> ClaimPlan {
         Some(class) if class.provisioner != NO_PROVISIONER => {
             ClaimPlan::Provision(class.provisioner.clone())
         }
-        None if class_of_claim(claim).is_empty() => ClaimPlan::Wait(
+        None if storage_class::of_claim(claim).is_empty() => ClaimPlan::Wait(
             "FailedBinding",
             "no persistent volumes available for this claim and no storage class is set".into(),
         ),
         None => ClaimPlan::Wait(
             "ProvisioningFailed",
-            format!("storageclass.storage.k8s.io {:?} not found", class_of_claim(claim)),
+            format!("storageclass.storage.k8s.io {:?} not found", storage_class::of_claim(claim)),
         ),
         Some(_) if waits && has(SELECTED_NODE) => ClaimPlan::ReleaseNode,
         Some(_) => ClaimPlan::Pending,

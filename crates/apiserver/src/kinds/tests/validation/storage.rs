@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::core::object;
-use super::{check, check_updates, with};
+use super::{check, check_updates, errors, stored, with};
 
 #[test]
 fn storage() {
@@ -63,6 +63,124 @@ fn storage() {
             json!("c/d"),
             &["provisioner: Forbidden: updates to provisioner are forbidden."],
         )],
+    );
+}
+
+/// What may change of a claim depends on whether it is bound, and its class may be named once.
+#[test]
+fn updates_of_claims() {
+    const SPEC: &str = "spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+    const ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+    let immutable = |value: &str| {
+        format!("metadata.annotations.{ANNOTATION}: Invalid value: {value:?}: field is immutable")
+    };
+    let claim = |annotation: &str, class: Value| {
+        let mut claim = object(
+            "v1",
+            "PersistentVolumeClaim",
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
+                "volumeAttributesClassName": "gold",
+                "resources": {"requests": {"storage": "2Gi"}, "limits": {"storage": "9Gi"}}}}),
+        );
+        if !annotation.is_empty() {
+            claim["metadata"]["annotations"] = json!({ANNOTATION: annotation});
+        }
+        stored(&claim)
+    };
+    let status = |status: Value| with(&claim("", "fast".into()), "/status", status);
+    let pending = claim("", "fast".into());
+    let bound = status(json!({"phase": "Bound", "capacity": {"storage": "1Gi"}}));
+    let applied = status(json!({"phase": "Bound", "currentVolumeAttributesClassName": "gold"}));
+    let (size, limit) = ("/spec/resources/requests/storage", "/spec/resources/limits/storage");
+    let class = "/spec/volumeAttributesClassName";
+    let current = |what: &str| {
+        format!(
+            "spec.volumeAttributesClassName: Forbidden: update to {what} is forbidden when status.currentVolumeAttributesClassName is not nil"
+        )
+    };
+    let table: Vec<(&Value, &str, Value, Vec<String>)> = vec![
+        (&pending, size, json!("3Gi"), vec![SPEC.to_owned()]),
+        (&pending, class, json!("silver"), vec![SPEC.to_owned()]),
+        (&bound, size, json!("3Gi"), vec![]),
+        (&bound, limit, json!("3Gi"), vec![SPEC.to_owned()]),
+        (&bound, "/spec/resources/limits", Value::Null, vec![SPEC.to_owned()]),
+        (&bound, class, json!("silver"), vec![]),
+        (&bound, class, Value::Null, vec![]),
+        (&applied, class, json!("silver"), vec![]),
+        (&applied, class, Value::Null, vec![current("nil")]),
+        (&applied, class, json!(""), vec![current("empty string")]),
+        (
+            &bound,
+            "/metadata/annotations",
+            json!({ANNOTATION: "growing"}),
+            vec![immutable("growing")],
+        ),
+    ];
+    for (old, pointer, value, expected) in table {
+        let new = with(old, pointer, value.clone());
+        assert_eq!(errors(old, Some(&new)), expected, "{pointer}: {value} of {old}");
+    }
+    let unnamed = Value::Null;
+    let names: [(&str, Value, &str, Value, Vec<String>); 6] = [
+        ("", unnamed.clone(), "", "fast".into(), vec![]),
+        ("fast", unnamed.clone(), "fast", "fast".into(), vec![]),
+        ("fast", unnamed.clone(), "", "fast".into(), vec![]),
+        ("fast", unnamed.clone(), "", unnamed.clone(), vec![immutable("")]),
+        ("fast", unnamed.clone(), "fast", "slow".into(), vec![SPEC.to_owned()]),
+        ("fast", unnamed.clone(), "slow", "fast".into(), vec![immutable("slow")]),
+    ];
+    for (was, field, annotation, named, expected) in names {
+        let (old, new) = (claim(was, field), claim(annotation, named));
+        assert_eq!(errors(&old, Some(&new)), expected, "{old} {new}");
+    }
+    let volume = object(
+        "v1",
+        "PersistentVolume",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": "/x"}, "volumeAttributesClassName": "gold"}}),
+    );
+    check_updates(
+        &volume,
+        &[
+            (class, json!("silver"), &[]),
+            (
+                class,
+                Value::Null,
+                &[
+                    "spec.volumeAttributesClassName: Forbidden: update from non-nil value to nil is forbidden",
+                ],
+            ),
+        ],
+    );
+}
+
+/// The two names of a source do not contradict one another.
+#[test]
+fn sources_of_claims() {
+    let source = json!({"kind": "PersistentVolumeClaim", "name": "a"});
+    let claim = object(
+        "v1",
+        "PersistentVolumeClaim",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "dataSource": source,
+            "dataSourceRef": source, "resources": {"requests": {"storage": "1Gi"}}}}),
+    );
+    check(
+        &claim,
+        &[
+            (
+                "/spec/dataSourceRef/name",
+                json!("b"),
+                &["spec: Invalid value: {}: must match dataSourceRef"],
+            ),
+            (
+                "/spec/dataSourceRef/namespace",
+                json!("other"),
+                &[
+                    "spec: Invalid value: {}: may not be specified when dataSourceRef.namespace is specified",
+                ],
+            ),
+            ("/spec/dataSource", Value::Null, &[]),
+        ],
     );
 }
 
