@@ -67,12 +67,12 @@ struct Parts {
 impl Parts {
     fn of(node: &Node) -> Self {
         let own = Self {
-            rules: !node.rules.is_empty(),
+            rules: node.has_rules,
             embedded: node.embedded,
             distinct: node.list != ListType::Atomic,
         };
         node.children().map(Self::of).fold(own, |all, below| Self {
-            rules: all.rules || below.rules,
+            rules: all.rules,
             embedded: all.embedded || below.embedded,
             distinct: all.distinct || below.distinct,
         })

@@ -1,3 +1,5 @@
+pub(crate) mod bounds;
+
 use serde_json::{Value, json};
 
 use crate::structural::{Structural, definition};
