@@ -218,10 +218,12 @@ fn located(source: &str, line: isize, column: isize, text: &str) -> String {
     format!("ERROR: <input>:{line}:{}: {text}\n | {shown}\n | {dots}^", column + 1)
 }
 
-/// An error about the first occurrence of a name; of a selected one (`.name`), about its dot.
+/// An error about the first occurrence of a name; of a selected one (`.name`), about its dot; of a
+/// literal (`'text`), about its quote, whichever it is.
 pub(crate) fn about(source: &str, name: &str, text: &str) -> String {
-    let plain = name.trim_start_matches('.');
-    let found = source.find(name).or_else(|| source.find(plain));
+    let plain = name.trim_start_matches(['.', '\'']);
+    let double = || source.find(&name.replacen('\'', "\"", 1));
+    let found = source.find(name).or_else(double).or_else(|| source.find(plain));
     let at = if name.is_empty() { 0 } else { found.unwrap_or_default() };
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;

@@ -46,7 +46,6 @@ impl<'a> Evaluation<'a> {
             ("lowerAscii", []) => Val::text(text.to_ascii_lowercase()),
             ("upperAscii", []) => Val::text(text.to_ascii_uppercase()),
             ("trim", []) => Val::text(text.trim()),
-            ("reverse", []) => Val::text(text.chars().rev().collect::<String>()),
             ("replace", [Val::Text(from), Val::Text(to), rest @ ..]) => {
                 let count = match rest {
                     [] => usize::MAX,
