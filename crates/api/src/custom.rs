@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::apply::Schema;
 use crate::kind::{DecodeError, KindRef, KindRow, Text};
 use crate::object::Object;
-use crate::structural::{Column, Structural};
+use crate::structural::{Column, Structural, TooLarge};
 use crate::webhook::WebhookClient;
 
 /// What a row has only if a CustomResourceDefinition defines its kind.
@@ -75,23 +75,27 @@ impl KindRow {
     }
 
     /// A stored object as this version has it: with its name, pruned and with its defaults. `None`:
-    /// it is so already, cannot be read, or has to be converted first.
-    pub fn read_stored(&self, json: &[u8]) -> Option<Vec<u8>> {
-        let (custom, api_version) = (self.custom.as_ref()?, self.api_version());
+    /// it is so already, is no JSON, or has to be converted first.
+    ///
+    /// # Errors
+    /// When its defaults are too large.
+    pub fn read_stored(&self, json: &[u8]) -> Result<Option<Vec<u8>>, TooLarge> {
+        let Some(custom) = &self.custom else { return Ok(None) };
+        let api_version = self.api_version();
         if custom.schema.is_read_as_stored(json, &api_version) {
-            return None;
+            return Ok(None);
         }
-        let mut value: Value = serde_json::from_slice(json).ok()?;
+        let Ok(mut value) = serde_json::from_slice::<Value>(json) else { return Ok(None) };
         if custom.converter.is_some() && value["apiVersion"] != api_version {
-            return None;
+            return Ok(None);
         }
-        let differs = custom.schema.read(&mut value);
+        let differs = custom.schema.read(&mut value)?;
         if value["apiVersion"] == api_version && !differs {
-            return None;
+            return Ok(None);
         }
         value["apiVersion"] = api_version.into();
-        let Value::Object(members) = value else { return None };
-        Some(metadata_first(&members))
+        let Value::Object(members) = value else { return Ok(None) };
+        Ok(Some(metadata_first(&members)))
     }
 
     /// Whether a new object that has been pruned and has its defaults is stored as this version

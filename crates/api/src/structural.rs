@@ -34,6 +34,7 @@ mod validate;
 use serde_json::Value;
 
 pub use column::{Column, ScalePaths, at_path, validate_scale};
+pub use default::TooLarge;
 pub use node::{DEPTH_MAX, SchemaError};
 
 use crate::schema::TypeRow;
@@ -67,12 +68,12 @@ struct Parts {
 impl Parts {
     fn of(node: &Node) -> Self {
         let own = Self {
-            rules: !node.rules.is_empty(),
+            rules: node.has_rules,
             embedded: node.embedded,
             distinct: node.list != ListType::Atomic,
         };
         node.children().map(Self::of).fold(own, |all, below| Self {
-            rules: all.rules || below.rules,
+            rules: all.rules,
             embedded: all.embedded || below.embedded,
             distinct: all.distinct || below.distinct,
         })
@@ -101,8 +102,12 @@ impl Structural {
     }
 
     /// Removes nulls that the schema does not allow, and sets defaults; whether anything changed.
-    pub fn default(&self, object: &mut Value) -> bool {
-        default::default(object, &self.root, true)
+    ///
+    /// # Errors
+    /// When the defaults are too large: the object stays as it is, and is not [valid](Self::validate).
+    pub fn default(&self, object: &mut Value) -> Result<bool, TooLarge> {
+        default::check(object, &self.root, true)?;
+        Ok(default::default(object, &self.root, true))
     }
 
     /// Whether a stored object, whose `apiVersion` has to be this, is certainly read as it is.
@@ -116,14 +121,20 @@ impl Structural {
     }
 
     /// What is read of a stored object: pruned, with its defaults; whether that differs.
-    pub fn read(&self, object: &mut Value) -> bool {
+    ///
+    /// # Errors
+    /// As [`Self::default`].
+    pub fn read(&self, object: &mut Value) -> Result<bool, TooLarge> {
         let pruned = self.pruned(object).changed;
-        self.default(object) || pruned
+        Ok(self.default(object)? || pruned)
     }
 
     /// What is wrong with an object but its own metadata. With the object before an update, what
     /// the update does not change is not judged anew.
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        if let Err(error) = self.has_defaults(new) {
+            return vec![error];
+        }
         let mut errors = validate::validate(&self.root, new, old, "");
         if self.has.embedded {
             metadata::validate(&self.root, new, &Path::ROOT, &mut errors);
@@ -136,6 +147,9 @@ impl Structural {
     /// What is wrong with an object whose status is updated: only the status is judged, and the
     /// rules of the whole object.
     pub fn validate_status(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        if let Err(error) = self.has_defaults(new) {
+            return vec![error];
+        }
         let mut errors = match (self.root.property("status"), new.get("status")) {
             (Some(node), Some(status)) => {
                 validate::validate(node, status, old.get("status"), "status")
@@ -145,6 +159,13 @@ impl Structural {
         self.unique(new, Some(old), &mut errors);
         self.rules(new, Some(old), &mut errors);
         errors
+    }
+
+    /// Fails for an object whose defaults are too large to be set.
+    fn has_defaults(&self, object: &Value) -> Result<(), FieldError> {
+        let too_large =
+            |error: TooLarge| FieldError::forbidden(Path::ROOT.below(""), error.to_string());
+        default::check(object, &self.root, true).map_err(too_large)
     }
 
     /// The validation rules, which are judged only if what they read has the right form.

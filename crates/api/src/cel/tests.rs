@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::structural::rules::tests::bounds::nested;
 
 /// Allows Ann everything that begins with `get`.
 struct Ann;
@@ -215,6 +216,18 @@ fn policies_make_objects_and_patches() {
     );
     let why = patching(&large).err().unwrap_or_default();
     assert!(why.ends_with("operation cancelled: actual cost limit exceeded"), "{why}");
+}
+
+/// What is in an object many times over is not looked through as often.
+#[test]
+fn what_policies_make_is_bounded() {
+    for source in [
+        nested("Object{spec: Object.spec{list: u}}"),
+        nested("Object{spec: Object.spec{map: {'a': u}}}"),
+    ] {
+        let found = patching(&source).unwrap_err();
+        assert!(found.ends_with("actual cost limit exceeded"), "{found}");
+    }
 }
 
 #[test]

@@ -117,6 +117,8 @@ pub struct Node {
     pub min_size: u32,
     /// `x-kubernetes-validations`
     pub rules: Box<[Rule]>,
+    /// Whether this schema or one below it has rules.
+    pub has_rules: bool,
 }
 
 /// What a schema demands of values besides their structure.
@@ -229,8 +231,10 @@ impl Reader {
             checks: self.checks(schema, ty, depth)?,
             min_size: 0,
             rules: super::rules::read(schema),
+            has_rules: false,
         };
         node.min_size = cost::smallest(&node);
+        node.has_rules = !node.rules.is_empty() || node.children().any(|child| child.has_rules);
         Ok(node)
     }
 

@@ -76,38 +76,62 @@ impl<'a> Translator<'a> {
     }
 
     fn translate(mut self) -> Result<String, String> {
-        while let Some(character) = self.next() {
-            match character {
-                '\\' => self.escape(false)?,
-                '[' => self.class()?,
+        // Where the repetition that has just been read begins.
+        let mut repeated = None;
+        loop {
+            let start = self.at();
+            let Some(character) = self.next() else {
+                return Ok(self.out);
+            };
+            let is_repetition = match character {
+                '\\' => self.escape(false).map(|()| false)?,
+                '[' => self.class().map(|()| false)?,
                 '{' => self.repetition()?,
-                other => self.out.push(other),
+                other => {
+                    self.out.push(other);
+                    matches!(other, '*' | '+' | '?')
+                }
+            };
+            if is_repetition && self.rest.starts_with('?') {
+                let lazy = self.next();
+                self.out.extend(lazy);
             }
+            if let Some(first) = repeated.filter(|_| is_repetition) {
+                let nested = &self.source[first..self.at()];
+                return Err(format!(
+                    "error parsing regexp: invalid nested repetition operator: `{nested}`"
+                ));
+            }
+            // `(?` begins a group.
+            let opens_group = self.source[..start].ends_with('(') && character == '?';
+            repeated = Some(start).filter(|_| is_repetition && !opens_group);
         }
-        Ok(self.out)
     }
 
-    /// `{` that does not begin a repetition stands for itself in Go.
-    fn repetition(&mut self) -> Result<(), String> {
-        let count = self.rest.split_once('}').map(|(count, _)| count);
-        let valid = count.is_some_and(|count| {
+    /// The position in the source.
+    fn at(&self) -> usize {
+        self.source.len() - self.rest.len()
+    }
+
+    /// Whether `{` begins a repetition; if not, it stands for itself in Go.
+    fn repetition(&mut self) -> Result<bool, String> {
+        let split = self.rest.split_once('}').filter(|(count, _)| {
             let (low, high) = count.split_once(',').unwrap_or((count, ""));
             let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
             !low.is_empty() && number(low) && number(high)
         });
-        if !valid {
+        let Some((count, rest)) = split else {
             self.out.push_str("\\{");
-            return Ok(());
-        }
-        let bounds =
-            count.into_iter().flat_map(|count| count.split(',')).filter(|text| !text.is_empty());
-        for bound in bounds {
+            return Ok(false);
+        };
+        for bound in count.split(',').filter(|text| !text.is_empty()) {
             if bound.parse::<u32>().map_or(true, |bound| bound > REPEAT_MAX) {
                 return Err(self.error("invalid repeat count"));
             }
         }
-        self.out.push('{');
-        Ok(())
+        self.out.extend(["{", count, "}"]);
+        self.rest = rest;
+        Ok(true)
     }
 
     fn escape(&mut self, in_class: bool) -> Result<(), String> {
@@ -229,6 +253,7 @@ mod tests {
             (r"\bfoo\b", "a foo b", true),
             (r"^\pL+$", "é", true),
             ("(?i)^ABC$", "abc", true),
+            (r"^(a*)*(?:b+?)*[*]?\*{1,2}?$", "aab**", true),
         ] {
             let regex = compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
             assert_eq!(regex.is_match(text), matches, "{pattern} on {text}");
@@ -249,6 +274,10 @@ mod tests {
             r"\C",
             "(?<a",
             "((a{100}){100}){100}",
+            "x++",
+            "a{2}{3}",
+            "a*?*",
+            "a{1,2}??",
         ] {
             let error = compile(pattern).expect_err(pattern);
             assert!(error.starts_with("error parsing regexp: "), "{error}");

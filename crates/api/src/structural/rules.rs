@@ -14,6 +14,8 @@ mod functions;
 mod library;
 pub(crate) mod value;
 
+use std::cell::OnceCell;
+
 use cel::common::ast::{Expr, IdedExpr};
 use cel::parser::Parser;
 use serde_json::{Map, Value};
@@ -40,8 +42,13 @@ const BRACKET_NESTING: usize = 4;
 const PARSER_STACK: usize = 32 << 20;
 /// How many of the rules that cost most are named when all cost too much.
 const DEAREST: usize = 4;
+/// Bytes of messages for one unit of cost.
+const MESSAGE_PER_UNIT: usize = 10;
 /// Bytes of an evaluated message.
 const MESSAGE_MAX: usize = 5 << 10;
+
+const OUT_OF_BUDGET: &str =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
 
 /// A compiled rule.
 #[derive(Debug)]
@@ -211,10 +218,12 @@ fn located(source: &str, line: isize, column: isize, text: &str) -> String {
     format!("ERROR: <input>:{line}:{}: {text}\n | {shown}\n | {dots}^", column + 1)
 }
 
-/// An error about the first occurrence of a name; of a selected one (`.name`), about its dot.
+/// An error about the first occurrence of a name; of a selected one (`.name`), about its dot; of a
+/// literal (`'text`), about its quote, whichever it is.
 pub(crate) fn about(source: &str, name: &str, text: &str) -> String {
-    let plain = name.trim_start_matches('.');
-    let found = source.find(name).or_else(|| source.find(plain));
+    let plain = name.trim_start_matches(['.', '\'']);
+    let double = || source.find(&name.replacen('\'', "\"", 1));
+    let found = source.find(name).or_else(double).or_else(|| source.find(plain));
     let at = if name.is_empty() { 0 } else { found.unwrap_or_default() };
     let before = &source[..at];
     let line = before.matches('\n').count() + 1;
@@ -367,33 +376,45 @@ fn typed<'a>(
     }
 }
 
-/// Whether a schema or one in it has rules.
-pub fn has_any(node: &Node) -> bool {
-    !node.rules.is_empty() || node.children().any(has_any)
-}
-
 /// Evaluates the rules of an object, or of a part of one at `prefix`.
 pub fn judge(node: &Node, new: &Value, old: Option<&Value>, prefix: &str) -> Vec<FieldError> {
     let mut judge = Judge { prefix, budget: Some(BUDGET), errors: Vec::new() };
-    let ratchet = Ratchet { current: old.map(|old| (node, new, old)), parent: None, at_root: true };
+    let pair = old.map(|old| Pair::new(node, new, old));
+    let ratchet = Ratchet { current: pair.as_ref(), parent: None, at_root: true };
     judge.value(node, new, old, ratchet, &Path::ROOT);
     judge.errors
 }
 
 /// A schema with its new and old value.
-type Pair<'a> = (&'a Node, &'a Value, &'a Value);
+struct Pair<'a> {
+    node: &'a Node,
+    new: &'a Value,
+    old: &'a Value,
+    /// Whether the values are equal, once it has been asked: many may fail within a list.
+    equal: OnceCell<bool>,
+}
+
+impl<'a> Pair<'a> {
+    fn new(node: &'a Node, new: &'a Value, old: &'a Value) -> Self {
+        Self { node, new, old, equal: OnceCell::new() }
+    }
+
+    fn is_equal(&self) -> bool {
+        *self.equal.get_or_init(|| correlate::equal(self.node, self.new, self.old))
+    }
+}
 
 /// Whether errors are about something that an update does not change.
 #[derive(Clone, Copy)]
 struct Ratchet<'a> {
     /// `None` if the value has no old one.
-    current: Option<Pair<'a>>,
-    parent: Option<Pair<'a>>,
+    current: Option<&'a Pair<'a>>,
+    parent: Option<&'a Pair<'a>>,
     at_root: bool,
 }
 
 impl<'a> Ratchet<'a> {
-    fn below(self, next: Option<Pair<'a>>) -> Self {
+    fn below(self, next: Option<&'a Pair<'a>>) -> Self {
         match self.current {
             None => self,
             Some(current) => Self { current: next, parent: Some(current), at_root: false },
@@ -401,8 +422,7 @@ impl<'a> Ratchet<'a> {
     }
 
     fn is_unchanged(self) -> bool {
-        let pair = self.current.or(self.parent);
-        pair.is_some_and(|(node, new, old)| correlate::equal(node, new, old))
+        self.current.or(self.parent).is_some_and(Pair::is_equal)
     }
 }
 
@@ -422,7 +442,7 @@ impl Judge<'_> {
         ratchet: Ratchet<'_>,
         path: &Path<'_>,
     ) {
-        if new.is_null() || !has_any(node) {
+        if new.is_null() || !node.has_rules {
             return;
         }
         self.rules(node, new, old, ratchet, path);
@@ -436,8 +456,9 @@ impl Judge<'_> {
                         (None, None) => continue,
                     };
                     let is_type = ratchet.at_root && matches!(name.as_str(), "apiVersion" | "kind");
-                    let pair = before.filter(|_| !is_type).map(|before| (schema, member, before));
-                    self.value(schema, member, before, ratchet.below(pair), &path);
+                    let pair = before.filter(|_| !is_type);
+                    let pair = pair.map(|before| Pair::new(schema, member, before));
+                    self.value(schema, member, before, ratchet.below(pair.as_ref()), &path);
                 }
             }
             Value::Array(list) => {
@@ -447,8 +468,9 @@ impl Judge<'_> {
                 let elements = correlate::Elements::new(node, old);
                 for (index, element) in list.iter().enumerate() {
                     let before = elements.as_ref().and_then(|elements| elements.get(element));
-                    let pair = before.map(|before| (items, element, before));
-                    self.value(items, element, before, ratchet.below(pair), &path.index(index));
+                    let pair = before.map(|before| Pair::new(items, element, before));
+                    let ratchet = ratchet.below(pair.as_ref());
+                    self.value(items, element, before, ratchet, &path.index(index));
                 }
             }
             _ => {}
@@ -483,10 +505,9 @@ impl Judge<'_> {
             variables.extend(old.map(|old| ("oldSelf", old)));
             let mut evaluation = Evaluation::new(variables.clone(), budget);
             let outcome = evaluation.eval(program);
-            self.budget = budget.checked_sub(evaluation.spent()).filter(|budget| *budget > 0);
+            self.spend(evaluation.spent());
             if self.budget.is_none() {
-                let detail = "validation failed due to running out of cost budget, no further validation rules will be run";
-                return self.type_error(node, path, detail.to_owned());
+                return self.type_error(node, path, OUT_OF_BUDGET.to_owned());
             }
             match outcome {
                 Ok(Val::Bool(true)) => {}
@@ -509,9 +530,19 @@ impl Judge<'_> {
                     self.type_error(node, path, format!("{why} evaluating rule: {}", rule.named()));
                 }
                 Ok(_) if !rule.uses_old && ratchet.is_unchanged() => {}
-                Ok(_) => self.refuse(rule, node, new, variables, path),
+                Ok(_) => {
+                    self.refuse(rule, node, new, variables, path);
+                    if self.budget.is_none() {
+                        return self.type_error(node, path, OUT_OF_BUDGET.to_owned());
+                    }
+                }
             }
         }
+    }
+
+    fn spend(&mut self, cost: u64) {
+        let left = self.budget.and_then(|budget| budget.checked_sub(cost));
+        self.budget = left.filter(|budget| *budget > 0);
     }
 
     /// An error about a rule that could not be evaluated.
@@ -537,7 +568,7 @@ impl Judge<'_> {
             let budget = self.budget.unwrap_or_default();
             let mut evaluation = Evaluation::new(variables, budget);
             let outcome = evaluation.eval(program);
-            self.budget = budget.checked_sub(evaluation.spent()).filter(|budget| *budget > 0);
+            self.spend(evaluation.spent());
             if let Ok(Val::Text(text)) = outcome {
                 let text = text.as_str().trim();
                 if !text.is_empty() && text.len() <= MESSAGE_MAX && !text.contains('\n') {
@@ -545,6 +576,8 @@ impl Judge<'_> {
                 }
             }
         }
+        // What is said of an object is bounded by what its rules may cost.
+        self.spend((detail.len() / MESSAGE_PER_UNIT) as u64);
         let field = path.below(self.prefix);
         let field = match (rule.field.as_str(), field.as_str()) {
             ("", _) => field,
@@ -573,4 +606,4 @@ impl Rule {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::Structural;
+use crate::structural::TooLarge;
 
 fn structural(schema: Value) -> Structural {
     Structural::new(&schema).unwrap_or_else(|error| panic!("{schema}: {error}"))
@@ -317,12 +318,53 @@ fn defaults_are_set_and_nulls_removed() {
         ),
     ] {
         let mut defaulted = object;
-        schema.default(&mut defaulted);
+        schema.default(&mut defaulted).unwrap();
         assert_eq!(defaulted, expected);
         let again = defaulted.clone();
-        schema.default(&mut defaulted);
+        schema.default(&mut defaulted).unwrap();
         assert_eq!(defaulted, again, "idempotent");
     }
+}
+
+/// Defaults of many elements are bounded together: an object that would get too large is left as it is,
+/// cannot be read, and is refused.
+#[test]
+fn defaults_do_not_multiply_without_bound() {
+    let text = "x".repeat(100 << 10);
+    let of = |items: Value, defaults: Value| {
+        let list = json!({"type": "array", "items": items, "default": defaults});
+        Structural::new(&json!({"type": "object", "properties": {
+            "list": list, "status": {"type": "object"}}}))
+        .unwrap()
+    };
+    let element =
+        json!({"type": "object", "properties": {"x": {"type": "string", "default": text}}});
+    let inner = json!({"type": "array", "default": vec![json!({}); 1000], "items": element});
+    let outer = json!({"type": "object", "properties": {"inner": inner}});
+    let nullable = json!({"type": "string", "default": text});
+    let elements = |count: usize, element: Value| json!({"list": vec![element; count]});
+    let plain = of(element, json!([]));
+    for (structural, object) in [
+        (&plain, elements(300_000, json!({}))),
+        (&plain, elements(31, json!({}))),
+        (&of(nullable, json!([])), elements(300_000, Value::Null)),
+        (&of(outer, json!(vec![json!({}); 100_000])), json!({})),
+    ] {
+        let mut read = object.clone();
+        assert_eq!(structural.default(&mut read), Err(TooLarge));
+        assert_eq!(structural.read(&mut read), Err(TooLarge));
+        assert_eq!(read, object);
+        let message = "<nil>: Forbidden: the defaults of its schema have more than 3145728 bytes";
+        let found =
+            [structural.validate(&object, None), structural.validate_status(&object, &object)];
+        for found in found {
+            assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [message]);
+        }
+    }
+    let mut fits = elements(30, json!({}));
+    assert_eq!(plain.default(&mut fits), Ok(true));
+    assert_eq!(fits["list"][29]["x"], text);
+    assert_eq!(plain.validate(&fits, None), []);
 }
 
 #[test]
@@ -452,9 +494,9 @@ mod properties {
             let pruned = object.clone();
             prop_assert!(structural.prune(&mut object).is_empty());
             prop_assert_eq!(&object, &pruned);
-            structural.default(&mut object);
+            structural.default(&mut object).unwrap();
             let defaulted = object.clone();
-            structural.default(&mut object);
+            structural.default(&mut object).unwrap();
             prop_assert_eq!(&object, &defaulted);
         }
 
@@ -466,7 +508,7 @@ mod properties {
                 structural.is_read_as_stored(object.to_string().as_bytes(), "a/v1")
             };
             let (found, before) = (is_kept(&object), object.clone());
-            let changed = structural.read(&mut object);
+            let changed = structural.read(&mut object).unwrap();
             prop_assert_eq!(changed, object != before);
             prop_assert!(!found || !changed);
             // What has been read once is, unless there are objects in it with metadata.
@@ -479,7 +521,7 @@ mod properties {
             let structural = of(schema);
             let mut object = json!({"apiVersion": "a/v1", "kind": "A", "x": value});
             structural.prune(&mut object);
-            structural.default(&mut object);
+            structural.default(&mut object).unwrap();
             if structural.validate(&object, None).is_empty() {
                 prop_assert!(structural.validate(&object, Some(&object)).is_empty());
             }
@@ -492,7 +534,7 @@ mod properties {
             if let Ok(structural) = Structural::new(&json!({"properties": {"x": schema}, "items": value.clone()})) {
                 let mut object = json!({"x": value});
                 structural.prune(&mut object);
-                structural.default(&mut object);
+                structural.default(&mut object).unwrap();
                 structural.validate(&object, None);
             }
         }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use api::KindRow;
+use api::structural::TooLarge;
 use bytes::Bytes;
 
 use super::selectable;
@@ -18,11 +19,17 @@ use crate::scan;
 /// places for eleven.
 const LABEL_BYTES: usize = 256;
 
-/// Why a stored value is not an object.
+/// Why a stored value cannot be read as an object.
 #[derive(Debug, thiserror::Error)]
-#[error("the stored value of {key} is not an object with metadata")]
-pub struct MalformedValue {
-    pub key: String,
+pub enum MalformedValue {
+    #[error("the stored value of {key} is not an object with metadata")]
+    NoMetadata { key: String },
+    #[error("the stored value of {key} cannot be read: {source}")]
+    TooLarge {
+        key: String,
+        #[source]
+        source: TooLarge,
+    },
 }
 
 /// An object at a revision: its encoded bytes and what selectors match.
@@ -47,14 +54,15 @@ impl Version {
     /// Scans a value of the store.
     ///
     /// # Errors
-    /// When the value has no metadata.
+    /// When the value has no metadata, or its defaults are too large.
     pub fn from_stored(
         row: &KindRow,
         key: &str,
         value: &[u8],
         revision: u64,
     ) -> Result<Self, MalformedValue> {
-        let read = row.read_stored(value);
+        let too_large = |source| MalformedValue::TooLarge { key: key.to_owned(), source };
+        let read = row.read_stored(value).map_err(too_large)?;
         let stored = read.is_some().then(|| value.into());
         Self::from_read(row, key, read.as_deref().unwrap_or(value), stored, revision)
     }
@@ -70,7 +78,7 @@ impl Version {
         stored: Option<Box<[u8]>>,
         revision: u64,
     ) -> Result<Self, MalformedValue> {
-        let malformed = || MalformedValue { key: key.to_owned() };
+        let malformed = || MalformedValue::NoMetadata { key: key.to_owned() };
         let range = scan::member(value, "metadata").ok_or_else(malformed)?;
         let metadata = value.get(range.clone()).ok_or_else(malformed)?;
         if metadata.first() != Some(&b'{') {
@@ -120,7 +128,7 @@ impl Version {
     /// The same object as another row reads and selects it.
     ///
     /// # Errors
-    /// When the object has no metadata.
+    /// As [`Self::from_stored`].
     pub fn reread(&self, row: &KindRow) -> Result<Self, MalformedValue> {
         let shown;
         let stored = match &self.stored {

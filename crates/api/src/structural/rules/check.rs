@@ -1,6 +1,8 @@
 //! What can be said of an expression before it is evaluated: variables, functions and fields that do
 //! not exist, results of the wrong type, and what it costs at most.
 
+mod literals;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -98,6 +100,7 @@ impl<'a> Kind<'a> {
             (_, Some("list")) => format!("list({})", within()),
             (_, Some("map")) => format!("map(string, {})", within()),
             (_, Some("timestamp")) => "google.protobuf.Timestamp".to_owned(),
+            (_, Some("null_type")) => "null".to_owned(),
             (_, Some("duration")) => "google.protobuf.Duration".to_owned(),
             (_, Some(name)) => name.to_owned(),
         }
@@ -180,6 +183,8 @@ pub struct Checker<'a, 'b> {
     depth: usize,
     /// Whether there are types for patches, and their functions.
     patches: bool,
+    /// Whether what is checked is an argument of `format`.
+    formatted: bool,
 }
 
 /// A problem and the name that it is about.
@@ -194,7 +199,7 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
         let variables = variables.into_iter();
         let variables = variables.map(|(name, kind)| (name, Known::new(kind, 1).at(root)));
         let variables = variables.collect();
-        Self { variables, errors: Vec::new(), root, depth: 0, patches: false }
+        Self { variables, errors: Vec::new(), root, depth: 0, patches: false, formatted: false }
     }
 
     /// Knows the types of patches, too: of mutating policies.
@@ -260,6 +265,15 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
                     list.elements.iter().map(|element| self.check(element)).collect();
                 let size = Some(Size::exactly(elements.len() as u64));
                 let cost = total(cost::LIST, &elements);
+                let members: Vec<_> = elements
+                    .iter()
+                    .enumerate()
+                    .map(|(index, element)| match list.optional_indices.contains(&index) {
+                        true => Known::new(element.inner, 0),
+                        false => *element,
+                    })
+                    .collect();
+                self.homogeneous(list.elements.iter().zip(members));
                 let inner = elements.iter().map(|element| element.kind).reduce(common);
                 let inner = inner.unwrap_or(Kind::Any);
                 let element = elements.iter().map(Known::size).reduce(Size::or);
@@ -269,15 +283,22 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
             }
             Expr::Map(map) => {
                 let (mut cost, mut element, mut inner) = (cost::MAP, None, None);
+                let (mut keys, mut values) = (Vec::new(), Vec::new());
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
                         let (key, value) = (self.check(&entry.key), self.check(&entry.value));
                         cost = total(cost, &[key, value]);
+                        keys.push((&entry.key, key));
+                        let plain = !entry.optional;
+                        let member = if plain { value } else { Known::new(value.inner, 0) };
+                        values.push((&entry.value, member));
                         let size = value.size();
                         element = Some(element.map_or(size, |element: Size| element.or(size)));
                         inner = Some(inner.map_or(value.kind, |inner| common(inner, value.kind)));
                     }
                 }
+                self.homogeneous(keys.into_iter());
+                self.homogeneous(values.into_iter());
                 let size = Some(Size::exactly(map.entries.len() as u64));
                 let map = Known::new(Kind::Named("map"), cost).of_size(size);
                 let inner = inner.unwrap_or(Kind::Any);
@@ -576,7 +597,11 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
         args: &'b [IdedExpr],
     ) -> Known<'a> {
         let sources = args;
+        let is_within = self.formatted;
+        self.formatted |= name == "format";
         let args: Vec<Known<'a>> = sources.iter().map(|arg| self.check(arg)).collect();
+        self.formatted = is_within;
+        self.literal(name, sources.first());
         let is_variable = |name: &str| self.variables.iter().any(|(known, _)| *known == name);
         let is_library =
             |name: &str| NAMESPACES.contains(&name) && (self.patches || name != JSON_PATCH_LIBRARY);
@@ -600,6 +625,12 @@ impl<'a, 'b: 'a> Checker<'a, 'b> {
         }
         let target = target.map(|target| self.check(target));
         let kind = self.result(name, &args);
+        if name == "reverse"
+            && let Some("string") = target.and_then(|target| target.kind.name())
+        {
+            let text = "found no matching overload for 'reverse' applied to 'string.()'";
+            self.error(".reverse", text.to_owned());
+        }
         if name == "dyn"
             && let [arg] = args[..]
         {

@@ -520,7 +520,9 @@ impl<'a> Evaluation<'a> {
                 Val::Bool(self.equal(left, right)? == (name == operators::EQUALS))
             }
             (operators::LESS, [left, right]) => Val::Bool(self.ordered(left, right)?.is_lt()),
-            (operators::LESS_EQUALS, [left, right]) => Val::Bool(self.ordered(left, right)?.is_le()),
+            (operators::LESS_EQUALS, [left, right]) => {
+                Val::Bool(self.ordered(left, right)?.is_le())
+            }
             (operators::GREATER, [left, right]) => Val::Bool(self.ordered(left, right)?.is_gt()),
             (operators::GREATER_EQUALS, [left, right]) => {
                 Val::Bool(self.ordered(left, right)?.is_ge())

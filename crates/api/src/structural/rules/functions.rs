@@ -17,7 +17,7 @@ use crate::structural::go;
 
 /// What functions with a dot in their name begin with.
 pub const NAMESPACES: &[&str] =
-    &["optional", "sets", "format", "ip", "strings", "lists", "math", JSON_PATCH_LIBRARY];
+    &["optional", "sets", "format", "ip", "strings", "lists", JSON_PATCH_LIBRARY];
 /// What only mutating policies have.
 pub const JSON_PATCH_LIBRARY: &str = "jsonpatch";
 
@@ -34,8 +34,6 @@ pub const NAMESPACED: &[(&str, &str)] = &[
     ("ip", "isCanonical"),
     ("strings", "quote"),
     ("lists", "range"),
-    ("math", "greatest"),
-    ("math", "least"),
     (JSON_PATCH_LIBRARY, "escapeKey"),
 ];
 
@@ -77,7 +75,7 @@ pub const FUNCTIONS: &[(&str, &str)] = &[
     ("substring", "string"),
     ("trim", "string"),
     ("format", "string"),
-    ("reverse", ""),
+    ("reverse", "list"),
     ("isSorted", "bool"),
     ("sum", ""),
     ("min", ""),
@@ -193,11 +191,6 @@ impl<'a> Evaluation<'a> {
             ("lists", "range", [Val::Int(count)]) if (0..=RANGE_MAX).contains(count) => {
                 self.charge(count.unsigned_abs())?;
                 Val::list((0..*count).map(Val::Int).collect())
-            }
-            ("math", _, [Val::List(list)]) => return self.extreme(list, name == "least"),
-            ("math", _, values) => {
-                let list = List::Owned(Arc::new(values.to_vec()));
-                return self.extreme(&list, name == "least");
             }
             _ => return Err(Failure::NoOverload),
         })

@@ -1,3 +1,5 @@
+pub(crate) mod bounds;
+
 use serde_json::{Value, json};
 
 use crate::structural::{Structural, definition};
@@ -66,7 +68,7 @@ fn expressions_are_true() {
         "self.port == 'http' && (type(self.port) == string ? true : false)",
         "1 == 1.0 && 2 > 1.5 && string(5) == '5' && int('7') == 7 && double('1.5') == 1.5 && [1, 2] + [3] == [1, 2, 3]",
         "self.missing == 1 || true",
-        "b'abc' == bytes('abc') && {'a': 1}.a == 1 && !(2 in [1, 3]) && 'abc'.reverse() == 'cba'",
+        "b'abc' == bytes('abc') && {'a': 1}.a == 1 && !(2 in [1, 3]) && [1, 2].reverse() == [2, 1]",
         "lists.range(3) == [0, 1, 2] && [3, 1, 2].sort() == [1, 2, 3] && [1, 1].distinct() == [1] && [[1], [2]].flatten() == [1, 2]",
         "[1, [2, [3, [4]]]].flatten(2) == [1, 2, 3, [4]] && [[1]].flatten(0) == [[1]]",
         "[1, 2].transformList(i, v, i + v) == [1, 3] && [1, 2].transformList(i, v, v > 1, v) == [2]",
@@ -188,6 +190,26 @@ fn what_does_not_compile_is_refused() {
         ("self.n +", "Syntax error"),
         ("self.s.x == 1", "type 'string' does not support field selection"),
         ("A{x: 1} == 1", "undeclared reference to 'A'"),
+        ("self.s.matches(')')", ":1:16: invalid matches argument"),
+        ("self.s.matches('x++')", "invalid matches argument"),
+        ("duration('1d') == self.wait", ":1:10: invalid duration argument"),
+        ("self.wait == duration(\"1x\")", ":1:23: invalid duration argument"),
+        ("timestamp('2026') == self.time", "invalid timestamp argument"),
+        (
+            "[1, 'a', false].filter(x, string(x) == 'a') == []",
+            ":1:5: expected type 'int' but found 'string'",
+        ),
+        ("['d', 3, 2].sort() == []", "expected type 'string' but found 'int'"),
+        ("[1, null] == []", "expected type 'int' but found 'null'"),
+        ("[[1], ['a']] == []", "expected type 'list(int)' but found 'list(string)'"),
+        ("{'k1': 'a', 'k2': 1, 'k3': false} == {}", "expected type 'string' but found 'int'"),
+        ("{'a': 1, 2: 1} == {}", "expected type 'string' but found 'int'"),
+        ("math.greatest(1, 2) > 0", "undeclared reference to 'math' (in container '')"),
+        ("math.greatest(1, 2) > 0", "undeclared reference to 'greatest' (in container '')"),
+        (
+            "self.s.reverse() == 'a'",
+            "found no matching overload for 'reverse' applied to 'string.()'",
+        ),
     ] {
         let found = of(json!({"rule": rule}));
         assert!(
@@ -208,7 +230,15 @@ fn what_does_not_compile_is_refused() {
         of(json!({"rule": "true", "optionalOldSelf": true}))[0]
             .ends_with("may not be set if oldSelf is not used in rule")
     );
-    assert!(of(json!({"rule": "self.list.all(x, x.v > 0)"})).is_empty());
+    for rule in [
+        "self.list.all(x, x.v > 0)",
+        "'%d %s %f'.format([1, 'abc', 1.0]) == '' && '%s'.format([[1, 'a']]) == ''",
+        "[1, self.n] == [] && [self.port, 1] == [] && [[], [1]] == [] && {'a': [], 'b': [1]} == {}",
+        "duration(self.s) == self.wait && 'a'.matches('a{2}')",
+        "[?optional.of(1), 2] == [1, 2]",
+    ] {
+        assert_eq!(of(json!({"rule": rule})), [""; 0], "{rule}");
+    }
     let deep = format!("{}true{}", "(".repeat(5000), ")".repeat(5000));
     assert!(!of(json!({"rule": deep})).is_empty());
     let long = format!("true{}", " && true".repeat(1500));

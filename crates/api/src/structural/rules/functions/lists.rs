@@ -156,7 +156,7 @@ impl<'a> Evaluation<'a> {
         Ok(sum)
     }
 
-    pub(super) fn extreme(&mut self, list: &List<'a>, least: bool) -> Outcome<'a> {
+    fn extreme(&mut self, list: &List<'a>, least: bool) -> Outcome<'a> {
         let wanted = if least { Ordering::Less } else { Ordering::Greater };
         let mut elements = list.iter();
         let Some(mut best) = elements.next() else {

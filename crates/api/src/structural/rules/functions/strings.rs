@@ -46,7 +46,6 @@ impl<'a> Evaluation<'a> {
             ("lowerAscii", []) => Val::text(text.to_ascii_lowercase()),
             ("upperAscii", []) => Val::text(text.to_ascii_uppercase()),
             ("trim", []) => Val::text(text.trim()),
-            ("reverse", []) => Val::text(text.chars().rev().collect::<String>()),
             ("replace", [Val::Text(from), Val::Text(to), rest @ ..]) => {
                 let count = match rest {
                     [] => usize::MAX,
@@ -100,7 +99,9 @@ impl<'a> Evaluation<'a> {
                     _ => return out_of_range(&until),
                 }
             }
-            ("format", [Val::List(args)]) => return Some(self.formatted(text, args).map(Val::text)),
+            ("format", [Val::List(args)]) => {
+                return Some(self.formatted(text, args).map(Val::text));
+            }
             ("find", [Val::Text(pattern)]) => {
                 let found = self.matcher(text, pattern.as_str()).map(|regex| regex.find(text));
                 let found = found.map(|found| found.map_or("", |found| found.as_str()));
@@ -125,11 +126,7 @@ impl<'a> Evaluation<'a> {
 
 impl<'a> Evaluation<'a> {
     /// A pattern to look for in a text: it costs as much as both are long.
-    pub(super) fn matcher(
-        &mut self,
-        text: &str,
-        pattern: &str,
-    ) -> Result<Arc<Regex>, Failure> {
+    pub(super) fn matcher(&mut self, text: &str, pattern: &str) -> Result<Arc<Regex>, Failure> {
         let regex = self.regex(pattern)?;
         let each = pattern.len().div_ceil(PATTERN_PER_UNIT) as u64;
         self.work((text.len() as u64 + 1).saturating_mul(each))?;
