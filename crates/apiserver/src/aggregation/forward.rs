@@ -52,7 +52,7 @@ pub struct Forward {
 
 impl fmt::Debug for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.delegated.method, self.delegated.path)
+        write!(f, "{} {}", self.delegated.info.method, self.delegated.info.path)
     }
 }
 
@@ -103,7 +103,8 @@ impl Forward {
         client: OnUpgrade,
     ) -> Result<Response<Body>, ApiError> {
         let upgrades = self.delegated.upgrades;
-        let body = if upgrades { body } else { Limited::new(body, MAX_BODY_BYTES).boxed_unsync() };
+        // What a session sends after the protocol is switched is no part of it.
+        let body = Limited::new(body, MAX_BODY_BYTES).boxed_unsync();
         let mut request = http::Request::new(body);
         *request.method_mut() = parts.method.clone();
         *request.version_mut() = Version::HTTP_11;
