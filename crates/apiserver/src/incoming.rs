@@ -92,7 +92,7 @@ where
 fn takes_body(subject: &Subject) -> bool {
     match subject {
         Subject::Resource { verb, .. } => !verb.is_read() && !matches!(verb, Verb::Connect { .. }),
-        Subject::Path { .. } | Subject::Delegated(_) => false,
+        Subject::Path { .. } | Subject::Delegated(_) | Subject::Unserved(_) => false,
     }
 }
 

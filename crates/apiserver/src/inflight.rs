@@ -10,21 +10,37 @@ use std::sync::{Arc, Weak};
 use api::ApiError;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use runtime::shares::{self, Shares};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service;
 
+use crate::aggregation::Delegated;
 use crate::answer::ANSWER_TIME;
 use crate::audit::Completion;
 use crate::core::Core;
 use crate::flowcontrol::{Entry, Flow, Seats, Ticket};
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
-use crate::user::MASTERS;
+use crate::user::{MASTERS, User};
 
 type Awaited = BoxFuture<'static, Result<Ticket, ApiError>>;
 
 /// Watches and sessions at once.
 const LONG_RUNNING: usize = 10_000;
+/// What is left of them for nodes and the control plane, whatever others do.
+const LONG_RUNNING_RESERVE: usize = 2_000;
+/// The share of a user: of a node, or of anybody but the control plane, some of whose users stand
+/// for a program on every node.
+const LONG_RUNNING_SHARE: usize = 1_000;
+/// The users of the control plane, and the group of its ServiceAccounts.
+const CONTROL_PLANE: [&str; 5] = [
+    "system:apiserver",
+    "system:dns",
+    "system:kube-controller-manager",
+    "system:kube-proxy",
+    "system:kube-scheduler",
+];
+const CONTROL_PLANE_ACCOUNTS: &str = "system:serviceaccounts:kube-system";
 
 /// What a request does to the server while it is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +54,52 @@ enum Kind {
 pub struct Inflight {
     read_only: Option<Arc<Semaphore>>,
     mutating: Option<Arc<Semaphore>>,
-    long_running: Arc<Semaphore>,
+    long_running: LongRunning,
+}
+
+/// Places of watches and sessions, of which nobody gets more than a share.
+struct LongRunning {
+    all: Arc<Semaphore>,
+    nodes: Shares<String>,
+    others: Shares<String>,
+}
+
+impl LongRunning {
+    fn new() -> Self {
+        let share = LONG_RUNNING_SHARE;
+        Self {
+            all: Arc::new(Semaphore::new(LONG_RUNNING)),
+            nodes: Shares::new(LONG_RUNNING, share),
+            others: Shares::new(LONG_RUNNING - LONG_RUNNING_RESERVE, share),
+        }
+    }
+
+    fn take(&self, user: &User) -> Option<Place> {
+        let shared = match user {
+            _ if user.node_name().is_some() => Some(&self.nodes),
+            _ if CONTROL_PLANE.contains(&user.name.as_str())
+                || user.in_group(CONTROL_PLANE_ACCOUNTS) =>
+            {
+                None
+            }
+            _ => Some(&self.others),
+        };
+        let share = shared.map(|shares| shares.take(user.name.clone())).transpose().ok()?;
+        let permit = self.all.clone().try_acquire_owned().ok()?;
+        Some(Place { _permit: permit, _share: share })
+    }
+}
+
+/// A place, until it is dropped.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Option<shares::Place<String>>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Place")
+    }
 }
 
 impl Inflight {
@@ -50,7 +111,7 @@ impl Inflight {
         Self {
             read_only: seats(read_only),
             mutating: seats(mutating),
-            long_running: Arc::new(Semaphore::new(LONG_RUNNING)),
+            long_running: LongRunning::new(),
         }
     }
 
@@ -60,19 +121,21 @@ impl Inflight {
     }
 
     /// Takes a place for a request; `Ok(None)`: it needs none.
-    fn take(&self, request: &Request) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    fn take(&self, request: &Request) -> Result<Option<Place>, ApiError> {
+        if is_exempt(request) {
+            return Ok(None);
+        }
         let seats = match kind(&request.subject) {
             Kind::ReadOnly => self.read_only.as_ref(),
             Kind::Mutating => self.mutating.as_ref(),
-            Kind::LongRunning => Some(&self.long_running),
-        };
-        match seats {
-            Some(seats) if !is_exempt(request) => {
-                let taken = seats.clone().try_acquire_owned();
-                taken.map(Some).map_err(|_| refusal(1))
+            Kind::LongRunning => {
+                let place = self.long_running.take(&request.user);
+                return place.map(Some).ok_or_else(|| refusal(1));
             }
-            _ => Ok(None),
-        }
+        };
+        let Some(seats) = seats else { return Ok(None) };
+        let taken = seats.clone().try_acquire_owned();
+        taken.map(|permit| Some(Place { _permit: permit, _share: None })).map_err(|_| refusal(1))
     }
 }
 
@@ -85,7 +148,7 @@ pub fn refusal(retry_after_seconds: i32) -> ApiError {
 #[derive(Debug, Default)]
 struct Held {
     taken: bool,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Place>,
     ticket: Option<Ticket>,
     flow: Option<Arc<Flow>>,
     completion: Option<Completion>,
@@ -202,7 +265,7 @@ pub fn is_read(subject: &Subject) -> bool {
     match subject {
         Subject::Resource { verb, .. } => verb.is_read(),
         Subject::Path { method, .. } => matches!(*method, "get" | "head"),
-        Subject::Delegated(delegated) => delegated.is_read(),
+        Subject::Delegated(Delegated { info, .. }) | Subject::Unserved(info) => info.is_read(),
     }
 }
 
@@ -222,9 +285,12 @@ mod tests {
 
     use super::*;
     use crate::request::Target;
-    use crate::user::User;
 
     fn request(group: &str, verb: Verb) -> Request {
+        of(User::authenticated("bob", vec![group.to_owned()]), verb)
+    }
+
+    fn of(user: User, verb: Verb) -> Request {
         let target = Target {
             row: Pod::ROW.into(),
             namespace: "default".to_owned(),
@@ -232,7 +298,6 @@ mod tests {
             subresource: String::new(),
             subpath: String::new(),
         };
-        let user = User::authenticated("bob", vec![group.to_owned()]);
         Request {
             user: Arc::new(user),
             ..Request::new(Subject::Resource { verb, target }, Default::default())
@@ -260,10 +325,36 @@ mod tests {
     #[test]
     fn watches_and_sessions_are_bounded() {
         let inflight = Inflight::new(1, 1);
-        let watch = || inflight.take(&request("dev", Verb::Watch));
-        let held: Vec<_> = (0..LONG_RUNNING).map(|_| watch().unwrap()).collect();
-        assert_eq!(watch().unwrap_err().code(), 429);
+        let verbs = [Verb::Watch, Verb::Connect { authorized_as: "create" }];
+        let watch = |user: &str, group: &str, index: usize| {
+            let user = User::authenticated(user, vec![group.to_owned()]);
+            inflight.take(&of(user, verbs[index % 2]))
+        };
+        // Nobody gets more than a share, and all together no more than leaves the reserve.
+        let mut held = Vec::new();
+        for user in 0.. {
+            let before = held.len();
+            held.extend((0..LONG_RUNNING).map_while(|i| watch(&format!("u{user}"), "", i).ok()));
+            match held.len() - before {
+                0 => break,
+                taken => assert_eq!(taken, LONG_RUNNING_SHARE, "u{user}"),
+            }
+        }
+        assert_eq!(held.len(), LONG_RUNNING - LONG_RUNNING_RESERVE);
+        assert_eq!(watch("bob", "system:serviceaccounts:default", 0).unwrap_err().code(), 429);
+        // A node has a share of the rest, and the control plane all of it.
+        let node = |name: &str| watch(&format!("system:node:{name}"), "system:nodes", 0);
+        held.extend((0..LONG_RUNNING_SHARE).map(|_| node("a").unwrap()));
+        assert_eq!(node("a").unwrap_err().code(), 429);
+        held.push(node("b").unwrap());
+        held.push(
+            watch("system:serviceaccount:kube-system:job", CONTROL_PLANE_ACCOUNTS, 0).unwrap(),
+        );
+        let left = LONG_RUNNING - held.len();
+        held.extend((0..left).map(|i| watch(CONTROL_PLANE[i % 5], "", i).unwrap()));
+        assert_eq!(watch(CONTROL_PLANE[0], "", 0).unwrap_err().code(), 429);
+        assert!(watch("admin", MASTERS, 0).unwrap().is_none());
         drop(held);
-        assert!(watch().unwrap().is_some());
+        assert!(watch("bob", "", 0).unwrap().is_some());
     }
 }

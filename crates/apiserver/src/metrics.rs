@@ -18,13 +18,15 @@ use tower::Service;
 
 use crate::admission::AdmissionMetrics;
 use crate::admission::pod_security::policy::{LevelVersion, Mode};
-use crate::aggregation::AggregatorMetrics;
+use crate::aggregation::{AggregatorMetrics, Delegated};
 use crate::audit::AuditMetrics;
 use crate::authz::AuthorizationMetrics;
 use crate::core::{Call, Core};
 use crate::encryption::EncryptionMetrics;
 use crate::flowcontrol::FlowControlMetrics;
+use crate::inflight::is_read;
 use crate::request::{PatchType, Request, Subject, Verb};
+use crate::request_info::RequestInfo;
 use crate::response::Response;
 
 /// Upper bounds of the durations' buckets in seconds, as upstream.
@@ -461,17 +463,11 @@ fn labels(request: &Request) -> Labels {
             };
             Labels { verb, ..labels }
         }
-        Subject::Delegated(delegated) => {
-            let verb = match delegated.method {
-                "get" | "head" => "GET",
-                "post" => "POST",
-                "put" => "PUT",
-                "patch" => "PATCH",
-                "delete" => "DELETE",
-                _ => "other",
-            };
-            let (group, version) =
-                (delegated.service.group.clone(), delegated.service.version.clone());
+        // Clients can invent all of the rest.
+        Subject::Unserved(info) => Labels { verb: verb_of_method(info), ..labels },
+        Subject::Delegated(Delegated { service, info, .. }) => {
+            let (group, version) = (service.group.clone(), service.version.clone());
+            let verb = verb_of_method(info);
             Labels { verb, group: group.into(), version: version.into(), ..labels }
         }
         Subject::Resource { verb, target } => {
@@ -495,6 +491,17 @@ fn labels(request: &Request) -> Labels {
                 ..labels
             }
         }
+    }
+}
+
+fn verb_of_method(info: &RequestInfo) -> &'static str {
+    match info.method {
+        "get" | "head" => "GET",
+        "post" => "POST",
+        "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        _ => "other",
     }
 }
 
@@ -551,11 +558,7 @@ where
     let metrics = &core.metrics;
     let request_labels = labels(&request);
     let long = request.subject.is_long_running();
-    let reads = match &request.subject {
-        Subject::Resource { verb, .. } => verb.is_read(),
-        Subject::Path { .. } => true,
-        Subject::Delegated(delegated) => delegated.is_read(),
-    };
+    let reads = is_read(&request.subject);
     let inflight = InflightRequest::new(metrics.inflight[usize::from(!reads)].clone());
     let started = monotonic();
     let answer = inner.call(request).await;

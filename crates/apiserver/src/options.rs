@@ -15,38 +15,51 @@ const MANAGER_MAX: usize = 128;
 ///
 /// # Errors
 /// 400 for what cannot be parsed, 422 for unsupported values.
-pub fn of_verb(verb: Verb, options: Options) -> Result<Options, ApiError> {
-    let time_limit = match verb {
-        Verb::Watch | Verb::Connect { .. } => None,
-        _ => time_limit(&options)?,
+pub fn of_verb(verb: Verb, options: &mut Options) -> Result<(), ApiError> {
+    // Before anything that may be wrong, since the right to one object is a right to select it.
+    let fields = match verb {
+        Verb::List | Verb::Watch | Verb::DeleteCollection => select_fields(options),
+        _ => Ok(()),
     };
-    let options = Options { time_limit, ..options };
-    match verb {
-        Verb::Get => Ok(Options { resource_version: options.text("resourceVersion"), ..options }),
-        Verb::List | Verb::Watch => of_list(options),
-        Verb::DeleteCollection => write(verb, of_list(options)?),
-        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete => write(verb, options),
-        Verb::Connect { .. } => Ok(options),
+    if !matches!(verb, Verb::Watch | Verb::Connect { .. }) {
+        limit_time(options)?;
     }
+    match verb {
+        Verb::Get => options.resource_version = options.text("resourceVersion"),
+        Verb::List | Verb::Watch => fields.and_then(|()| of_list(options))?,
+        Verb::DeleteCollection => {
+            fields.and_then(|()| of_list(options))?;
+            write(verb, options)?;
+        }
+        Verb::Create | Verb::Update | Verb::Patch | Verb::Delete => write(verb, options)?,
+        Verb::Connect { .. } => {}
+    }
+    Ok(())
 }
 
-fn of_list(options: Options) -> Result<Options, ApiError> {
-    let selector = |error: labels::SelectorError| ApiError::bad_request(error.to_string());
-    let seconds = number(&options, "timeoutSeconds")?;
-    Ok(Options {
-        labels: labels::Selector::parse(&options.text("labelSelector")).map_err(selector)?,
-        fields: fields::Selector::parse(&options.text("fieldSelector")).map_err(selector)?,
-        resource_version: options.text("resourceVersion"),
-        version_match: version_match(&options.text("resourceVersionMatch"))?,
-        limit: number(&options, "limit")?,
-        continue_token: options.text("continue"),
-        allow_bookmarks: options.flag("allowWatchBookmarks"),
-        send_initial_events: options
-            .parameter("sendInitialEvents")
-            .map(|_| options.flag("sendInitialEvents")),
-        timeout: (seconds > 0).then(|| Duration::from_secs(seconds)),
-        ..options
-    })
+fn selector_error(error: labels::SelectorError) -> ApiError {
+    ApiError::bad_request(error.to_string())
+}
+
+fn select_fields(options: &mut Options) -> Result<(), ApiError> {
+    let text = options.text("fieldSelector");
+    options.fields = fields::Selector::parse(&text).map_err(selector_error)?;
+    Ok(())
+}
+
+fn of_list(options: &mut Options) -> Result<(), ApiError> {
+    let seconds = number(options, "timeoutSeconds")?;
+    options.timeout = (seconds > 0).then(|| Duration::from_secs(seconds));
+    options.labels =
+        labels::Selector::parse(&options.text("labelSelector")).map_err(selector_error)?;
+    options.resource_version = options.text("resourceVersion");
+    options.version_match = version_match(&options.text("resourceVersionMatch"))?;
+    options.limit = number(options, "limit")?;
+    options.continue_token = options.text("continue");
+    options.allow_bookmarks = options.flag("allowWatchBookmarks");
+    let initial = options.parameter("sendInitialEvents").is_some();
+    options.send_initial_events = initial.then(|| options.flag("sendInitialEvents"));
+    Ok(())
 }
 
 /// A number; a negative one counts as unset.
@@ -76,17 +89,18 @@ pub fn integer(text: &str) -> Result<i64, ApiError> {
 ///
 /// # Errors
 /// 400 for what is not a duration.
-pub fn time_limit(options: &Options) -> Result<Option<Duration>, ApiError> {
+pub fn limit_time(options: &mut Options) -> Result<(), ApiError> {
     let text = options.parameter("timeout").unwrap_or_default();
-    if text.is_empty() {
-        return Ok(None);
+    if !text.is_empty() {
+        let limit = api::duration::parse(text).map_err(|error| {
+            ApiError::bad_request(format!("invalid timeout specified in the request URL - {error}"))
+        })?;
+        options.time_limit = Some(limit);
     }
-    api::duration::parse(text).map(Some).map_err(|error| {
-        ApiError::bad_request(format!("invalid timeout specified in the request URL - {error}"))
-    })
+    Ok(())
 }
 
-fn write(verb: Verb, options: Options) -> Result<Options, ApiError> {
+fn write(verb: Verb, options: &mut Options) -> Result<(), ApiError> {
     let values: Vec<&str> = options.values("dryRun").collect();
     let mut errors = Vec::new();
     let dry_run = dry_run(&values, &mut errors);
@@ -107,7 +121,9 @@ fn write(verb: Verb, options: Options) -> Result<Options, ApiError> {
         errors.push(FieldError::forbidden("force", problem));
     }
     refuse(verb, &errors)?;
-    Ok(Options { dry_run, field_validation, field_manager: manager, force, ..options })
+    (options.dry_run, options.force) = (dry_run, force);
+    (options.field_validation, options.field_manager) = (field_validation, manager);
+    Ok(())
 }
 
 /// The name of a verb's options in Kubernetes' errors.

@@ -1,5 +1,5 @@
 //! The one stack that both front ends call: metrics, authentication, audit, impersonation,
-//! authorization, a seat, the body, then the handler, until its time is over.
+//! authorization, a seat, whether there is such a thing, the body, then the handler, until its time is over.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use crate::core::{Call, Core};
 use crate::registry::Registry;
 use crate::request::{Origin, Request, Subject, Verb};
 use crate::response::Response;
-use crate::{audit, authn, authz, deadline, incoming, inflight, metrics, paths, verbs};
+use crate::{audit, authn, authz, deadline, incoming, inflight, metrics, paths, served, verbs};
 
 /// A stack of steps. Clone it per request.
 pub type Pipeline = BoxCloneSyncService<Request, Response, ApiError>;
@@ -42,6 +42,7 @@ impl Pipelines {
             .layer_fn(|inner| Middleware::new(core, authn::impersonate, inner))
             .layer_fn(|inner| Middleware::new(core, authz::authorize, inner))
             .layer_fn(|inner| Middleware::new(core, inflight::admit, inner))
+            .layer_fn(|inner| Middleware::new(core, served::check, inner))
             .layer_fn(|inner| Middleware::new(core, incoming::receive, inner))
             .layer_fn(|inner| Middleware::new(core, deadline::keep, inner))
             .service(Handler(core.clone()));
@@ -55,6 +56,7 @@ impl Pipelines {
             .layer_fn(|inner| Middleware::new(core, authn::impersonate, inner))
             .layer_fn(|inner| Middleware::new(core, authz::authorize, inner))
             .layer_fn(|inner| Middleware::new(core, inflight::admit, inner))
+            .layer_fn(|inner| Middleware::new(core, served::check, inner))
             .service(Accepted);
         Self {
             whole: BoxCloneSyncService::new(whole),
@@ -172,6 +174,7 @@ impl Service<Request> for Handler {
                 Subject::Path { path, accept, .. } => {
                     paths::answer(&core, path, accept, &request).await
                 }
+                Subject::Unserved(_) => Err(ApiError::no_such_resource()),
                 Subject::Delegated(delegated) => {
                     let forward = Forward {
                         core: core.clone(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{KindRef, KindRow, fields, labels};
+use api::{ApiError, KindRef, KindRow, fields, labels};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use crate::aggregation::Delegated;
 use crate::audit::Trail;
 use crate::incoming::Slot;
 use crate::inflight::Seat;
+use crate::request_info::RequestInfo;
 use crate::user::{Credentials, User};
 
 /// Warnings of one request that are kept; no more than that are sent.
@@ -252,6 +253,9 @@ pub enum Subject {
     },
     /// Anything of a group version that another server answers.
     Delegated(Delegated),
+    /// What this server would say about a resource if it had it: the request is refused, but as late
+    /// as any, so that the answer tells nobody more than their rights allow.
+    Unserved(RequestInfo),
 }
 
 impl Subject {
@@ -259,8 +263,10 @@ impl Subject {
     pub fn path(&self) -> Option<(&str, &str)> {
         match self {
             Self::Path { path, method, .. } => Some((method, path)),
-            Self::Delegated(delegated) if delegated.resource.is_none() => {
-                Some((delegated.method, &delegated.path))
+            Self::Delegated(Delegated { info, .. }) | Self::Unserved(info)
+                if info.resource.is_none() =>
+            {
+                Some((info.method, &info.path))
             }
             _ => None,
         }
@@ -271,7 +277,7 @@ impl Subject {
         match self {
             Self::Resource { target, .. } => target.path(),
             Self::Path { path, .. } => path.clone(),
-            Self::Delegated(delegated) => delegated.path.clone(),
+            Self::Delegated(Delegated { info, .. }) | Self::Unserved(info) => info.path.clone(),
         }
     }
 
@@ -281,8 +287,29 @@ impl Subject {
         match self {
             Self::Resource { verb, .. } => matches!(verb, Verb::Watch | Verb::Connect { .. }),
             Self::Path { path, .. } => crate::paths::is_profiling(path),
-            Self::Delegated(delegated) => delegated.is_long_running(),
+            Self::Delegated(Delegated { info, .. }) => info.is_long_running(),
+            Self::Unserved(_) => false,
         }
+    }
+}
+
+/// What the head of a request says, as a front end reads it.
+#[derive(Debug)]
+pub struct Head {
+    pub subject: Subject,
+    pub options: Options,
+    /// What is wrong with it.
+    pub refused: Option<ApiError>,
+}
+
+impl Head {
+    pub fn new(subject: Subject, options: Options) -> Self {
+        Self { subject, options, refused: None }
+    }
+
+    /// Notes what is wrong, unless something is already.
+    pub fn refuse(&mut self, error: Result<(), ApiError>) {
+        self.refused = self.refused.take().or(error.err());
     }
 }
 
@@ -299,6 +326,8 @@ pub struct Request {
     pub body_format: BodyFormat,
     /// The body until then, if the front end has not received it.
     pub unread: Slot,
+    /// What is wrong with its head: the answer to whoever is allowed to ask.
+    pub refused: Option<ApiError>,
     pub seat: Seat,
     pub client: Arc<ClientInfo>,
     /// When its head was there.
@@ -316,6 +345,7 @@ impl Request {
             body: Bytes::new(),
             body_format: BodyFormat::Json,
             unread: Slot::default(),
+            refused: None,
             seat: Seat::default(),
             client: Arc::default(),
             arrived: clock::instant(),

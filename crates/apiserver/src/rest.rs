@@ -35,9 +35,8 @@ use crate::incoming::{Slot, Unread, discard};
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
 use crate::registry::Registry;
-use crate::request::{BodyFormat, ClientInfo, Notes, Request, Subject, Verb};
+use crate::request::{ClientInfo, Head, Notes, Request, Subject, Verb};
 use crate::response::Response;
-use crate::user::ClientCertificate;
 
 pub const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 
@@ -51,11 +50,6 @@ pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 /// A body without content.
 pub fn empty() -> Body {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-/// The client certificate of a request's connection.
-pub fn certificate(extensions: &http::Extensions) -> ClientCertificate {
-    extensions.get::<ClientCertificate>().cloned().unwrap_or_default()
 }
 
 /// The REST front end.
@@ -105,16 +99,10 @@ impl Rest {
     {
         let query = parts.uri.query().unwrap_or_default();
         let body: Body = body.map_err(Into::into).boxed_unsync();
-        let accept = match Accept::parse(&parts.headers, query) {
-            Ok(accept) => accept,
-            // It is for whoever answers to read.
-            Err(_) if self.is_delegated(parts) => Accept::default(),
-            Err(error) => {
-                discard(parts, body).await;
-                return render::error(&error, &Accept::default());
-            }
-        };
-        let unread = Slot::new(Unread { body, format: negotiate::body_format(parts, false) });
+        let parsed = Accept::parse(&parts.headers, query);
+        let accept = parsed.as_ref().map_or_else(|_| Accept::default(), Accept::clone);
+        let accepted = parsed.map(|_| ());
+        let unread = Slot::new(Unread { body, format: negotiate::body_format(parts) });
         let (seat, notes) = (Seat::default(), Notes::default());
         let mut kept = Kept {
             unread: unread.clone(),
@@ -125,7 +113,7 @@ impl Rest {
         if self.core.audit.is_some() {
             kept.client = Arc::new(client_info(parts, id));
         }
-        let answer = self.answer(parts, kept, &accept).await;
+        let answer = self.answer(parts, kept, &accept, accepted).await;
         let flow = seat.flow();
         let left = unread.take().map(|unread| unread.body);
         if let Ok(Answer { response: Response::Connect(connection), .. }) = answer {
@@ -158,25 +146,17 @@ impl Rest {
         response
     }
 
-    fn is_delegated(&self, parts: &http::request::Parts) -> bool {
-        self.core.aggregator.snapshot().remote_at(parts.uri.path()).is_some()
-    }
-
     /// What the request is about, of what this server answers itself.
-    async fn route(
-        &self,
-        parts: &http::request::Parts,
-        accept: &Accept,
-    ) -> Result<route::Routed, ApiError> {
-        match route::route(&self.registry.kinds(), parts, accept) {
-            Err(error)
-                if error.code() == 404
-                    && parts.uri.path().starts_with("/apis/")
-                    && self.core.learn_kinds().await? =>
-            {
-                route::route(&self.registry.kinds(), parts, accept)
-            }
-            routed => routed,
+    async fn route(&self, parts: &http::request::Parts, accept: &Accept) -> Head {
+        let head = route::route(&self.registry.kinds(), parts, accept);
+        let is_unknown = head.refused.as_ref().is_some_and(|error| error.code() == 404);
+        if !is_unknown || !parts.uri.path().starts_with("/apis/") {
+            return head;
+        }
+        match self.core.learn_kinds().await {
+            Ok(false) => head,
+            Ok(true) => route::route(&self.registry.kinds(), parts, accept),
+            Err(error) => Head { refused: Some(error), ..head },
         }
     }
 
@@ -185,37 +165,41 @@ impl Rest {
         parts: &http::request::Parts,
         kept: Kept,
         accept: &Accept,
+        accepted: Result<(), ApiError>,
     ) -> Result<Answer, ApiError> {
-        let mut routed = match route::delegated(&self.core.aggregator, parts)? {
+        let mut head = match route::delegated(&self.core.aggregator, parts) {
+            // What it accepts is for whoever answers to read.
             Some(delegated) => delegated,
-            None => self.route(parts, accept).await?,
+            None => {
+                let mut head = self.route(parts, accept).await;
+                let is_served = !matches!(head.subject, Subject::Unserved(_));
+                if is_served && let Err(error) = accepted {
+                    head.refused = Some(error);
+                }
+                head
+            }
         };
-        routed.options.product = product(&parts.headers).to_owned();
-        routed.options.notes = kept.notes;
-        let deprecated = deprecation(&routed.subject);
-        let body_format = match &routed.subject {
-            Subject::Delegated(_) => BodyFormat::default(),
-            _ => negotiate::body_format(parts, true)?,
+        head.options.product = product(&parts.headers).to_owned();
+        head.options.notes = kept.notes;
+        let deprecated = deprecation(&head.subject);
+        let verb = match &head.subject {
+            Subject::Resource { verb, .. } => Some(*verb),
+            _ => None,
         };
-        if let Subject::Resource { verb, target } = &routed.subject
+        if let Subject::Resource { verb, target } = &head.subject
             && target.row.custom.is_some()
         {
-            negotiate::without_protobuf(parts, accept, *verb)?;
+            let known = negotiate::without_protobuf(parts, accept, *verb);
+            head.refuse(known);
         }
-        let verb = match &routed.subject {
-            Subject::Resource { verb, .. } => Some(*verb),
-            Subject::Path { .. } | Subject::Delegated(_) => None,
-        };
         let request = Request {
-            options: routed.options,
-            body_format,
+            options: head.options,
+            refused: head.refused,
+            body_format: negotiate::patch_format(parts),
             unread: kept.unread,
             seat: kept.seat,
             client: kept.client,
-            ..Request::new(
-                routed.subject,
-                authn::credentials(&parts.headers, certificate(&parts.extensions))?,
-            )
+            ..Request::new(head.subject, authn::credentials(&parts.headers, &parts.extensions))
         };
         let response = self.pipeline.clone().oneshot(request).await?;
         Ok(Answer { response, verb, deprecated })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -39,7 +39,7 @@ use crate::grpc::{self, Gate, Grpc};
 use crate::inflight::Seat;
 use crate::pipeline::Pipelines;
 use crate::rest::{AUDIT_ID, Body, BodyError, Rest, add_flow, audit_id, client_info};
-use crate::user::ClientCertificate;
+use crate::user::{ClientCertificate, Proof};
 
 /// How long a connection may be open before its first request.
 const SILENCE: Duration = Duration::from_secs(32);
@@ -61,12 +61,11 @@ const WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = MAX_STREAMS * WINDOW_BYTES;
 /// What one HTTP/2 stream may have in the send buffer of its connection, in bytes.
 const SEND_BYTES: usize = 64 << 10;
+/// In whose share the connections of front proxies are.
+const FRONT_PROXY: &str = "front-proxy";
 /// Headers and path of one request, in bytes: selectors may be long. An HTTP/1.1 connection has
 /// buffers of this size.
 const MAX_HEADER_BYTES: u32 = 64 << 10;
-
-/// gRPC's code for invalid credentials.
-const GRPC_UNAUTHENTICATED: &str = "16";
 
 /// The certificates of the port, ready for use, and the PEM that they are from.
 pub struct Tls {
@@ -255,8 +254,10 @@ async fn connection(
     let chain: Arc<[_]> = chain.iter().map(|one| one.clone().into_owned()).collect();
     let now = front_ends.core.clock.now();
     let peer = front_ends.certificates().peer(chain, now);
-    if peer.is_proxy() || matches!(peer.at(now), ClientCertificate::Valid(_)) {
-        activity.prove();
+    match peer.at(now) {
+        ClientCertificate::Valid(user) => activity.prove(&user.name),
+        _ if peer.is_proxy() => activity.prove(FRONT_PROXY),
+        _ => {}
     }
     let peer = Arc::new(Mutex::new(peer));
     let address = stream.get_ref().0.peer_addr().map(PeerAddress).ok();
@@ -277,12 +278,11 @@ async fn connection(
                 peer.recheck(&front_ends.certificates(), now);
                 peer.of_request(request.headers(), now)
             };
-            let claims = request.headers().contains_key(AUTHORIZATION);
+            let proof = Proof::default();
+            request.extensions_mut().insert(proof.clone());
             let response = front_ends.answer(request, certificate).await;
-            // A browser's session shows its token as a subprotocol.
-            let upgraded = response.status() == http::StatusCode::SWITCHING_PROTOCOLS;
-            if upgraded || (claims && !is_unauthenticated(&response)) {
-                active.prove();
+            if let Some(user) = proof.user() {
+                active.prove(&user.name);
             }
             Ok::<_, std::convert::Infallible>(response.map(|body| hold(body, ongoing)))
         })
@@ -337,13 +337,6 @@ fn protocols() -> auto::Builder<TokioExecutor> {
         .header_read_timeout(IDLE)
         .max_buf_size(MAX_HEADER_BYTES as usize);
     builder
-}
-
-/// Whether the request's credentials were refused, by either front end.
-fn is_unauthenticated(response: &http::Response<Body>) -> bool {
-    let status = response.headers().get("grpc-status");
-    response.status() == http::StatusCode::UNAUTHORIZED
-        || status.is_some_and(|code| code == GRPC_UNAUTHENTICATED)
 }
 
 impl FrontEnds {

@@ -1,7 +1,9 @@
 //! Users and credentials.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use api::ApiError;
 
 /// An authenticated user, as Kubernetes' `user.Info`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,12 +73,28 @@ pub enum ClientCertificate {
     Invalid(Arc<str>),
 }
 
+/// Whose valid credentials a request has shown, once authentication has accepted them. It is added
+/// to a request's extensions, where its connection looks at it.
+#[derive(Clone, Debug, Default)]
+pub struct Proof(Arc<OnceLock<Arc<User>>>);
+
+impl Proof {
+    pub fn give(&self, user: &Arc<User>) {
+        self.0.get_or_init(|| user.clone());
+    }
+
+    pub fn user(&self) -> Option<&User> {
+        self.0.get().map(Arc::as_ref)
+    }
+}
+
 /// The credentials of a connection and a request.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     pub certificate: ClientCertificate,
     /// From `Authorization: Bearer`; empty for a header without a token.
     pub bearer: Option<String>,
-    /// From the `Impersonate-*` headers.
-    pub impersonate: Option<User>,
+    /// From the `Impersonate-*` headers; the error if they cannot be read.
+    pub impersonate: Option<Result<User, ApiError>>,
+    pub proof: Proof,
 }

@@ -103,6 +103,8 @@ mod signing_requests;
 mod streams;
 #[path = "contract/token_webhook.rs"]
 mod token_webhook;
+#[path = "contract/unserved.rs"]
+mod unserved;
 #[path = "contract/warnings.rs"]
 mod warnings;
 #[path = "contract/watches.rs"]

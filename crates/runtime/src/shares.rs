@@ -1,22 +1,22 @@
 //! A number of places, of which no client can take more than its share.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-/// The places. Clones share them.
+/// The places. Clones share them. A client is an address, or whatever else tells it from others.
 #[derive(Clone)]
-pub struct Shares {
+pub struct Shares<C: Eq + Hash = IpAddr> {
     places: usize,
     share: usize,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<Taken<C>>>,
 }
 
-#[derive(Default)]
-struct Taken {
+struct Taken<C> {
     total: usize,
     /// By client; those without any are removed.
-    by_client: HashMap<IpAddr, usize>,
+    by_client: HashMap<C, usize>,
 }
 
 /// Why there is no place.
@@ -29,37 +29,38 @@ pub enum Full {
 }
 
 /// A place, until it is dropped.
-pub struct Place {
-    taken: Arc<Mutex<Taken>>,
-    client: IpAddr,
+pub struct Place<C: Eq + Hash = IpAddr> {
+    taken: Arc<Mutex<Taken<C>>>,
+    client: C,
 }
 
-impl Shares {
+impl<C: Clone + Eq + Hash> Shares<C> {
     /// `places` in total, of which one client gets at most `share`.
     pub fn new(places: usize, share: usize) -> Self {
-        Self { places, share, taken: Arc::default() }
+        let taken = Taken { total: 0, by_client: HashMap::new() };
+        Self { places, share, taken: Arc::new(Mutex::new(taken)) }
     }
 
     /// A place for the client.
     ///
     /// # Errors
     /// When there is none.
-    pub fn take(&self, client: IpAddr) -> Result<Place, Full> {
+    pub fn take(&self, client: C) -> Result<Place<C>, Full> {
         let mut taken = self.taken.lock().expect("no holder panics");
         if taken.total >= self.places {
             return Err(Full::Whole);
         }
-        let of_client = taken.by_client.entry(client).or_default();
-        if *of_client >= self.share {
+        let of_client = taken.by_client.get(&client).copied().unwrap_or_default();
+        if of_client >= self.share {
             return Err(Full::Share);
         }
-        *of_client += 1;
+        taken.by_client.insert(client.clone(), of_client + 1);
         taken.total += 1;
         Ok(Place { taken: self.taken.clone(), client })
     }
 }
 
-impl Drop for Place {
+impl<C: Eq + Hash> Drop for Place<C> {
     fn drop(&mut self) {
         let mut taken = self.taken.lock().expect("no holder panics");
         taken.total -= 1;
@@ -80,8 +81,13 @@ mod tests {
 
     #[test]
     fn places_are_shared_and_come_back() {
-        let shares = Shares::new(3, 2);
         let [one, two]: [IpAddr; 2] = [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()];
+        share(one, two);
+        share("bob", "jane");
+    }
+
+    fn share<C: Copy + Eq + Hash>(one: C, two: C) {
+        let shares = Shares::new(3, 2);
         let held = [shares.take(one).unwrap(), shares.take(one).unwrap()];
         assert_eq!(shares.take(one).err(), Some(Full::Share));
         let last = shares.take(two).unwrap();

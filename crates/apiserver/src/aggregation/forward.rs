@@ -49,7 +49,7 @@ pub struct Forward {
 
 impl fmt::Debug for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.delegated.method, self.delegated.path)
+        write!(f, "{} {}", self.delegated.info.method, self.delegated.info.path)
     }
 }
 

@@ -27,7 +27,12 @@ where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
     match own_user(&core, &request).await {
-        Ok(user) => request.user = user,
+        Ok(user) => {
+            if !user.is_anonymous() {
+                request.credentials.proof.give(&user);
+            }
+            request.user = user;
+        }
         Err(error) => {
             audit::record_unauthenticated(&core, &request).await;
             return Err(error);
@@ -39,7 +44,7 @@ where
 /// Replaces the user by the one whom the request is to be carried out as.
 ///
 /// # Errors
-/// 403 if that is not allowed.
+/// 403 if that is not allowed; 400 and 500 if it is not said who that is.
 pub async fn impersonate<S>(
     core: Arc<Core>,
     mut request: Request,
@@ -49,7 +54,7 @@ where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
     if let Some(other) = request.credentials.impersonate.take() {
-        request.user = other_user(&core, &request.user, other).await?;
+        request.user = other_user(&core, &request.user, other?).await?;
         request.options.trail.impersonates(&request.user);
     }
     inner.call(request).await

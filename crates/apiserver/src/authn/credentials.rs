@@ -7,10 +7,10 @@ use api::ApiError;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue};
+use http::{Extensions, HeaderMap, HeaderValue};
 
 use crate::rest::percent_decode;
-use crate::user::{ClientCertificate, Credentials, User};
+use crate::user::{ClientCertificate, Credentials, Proof, User};
 
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
@@ -20,15 +20,14 @@ const EXTRA: &str = "impersonate-extra-";
 const PROTOCOLS: &str = "sec-websocket-protocol";
 const PROTOCOL_TOKEN: &str = "base64url.bearer.authorization.k8s.io.";
 
-/// The credentials in a request's headers, beside the connection's certificate.
-///
-/// # Errors
-/// 400 for impersonation headers that cannot be read, 500 for those that name no user.
-pub fn credentials(
-    headers: &HeaderMap,
-    certificate: ClientCertificate,
-) -> Result<Credentials, ApiError> {
-    Ok(Credentials { certificate, bearer: bearer(headers), impersonate: impersonation(headers)? })
+/// The credentials in a request's headers, beside those of its connection in its extensions.
+pub fn credentials(headers: &HeaderMap, extensions: &Extensions) -> Credentials {
+    Credentials {
+        certificate: extensions.get::<ClientCertificate>().cloned().unwrap_or_default(),
+        bearer: bearer(headers),
+        impersonate: impersonation(headers).transpose(),
+        proof: extensions.get::<Proof>().cloned().unwrap_or_default(),
+    }
 }
 
 /// The bearer token; an empty one, which nobody accepts, for a header without any.
@@ -45,7 +44,8 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     Some(decoded.and_then(|decoded| String::from_utf8(decoded).ok()).unwrap_or_default())
 }
 
-/// The user that the `Impersonate-*` headers name.
+/// The user that the `Impersonate-*` headers name: 400 for those that cannot be read, 500 for those
+/// that name no user.
 fn impersonation(headers: &HeaderMap) -> Result<Option<User>, ApiError> {
     let mut user = User::default();
     for (name, value) in headers {
@@ -98,12 +98,16 @@ fn visible(name: &str, value: &HeaderValue) -> Result<String, ApiError> {
 mod tests {
     use super::*;
 
-    fn of(headers: &[(&'static str, &[u8])]) -> Result<Credentials, ApiError> {
+    fn of(headers: &[(&'static str, &[u8])]) -> Credentials {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_bytes(value).unwrap());
         }
-        credentials(&map, ClientCertificate::Absent)
+        credentials(&map, &Extensions::new())
+    }
+
+    fn impersonated(headers: &[(&'static str, &[u8])]) -> Result<User, ApiError> {
+        of(headers).impersonate.unwrap()
     }
 
     #[test]
@@ -112,15 +116,16 @@ mod tests {
         for name in [USER, UID, GROUP, "impersonate-extra-scopes"] {
             for value in [&b"b\xc3\xb6b"[..], b"\xff", b"a\tb\x80"] {
                 let other = if name == USER { ("x", &b""[..]) } else { bob };
-                let refused = of(&[other, (name, value)]).unwrap_err();
+                let refused = impersonated(&[other, (name, value)]).unwrap_err();
                 assert_eq!(refused.code(), 400, "{name} {value:?}");
             }
         }
-        assert_eq!(of(&[(USER, b"")]).unwrap_err().code(), 400);
-        assert_eq!(of(&[(USER, b"a"), (USER, b"b")]).unwrap_err().code(), 400);
-        assert_eq!(of(&[(GROUP, b"a")]).unwrap_err().code(), 500);
-        let read = of(&[bob, (GROUP, b"a"), (GROUP, b"b"), ("impersonate-extra-a%2fb", b"c")]);
-        let user = read.unwrap().impersonate.unwrap();
+        assert_eq!(impersonated(&[(USER, b"")]).unwrap_err().code(), 400);
+        assert_eq!(impersonated(&[(USER, b"a"), (USER, b"b")]).unwrap_err().code(), 400);
+        assert_eq!(impersonated(&[(GROUP, b"a")]).unwrap_err().code(), 500);
+        let read =
+            impersonated(&[bob, (GROUP, b"a"), (GROUP, b"b"), ("impersonate-extra-a%2fb", b"c")]);
+        let user = read.unwrap();
         assert_eq!((user.name.as_str(), user.groups), ("bob", vec!["a".into(), "b".into()]));
         assert_eq!(user.extra["a/b"], ["c"]);
     }
@@ -140,7 +145,7 @@ mod tests {
             ("accept", b"x", None),
         ];
         for (name, value, token) in table {
-            let found = of(&[(name, value)]).unwrap().bearer;
+            let found = of(&[(name, value)]).bearer;
             assert_eq!(found.as_deref(), *token, "{name} {:?}", String::from_utf8_lossy(value));
         }
     }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use api::{ApiError, fields};
 
+use crate::aggregation::Delegated;
 use crate::request::{Request, Subject, Target};
 use crate::user::User;
 
@@ -42,19 +43,19 @@ pub fn of_request(request: &Request) -> Attributes {
         Subject::Path { path, method, .. } => {
             Attributes::Path { verb: (*method).to_owned(), path: path.clone() }
         }
-        Subject::Delegated(delegated) => match &delegated.resource {
-            Some(resource) => Attributes::Resource {
-                verb: resource.verb.to_owned(),
-                group: resource.group.clone(),
-                resource: resource.resource.clone(),
-                subresource: resource.subresource.clone(),
-                namespace: resource.namespace.clone(),
-                name: resource.name.clone(),
-            },
-            None => {
-                Attributes::Path { verb: delegated.method.to_owned(), path: delegated.path.clone() }
+        Subject::Delegated(Delegated { info, .. }) | Subject::Unserved(info) => {
+            match &info.resource {
+                Some(resource) => Attributes::Resource {
+                    verb: resource.verb.to_owned(),
+                    group: resource.group.clone(),
+                    resource: resource.resource.clone(),
+                    subresource: resource.subresource.clone(),
+                    namespace: resource.namespace.clone(),
+                    name: resource.name.clone(),
+                },
+                None => Attributes::Path { verb: info.method.to_owned(), path: info.path.clone() },
             }
-        },
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::abac::Policies;
 use super::chain::{Authorizer, Decision, Link};
-use super::webhook::AuthorizationWebhook;
+use super::webhook::{AuthorizationWebhook, Calls};
 use crate::authn::{Client, Source};
 use crate::config::AuthorizationFlags;
 use crate::configuration::{Unusable, aggregate, decode};
@@ -251,7 +251,7 @@ impl Webhook {
             conditions,
             allowed: AuthorizationWebhook::answers(allowed),
             others: AuthorizationWebhook::answers(others),
-            calls: AuthorizationWebhook::calls(),
+            calls: Calls::default(),
         }))
     }
 

@@ -1,19 +1,26 @@
 //! An authorizer outside: it is sent a SubjectAccessReview, and its answer counts for a while
 //! (`k8s.io/apiserver/plugin/pkg/authorizer/webhook`).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::cel::{Binding, Expression, MATCH_BUDGET, Session};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit as Permit, Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::Attributes;
 use super::chain::{Decision, Question, Verdict};
 use crate::authn::Client;
 
-/// Calls at once; more wait as long as one may take.
+/// Calls at once, and of these for one user; more wait as long as one may take.
 const CALLS: usize = 64;
+const CALLS_SHARE: usize = 16;
+/// Users whose calls are counted, and for how long after the last.
+const USERS: u64 = 10_000;
+const USER_IDLE: Duration = Duration::from_secs(60);
 /// Answers that are remembered, of questions up to this size in bytes.
 const REMEMBERED: u64 = 10_000;
 const REMEMBERED_BYTES: usize = 10_000;
@@ -29,7 +36,42 @@ pub struct AuthorizationWebhook {
     pub conditions: Vec<Result<Expression, String>>,
     pub allowed: Answers,
     pub others: Answers,
-    pub calls: Semaphore,
+    pub calls: Calls,
+}
+
+/// The calls of a webhook that are in progress.
+pub struct Calls {
+    all: Semaphore,
+    of_user: moka::sync::Cache<String, Arc<Semaphore>>,
+    /// When the webhook has last answered.
+    answered: Mutex<Option<Instant>>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let users = moka::sync::Cache::builder().max_capacity(USERS).time_to_idle(USER_IDLE);
+        Self { all: Semaphore::new(CALLS), of_user: users.build(), answered: Mutex::default() }
+    }
+}
+
+impl Calls {
+    /// A call for a user, who has no more than a share of them; `None`: not in time.
+    async fn begin(&self, user: &str, timeout: Duration) -> Option<(Permit, SemaphorePermit<'_>)> {
+        let own = self.of_user.get_with_by_ref(user, || Arc::new(Semaphore::new(CALLS_SHARE)));
+        let waiting =
+            async { Some((own.acquire_owned().await.ok()?, self.all.acquire().await.ok()?)) };
+        tokio::time::timeout(timeout, waiting).await.ok()?
+    }
+
+    fn answered(&self) {
+        *self.answered.lock() = Some(clock::instant());
+    }
+
+    /// Whether the webhook answers others: then whoever gets no call is kept waiting by the number of
+    /// calls, and not by the webhook.
+    fn is_answering(&self, timeout: Duration) -> bool {
+        self.answered.lock().is_some_and(|answered| answered.elapsed() <= timeout)
+    }
 }
 
 /// Answers by the digest of the question.
@@ -39,10 +81,6 @@ impl AuthorizationWebhook {
     /// Room for answers that count so long.
     pub fn answers(life: Duration) -> Answers {
         moka::sync::Cache::builder().max_capacity(REMEMBERED).time_to_live(life).build()
-    }
-
-    pub fn calls() -> Semaphore {
-        Semaphore::new(CALLS)
     }
 
     /// Asks the webhook, if it is to be asked about this.
@@ -58,9 +96,13 @@ impl AuthorizationWebhook {
         if let Some(known) = self.remembered(&key) {
             return known;
         }
-        let waited = tokio::time::timeout(self.timeout, self.calls.acquire()).await;
-        let Ok(Ok(_call)) = waited else {
-            return self.failed("too many requests wait for the webhook".to_owned());
+        let Some(_call) = self.calls.begin(&question.user.name, self.timeout).await else {
+            let why = "too many requests wait for the webhook";
+            // Nobody gets past it by asking more than it can answer.
+            return match self.calls.is_answering(self.timeout) {
+                true => Verdict::new(Decision::Deny, why),
+                false => self.failed(why.to_owned()),
+            };
         };
         if let Some(known) = self.remembered(&key) {
             return known;
@@ -68,6 +110,7 @@ impl AuthorizationWebhook {
         let answer = self.review(spec).await.and_then(|status| verdict(&status));
         match answer {
             Ok(verdict) => {
+                self.calls.answered();
                 let answers = if verdict.is_allowed() { &self.allowed } else { &self.others };
                 if text.len() <= REMEMBERED_BYTES {
                     answers.insert(key, verdict.clone());
@@ -193,4 +236,37 @@ fn spec(question: Question<'_>) -> Value {
 
 fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One user's questions leave places for others', and whoever gets none does not get past a webhook
+    /// that answers.
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_shared() {
+        let (calls, timeout) = (Calls::default(), Duration::from_secs(3));
+        let begin = |user: &'static str| calls.begin(user, timeout);
+        let mut held = Vec::new();
+        for user in ["a", "b", "c"] {
+            for _ in 0..CALLS_SHARE {
+                held.push(begin(user).await.unwrap());
+            }
+            assert!(begin(user).await.is_none(), "{user}");
+        }
+        let free = CALLS - held.len();
+        for _ in 0..free {
+            held.push(begin("d").await.unwrap());
+        }
+        assert!(begin("e").await.is_none());
+        assert!(!calls.is_answering(timeout));
+        calls.answered();
+        held.truncate(CALLS - 1);
+        assert!(calls.is_answering(timeout) && begin("e").await.is_some());
+        tokio::time::sleep(timeout * 2).await;
+        assert!(!calls.is_answering(timeout));
+        drop(held);
+        assert!(begin("a").await.is_some());
+    }
 }

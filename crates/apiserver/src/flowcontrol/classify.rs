@@ -7,6 +7,7 @@ use k8s_openapi::api::flowcontrol::v1::{
     FlowSchemaSpec, NonResourcePolicyRule, PolicyRulesWithSubjects, ResourcePolicyRule, Subject,
 };
 
+use crate::aggregation::Delegated;
 use crate::request::{Subject as About, Target};
 use crate::user::User;
 
@@ -250,12 +251,12 @@ impl<'a> ResourceInfo<'a> {
                 name: &target.name,
             },
             About::Path { .. } => return None,
-            About::Delegated(delegated) => {
-                let resource = delegated.resource.as_ref()?;
+            About::Delegated(Delegated { info, .. }) | About::Unserved(info) => {
+                let resource = info.resource.as_ref()?;
                 Self {
                     verb: resource.verb,
                     group: &resource.group,
-                    version: delegated.version(),
+                    version: info.version(),
                     resource: &resource.resource,
                     subresource: &resource.subresource,
                     namespace: &resource.namespace,

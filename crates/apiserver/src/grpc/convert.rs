@@ -8,11 +8,13 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use rpc::api_v1 as pb;
 
+use super::elsewhere::Place;
 use crate::cache::Version;
 use crate::core::Core;
 use crate::options::{self, version_match};
 use crate::registry::Registry;
-use crate::request::{Options, PatchType, Target, Verb};
+use crate::request::{Head, Options, PatchType, Subject, Target, Verb};
+use crate::request_info::RequestInfo;
 use crate::response::Response;
 use crate::rest::{Accept, IncludeObject, Representation};
 
@@ -20,7 +22,7 @@ use crate::rest::{Accept, IncludeObject, Representation};
 ///
 /// # Errors
 /// 404 for a resource or subresource that does not exist, 400 without a target.
-pub fn target(registry: &Registry, message: Option<pb::Target>) -> Result<Target, ApiError> {
+fn target(registry: &Registry, message: Option<pb::Target>) -> Result<Target, ApiError> {
     let message = message.ok_or_else(|| ApiError::bad_request("the request has no target"))?;
     let row = registry
         .by_resource(&message.group, &message.version, &message.resource)
@@ -40,14 +42,32 @@ pub fn target(registry: &Registry, message: Option<pb::Target>) -> Result<Target
     })
 }
 
-/// The same, of kinds that this server may not have heard of yet.
-///
-/// # Errors
-/// As [`target`], and what the store says.
-pub async fn target_of_any_kind(
+/// The head of a call: what it is about, of kinds that this server may not have heard of yet, and its
+/// options. Refused is a target as [`target`] says, and what is wrong with the options.
+pub async fn head(
     core: &Core,
+    verb: Verb,
     message: Option<pb::Target>,
-) -> Result<Target, ApiError> {
+    options: Result<Options, ApiError>,
+) -> Head {
+    let (options, wrong) = match options {
+        Ok(options) => (options, Ok(())),
+        Err(error) => (Options::default(), Err(error)),
+    };
+    let mut head = match target_of_any_kind(core, message.clone()).await {
+        Ok(target) => Head::new(Subject::Resource { verb, target }, options),
+        Err(error) => {
+            let message = message.unwrap_or_default();
+            let path = Place::new(&message).url();
+            let info = RequestInfo::of_call(verb, message, path);
+            Head { refused: Some(error), ..Head::new(Subject::Unserved(info), options) }
+        }
+    };
+    head.refuse(wrong);
+    head
+}
+
+async fn target_of_any_kind(core: &Core, message: Option<pb::Target>) -> Result<Target, ApiError> {
     let registry = &core.cache.registry;
     match target(registry, message.clone()) {
         Err(error) if error.code() == 404 => {

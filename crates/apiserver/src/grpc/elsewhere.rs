@@ -419,13 +419,14 @@ pub fn patch_content(kind: pb::PatchType) -> Result<&'static str, ApiError> {
 pub struct Written {
     pub method: Method,
     pub place: Place,
-    pub content_type: &'static str,
+    /// The error of a patch without a type.
+    pub content_type: Result<&'static str, ApiError>,
     pub body: Bytes,
 }
 
 impl Written {
     pub fn json(method: Method, place: Place, body: Bytes) -> Self {
-        Self { method, place, content_type: "application/json", body }
+        Self { method, place, content_type: Ok("application/json"), body }
     }
 }
 

@@ -31,8 +31,8 @@ use crate::core::Core;
 use crate::incoming::BODY_TIME;
 use crate::inflight::Seat;
 use crate::pipeline::Pipelines;
-use crate::request::{Request, Subject, Verb};
-use crate::rest::{BodyError, certificate};
+use crate::request::{Head, Options, Request, Subject, Verb};
+use crate::rest::BodyError;
 use crate::user::ClientCertificate;
 
 /// How much of a message is received before it is known what it is about, and how long that may
@@ -71,7 +71,7 @@ impl Gate {
     ) -> Result<http::Request<Messages>, ApiError> {
         let (mut parts, mut body) = request.into_parts();
         let method = Method::of(parts.uri.path());
-        let credentials = authn::credentials(&parts.headers, certificate(&parts.extensions))?;
+        let credentials = authn::credentials(&parts.headers, &parts.extensions);
         let proven = matches!(credentials.certificate, ClientCertificate::Valid(_));
         let refused = matches!(credentials.certificate, ClientCertificate::Invalid(_));
         let known = proven || refused || credentials.bearer.is_some();
@@ -101,9 +101,10 @@ impl Gate {
             if let (Some(length), Method::Write(verb)) = (length(&begun), method)
                 && length > HEAD_BYTES
             {
-                let subject = self.subject(verb, target(&begun)?).await?;
+                let Head { subject, refused, .. } = self.head(verb, target(&begun)?).await?;
                 let client = parts.extensions.get().cloned().unwrap_or_default();
-                let request = Request { seat, client, ..Request::new(subject, credentials) };
+                let request =
+                    Request { refused, seat, client, ..Request::new(subject, credentials) };
                 self.pipelines.admit.clone().oneshot(request).await?;
             }
         }
@@ -125,14 +126,14 @@ impl Gate {
 
 impl Gate {
     /// What a write is about, as far as its target says.
-    async fn subject(&self, verb: Verb, target: pb::Target) -> Result<Subject, ApiError> {
+    async fn head(&self, verb: Verb, target: pb::Target) -> Result<Head, ApiError> {
         let target = if verb == Verb::Create { convert::of_creation(target) } else { target };
         match Elsewhere::of(&self.core, &target) {
-            Some(place) => place.subject(&self.core, &method_of(verb)),
-            None => {
-                let target = convert::target_of_any_kind(&self.core, Some(target)).await?;
-                Ok(Subject::Resource { verb, target })
+            Some(place) => {
+                let subject = place.subject(&self.core, &method_of(verb))?;
+                Ok(Head::new(subject, Options::default()))
             }
+            None => Ok(convert::head(&self.core, verb, Some(target), Ok(Options::default())).await),
         }
     }
 }

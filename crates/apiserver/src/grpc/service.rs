@@ -20,15 +20,16 @@ use super::{bind, convert, stream};
 use crate::aggregation::{Asked, Forward};
 use crate::answer::in_time;
 use crate::authn;
+use crate::body::MAX_BODY_BYTES;
 use crate::cache::{Change, WatchEvent, Watcher};
 use crate::connect;
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::inflight::Seat;
 use crate::pipeline::{Pipeline, Pipelines};
-use crate::request::{ClientInfo, Options, Request, Subject, Target, Verb};
+use crate::request::{ClientInfo, Head, Options, Request, Subject, Target, Verb};
 use crate::response::{ListAnswer, Response, bounded};
-use crate::rest::{Accept, PIECE_BYTES, Pieces, Representation, bookmark, certificate};
+use crate::rest::{Accept, PIECE_BYTES, Pieces, Representation, bookmark};
 use crate::scheduler;
 use crate::user::Credentials;
 
@@ -46,8 +47,13 @@ impl Resources {
         Self { pipeline: pipelines.whole.clone(), core }
     }
 
-    async fn target(&self, message: Option<pb::Target>) -> Result<Target, Status> {
-        convert::target_of_any_kind(&self.core, message).await.map_err(refuse)
+    async fn head(
+        &self,
+        verb: Verb,
+        target: Option<pb::Target>,
+        options: Result<Options, ApiError>,
+    ) -> Head {
+        convert::head(&self.core, verb, target, options).await
     }
 
     /// Where the objects of a target are, if another server has them.
@@ -64,7 +70,7 @@ impl Resources {
     ) -> Result<Forward, Status> {
         let subject = place.subject(&self.core, method).map_err(refuse)?;
         let options = Options { parameters: place.parameters(), ..Options::default() };
-        let response = self.ask(caller, subject, options, Bytes::new()).await?;
+        let response = self.ask(caller, Head::new(subject, options), Bytes::new()).await?;
         if let Response::Connect(connection) = response
             && let Connection::Delegated(forward) = *connection
         {
@@ -78,43 +84,31 @@ impl Resources {
         let seat = caller.seat.clone();
         let forward = self.forward(caller, &method, &place).await?;
         let (path, accept) = (place.url(), "application/json");
+        let content_type = fetched(&seat, content_type)?;
         let asked = Asked { method, path: &path, accept, etag: "", content_type, body };
         let document = fetched(&seat, forward.fetch(asked).await)?;
         Ok(Answer::new(elsewhere::object(document.body).map_err(refuse)?))
     }
 
-    async fn ask(
-        &self,
-        caller: Caller,
-        subject: Subject,
-        options: Options,
-        body: Bytes,
-    ) -> Result<Response, Status> {
+    async fn ask(&self, caller: Caller, head: Head, body: Bytes) -> Result<Response, Status> {
         let request = Request {
-            options,
+            options: head.options,
+            refused: head.refused,
             body,
             seat: caller.seat,
             client: caller.client,
-            ..Request::new(subject, caller.credentials)
+            ..Request::new(head.subject, caller.credentials)
         };
         self.pipeline.clone().oneshot(request).await.map_err(|error| to_grpc(&error))
     }
 
-    async fn write(
-        &self,
-        caller: Caller,
-        verb: Verb,
-        target: Target,
-        options: Options,
-        json: Bytes,
-    ) -> Reply<pb::Object> {
-        if json.len() > crate::body::MAX_BODY_BYTES {
-            return Err(to_grpc(&ApiError::too_large(
-                "Request entity too large: limit is 3145728",
-            )));
+    async fn write(&self, caller: Caller, mut head: Head, json: Bytes) -> Reply<pb::Object> {
+        if json.len() > MAX_BODY_BYTES {
+            let limit = format!("Request entity too large: limit is {MAX_BODY_BYTES}");
+            head.refuse(Err(ApiError::too_large(limit)));
         }
-        let notes = options.notes.clone();
-        let response = self.ask(caller, Subject::Resource { verb, target }, options, json).await;
+        let notes = head.options.notes.clone();
+        let response = self.ask(caller, head, json).await;
         let response = response.map_err(|mut status| {
             add_warnings(status.metadata_mut(), &notes.all());
             status
@@ -234,13 +228,11 @@ struct Caller {
 }
 
 /// The connection's certificate, a bearer token, impersonation; and the seat from the gate.
-fn caller<T>(call: &Call<T>) -> Result<Caller, Status> {
-    let headers = call.metadata().as_ref();
-    let credentials =
-        authn::credentials(headers, certificate(call.extensions())).map_err(refuse)?;
+fn caller<T>(call: &Call<T>) -> Caller {
+    let credentials = authn::credentials(call.metadata().as_ref(), call.extensions());
     let seat = call.extensions().get().cloned().unwrap_or_default();
     let client = call.extensions().get().cloned().unwrap_or_default();
-    Ok(Caller { credentials, seat, client })
+    Caller { credentials, seat, client }
 }
 
 fn refuse(error: ApiError) -> Status {
@@ -255,7 +247,7 @@ impl pb::resources_server::Resources for Resources {
     type StreamStream = ReplyStream<pb::Frame>;
 
     async fn get(&self, call: Call<pb::GetRequest>) -> Reply<pb::Object> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
         if let Some(place) = self.elsewhere(message.target.as_ref()) {
             let place = place
@@ -268,26 +260,24 @@ impl pb::resources_server::Resources for Resources {
             let document = fetched(&seat, forward.fetch(asked).await)?;
             return Ok(Answer::new(elsewhere::object(document.body).map_err(refuse)?));
         }
-        let target = self.target(message.target).await?;
         let options = Options { resource_version: message.resource_version, ..Options::default() };
-        let subject = Subject::Resource { verb: Verb::Get, target };
-        let response = self.ask(caller, subject, options, Bytes::new()).await?;
+        let head = self.head(Verb::Get, message.target, Ok(options)).await;
+        let response = self.ask(caller, head, Bytes::new()).await?;
         let accept = convert::accept(message.representation);
         let object = convert::object(response, &accept, self.core.clock.now()).map_err(refuse)?;
         Ok(Answer::new(object))
     }
 
     async fn list(&self, call: Call<pb::ListRequest>) -> Reply<Self::ListStream> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
-        let options = convert::list_options(&message).map_err(refuse)?;
         if let Some(place) = self.elsewhere(message.target.as_ref()) {
             return self.list_elsewhere(caller, place, message).await;
         }
-        let target = self.target(message.target).await?;
-        let subject = Subject::Resource { verb: Verb::List, target };
+        let options = convert::list_options(&message);
+        let head = self.head(Verb::List, message.target, options).await;
         let seat = caller.seat.clone();
-        match self.ask(caller, subject, options, Bytes::new()).await? {
+        match self.ask(caller, head, Bytes::new()).await? {
             Response::List(list) => Ok(Answer::new(pages(
                 list,
                 convert::accept(message.representation),
@@ -299,16 +289,15 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn watch(&self, call: Call<pb::WatchRequest>) -> Reply<Self::WatchStream> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
-        let options = convert::watch_options(&message).map_err(refuse)?;
         if let Some(place) = self.elsewhere(message.target.as_ref()) {
             return self.watch_elsewhere(caller, place, message).await;
         }
-        let target = self.target(message.target).await?;
-        let subject = Subject::Resource { verb: Verb::Watch, target };
+        let options = convert::watch_options(&message);
+        let head = self.head(Verb::Watch, message.target, options).await;
         let seat = caller.seat.clone();
-        match self.ask(caller, subject, options, Bytes::new()).await? {
+        match self.ask(caller, head, Bytes::new()).await? {
             Response::Watch(watcher) => Ok(Answer::new(events(
                 *watcher,
                 convert::accept(message.representation),
@@ -320,7 +309,7 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn create(&self, call: Call<pb::CreateRequest>) -> Reply<pb::Object> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
         let target = message.target.map(convert::of_creation);
         if let Some(place) = self.elsewhere(target.as_ref()) {
@@ -328,43 +317,44 @@ impl pb::resources_server::Resources for Resources {
             let written = Written::json(http::Method::POST, place, message.json);
             return self.write_elsewhere(caller, written).await;
         }
-        let options = convert::write_options(Verb::Create, message.options).map_err(refuse)?;
-        let target = self.target(target).await?;
-        self.write(caller, Verb::Create, target, options, message.json).await
+        let options = convert::write_options(Verb::Create, message.options);
+        let head = self.head(Verb::Create, target, options).await;
+        self.write(caller, head, message.json).await
     }
 
     async fn update(&self, call: Call<pb::UpdateRequest>) -> Reply<pb::Object> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
         if let Some(place) = self.elsewhere(message.target.as_ref()) {
             let place = place.with_options(&message.options.unwrap_or_default());
             let written = Written::json(http::Method::PUT, place, message.json);
             return self.write_elsewhere(caller, written).await;
         }
-        let options = convert::write_options(Verb::Update, message.options).map_err(refuse)?;
-        let target = self.target(message.target).await?;
-        self.write(caller, Verb::Update, target, options, message.json).await
+        let options = convert::write_options(Verb::Update, message.options);
+        let head = self.head(Verb::Update, message.target, options).await;
+        self.write(caller, head, message.json).await
     }
 
     async fn patch(&self, call: Call<pb::PatchRequest>) -> Reply<pb::Object> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
         let kind = message.r#type();
         if let Some(place) = self.elsewhere(message.target.as_ref()) {
             let place = place.with_options(&message.options.unwrap_or_default());
-            let content_type = elsewhere::patch_content(kind).map_err(refuse)?;
+            let content_type = elsewhere::patch_content(kind);
             let (method, body) = (http::Method::PATCH, message.patch);
             let written = Written { method, place, content_type, body };
             return self.write_elsewhere(caller, written).await;
         }
-        let mut options = convert::write_options(Verb::Patch, message.options).map_err(refuse)?;
-        options.patch_type = convert::patch_type(kind);
-        let target = self.target(message.target).await?;
-        self.write(caller, Verb::Patch, target, options, message.patch).await
+        let options = convert::write_options(Verb::Patch, message.options);
+        let options =
+            options.map(|options| Options { patch_type: convert::patch_type(kind), ..options });
+        let head = self.head(Verb::Patch, message.target, options).await;
+        self.write(caller, head, message.patch).await
     }
 
     async fn delete(&self, call: Call<pb::DeleteRequest>) -> Reply<pb::Object> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
         if let Some(place) = self.elsewhere(message.target.as_ref()) {
             let place = place.with("dryRun", if message.dry_run { "All" } else { "" });
@@ -372,25 +362,25 @@ impl pb::resources_server::Resources for Resources {
             return self.write_elsewhere(caller, written).await;
         }
         let options = Options { dry_run: message.dry_run, ..Options::default() };
-        let target = self.target(message.target).await?;
-        self.write(caller, Verb::Delete, target, options, message.options_json).await
+        let head = self.head(Verb::Delete, message.target, Ok(options)).await;
+        self.write(caller, head, message.options_json).await
     }
 
     async fn delete_collection(
         &self,
         call: Call<pb::DeleteCollectionRequest>,
     ) -> Reply<pb::ListPage> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
         if let Some(place) = self.elsewhere(message.target.as_ref()) {
             return self.delete_all_elsewhere(caller, place, message).await;
         }
         let mut options = Options { dry_run: message.dry_run, ..Options::default() };
-        convert::selectors(&mut options, &message.label_selector, &message.field_selector)
-            .map_err(refuse)?;
-        let target = self.target(message.target).await?;
-        let subject = Subject::Resource { verb: Verb::DeleteCollection, target };
-        match self.ask(caller, subject, options, message.options_json).await? {
+        let selected =
+            convert::selectors(&mut options, &message.label_selector, &message.field_selector);
+        let options = selected.map(|()| options);
+        let head = self.head(Verb::DeleteCollection, message.target, options).await;
+        match self.ask(caller, head, message.options_json).await? {
             Response::List(list) => Ok(Answer::new(pb::ListPage {
                 items: list
                     .items
@@ -405,7 +395,7 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn bind(&self, call: Call<Streaming<pb::BindRequest>>) -> Reply<Self::BindStream> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let pipeline = self.pipeline.clone();
         Ok(Answer::new(bind::answers(
             pipeline,
@@ -416,23 +406,31 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn stream(&self, call: Call<Streaming<pb::StreamRequest>>) -> Reply<Self::StreamStream> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let mut requests = call.into_inner();
         let Some(pb::StreamRequest { kind: Some(pb::stream_request::Kind::Open(open)) }) =
             requests.message().await?
         else {
             return Err(refuse(ApiError::bad_request("a stream begins with `open`")));
         };
-        let target = self.target(open.target).await?;
-        let Some(kind) = connect::Stream::of(&target) else {
-            return Err(refuse(ApiError::method_not_allowed(&target.row, "stream")));
-        };
-        let authorized_as = if kind.is_session() { "create" } else { "get" };
-        let subject = Subject::Resource { verb: Verb::Connect { authorized_as }, target };
         let parameters = open.parameters.into_iter().map(|one| (one.name, one.value)).collect();
         let options = Options { parameters, ..Options::default() };
+        let verb = Verb::Connect { authorized_as: "get" };
+        let mut head = self.head(verb, open.target, Ok(options)).await;
+        if let Subject::Resource { verb, target } = &mut head.subject {
+            match connect::Stream::of(target) {
+                Some(kind) if kind.is_session() => {
+                    *verb = Verb::Connect { authorized_as: "create" };
+                }
+                Some(_) => {}
+                None => {
+                    let error = ApiError::method_not_allowed(&target.row, "stream");
+                    head.refuse(Err(error));
+                }
+            }
+        }
         let seat = caller.seat.clone();
-        match self.ask(caller, subject, options, Bytes::new()).await? {
+        match self.ask(caller, head, Bytes::new()).await? {
             Response::Connect(connection) => {
                 let frames = stream::frames(*connection, requests, seat).await;
                 Ok(Answer::new(frames.map_err(refuse)?))
@@ -442,12 +440,12 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn explain(&self, call: Call<pb::ExplainRequest>) -> Reply<ExplainResponse> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let pb::ExplainRequest { namespace, name } = call.into_inner();
         let (row, subresource, subpath) = (Pod::ROW.into(), String::new(), String::new());
         let target = Target { row, namespace, name, subresource, subpath };
         let subject = Subject::Resource { verb: Verb::Get, target };
-        match self.ask(caller, subject, Options::default(), Bytes::new()).await? {
+        match self.ask(caller, Head::new(subject, Options::default()), Bytes::new()).await? {
             Response::Object(pod) => {
                 let explained = scheduler::explain(&self.core, &pod.version.uid).await;
                 Ok(Answer::new(explained.map_err(refuse)?))
@@ -457,7 +455,7 @@ impl pb::resources_server::Resources for Resources {
     }
 
     async fn get_path(&self, call: Call<pb::GetPathRequest>) -> Reply<pb::GetPathResponse> {
-        let caller = caller(&call)?;
+        let caller = caller(&call);
         let message = call.into_inner();
         let (path, query) = message.path.split_once('?').unwrap_or((&message.path, ""));
         let parameters = crate::rest::parse_query(query);
@@ -471,7 +469,7 @@ impl pb::resources_server::Resources for Resources {
         };
         let options = Options { parameters, ..Options::default() };
         let seat = caller.seat.clone();
-        match self.ask(caller, subject, options, Bytes::new()).await? {
+        match self.ask(caller, Head::new(subject, options), Bytes::new()).await? {
             Response::Raw { content_type, body, .. } => {
                 Ok(Answer::new(pb::GetPathResponse { content_type, body }))
             }

@@ -198,20 +198,23 @@ pub fn without_protobuf(
     Ok(())
 }
 
-/// The encoding of the body. Of an empty one, or of a patch, it does not matter whether it is
-/// known.
+/// The encoding of a body that is a patch, or empty.
+pub fn patch_format(parts: &http::request::Parts) -> BodyFormat {
+    match media_type(&parts.headers).as_str() {
+        "application/apply-patch+yaml" => BodyFormat::Yaml,
+        _ => BodyFormat::Json,
+    }
+}
+
+/// The encoding of the body.
 ///
 /// # Errors
-/// 415 when it is neither JSON, YAML nor Kubernetes' protobuf.
-pub fn body_format(parts: &http::request::Parts, empty: bool) -> Result<BodyFormat, ApiError> {
-    let kind = media_type(&parts.headers);
-    if empty || parts.method == http::Method::PATCH {
-        return Ok(match kind.as_str() {
-            "application/apply-patch+yaml" => BodyFormat::Yaml,
-            _ => BodyFormat::Json,
-        });
+/// 415 when it is neither JSON, YAML nor Kubernetes' protobuf, nor the body a patch.
+pub fn body_format(parts: &http::request::Parts) -> Result<BodyFormat, ApiError> {
+    if parts.method == http::Method::PATCH {
+        return Ok(patch_format(parts));
     }
-    match kind.as_str() {
+    match media_type(&parts.headers).as_str() {
         "" | "application/json" => Ok(BodyFormat::Json),
         "application/yaml" => Ok(BodyFormat::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(BodyFormat::Protobuf),

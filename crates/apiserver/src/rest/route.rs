@@ -10,25 +10,16 @@ use crate::connect::Stream;
 use crate::options;
 use crate::paths::discovery;
 use crate::registry::Kinds;
-use crate::request::{Options, PatchType, Subject, Target, Verb};
+use crate::request::{Head, Options, PatchType, Subject, Target, Verb};
+use crate::request_info::RequestInfo;
 
 /// Longest path and query that are accepted, in bytes.
 const MAX_URI_BYTES: usize = 48 << 10;
 
-/// A request's subject and options.
-pub struct Routed {
-    pub subject: Subject,
-    pub options: Options,
-}
-
-/// Parses method, path and query.
-///
-/// # Errors
-/// 404 for a path without a resource, 400 and 405 as Kubernetes.
-pub fn route(kinds: &Kinds, parts: &Parts, accept: &Accept) -> Result<Routed, ApiError> {
-    let query = parts.uri.query().unwrap_or_default();
-    check_length(parts)?;
-    let parameters = parse_query(query);
+/// Parses method, path and query. Refused are, with 404, a path without a resource, and others as
+/// Kubernetes does.
+pub fn route(kinds: &Kinds, parts: &Parts, accept: &Accept) -> Head {
+    let parameters = parse_query(parts.uri.query().unwrap_or_default());
     let patch_type = match media_type(&parts.headers).as_str() {
         "application/json-patch+json" => Some(PatchType::Json),
         "application/merge-patch+json" => Some(PatchType::Merge),
@@ -36,42 +27,45 @@ pub fn route(kinds: &Kinds, parts: &Parts, accept: &Accept) -> Result<Routed, Ap
         "application/apply-patch+yaml" => Some(PatchType::Apply),
         _ => None,
     };
-    let mut options = Options { parameters, patch_type, ..Options::default() };
+    let options = Options { parameters, patch_type, ..Options::default() };
     let path = parts.uri.path();
     let resource = match segments(path) {
-        Some(segments) => resource(kinds, &parts.method, &segments, &options, parts)?,
-        None => None,
+        Some(segments) => resource(kinds, &parts.method, &segments, &options, parts),
+        None => Ok(None),
     };
-    let subject = match resource {
-        Some(subject) => subject,
-        None => Subject::Path {
-            path: path.to_owned(),
-            method: method_name(&parts.method),
-            accept: accept.raw.clone(),
-        },
-    };
-    match subject {
-        Subject::Resource { verb, .. } => options = options::of_verb(verb, options)?,
-        Subject::Path { .. } | Subject::Delegated(_) => {
-            options.time_limit = options::time_limit(&options)?;
+    let mut head = match resource {
+        Ok(Some(subject)) => Head::new(subject, options),
+        Ok(None) => {
+            let (path, method) = (path.to_owned(), method_name(&parts.method));
+            Head::new(Subject::Path { path, method, accept: accept.raw.clone() }, options)
         }
-    }
-    Ok(Routed { subject, options })
+        Err(error) => {
+            let info = RequestInfo::new(&parts.method, path, &options.parameters);
+            let subject = Subject::Unserved(info);
+            return Head { refused: Some(error), ..Head::new(subject, options) };
+        }
+    };
+    head.refuse(check_length(parts));
+    let parsed = match head.subject {
+        Subject::Resource { verb, .. } => options::of_verb(verb, &mut head.options),
+        _ => options::limit_time(&mut head.options),
+    };
+    head.refuse(parsed);
+    head
 }
 
-/// A request that another server answers: its subject, and its time limit.
-///
-/// # Errors
-/// 400 for a limit that cannot be parsed, 414 as for any request.
-pub fn delegated(aggregator: &Aggregator, parts: &Parts) -> Result<Option<Routed>, ApiError> {
+/// A request that another server answers: its subject, and its time limit. Refused are one that
+/// cannot be parsed, with 400, and the URIs that are of any request.
+pub fn delegated(aggregator: &Aggregator, parts: &Parts) -> Option<Head> {
     let path = parts.uri.path();
     let parameters = parse_query(parts.uri.query().unwrap_or_default());
-    let found = aggregator.delegated(&parts.method, path, &parameters, &parts.headers);
-    let Some(delegated) = found else { return Ok(None) };
-    check_length(parts)?;
-    let mut options = Options { parameters, ..Options::default() };
-    options.time_limit = options::time_limit(&options)?;
-    Ok(Some(Routed { subject: Subject::Delegated(delegated), options }))
+    let delegated = aggregator.delegated(&parts.method, path, &parameters, &parts.headers)?;
+    let options = Options { parameters, ..Options::default() };
+    let mut head = Head::new(Subject::Delegated(delegated), options);
+    head.refuse(check_length(parts));
+    let parsed = options::limit_time(&mut head.options);
+    head.refuse(parsed);
+    Some(head)
 }
 
 fn check_length(parts: &Parts) -> Result<(), ApiError> {
@@ -166,26 +160,7 @@ fn resource(
         subpath: subpath(parts.uri.path(), &segments.rest, rest.len()).to_owned(),
     };
     let verb = verb(method, &target, options, watching)?;
-    if !matches!(verb, Verb::Connect { .. }) {
-        check_serves(verb, &target)?;
-    }
     Ok(Some(Subject::Resource { verb, target }))
-}
-
-/// Whether a kind, or a subresource of it, has the verb.
-fn check_serves(verb: Verb, target: &Target) -> Result<(), ApiError> {
-    let Target { row, subresource, .. } = target;
-    let verbs = match subresource.as_str() {
-        "" => discovery::verbs(row),
-        subresource => discovery::subresource(row, subresource).verbs,
-    };
-    match verbs.contains(&verb.as_str()) {
-        true => Ok(()),
-        false if row.custom.is_some() && !row.computed => {
-            Err(ApiError::method_not_allowed(row, verb.as_str()))
-        }
-        false => Err(ApiError::unknown_method()),
-    }
 }
 
 /// What follows the subresource in a path, not decoded: empty, or starting with a slash. `whole`
@@ -218,17 +193,8 @@ fn verb(
         return Ok(Verb::Connect { authorized_as });
     }
     let named = !target.name.is_empty();
-    // All namespaces together can only be read.
-    let everywhere = target.row.namespaced() && target.namespace.is_empty();
-    let reads = matches!(*method, Method::GET | Method::HEAD);
-    let onto = *method == Method::POST && named && target.subresource.is_empty();
-    if (everywhere && !reads) || onto {
-        return Err(ApiError::unknown_method());
-    }
     Ok(match (method, named) {
-        (&Method::GET | &Method::HEAD, _)
-            if watching || (options.flag("watch") && target.subresource.is_empty()) =>
-        {
+        (&Method::GET | &Method::HEAD, _) if watching || (!named && options.flag("watch")) => {
             Verb::Watch
         }
         (&Method::GET | &Method::HEAD, true) => Verb::Get,

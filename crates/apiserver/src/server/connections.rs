@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use runtime::shares::{self, Shares};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -19,6 +20,8 @@ const CONNECTIONS: usize = 10_000;
 /// Connections of clients that have not shown valid credentials. When there are more, the oldest is
 /// closed: a client that has some shows them at once.
 const UNPROVEN: usize = 1_000;
+/// Connections of one user that do not have to make room for others.
+const SHARE: usize = 4_000;
 /// How long the head of a request may take to arrive, from its first byte.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
@@ -26,11 +29,16 @@ const HEAD_TIME: Duration = Duration::from_secs(10);
 pub struct Connections {
     places: Arc<Semaphore>,
     unproven: Mutex<Unproven>,
+    users: Shares<String>,
 }
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(CONNECTIONS)), unproven: Mutex::default() }
+        Self {
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            unproven: Mutex::default(),
+            users: Shares::new(CONNECTIONS, SHARE),
+        }
     }
 }
 
@@ -48,6 +56,8 @@ pub struct Place {
     number: u64,
     /// Cancelled when the connection has to make room.
     pub evicted: CancellationToken,
+    /// In the share of the user whom the connection has been proven to be of.
+    user: OnceLock<shares::Place<String>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -66,20 +76,29 @@ impl Connections {
             oldest.cancel();
         }
         drop(unproven);
-        Some(Place { all: self.clone(), number, evicted, _place: place })
+        Some(Place { all: self.clone(), number, evicted, user: OnceLock::new(), _place: place })
     }
 }
 
 impl Place {
-    /// The client has valid credentials: the connection does not have to make room any more.
-    pub fn prove(&self) {
+    /// The client has a user's valid credentials: the connection does not have to make room any more,
+    /// unless the user has enough that do not. False: it has.
+    pub fn prove(&self, user: &str) -> bool {
+        let Ok(place) = self.all.users.take(user.to_owned()) else { return false };
+        if self.user.set(place).is_ok() {
+            self.leave();
+        }
+        true
+    }
+
+    fn leave(&self) {
         self.all.unproven.lock().open.remove(&self.number);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.prove();
+        self.leave();
     }
 }
 
@@ -133,10 +152,10 @@ impl Activity {
         self.spoken.load(Ordering::Relaxed)
     }
 
-    /// The client has shown valid credentials.
-    pub fn prove(&self) {
-        if !self.proven.swap(true, Ordering::Relaxed) {
-            self.place.prove();
+    /// The client has shown a user's valid credentials.
+    pub fn prove(&self, user: &str) {
+        if !self.proven.load(Ordering::Relaxed) && self.place.prove(user) {
+            self.proven.store(true, Ordering::Relaxed);
         }
     }
 
@@ -235,7 +254,7 @@ mod tests {
     fn the_oldest_connection_without_credentials_makes_room() {
         let all = Arc::new(Connections::default());
         let proven = all.enter().unwrap();
-        proven.prove();
+        assert!(proven.prove("bob"));
         let mut open: Vec<_> = (0..UNPROVEN).map(|_| all.enter().unwrap()).collect();
         assert!(!open[0].evicted.is_cancelled());
         let newest = all.enter().unwrap();
@@ -254,15 +273,38 @@ mod tests {
     fn connections_are_bounded_also_with_credentials() {
         let all = Arc::new(Connections::default());
         let places: Vec<_> = (0..CONNECTIONS)
-            .map(|_| {
+            .map(|index| {
                 let place = all.enter().unwrap();
-                place.prove();
+                assert!(place.prove(["a", "b", "c"][index % 3]));
                 place
             })
             .collect();
         assert!(all.enter().is_none());
         drop(places);
         assert!(all.enter().is_some());
+    }
+
+    #[test]
+    fn one_user_cannot_keep_all_connections() {
+        let all = Arc::new(Connections::default());
+        let share: Vec<_> = (0..SHARE)
+            .map(|_| {
+                let place = all.enter().unwrap();
+                assert!(place.prove("bob"));
+                place
+            })
+            .collect();
+        let more: Vec<_> = (0..=UNPROVEN)
+            .map(|_| {
+                let place = all.enter().unwrap();
+                assert!(!place.prove("bob"));
+                place
+            })
+            .collect();
+        assert!(more[0].evicted.is_cancelled() && !more[1].evicted.is_cancelled());
+        assert!(share.iter().all(|place| !place.evicted.is_cancelled()));
+        drop(share);
+        assert!(more[1].prove("bob"));
     }
 
     /// The time of a head counts from its first byte: neither a client that waits between requests

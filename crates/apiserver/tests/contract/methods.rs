@@ -156,40 +156,47 @@ fn check(answer: &Answer, method: &str, expected: Option<&Refusal>) -> Option<St
 async fn a_body_that_nobody_wants_is_received() {
     const PIECES: usize = 256;
     let server = Server::start().await;
-    let stream = TokioIo::new(server.tls().await.unwrap());
-    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
-    let (mut sender, connection) = handshake.await.unwrap();
-    tokio::spawn(connection);
-    for (method, path, kind, accept, code) in [
-        ("PUT", MAPS, "application/json", "", 405),
-        ("PUT", MAPS, "application/merge-patch+json", "", 405),
-        ("PUT", "/api/v1/componentstatuses", "application/merge-patch+json", "", 405),
-        ("POST", "/nothing", "text/plain", "", 403),
-        ("POST", MAPS, "application/json", "", 403),
-        ("POST", MAPS, "application/json", "image/png", 406),
+    let mut senders = Vec::new();
+    for identity in [None, Some(server.identity("kubernetes-admin", &["system:masters"]))] {
+        let stream = TokioIo::new(server.tls_with(identity).await.unwrap());
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+        let (sender, connection) = handshake.await.unwrap();
+        tokio::spawn(connection);
+        senders.push(sender);
+    }
+    // Whoever may not ask learns nothing but that.
+    for (method, path, kind, accept, codes) in [
+        ("PUT", MAPS, "application/json", "", [403, 405]),
+        ("PUT", MAPS, "application/merge-patch+json", "", [403, 405]),
+        ("PUT", "/api/v1/componentstatuses", "application/merge-patch+json", "", [403, 405]),
+        ("POST", "/nothing", "text/plain", "", [403, 404]),
+        ("POST", MAPS, "application/json", "", [403, 400]),
+        ("POST", MAPS, "application/json", "image/png", [403, 406]),
     ] {
-        let sent = Arc::new(AtomicUsize::new(0));
-        let count = sent.clone();
-        let pieces = futures::stream::iter(0..PIECES).map(move |_| {
-            count.fetch_add(1, Ordering::Relaxed);
-            Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; 4 << 10])))
-        });
-        let mut request = http::Request::builder()
-            .method(method)
-            .uri(format!("https://localhost{path}"))
-            .header("content-type", kind);
-        if !accept.is_empty() {
-            request = request.header("accept", accept);
+        for (sender, code) in senders.iter_mut().zip(codes) {
+            let sent = Arc::new(AtomicUsize::new(0));
+            let count = sent.clone();
+            let pieces = futures::stream::iter(0..PIECES).map(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b' '; 4 << 10])))
+            });
+            let mut request = http::Request::builder()
+                .method(method)
+                .uri(format!("https://localhost{path}"))
+                .header("content-type", kind);
+            if !accept.is_empty() {
+                request = request.header("accept", accept);
+            }
+            sender.ready().await.unwrap();
+            let request = request.body(StreamBody::new(pieces)).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            let status = answer.status();
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let case = format!("{method} {path} {kind} {accept}");
+            assert_eq!((status.as_u16(), &body["code"]), (code, &json!(code)), "{case}: {body}");
+            assert_eq!(sent.load(Ordering::Relaxed), PIECES, "{case}");
         }
-        sender.ready().await.unwrap();
-        let request = request.body(StreamBody::new(pieces)).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        let status = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        let body: Value = serde_json::from_slice(&body).unwrap();
-        let case = format!("{method} {path} {kind} {accept}");
-        assert_eq!((status.as_u16(), &body["code"]), (code, &json!(code)), "{case}: {body}");
-        assert_eq!(sent.load(Ordering::Relaxed), PIECES, "{case}");
     }
     server.stop().await;
 }

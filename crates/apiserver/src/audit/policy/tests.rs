@@ -120,7 +120,7 @@ fn model(rule: &Value, user: &User, request: &Request) -> bool {
     let (verb, path) = match &request.subject {
         Subject::Resource { verb, .. } => (verb.as_str(), ""),
         Subject::Path { method, path, .. } => (*method, path.as_str()),
-        Subject::Delegated(_) => unreachable!("no request of the table is for another server"),
+        Subject::Delegated(_) | Subject::Unserved(_) => unreachable!("the table has none"),
     };
     let about_resources = !list("namespaces").is_empty()
         || rule["resources"].as_array().is_some_and(|all| !all.is_empty());
@@ -134,7 +134,7 @@ fn model(rule: &Value, user: &User, request: &Request) -> bool {
             None => path == one,
         })
         && match &request.subject {
-            Subject::Path { .. } | Subject::Delegated(_) => true,
+            Subject::Path { .. } | Subject::Delegated(_) | Subject::Unserved(_) => true,
             Subject::Resource { target, .. } => {
                 let (plural, sub) = (&*target.row.plural, target.subresource.as_str());
                 let group = &*target.row.group;
