@@ -235,7 +235,7 @@ const CONTROLLERS: &[Row] = &[
     row("kube-apiserver-serving-clustertrustbundle-publisher-controller", "kube-apiserver-serving-clustertrustbundle-publisher", start_trust_bundle),
     row("certificatesigningrequest-signing-controller", "certificate-controller", start_signing),
     row("certificatesigningrequest-approving-controller", "certificate-controller", |wiring, _| controllers::certificates::approve::start(wiring)),
-    row("certificatesigningrequest-cleaner-controller", "certificate-controller", |wiring, _| controllers::certificates::clean::start(wiring)),
+    row("certificatesigningrequest-cleaner-controller", "certificate-controller", |wiring, settings| controllers::certificates::clean::start(wiring, settings.approve_kubelet_serving_certificates)),
     row("podcertificaterequest-cleaner-controller", "podcertificaterequestcleaner", |wiring, _| controllers::certificates::clean_pods::start(wiring)),
     row("kubelet-serving-certificate-approver-controller", "kubelet-serving-certificate-approver", start_serving_approval),
     row("token-cleaner-controller", "token-cleaner", |wiring, _| controllers::bootstrap::start_cleaner(wiring)),

@@ -36,8 +36,8 @@ pub fn adjust(levels: &[(Limits, Demand)]) -> (Vec<Allocation>, f64) {
         let high = demand.high_watermark as u32;
         limits.min.max(if limits.exempt { high } else { limits.nominal.min(high) })
     };
-    let total: u32 = levels.iter().map(|(limits, _)| limits.nominal).sum();
-    let (mut left, mut min_sum, mut wanted_sum) = (i64::from(total), 0_i64, 0_i64);
+    let total: i64 = levels.iter().map(|(limits, _)| i64::from(limits.nominal)).sum();
+    let (mut left, mut min_sum, mut wanted_sum) = (total, 0_i64, 0_i64);
     let mut items = Vec::new();
     for (limits, demand) in levels {
         let lower = wanted(limits, demand);
@@ -54,7 +54,8 @@ pub fn adjust(levels: &[(Limits, Demand)]) -> (Vec<Allocation>, f64) {
     let shared = if left <= wanted_sum {
         None
     } else {
-        let shared = allocate(f64::from(total), &items);
+        #[allow(clippy::cast_precision_loss)]
+        let shared = allocate(total as f64, &items);
         fraction = shared.as_ref().map_or(0.0, |(_, fraction)| *fraction);
         shared.map(|(seats, _)| seats)
     };

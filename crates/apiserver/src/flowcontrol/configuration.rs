@@ -98,11 +98,12 @@ impl LevelSpec {
         }
     }
 
-    /// Its limits, when all levels together have so many shares.
+    /// Its limits, when all levels together have so many shares, its own among them.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn limits(&self, total: u32, shares: u32) -> Limits {
+    fn limits(&self, total: u32, shares: u64) -> Limits {
         let nominal = u64::from(total) * u64::from(self.shares);
-        let nominal = nominal.div_ceil(u64::from(shares.max(1))) as u32;
+        let nominal = nominal.div_ceil(shares.max(1)).min(u64::from(total)) as u32;
+        // A cast from a float saturates.
         let part = |percent: u32| (f64::from(nominal) * f64::from(percent) / 100.0).round() as u32;
         Limits {
             exempt: self.policy == Policy::Exempt,
@@ -115,7 +116,10 @@ impl LevelSpec {
     /// The most seats that a request may be expected to need; 0: it does not say.
     fn seats_max(&self, nominal: u32) -> u32 {
         let Policy::Queue(queuing) = self.policy else { return 0 };
-        (nominal * SEATS_PERCENT).div_ceil(100).min(nominal / queuing.hand).max(1)
+        let part = u64::from(nominal) * u64::from(SEATS_PERCENT);
+        let most = u64::from(nominal / queuing.hand.max(1));
+        // At most `nominal`, as the part is a part of it.
+        u32::try_from(part.div_ceil(100).min(most).max(1)).unwrap_or(nominal)
     }
 }
 
@@ -171,7 +175,7 @@ impl FlowControl {
     }
 
     fn set_limits(&self, states: &mut BTreeMap<String, LevelState>) {
-        let shares = states.values().map(|state| state.spec.shares).sum();
+        let shares = states.values().map(|state| u64::from(state.spec.shares)).sum();
         for state in states.values_mut() {
             state.limits = state.spec.limits(self.total, shares);
         }
@@ -365,7 +369,52 @@ async fn write_status(
 
 #[cfg(test)]
 pub mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
     use super::*;
+
+    fn limited(name: &str, shares: i32, lendable: i32, borrowing: Option<i32>) -> PriorityLevelConfiguration {
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"type": "Limited",
+            "limited": {"nominalConcurrencyShares": shares, "lendablePercent": lendable,
+                "borrowingLimitPercent": borrowing, "limitResponse": {"type": "Queue",
+                    "queuing": {"queues": 64, "handSize": 6, "queueLengthLimit": 50}}}}}))
+        .unwrap()
+    }
+
+    proptest! {
+        /// However many shares there are, they are parts of the seats there are.
+        #[test]
+        fn any_shares_are_parts_of_the_seats(
+            total in prop_oneof![1_u32..10_000, Just(u32::MAX)],
+            given in prop::collection::vec(
+                (prop_oneof![0_i32..100, Just(i32::MAX), any::<i32>().prop_map(|n| n.saturating_abs())],
+                    0_i32..=100, prop::option::of(any::<i32>().prop_map(|n| n.saturating_abs()))),
+                1..6,
+            )
+        ) {
+            let control = FlowControl::new(total, super::super::FlowControlMetrics::default());
+            let levels = given.iter().enumerate();
+            let levels: Vec<_> = levels
+                .map(|(index, (shares, lendable, borrowing))| {
+                    limited(&index.to_string(), *shares, *lendable, *borrowing)
+                })
+                .collect();
+            control.digest(&levels, &[]);
+            let states = control.levels.lock();
+            // The mandatory levels have 5 shares.
+            let all = given.iter().map(|one| f64::from(one.0)).sum::<f64>() + 5.0;
+            for (index, (shares, ..)) in given.iter().enumerate() {
+                let state = &states[&index.to_string()];
+                let exact = f64::from(total) * f64::from(*shares) / all;
+                let limits = state.limits;
+                prop_assert!((f64::from(limits.nominal) - exact).abs() <= 1.0, "{limits:?} {exact}");
+                prop_assert!(limits.min <= limits.nominal && limits.nominal <= limits.max);
+                let most = state.spec.seats_max(limits.nominal);
+                prop_assert!(most >= 1 && most <= limits.nominal.max(1));
+            }
+        }
+    }
 
     #[test]
     fn the_defaults_get_what_upstream_gives_them() {

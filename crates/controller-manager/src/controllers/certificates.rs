@@ -8,6 +8,9 @@ pub mod clean_pods;
 pub mod serving;
 pub mod sign;
 
+use std::sync::Arc;
+
+use api::certificates::{KUBELET_SERVING_SIGNER, issued};
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::{
     CertificateSigningRequest, CertificateSigningRequestCondition,
@@ -35,6 +38,24 @@ fn add_condition(
 
 fn usages(request: &CertificateSigningRequest) -> &[String] {
     request.spec.usages.as_deref().unwrap_or_default()
+}
+
+/// The last request of a kubelet's user for a serving certificate that has one: what its node was
+/// last approved for.
+fn last_serving<'a>(
+    requests: &'a [Arc<CertificateSigningRequest>],
+    user: &str,
+) -> Option<&'a CertificateSigningRequest> {
+    let of_user = requests.iter().filter(|request| {
+        request.spec.signer_name == KUBELET_SERVING_SIGNER
+            && request.spec.username.as_deref() == Some(user)
+            && issued(request).is_some()
+    });
+    let age = |request: &CertificateSigningRequest| {
+        let created = request.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (created, request.metadata.name.clone())
+    };
+    of_user.map(|request| &**request).max_by_key(|request| age(request))
 }
 
 #[cfg(test)]

@@ -1,18 +1,23 @@
 //! Removes requests that nobody needs any more: an hour after they were decided, and a day after
 //! they were made or approved without a certificate.
+//!
+//! Where serving certificates are approved automatically, the last one of every node is kept as long
+//! as it is valid: it proves whose the addresses in it are.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::certificates::{APPROVED, CERTIFICATE_LABEL, DENIED, FAILED, issued};
+use api::certificates::{APPROVED, CERTIFICATE_LABEL, DENIED, FAILED, issued, kubelet};
 use client::{Api, Client, DeleteOptions};
 use clock::SharedClock;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::Node;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::last_serving;
 use crate::Error;
-use crate::machinery::cache::{Cache, Key};
+use crate::machinery::cache::{Cache, Change, Key};
 use crate::machinery::error::During;
 use crate::machinery::queue::{Controller, Next};
 use crate::wire::Wiring;
@@ -26,16 +31,47 @@ struct Cleaner {
     client: Client,
     clock: SharedClock,
     requests: Arc<Cache<CertificateSigningRequest>>,
+    /// Whose last serving certificates are kept; `None`: nobody's.
+    nodes: Option<Arc<Cache<Node>>>,
 }
 
-/// Adds the controller; its keys are requests.
-pub fn start(wiring: &mut Wiring) {
+/// Adds the controller; its keys are requests. `keep_serving`: whether the last serving certificate
+/// of every node is kept.
+pub fn start(wiring: &mut Wiring, keep_serving: bool) {
     let controller = Cleaner {
         client: wiring.client.clone(),
         clock: wiring.clock.clone(),
         requests: wiring.cache(),
+        nodes: keep_serving.then(|| wiring.cache()),
     };
-    wiring.controller(controller).of_present::<CertificateSigningRequest>().start();
+    let (of_others, of_nodes) = (controller.requests.clone(), controller.requests.clone());
+    let builder = wiring.controller(controller).of_present::<CertificateSigningRequest>();
+    if !keep_serving {
+        return builder.start();
+    }
+    // A new one replaces the one before, and the node's own goes with the node.
+    let builder = builder.maps(move |change: &Change<CertificateSigningRequest>| {
+        let newly = change.new.as_ref().filter(|new| {
+            issued(new).is_some() && change.old.as_ref().is_none_or(|old| issued(old).is_none())
+        });
+        let user = newly.and_then(|new| new.spec.username.clone());
+        user.map(|user| of_user(&of_others, &user)).unwrap_or_default()
+    });
+    let builder = builder.maps(move |change: &Change<Node>| {
+        let gone = change.new.is_none().then(|| change.key());
+        let user = gone.map(|key| format!("{}{}", kubelet::USER_PREFIX, key.name));
+        user.map(|user| of_user(&of_nodes, &user)).unwrap_or_default()
+    });
+    builder.start();
+}
+
+/// The requests of a user.
+fn of_user(requests: &Cache<CertificateSigningRequest>, user: &str) -> Vec<Key> {
+    let all = requests.list();
+    let own = all.iter().filter(|request| request.spec.username.as_deref() == Some(user));
+    own.filter_map(|request| request.metadata.name.as_deref())
+        .map(|name| Key::cluster(name))
+        .collect()
 }
 
 /// When a request is to be removed.
@@ -65,12 +101,36 @@ fn expires_at(certificate: &[u8]) -> Option<Timestamp> {
     Timestamp::from_second(certificate.validity().not_after.timestamp()).ok()
 }
 
+/// The node whose kubelet has made a request.
+fn node_of(request: &CertificateSigningRequest) -> Option<&str> {
+    request.spec.username.as_deref()?.strip_prefix(kubelet::USER_PREFIX)
+}
+
+/// When a request is to be removed among others; `keeps`: as the last of a node.
+fn removed_at(
+    request: &CertificateSigningRequest,
+    keeps: bool,
+    all: impl FnOnce() -> Vec<Arc<CertificateSigningRequest>>,
+) -> Option<Timestamp> {
+    let expiry = issued(request).filter(|_| keeps).and_then(expires_at);
+    let is_last = || {
+        let (all, user) = (all(), request.spec.username.as_deref()?);
+        Some(last_serving(&all, user)?.metadata.name == request.metadata.name)
+    };
+    expiry.filter(|_| is_last() == Some(true)).or_else(|| ends_at(request))
+}
+
 impl Controller for Cleaner {
     const NAME: &'static str = "certificatesigningrequest-cleaner";
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
         let request = self.requests.get(key);
-        let Some((request, at)) = request.and_then(|it| ends_at(&it).map(|at| (it, at))) else {
+        let at = |request: &CertificateSigningRequest| {
+            let known = |node| self.nodes.as_ref().is_some_and(|all| all.get(&node).is_some());
+            let keeps = node_of(request).is_some_and(|node| known(Key::cluster(node)));
+            removed_at(request, keeps, || self.requests.list())
+        };
+        let Some((request, at)) = request.and_then(|it| at(&it).map(|at| (it, at))) else {
             return Ok(Next::Change);
         };
         if let Ok(left) = Duration::try_from(at.duration_since(self.clock.now()))
@@ -92,6 +152,7 @@ mod tests {
     use super::super::tests::{asked, condition};
     use super::*;
     use crate::machinery::testing::at;
+    use api::certificates::KUBELET_SERVING_SIGNER;
     use k8s_openapi::ByteString;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -120,5 +181,36 @@ mod tests {
         let expired = until.self_signed(&key).unwrap().pem();
         approved.status.as_mut().unwrap().certificate = Some(ByteString(expired.into_bytes()));
         assert_eq!(ends_at(&approved), Some(at(0)), "an expired certificate is of no use");
+    }
+
+    #[test]
+    fn the_last_serving_certificate_of_a_node_is_kept() {
+        let mut params = rcgen::CertificateParams::default();
+        params.not_after = rcgen::date_time_ymd(1971, 1, 1);
+        let pem = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem();
+        let request = |name: &str, user: &str, signer: &str, second: i64| {
+            let mut request = asked(user, signer, "");
+            request.metadata.name = Some(name.to_owned());
+            request.metadata.creation_timestamp = Some(Time(at(second)));
+            condition(&mut request, APPROVED, second);
+            let status = request.status.as_mut().unwrap();
+            status.certificate = Some(ByteString(pem.clone().into_bytes()));
+            Arc::new(request)
+        };
+        let (a, b) = ("system:node:a", "system:node:b");
+        let all = vec![
+            request("old", a, KUBELET_SERVING_SIGNER, 100),
+            request("last", a, KUBELET_SERVING_SIGNER, 200),
+            request("client", a, "kubernetes.io/kube-apiserver-client-kubelet", 300),
+            request("other", b, KUBELET_SERVING_SIGNER, 400),
+        ];
+        let expiry = at(365 * 86_400);
+        let ends = |index: usize, keeps| removed_at(&all[index], keeps, || all.clone()).unwrap();
+        assert_eq!(ends(0, true), at(100 + 3_600));
+        assert_eq!(ends(1, true), expiry);
+        assert_eq!(ends(2, true), at(300 + 3_600));
+        assert_eq!(ends(3, true), expiry);
+        assert_eq!(ends(3, false), at(400 + 3_600), "the node has gone");
+        assert_eq!(node_of(&all[0]), Some("a"));
     }
 }
