@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{
     Container, PersistentVolumeClaim, Pod, ResourceQuotaSpec, ResourceRequirements, Service,
 };
+use k8s_openapi::api::resource::v1::ResourceClaim;
 
 use crate::kind::{Kind, KindRow};
 use crate::object::Object;
@@ -36,6 +37,10 @@ const COUNTED: &[&str] = &[
 ];
 /// Suffix of a quota's resources for one storage class.
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
+/// Suffix of a quota's resource for one device class.
+const DEVICES_SUFFIX: &str = ".deviceclass.resource.k8s.io/devices";
+/// How many devices can be allocated to a claim that asks for all.
+const ALL_DEVICES: i64 = 32;
 /// Resources that every container must specify once a quota limits them.
 const REQUIRED: &[&str] =
     &["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
@@ -70,6 +75,8 @@ pub fn usage(object: &dyn Object) -> Usage {
         of_service(service)
     } else if let Some(claim) = object.downcast_ref() {
         of_claim(claim)
+    } else if let Some(claim) = object.downcast_ref() {
+        of_device_claim(claim)
     } else {
         Usage::new()
     };
@@ -157,6 +164,35 @@ fn of_claim(claim: &PersistentVolumeClaim) -> Usage {
     usage
 }
 
+/// What a claim of devices uses besides its count: of each class as many devices as it may get. Of
+/// alternatives that is the largest one.
+pub fn of_device_claim(claim: &ResourceClaim) -> Usage {
+    let mut usage = Usage::new();
+    let devices = |mode: Option<&str>, count: Option<i64>| match mode {
+        Some("ExactCount") => count.unwrap_or(1),
+        Some("All") => ALL_DEVICES,
+        _ => 0,
+    };
+    let asked = claim.spec.as_ref().and_then(|spec| spec.devices.as_ref());
+    for request in asked.iter().flat_map(|devices| devices.requests.iter().flatten()) {
+        let mut most: BTreeMap<&str, i64> = BTreeMap::new();
+        let alternatives = request.first_available.iter().flatten().map(|one| {
+            (&one.device_class_name, devices(one.allocation_mode.as_deref(), one.count))
+        });
+        let exactly = request.exactly.iter().map(|one| {
+            (&one.device_class_name, devices(one.allocation_mode.as_deref(), one.count))
+        });
+        for (class, number) in alternatives.chain(exactly) {
+            let known = most.entry(class).or_default();
+            *known = number.max(*known);
+        }
+        for (class, number) in most {
+            add(&mut usage, format!("{class}{DEVICES_SUFFIX}"), Quantity::from_units(number));
+        }
+    }
+    usage
+}
+
 /// The resources of a quota that objects of a kind can use.
 pub fn relevant<'a>(
     row: &KindRow,
@@ -180,6 +216,9 @@ fn is_used_by(row: &KindRow, name: &str) -> bool {
     }
     if row == PersistentVolumeClaim::ROW {
         return name == "requests.storage" || name.contains(CLASS_SUFFIX);
+    }
+    if row == ResourceClaim::ROW {
+        return name.ends_with(DEVICES_SUFFIX);
     }
     row == Service::ROW && matches!(name, "services.loadbalancers" | "services.nodeports")
 }

@@ -17,6 +17,7 @@ mod certificates;
 mod claim_resize;
 pub mod configuration;
 mod defaults;
+mod devices;
 mod durations;
 mod event_rate;
 mod external_ips;
@@ -130,6 +131,7 @@ impl Admission {
         authz::check_escalation(call, object, old_object).await?;
         policies::authorize::check(call, object, old_object).await?;
         certificates::check_answer(call, object, old_object).await?;
+        devices::check_admin_access(call, object, old_object).await?;
         let revision = old.map(|old| old.revision);
         self.run_validating(&attributes, &Complete { call, object, revision }).await
     }

@@ -55,6 +55,7 @@ use registration::Registration;
 
 use crate::bootstrap::system_user;
 use crate::cache::{Changes, Filter, Follower, Version};
+use crate::connect::slices;
 use crate::core::{Call, Core};
 use crate::request::{Options, Target, Verb};
 use crate::user::{MASTERS, User};
@@ -264,7 +265,8 @@ async fn look_after(core: Arc<Core>, name: String, backend: Arc<Backend>, state:
     loop {
         let Address { namespace, name: service, .. } = &backend.address;
         let service = Filter::one(Service::ROW, namespace, service);
-        let changes = core.cache.changes(&[service, availability::slices(&backend.address)]);
+        let slices = slices(&backend.address.namespace, &backend.address.name);
+        let changes = core.cache.changes(&[service, slices]);
         let found = check(&core, &name, &backend).await;
         let available = found.available;
         *state.found.lock() = Some(found.clone());

@@ -24,7 +24,8 @@ use crate::rest::{Accept, Body, empty, render_error};
 
 pub use open::{Opening, open};
 pub use proxy::{
-    Io, PeerAddress, answered, dial_service, forwarded, switch, unreachable, unverified,
+    Destination, Io, PeerAddress, Pool, answered, destinations, dial, forwarded, is_ready,
+    read_slices, slices, switch, unreachable, unverified,
 };
 pub use upgrade::wants_upgrade;
 

@@ -1,7 +1,7 @@
 //! Calls of webhooks: a JSON document is posted, and one comes back.
 //!
 //! Servers behind a Service are reached as `services/proxy` reaches them, through the kubelets, so
-//! that this works wherever exec does. Connections are kept alive. Redirects are not followed.
+//! that this works wherever exec does. Connections are kept alive, as long as what they go to is ready. Redirects are not followed.
 //!
 //! Sources: `k8s.io/apiserver/pkg/util/{webhook,proxy}`, `k8s.io/client-go/rest`.
 
@@ -10,6 +10,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::ApiError;
 use api::webhook::{WebhookAddress, WebhookClient};
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
@@ -17,14 +18,13 @@ use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsConnector;
 
-use crate::connect::{Io, dial_service};
+use crate::connect::{self, Destination, Io, Pool, destinations};
 use crate::core::Core;
 
 /// Webhooks whose connections are kept.
@@ -165,7 +165,7 @@ struct Endpoint {
     port: u16,
     tls: TlsConnector,
     name: ServerName<'static>,
-    idle: Mutex<Vec<Sender>>,
+    idle: Pool<Sender>,
     held: Arc<Semaphore>,
     /// For large answers.
     large: Arc<Semaphore>,
@@ -185,7 +185,7 @@ impl Endpoint {
             port: uri.port_u16().unwrap_or(443),
             host,
             tls: TlsConnector::from(Arc::new(tls(&client.ca_pem)?)),
-            idle: Mutex::default(),
+            idle: Pool::default(),
             held: Arc::new(Semaphore::new(HELD_KIB)),
             large: Arc::new(Semaphore::new(HELD_KIB)),
         })
@@ -211,13 +211,15 @@ impl Endpoint {
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(post.body.clone()))?;
+        let ready = self.destinations(core, client).await?;
+        let to = &ready[rand::random_range(0..ready.len())];
         let (response, sender) = loop {
-            let kept = self.idle.lock().pop();
+            let kept = self.idle.take(&ready, to);
             let is_kept = kept.is_some();
             let mut sender = match kept {
                 Some(sender) if sender.is_closed() => continue,
                 Some(sender) => sender,
-                None => self.connect(core, client).await?,
+                None => self.connect(core, client, to).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => break (response, sender),
@@ -239,19 +241,35 @@ impl Endpoint {
             }
             body.extend_from_slice(&data);
         }
-        let mut idle = self.idle.lock();
-        if idle.len() < IDLE_MAX && !sender.is_closed() {
-            idle.push(sender);
+        if !sender.is_closed() {
+            self.idle.keep(to.clone(), sender, IDLE_MAX);
         }
         Ok((status, Answer { body: body.freeze(), _held: (held, large) }))
     }
 
-    async fn connect(&self, core: &Core, client: &WebhookClient) -> Result<Sender, Failure> {
+    /// Where it can be reached now: at one place at least.
+    async fn destinations(
+        &self,
+        core: &Core,
+        client: &WebhookClient,
+    ) -> Result<Vec<Destination>, ApiError> {
+        match &client.address {
+            WebhookAddress::Url(_) => Ok(vec![Destination::Host(self.host.clone(), self.port)]),
+            WebhookAddress::Service { namespace, name, port, .. } => {
+                destinations(core, namespace, name, *port).await
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        core: &Core,
+        client: &WebhookClient,
+        to: &Destination,
+    ) -> Result<Sender, Failure> {
         let io: Box<dyn Io> = match &client.address {
             WebhookAddress::Url(_) => Box::new(dial(&self.host, self.port).await?),
-            WebhookAddress::Service { namespace, name, port, .. } => {
-                dial_service(core, namespace, name, *port).await?
-            }
+            WebhookAddress::Service { namespace, .. } => connect::dial(core, namespace, to).await?,
         };
         let io = self.tls.connect(self.name.clone(), io).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;

@@ -163,3 +163,23 @@ fn a_quota_on_compute_requires_it_of_every_container() {
         .collect();
     assert_eq!(missing, ["cpu for: b", "limits.memory for: b", "requests.memory for: a,b"]);
 }
+
+#[test]
+fn claims_of_devices_use_what_they_may_get() {
+    let claim = serde_json::json!({"metadata": {}, "spec": {"devices": {"requests": [
+        {"name": "a", "exactly": {"deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2}},
+        {"name": "b", "exactly": {"deviceClassName": "gpu", "allocationMode": "All"}},
+        {"name": "c", "firstAvailable": [
+            {"name": "x", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1},
+            {"name": "y", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 3},
+            {"name": "z", "deviceClassName": "nic", "allocationMode": "ExactCount"}]}]}}});
+    let claim: ResourceClaim = serde_json::from_value(claim).unwrap();
+    assert_eq!(
+        text(&usage(&claim)),
+        "count/resourceclaims.resource.k8s.io=1,gpu.deviceclass.resource.k8s.io/devices=37,\
+         nic.deviceclass.resource.k8s.io/devices=1"
+    );
+    let hard = ["gpu.deviceclass.resource.k8s.io/devices", "pods"].map(str::to_owned);
+    assert_eq!(relevant(ResourceClaim::ROW, &hard).len(), 1);
+    assert_eq!(relevant(PersistentVolumeClaim::ROW, &hard).len(), 0);
+}

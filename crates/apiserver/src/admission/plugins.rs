@@ -30,6 +30,7 @@ const REQUESTS: &[&KindRow] = &[CertificateSigningRequest::ROW];
 const LIMITED: &[&KindRow] = &[Pod::ROW, PersistentVolumeClaim::ROW];
 const RESIZE: &[&str] = &["resize"];
 const ITSELF_AND_RESIZE: &[&str] = &["", "resize"];
+const ITSELF_AND_EPHEMERAL: &[&str] = &["", "ephemeralcontainers"];
 
 pub static PLUGINS: &[Plugin] = &[
     // Admits everything.
@@ -50,9 +51,14 @@ pub static PLUGINS: &[Plugin] = &[
         .handles(WRITES, LIMITED, ITSELF_AND_RESIZE)
         .mutates(Mutation::Change(limits::complete))
         .validates(Validation::Check(limits::check)),
-    Plugin::on("ServiceAccount").handles(CREATES, PODS, ITSELF).mutates(Mutation::Complete(
-        |attributes, object| Box::pin(service_account::complete(attributes, object)),
-    )),
+    Plugin::on("ServiceAccount")
+        .handles(WRITES, PODS, ITSELF_AND_EPHEMERAL)
+        .mutates(Mutation::Complete(|attributes, object| {
+            Box::pin(service_account::complete(attributes, object))
+        }))
+        .validates(Validation::Decide(|attributes, object| {
+            Box::pin(service_account::check(attributes, object))
+        })),
     Plugin::on("NodeRestriction")
         .handles(CHANGES, ALL_KINDS, ALL_SUBRESOURCES)
         .mutates(Mutation::Decide(|attributes, object| Box::pin(node::check(attributes, object)))),

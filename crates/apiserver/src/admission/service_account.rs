@@ -1,6 +1,8 @@
 //! ServiceAccount: every pod runs under one, with its token mounted
 //! (`k8s.io/kubernetes/plugin/pkg/admission/serviceaccount`).
 
+mod mountable;
+
 use std::time::Duration;
 
 use api::object::Object;
@@ -13,7 +15,8 @@ use k8s_openapi::api::core::v1::{
 };
 use serde_json::Value;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, typed};
+use super::webhooks::Operation;
 use crate::core::Call;
 use crate::meta::random_suffix;
 use crate::references::{self, Naming};
@@ -22,6 +25,8 @@ const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const DEFAULT: &str = "default";
 /// Validity of mounted tokens: an hour, and the 7 seconds that mark them as such, as upstream.
 const TOKEN_SECONDS: i64 = 3_607;
+/// What a token's volume is called, and a suffix.
+const TOKEN_VOLUME: &str = "kube-api-access-";
 /// How long to wait for the default account of a new namespace, which a controller creates.
 const ATTEMPTS: usize = 10;
 const PAUSE: Duration = Duration::from_millis(150);
@@ -37,18 +42,15 @@ pub async fn complete(
     let Some(pod) = object.downcast_ref::<Pod>() else {
         return Ok(());
     };
+    if attributes.operation != Operation::Create {
+        return Ok(());
+    }
     if is_mirror(pod) {
         return check_mirror(pod).map_err(|why| attributes.forbidden(pod, why));
     }
     let name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
     let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT.to_owned());
-    let account = find(attributes.call, &name).await?.ok_or_else(|| {
-        let namespace = &attributes.call.target.namespace;
-        attributes.forbidden(
-            pod,
-            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"),
-        )
-    })?;
+    let account = existing(attributes, pod, &name).await?;
     let Some(spec) = object.downcast_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) else {
         return Ok(());
     };
@@ -63,16 +65,57 @@ pub async fn complete(
     if !automount {
         return Ok(());
     }
-    let volume_name = format!("kube-api-access-{}", random_suffix());
+    // The plugins may run twice, and a client may have a volume of its own.
+    let volumes = spec.volumes.iter().flatten();
+    let present = volumes.map(|volume| &volume.name).find(|name| name.starts_with(TOKEN_VOLUME));
+    let (is_present, present) = (present.is_some(), present.cloned());
+    let volume_name = present.unwrap_or_else(|| format!("{TOKEN_VOLUME}{}", random_suffix()));
     let mut mounted = false;
     let init = spec.init_containers.iter_mut().flatten();
     for container in init.chain(spec.containers.iter_mut()) {
         mounted |= mount(container, &volume_name);
     }
-    if mounted {
+    if mounted && !is_present {
         spec.volumes.get_or_insert_default().push(volume(volume_name));
     }
     Ok(())
+}
+
+/// Checks what the pod refers to, or what an ephemeral container does that is added to it.
+///
+/// # Errors
+/// 403 when its account does not exist, or does not let its pods refer to a secret.
+pub async fn check(
+    attributes: &Attributes<'_>,
+    object: Option<&dyn Object>,
+) -> Result<(), ApiError> {
+    let Some(pod) = typed::<Pod>(object) else {
+        return Ok(());
+    };
+    let is_created = attributes.operation == Operation::Create;
+    if is_created && is_mirror(pod) {
+        return check_mirror(pod).map_err(|why| attributes.forbidden(pod, why));
+    }
+    let Some(spec) = pod.spec.as_ref().filter(|_| is_created || !attributes.subresource.is_empty())
+    else {
+        return Ok(());
+    };
+    let name = spec.service_account_name.as_deref().unwrap_or_default();
+    if name.is_empty() {
+        let namespace = &attributes.call.target.namespace;
+        let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
+        let why = format!("no service account specified for pod {namespace}/{pod_name}");
+        return Err(attributes.forbidden(pod, why));
+    }
+    let account = existing(attributes, pod, name).await?;
+    if !mountable::is_enforced(&account) {
+        return Ok(());
+    }
+    let checked = match is_created {
+        true => mountable::check(spec, &account),
+        false => mountable::check_ephemeral(spec, &account),
+    };
+    checked.map_err(|why| attributes.forbidden(pod, why))
 }
 
 /// Mirror pods have no account, and may not refer to secrets.
@@ -95,6 +138,20 @@ fn check_mirror(pod: &Pod) -> Result<(), &'static str> {
         return Err("a mirror pod may not use ServiceAccountToken volume projections");
     }
     Ok(())
+}
+
+async fn existing(
+    attributes: &Attributes<'_>,
+    pod: &Pod,
+    name: &str,
+) -> Result<ServiceAccount, ApiError> {
+    find(attributes.call, name).await?.ok_or_else(|| {
+        let namespace = &attributes.call.target.namespace;
+        attributes.forbidden(
+            pod,
+            format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"),
+        )
+    })
 }
 
 async fn find(call: Call<'_>, name: &str) -> Result<Option<ServiceAccount>, ApiError> {

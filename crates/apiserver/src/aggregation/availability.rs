@@ -2,7 +2,6 @@
 //! `pkg/controllers/status/remote`): first its Service and the endpoints of that, then a request
 //! for its discovery.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,20 +11,18 @@ use futures::stream::FuturesUnordered;
 use http::header::{HOST, USER_AGENT};
 use http::{Method, Request};
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::backend::{Address, Backend, Failure, Trust};
 use super::condition::{self, Finding};
 use super::{aggregator, identity};
-use crate::cache::Filter;
+use crate::connect::{is_ready, read_slices};
 use crate::core::Core;
 use crate::rest::empty;
 
 /// Requests at once, of which one has to succeed: a Service may have several endpoints.
 const ATTEMPTS: usize = 5;
 const ATTEMPT: Duration = Duration::from_secs(5);
-
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What the cluster says about a Service.
 pub struct Observed {
@@ -37,20 +34,10 @@ pub struct Observed {
 pub fn observe(core: &Core, address: &Address) -> Observed {
     let key = crate::request::object_key(Service::ROW, &address.namespace, &address.name);
     let service = core.cache.resource(Service::ROW).get(&key);
-    let row = EndpointSlice::ROW;
-    let slices = core.cache.resource(row).list(&slices(address));
     Observed {
         service: service.and_then(|version| Service::decode(&version.json).ok()),
-        slices: slices.iter().filter_map(|one| EndpointSlice::decode(&one.json).ok()).collect(),
+        slices: read_slices(&core.cache, &address.namespace, &address.name),
     }
-}
-
-/// The EndpointSlices of a Service.
-pub fn slices(address: &Address) -> Filter {
-    let mut filter = Filter::everything(EndpointSlice::ROW, &address.namespace);
-    let only = BTreeMap::from([(SERVICE_NAME.to_owned(), address.name.clone())]);
-    filter.labels = api::labels::Selector::from_map(&only);
-    filter
 }
 
 /// What is wrong with the Service; `None`: nothing that can be seen. Only a Service with an address
@@ -86,9 +73,6 @@ pub fn judge(address: &Address, observed: &Observed) -> Option<Finding> {
 }
 
 fn serves(slice: &EndpointSlice, port_name: &str) -> bool {
-    let is_ready = |endpoint: &Endpoint| {
-        endpoint.conditions.as_ref().is_none_or(|all| all.ready.unwrap_or(true))
-    };
     let mut endpoints = slice.endpoints.iter().flatten();
     let mut ports = slice.ports.iter().flatten();
     endpoints.any(is_ready)

@@ -32,7 +32,7 @@ use tokio_rustls::TlsConnector;
 
 use super::documents::Documents;
 use super::identity;
-use crate::connect::{Io, dial_service, unverified};
+use crate::connect::{Destination, Pool, destinations, dial, unverified};
 use crate::core::Core;
 use crate::rest::{Body, full};
 use crate::user::User;
@@ -131,7 +131,7 @@ pub struct Backend {
     identities: Option<Identities>,
     verified: Mutex<Option<Connector>>,
     any: Mutex<Option<Connector>>,
-    idle: Mutex<Vec<Idle>>,
+    idle: Pool<Idle>,
     /// What it has said about its resources.
     pub documents: ArcSwap<Documents>,
 }
@@ -149,7 +149,7 @@ impl Backend {
             identities,
             verified: Mutex::default(),
             any: Mutex::default(),
-            idle: Mutex::default(),
+            idle: Pool::default(),
             documents: ArcSwap::default(),
         }
     }
@@ -183,10 +183,14 @@ impl Backend {
         self.connector(Trust::Verified).err()
     }
 
-    async fn connect(&self, core: &Core, trust: Trust) -> Result<Sender, Failure> {
-        let Address { namespace, name, port, .. } = &self.address;
+    async fn connect(
+        &self,
+        core: &Core,
+        to: &Destination,
+        trust: Trust,
+    ) -> Result<Sender, Failure> {
         let connector = self.connector(trust)?;
-        let io: Box<dyn Io> = dial_service(core, namespace, name, *port).await?;
+        let io = dial(core, &self.address.namespace, to).await?;
         let io = connector.connect(ServerName::try_from(self.address.host())?, io).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
         tokio::spawn(async move {
@@ -198,10 +202,10 @@ impl Backend {
         Ok(sender)
     }
 
-    /// A kept connection that is still good.
-    async fn kept(&self) -> Option<Sender> {
+    /// A kept connection that is still good. `ready`: where the server is now.
+    async fn kept(&self, ready: &[Destination], to: &Destination) -> Option<Sender> {
         loop {
-            let Idle { mut sender, since, identity } = self.idle.lock().pop()?;
+            let Idle { mut sender, since, identity } = self.idle.take(ready, to)?;
             let is_current = since.elapsed() < IDLE && identity == self.identity();
             if is_current && !sender.is_closed() && sender.ready().await.is_ok() {
                 return Some(sender);
@@ -209,11 +213,11 @@ impl Backend {
         }
     }
 
-    fn keep(&self, sender: Sender, identity: Option<Arc<Identity>>) {
-        let mut idle = self.idle.lock();
-        idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
-        if idle.len() < IDLE_MAX && !sender.is_closed() {
-            idle.push(Idle { sender, since: clock::instant(), identity });
+    fn keep(&self, to: Destination, sender: Sender, identity: Option<Arc<Identity>>) {
+        self.idle.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
+        if !sender.is_closed() {
+            let idle = Idle { sender, since: clock::instant(), identity };
+            self.idle.keep(to, idle, IDLE_MAX);
         }
     }
 
@@ -229,14 +233,17 @@ impl Backend {
     ) -> Result<Response<Answer>, Failure> {
         // What has a body cannot be sent again if the server has just closed the connection.
         let keeps = trust == Trust::Verified && request.body().is_end_stream();
+        let Address { namespace, name, port, .. } = &self.address;
+        let ready = destinations(core, namespace, name, *port).await?;
+        let to = &ready[rand::random_range(0..ready.len())];
         let mut request = request;
         let (response, sender, identity) = loop {
             let identity = self.identity();
-            let kept = if keeps { self.kept().await } else { None };
+            let kept = if keeps { self.kept(&ready, to).await } else { None };
             let is_kept = kept.is_some();
             let mut sender = match kept {
                 Some(sender) => sender,
-                None => self.connect(core, trust).await?,
+                None => self.connect(core, to, trust).await?,
             };
             match sender.try_send_request(request).await {
                 Ok(response) => break (response, sender, identity),
@@ -246,7 +253,7 @@ impl Backend {
                 },
             }
         };
-        let back = keeps.then(|| (sender, identity, self.clone()));
+        let back = keeps.then(|| Back { to: to.clone(), sender, identity, backend: self.clone() });
         let mut response = response.map(|body| Answer { body, back });
         response.body_mut().give_back();
         Ok(response)
@@ -339,7 +346,15 @@ impl Document {
 /// The body of an answer. At its end the connection is kept for the next request.
 pub struct Answer {
     body: Incoming,
-    back: Option<(Sender, Option<Arc<Identity>>, Arc<Backend>)>,
+    back: Option<Back>,
+}
+
+/// A connection in use, and where it is kept afterwards.
+struct Back {
+    to: Destination,
+    sender: Sender,
+    identity: Option<Arc<Identity>>,
+    backend: Arc<Backend>,
 }
 
 impl Answer {
@@ -356,8 +371,8 @@ impl Answer {
     }
 
     fn end(&mut self) {
-        if let Some((sender, identity, backend)) = self.back.take() {
-            backend.keep(sender, identity);
+        if let Some(Back { to, sender, identity, backend }) = self.back.take() {
+            backend.keep(to, sender, identity);
         }
     }
 }

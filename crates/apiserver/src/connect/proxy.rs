@@ -13,6 +13,7 @@
 
 mod address;
 mod backend;
+mod endpoints;
 mod exchange;
 mod headers;
 mod html;
@@ -34,9 +35,10 @@ use super::upgrade::wants_upgrade;
 use crate::rest::{Accept, Body, empty, render_error};
 
 pub use backend::{Io, unreachable};
+pub use endpoints::{Destination, Pool, is_ready, read_slices, slices};
 pub use exchange::switch;
 pub use headers::{answered, forwarded};
-pub use target::{dial_service, find};
+pub use target::{destinations, dial, find};
 pub use tls::unverified;
 
 /// The client's address, added to a request's extensions.

@@ -16,6 +16,7 @@ use client::Client;
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaSpec, ResourceQuotaStatus, Service,
 };
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use parking_lot::Mutex;
 
@@ -40,6 +41,7 @@ struct Quotas {
     pods: Arc<Cache<Pod>>,
     services: Arc<Cache<Service>>,
     claims: Arc<Cache<PersistentVolumeClaim>>,
+    device_claims: Arc<Cache<ResourceClaim>>,
     graph: Arc<Mutex<Graph>>,
     kinds: Arc<Kinds>,
 }
@@ -53,6 +55,7 @@ pub fn start(wiring: &mut Wiring, graph: Arc<Mutex<Graph>>, queue: (Trigger, Req
         pods: wiring.cache(),
         services: wiring.cache(),
         claims: wiring.cache(),
+        device_claims: wiring.cache(),
         graph,
         kinds: wiring.kinds(),
     };
@@ -66,6 +69,7 @@ pub fn start(wiring: &mut Wiring, graph: Arc<Mutex<Graph>>, queue: (Trigger, Req
         .maps(limited)
         .maps(freed::<Service>)
         .maps(freed::<PersistentVolumeClaim>)
+        .maps(freed::<ResourceClaim>)
         .maps(freed::<Pod>)
         .start();
 }
@@ -147,11 +151,12 @@ impl Quotas {
     /// The usage of everything but pods and claims.
     fn count_others(&self, namespace: &str) -> Usage {
         let mut total = Usage::new();
-        let services = self.services.namespace(namespace);
-        for service in &services {
-            for (name, amount) in quota::of_service(service) {
-                add(&mut total, name, amount);
-            }
+        let (services, devices) =
+            (self.services.namespace(namespace), self.device_claims.namespace(namespace));
+        let services = services.iter().flat_map(|service| quota::of_service(service));
+        let devices = devices.iter().flat_map(|claim| quota::of_device_claim(claim));
+        for (name, amount) in services.chain(devices) {
+            add(&mut total, name, amount);
         }
         let graph = self.graph.lock();
         let excluded = ["pods", "persistentvolumeclaims"];

@@ -1,15 +1,15 @@
 //! Resolves a proxied name to a backend.
 
 use api::{ApiError, Kind};
-use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use rand::seq::IndexedRandom;
 use rpc::kubelet_v1::PortForwardOpen;
 use tokio::net::TcpStream;
 
 use super::Proxy;
 use super::address::Address;
 use super::backend::{Backend, Io, Route, Server, proxyable, unreachable};
+use super::endpoints::{self, Destination, Endpoint, read_slices};
 use crate::connect::Connection;
 use crate::core::{Call, Core};
 use crate::kubelet;
@@ -100,7 +100,7 @@ async fn service(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiEr
     of_service(call.core, &service, &port_name, address.https).await.map(Backend::Server)
 }
 
-/// A ready endpoint of a Service's port.
+/// Any ready endpoint of a Service's port.
 ///
 /// # Errors
 /// 503 when there is none.
@@ -110,47 +110,82 @@ async fn of_service(
     port_name: &str,
     https: bool,
 ) -> Result<Server, ApiError> {
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let mut ready = ready(core, service, port_name)?;
+    let any = ready.swap_remove(rand::random_range(0..ready.len()));
+    server(core, namespace, &any, https).await
+}
+
+/// The ready endpoints of a Service's port.
+///
+/// # Errors
+/// 503 when there are none.
+fn ready(core: &Core, service: &Service, port_name: &str) -> Result<Vec<Endpoint>, ApiError> {
     let name = service.metadata.name.as_deref().unwrap_or_default();
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let endpoints: Option<Endpoints> = object(core, namespace, name).await?;
-    let Some((ip, pod_name, port)) = endpoints.as_ref().and_then(|e| pick(e, port_name)) else {
-        return Err(ApiError::service_unavailable(format!(
-            "no endpoints available for service {name:?}"
-        )));
-    };
-    let pod: Option<Pod> = match pod_name {
-        Some(pod_name) => object(core, namespace, &pod_name).await?,
+    let ready = endpoints::ready(service, &read_slices(&core.cache, namespace, name), port_name);
+    if ready.is_empty() {
+        let why = format!("no endpoints available for service {name:?}");
+        return Err(ApiError::service_unavailable(why));
+    }
+    Ok(ready)
+}
+
+/// How an endpoint is reached.
+async fn server(
+    core: &Core,
+    namespace: &str,
+    endpoint: &Endpoint,
+    https: bool,
+) -> Result<Server, ApiError> {
+    let pod: Option<Pod> = match &endpoint.pod {
+        Some(name) => object(core, namespace, name).await?,
         None => None,
     };
     let route = match &pod {
         Some(pod) => route_to(core, pod).await?,
-        None => Route::direct(&ip)?,
+        None => Route::direct(&endpoint.address)?,
     };
-    Ok(Server { route, port, https })
+    Ok(Server { route, port: endpoint.port, https })
 }
 
-/// Connects to a ready endpoint of a Service, by the number of the Service's port.
+/// Where a Service can be reached, by the number of its port: at one place at least.
 ///
 /// # Errors
-/// 404 when there is no such Service, 503 when it has no such port, no ready endpoint, or that one
-/// does not answer.
-pub async fn dial_service(
+/// 404 when there is no such Service, 503 when it has no such port, or no ready endpoint.
+pub async fn destinations(
     core: &Core,
     namespace: &str,
     name: &str,
     port: u16,
-) -> Result<Box<dyn Io>, ApiError> {
+) -> Result<Vec<Destination>, ApiError> {
     let service: Option<Service> = object(core, namespace, name).await?;
     let service = service.ok_or_else(|| ApiError::not_found(Service::ROW, name))?;
     let spec = service.spec.as_ref();
     if spec.is_some_and(|spec| spec.type_.as_deref() == Some("ExternalName")) {
-        let host = spec.and_then(|spec| spec.external_name.as_deref()).unwrap_or_default();
-        let stream = TcpStream::connect((host, port)).await;
-        return Ok(Box::new(stream.map_err(|error| unreachable(&error))?));
+        let host = spec.and_then(|spec| spec.external_name.clone()).unwrap_or_default();
+        return Ok(vec![Destination::Host(host, port)]);
     }
     let number = port.to_string();
     let port_name = service_port(&service, &Address { https: false, name, port: &number })?;
-    of_service(core, &service, &port_name, false).await?.connect().await
+    let ready = ready(core, &service, &port_name)?;
+    Ok(ready.into_iter().map(Destination::Endpoint).collect())
+}
+
+/// Connects to where a Service of a namespace is.
+///
+/// # Errors
+/// 503 when it does not answer.
+pub async fn dial(core: &Core, namespace: &str, to: &Destination) -> Result<Box<dyn Io>, ApiError> {
+    match to {
+        Destination::Host(host, port) => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await;
+            Ok(Box::new(stream.map_err(|error| unreachable(&error))?))
+        }
+        Destination::Endpoint(endpoint) => {
+            server(core, namespace, endpoint, false).await?.connect().await
+        }
+    }
 }
 
 /// The name of the Service's port, which may be empty.
@@ -175,29 +210,6 @@ fn service_port(service: &Service, address: &Address<'_>) -> Result<String, ApiE
 
 fn target_is(target: Option<&IntOrString>, word: &str) -> bool {
     matches!(target, Some(IntOrString::String(name)) if name == word)
-}
-
-/// The address, pod and port of any ready endpoint that serves the port.
-fn pick(endpoints: &Endpoints, port_name: &str) -> Option<(String, Option<String>, u16)> {
-    let mut ready = Vec::new();
-    for subset in endpoints.subsets.iter().flatten() {
-        let port = subset
-            .ports
-            .iter()
-            .flatten()
-            .find(|port| port.name.as_deref().unwrap_or_default() == port_name)
-            .and_then(|port| u16::try_from(port.port).ok());
-        for address in subset.addresses.iter().flatten() {
-            ready.extend(port.map(|port| (address, port)));
-        }
-    }
-    let (address, port) = ready.choose(&mut rand::rng())?;
-    let pod = address
-        .target_ref
-        .as_ref()
-        .filter(|target| target.kind.as_deref() == Some("Pod"))
-        .and_then(|target| target.name.clone());
-    Some((address.ip.clone(), pod, *port))
 }
 
 async fn node(call: Call<'_>, address: &Address<'_>) -> Result<Backend, ApiError> {
@@ -249,17 +261,5 @@ mod tests {
             let found = service_port(service, &Address::parse(text).unwrap());
             assert_eq!(found.ok().as_deref(), expected, "{text}");
         }
-    }
-
-    #[test]
-    fn only_ready_endpoints_of_the_port_are_picked() {
-        let endpoints = serde_json::json!({"subsets": [
-            {"notReadyAddresses": [{"ip": "10.0.0.1"}], "ports": [{"name": "a", "port": 1}]},
-            {"addresses": [{"ip": "10.0.0.2", "targetRef": {"kind": "Pod", "name": "p"}}],
-             "ports": [{"name": "a", "port": 2}, {"name": "b", "port": 3}]}]});
-        let endpoints = Endpoints::decode(endpoints.to_string().as_bytes()).unwrap();
-        let expected = ("10.0.0.2".to_owned(), Some("p".to_owned()), 2);
-        assert_eq!(pick(&endpoints, "a"), Some(expected));
-        assert_eq!(pick(&endpoints, "c"), None);
     }
 }

@@ -309,3 +309,67 @@ async fn a_binding_gives_a_pod_the_labels_of_its_node() {
     }
     server.stop().await;
 }
+
+/// An account may limit the secrets of its pods to its own; a token's volume is made once.
+#[tokio::test]
+async fn accounts_limit_secrets_and_tokens_have_one_volume() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    server.default_account("default").await;
+    let account = json!({"metadata": {"name": "strict",
+        "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}},
+        "secrets": [{"name": "own"}]});
+    rest.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
+    let pod = |name: &str, secret: &str| {
+        json!({"metadata": {"name": name}, "spec": {"serviceAccountName": "strict",
+            "containers": [{"name": "c", "image": "i"}],
+            "volumes": [{"name": "s", "secret": {"secretName": secret}},
+                {"name": "kube-api-access-mine", "emptyDir": {}}]}})
+    };
+    let refused = rest.post(PODS, &pod("p", "other")).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "pods \"p\" is forbidden: volume with secret.secretName=\"other\" is not allowed because service account strict does not reference that secret"
+    );
+    let made = rest.post(PODS, &pod("p", "own")).await.expect(201);
+    let names: Vec<_> = made["spec"]["volumes"].as_array().unwrap().iter().collect();
+    assert_eq!(names.len(), 2, "{made}");
+    assert_eq!(made["spec"]["containers"][0]["volumeMounts"][0]["name"], "kube-api-access-mine");
+    let added = |secret: &str| {
+        json!({"spec": {"ephemeralContainers": [{"name": "e", "image": "i",
+            "envFrom": [{"secretRef": {"name": secret}}]}]}})
+    };
+    let containers = format!("{PODS}/p/ephemeralcontainers");
+    let refused = rest.patch(&containers, "strategic-merge", &added("other")).await.expect(403);
+    assert_eq!(
+        refused["message"],
+        "pods \"p\" is forbidden: ephemeral container e with envFrom referencing secret.secretName=\"other\" is not allowed because service account strict does not reference that secret"
+    );
+    rest.patch(&containers, "strategic-merge", &added("own")).await.expect(200);
+    server.stop().await;
+}
+
+/// Devices that others may be using are for namespaces that an administrator has labelled.
+#[tokio::test]
+async fn admin_access_to_devices_needs_a_label() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let spec = json!({"devices": {"requests": [{"name": "r",
+        "exactly": {"deviceClassName": "c", "adminAccess": true}}]}});
+    let objects = "/apis/resource.k8s.io/v1/namespaces/default";
+    let claim = json!({"metadata": {"name": "a"}, "spec": spec});
+    let template = json!({"metadata": {"name": "a"}, "spec": {"spec": spec}});
+    let why = "is invalid: spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    for (kinds, kind, object) in [
+        ("resourceclaims", "ResourceClaim", &claim),
+        ("resourceclaimtemplates", "ResourceClaimTemplate", &template),
+    ] {
+        let refused = rest.post(&format!("{objects}/{kinds}"), object).await.expect(422);
+        assert_eq!(refused["message"], format!("{kind}.resource.k8s.io \"a\" {why}"));
+    }
+    let labels = json!({"metadata": {"labels": {"resource.kubernetes.io/admin-access": "true"}}});
+    rest.patch("/api/v1/namespaces/default", "merge", &labels).await.expect(200);
+    rest.post(&format!("{objects}/resourceclaims"), &claim).await.expect(201);
+    rest.post(&format!("{objects}/resourceclaimtemplates"), &template).await.expect(201);
+    server.stop().await;
+}

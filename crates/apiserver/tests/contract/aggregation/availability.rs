@@ -18,7 +18,8 @@ fn cluster_service(port: u16) -> Value {
 fn slice(ready: bool) -> Value {
     json!({"metadata": {"name": "extension-1",
         "labels": {"kubernetes.io/service-name": "extension"}}, "addressType": "IPv4",
-        "endpoints": [{"addresses": ["192.0.2.7"], "conditions": {"ready": ready}}],
+        "endpoints": [{"addresses": ["192.0.2.7"], "conditions": {"ready": ready},
+            "targetRef": {"kind": "Pod", "namespace": "default", "name": "p"}}],
         "ports": [{"name": "https", "port": 8443}]})
 }
 
@@ -27,6 +28,10 @@ async fn the_reason_follows_the_service_and_its_endpoints() {
     let server = Server::start().await;
     let (rest, extension) = (server.admin(), extension(&server, |seen| THINGS.answer(seen)).await);
     let port = extension.port;
+    server.default_account("default").await;
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    rest.post("/api/v1/namespaces/default/pods", &pod).await.expect(201);
     rest.post(SERVICES, &registered(&extension)).await.expect(201);
     let expect = async |reason: &str, message: &str| {
         let service = until_condition(&rest, NAME, "False", reason).await;
@@ -46,12 +51,14 @@ async fn the_reason_follows_the_service_and_its_endpoints() {
     expect("MissingEndpoints", text).await;
     let ready = json!({"endpoints": slice(true)["endpoints"]});
     rest.patch(&format!("{SLICES}/extension-1"), "merge", &ready).await.expect(200);
-    // There is no Endpoints object, by which it is reached.
+    // It is found by its EndpointSlices alone, which lead to a pod that does not run.
     expect(
         "FailedDiscoveryCheck",
         "failing or missing response from https://extension.default.svc:",
     )
     .await;
+    let service = rest.get(&format!("{SERVICES}/{NAME}")).await.expect(200);
+    assert!(condition(&service)[2].ends_with("pod p has no address yet"), "{service}");
     rest.delete(&format!("{OWN}/extension")).await.expect(200);
     expect("ServiceNotFound", "").await;
     rest.post(OWN, &service()).await.expect(201);

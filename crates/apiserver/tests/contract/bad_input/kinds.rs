@@ -199,7 +199,7 @@ fn rest() -> Vec<Case> {
         Case::new(("create", "rbac.authorization.k8s.io/v1/clusterroles", ""), object(json!({"aggregationRule": {"clusterRoleSelectors": []}})), INVALID,
             "ClusterRole.rbac.authorization.k8s.io \"x\" is invalid: aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil"),
         Case::new(("create", "node.k8s.io/v1/runtimeclasses", ""), object(json!({"handler": "h", "overhead": {"podFixed": {"cpu": "-1"}}})), INVALID,
-            "RuntimeClass.node.k8s.io \"x\" is invalid: overhead.podFixed[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"),
+            "RuntimeClass.node.k8s.io \"x\" is invalid: overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0"),
         Case::new(review, json!({"spec": {"user": "u"}}).to_string(), INVALID,
             "SubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"),
         Case::new(review, json!({"spec": {"resourceAttributes": {"verb": "get"}}}).to_string(), INVALID,

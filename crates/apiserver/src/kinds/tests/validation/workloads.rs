@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use super::core::object;
 use super::{check, check_updates};
 
 fn workload(api_version: &str, kind: &str) -> Value {
@@ -109,6 +110,53 @@ fn other_workloads() {
                 json!("s"),
                 &[
                     "spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden",
+                ],
+            ),
+        ],
+    );
+}
+
+/// What a class gives its pods has to be valid there.
+#[test]
+fn runtime_classes() {
+    let toleration = json!({"key": "a", "operator": "Exists", "effect": "NoSchedule"});
+    let class = object(
+        "node.k8s.io/v1",
+        "RuntimeClass",
+        json!({"handler": "h", "overhead": {"podFixed": {"cpu": "1", "example.com/foo": "1"}},
+            "scheduling": {"tolerations": [toleration]}}),
+    );
+    let tolerations = "/scheduling/tolerations";
+    check(
+        &class,
+        &[
+            (
+                "/overhead/podFixed",
+                json!({"cpu": "-1"}),
+                &[
+                    "overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
+                ],
+            ),
+            (
+                "/overhead/podFixed",
+                json!({"foo": "1"}),
+                &[
+                    "overhead.limits[foo]: Invalid value: \"foo\": must be a standard resource type or fully qualified",
+                    "overhead.limits[foo]: Invalid value: \"foo\": must be a standard resource for containers",
+                ],
+            ),
+            (
+                tolerations,
+                json!([{"operator": "Equal", "value": "v"}]),
+                &[
+                    "scheduling.tolerations[0].operator: Invalid value: \"Equal\": operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+                ],
+            ),
+            (
+                tolerations,
+                json!([toleration, {"key": "b", "operator": "Exists"}, toleration]),
+                &[
+                    "scheduling.tolerations[2]: Duplicate value: {\"Key\":\"a\",\"Operator\":\"Exists\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\"TolerationSeconds\":null}",
                 ],
             ),
         ],
