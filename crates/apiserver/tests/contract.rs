@@ -41,10 +41,10 @@ mod definitions;
 mod deletion;
 #[path = "contract/encryption.rs"]
 mod encryption;
-#[path = "contract/events.rs"]
-mod events;
 #[path = "contract/escalation.rs"]
 mod escalation;
+#[path = "contract/events.rs"]
+mod events;
 #[path = "contract/every_form.rs"]
 mod every_form;
 #[path = "contract/flow_control.rs"]

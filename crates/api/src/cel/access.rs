@@ -106,8 +106,27 @@ impl<'a> Access<'a> {
 
     /// Bytes of what is asked.
     pub(crate) fn length(&self) -> usize {
-        let Asked { path, group, resource, subresource, namespace, name } = &*self.asked;
-        [path, group, resource, subresource, namespace, name].map(String::len).iter().sum()
+        let Asked {
+            path,
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+            field_selector,
+            label_selector,
+        } = &*self.asked;
+        let texts = [
+            path,
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+            field_selector,
+            label_selector,
+        ];
+        texts.map(String::len).iter().sum()
     }
 
     fn with(&self, kind: &'static str, change: impl FnOnce(&mut Asked)) -> Val<'a> {

@@ -15,6 +15,7 @@ use crate::options::{self, version_match};
 use crate::registry::Registry;
 use crate::request::{Head, Options, PatchType, Subject, Target, Verb};
 use crate::request_info::RequestInfo;
+use crate::rest::percent_decode;
 use crate::response::Response;
 use crate::rest::{Accept, IncludeObject, Representation};
 
@@ -58,7 +59,7 @@ pub async fn head(
         Ok(target) => Head::new(Subject::Resource { verb, target }, options),
         Err(error) => {
             let message = message.unwrap_or_default();
-            let path = Place::new(&message).url();
+            let path = percent_decode(&Place::new(&message).url());
             let info = RequestInfo::of_call(verb, message, path);
             Head { refused: Some(error), ..Head::new(Subject::Unserved(info), options) }
         }
