@@ -160,6 +160,30 @@ async fn objects_are_checked_pruned_and_changed_by_their_schema() {
     server.stop().await;
 }
 
+/// Each part gets a default of its own; together they may be as large as the largest request.
+#[tokio::test]
+async fn defaults_do_not_multiply_without_bound() {
+    let server = Server::start().await;
+    let rest = server.admin();
+    let mut definition = definition();
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        let spec = &mut version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+        spec["parts"]["items"]["properties"]["text"] =
+            json!({"type": "string", "default": "x".repeat(100 << 10)});
+    }
+    define(&rest, &definition).await;
+    let of = |name: &str, count: usize| {
+        let parts: Vec<Value> = (0..count).map(|n| json!({"name": n.to_string()})).collect();
+        widget(name, json!({"size": 1, "parts": parts}))
+    };
+    let refused = rest.post(WIDGETS, &of("large", 1000)).await.expect(422);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("the defaults of its schema have more than 3145728 bytes"), "{message}");
+    let made = rest.post(WIDGETS, &of("small", 3)).await.expect(201);
+    assert_eq!(made["spec"]["parts"][2]["text"].as_str().map(str::len), Some(100 << 10));
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn every_served_version_shows_the_same_objects() {
     let server = Server::start().await;
