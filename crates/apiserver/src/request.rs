@@ -253,8 +253,8 @@ pub enum Subject {
     },
     /// Anything of a group version that another server answers.
     Delegated(Delegated),
-    /// What this server would say about a resource if it had it: the request is refused, but as late
-    /// as any, so that the answer tells nobody more than their rights allow.
+    /// A resource that nobody serves, as far as the path names it. It is refused after authorization,
+    /// so that the answer tells nobody more than their rights allow.
     Unserved(RequestInfo),
 }
 

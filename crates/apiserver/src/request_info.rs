@@ -161,6 +161,25 @@ mod tests {
     }
 
     #[test]
+    fn verb_and_subresource_say_what_lasts() {
+        for (method, path, lasts) in [
+            ("GET", "/apis/g/v1/things?watch=1", true),
+            ("GET", "/apis/g/v1/namespaces/n/things/a/log", true),
+            ("POST", "/apis/g/v1/namespaces/n/things/a/exec", true),
+            ("GET", "/apis/g/v1/namespaces/n/things/a/console", false),
+            ("GET", "/apis/g/v1/things/a?watch=1", false),
+            ("POST", "/apis/g/v1/things", false),
+            ("GET", "/apis/g/v1", false),
+        ] {
+            let (path, query) = path.split_once('?').unwrap_or((path, ""));
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            let info = RequestInfo::new(&method, path, &crate::rest::parse_query(query));
+            assert_eq!((info.is_long_running(), info.version()), (lasts, "v1"), "{method} {path}");
+        }
+        assert_eq!(RequestInfo::new(&Method::GET, "/api/v1/pods", &[]).version(), "v1");
+    }
+
+    #[test]
     fn paths_are_read_as_upstream_reads_them() {
         let table = [
             ("GET", "/apis/g/v1/things", Some(["list", "g", "", "things", "", ""])),

@@ -213,7 +213,7 @@ fn upgrade(kind: &str, subresource: &str) -> Vec<(&'static str, &'static str)> {
 fn wanted(subresource: &str, method: &str, kind: &str, rights: &[&str]) -> u16 {
     let may = |verb: &str| rights.contains(&"*") || rights.contains(&verb);
     let verb = match method {
-        "GET" => "get",
+        "GET" | "HEAD" => "get",
         "POST" => "create",
         "PUT" => "update",
         "PATCH" => "patch",
@@ -221,8 +221,8 @@ fn wanted(subresource: &str, method: &str, kind: &str, rights: &[&str]) -> u16 {
     };
     let session = subresource != "log";
     match method {
-        "HEAD" => 405,
         _ if !may(verb) => 403,
+        "HEAD" => 405,
         _ if session && verb == "get" && !may("create") => 403,
         "GET" if !session && kind == "websocket" => 101,
         "GET" if !session => 200,

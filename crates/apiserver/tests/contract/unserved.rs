@@ -400,10 +400,9 @@ async fn refusals_are_recorded_and_counted() {
         let answer = ask(&admin, asked).await;
         let id = answer.headers["audit-id"].to_str().unwrap();
         let log = std::fs::read_to_string(file("audit.log")).unwrap();
-        let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let event = events
-            .filter(|event| event["auditID"] == id && event["stage"] == "ResponseComplete")
-            .last()
+            .find(|event| event["auditID"] == id && event["stage"] == "ResponseComplete")
             .unwrap_or_else(|| panic!("{method} {path} is not recorded"));
         assert_eq!(event["responseStatus"]["code"], code, "{method} {path}: {event}");
         assert_eq!(event["requestURI"], path);
