@@ -374,7 +374,12 @@ pub mod tests {
 
     use super::*;
 
-    fn limited(name: &str, shares: i32, lendable: i32, borrowing: Option<i32>) -> PriorityLevelConfiguration {
+    fn limited(
+        name: &str,
+        shares: i32,
+        lendable: i32,
+        borrowing: Option<i32>,
+    ) -> PriorityLevelConfiguration {
         serde_json::from_value(json!({"metadata": {"name": name}, "spec": {"type": "Limited",
             "limited": {"nominalConcurrencyShares": shares, "lendablePercent": lendable,
                 "borrowingLimitPercent": borrowing, "limitResponse": {"type": "Queue",

@@ -84,11 +84,8 @@ async fn changed(
         whole["metadata"][field] = value.clone();
     }
     codes.push(("PUT", rest.send("PUT", &path, &whole).await.code));
-    let update = pb::UpdateRequest {
-        target: Some(target),
-        json: whole.to_string().into(),
-        options: None,
-    };
+    let update =
+        pb::UpdateRequest { target: Some(target), json: whole.to_string().into(), options: None };
     codes.push(("gRPC update", grpc.update(update).await.map_or_else(code, |_| 200)));
     let mut applied = json!({"apiVersion": whole["apiVersion"], "kind": whole["kind"],
         "metadata": metadata});
