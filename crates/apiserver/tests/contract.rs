@@ -39,10 +39,10 @@ mod definitions;
 mod deletion;
 #[path = "contract/encryption.rs"]
 mod encryption;
-#[path = "contract/events.rs"]
-mod events;
 #[path = "contract/escalation.rs"]
 mod escalation;
+#[path = "contract/events.rs"]
+mod events;
 #[path = "contract/every_form.rs"]
 mod every_form;
 #[path = "contract/flow_control.rs"]
@@ -55,6 +55,8 @@ mod front_ends;
 mod fuzz;
 #[path = "contract/hostile.rs"]
 mod hostile;
+#[path = "contract/impersonation.rs"]
+mod impersonation;
 #[path = "contract/kinds.rs"]
 mod kinds;
 #[path = "contract/kubectl.rs"]
