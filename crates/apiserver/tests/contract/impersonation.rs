@@ -32,6 +32,12 @@ async fn who(rest: &Rest, headers: &[(&str, &str)]) -> Answer {
 async fn somebody_else_has_the_groups_that_upstream_gives_them() {
     let server = Server::start().await;
     let admin = server.admin();
+    // Everybody may ask, also who is not authenticated.
+    let bound = json!({"metadata": {"name": "ask"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:basic-user"},
+        "subjects": [{"kind": "Group", "name": "system:unauthenticated", "apiGroup": "rbac.authorization.k8s.io"}]});
+    admin.post(&format!("{RBAC}/clusterrolebindings"), &bound).await.expect(201);
+    admin.get(&format!("{RBAC}/clusterrolebindings")).await.expect(200);
     let user = |name| ("impersonate-user", name);
     let group = |name| ("impersonate-group", name);
     let (auth, unauth) = ("system:authenticated", "system:unauthenticated");
