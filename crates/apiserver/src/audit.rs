@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 use tower::Service;
 
 use self::backend::Backend;
-use self::event::{Event, UserInfo};
+use self::event::{AuthenticationMetadata, Event, UserInfo};
 pub use self::metrics::AuditMetrics;
 use self::policy::{Decision, Policy};
 pub use self::policy::{Level, Stage};
@@ -128,9 +128,13 @@ impl Trail {
         }
     }
 
-    pub fn impersonates(&self, user: &User) {
+    /// `constraint`: the verb that has let it be done; empty: no constrained one.
+    pub fn impersonates(&self, user: &User, constraint: String) {
         if let Some(recorded) = &self.0 {
-            recorded.event.lock().impersonated_user = Some(UserInfo::of(user));
+            let mut event = recorded.event.lock();
+            event.impersonated_user = Some(UserInfo::of(user));
+            event.authentication_metadata = (!constraint.is_empty())
+                .then_some(AuthenticationMetadata { impersonation_constraint: constraint });
         }
     }
 

@@ -13,6 +13,7 @@ mod configuration;
 mod credentials;
 mod distributed;
 pub mod fetch;
+mod impersonation;
 mod issuer;
 mod jwt;
 mod kubeconfig;

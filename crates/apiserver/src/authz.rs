@@ -11,7 +11,7 @@ mod node;
 mod rbac;
 mod webhook;
 
-pub use attributes::{Attributes, impersonation_attributes, of_request};
+pub use attributes::{Attributes, of_request};
 pub use chain::{Authorizers, Decision, Question, Verdict, selected};
 pub use escalation::{check as check_escalation, not_covered};
 pub use metrics::AuthorizationMetrics;
@@ -27,6 +27,7 @@ use crate::core::Core;
 use crate::flowcontrol::classify::ResourceInfo;
 use crate::request::{Request, Subject, Verb};
 use crate::response::Response;
+use crate::user::User;
 
 /// Passes on what an authorizer allows: the authorization step of the pipeline. A
 /// session needs the right to `create` it, by whichever method it is requested.
@@ -42,7 +43,8 @@ where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
     let attributes = of_request(&request);
-    let verdict = decide(&core, &request, &attributes, node::selects_own(&request)).await;
+    let verdict =
+        decide(&core, &request, &request.user, &attributes, node::selects_own(&request)).await;
     let trail = &request.options.trail;
     if trail.is_kept() {
         let allowed = verdict.is_allowed();
@@ -67,12 +69,30 @@ where
 /// 403 otherwise.
 pub async fn authorize_creation(core: &Core, request: &Request) -> Result<(), ApiError> {
     let attributes = of_request(request).with_verb(Verb::Create.as_str());
-    decide(core, request, &attributes, false).await.permit(&request.user, &attributes)
+    let user = &request.user;
+    decide(core, request, user, &attributes, false).await.permit(user, &attributes)
+}
+
+/// Whether `user` may make this request as somebody else, in a mode of constrained impersonation.
+///
+/// # Errors
+/// 403 otherwise.
+pub async fn authorize_impersonating(
+    core: &Core,
+    request: &Request,
+    user: &User,
+    mode: &str,
+) -> Result<(), ApiError> {
+    let attributes = of_request(request);
+    let verb = format!("impersonate-on:{mode}:{}", attributes.verb());
+    let attributes = attributes.with_verb(&verb);
+    decide(core, request, user, &attributes, false).await.permit(user, &attributes)
 }
 
 async fn decide(
     core: &Core,
     request: &Request,
+    user: &User,
     attributes: &Attributes,
     selects_own: bool,
 ) -> Verdict {
@@ -82,7 +102,7 @@ async fn decide(
         version: info.as_ref().map_or("", |info| info.version),
         selectors: selectors.as_ref(),
         selects_own,
-        ..Question::new(&request.user, attributes)
+        ..Question::new(user, attributes)
     };
     core.authorizers.decide(core, question).await
 }

@@ -22,6 +22,8 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 pub const MASTERS: &str = "system:masters";
 /// The user of a request without credentials.
 pub const ANONYMOUS: &str = "system:anonymous";
+/// The extra field that says which credential was used.
+pub const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 
 impl User {
     /// A user with `groups` and the group of authenticated users.

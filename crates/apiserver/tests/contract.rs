@@ -57,6 +57,8 @@ mod front_ends;
 mod fuzz;
 #[path = "contract/hostile.rs"]
 mod hostile;
+#[path = "contract/impersonation.rs"]
+mod impersonation;
 #[path = "contract/kinds.rs"]
 mod kinds;
 #[path = "contract/kubectl.rs"]

@@ -106,12 +106,17 @@ pub fn server(pair: &KeyPair, client_ca_pem: &[u8]) -> ServerTlsConfig {
         .client_ca_root(Certificate::from_pem(client_ca_pem))
 }
 
-/// The identity in a client certificate: the common name, and the organizations as groups
+/// The attribute of a subject that is a user's uid.
+const UID: &str = "1.3.6.1.4.1.57683.2";
+
+/// The identity in a client certificate: the common name, the organizations as groups, and a uid
 /// (Kubernetes' x509 authentication).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateIdentity {
     pub name: String,
     pub groups: Vec<String>,
+    /// Empty: the subject has none.
+    pub uid: String,
     /// Its validity, in seconds since the Unix epoch.
     not_before: i64,
     not_after: i64,
@@ -125,19 +130,50 @@ impl CertificateIdentity {
     }
 }
 
-/// Reads the identity from a DER certificate that TLS has verified; `None` if it has no common
-/// name.
-pub fn certificate_identity(der: &[u8]) -> Option<CertificateIdentity> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+/// Why a certificate names nobody.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    #[error("it is not a certificate")]
+    Certificate,
+    #[error("its subject has no common name")]
+    CommonName,
+    #[error("unable to parse UID into a string")]
+    UidType,
+    #[error("UID cannot be an empty string")]
+    UidEmpty,
+    #[error("expected 1 UID, but found multiple: [{}]", .0.join(" "))]
+    Uids(Vec<String>),
+}
+
+/// Reads the identity from a DER certificate that TLS has verified.
+///
+/// # Errors
+/// When it has no common name, or a uid that cannot be used.
+pub fn certificate_identity(der: &[u8]) -> Result<CertificateIdentity, IdentityError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|_| IdentityError::Certificate)?;
     let subject = certificate.subject();
     // Of several, Go takes the last.
-    let name = subject.iter_common_name().last()?.as_str().ok()?.to_owned();
+    let name = subject.iter_common_name().last().and_then(|name| name.as_str().ok());
+    let name = name.filter(|name| !name.is_empty()).ok_or(IdentityError::CommonName)?.to_owned();
     let groups = subject
         .iter_organization()
         .filter_map(|organization| organization.as_str().ok().map(str::to_owned))
         .collect();
+    let uids = subject
+        .iter_attributes()
+        .filter(|attribute| attribute.attr_type().to_id_string() == UID)
+        .map(|attribute| attribute.as_str().map(str::to_owned))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| IdentityError::UidType)?;
+    let uid = match <[String; 1]>::try_from(uids) {
+        Ok([uid]) if uid.is_empty() => return Err(IdentityError::UidEmpty),
+        Ok([uid]) => uid,
+        Err(none) if none.is_empty() => String::new(),
+        Err(many) => return Err(IdentityError::Uids(many)),
+    };
     let (not_before, not_after) = of_validity(&certificate);
-    Some(CertificateIdentity { name, groups, not_before, not_after })
+    Ok(CertificateIdentity { name, groups, uid, not_before, not_after })
 }
 
 /// From when and until when a certificate is valid, in seconds since 1970; `None`: it is none.

@@ -73,7 +73,7 @@ impl Service {
     fn check<T>(&self, request: &Request<T>) -> Result<(), Status> {
         let certificates = request.peer_certs();
         let first = certificates.as_ref().and_then(|certificates| certificates.first());
-        let identity = first.and_then(|certificate| certificate_identity(certificate));
+        let identity = first.and_then(|certificate| certificate_identity(certificate).ok());
         match identity {
             Some(identity) if !identity.is_valid_at(self.clock.now().as_second()) => {
                 Err(Status::unauthenticated("the certificate has expired"))

@@ -138,7 +138,7 @@ impl Extension {
                     return;
                 }
                 let certificates = stream.get_ref().1.peer_certificates();
-                let own = certificates.and_then(|all| rpc::tls::certificate_identity(&all[0]));
+                let own = certificates.and_then(|all| rpc::tls::certificate_identity(&all[0]).ok());
                 let peer = own.map(|identity| identity.name);
                 let service = service_fn(|request| extension.answer(request, peer.clone()));
                 let http = hyper::server::conn::http1::Builder::new();

@@ -116,16 +116,8 @@ impl<'a> Access<'a> {
             field_selector,
             label_selector,
         } = &*self.asked;
-        let texts = [
-            path,
-            group,
-            resource,
-            subresource,
-            namespace,
-            name,
-            field_selector,
-            label_selector,
-        ];
+        let texts =
+            [path, group, resource, subresource, namespace, name, field_selector, label_selector];
         texts.map(String::len).iter().sum()
     }
 

@@ -80,6 +80,14 @@ pub struct ResponseStatus {
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 struct Empty {}
 
+/// How a request was authenticated.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthenticationMetadata {
+    /// The verb of the mode that has let the user be somebody else.
+    pub impersonation_constraint: String,
+}
+
 /// An event.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,6 +104,8 @@ pub struct Event {
     pub user: UserInfo,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub impersonated_user: Option<UserInfo>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_metadata: Option<AuthenticationMetadata>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "Vec::is_empty")]
     source_ips: Vec<String>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -149,6 +159,7 @@ impl Event {
             verb,
             user: UserInfo::of(&request.user),
             impersonated_user: None,
+            authentication_metadata: None,
             source_ips: client.addresses.clone(),
             user_agent: agent(&client.agent),
             object_ref,

@@ -6,9 +6,9 @@ use api::ApiError;
 use tower::Service;
 
 use super::bootstrap;
+use super::impersonation::{Impersonated, impersonated};
 use super::structured::Foreigner;
 use crate::audit;
-use crate::authz::{Question, impersonation_attributes};
 use crate::core::Core;
 use crate::request::Request;
 use crate::response::Response;
@@ -53,33 +53,12 @@ pub async fn impersonate<S>(
 where
     S: Service<Request, Response = Response, Error = ApiError>,
 {
-    if let Some(other) = request.credentials.impersonate.take() {
-        request.user = other_user(&core, &request.user, other?).await?;
-        request.options.trail.impersonates(&request.user);
+    if let Some(wanted) = request.credentials.impersonate.take() {
+        let Impersonated { user, constraint } = impersonated(&core, &request, &wanted?).await?;
+        request.user = Arc::new(user);
+        request.options.trail.impersonates(&request.user, constraint);
     }
     inner.call(request).await
-}
-
-async fn other_user(core: &Core, own: &User, mut other: User) -> Result<Arc<User>, ApiError> {
-    for attributes in impersonation_attributes(&other) {
-        core.authorizers.authorize(core, Question::new(own, &attributes)).await?;
-    }
-    if other.groups.is_empty()
-        && let Some(account) = other.name.strip_prefix("system:serviceaccount:")
-        && let Some((namespace, _)) = account.split_once(':')
-    {
-        other.groups = vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{namespace}"),
-        ];
-    }
-    if other.is_anonymous() {
-        return Ok(Arc::new(User::anonymous()));
-    }
-    let mut user = User::authenticated(other.name, other.groups);
-    user.uid = other.uid;
-    user.extra = other.extra;
-    Ok(Arc::new(user))
 }
 
 /// The user that the credentials prove: any valid one is enough, and nobody whose credentials are

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use api::cel::{Binding, EvalError, Expression, Output, Session};
 use serde_json::{Map, Value, json};
 
-use crate::user::User;
+use crate::user::{CREDENTIAL_ID, User};
 
 /// What the expressions of one token may cost together, as upstream's `RuntimeCELCostBudget`.
 const BUDGET: u64 = 10_000_000;
-const CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 /// Where a text comes from.
 pub enum Source {
@@ -67,12 +66,13 @@ impl Mapping {
                 found.ok_or("oidc: error evaluating group claim expression: expression must return a string or a list of strings")?
             }
         };
-        let mut user = User::authenticated(name, groups);
-        user.uid = self.uid(&claims, &mut session)?;
-        user.extra = self.extra(&claims, &mut session)?;
+        let uid = self.uid(&claims, &mut session)?;
+        let extra = self.extra(&claims, &mut session)?;
         self.check(&claims, &mut session)?;
+        let user = User { name, uid, groups, extra };
         self.check_user(&user)?;
-        Ok(user)
+        // The rules are about what the token says: this group is not of it.
+        Ok(User { uid: user.uid, extra: user.extra, ..User::authenticated(user.name, user.groups) })
     }
 
     fn name<'a>(&'a self, claims: &Value, session: &mut Session<'a>) -> Result<String, String> {
@@ -136,7 +136,7 @@ impl Mapping {
             }
         }
         if let Some(id) = claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty()) {
-            extra.insert(CREDENTIAL.to_owned(), vec![format!("JTI={id}")]);
+            extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
         }
         Ok(extra)
     }

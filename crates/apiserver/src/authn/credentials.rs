@@ -44,8 +44,8 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     Some(decoded.and_then(|decoded| String::from_utf8(decoded).ok()).unwrap_or_default())
 }
 
-/// The user that the `Impersonate-*` headers name: 400 for those that cannot be read, 500 for those
-/// that name no user.
+/// The user that the `Impersonate-*` headers name: 400 for those that cannot be read, or name no
+/// user.
 fn impersonation(headers: &HeaderMap) -> Result<Option<User>, ApiError> {
     let mut user = User::default();
     for (name, value) in headers {
@@ -66,11 +66,29 @@ fn impersonation(headers: &HeaderMap) -> Result<Option<User>, ApiError> {
         if user == User::default() {
             return Ok(None);
         }
-        return Err(ApiError::internal(
-            "requested to impersonate a group, uid or extra without impersonating a user",
-        ));
+        let wanted = in_go(&user);
+        let problem = format!("requested {wanted} without impersonating a user name");
+        return Err(ApiError::bad_request(problem));
     }
     Ok(Some(user))
+}
+
+/// A user without a name, as upstream prints it (Go's `%#v`).
+fn in_go(user: &User) -> String {
+    let list = |texts: &[String]| {
+        let texts: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+        format!("[]string{{{}}}", texts.join(", "))
+    };
+    let groups = Some(&user.groups).filter(|groups| !groups.is_empty());
+    let groups = groups.map_or("[]string(nil)".to_owned(), |groups| list(groups));
+    let extra: Vec<_> =
+        user.extra.iter().map(|(key, values)| format!("{key:?}:{}", list(values))).collect();
+    let extra = Some(extra.join(", ")).filter(|extra| !extra.is_empty());
+    let extra = extra.map_or("(nil)".to_owned(), |extra| format!("{{{extra}}}"));
+    format!(
+        "&user.DefaultInfo{{Name:\"\", UID:{:?}, Groups:{groups}, Extra:map[string][]string{extra}}}",
+        user.uid
+    )
 }
 
 /// The value of a header that may be there once: of two, one is not meant.
@@ -122,7 +140,22 @@ mod tests {
         }
         assert_eq!(impersonated(&[(USER, b"")]).unwrap_err().code(), 400);
         assert_eq!(impersonated(&[(USER, b"a"), (USER, b"b")]).unwrap_err().code(), 400);
-        assert_eq!(impersonated(&[(GROUP, b"a")]).unwrap_err().code(), 500);
+        for (headers, shown) in [
+            (
+                &[(GROUP, &b"a"[..])][..],
+                r#"UID:"", Groups:[]string{"a"}, Extra:map[string][]string(nil)"#,
+            ),
+            (
+                &[(UID, b"1"), ("impersonate-extra-k", b"v"), ("impersonate-extra-k", b"w")],
+                r#"UID:"1", Groups:[]string(nil), Extra:map[string][]string{"k":[]string{"v", "w"}}"#,
+            ),
+        ] {
+            let refused = impersonated(headers).unwrap_err();
+            let expected = format!(
+                r#"requested &user.DefaultInfo{{Name:"", {shown}}} without impersonating a user name"#
+            );
+            assert_eq!((refused.code(), refused.message()), (400, &*expected));
+        }
         let read =
             impersonated(&[bob, (GROUP, b"a"), (GROUP, b"b"), ("impersonate-extra-a%2fb", b"c")]);
         let user = read.unwrap();

@@ -17,15 +17,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
 use crate::scan;
-use crate::user::User;
+use crate::user::{CREDENTIAL_ID, User};
 
 /// How long the result of a verification is cached.
 const REMEMBER: Duration = Duration::from_secs(10);
 /// Verified tokens in the cache.
 const REMEMBERED: u64 = 10_000;
-/// How long a token outlives the deletion of what it is bound to: a finalizer may keep that for
-/// ever (upstream's `jwt.DefaultLeeway`).
-const DELETION_LEEWAY: SignedDuration = SignedDuration::from_secs(60);
+/// How far clocks may be apart (upstream's `jwt.DefaultLeeway`): a token is valid so much earlier and
+/// later than it says. It also outlives the deletion of what it is bound to by as much, as a finalizer may
+/// keep that for ever.
+const LEEWAY: SignedDuration = SignedDuration::from_mins(1);
 /// Longest token that is accepted, in bytes.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
 
@@ -86,6 +87,15 @@ pub struct Claims {
     pub sub: String,
     #[serde(rename = "kubernetes.io")]
     pub kubernetes: KubernetesClaims,
+}
+
+impl Claims {
+    /// Whether the token is valid at a time, give or take the leeway.
+    fn are_timely(&self, now: Timestamp) -> bool {
+        let (now, leeway) = (now.as_second(), LEEWAY.as_secs());
+        let (latest, earliest) = (now.saturating_add(leeway), now.saturating_sub(leeway));
+        self.nbf <= latest && self.iat <= latest && self.exp >= earliest
+    }
 }
 
 /// Keys and issuer of tokens.
@@ -206,8 +216,7 @@ impl ServiceAccountTokens {
             }
         };
         let claims = &checked.0;
-        let now = core.clock.now().as_second();
-        if now >= claims.exp || now < claims.nbf {
+        if !claims.are_timely(core.clock.now()) {
             return Err(TokenError::Time);
         }
         let wanted = |audience: &String| {
@@ -260,10 +269,7 @@ impl ServiceAccountTokens {
         let namespace = own.namespace.as_str();
         bound::<ServiceAccount>(core, namespace, &own.serviceaccount).await?;
         let mut extra = std::collections::BTreeMap::new();
-        extra.insert(
-            "authentication.kubernetes.io/credential-id".to_owned(),
-            vec![format!("JTI={}", claims.jti)],
-        );
+        extra.insert(CREDENTIAL_ID.to_owned(), vec![format!("JTI={}", claims.jti)]);
         let mut tell = |kind: &str, object: &BoundObject| {
             for (what, value) in [("name", &object.name), ("uid", &object.uid)] {
                 extra.insert(
@@ -321,7 +327,7 @@ fn is_deleted(json: &[u8], now: Timestamp) -> bool {
     let deleted = scan::at_path(json, "metadata.deletionTimestamp").map(scan::scalar);
     match deleted.filter(|text| !text.is_empty()).map(|text| text.parse::<Timestamp>()) {
         None => false,
-        Some(Ok(at)) => now.duration_since(at) > DELETION_LEEWAY,
+        Some(Ok(at)) => now.duration_since(at) > LEEWAY,
         // The apiserver writes it itself.
         Some(Err(_)) => true,
     }
@@ -382,6 +388,26 @@ mod tests {
         ];
         for (json, deleted) in table {
             assert_eq!(is_deleted(json.as_bytes(), now), deleted, "{json}");
+        }
+    }
+
+    #[test]
+    fn clocks_may_be_a_minute_apart() {
+        let now = Timestamp::from_second(10_000).unwrap();
+        // From, until, issued.
+        let table = [
+            ((10_000, 10_600, 10_000), true),
+            ((10_060, 10_600, 10_060), true),
+            ((10_061, 10_600, 10_000), false),
+            ((10_000, 10_600, 10_061), false),
+            ((9_000, 9_940, 9_000), true),
+            ((9_000, 9_939, 9_000), false),
+            ((i64::MIN, i64::MAX, i64::MIN), true),
+            ((i64::MIN, i64::MIN, i64::MIN), false),
+        ];
+        for ((nbf, exp, iat), timely) in table {
+            let claims = Claims { nbf, exp, iat, ..Claims::default() };
+            assert_eq!(claims.are_timely(now), timely, "{nbf} {exp} {iat}");
         }
     }
 

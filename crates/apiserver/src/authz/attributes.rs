@@ -69,36 +69,6 @@ fn name(target: &Target, fields: &fields::Selector) -> String {
     }
 }
 
-/// What impersonating `user` requires the right to do.
-pub fn impersonation_attributes(user: &User) -> Vec<Attributes> {
-    let may = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-        Attributes::Resource {
-            verb: "impersonate".to_owned(),
-            group: group.to_owned(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }
-    };
-    let mut all = Vec::new();
-    let account = user.name.strip_prefix("system:serviceaccount:").and_then(|a| a.split_once(':'));
-    match account {
-        Some((namespace, name)) => all.push(may("", "serviceaccounts", "", namespace, name)),
-        None => all.push(may("", "users", "", "", &user.name)),
-    }
-    all.extend(user.groups.iter().map(|group| may("", "groups", "", "", group)));
-    if !user.uid.is_empty() {
-        all.push(may("authentication.k8s.io", "uids", "", "", &user.uid));
-    }
-    for (key, values) in &user.extra {
-        for value in values {
-            all.push(may("authentication.k8s.io", "userextras", key, "", value));
-        }
-    }
-    all
-}
-
 impl Attributes {
     /// The same request with another verb.
     pub fn with_verb(mut self, other: &str) -> Self {
@@ -106,6 +76,12 @@ impl Attributes {
             Self::Resource { verb, .. } | Self::Path { verb, .. } => other.clone_into(verb),
         }
         self
+    }
+
+    pub fn verb(&self) -> &str {
+        match self {
+            Self::Resource { verb, .. } | Self::Path { verb, .. } => verb,
+        }
     }
 
     /// The namespace of the request; empty: the whole cluster.

@@ -222,9 +222,7 @@ impl Authorizer {
         let Question { user, attributes, .. } = question;
         match self {
             Self::Node if question.selects_own => Verdict::new(Decision::Allow, ""),
-            Self::Node if node::allows(&core.cache, user, attributes) => {
-                Verdict::new(Decision::Allow, "")
-            }
+            Self::Node => node::decide(&core.cache, user, attributes),
             Self::Rbac => match core.rbac.reason(&core.cache, user, attributes) {
                 Some(reason) => Verdict::new(Decision::Allow, reason),
                 None => Verdict::new(Decision::NoOpinion, ""),
@@ -235,7 +233,7 @@ impl Authorizer {
             Self::Abac(_) => Verdict::new(Decision::NoOpinion, "No policy matched."),
             Self::AlwaysAllow => Verdict::new(Decision::Allow, ""),
             Self::AlwaysDeny => Verdict::new(Decision::NoOpinion, "Everything is forbidden."),
-            Self::Node | Self::Webhook(_) => Verdict::new(Decision::NoOpinion, ""),
+            Self::Webhook(_) => Verdict::new(Decision::NoOpinion, ""),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! may write, admission restricts further. For other resources the rules of the role `system:node` apply to every kubelet; the
 //! role itself is bound to nobody, since it is broader.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use api::labels::Requirement;
@@ -18,6 +19,7 @@ use k8s_openapi::api::storage::v1::VolumeAttachment;
 use serde_json::Value;
 
 use super::Attributes;
+use super::chain::{Decision, Verdict};
 use super::rbac::rule_allows;
 use crate::bootstrap::node_rules;
 use crate::cache::{Cache, Filter, Version};
@@ -31,66 +33,178 @@ const LEASES: &str = "kube-node-lease";
 
 static RULES: LazyLock<Vec<PolicyRule>> = LazyLock::new(node_rules);
 
-/// Whether `user` is a kubelet that may do what `attributes` say.
-pub(super) fn allows(cache: &Cache, user: &User, attributes: &Attributes) -> bool {
-    let (Some(node), Attributes::Resource { verb, group, resource, subresource, namespace, name }) =
-        (user.node_name(), attributes)
-    else {
-        return false;
-    };
-    let is = |verbs: &[&str]| verbs.contains(&verb.as_str());
-    let reads = is(&["get", "list", "watch"]);
-    let writes = is(&["update", "patch"]);
-    let needed = || !name.is_empty() && needs(cache, node, resource, namespace, name);
-    match (group.as_str(), resource.as_str(), subresource.as_str()) {
-        ("", "secrets" | "configmaps", "") => reads && !namespace.is_empty() && needed(),
-        ("", "persistentvolumeclaims", "") => is(&["get"]) && needed(),
-        ("", "persistentvolumeclaims", "status") => writes && needed(),
-        ("", "persistentvolumes", "") => {
-            let own = || keeps_volume(cache, node, name);
-            (is(&["get"]) && needs_volume(cache, node, name)) || ((writes || is(&["get"])) && own())
-        }
-        ("", "serviceaccounts", "") => is(&["get"]) && needed(),
-        ("", "serviceaccounts", "token") => is(&["create"]) && needed(),
-        ("", "nodes", "") => is(&["create"]) || writes || (reads && name == node),
-        ("", "nodes" | "pods", "status") => writes,
-        ("", "pods", "") => {
-            is(&["create", "delete"]) || (reads && bound(cache, node, namespace, name))
-        }
-        ("", "pods", "eviction") => is(&["create"]),
-        ("coordination.k8s.io", "leases", _) => {
-            let own = name == node && (writes || is(&["get", "delete"]));
-            namespace == LEASES && (is(&["create"]) || own)
-        }
-        ("storage.k8s.io", "csinodes", "") => {
-            is(&["create"]) || (name == node && (writes || is(&["get", "delete"])))
-        }
-        ("storage.k8s.io", "volumeattachments", "") => is(&["get"]) && attached(cache, node, name),
-        ("resource.k8s.io", "resourceclaims", "") => {
-            is(&["get"]) && claims(cache, node, namespace, name)
-        }
-        ("resource.k8s.io", "resourceslices", "") => {
-            is(&["create"]) || ((writes || is(&["get", "delete"])) && publishes(cache, node, name))
-        }
-        ("certificates.k8s.io", "podcertificaterequests", "") => {
-            is(&["create"]) || (reads && asked_for(cache, node, namespace, name))
-        }
-        (
-            "",
-            "secrets"
-            | "configmaps"
-            | "persistentvolumeclaims"
-            | "persistentvolumes"
-            | "serviceaccounts"
-            | "nodes"
-            | "pods",
-            _,
-        )
-        | ("storage.k8s.io", "csinodes" | "volumeattachments", _)
-        | ("certificates.k8s.io", "podcertificaterequests", _)
-        | ("resource.k8s.io", "resourceclaims" | "resourceslices", _) => false,
-        _ => RULES.iter().any(|rule| rule_allows(rule, attributes)),
+const READS: &[&str] = &["get", "list", "watch"];
+const WRITES: &[&str] = &["update", "patch"];
+const OF_OWN: &[&str] = &["get", "create", "update", "patch", "delete"];
+
+/// What the node authorizer says of a request: allowed to a kubelet, or no opinion and why, in
+/// upstream's words.
+pub(super) fn decide(cache: &Cache, user: &User, attributes: &Attributes) -> Verdict {
+    if user.is_nameless_node() {
+        let reason = format!("unknown node for user {:?}", user.name);
+        return Verdict::new(Decision::NoOpinion, reason);
     }
+    let Some(node) = user.node_name() else {
+        return Verdict::new(Decision::NoOpinion, "");
+    };
+    match (Kubelet { cache, node }).may(attributes) {
+        Ok(()) => Verdict::new(Decision::Allow, ""),
+        Err(reason) => Verdict::new(Decision::NoOpinion, reason),
+    }
+}
+
+/// `Err`: why not.
+type Outcome = Result<(), Cow<'static, str>>;
+
+fn only(holds: bool, otherwise: &'static str) -> Outcome {
+    if holds { Ok(()) } else { Err(otherwise.into()) }
+}
+
+struct Kubelet<'a> {
+    cache: &'a Cache,
+    node: &'a str,
+}
+
+impl Kubelet<'_> {
+    fn may(&self, attributes: &Attributes) -> Outcome {
+        let Attributes::Resource { verb, group, resource, subresource, namespace, name } =
+            attributes
+        else {
+            return by_the_role(attributes);
+        };
+        let (cache, node) = (self.cache, self.node);
+        let is = |verbs: &[&str]| verbs.contains(&verb.as_str());
+        let needed = || self.related(name, || needs(cache, node, resource, namespace, name));
+        match (group.as_str(), resource.as_str(), subresource.as_str()) {
+            ("", "secrets" | "configmaps", _) => {
+                only(is(READS), "can only read resources of this type")?;
+                only(subresource.is_empty(), "cannot read subresource")?;
+                only(!namespace.is_empty(), "can only read namespaced object of this type")?;
+                needed()
+            }
+            ("", "persistentvolumeclaims", "status") => {
+                only(is(WRITES), "can only get/update/patch this type")?;
+                needed()
+            }
+            ("", "persistentvolumeclaims", _) => {
+                one(verb, subresource)?;
+                needed()
+            }
+            // Those that are kept on the node it also writes.
+            ("", "persistentvolumes", "") if is(WRITES) && keeps_volume(cache, node, name) => {
+                Ok(())
+            }
+            ("", "persistentvolumes", _) => {
+                one(verb, subresource)?;
+                self.related(name, || {
+                    needs_volume(cache, node, name) || keeps_volume(cache, node, name)
+                })
+            }
+            ("", "serviceaccounts", "") if verb == "get" => needed(),
+            ("", "serviceaccounts", _) => {
+                let individual = verb == "create" && !name.is_empty();
+                only(individual, "can only create tokens for individual service accounts")?;
+                let token = subresource == "token";
+                only(token, "can only create token subresource of serviceaccount")?;
+                needed()
+            }
+            ("", "nodes", _) => self.nodes(verb, subresource, name),
+            ("", "pods", _) => self.pods(verb, subresource, namespace, name),
+            ("coordination.k8s.io", "leases", _) => {
+                let any = "can only get, create, update, patch, or delete a node lease";
+                only(is(OF_OWN), any)?;
+                let place = "can only access leases in the \"kube-node-lease\" system namespace";
+                only(namespace == LEASES, place)?;
+                let same = "can only access node lease with the same name as the requesting node";
+                only(verb == "create" || name == node, same)
+            }
+            ("storage.k8s.io", "csinodes", _) => {
+                only(is(OF_OWN), "can only get, create, update, patch, or delete a CSINode")?;
+                only(subresource.is_empty(), "cannot authorize CSINode subresources")?;
+                let same = "can only access CSINode with the same name as the requesting node";
+                only(verb == "create" || name == node, same)
+            }
+            ("storage.k8s.io", "volumeattachments", _) => {
+                one(verb, subresource)?;
+                self.related(name, || attached(cache, node, name))
+            }
+            ("resource.k8s.io", "resourceclaims", _) => {
+                one(verb, subresource)?;
+                self.related(name, || claims(cache, node, namespace, name))
+            }
+            ("resource.k8s.io", "resourceslices", _) => {
+                only(subresource.is_empty(), "cannot authorize ResourceSlice subresources")?;
+                match verb.as_str() {
+                    "create" => Ok(()),
+                    "get" | "update" | "patch" | "delete" => {
+                        self.related(name, || publishes(cache, node, name))
+                    }
+                    "watch" | "list" | "deletecollection" => Err("can only list/watch/deletecollection resourceslices with nodeName field selector".into()),
+                    _ => Err("only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection".into()),
+                }
+            }
+            ("certificates.k8s.io", "podcertificaterequests", "") if verb == "create" => Ok(()),
+            ("certificates.k8s.io", "podcertificaterequests", "") if is(READS) => {
+                self.related(name, || asked_for(cache, node, namespace, name))
+            }
+            ("certificates.k8s.io", "podcertificaterequests", _) => Err("".into()),
+            _ => by_the_role(attributes),
+        }
+    }
+
+    fn nodes(&self, verb: &str, subresource: &str, name: &str) -> Outcome {
+        let node = self.node;
+        match (subresource, verb) {
+            ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
+            ("", "get" | "list" | "watch") if name == node => Ok(()),
+            ("", "get" | "list" | "watch") if name.is_empty() => {
+                let reason =
+                    format!("node '{node}' cannot read all nodes, only its own Node object");
+                Err(reason.into())
+            }
+            ("", "get" | "list" | "watch") => {
+                let reason =
+                    format!("node '{node}' cannot read '{name}', only its own Node object");
+                Err(reason.into())
+            }
+            _ => Err("".into()),
+        }
+    }
+
+    fn pods(&self, verb: &str, subresource: &str, namespace: &str, name: &str) -> Outcome {
+        match (subresource, verb) {
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Ok(())
+            }
+            ("", "list" | "watch") if name.is_empty() => {
+                Err("can only list/watch pods with spec.nodeName field selector".into())
+            }
+            ("", "get" | "list" | "watch") => {
+                self.related(name, || bound(self.cache, self.node, namespace, name))
+            }
+            _ => Err("".into()),
+        }
+    }
+
+    /// Whether an object has to do with the node.
+    fn related(&self, name: &str, is: impl FnOnce() -> bool) -> Outcome {
+        only(!name.is_empty(), "No Object name found")?;
+        if is() {
+            return Ok(());
+        }
+        let node = self.node;
+        Err(format!("no relationship found between node '{node}' and this object").into())
+    }
+}
+
+/// Only one object at a time is read.
+fn one(verb: &str, subresource: &str) -> Outcome {
+    only(verb == "get", "can only get individual resources of this type")?;
+    only(subresource.is_empty(), "cannot get subresource")
+}
+
+fn by_the_role(attributes: &Attributes) -> Outcome {
+    only(RULES.iter().any(|rule| rule_allows(rule, attributes)), "")
 }
 
 /// Whether a kubelet lists or watches what is its node's: pods that a field selector limits to

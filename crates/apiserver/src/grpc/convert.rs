@@ -15,8 +15,8 @@ use crate::options::{self, version_match};
 use crate::registry::Registry;
 use crate::request::{Head, Options, PatchType, Subject, Target, Verb};
 use crate::request_info::RequestInfo;
-use crate::rest::percent_decode;
 use crate::response::Response;
+use crate::rest::percent_decode;
 use crate::rest::{Accept, IncludeObject, Representation};
 
 /// The target of a message.

@@ -11,6 +11,7 @@
 
 mod version_one;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,12 @@ use rustls::{
     RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use self::version_one::PublicKey;
 use crate::aggregation::RequestHeaders;
-use crate::user::{ClientCertificate, User};
+use crate::user::{CREDENTIAL_ID, ClientCertificate, User};
 
 /// The authorities that client certificates are verified against.
 #[derive(Clone, Debug)]
@@ -116,9 +118,7 @@ impl ClientCertificates {
         let proxy = self.proxy(own, intermediates, now);
         match self.0.clients.identify(own, intermediates, now) {
             Ok(identity) => {
-                let (name, groups) = (identity.name.clone(), identity.groups.clone());
-                let user = Arc::new(User::authenticated(name, groups));
-                let certificate = ClientCertificate::Valid(user);
+                let certificate = ClientCertificate::Valid(Arc::new(user(&identity, own)));
                 Proof { certificate, identity: Some(identity), proxy }
             }
             Err(reason) => {
@@ -146,9 +146,7 @@ impl Authorities {
             let verified = self.webpki.verify_client_cert(own, intermediates, now);
             verified.map_err(|error| reason(&error))?;
         }
-        let identity = rpc::tls::certificate_identity(own);
-        let identity = identity.filter(|identity| !identity.name.is_empty());
-        identity.ok_or_else(|| "its subject has no common name".to_owned())
+        rpc::tls::certificate_identity(own).map_err(|error| error.to_string())
     }
 
     /// Verifies the handshake's signature by the key of a certificate that webpki cannot parse, so
@@ -176,6 +174,17 @@ impl Authorities {
         } else {
             Err(Error::InvalidCertificate(CertificateError::BadSignature))
         }
+    }
+}
+
+/// The user whom a certificate names; which certificate it was is an extra field.
+fn user(identity: &CertificateIdentity, certificate: &[u8]) -> User {
+    let digest = Sha256::digest(certificate);
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    User {
+        uid: identity.uid.clone(),
+        extra: BTreeMap::from([(CREDENTIAL_ID.to_owned(), vec![format!("X509SHA256={hex}")])]),
+        ..User::authenticated(identity.name.clone(), identity.groups.clone())
     }
 }
 
@@ -322,4 +331,39 @@ fn is_of_tls13(scheme: SignatureScheme) -> bool {
             | SignatureScheme::RSA_PKCS1_SHA512
             | SignatureScheme::ECDSA_SHA1_Legacy
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+    use rpc::tls::{IdentityError, certificate_identity};
+
+    use super::*;
+
+    #[test]
+    fn the_subject_may_have_one_uid() {
+        let table: &[(Option<&str>, Result<&str, IdentityError>)] =
+            &[(None, Ok("")), (Some("7"), Ok("7")), (Some(""), Err(IdentityError::UidEmpty))];
+        for (uid, expected) in table {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, "bob");
+            if let Some(uid) = uid {
+                let of_uid = DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57_683, 2]);
+                params.distinguished_name.push(of_uid, *uid);
+            }
+            let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let found = certificate_identity(der.der());
+            let uids = found.as_ref().map(|found| found.uid.as_str()).map_err(Clone::clone);
+            assert_eq!(uids, *expected);
+            let Ok(found) = found else { continue };
+            let user = user(&found, der.der());
+            assert_eq!((user.name.as_str(), user.uid), ("bob", found.uid));
+            let digest = ring::digest::digest(&ring::digest::SHA256, der.der());
+            let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(user.extra[CREDENTIAL_ID], [format!("X509SHA256={hex}")]);
+        }
+        let many = IdentityError::Uids(vec!["a".to_owned(), "b".to_owned()]);
+        assert_eq!(many.to_string(), "expected 1 UID, but found multiple: [a b]");
+    }
 }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{
     BoundObjectReference, TokenRequest, TokenRequestStatus,
 };
-use k8s_openapi::api::core::v1::{Node, Pod, Secret, ServiceAccount};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
 use super::{admitted, json};
 use crate::authn::{BoundObject, Claims};
@@ -26,13 +26,29 @@ const MAX_SECONDS: i64 = 1 << 32;
 /// Signs a token for the target.
 ///
 /// # Errors
-/// 404 for an account or bound object that does not exist, 422 for a validity out of range.
+/// 404 for an account or bound object that does not exist, 400 and 422 for a request of another one or
+/// for a validity out of range, 409 for one of an earlier account or bound object of that name.
 pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiError> {
     let tokens = call.core.tokens.as_ref().ok_or_else(|| {
         ApiError::not_implemented("the apiserver has no key to sign ServiceAccount tokens with")
     })?;
     let mut asked: TokenRequest = admitted(call, request).await?;
+    check_metadata(call, &asked.metadata)?;
     let account = call.current().await?;
+    let uid = asked.metadata.uid.as_deref().unwrap_or_default();
+    if !uid.is_empty() && *uid != *account.uid {
+        let problem = format!(
+            "the UID in the token request ({uid}) does not match the UID of the service account ({})",
+            account.uid
+        );
+        return Err(conflict(
+            &TokenRequest::ROW.group,
+            &TokenRequest::ROW.kind,
+            &account.name,
+            &problem,
+        ));
+    }
+    asked.status = None;
     let spec = asked.spec.get_or_insert_default();
     let audiences = spec.audiences.get_or_insert_default();
     if audiences.is_empty() {
@@ -65,8 +81,39 @@ pub async fn create(call: Call<'_>, request: &Request) -> Result<Response, ApiEr
     }
     asked.metadata.name = Some(account.name.to_string());
     asked.metadata.namespace = Some(account.namespace.to_string());
+    asked.metadata.uid = Some(account.uid.to_string());
     asked.metadata.creation_timestamp = Some(Time(crate::meta::whole_seconds(call.now())));
     Ok(json(201, &asked))
+}
+
+/// The request may say which account it is about, which the path says.
+fn check_metadata(call: Call<'_>, metadata: &ObjectMeta) -> Result<(), ApiError> {
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    if given(&metadata.namespace).is_some_and(|namespace| namespace != call.target.namespace) {
+        let problem =
+            "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(ApiError::bad_request(problem));
+    }
+    match given(&metadata.name).filter(|name| *name != call.target.name) {
+        None => Ok(()),
+        Some(name) => {
+            let problem = "must match the service account name if specified";
+            let error = FieldError::invalid("metadata.name", name, problem);
+            Err(ApiError::invalid(TokenRequest::ROW, &call.target.name, &[error]))
+        }
+    }
+}
+
+/// A conflict about an object that upstream calls by its kind here.
+fn conflict(group: &str, kind: &str, name: &str, problem: &str) -> ApiError {
+    let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+    let text = format!("Operation cannot be fulfilled on {qualified} {name:?}: {problem}");
+    let mut error = ApiError::new(409, "Conflict", text);
+    let details = error.status_mut().details.get_or_insert_default();
+    details.group = Some(group.to_owned()).filter(|group| !group.is_empty());
+    details.kind = Some(kind.to_owned());
+    details.name = Some(name.to_owned());
+    error
 }
 
 fn check_seconds(call: Call<'_>, seconds: i64) -> Result<(), ApiError> {
@@ -93,14 +140,15 @@ async fn bind(
 ) -> Result<(), ApiError> {
     let name = reference.name.as_deref().unwrap_or_default();
     let kind = reference.kind.as_deref().unwrap_or_default();
-    let row: &KindRow = match kind {
-        "Pod" => Pod::ROW,
-        "Secret" => Secret::ROW,
-        "Node" => Node::ROW,
-        other => {
+    let api_version = reference.api_version.as_deref().unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let row: &KindRow = match (group, kind) {
+        ("", "Pod") => Pod::ROW,
+        ("", "Secret") => Secret::ROW,
+        ("", "Node") => Node::ROW,
+        _ => {
             return Err(ApiError::bad_request(format!(
-                "cannot bind token for serviceaccount {:?} to object of unknown type: {other:?}",
-                call.target.name
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
             )));
         }
     };
@@ -109,13 +157,10 @@ async fn bind(
     if let Some(uid) = reference.uid.as_deref().filter(|uid| !uid.is_empty())
         && *uid != *version.uid
     {
-        return Err(ApiError::conflict(
-            ServiceAccount::ROW,
-            name,
-            format!(
-                "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
-            ),
-        ));
+        let problem = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(conflict("", kind, name, &problem));
     }
     match kind {
         "Pod" => {

@@ -227,6 +227,64 @@ async fn tokens_are_valid_while_their_account_exists() {
     server.stop().await;
 }
 
+/// A TokenRequest may say which account and which object it means.
+#[tokio::test]
+async fn a_token_is_of_the_account_that_its_request_means() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let account = admin.post(accounts, &json!({"metadata": {"name": "robot"}})).await.expect(201);
+    let uid = account["metadata"]["uid"].as_str().unwrap();
+    let secret = json!({"metadata": {"name": "s"}});
+    admin.post("/api/v1/namespaces/default/secrets", &secret).await.expect(201);
+    let bound = |api_version: &str, kind: &str, uid: &str| json!({"spec": {"boundObjectRef": {"apiVersion": api_version, "kind": kind, "name": "s", "uid": uid}}});
+    let table = [
+        (json!({}), 201, String::new()),
+        (json!({"metadata": {"name": "robot", "namespace": "default", "uid": uid}}), 201, String::new()),
+        (
+            json!({"metadata": {"uid": "1"}}),
+            409,
+            format!("Operation cannot be fulfilled on TokenRequest.authentication.k8s.io \"robot\": the UID in the token request (1) does not match the UID of the service account ({uid})"),
+        ),
+        (
+            json!({"metadata": {"name": "other"}}),
+            422,
+            "TokenRequest.authentication.k8s.io \"robot\" is invalid: metadata.name: Invalid value: \"other\": must match the service account name if specified".to_owned(),
+        ),
+        (
+            json!({"metadata": {"namespace": "other"}}),
+            400,
+            "the namespace of the provided object does not match the namespace sent on the request".to_owned(),
+        ),
+        (bound("v1", "Secret", ""), 201, String::new()),
+        (bound("", "Secret", ""), 201, String::new()),
+        (
+            bound("apps/v1", "Secret", ""),
+            400,
+            "cannot bind token to object of type apps/v1, Kind=Secret".to_owned(),
+        ),
+        (
+            bound("v1", "ConfigMap", ""),
+            400,
+            "cannot bind token to object of type /v1, Kind=ConfigMap".to_owned(),
+        ),
+        (
+            bound("v1", "Secret", "1"),
+            409,
+            "Operation cannot be fulfilled on Secret \"s\": the UID in the bound object reference (1) does not match the UID in record. The object might have been deleted and then recreated".to_owned(),
+        ),
+    ];
+    for (request, code, message) in table {
+        let answer = admin.post(&format!("{accounts}/robot/token"), &request).await.expect(code);
+        if code == 201 {
+            assert_eq!(answer["metadata"]["uid"], uid, "{request}");
+        } else {
+            assert_eq!(answer["message"], message, "{request}");
+        }
+    }
+    server.stop().await;
+}
+
 /// Writes an object with an earlier deletionTimestamp, as if it had been waiting for its finalizer.
 async fn backdate(server: &Server, key: &str, seconds: i64) {
     let core = server.core();

@@ -231,7 +231,7 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
         &kubelet,
         &format!("{leases}/default/leases"),
         &lease("n1"),
-        "leases.coordination.k8s.io is forbidden: User \"system:node:n1\" cannot create resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"default\"",
+        "leases.coordination.k8s.io is forbidden: User \"system:node:n1\" cannot create resource \"leases\" in API group \"coordination.k8s.io\" in the namespace \"default\": can only access leases in the \"kube-node-lease\" system namespace",
     )
     .await;
     server.stop().await;

@@ -93,7 +93,10 @@ async fn the_first_authorizer_with_an_opinion_decides() {
     ann.get(&format!("{MAPS}?labelSelector=a%3Db,c&fieldSelector=metadata.name%3Dm"))
         .await
         .expect(200);
-    let asked = setup.webhook.requests.lock().last().unwrap()["spec"].clone();
+    let mut asked = setup.webhook.requests.lock().last().unwrap()["spec"].clone();
+    let extra = asked.as_object_mut().unwrap().remove("extra").unwrap();
+    let id = extra["authentication.kubernetes.io/credential-id"][0].as_str().unwrap();
+    assert!(id.starts_with("X509SHA256="), "{id}");
     let expected = json!({"user": "ann", "groups": ["team", "system:authenticated"],
         "resourceAttributes": {"namespace": "default", "verb": "list", "version": "v1",
             "resource": "configmaps", "name": "m",
@@ -135,10 +138,10 @@ async fn the_first_authorizer_with_an_opinion_decides() {
     assert_eq!(review("ann", "delete", "secrets").await, denied);
     assert_eq!(review("zoe", "get", "pods").await["allowed"], false);
     // An answer counts for a while.
-    let before = setup.webhook.requests.lock().len();
+    let (before, zoe) = (setup.webhook.requests.lock().len(), server.rest_as("zoe", &[]));
     for _ in 0..5 {
         ann.get("/api/v1/namespaces").await.expect(200);
-        assert_eq!(server.rest_as("zoe", &[]).get(MAPS).await.code, 403);
+        assert_eq!(zoe.get(MAPS).await.code, 403);
     }
     assert_eq!(setup.webhook.requests.lock().len(), before + 2);
     let metrics = admin.get("/metrics").await.text;
@@ -297,4 +300,77 @@ async fn policies_of_a_file_allow() {
         refusal.contains("error reading policy file") && refusal.contains("line 1"),
         "{refusal}"
     );
+}
+
+/// A refusal of the node authorizer says what is wrong.
+#[tokio::test]
+async fn a_kubelet_is_told_why_it_may_not() {
+    let server = Server::start().await;
+    let kubelet = server.rest_as("system:node:n1", &["system:nodes"]);
+    let none = "no relationship found between node 'n1' and this object";
+    let one = "can only get individual resources of this type";
+    let default = "/api/v1/namespaces/default";
+    let table: &[(&str, &str, &str)] = &[
+        ("GET", "/api/v1/nodes", "node 'n1' cannot read all nodes, only its own Node object"),
+        ("GET", "/api/v1/nodes/n2", "node 'n1' cannot read 'n2', only its own Node object"),
+        ("GET", "/api/v1/pods", "can only list/watch pods with spec.nodeName field selector"),
+        ("GET", &format!("{default}/pods/p"), none),
+        ("GET", &format!("{default}/secrets"), "No Object name found"),
+        ("GET", "/api/v1/secrets", "can only read namespaced object of this type"),
+        ("GET", &format!("{default}/secrets/s"), none),
+        ("DELETE", &format!("{default}/configmaps/c"), "can only read resources of this type"),
+        ("GET", &format!("{default}/persistentvolumeclaims"), one),
+        ("GET", &format!("{default}/persistentvolumeclaims/c"), none),
+        (
+            "GET",
+            &format!("{default}/persistentvolumeclaims/c/status"),
+            "can only get/update/patch this type",
+        ),
+        ("GET", "/api/v1/persistentvolumes/v", none),
+        ("DELETE", "/api/v1/persistentvolumes/v", one),
+        ("GET", &format!("{default}/serviceaccounts/a"), none),
+        ("POST", &format!("{default}/serviceaccounts/a/token"), none),
+        (
+            "POST",
+            &format!("{default}/serviceaccounts"),
+            "can only create tokens for individual service accounts",
+        ),
+        ("GET", "/apis/storage.k8s.io/v1/volumeattachments", one),
+        (
+            "GET",
+            "/apis/storage.k8s.io/v1/csinodes",
+            "can only get, create, update, patch, or delete a CSINode",
+        ),
+        (
+            "GET",
+            "/apis/storage.k8s.io/v1/csinodes/n2",
+            "can only access CSINode with the same name as the requesting node",
+        ),
+        (
+            "GET",
+            "/apis/resource.k8s.io/v1/resourceslices",
+            "can only list/watch/deletecollection resourceslices with nodeName field selector",
+        ),
+        (
+            "GET",
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+            "can only get, create, update, patch, or delete a node lease",
+        ),
+        (
+            "GET",
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2",
+            "can only access node lease with the same name as the requesting node",
+        ),
+    ];
+    for (method, path, reason) in table {
+        let answer = kubelet.send(method, path, &json!({})).await;
+        let message = answer.body["message"].as_str().unwrap_or_default();
+        let told = message.ends_with(&format!(": {reason}"));
+        assert!(answer.code == 403 && told, "{method} {path}: {}", answer.text);
+    }
+    let nameless = server.rest_as("system:node:", &["system:nodes"]);
+    let refused = nameless.get("/api/v1/nodes").await.expect(403);
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with(": unknown node for user \"system:node:\""), "{message}");
+    server.stop().await;
 }

@@ -193,7 +193,8 @@ async fn expressions_map_and_judge_claims() {
         groups: {expression: 'claims.roles.map(r, \"role:\" + r)'}, uid: {claim: sub}, \
         extra: [{key: example.com/team, valueExpression: claims.team}]}, \
         claimValidationRules: [{claim: team, requiredValue: blue}, {expression: 'claims.exp - claims.iat <= 86400', message: 'too long'}], \
-        userValidationRules: [{expression: '!user.username.startsWith(\"system:\")', message: 'reserved'}]";
+        userValidationRules: [{expression: '!user.username.startsWith(\"system:\")', message: 'reserved'},
+            {expression: 'user.groups.all(group, !group.startsWith(\"system:\"))', message: 'reserved groups'}]";
     let (_folder, flag) = configured(&configuration(&[issuer.section(rest)], ""));
     let server = Server::start_with(&[&flag]).await;
     let with = |changes: Value| {

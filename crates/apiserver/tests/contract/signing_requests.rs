@@ -70,7 +70,9 @@ async fn a_request_says_who_sent_it_whatever_the_sender_says() {
     let stored = asker.post(REQUESTS, &forged).await.expect(201);
     assert_eq!(stored["spec"]["username"], "asker");
     assert_eq!(stored["spec"]["groups"], json!(["people", "system:authenticated"]));
-    assert!(stored["spec"]["uid"].is_null() && stored["spec"]["extra"].is_null(), "{stored}");
+    let extra = stored["spec"]["extra"].as_object().unwrap();
+    let own = ["authentication.kubernetes.io/credential-id"];
+    assert!(stored["spec"]["uid"].is_null() && extra.keys().eq(own), "{stored}");
     let status = &stored["status"];
     assert!(status["conditions"].is_null() && status["certificate"].is_null(), "{status}");
     // Nor does an update.

@@ -16,7 +16,7 @@ const APISERVER: &str = "kube-apiserver-kubelet-client";
 pub(super) fn certificate(extensions: &Extensions, now: Timestamp) -> Option<CertificateIdentity> {
     let connection = extensions.get::<TlsConnectInfo<TcpConnectInfo>>()?;
     let certificates = connection.peer_certs()?;
-    let identity = certificate_identity(certificates.first()?)?;
+    let identity = certificate_identity(certificates.first()?).ok()?;
     identity.is_valid_at(now.as_second()).then_some(identity)
 }
 
