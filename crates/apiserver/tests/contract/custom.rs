@@ -178,7 +178,10 @@ async fn defaults_do_not_multiply_without_bound() {
     };
     let refused = rest.post(WIDGETS, &of("large", 1000)).await.expect(422);
     let message = refused["message"].as_str().unwrap();
-    assert!(message.contains("the defaults of its schema have more than 3145728 bytes"), "{message}");
+    assert!(
+        message.contains("the defaults of its schema have more than 3145728 bytes"),
+        "{message}"
+    );
     let made = rest.post(WIDGETS, &of("small", 3)).await.expect(201);
     assert_eq!(made["spec"]["parts"][2]["text"].as_str().map(str::len), Some(100 << 10));
     server.stop().await;
