@@ -69,3 +69,13 @@ pub(crate) fn errors(json: &Value, new: Option<&Value>) -> Vec<String> {
     };
     errors.iter().map(ToString::to_string).collect()
 }
+
+/// The errors of an update of an object as it is stored, its status included.
+pub(crate) fn update_errors(old: &Value, new: &Value) -> Vec<String> {
+    let ((old, strategy), (mut new, _)) = (object(old), object(new));
+    strategy.default(&mut *new);
+    strategy.prepare_update(&mut *new, &*old, &context());
+    let mut errors = strategy.validate(&*new);
+    errors.extend(strategy.validate_update(&*new, &*old));
+    errors.iter().map(ToString::to_string).collect()
+}

@@ -165,8 +165,8 @@ async fn expressions_ask_the_webhook() {
         "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
         "matchConditions": [{"name": "may", "expression": format!("{first}.allowed()")}],
         "validations": [{"expression": "object.metadata.name != 'no'"},
-            {"expression": format!("{first}.allowed() && !{second}.allowed() && {second}.reason() == 'secrets stay'")},
-            {"expression": format!("{second}.allowed() || !({third}.allowed() || {third}.errored())")}]}});
+            {"expression": format!("{first}.allowed() && {second}.reason() == 'secrets stay'")},
+            {"expression": format!("!({third}.allowed() || {third}.errored())")}]}});
     admin.post(&format!("{api}/validatingadmissionpolicies"), &policy).await.expect(201);
     let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Deny"]}});
     admin.post(&format!("{api}/validatingadmissionpolicybindings"), &binding).await.expect(201);

@@ -6,7 +6,7 @@ mod workloads;
 
 use serde_json::Value;
 
-use super::{errors, stored};
+use super::{errors, stored, update_errors};
 
 /// Sets the value at a JSON pointer, whose parents must exist. Null removes the field.
 pub(crate) fn with(base: &Value, pointer: &str, value: Value) -> Value {

@@ -57,8 +57,8 @@ async fn the_reason_follows_the_service_and_its_endpoints() {
         "failing or missing response from https://extension.default.svc:",
     )
     .await;
-    let service = rest.get(&format!("{SERVICES}/{NAME}")).await.expect(200);
-    assert!(condition(&service)[2].ends_with("pod p has no address yet"), "{service}");
+    let seen = rest.get(&format!("{SERVICES}/{NAME}")).await.expect(200);
+    assert!(condition(&seen)[2].ends_with("pod p has no address yet"), "{seen}");
     rest.delete(&format!("{OWN}/extension")).await.expect(200);
     expect("ServiceNotFound", "").await;
     rest.post(OWN, &service()).await.expect(201);

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::core::object;
-use super::{check, check_updates, errors, stored, with};
+use super::{check, check_updates, stored, update_errors, with};
 
 #[test]
 fn storage() {
@@ -118,7 +118,7 @@ fn updates_of_claims() {
     ];
     for (old, pointer, value, expected) in table {
         let new = with(old, pointer, value.clone());
-        assert_eq!(errors(old, Some(&new)), expected, "{pointer}: {value} of {old}");
+        assert_eq!(update_errors(old, &new), expected, "{pointer}: {value} of {old}");
     }
     let unnamed = Value::Null;
     let names: [(&str, Value, &str, Value, Vec<String>); 6] = [
@@ -131,7 +131,7 @@ fn updates_of_claims() {
     ];
     for (was, field, annotation, named, expected) in names {
         let (old, new) = (claim(was, field), claim(annotation, named));
-        assert_eq!(errors(&old, Some(&new)), expected, "{old} {new}");
+        assert_eq!(update_errors(&old, &new), expected, "{old} {new}");
     }
     let volume = object(
         "v1",
