@@ -8,6 +8,12 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 /// field (upstream's `GetPersistentVolumeClaimClass`).
 pub const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
+/// Annotations that make a class the default one, the older one last.
+pub const DEFAULT_ANNOTATIONS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
+
 /// The class of a claim; empty: none.
 pub fn of_claim(claim: &PersistentVolumeClaim) -> &str {
     let field = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());

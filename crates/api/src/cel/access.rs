@@ -134,7 +134,6 @@ impl<'a> Access<'a> {
             groups: vec![
                 "system:serviceaccounts".to_owned(),
                 format!("system:serviceaccounts:{namespace}"),
-                "system:authenticated".to_owned(),
             ],
         };
         Val::Access(Self { user: Arc::new(user), ..self.clone() })

@@ -2,7 +2,7 @@
 //! StorageObjectInUseProtection, TaintNodesByCondition.
 
 use api::object::Object;
-use api::storage_class::BETA_CLASS;
+use api::storage_class::{BETA_CLASS, DEFAULT_ANNOTATIONS};
 use api::{ApiError, Kind, KindRow};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Taint, Toleration};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
@@ -15,8 +15,7 @@ use crate::scan;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
-const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-const DEFAULT_INGRESS_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+const DEFAULT_INGRESS_CLASS: [&str; 1] = ["ingressclass.kubernetes.io/is-default-class"];
 const OLD_INGRESS_CLASS: &str = "kubernetes.io/ingress.class";
 
 /// Adds the two default tolerations unless the pod already tolerates these taints.
@@ -65,7 +64,7 @@ pub fn storage_class(attributes: &Attributes<'_>, object: &mut dyn Object) -> Re
     let annotations = claim.metadata.annotations.as_ref();
     let of_old = annotations.is_some_and(|all| all.contains_key(BETA_CLASS));
     if spec.storage_class_name.is_none() && !of_old {
-        let default = default_of(attributes.call, StorageClass::ROW, DEFAULT_STORAGE_CLASS);
+        let default = default_of(attributes.call, StorageClass::ROW, &DEFAULT_ANNOTATIONS);
         spec.storage_class_name = default;
     }
     Ok(())
@@ -83,21 +82,21 @@ pub fn ingress_class(attributes: &Attributes<'_>, object: &mut dyn Object) -> Re
     let of_old = annotations.is_some_and(|all| all.contains_key(OLD_INGRESS_CLASS));
     let spec = ingress.spec.get_or_insert_default();
     if spec.ingress_class_name.is_none() && !of_old {
-        let default = default_of(attributes.call, IngressClass::ROW, DEFAULT_INGRESS_CLASS);
+        let default = default_of(attributes.call, IngressClass::ROW, &DEFAULT_INGRESS_CLASS);
         spec.ingress_class_name = default;
     }
     Ok(())
 }
 
-/// The class annotated as the default; of several, the newest.
-fn default_of(call: Call<'_>, row: &'static KindRow, annotation: &str) -> Option<String> {
+/// The class that one of the annotations marks as the default; of several, the newest.
+fn default_of(call: Call<'_>, row: &'static KindRow, marks: &[&str]) -> Option<String> {
     let filter = Filter::everything(row, "");
     let classes = call.core.cache.resource(row).list(&filter);
     let default = classes
         .iter()
         .filter(|class| {
             let annotations = scan::at_path(&class.json, "metadata.annotations").unwrap_or(b"{}");
-            scan::string(annotations, annotation) == "true"
+            marks.iter().any(|mark| scan::string(annotations, mark) == "true")
         })
         .max_by_key(|class| {
             let created = scan::at_path(&class.json, "metadata.creationTimestamp");

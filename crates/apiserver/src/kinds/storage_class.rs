@@ -1,5 +1,6 @@
 //! StorageClasses.
 
+use api::storage_class;
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::Value;
 
@@ -7,12 +8,6 @@ use super::columns::{NAME, text};
 use super::fill;
 use super::storage::provisioner;
 use super::table::{Check, Fixed, Rows, age, text_at};
-
-/// Annotations that make a class the default one.
-const DEFAULT_ANNOTATIONS: [&str; 2] = [
-    "storageclass.kubernetes.io/is-default-class",
-    "storageclass.beta.kubernetes.io/is-default-class",
-];
 
 pub static RULES: Rows<StorageClass> = Rows {
     default: |class| {
@@ -54,6 +49,7 @@ pub static RULES: Rows<StorageClass> = Rows {
 fn marked_name(class: &Value) -> Value {
     let name = text_at(class, "metadata.name");
     let annotations = &class["metadata"]["annotations"];
-    let is_default = DEFAULT_ANNOTATIONS.iter().any(|key| annotations[key] == "true");
+    let is_default =
+        storage_class::DEFAULT_ANNOTATIONS.iter().any(|key| annotations[key] == "true");
     format!("{name}{}", if is_default { " (default)" } else { "" }).into()
 }

@@ -212,6 +212,17 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
     let mut request = bound("vault", vault["metadata"]["uid"].as_str().unwrap());
     request["spec"]["audiences"] = json!(["vault"]);
     kubelet.post(&tokens, &request).await.expect(201);
+    // The driver of a volume of the pod may ask for it as well.
+    let driver = json!({"metadata": {"name": "d.example.com"}, "spec": {
+        "tokenRequests": [{"audience": "store"}], "volumeLifecycleModes": ["Ephemeral"]}});
+    admin.post("/apis/storage.k8s.io/v1/csidrivers", &driver).await.expect(201);
+    refused(&kubelet, &tokens, &with(json!(["store"])), "serviceaccounts \"default\" is forbidden: audience \"store\" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience").await;
+    let volume = json!({"name": "c", "csi": {"driver": "d.example.com"}});
+    let driven = pod("driven", json!({"nodeName": "n1", "volumes": [volume]}));
+    let driven = admin.post(&pods, &driven).await.expect(201);
+    let mut request = bound("driven", driven["metadata"]["uid"].as_str().unwrap());
+    request["spec"]["audiences"] = json!(["store"]);
+    kubelet.post(&tokens, &request).await.expect(201);
     admin.post(&tokens, &with(json!(["vault"]))).await.expect(201);
     admin.post(&tokens, &json!({"spec": {}})).await.expect(201);
     let eviction = json!({"metadata": {"name": "other"}});

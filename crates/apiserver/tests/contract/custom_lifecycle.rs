@@ -143,22 +143,33 @@ async fn schemas_that_promise_too_much_are_warned_about() {
     let server = Server::start().await;
     let rest = server.admin();
     let mut own = definition();
-    let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
-    let fields = own.pointer_mut(spec).unwrap();
-    fields["odd"] = json!({"type": "string", "format": "odd"});
-    fields["time"] = json!({"type": "string", "format": "date-time"});
-    fields["wide"] = json!({"type": "string", "format": "int32"});
-    fields["set"] = json!({"type": "array", "x-kubernetes-list-type": "set",
-        "items": {"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "integer"}}});
+    let spec = |version: usize| {
+        format!("/spec/versions/{version}/schema/openAPIV3Schema/properties/spec/properties")
+    };
+    for version in [0, 1] {
+        let fields = own.pointer_mut(&spec(version)).unwrap();
+        fields["odd"] = json!({"type": "string", "format": "odd"});
+        fields["time"] = json!({"type": "string", "format": "date-time"});
+        fields["wide"] = json!({"type": "string", "format": "int32"});
+        fields["set"] = json!({"type": "array", "x-kubernetes-list-type": "set", "items":
+            {"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "integer"}}});
+    }
     let made = rest.post(DEFINITIONS, &own).await;
     let expected = [
         "299 - \"unrecognized format \\\"int32\\\"\"",
         "299 - \"unrecognized format \\\"odd\\\"\"",
         "299 - \"x-kubernetes-list-type: set for items of type \\\"array\\\" is not supported by server-side apply or CEL validation rules\"",
     ];
-    assert_eq!(warnings(&made), expected);
-    made.expect(201);
-    let more = json!([{"op": "add", "path": format!("{spec}/new"), "value": {"type": "string", "format": "newer"}}]);
+    assert_eq!(
+        (made.code, warnings(&made)),
+        (201, expected.map(str::to_owned).to_vec()),
+        "{}",
+        made.text
+    );
+    let newer = json!({"type": "string", "format": "newer"});
+    let add =
+        |version| json!({"op": "add", "path": format!("{}/new", spec(version)), "value": newer});
+    let more = json!([add(0), add(1)]);
     let patched = rest.patch(DEFINITION, "json", &more).await;
     assert_eq!(warnings(&patched), ["299 - \"unrecognized format \\\"newer\\\"\""]);
     server.stop().await;

@@ -253,7 +253,7 @@ const REFUSED: [Asked; 22] = [
     ("GET", "/api/v1/secrets?labelSelector=,", JSON, 400),
     ("GET", "/api/v1/secrets?timeout=never", JSON, 400),
     ("DELETE", "/api/v1/namespaces/default/secrets/s?dryRun=Some", JSON, 422),
-    ("GET", "/api/v1/secrets", ("impersonate-group", "a"), 500),
+    ("GET", "/api/v1/secrets", ("impersonate-group", "a"), 400),
 ];
 
 async fn ask(rest: &Rest, (method, path, header, _): Asked) -> crate::server::Answer {
@@ -269,7 +269,7 @@ async fn refusals_tell_nobody_more_than_they_may_know() {
     let mut wrong = Vec::new();
     for asked @ (method, path, header, code) in REFUSED {
         let impersonates = header.0 == "impersonate-group";
-        let denied = if impersonates { 500 } else { 403 };
+        let denied = if impersonates { 400 } else { 403 };
         let anonymous = server.rest_anonymous();
         let with_token = anonymous.ask(method, path, &[header, bad_token], b"{}".to_vec()).await;
         for (who, answer, expected) in [

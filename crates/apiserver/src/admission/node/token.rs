@@ -2,7 +2,8 @@
 
 use api::{ApiError, Kind};
 use k8s_openapi::api::authentication::v1::TokenRequest;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::CSIDriver;
 
 use crate::admission::attributes::Attributes;
 use crate::authz;
@@ -51,7 +52,10 @@ pub async fn check(
         _ => return refuse("node may only request 0 or 1 audiences"),
     };
     let pod = Pod::decode(&pod.json).map_err(ApiError::internal)?;
-    if uses_audience(&pod, audience) || may_request_audience(call, audience).await {
+    if uses_audience(&pod, audience)
+        || drivers_use_audience(call, &pod, audience).await?
+        || may_request_audience(call, audience).await
+    {
         return Ok(());
     }
     refuse(&format!(
@@ -68,6 +72,39 @@ fn uses_audience(pod: &Pod, audience: &str) -> bool {
         .flat_map(|projected| projected.sources.iter().flatten())
         .filter_map(|source| source.service_account_token.as_ref())
         .any(|token| token.audience.as_deref().unwrap_or_default() == audience)
+}
+
+/// Whether the driver of a volume of the pod asks for tokens for the audience.
+async fn drivers_use_audience(call: Call<'_>, pod: &Pod, audience: &str) -> Result<bool, ApiError> {
+    let (namespace, name) = (&call.target.namespace, pod.metadata.name.as_deref());
+    for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
+        let claim = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+        let own = || Some(format!("{}-{}", name.unwrap_or_default(), volume.name));
+        let claim = claim.or_else(|| volume.ephemeral.as_ref().and_then(|_| own()));
+        let driver = match (&volume.csi, claim) {
+            (Some(source), _) => Some(source.driver.clone()),
+            (None, Some(claim)) => driver_of(call, &format!("{namespace}/{claim}")).await?,
+            (None, None) => None,
+        };
+        let Some(driver) = driver else { continue };
+        let Some(driver) = call.core.find(CSIDriver::ROW, &driver).await? else { continue };
+        let driver = CSIDriver::decode(&driver.json).map_err(ApiError::internal)?;
+        if driver.spec.token_requests.iter().flatten().any(|own| own.audience == audience) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The driver of the volume that a claim is bound to.
+async fn driver_of(call: Call<'_>, claim: &str) -> Result<Option<String>, ApiError> {
+    let at = |json: &[u8], path: &str| scan::at_path(json, path).map(scan::scalar);
+    let Some(claim) = call.core.find(PersistentVolumeClaim::ROW, claim).await? else {
+        return Ok(None);
+    };
+    let Some(volume) = at(&claim.json, "spec.volumeName") else { return Ok(None) };
+    let volume = call.core.find(PersistentVolume::ROW, &volume).await?;
+    Ok(volume.and_then(|volume| at(&volume.json, "spec.csi.driver")))
 }
 
 /// Whether an administrator has granted the node this audience of the account's tokens.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::labels::Selector;
 use api::quantity::Quantity;
-use api::storage_class;
+use api::storage_class::{self, DEFAULT_ANNOTATIONS};
 use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, PersistentVolume, PersistentVolumeClaim, PodSpec,
 };
@@ -14,14 +14,13 @@ use crate::machinery::cache::Key;
 use crate::machinery::node_match::affinity_allows;
 use crate::machinery::owner::{is_deleting, uid};
 
-const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-
 /// The class annotated as the default; of several, the newest.
 pub fn default_class(classes: &[Arc<StorageClass>]) -> Option<&str> {
     let default = classes.iter().filter(|class| {
         let annotations = class.metadata.annotations.as_ref();
-        let value = annotations.and_then(|annotations| annotations.get(DEFAULT_CLASS));
-        value.is_some_and(|value| value == "true")
+        let is_set =
+            |mark: &&str| annotations.and_then(|all| all.get(*mark)).is_some_and(|it| it == "true");
+        DEFAULT_ANNOTATIONS.iter().any(is_set)
     });
     let newest = default.max_by_key(|class| {
         let created = class.metadata.creation_timestamp.as_ref().map(|time| time.0);

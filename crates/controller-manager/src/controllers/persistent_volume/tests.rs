@@ -218,15 +218,16 @@ fn volume_phases() {
 
 #[test]
 fn a_claim_without_a_class_gets_the_default_one_unless_a_volume_fits() {
-    let default = |name: &str, second: i64| {
+    let [current, beta] = api::storage_class::DEFAULT_ANNOTATIONS;
+    let default = |name: &str, second: i64, mark: &str| {
         let mut class = class("Immediate", "example.com/disk");
         class.metadata.name = Some(name.into());
         class.metadata.creation_timestamp = Some(Time(crate::machinery::testing::at(second)));
-        class.metadata.annotations =
-            Some(labels(&[("storageclass.kubernetes.io/is-default-class", "true")]));
+        class.metadata.annotations = Some(labels(&[(mark, "true")]));
         Arc::new(class)
     };
-    let classes = [default("old", 1), default("new", 2), Arc::new(class("Immediate", "x"))];
+    let plain = Arc::new(class("Immediate", "x"));
+    let classes = [default("old", 1, current), default("new", 2, beta), plain];
     assert_eq!(matching::default_class(&classes), Some("new"));
     let planned = |claim: &PersistentVolumeClaim, volumes: &[Arc<PersistentVolume>]| {
         let default_class = Some("new");
