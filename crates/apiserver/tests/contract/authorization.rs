@@ -177,14 +177,13 @@ async fn expressions_ask_the_webhook() {
     })
     .await;
     ann.post(MAPS, &map("yes")).await.expect(201);
-    let requests = setup.webhook.requests.lock();
+    let requests = setup.webhook.requests.lock().clone();
     let asked = |test: &dyn Fn(&Value) -> bool| requests.iter().any(|one| test(&one["spec"]));
     assert!(asked(&|spec| spec["resourceAttributes"]["labelSelector"]["requirements"]
         == json!([{"key": "a", "operator": "In", "values": ["b"]}])
         && spec["resourceAttributes"]["fieldSelector"]["requirements"]
             == json!([{"key": "spec.nodeName", "operator": "In", "values": ["n"]}])));
     assert!(asked(&|spec| spec["user"] == "system:serviceaccount:default:robot"));
-    drop(requests);
     server.stop().await;
 }
 

@@ -114,7 +114,8 @@ async fn constrained_impersonation_is_for_some_requests() {
     let on_request = "User \"only-be\" cannot impersonate-on:user-info:list resource \"configmaps\" in API group \"\" in the namespace \"default\"";
     let on_user = "User \"only-on\" cannot impersonate:user-info resource \"users\" in API group \"authentication.k8s.io\" at the cluster scope";
     let on_group = "User \"both\" cannot impersonate:user-info resource \"groups\" in API group \"authentication.k8s.io\" at the cluster scope";
-    let table: &[(&str, &[(&str, &str)], u16, &str)] = &[
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    let table: &[(&str, Headers<'_>, u16, &str)] = &[
         ("both", &[("impersonate-user", "target")], 200, ""),
         ("both", &[("impersonate-user", "target"), ("impersonate-group", "g")], 200, ""),
         ("both", &[("impersonate-user", "target"), ("impersonate-group", "h")], 403, on_group),

@@ -69,9 +69,7 @@ pub fn start(wiring: &mut Wiring, keep_serving: bool) {
 fn of_user(requests: &Cache<CertificateSigningRequest>, user: &str) -> Vec<Key> {
     let all = requests.list();
     let own = all.iter().filter(|request| request.spec.username.as_deref() == Some(user));
-    own.filter_map(|request| request.metadata.name.as_deref())
-        .map(|name| Key::cluster(name))
-        .collect()
+    own.filter_map(|request| request.metadata.name.as_deref()).map(Key::cluster).collect()
 }
 
 /// When a request is to be removed.

@@ -268,7 +268,8 @@ mod tests {
     #[test]
     fn addresses_are_the_nodes_alone() {
         let address = "10.0.0.1";
-        let table: &[(&[&str], &[&str], &[&str], &[&str], bool)] = &[
+        type Names<'a> = &'a [&'a str];
+        let table: &[(Names<'_>, Names<'_>, Names<'_>, Names<'_>, bool)] = &[
             // What the node says, its last certificate, what others say, what is others'.
             (&[address], &[], &[], &[], true),
             (&[], &[], &[], &[], false),
