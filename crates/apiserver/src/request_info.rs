@@ -80,6 +80,18 @@ pub struct Resource {
     pub name: String,
 }
 
+/// RBAC's verb of a method; empty, which only a rule for every verb allows, if there is none.
+pub fn verb_of(method: &Method) -> &'static str {
+    match *method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "",
+    }
+}
+
 /// The resource that a decoded path names.
 fn resource(method: &Method, path: &str, parameters: &[(String, String)]) -> Option<Resource> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -91,14 +103,7 @@ fn resource(method: &Method, path: &str, parameters: &[(String, String)]) -> Opt
     if rest.is_empty() {
         return None;
     }
-    let mut verb = match *method {
-        Method::GET | Method::HEAD => "get",
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        _ => "",
-    };
+    let mut verb = verb_of(method);
     let prefixed = match rest.first() {
         Some(&"watch") => Some("watch"),
         Some(&"proxy") => Some("proxy"),

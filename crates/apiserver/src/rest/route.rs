@@ -11,7 +11,7 @@ use crate::options;
 use crate::paths::discovery;
 use crate::registry::Kinds;
 use crate::request::{Head, Options, PatchType, Subject, Target, Verb};
-use crate::request_info::RequestInfo;
+use crate::request_info::{RequestInfo, verb_of};
 
 /// Longest path and query that are accepted, in bytes.
 const MAX_URI_BYTES: usize = 48 << 10;
@@ -180,16 +180,10 @@ fn verb(
     watching: bool,
 ) -> Result<Verb, ApiError> {
     if target.subresource == "proxy" || Stream::of(target).is_some() {
-        let authorized_as = match *method {
-            Method::HEAD if target.subresource != "proxy" => return Err(ApiError::unknown_method()),
-            Method::GET | Method::HEAD => "get",
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE => "delete",
-            // Only a rule for every verb allows it.
-            _ => "",
-        };
+        if *method == Method::HEAD && target.subresource != "proxy" {
+            return Err(ApiError::unknown_method());
+        }
+        let authorized_as = verb_of(method);
         return Ok(Verb::Connect { authorized_as });
     }
     let named = !target.name.is_empty();
