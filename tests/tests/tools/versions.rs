@@ -87,7 +87,7 @@ const OBJECTS: &str = r#"
 : replace --force -f map.yaml => replaced
 =: create deployment d --image=none --replicas=0 --port=80
 =: scale deploy d --replicas=0 --current-replicas=0
-27 =: patch deploy d --subresource=scale --type=merge -p '{"spec":{"replicas":0}}'
+27 : patch deploy d --subresource=scale --type=merge -p '{"spec":{"replicas":0}}' => scale.autoscaling/d patched
 : autoscale deploy d --min=1 --max=3 --cpu-percent=50 => autoscaled
 =: get hpa d -o jsonpath={.spec.maxReplicas} => 3
 : delete hpa d => deleted
